@@ -1,0 +1,82 @@
+# On a machine with python3 (3.10 or later) and make, every target sets up what it needs in .venv first.
+#
+#   make demo      optimise a trained model of fixtures/, accuracy before and after
+#   make test      all tests, the fast ones first
+#   make lint      ruff, mypy, import contracts
+#   make fixtures  train the fixture networks anew (installs PyTorch)
+#   make bench     cost of the optimiser beside cp and other tools (installs them; needs about 20 GB of disk)
+#   make clean     remove what the targets made, .venv included
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_ARCHIVE ?= https://bootstrap.pypa.io/pip/pip.pyz
+DEMO := build/demo
+MODEL ?= digits_cnn
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format fixtures bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.ready-base
+	@mkdir -p $(DEMO)
+	@echo "== accuracy before"
+	@$(BIN)/python -m fixtures.accuracy fixtures/$(MODEL).onnx
+	@echo "== bnfuse optimize fixtures/$(MODEL).onnx"
+	@$(BIN)/bnfuse optimize fixtures/$(MODEL).onnx --output $(DEMO)/$(MODEL).fused.onnx --force \
+	    --inputs fixtures/digits_inputs.npz --report $(DEMO)/report.md --report $(DEMO)/report.json
+	@echo "== accuracy after"
+	@$(BIN)/python -m fixtures.accuracy $(DEMO)/$(MODEL).fused.onnx
+	@echo "== the result and its reports are in $(DEMO)"
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+fixtures: $(VENV)/.ready-fixtures
+	$(BIN)/python -m fixtures.make
+
+bench: $(VENV)/.ready-peers
+	$(BIN)/python benchmarks/optimizer_cost.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Set-up. One stamp per extra; all are stale as soon as pyproject.toml changes.
+$(VENV)/.ready-base: $(VENV)/.ready-venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.ready-%: $(VENV)/.ready-venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# Debian and Ubuntu ship python3 without ensurepip: then a pip outside the environment fills it, or else pip's own
+# stand-alone archive.
+$(VENV)/.ready-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "bnfuse needs Python 3.10 or later, and '$(PYTHON)' is older or not there: run 'make PYTHON=python3.12' with one that is." >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	    $(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -m venv --without-pip $(VENV) && { \
+	    $(PYTHON) -m pip --python $(BIN)/python install --quiet pip 2>/dev/null || \
+	    { $(PYTHON) -c 'import sys, urllib.request as r; open(sys.argv[2], "wb").write(r.urlopen(sys.argv[1], timeout=30).read())' \
+	        $(PIP_ARCHIVE) $(VENV)/pip.pyz 2>/dev/null && $(BIN)/python $(VENV)/pip.pyz install --quiet --ignore-installed pip; }; }; then \
+	    :; \
+	else \
+	    echo "'$(PYTHON)' cannot make a virtual environment with pip in it, as it lacks ensurepip, and pip could not be fetched: install it (Debian and Ubuntu: apt install python3-venv) and run make again." >&2; \
+	    rm -rf $(VENV); exit 1; \
+	fi
+	@touch $@

@@ -1,0 +1,162 @@
+"""``bnfuse optimize`` and ``bnfuse inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnfuse.cli import options as opt
+from bnfuse.cli.screen import Screen
+from bnfuse.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bnfuse.results import Report
+
+
+@click.command()
+@opt.MODEL
+@click.option("-o", "--output", type=opt.PATH, metavar="OUT", help="Output file.  [default: MODEL.fused.EXT]")
+@click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be folded; write nothing.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything could be folded.")
+@click.option("--no-verify", is_flag=True, help="Write the result without proving it equal.")
+@click.option("--no-bench", is_flag=True, help="Do not measure latency.")
+@opt.REPORTS
+@opt.JSON
+@opt.INPUTS
+@opt.BATCH
+@opt.DEVICE
+@opt.THREADS
+@opt.VERIFY_TIME
+@opt.BENCH_TIME
+@opt.READING
+@opt.VERBOSITY
+@click.pass_obj
+def optimize(
+    screen: Screen,
+    *,
+    model: Path,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    check: bool,
+    no_verify: bool,
+    no_bench: bool,
+    reports: tuple[Path, ...],
+    as_json: bool,
+    inputs: Path | None,
+    shapes: dict[str, tuple[int, ...]],
+    batch: int | None,
+    device: str,
+    threads: int | None,
+    verify_time: float,
+    bench_time: float,
+    strict_inputs: bool,
+    freeze_inputs: bool,
+) -> None:
+    """Fold every BatchNormalization of MODEL that can go exactly, and write the result.
+
+    The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 10 s);
+    where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
+    """
+    _check_reports(reports, model)
+    if dry_run or check:
+        report = _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
+        if check:
+            _gate(screen, report)
+        return
+    from bnfuse.cli.requests import bench_request, verify_request
+    from bnfuse.formats.base import ReadOptions
+    from bnfuse.optimize import Unproved
+    from bnfuse.optimize import optimize as run
+
+    wanted: dict[str, Any] = {"inputs": inputs, "shapes": shapes, "device": device, "threads": threads}
+    batches = () if batch is None else (batch,)
+    verify = not no_verify and verify_request(**wanted, batch=batch, seconds=verify_time)
+    bench = not no_bench and bench_request(**wanted, batches=batches, seconds=bench_time)
+    try:
+        with screen.progress() as progress:
+            report = run(
+                model,
+                output,
+                verify=verify,
+                bench=bench,
+                force=force,
+                read=ReadOptions(strict_inputs, freeze_inputs),
+                hashes=as_json or bool(reports),
+                progress=progress,
+            )
+    except Unproved as error:
+        _show(screen, error.report, reports, as_json)
+        raise
+    _show(screen, report, reports, as_json)
+
+
+@click.command()
+@opt.MODEL
+@opt.JSON
+@opt.REPORTS
+@opt.READING
+@opt.VERBOSITY
+@click.pass_obj
+def inspect(
+    screen: Screen,
+    *,
+    model: Path,
+    as_json: bool,
+    reports: tuple[Path, ...],
+    strict_inputs: bool,
+    freeze_inputs: bool,
+) -> None:
+    """Say for every BatchNormalization of MODEL where it would go, or why it stays.
+
+    Runs nothing and writes nothing.
+    """
+    _check_reports(reports, model)
+    _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
+
+
+def _inspect(
+    screen: Screen, model: Path, reports: tuple[Path, ...], as_json: bool, strict: bool, freeze: bool
+) -> Report:
+    from bnfuse.formats.base import ReadOptions
+    from bnfuse.optimize import inspect as run
+
+    with screen.progress() as progress:
+        report = run(
+            model, read=ReadOptions(strict, freeze), hashes=as_json or bool(reports), progress=progress
+        )
+    _show(screen, report, reports, as_json)
+    return report
+
+
+def _gate(screen: Screen, report: Report) -> None:
+    from bnfuse.optimize import foldable
+
+    count = foldable(report)
+    if count:
+        screen.fail(
+            f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded (--check)"
+        )
+        raise click.exceptions.Exit(ExitCode.GATE)
+
+
+def _check_reports(reports: tuple[Path, ...], model: Path) -> None:
+    if reports:
+        from bnfuse.report import check_reports
+
+        check_reports(reports, model)
+
+
+def _show(screen: Screen, report: Report, reports: tuple[Path, ...], as_json: bool) -> None:
+    """Print the report, then write the files; what was done is said even if a file fails."""
+    from bnfuse.report import render, write_report
+
+    if as_json:
+        screen.document(render(report, ".json"))
+    else:
+        screen.report(report)
+    for path in reports:
+        write_report(report, path)

@@ -1,0 +1,94 @@
+"""Turns every way a command can end into one sentence on stderr and an exit code.
+
+``docs/exit-codes.md`` is the contract. Tracebacks are shown only with ``-v``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from bnfuse.cli.screen import Screen
+from bnfuse.errors import BnfuseError, ExitCode
+
+# What shells report for a process that such a signal ended.
+_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+
+
+class GuardedGroup(click.Group):
+    """A group whose commands never end in a traceback, or leave temporary files when terminated."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
+        screen = ctx.ensure_object(Screen)
+        _print_anything()
+        try:
+            with _terminable():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
+        except BnfuseError as error:
+            screen.fail(str(error))
+            _leave(screen, error, error.exit_code)
+        except KeyboardInterrupt as error:
+            screen.fail("interrupted: nothing was left half-written")
+            _leave(screen, error, _INTERRUPTED)
+        except BrokenPipeError as error:
+            _hush_stdout()
+            _leave(screen, error, _BROKEN_PIPE)
+        except MemoryError as error:
+            screen.fail(
+                "not enough memory for this model: close other programs, or try --no-verify --no-bench"
+            )
+            _leave(screen, error, ExitCode.UNREADABLE)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug: shown whole with -v
+            kind = type(error).__name__
+            screen.fail(f"internal error ({kind}: {error}): please report it; -v shows the traceback")
+            _leave(screen, error, ExitCode.UNREADABLE)
+
+
+def _print_anything() -> None:
+    """A name that the terminal's encoding does not hold is printed as an escape, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _leave(screen: Screen, error: BaseException, code: int) -> NoReturn:
+    if screen.verbose:
+        traceback.print_exception(error)
+    raise click.exceptions.Exit(code) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that temporary folders are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(_TERMINATED)
+
+
+def _hush_stdout() -> None:
+    """The reader of stdout went away: keep the interpreter from complaining when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,55 @@
+"""From parsed options to the requests of the use cases. Imported only when a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bnfuse.bench import BenchRequest
+from bnfuse.verify import VerifyRequest
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def verify_request(
+    *,
+    inputs: Path | None,
+    shapes: Shapes,
+    batch: int | None,
+    device: str,
+    threads: int | None,
+    seconds: float,
+    model_bytes: int = 0,
+) -> VerifyRequest:
+    """How to prove; ``seconds`` bounds it."""
+    return VerifyRequest(
+        budget_s=seconds,
+        batch=batch,
+        shapes=shapes,
+        inputs=inputs,
+        device=device,
+        threads=threads or 0,
+        model_bytes=model_bytes,
+    )
+
+
+def bench_request(
+    *,
+    inputs: Path | None,
+    shapes: Shapes,
+    batches: tuple[int, ...],
+    device: str,
+    threads: int | None,
+    seconds: float,
+    model_bytes: int = 0,
+) -> BenchRequest:
+    """How to measure; ``seconds`` bounds it."""
+    return BenchRequest(
+        budget_s=seconds,
+        batches=batches,
+        shapes=shapes,
+        inputs=inputs,
+        device=device,
+        threads=threads or 0,
+        model_bytes=model_bytes,
+    )

@@ -1,0 +1,146 @@
+"""Reparameterised values: what it means that a tensor is *held* scaled and shifted.
+
+A value v of the graph may be held as ``h = s·v + t``. Whoever writes v needs (s, t); whoever reads
+it needs the inverse, ``v = p·h + q`` with ``p = 1/s`` and ``q = −t/s``. Where a channel's scale is
+zero only one of the two exists (a trained γ = 0 is normal), so a ``Reparam`` holds both as
+optional pairs and never divides by zero.
+
+All arithmetic is float64. Equality is up to rounding of float64 (paths that meet again compute
+the same factor in another order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Pair = tuple[Vector, Vector]
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reparam:
+    """``h = s·v + t`` (``backward``, for writers) and ``v = p·h + q`` (``forward``, for readers).
+
+    The arrays have one dimension per entry of ``axes``, the axes of v they vary along, in
+    ascending order; a factor that is the same everywhere has ``axes == ()``.
+    """
+
+    axes: tuple[int, ...]
+    backward: Pair | None
+    forward: Pair | None
+
+    @property
+    def scale_only(self) -> Reparam:
+        """The same scale without the shift."""
+        back = None if self.backward is None else (self.backward[0], np.zeros_like(self.backward[1]))
+        fore = None if self.forward is None else (self.forward[0], np.zeros_like(self.forward[1]))
+        return Reparam(self.axes, back, fore)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether any channel is shifted."""
+        pair = self.backward or self.forward
+        return pair is not None and bool(pair[1].any())
+
+    @property
+    def negative(self) -> int:
+        """How many channels have a negative scale."""
+        pair = self.backward or self.forward
+        return 0 if pair is None else int(np.count_nonzero(pair[0] < 0))
+
+    @property
+    def size(self) -> int:
+        """How many channels (elements of the factors) there are."""
+        pair = self.backward or self.forward
+        return 0 if pair is None else int(pair[0].size)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether v is held as it is."""
+        pair = self.backward or self.forward
+        return pair is not None and not pair[1].any() and bool((pair[0] == 1.0).all())
+
+    def map(self, change: Callable[[Vector], Vector], axes: Sequence[int]) -> Reparam:
+        """The same factors rearranged: ``change`` on every array, now along ``axes``."""
+        back = None if self.backward is None else (change(self.backward[0]), change(self.backward[1]))
+        fore = None if self.forward is None else (change(self.forward[0]), change(self.forward[1]))
+        return Reparam(tuple(axes), back, fore)
+
+    def along(self, axes: Sequence[int], sizes: Sequence[int]) -> Reparam:
+        """The same factors spelled out along a superset of axes of the given sizes."""
+        if tuple(axes) == self.axes:
+            return self
+        index = tuple(slice(None) if a in self.axes else None for a in axes)
+        return self.map(lambda v: np.broadcast_to(v[index], tuple(sizes)), axes)
+
+    def compact(self) -> Reparam:
+        """The same factors without the axes along which they do not vary."""
+        kept = self
+        for axis in self.axes:
+            at = kept.axes.index(axis)
+            if all(_constant_along(v, at) for v in kept._arrays()):
+                rest = tuple(a for a in kept.axes if a != axis)
+                kept = kept.map(lambda v, at=at: v.take(0, axis=at), rest)  # type: ignore[misc]
+        return kept
+
+    def _arrays(self) -> list[Vector]:
+        return [v for pair in (self.backward, self.forward) if pair is not None for v in pair]
+
+
+def _constant_along(array: Vector, at: int) -> bool:
+    first = array.take([0], axis=at)
+    return bool((array == first).all())
+
+
+IDENTITY = Reparam((), (np.ones(()), np.zeros(())), (np.ones(()), np.zeros(())))
+
+
+def from_backward(axes: tuple[int, ...], s: Vector, t: Vector) -> Reparam:
+    """h = s·v + t, with the inverse where s has no zero."""
+    if (s == 0.0).any():
+        return Reparam(axes, (s, t), None)
+    p = 1.0 / s
+    return Reparam(axes, (s, t), (p, -t * p))
+
+
+def from_forward(axes: tuple[int, ...], p: Vector, q: Vector) -> Reparam:
+    """v = p·h + q, with the inverse where p has no zero."""
+    if (p == 0.0).any():
+        return Reparam(axes, None, (p, q))
+    s = 1.0 / p
+    return Reparam(axes, (s, -q * s), (p, q))
+
+
+def same(a: Reparam, b: Reparam) -> bool:
+    """Whether two demands ask for the same thing, up to float64 rounding."""
+    if a is b:
+        return True
+    a, b = (a.compact(), b.compact()) if a.axes != b.axes else (a, b)
+    if a.axes != b.axes:
+        return False
+    for left, right in ((a.backward, b.backward), (a.forward, b.forward)):
+        if left is not None and right is not None:
+            return all(_close(x, y) for x, y in zip(left, right, strict=True))
+    return False
+
+
+def _close(x: Vector, y: Vector) -> bool:
+    if x.shape != y.shape:
+        return False
+    return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
+
+
+def compose_writes(first: Pair, then: Pair) -> Pair:
+    """h₂ = s₂·(s₁·v + t₁) + t₂ as one pair (s, t)."""
+    return first[0] * then[0], then[0] * first[1] + then[1]
+
+
+def compose_reads(first: Pair, then: Pair) -> Pair:
+    """v = p₁·(p₂·h + q₂) + q₁ as one pair (p, q)."""
+    return first[0] * then[0], first[0] * then[1] + first[1]

@@ -1,0 +1,191 @@
+"""From a plan to new weights: ``apply(graph, plan) -> Patch`` decides nothing.
+
+The folds are replayed in the plan's order with the plan's choices; what each node absorbed is
+composed and turned into new parameters, computed from the original arrays in float64 and rounded
+once. Large weights stay streams (``ScaledTensor``) until they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfuse.core.affine import Pair, Vector, compose_reads, compose_writes
+from bnfuse.core.decisions import Plan
+from bnfuse.core.graph import Graph, Node
+from bnfuse.core.linear import Rewrite, ScaledTensor, factors, new_bias, round_once
+from bnfuse.core.ops import Affine, Edit, Linear, Source
+from bnfuse.core.reasons import Refusal
+from bnfuse.core.spread import State, spread
+from bnfuse.core.tensor import as_float64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewLinear:
+    """New parameters of one linear op; what is None stays as it is.
+
+    ``folded`` names the candidates whose folding led here (for messages).
+    """
+
+    weight: ScaledTensor | None
+    rule: Linear
+    rewrite: Rewrite
+    folded: tuple[str, ...]
+
+    @property
+    def makes_bias(self) -> bool:
+        """Whether the bias changes (or must be made)."""
+        if _shifts(self.rewrite):
+            return True
+        scales = self.rewrite.write is not None and not bool((self.rewrite.write[0] == 1.0).all())
+        return self.rule.bias is not None and (scales or self.rule.bias_gain != 1.0)
+
+    def bias(self) -> Vector:
+        """b', shape (G·O,), float64."""
+        old = None if self.rule.bias is None else as_float64(self.rule.bias).reshape(-1)
+        if old is not None and old.size != self.rule.form.channels_out:
+            old = np.broadcast_to(old, (self.rule.form.channels_out,))
+        if old is not None:  # the rewrite multiplies by the gain, which the bias never had
+            old = old * (self.rule.bias_gain / self.rule.gain)
+        return new_bias(self.rule.weight, self.rule.form, old, self.rewrite)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewAffine:
+    """New y = a·x + c of an affine node that stays: vectors along ``axes``, or numbers."""
+
+    rule: Affine
+    a: Vector
+    c: Vector
+    axes: tuple[int, ...]
+    folded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewSource:
+    """New values of a constant operand: s·v + t, in float64, the operand's own shape."""
+
+    values: Vector
+    dtype: np.dtype
+    folded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """All that ``write`` needs: nodes that become aliases, and new parameters per node."""
+
+    removed: frozenset[Node] = frozenset()
+    linears: dict[Node, NewLinear] = field(default_factory=dict)
+    affines: dict[Node, NewAffine] = field(default_factory=dict)
+    sources: dict[Node, NewSource] = field(default_factory=dict)
+
+
+class OverflowingFold(Exception):
+    """New weights do not fit their dtype; ``nodes`` names the candidates to keep instead."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self.nodes = frozenset(nodes)
+        super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
+
+
+def apply(graph: Graph, plan: Plan) -> Patch:
+    """Replay a plan and work out the new parameters.
+
+    Raises:
+        AssertionError: the plan does not belong to this graph.
+    """
+    state = State(graph)
+    by_name = {node.name: node for node in graph.candidates}
+    folded: dict[Node, list[str]] = {}
+    for fold in plan.order:
+        found = spread(state, by_name[fold.node], fold.split, choices=dict(fold.choices))
+        if isinstance(found, Refusal):
+            raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
+        state.accept(found)
+        for node, _ in found.edits:
+            folded.setdefault(node, []).append(fold.node)
+    patch = Patch(removed=frozenset(state.removed))
+    for node, edits in state.edits.items():
+        if node not in state.removed:
+            _add(patch, graph, node, edits, tuple(folded[node]))
+    return patch
+
+
+def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tuple[str, ...]) -> None:
+    rule = graph.rule(node)
+    match rule:
+        case Linear():
+            rewrite = linear_rewrite(rule, edits)
+            scale = tuple(factors(rule.form, rewrite))
+            weight = ScaledTensor(rule.weight, rule.form, scale, folded) if scale else None
+            patch.linears[node] = NewLinear(weight, rule, rewrite, folded)
+        case Affine():
+            a, c = edits[-1].pair
+            axes = next((e.axes for e in reversed(edits) if e.axes), rule.axes)
+            patch.affines[node] = NewAffine(rule, a, c, axes, folded)
+        case Source():
+            patch.sources[node] = NewSource(_source_values(rule, edits), rule.tensor.dtype, folded)
+        case _:
+            raise AssertionError(f"{node.label} cannot absorb")
+
+
+def linear_rewrite(rule: Linear, edits: Iterable[Edit]) -> Rewrite:
+    """All that a linear op absorbed, composed in order, its own gain first."""
+    read: Pair | None = None
+    write: Pair | None = None
+    if rule.gain != 1.0:
+        channels = rule.form.channels_out
+        write = np.full(channels, rule.gain), np.zeros(channels)
+    for edit in edits:
+        if edit.port >= 0:
+            read = edit.pair if read is None else compose_reads(read, edit.pair)
+        else:
+            write = edit.pair if write is None else compose_writes(write, edit.pair)
+    return Rewrite(read, write)
+
+
+def _source_values(rule: Source, edits: Iterable[Edit]) -> Vector:
+    values: Vector = as_float64(rule.tensor)
+    for edit in edits:
+        index = tuple(slice(None) if k in edit.axes else None for k in range(values.ndim))
+        values = edit.pair[0][index] * values + edit.pair[1][index]
+    return values
+
+
+def _shifts(rewrite: Rewrite) -> bool:
+    return any(pair is not None and bool(pair[1].any()) for pair in (rewrite.read, rewrite.write))
+
+
+# Factors within these bounds cannot push trained float32 weights out of range.
+_SAFE = (2.0**-40, 2.0**40)
+
+
+def overflows(rule: Linear, rewrite: Rewrite) -> bool:
+    """Whether the new weights or bias would not fit their dtype; reads the weight only where it could."""
+    dtype = rule.weight.dtype
+    if dtype.itemsize > 2 and _harmless(rewrite):
+        return False
+    new = NewLinear(ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite))), rule, rewrite, ())
+    try:
+        if new.makes_bias:
+            round_once(new.bias(), dtype)
+        if new.weight is not None and new.weight.factors:
+            for _ in new.weight.blocks():
+                pass
+    except FloatingPointError:
+        return True
+    return False
+
+
+def _harmless(rewrite: Rewrite) -> bool:
+    for pair in (rewrite.read, rewrite.write):
+        if pair is None:
+            continue
+        magnitude = np.abs(pair[0])
+        if not bool((magnitude < _SAFE[1]).all()) or not bool((np.abs(pair[1]) < _SAFE[1]).all()):
+            return False
+    return True
+
+

@@ -1,0 +1,103 @@
+"""The graph as core sees it: nodes that obey rules, values that link them.
+
+A format builds it from a file. Values are strings, unique over all scopes (a subgraph's names are
+qualified by the format). A value is *pinned* where the outside world reads or writes it. Which rule
+a node obeys is asked for only where a demand meets it, so that large graphs cost little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bnfuse.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from bnfuse.core.ops import Rule
+
+# A port is an input index i >= 0, or an output as ~j (so ~0 == -1 is the first output).
+Port = int
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One operation. ``name`` is unique in the graph; ``inputs`` may hold "" for an absent one."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    is_batchnorm: bool = False
+    handle: object = None  # the format's own
+
+    def value(self, port: Port) -> str:
+        """The value at a port."""
+        return self.inputs[port] if port >= 0 else self.outputs[~port]
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.op} '{self.name}'"
+
+
+@dataclass(eq=False)
+class Graph:
+    """Nodes in an order in which values are written before they are read.
+
+    Attributes:
+        nodes: all operations of all scopes.
+        pinned: values that must stay as they are, and why.
+        candidates: nodes to remove (BatchNormalizations and decomposed affines), in graph order.
+        rule_of: makes the rule of a node; called at most once per node.
+    """
+
+    nodes: list[Node]
+    pinned: dict[str, Reason]
+    candidates: list[Node]
+    rule_of: Callable[[Node], Rule]
+    _rules: dict[Node, Rule] = field(default_factory=dict)
+    _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for node in self.nodes:
+            for j, value in enumerate(node.outputs):
+                if value:
+                    self._adjacent.setdefault(value, []).append((node, ~j))
+            for i, value in enumerate(node.inputs):
+                if value:
+                    self._adjacent.setdefault(value, []).append((node, i))
+
+    def rule(self, node: Node) -> Rule:
+        """What the node asks of its other values when one of them is reparameterised."""
+        rule = self._rules.get(node)
+        if rule is None:
+            rule = self._rules[node] = self.rule_of(node)
+        return rule
+
+    def adjacent(self, value: str) -> list[tuple[Node, Port]]:
+        """The writer of a value (if it has one) and all its readers, with the ports they use."""
+        return self._adjacent.get(value, [])
+
+    def writer(self, value: str) -> Node | None:
+        """Who writes a value; None for inputs and constants."""
+        return next((node for node, port in self.adjacent(value) if port < 0), None)
+
+    def readers(self, value: str) -> Iterator[Node]:
+        """Who reads a value, once per port."""
+        return (node for node, port in self.adjacent(value) if port >= 0)
+
+
+def unique_names(wanted: Iterable[str]) -> Iterator[str]:
+    """Names made unique by a counter, the first of each kept as it is."""
+    seen: dict[str, int] = {}
+    taken: set[str] = set()
+    for name in wanted:
+        count = seen.get(name, 0)
+        made = name if not count and name not in taken else f"{name}#{count + 1}"
+        while made in taken:
+            count += 1
+            made = f"{name}#{count + 1}"
+        seen[name] = count + 1
+        taken.add(made)
+        yield made

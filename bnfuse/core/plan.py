@@ -1,0 +1,147 @@
+"""Which affine nodes go, and how: ``plan(graph) -> Plan``.
+
+Every candidate is offered the splits of ``spread.holdings``; the one that touches the fewest nodes
+wins. What was refused is offered again after the others have gone, until nothing more goes: a fold
+changes what its neighbours look like. A BatchNormalization goes if the graph does not grow by it;
+a decomposed affine only if the graph shrinks.
+
+Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is
+refused here when that can be told without reading all weights of the model (float16, bfloat16 and
+extreme factors are checked exactly); ``banned`` takes the rare rest, which the writer finds.
+
+Nothing is changed: the result is pure data, in graph order and deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.core.graph import Graph, Node
+from bnfuse.core.ops import Affine, Edit, Linear
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.spread import Spread, State, splits, spread
+
+# A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
+_MAX_SHIFT = 1e3
+
+
+def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
+    """Decide for every candidate of a graph.
+
+    Args:
+        graph: the model as core sees it.
+        banned: names of candidates to keep because their fold overflowed when it was written.
+    """
+    state = State(graph)
+    decisions: dict[Node, Decision] = {}
+    order: list[Fold] = []
+    waiting = list(graph.candidates)
+    progress = True
+    while progress and waiting:
+        progress = False
+        left: list[Node] = []
+        for node in waiting:
+            decision = _decide(state, node, banned)
+            decisions[node] = decision
+            if isinstance(decision, Fold):
+                order.append(decision)
+                progress = True
+            else:
+                left.append(node)
+        waiting = left
+    return Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
+
+
+def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:
+    rule = state.graph.rule(node)
+    if not isinstance(rule, Affine):
+        reaction = Refusal(Reason.UNSUPPORTED_OP, node.label)
+        return Keep(node.name, node.op, node.is_batchnorm, None, (reaction,))
+    channels = int(rule.pair[0].size)
+    if rule.broken is not None:
+        return Keep(node.name, node.op, node.is_batchnorm, channels or None, (rule.broken,))
+    if node.name in banned:
+        refusals: list[Refusal] = [Refusal(Reason.OVERFLOW, node.label, detail="their dtype")]
+        best = None
+    else:
+        best, refusals = _cheapest(state, node)
+    if best is None:
+        return Keep(node.name, node.op, node.is_batchnorm, channels, tuple(refusals))
+    state.accept(best)
+    return Fold(
+        node.name, node.op, node.is_batchnorm, channels, best.split, best.into, best.through, best.choices
+    )
+
+
+def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
+    """The accepted attempt that touches the fewest nodes, and what the other splits were told."""
+    best: Spread | None = None
+    refusals: list[Refusal] = []
+    for split in splits(*state.affine(node)):
+        limit = len(best.touched) - 1 if best is not None else None
+        if limit == 0:
+            break
+        outcome = spread(state, node, split, limit)
+        objection = outcome if isinstance(outcome, Refusal) else _objection(state, outcome)
+        if objection is not None:
+            refusals.append(objection)
+        elif isinstance(outcome, Spread):
+            best = outcome
+    return best, refusals
+
+
+def _objection(state: State, found: Spread) -> Refusal | None:
+    """Why an attempt that goes through on paper is not worth it or would spoil numbers."""
+    split = found.split.value
+    if _grows(state, found):
+        return Refusal(Reason.NO_GAIN, found.node.label, split=split)
+    lost = _loses_digits(state, found)
+    if lost is not None:
+        return lost
+    for node, edits in _linear_edits(state, found):
+        rule = state.graph.rule(node)
+        assert isinstance(rule, Linear)
+        if overflows(rule, linear_rewrite(rule, edits)):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
+    return None
+
+
+def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit]]]:
+    """All edits, old and new, of each linear op an attempt touches."""
+    for node in dict.fromkeys(n for n, _ in found.edits):
+        if isinstance(state.graph.rule(node), Linear):
+            new = [e for n, e in found.edits if n is node]
+            yield node, [*state.edits.get(node, ()), *new]
+
+
+def _grows(state: State, found: Spread) -> bool:
+    """Whether biases that must be made as nodes of their own outweigh the node that goes."""
+    made = 0
+    for node, edits in _linear_edits(state, found):
+        rule = state.graph.rule(node)
+        assert isinstance(rule, Linear)
+        if rule.bias is None and rule.bias_nodes:
+            before = any(e.pair[1].any() for e in state.edits.get(node, ()))
+            if not before and any(e.pair[1].any() for e in edits):
+                made += rule.bias_nodes
+    return made > (1 if found.node.is_batchnorm else 0)
+
+
+def _loses_digits(state: State, found: Spread) -> Refusal | None:
+    """A tensor that others read too must not be shifted by far more than it varies."""
+    rule = state.graph.rule(found.node)
+    assert isinstance(rule, Affine)
+    x = found.node.value(rule.in_port)
+    if rule.magnitude is None or sum(1 for _ in state.graph.readers(x)) < 2:
+        return None
+    a, c = state.affine(found.node)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(c) / (np.abs(a) * rule.magnitude)
+    worst = float(np.nanmax(ratio, initial=0.0))
+    if found.split.value in ("down", "scale-up") or worst <= _MAX_SHIFT:
+        return None
+    return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)

@@ -1,0 +1,68 @@
+"""Why a BatchNormalization stays: reason codes, and refusals as values.
+
+A refusal is never ``None`` or ``False``: it names the node that refused, the code, and the
+figures that belong to it, and it reads as a sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reason(Enum):
+    """A stable code (``.name`` in JSON) and the sentence it stands for.
+
+    Sentences may use ``{node}`` (who refused), ``{value}`` (the tensor) and ``{detail}``.
+    """
+
+    GRAPH_INPUT = "'{value}' is an input of the model, whose values cannot be changed"
+    GRAPH_OUTPUT = "'{value}' is an output of the model, whose values must not change"
+    CAPTURED = "'{value}' is read inside the body of {node}"
+    BODY_BOUNDARY = "'{value}' crosses the boundary of a subgraph or function"
+    UNSUPPORTED_OP = "{node} cannot take a per-channel scale or shift{detail}"
+    NONLINEAR = "{node} is nonlinear: neither a scale nor a shift passes through it"
+    SHIFT_THROUGH_ACTIVATION = "a shift cannot pass through {node}"
+    NEGATIVE_SCALE = "{node} passes only non-negative scales{detail}"
+    ZERO_SCALE = "the scale has zeros{detail}, so {node} cannot undo it"
+    ZERO_PADDING = "{node} pads with zeros, which a shift would turn into wrong values at the borders"
+    SHIFT_REFUSED = "{node} can take a scale, but no shift"
+    AXIS = "{node} works along another axis than the channels{detail}"
+    BROADCAST = "{node} broadcasts across the channels{detail}"
+    SHAPE_UNKNOWN = "the shape at {node} is unknown, so the channels cannot be followed"
+    CONFLICT = "'{value}' would have to be held in two different ways"
+    WEIGHT_NOT_CONSTANT = "the weight of {node} is not a constant{detail}"
+    PARAMETER_NOT_CONSTANT = "{node} computes its scale or statistics at run time{detail}"
+    PARAMETER_OVERRIDABLE = "a caller may override '{value}', an initializer that is also an input"
+    TRAINING_MODE = "{node} runs in training mode, so it uses the statistics of each batch"
+    LIVE_STATISTICS = "the statistics that {node} puts out are read by others"
+    INVALID_STATISTICS = "{node} has statistics that give no finite scale and shift{detail}"
+    BAD_PARAMETERS = "the parameters of {node} do not fit together{detail}"
+    OVERFLOW = "the weights of {node} would overflow {detail}"
+    NO_GAIN = "removing {node} would need a new node elsewhere, so nothing would be gained"
+    TOO_MANY_CHOICES = "the ways to route the shift past {node} were too many to try them all"
+    TOO_FAR = "{node} can go another way that touches fewer nodes"
+    PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, which costs digits"
+    UNREACHABLE = "{node} is fed by nothing in the graph"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One no: who refused a demand of one split, and why.
+
+    ``split`` is the split that was being tried (``""`` where the BN itself is at fault).
+    """
+
+    reason: Reason
+    node: str = ""
+    value: str = ""
+    detail: str = ""
+    split: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The reason as one sentence, names filled in."""
+        detail = f" ({self.detail})" if self.detail else ""
+        if self.reason is Reason.OVERFLOW:
+            detail = self.detail
+        return self.reason.value.format(node=self.node or "a node", value=self.value, detail=detail)

@@ -1,0 +1,275 @@
+"""One attempt to remove one affine node: a demand spreads over the graph until all is absorbed.
+
+To remove y = a·x + c is to hold one tensor where the model held x and y. A ``Split`` says how x is
+held and, since it is the same tensor, how y is. From there a worklist visits every node beside a
+value that is held differently; each node absorbs, passes the demand on, or refuses. The attempt
+succeeds when nothing is left to visit and no value was asked for two different things.
+
+Which way a shift takes at a sum is a choice; the attempt is repeated with the next choice, last
+one first, up to a bound. This module changes nothing: success is a ``Spread`` that the caller may
+accept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfuse.core.affine import IDENTITY, Pair, Reparam, Vector, from_backward, from_forward, same
+from bnfuse.core.decisions import Split
+from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.ops import Affine, Edit, Joint, Pass, Rule
+from bnfuse.core.reasons import Reason, Refusal
+
+# Attempts per split: enough for every routing past a handful of sums.
+_MAX_ATTEMPTS = 64
+
+_ALIAS = Pass()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """A successful attempt: what each node absorbs, in the order they were reached."""
+
+    node: Node
+    split: Split
+    edits: tuple[tuple[Node, Edit], ...]
+    touched: tuple[Node, ...]
+    choices: tuple[tuple[str, int], ...]
+
+    @property
+    def into(self) -> tuple[str, ...]:
+        """Names of the nodes that absorb."""
+        return tuple(dict.fromkeys(node.name for node, _ in self.edits))
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """Names of the nodes that only pass it on."""
+        into = set(self.into)
+        return tuple(node.name for node in self.touched if node.name not in into)
+
+
+@dataclass(eq=False)
+class State:
+    """What earlier folds did: removed nodes, edits per node, current numbers of affines."""
+
+    graph: Graph
+    removed: set[Node] = field(default_factory=set)
+    affines: dict[Node, Pair] = field(default_factory=dict)
+    edits: dict[Node, list[Edit]] = field(default_factory=dict)
+
+    def rule(self, node: Node) -> Rule:
+        """A removed node is an alias: everything passes."""
+        return _ALIAS if node in self.removed else self.graph.rule(node)
+
+    def affine(self, node: Node) -> Pair:
+        """Current (a, c)."""
+        found = self.affines.get(node)
+        if found is None:
+            rule = self.graph.rule(node)
+            assert isinstance(rule, Affine)
+            found = rule.pair
+        return found
+
+    def accept(self, spread: Spread) -> None:
+        """Make a successful attempt part of the state."""
+        self.removed.add(spread.node)
+        for node, edit in spread.edits:
+            if isinstance(self.graph.rule(node), Affine):
+                self.affines[node] = edit.pair
+            self.edits.setdefault(node, []).append(edit)
+
+
+def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple[Reparam, Reparam]:
+    """How x and y = a·x + c are held when one tensor stands for both.
+
+    Channels with a = 0 have a constant y: where a split would divide by a, they go up whole.
+
+    Args:
+        axes: the axes of x (and y) that a and c vary along.
+        a: scale per channel.
+        c: shift per channel.
+    """
+    one, zero = np.ones_like(a), np.zeros_like(a)
+    match split:
+        case Split.UP:
+            return from_backward(axes, a, c), IDENTITY
+        case Split.DOWN:
+            return IDENTITY, from_forward(axes, a, c)
+        case Split.SCALE_UP:
+            return from_backward(axes, a, zero), from_forward(axes, one, c)
+        case Split.SHIFT_UP:
+            live = a != 0.0
+            size = np.where(live, np.abs(a), 1.0)
+            x_held = from_backward(axes, np.sign(a), c / size)
+            return x_held, from_forward(axes, size, zero)
+
+
+def splits(a: Vector, c: Vector) -> tuple[Split, ...]:
+    """The splits that differ for these numbers, in the order to try them."""
+    shifts, flips = bool(c.any()), bool((a <= 0.0).any())
+    if (a == 1.0).all():
+        return Split.UP, Split.DOWN
+    signs = (Split.SHIFT_UP,) if shifts or flips else ()
+    return Split.UP, Split.DOWN, *signs, *((Split.SCALE_UP,) if shifts else ())
+
+
+class _Attempt:
+    """One run of the worklist with some choices fixed in advance."""
+
+    def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
+        self.state = state
+        self.graph = state.graph
+        self.node = node
+        self.fixed = fixed
+        self.limit = limit
+        self.held: dict[str, Reparam] = {}
+        self.queue: deque[str] = deque()
+        self.deferred: deque[Node] = deque()
+        self.settled: set[Node] = set()
+        self.asked: set[tuple[Node, Port]] = set()
+        self.touched: dict[Node, None] = {}
+        self.edits: list[tuple[Node, Edit]] = []
+        self.overlay: dict[Node, Pair] = {}
+        self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
+
+    def affine(self, node: Node) -> Pair:
+        """Numbers as earlier folds, and this attempt, left them."""
+        return self.overlay.get(node) or self.state.affine(node)
+
+    def run(self, x: str, x_held: Reparam, y: str, y_held: Reparam) -> Refusal | None:
+        """Spread both demands; None when everything was absorbed."""
+        for value, held in ((x, x_held), (y, y_held)):
+            refusal = self._demand(value, held)
+            if refusal is not None:
+                return refusal
+        while True:
+            if self.queue:
+                refusal = self._visit(self.queue.popleft())
+            elif self.deferred:
+                refusal = self._settle(self.deferred.popleft())
+            else:
+                return None
+            if refusal is not None:
+                return refusal
+            if self.limit is not None and len(self.touched) > self.limit:
+                return Refusal(Reason.TOO_FAR, self.node.label)
+
+    def _demand(self, value: str, held: Reparam) -> Refusal | None:
+        before = self.held.get(value)
+        if before is not None:
+            return None if same(before, held) else Refusal(Reason.CONFLICT, value=value)
+        self.held[value] = held
+        if held is IDENTITY or held.is_identity:
+            return None
+        pinned = self.graph.pinned.get(value)
+        if pinned is not None:
+            return Refusal(pinned, value=value)
+        self.queue.append(value)
+        return None
+
+    def _visit(self, value: str) -> Refusal | None:
+        held = self.held[value]
+        for node, port in self.graph.adjacent(value):
+            if node is self.node or (node, port) in self.asked:
+                continue
+            rule = self.state.rule(node)
+            if rule.joint:
+                if node not in self.settled and node not in self.touched:
+                    self.deferred.append(node)
+                    self.touched[node] = None
+                continue
+            self.touched[node] = None
+            refusal = self._react(node, port, rule, held)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
+        reaction = rule.react(node, port, held, self)
+        if isinstance(reaction, Refusal):
+            return reaction
+        if reaction.edit is not None:
+            self.edits.append((node, reaction.edit))
+            if isinstance(rule, Affine):
+                self.overlay[node] = reaction.edit.pair
+        return self._ask(node, reaction.demands)
+
+    def _ask(self, node: Node, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
+        for port, held in demands:
+            self.asked.add((node, port))
+            refusal = self._demand(node.value(port), held)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _settle(self, node: Node) -> Refusal | None:
+        rule = self.state.rule(node)
+        assert isinstance(rule, Joint)
+        self.settled.add(node)
+        known = {
+            port: self.held[value]
+            for port, value in _ports(node)
+            if value in self.held
+        }
+        takers = rule.takers(node, known) or (~0,)
+        chosen = self.fixed.get(node.name, 0)
+        self.choices.append((node.name, chosen, len(takers)))
+        demands = rule.settle(node, known, takers[chosen])
+        if isinstance(demands, Refusal):
+            return demands
+        return self._ask(node, demands)
+
+
+def _ports(node: Node) -> list[tuple[Port, str]]:
+    inputs = [(i, v) for i, v in enumerate(node.inputs) if v]
+    return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
+
+
+def spread(
+    state: State, node: Node, split: Split, limit: int | None = None, choices: Mapping[str, int] | None = None
+) -> Spread | Refusal:
+    """Try to remove ``node`` with one split.
+
+    Args:
+        state: what earlier folds did.
+        limit: give up beyond so many nodes touched (a cheaper way is known).
+        choices: replay exactly these choices; None to search them.
+
+    Returns:
+        The attempt that went through, or the first refusal of the first attempt.
+    """
+    rule = state.graph.rule(node)
+    assert isinstance(rule, Affine)
+    x_held, y_held = holdings(split, rule.axes, *state.affine(node))
+    x, y = node.value(rule.in_port), node.outputs[0]
+    fixed: dict[str, int] = dict(choices or {})
+    first: Refusal | None = None
+    for _ in range(_MAX_ATTEMPTS):
+        attempt = _Attempt(state, node, fixed, limit)
+        refusal = attempt.run(x, x_held, y, y_held)
+        if refusal is None:
+            taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
+            return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
+        first = first or _of_split(refusal, split)
+        following = None if choices is not None else _next_choices(attempt.choices)
+        if following is None:
+            return first
+        fixed = following
+    return first or Refusal(Reason.TOO_MANY_CHOICES, node.label, split=split.value)
+
+
+def _next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """The next combination in depth-first order, None when all were tried."""
+    for last in range(len(choices) - 1, -1, -1):
+        name, chosen, count = choices[last]
+        if chosen + 1 < count:
+            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
+    return None
+
+
+def _of_split(refusal: Refusal, split: Split) -> Refusal:
+    return Refusal(refusal.reason, refusal.node, refusal.value, refusal.detail, split.value)

@@ -1,0 +1,84 @@
+"""Weights without holding them: what core asks of a stored tensor.
+
+A ``Tensor`` knows its shape and dtype and can be read piece by piece, so that a 6 GB model is
+scaled through a buffer of one mebibyte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Tensor(Protocol):
+    """A constant of the model, somewhere: in memory, in a file, or made of one repeated value."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes as stored."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type (bfloat16 as ``ml_dtypes.bfloat16``)."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) in C order, one-dimensional. May reuse a buffer: copy to keep."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayTensor:
+    """A constant that is small enough to be in memory."""
+
+    array: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.array.dtype
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) in C order."""
+        return self.array.reshape(-1)[start:stop]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilledTensor:
+    """One value repeated (ONNX ConstantOfShape), however large."""
+
+    shape: tuple[int, ...]
+    fill: Array  # zero-dimensional
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.fill.dtype
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop)."""
+        return np.full(stop - start, self.fill)
+
+
+def size(tensor: Tensor) -> int:
+    """Number of elements."""
+    return prod(tensor.shape)
+
+
+def whole(tensor: Tensor) -> Array:
+    """All of a tensor in its shape (for small ones: biases, statistics)."""
+    return tensor.read(0, size(tensor)).reshape(tensor.shape).copy()
+
+
+def as_float64(tensor: Tensor) -> NDArray[np.float64]:
+    """All of a small tensor in float64."""
+    return whole(tensor).astype(np.float64)

@@ -1,0 +1,143 @@
+"""The boundary between use cases and file formats.
+
+A format reads a saved model as data into ``core``'s graph, writes a ``Patch`` back, and knows a
+runtime that can run the file for ``verify`` and ``bench``. Nothing above this line knows ONNX or Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from bnfuse.core.apply import Patch
+from bnfuse.core.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the user said about reading.
+
+    ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
+    ``freeze_inputs`` treats initializers that a caller could override as constants.
+    """
+
+    strict_inputs: bool = False
+    freeze_inputs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did: the file for the model, its side files, and flushed subnormals."""
+
+    path: Path
+    side_files: tuple[Path, ...]
+    subnormals_flushed: int
+
+
+class Model(Protocol):
+    """An opened model: its graph, and what the user should know about how it was read."""
+
+    path: Path
+    graph: Graph
+    notes: tuple[str, ...]
+
+    def operators(self) -> dict[str, int]:
+        """Nodes by operator type, over all scopes."""
+
+    def total_bytes(self) -> int:
+        """Size of the model file and all its external data, in bytes."""
+
+    def write(self, patch: Patch, path: Path) -> Written:
+        """Write the patched model to ``path`` (and side files beside it, named after it).
+
+        The caller hands a path in a fresh folder; renaming into place is the caller's work.
+
+        Raises:
+            OutputError: no space, no permission.
+        """
+
+    def operators_after(self, patch: Patch) -> dict[str, int]:
+        """Nodes by operator type as ``write`` would leave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model: ``shape`` has an int, a symbol, or None per axis.
+
+    ``dtype`` is a numpy dtype name, "bfloat16", "float8…", or "string"; ``shape`` is None where the rank is unknown.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """A loaded model that can be called. Use as a context manager: closing frees its memory.
+
+    ``run`` is synchronous: when it returns, the device has finished.
+    """
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    providers: Sequence[str]
+    runtime: str  # "onnxruntime 1.32.0"
+
+    def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
+        """All outputs by name for inputs by name."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How to load a model into its runtime.
+
+    ``optimise`` is the runtime's own graph optimisation: off for proof, off and on for bench.
+    ``threads`` is the number of intra-op threads, 0 for the runtime's default.
+    """
+
+    optimise: bool = False
+    device: str = "cpu"
+    threads: int = 0
+    allow_unsafe: bool = False
+
+
+class Format(Protocol):
+    """One file format."""
+
+    name: str
+
+    def accepts(self, head: bytes, path: Path) -> bool:
+        """Whether a file that starts with ``head`` (up to 64 bytes) is of this format."""
+
+    def read(self, path: Path, options: ReadOptions) -> Model:
+        """Open a model without running anything in it.
+
+        Raises:
+            UnreadableModel: not a whole, valid model of this format.
+            UnsafeModel: it reaches outside its own folder.
+        """
+
+    def suffix(self, path: Path) -> str:
+        """The suffix the optimised file keeps, such as ``.onnx``."""
+
+    def load(self, path: Path, settings: RunSettings) -> Runner:
+        """Load the model into its runtime.
+
+        Raises:
+            RuntimeMissing: the runtime or the device is not there.
+            UnreadableModel: the runtime refuses the model.
+        """

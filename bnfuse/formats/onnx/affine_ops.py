@@ -1,0 +1,159 @@
+"""Rows of the op table: BatchNormalization, per-channel arithmetic, normalisations with γ and β."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfuse.core.ops import Affine, Opaque, Rule
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.tensor import Tensor, as_float64, size
+from bnfuse.formats.onnx.view import View
+
+_PARAMETERS = ("scale", "bias", "mean", "variance")
+
+
+def batchnorm(view: View) -> Rule:
+    """y = γ·(x − μ)/√(σ² + ε) + β along axis 1, statistics from the file (ONNX BatchNormalization)."""
+    mode = _mode_refusal(view)
+    arrays: list[NDArray[np.float64]] = []
+    for i, what in enumerate(_PARAMETERS, start=1):
+        if mode is None:
+            found = _parameter(view, i, what)
+            if isinstance(found, Refusal):
+                mode = found
+            else:
+                arrays.append(found)
+    if mode is not None:
+        return _broken(mode)
+    gamma, beta, mean, variance = arrays
+    epsilon = float(view.attr("epsilon", 1e-5))
+    if len({v.shape for v in arrays}) != 1:
+        shapes = ", ".join(str(v.shape) for v in arrays)
+        return _broken(Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"shapes {shapes}"))
+    with np.errstate(all="ignore"):
+        sigma = np.sqrt(variance + epsilon)
+        a = gamma / sigma
+        c = beta - mean * a
+    bad = ~(np.isfinite(a) & np.isfinite(c) & (sigma > 0))
+    if bad.any():
+        detail = f"{int(bad.sum())} of {bad.size} channels"
+        return _broken(Refusal(Reason.INVALID_STATISTICS, view.node.label, detail=detail))
+    axes = tuple(range(1, 1 + a.ndim))  # more than one only with spatial=0, opset below 9
+    return Affine((a, c), axes, magnitude=np.abs(mean) + sigma)
+
+
+def _broken(refusal: Refusal) -> Affine:
+    one = np.ones(0)
+    return Affine((one, one), (1,), broken=refusal)
+
+
+def _mode_refusal(view: View) -> Refusal | None:
+    """Training mode, or statistics that somebody reads."""
+    label = view.node.label
+    if view.attr("training_mode", 0) or (view.opset < 7 and not view.attr("is_test", 0)):
+        return Refusal(Reason.TRAINING_MODE, label)
+    if len(view.node.outputs) > 1:  # the reader keeps only outputs that are read
+        return Refusal(Reason.LIVE_STATISTICS, label)
+    if view.is_const(0):
+        return Refusal(Reason.UNREACHABLE, label)
+    return None
+
+
+def _parameter(view: View, i: int, what: str) -> NDArray[np.float64] | Refusal:
+    name = view.overridable(i)
+    if name is not None:
+        return Refusal(Reason.PARAMETER_OVERRIDABLE, view.node.label, name)
+    tensor = view.const(i)
+    if tensor is None:
+        return Refusal(Reason.PARAMETER_NOT_CONSTANT, view.node.label, detail=what)
+    if tensor.dtype.kind not in "fV":
+        return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"{what} of type {tensor.dtype}")
+    array = as_float64(tensor)
+    return array.reshape(-1) if view.opset >= 9 or array.ndim < 2 else array
+
+
+def arithmetic(view: View) -> Affine | None:
+    """Mul, Add, Sub, Div with a per-channel (or single) constant on either side, else None.
+
+    None as well where the constant would raise the rank, or the constant is the dividend.
+    """
+    sides = [view.is_const(0), view.is_const(1)]
+    if sides.count(True) != 1:
+        return None
+    k = sides.index(True)
+    tensor = view.const(k)
+    kind = view.proto.op_type
+    if tensor is None or tensor.dtype.kind not in "fV" or (kind == "Div" and k == 0):
+        return None
+    lies = _channel_axis(view, tensor, 1 - k)
+    if lies is None or size(tensor) > 1 << 20:
+        return None
+    values = as_float64(tensor).reshape(-1)
+    constant: Any = values if lies else values.reshape(())
+    pair = _pair(kind, k, constant)
+    scales = kind in ("Mul", "Div")
+    refusal = None
+    if not all(bool(np.isfinite(v).all()) for v in pair):
+        refusal = Refusal(Reason.INVALID_STATISTICS, view.node.label)
+    return Affine(pair, lies, has_scale=scales, has_shift=not scales, in_port=1 - k, broken=refusal)
+
+
+def _pair(kind: str, k: int, constant: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(a, c) of y = a·x + c."""
+    one, zero = np.ones_like(constant), np.zeros_like(constant)
+    match kind:
+        case "Mul":
+            return constant, zero
+        case "Div":
+            with np.errstate(divide="ignore"):
+                return one / constant, zero
+        case "Add":
+            return one, constant
+        case _:
+            return (one, -constant) if k == 1 else (-one, constant)
+
+
+def _channel_axis(view: View, tensor: Tensor, x: int) -> tuple[int, ...] | None:
+    """The axis of x that a right-aligned constant runs along; () for one number; None if unsuitable."""
+    shape = tensor.shape
+    long = [d for d, n in enumerate(shape) if n != 1]
+    rank = view.rank(x)
+    if not shape:
+        return ()
+    if rank is not None and len(shape) > rank:
+        return None
+    if rank is None and len(shape) > 1:
+        return None
+    if not long:
+        return ()
+    if len(long) > 1:
+        return None
+    from_right = long[0] - len(shape)
+    axis = from_right if rank is None else from_right + rank
+    x_shape = view.shape(x)
+    if x_shape is not None and x_shape[axis] == 1:
+        return None  # the constant stretches x
+    return (axis,)
+
+
+def normalization(view: View) -> Rule:
+    """LayerNormalization and its kin end in y = γ·x̂ + β: they take on what follows, nothing before."""
+    scale, bias = view.const(1), view.const(2)
+    if scale is None or (view.has_input(2) and bias is None) or view.overridable(1) or view.overridable(2):
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+    if len(scale.shape) != 1 or scale.dtype.kind not in "fV" or len(view.node.outputs) > 1:
+        return Opaque(Reason.UNSUPPORTED_OP)
+    kind = view.proto.op_type
+    axis = view.axis(-1) if kind == "LayerNormalization" else 1
+    if kind == "GroupNormalization" and view.opset < 21:
+        return Opaque(Reason.UNSUPPORTED_OP)  # γ and β are per group there
+    if kind == "LayerNormalization" and view.axis(view.attr("axis", -1)) != axis:
+        return Opaque(Reason.UNSUPPORTED_OP)
+    gamma = as_float64(scale)
+    beta = np.zeros_like(gamma) if bias is None else as_float64(bias)
+    if beta.shape != gamma.shape:
+        return Opaque(Reason.BAD_PARAMETERS)
+    return Affine((gamma, beta), (axis,), reads=False)

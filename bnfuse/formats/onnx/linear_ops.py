@@ -1,0 +1,146 @@
+"""Rows of the op table: linear operators with constant weights, in canonical form."""
+
+from __future__ import annotations
+
+from bnfuse.core.linear import LinearForm, linear_form
+from bnfuse.core.ops import Linear, Opaque, Rule
+from bnfuse.core.reasons import Reason
+from bnfuse.core.tensor import Tensor, size
+from bnfuse.formats.onnx.view import View
+
+
+def _weight(view: View, i: int) -> Tensor | Opaque:
+    """Input i as a floating-point constant."""
+    name = view.overridable(i)
+    if name is not None:
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"a caller may override '{name}'")
+    tensor = view.const(i)
+    if tensor is None:
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+    if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize < 2:
+        return Opaque(Reason.UNSUPPORTED_OP, f"weights of type {tensor.dtype}")
+    return tensor
+
+
+def _bias(view: View, i: int, channels: int) -> Tensor | Opaque | None:
+    """Input i as a per-channel bias; None where there is none."""
+    if not view.has_input(i):
+        return None
+    tensor = _weight(view, i)
+    if isinstance(tensor, Opaque):
+        return tensor
+    per_channel = size(tensor) == 1 or (tensor.shape[-1] == channels and size(tensor) == channels)
+    return tensor if per_channel else Opaque(Reason.BAD_PARAMETERS, f"bias of shape {tensor.shape}")
+
+
+def _linear(
+    view: View,
+    layout: str,
+    groups: int,
+    *,
+    shift_in: Reason | None,
+    in_axis: int = 1,
+    out_axis: int = 1,
+) -> Rule:
+    """Conv-like: weight is input 1, bias input 2."""
+    weight = _weight(view, 1)
+    if isinstance(weight, Opaque):
+        return weight
+    form = _form(weight, layout, groups)
+    if form is None:
+        return Opaque(Reason.BAD_PARAMETERS, f"weight of shape {weight.shape}, {groups} groups")
+    bias = _bias(view, 2, form.channels_out)
+    if isinstance(bias, Opaque):
+        return bias
+    return Linear(weight, form, bias, in_axis, out_axis, shift_in=shift_in)
+
+
+def _form(weight: Tensor, layout: str, groups: int) -> LinearForm | None:
+    try:
+        return linear_form(weight.shape, layout, groups)
+    except ValueError:
+        return None
+
+
+def conv(view: View) -> Rule:
+    """Conv 1–3D, grouped, depthwise: W is (G·O, I, k…)."""
+    return _linear(
+        view, "go i k*", view.attr("group", 1), shift_in=Reason.ZERO_PADDING if _pads(view) else None
+    )
+
+
+def _pads(view: View) -> bool:
+    """Whether a convolution pads with zeros; SAME pads nothing where the window is one element."""
+    auto = view.attr("auto_pad", b"NOTSET")
+    if auto.startswith(b"SAME"):
+        kernel = view.attr("kernel_shape")
+        if kernel is None:
+            weight = view.const(1)
+            kernel = weight.shape[2:] if weight is not None else (2,)
+        return any(k != 1 for k in kernel)
+    return auto != b"VALID" and any(view.attr("pads", []))
+
+
+def conv_transpose(view: View) -> Rule:
+    """ConvTranspose: W is (G·I, O, k…); border outputs sum over fewer taps, so no shift comes in."""
+    return _linear(view, "gi o k*", view.attr("group", 1), shift_in=Reason.SHIFT_REFUSED)
+
+
+def gemm(view: View) -> Rule:
+    """Gemm: y = α·A'·B' + β·C with B and C constant."""
+    weight = _weight(view, 1)
+    if isinstance(weight, Opaque):
+        return weight
+    alpha, beta = view.attr("alpha", 1.0), view.attr("beta", 1.0)
+    if alpha == 0.0 or len(weight.shape) != 2:
+        return Opaque(Reason.BAD_PARAMETERS, f"alpha {alpha}, weight of shape {weight.shape}")
+    form = linear_form(weight.shape, "o i" if view.attr("transB", 0) else "i o")
+    bias = _bias(view, 2, form.channels_out)
+    if isinstance(bias, Opaque):
+        return bias
+    in_axis = 0 if view.attr("transA", 0) else 1
+    return Linear(
+        weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta, bias_nodes=int(view.opset < 7)
+    )
+
+
+def matmul(view: View) -> Rule:
+    """MatMul with one constant side; a bias of its own lies in the Add that follows, if any."""
+    left = view.is_const(0)
+    weight = _weight(view, 0 if left else 1)
+    if isinstance(weight, Opaque):
+        return weight
+    rank = len(weight.shape)
+    if rank < 2:
+        return Opaque(Reason.BAD_PARAMETERS, f"weight of shape {weight.shape}")
+    batched = any(n != 1 for n in weight.shape[:-2])
+    form = linear_form(weight.shape, "k* o i" if left else "k* i o")
+    x = 1 if left else 0
+    axis = view.axis(-2 if left else -1, x)
+    out = view.shapes.rank(view.node.outputs[0]) or view.rank(x)
+    out_axis = (-2 if left else -1) + (out or 0)
+    return Linear(
+        weight,
+        form,
+        _added_bias(view),
+        axis,
+        out_axis,
+        in_port=x,
+        shift_in=Reason.SHIFT_REFUSED if batched else None,
+        bias_nodes=0 if _as_gemm(view, left, rank) else 1,
+    )
+
+
+def _as_gemm(view: View, left: bool, rank: int) -> bool:
+    """Whether a bias can be had by turning the MatMul into a Gemm."""
+    return not left and rank == 2 and view.rank(0) == 2 and view.opset >= 11
+
+
+def _added_bias(view: View) -> Tensor | None:
+    """The constant of the Add that the reader joined to this MatMul."""
+    index = view.handle.bias_index
+    if index is None:
+        return None
+    add = view.handle.scope.body.node[index]
+    name = next(n for n in add.input if view.handle.scope.is_constant(n))
+    return view.constants.get(view.handle.scope, name)

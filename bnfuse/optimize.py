@@ -1,0 +1,283 @@
+"""The use cases ``optimize`` and ``inspect``: read → plan → apply → write → verify → bench.
+
+Nothing is put into place before it is finished and, unless the caller skips it, proved equal: the
+result is written into a folder of its own beside the target, verified and measured from there, and
+renamed last. The input is never touched. A result that is different, or whose equality could not
+be shown, raises ``Unproved``, which carries the report, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfuse.core.apply import OverflowingFold, Patch, apply
+from bnfuse.core.decisions import Plan
+from bnfuse.core.plan import plan as plan_folds
+from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
+from bnfuse.formats import detect, load
+from bnfuse.formats.base import Format, Model, ReadOptions, Written
+from bnfuse.provenance import sha256, versions
+from bnfuse.results import Agreement, FileInfo, Latency, Report, Status
+from bnfuse.staging import check_target, default_output, output_errors, place, staging_folder
+
+if TYPE_CHECKING:
+    from bnfuse.bench import BenchRequest
+    from bnfuse.verify import VerifyRequest
+
+Progress = Callable[[str], None]
+_NOTABLE_GROWTH = 1.1
+
+
+class Unproved(NotEqual):
+    """The proof failed or was inconclusive; ``report`` tells everything that was found out."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
+
+    force: bool
+    verify: VerifyRequest | None
+    bench: BenchRequest | None
+    hashes: bool
+
+
+@dataclass(slots=True)
+class _Phases:
+    """Wall time by phase, in seconds; tells ``progress`` what is being done."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str, doing: str) -> Iterator[None]:
+        self.progress(doing)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def inspect(
+    model: str | Path,
+    *,
+    read: ReadOptions | None = None,
+    hashes: bool = True,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
+
+    ``report.operators_after`` counts nodes as ``optimize`` would leave them.
+
+    Raises:
+        UnreadableModel: not a whole, valid model of a known format.
+        UnsafeModel: it reaches outside its own folder.
+    """
+    path, phases = Path(model), _Phases(progress)
+    opened, form = _read(path, read or ReadOptions(), phases)
+    with phases("plan", "planning"):
+        plan = plan_folds(opened.graph)
+        operators = opened.operators_after(apply(opened.graph, plan))
+    report = _report(opened, form, plan, operators, phases, hashes=hashes)
+    return replace(report, seconds=dict(phases.seconds))
+
+
+def optimize(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    verify: VerifyRequest | bool = True,
+    bench: BenchRequest | bool = True,
+    force: bool = False,
+    read: ReadOptions | None = None,
+    hashes: bool = True,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Fold what can be folded exactly, write the result, prove it equal, measure it.
+
+    Args:
+        model: the file to read; it is never touched.
+        output: the file to write; ``NAME.fused.EXT`` beside the model if None.
+        verify: how to prove the result equal; True for the defaults, False to write it unproved.
+        bench: how to measure it; True for the defaults, False not to.
+        force: whether an existing output is overwritten.
+        read: what to make of initializers that are also inputs.
+        hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
+        progress: called with a word for each phase.
+
+    Raises:
+        UnreadableModel: not a whole, valid model of a known format.
+        UnsafeModel: it reaches outside its own folder.
+        UsageError: the output is the input, or the inputs given do not fit the model.
+        OutputError: the output exists, or cannot be written.
+        Unproved: different, or not proved equal; nothing was written.
+        RuntimeMissing: the runtime or the device is not there; nothing was written.
+    """
+    path, phases = Path(model), _Phases(progress)
+    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes)
+    target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
+    check_target(target, path, force=force)
+    opened, form = _read(path, read or ReadOptions(), phases)
+    with staging_folder(target) as folder:
+        plan, patch, written = _fold(opened, folder, target.name, phases)
+        report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
+        report = replace(report, subnormals_flushed=written.subnormals_flushed)
+        report = _proved(report, written, wanted, phases)
+        report = _measured(report, written, wanted, phases)
+        report = _completed(report, _output_info(written, target, form, phases, hashes=hashes))
+        place((*written.side_files, written.path), target, _own_files(opened), force=force)
+    return replace(report, seconds=dict(phases.seconds))
+
+
+def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
+    if not isinstance(verify, bool):
+        return verify
+    from bnfuse.verify import VerifyRequest
+
+    return VerifyRequest() if verify else None
+
+
+def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
+    if not isinstance(bench, bool):
+        return bench
+    from bnfuse.bench import BenchRequest
+
+    return BenchRequest() if bench else None
+
+
+def foldable(report: Report) -> int:
+    """How many nodes the plan folds: the gate of ``--check``."""
+    return len(report.plan.order)
+
+
+def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, Format]:
+    form = detect(path)
+    with phases("read", "reading"):
+        return form.read(path, options), form
+
+
+def _fold(model: Model, folder: Path, name: str, phases: _Phases) -> tuple[Plan, Patch, Written]:
+    """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
+    banned: frozenset[str] = frozenset()
+    while True:
+        with phases("plan", "planning"):
+            plan = plan_folds(model.graph, banned=banned)
+            patch = apply(model.graph, plan)
+        fresh = folder / str(len(banned))
+        with phases("write", "writing"), output_errors(fresh / name):
+            fresh.mkdir()
+            outcome = _write(model, patch, fresh / name)
+        if isinstance(outcome, Written):
+            return plan, patch, outcome
+        if outcome.nodes <= banned:
+            raise outcome
+        banned |= outcome.nodes
+        shutil.rmtree(fresh)
+
+
+def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:
+    try:
+        return model.write(patch, path)
+    except OverflowingFold as overflow:
+        return overflow
+
+
+def _report(
+    model: Model, form: Format, plan: Plan, operators: dict[str, int], phases: _Phases, *, hashes: bool
+) -> Report:
+    with phases("hash", "hashing"):
+        digest = sha256(model.path) if hashes else ""
+    return Report(
+        input=FileInfo(model.path, form.name, digest, model.total_bytes()),
+        plan=plan,
+        operators_before=model.operators(),
+        operators_after=operators,
+        notes=tuple(model.notes),
+        versions=versions(runtimes=False),
+    )
+
+
+def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
+    """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
+    if wanted.verify is None:
+        return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
+    with phases("verify", "verifying"):
+        agreement = _prove(report.input, written, wanted.verify)
+    report = replace(report, verification=agreement, versions=versions(runtimes=True))
+    if agreement.status is Status.EQUAL:
+        return report
+    raise Unproved(_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
+
+
+def _prove(original: FileInfo, written: Written, request: VerifyRequest) -> Agreement:
+    if not written.side_files and filecmp.cmp(original.path, written.path, shallow=False):
+        return Agreement(Status.EQUAL, evidence="identical bytes")
+    from bnfuse.verify import verify
+
+    request = replace(request, model_bytes=original.total_bytes)
+    return verify(original.path, written.path, request=request, load=load)
+
+
+def _unproved(agreement: Agreement) -> str:
+    why = f": {agreement.detail}" if agreement.detail else ""
+    if agreement.status is Status.DIFFERENT:
+        return (
+            f"the folded model differs from the original{why}; nothing was written: "
+            "please report it with the model (--no-verify writes the result unproved)"
+        )
+    return (
+        f"the folded model could not be proved equal{why}; nothing was written: "
+        "give fitting --inputs or --shape, or write it unproved with --no-verify"
+    )
+
+
+def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
+    """The report with its latencies. A model that is proved is not lost because a bench failed."""
+    if wanted.bench is None or not report.plan.order:
+        return report
+    from bnfuse.bench import bench
+
+    request = replace(wanted.bench, model_bytes=report.input.total_bytes)
+    with phases("bench", "measuring"):
+        try:
+            latency: Latency | None = bench(report.input.path, written.path, request=request, load=load)
+            notes: tuple[str, ...] = ()
+        except (RuntimeMissing, UsageError):
+            raise
+        except BnfuseError as error:
+            latency, notes = None, (f"the latency could not be measured: {error}",)
+    return replace(report, benchmark=latency, notes=(*report.notes, *notes), versions=versions(runtimes=True))
+
+
+def _output_info(written: Written, target: Path, form: Format, phases: _Phases, *, hashes: bool) -> FileInfo:
+    total = sum(path.stat().st_size for path in (written.path, *written.side_files))
+    with phases("hash", "hashing"):
+        return FileInfo(target, form.name, sha256(written.path) if hashes else "", total)
+
+
+def _completed(report: Report, output: FileInfo) -> Report:
+    """The report with its output, and a word on one that is much larger than the input."""
+    notes = report.notes
+    if output.total_bytes > _NOTABLE_GROWTH * report.input.total_bytes:
+        notes = (
+            *notes,
+            "the result is larger: constants that the original computes when loaded are stored in it",
+        )
+    return replace(report, output=output, notes=notes)
+
+
+def _own_files(model: Model) -> tuple[Path, ...]:
+    """The input's files, over which nothing may be put."""
+    return (model.path, *getattr(model, "side_files", ()))

@@ -1,0 +1,63 @@
+"""One result object, several forms: which form a file name asks for, and writing it.
+
+The forms only read ``bnfuse.results``; none computes a number or knows how it was found. Strings
+that come from a model are untrusted and are escaped by each form (``bnfuse.report.text.plain``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bnfuse.errors import OutputError, UsageError
+from bnfuse.staging import output_errors, staging_folder
+
+if TYPE_CHECKING:
+    from bnfuse.results import Report
+
+_FORMS = {
+    ".json": "bnfuse.report.json",
+    ".md": "bnfuse.report.markdown",
+    ".html": "bnfuse.report.html",
+    ".xml": "bnfuse.report.junit",
+}
+
+
+def check_reports(paths: Sequence[Path], model: Path) -> None:
+    """Refuse, before any work, report files that could not be written afterwards.
+
+    Raises:
+        UsageError: the suffix names no form, or the file is the model itself.
+        OutputError: the folder is missing, or the path is a folder.
+    """
+    for path in paths:
+        if path.suffix.lower() not in _FORMS:
+            known = ", ".join(_FORMS)
+            raise UsageError(f"'{path}' names no form of report: end its name in one of {known}")
+        if path.exists() and model.exists() and path.samefile(model):
+            raise UsageError(f"the report '{path}' would overwrite the model: choose another name")
+        if path.is_dir():
+            raise OutputError(f"the report '{path}' is a folder: give it a file name")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder of the report '{path}' does not exist: create it first")
+
+
+def render(report: Report, suffix: str) -> str:
+    """The report as text in the form of ``suffix`` (``.json``, ``.md``, ``.html`` or ``.xml``)."""
+    form = import_module(_FORMS[suffix.lower()])
+    return cast("Callable[[Report], str]", form.render)(report)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report to ``path`` in the form its suffix asks for; a finished file replaces an old one.
+
+    Raises:
+        OutputError: no space, no permission.
+    """
+    text = render(report, path.suffix)
+    with staging_folder(path) as folder, output_errors(path):
+        staged = folder / path.name
+        staged.write_text(text, encoding="utf-8", newline="\n")
+        staged.replace(path)

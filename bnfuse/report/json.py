@@ -1,0 +1,190 @@
+"""The report as JSON, schema ``bnfuse.report/1`` (docs/report.schema.json): strict, for pipelines.
+
+Numbers that JSON does not know (NaN, infinities) become null. Keys are only ever added.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, Percentiles, Report
+
+SCHEMA = "bnfuse.report/1"
+VERIFY_SCHEMA = "bnfuse.verify/1"
+BENCH_SCHEMA = "bnfuse.bench/1"
+
+
+def render(report: Report) -> str:
+    """The whole report as one JSON document."""
+    return dumps(document(report))
+
+
+def dumps(value: Mapping[str, Any]) -> str:
+    """Strict JSON in ASCII, which every parser and every terminal encoding takes."""
+    return json.dumps(_strict(value), indent=2, allow_nan=False) + "\n"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as plain values, keys as in the schema."""
+    return {
+        "schema": SCHEMA,
+        "input": file_info(report.input),
+        "output": file_info(report.output),
+        "batchnorms": _counts(report.plan, batchnorm=True),
+        "affines": _counts(report.plan, batchnorm=False),
+        "decisions": [_decision(decision) for decision in report.plan.decisions],
+        "operators": {"before": dict(report.operators_before), "after": dict(report.operators_after)},
+        "verification": agreement(report.verification),
+        "benchmark": latency(report.benchmark),
+        "notes": list(report.notes),
+        "subnormals_flushed": report.subnormals_flushed,
+        "seconds": dict(report.seconds),
+        "versions": dict(report.versions),
+    }
+
+
+def verify_document(
+    reference: FileInfo, candidate: FileInfo, result: Agreement, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What ``bnfuse verify --json`` prints."""
+    return {
+        "schema": VERIFY_SCHEMA,
+        "reference": file_info(reference),
+        "candidate": file_info(candidate),
+        "verification": agreement(result),
+        "versions": dict(versions),
+    }
+
+
+def bench_document(
+    before: FileInfo, after: FileInfo | None, result: Latency, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What ``bnfuse bench --json`` prints."""
+    return {
+        "schema": BENCH_SCHEMA,
+        "before": file_info(before),
+        "after": file_info(after),
+        "benchmark": latency(result),
+        "versions": dict(versions),
+    }
+
+
+def file_info(info: FileInfo | None) -> dict[str, Any] | None:
+    """One model file; ``sha256`` is null where it was not computed."""
+    if info is None:
+        return None
+    return {
+        "path": str(info.path),
+        "format": info.format,
+        "sha256": info.sha256 or None,
+        "bytes": info.total_bytes,
+    }
+
+
+def agreement(result: Agreement) -> dict[str, Any]:
+    """The outcome of a verification."""
+    return {
+        "status": result.status.value,
+        "outputs": [
+            {
+                "name": output.name,
+                "max_abs": output.max_abs,
+                "max_rel": output.max_rel,
+                "snr_db": output.snr_db,
+                "tolerance": output.tolerance,
+                "argmax_agreement": output.argmax_agreement,
+            }
+            for output in result.outputs
+        ],
+        "samples": result.samples,
+        "tolerance": result.tolerance,
+        "evidence": result.evidence,
+        "detail": result.detail,
+    }
+
+
+def latency(result: Latency | None) -> dict[str, Any] | None:
+    """The outcome of a bench."""
+    if result is None:
+        return None
+    return {
+        "device": result.device,
+        "threads": result.threads,
+        "providers": list(result.providers),
+        "runs": [_run(run) for run in result.runs],
+        "notes": list(result.notes),
+    }
+
+
+def _run(run: BenchRun) -> dict[str, Any]:
+    return {
+        "setting": run.setting,
+        "batch": run.batch,
+        "before_ms": _percentiles(run.before_ms),
+        "after_ms": _percentiles(run.after_ms),
+        "speedup": run.speedup,
+        "ci95": run.ci95 and list(run.ci95),
+        "control": run.control and list(run.control),
+        "pairs": run.pairs,
+        "verdict": run.verdict,
+    }
+
+
+def _percentiles(value: Percentiles | None) -> dict[str, float] | None:
+    return None if value is None else {"p50": value.p50, "p90": value.p90, "p99": value.p99}
+
+
+def _counts(plan: Plan, *, batchnorm: bool) -> dict[str, int]:
+    found, folded, kept = plan.counts(batchnorm=batchnorm)
+    return {"found": found, "folded": folded, "kept": kept}
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "name": decision.node,
+        "op": decision.op,
+        "kind": "batchnorm" if decision.is_batchnorm else "affine",
+        "channels": decision.channels,
+        "message": decision.message,
+    }
+    match decision:
+        case Fold():
+            return common | {
+                "action": "fold",
+                "split": decision.split.value,
+                "into": list(decision.into),
+                "through": list(decision.through),
+                "reason": None,
+                "refusals": [],
+            }
+        case Keep():
+            return common | {
+                "action": "keep",
+                "split": None,
+                "into": [],
+                "through": [],
+                "reason": decision.primary.reason.name,
+                "refusals": [
+                    {"split": r.split or None, "reason": r.reason.name, "node": r.node, "message": r.sentence}
+                    for r in decision.refusals
+                ],
+            }
+
+
+def _strict(value: Any) -> Any:
+    """``value`` without what strict JSON cannot hold: non-finite numbers and lone surrogates."""
+    match value:
+        case Mapping():
+            return {_strict(key): _strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_strict(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case _:
+            return value

@@ -1,0 +1,112 @@
+"""The report as Markdown for a pull-request comment or a CI job summary on GitHub.
+
+Model strings stand in ``<code>`` with every character that could be markup written as an entity:
+no link, mention, image, table cell or HTML can come out of a node's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bnfuse.report import text
+from bnfuse.results import BenchRun, Latency, Report, Status
+
+# GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
+_MOST_ROWS = 100
+_MOST_CHARACTERS = 200
+_MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
+_ZERO_WIDTH_SPACE = "&#8203;"
+
+
+def render(report: Report) -> str:
+    """The whole report as one Markdown document."""
+    parts = [
+        f"## bnfuse: {prose(text.headline(report))}",
+        _summary(report),
+        _decisions(report),
+        _operators(report),
+        _latency(report.benchmark),
+        _notes(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def prose(value: str) -> str:
+    """``value`` as text that is no markup: entities, and no @mention or #reference."""
+    escaped = "".join(_entity(c) for c in text.plain(value))
+    return escaped.replace("&#64;", "&#64;" + _ZERO_WIDTH_SPACE).replace("&#35;", "&#35;" + _ZERO_WIDTH_SPACE)
+
+
+def code(value: str) -> str:
+    """``value``, shortened, in a ``<code>`` element."""
+    short = value if len(value) <= _MOST_CHARACTERS else value[: _MOST_CHARACTERS - 1] + "…"
+    return f"<code>{''.join(_entity(c) for c in text.plain(short))}</code>"
+
+
+def _entity(character: str) -> str:
+    """Letters, digits, blanks and harmless signs as they are, every other ASCII sign as an entity."""
+    if character.isalnum() or character in " ,;%" or not character.isascii():
+        return character
+    return f"&#{ord(character)};"
+
+
+def _summary(report: Report) -> str:
+    mark = _MARK[report.verification.status]
+    lines = [
+        ("model", code(report.input.path.name)),
+        *text.counts(report),
+        ("proof", f"{mark} {prose(text.proof(report.verification))}"),
+        ("size", prose(text.size_change(report.input, report.output))),
+        ("written", code(str(report.output.path)) if report.output else "nothing"),
+    ]
+    return _table(("", ""), lines)
+
+
+def _decisions(report: Report) -> str:
+    every = text.rows(report.plan.decisions)
+    if not every:
+        return ""
+    shown = every if len(every) <= _MOST_ROWS else text.grouped(every)[:_MOST_ROWS]
+    table = _table(
+        ("node", "operator", "", "where to, or why not"),
+        [(code(row.name), code(row.op), row.verb, prose(row.why)) for row in shown],
+    )
+    title = "Every decision" if len(shown) == len(every) else f"{len(every)} decisions, grouped"
+    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>"
+
+
+def _operators(report: Report) -> str:
+    if report.operators_before == report.operators_after:
+        return ""
+    lines = [(code(op), str(before), str(after)) for op, before, after in text.operator_rows(report)]
+    return _table(("operator", "before", "after"), lines)
+
+
+def _latency(latency: Latency | None) -> str:
+    if latency is None:
+        return ""
+    table = _table(
+        ("setting", "batch", "before p50", "after p50", "speed-up (95 %)", "verdict"),
+        [_run(run) for run in latency.runs],
+    )
+    where = prose(f"{latency.device}, {latency.threads} threads, {', '.join(latency.providers)}")
+    return "\n\n".join([f"Latency of one call, on {where}:", table, *(_item(note) for note in latency.notes)])
+
+
+def _run(run: BenchRun) -> tuple[str, ...]:
+    after = text.milliseconds(run.after_ms.p50) if run.after_ms else ""
+    before = text.milliseconds(run.before_ms.p50)
+    return prose(run.setting), str(run.batch), before, after, text.speedup(run), prose(run.verdict)
+
+
+def _notes(report: Report) -> str:
+    return "\n".join(_item(note) for note in report.notes)
+
+
+def _item(note: str) -> str:
+    return f"- {prose(note)}"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))

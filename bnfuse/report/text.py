@@ -1,0 +1,190 @@
+"""The words and figures that all forms of a report share, as plain text without markup.
+
+Nothing here is escaped for a particular form; ``plain`` alone makes model strings harmless to a
+terminal, a log and an XML parser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.results import Agreement, BenchRun, FileInfo, Report, Status
+
+_SHOWN_NAMES = 3
+
+
+def plain(text: str) -> str:
+    r"""``text`` without anything that is not printed: control characters and the like, as ``\\x1b``.
+
+    ``##[`` is broken up, which a GitHub runner's log would take for a command.
+    """
+    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible.replace("##[", "# #[")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table of decisions; ``count`` nodes share it, ``name`` is one of them."""
+
+    name: str
+    op: str
+    action: str
+    why: str
+    reason: str
+    count: int = 1
+
+    @property
+    def verb(self) -> str:
+        """``folded``, or ``folded 12`` where 12 nodes share the row."""
+        return f"{self.action} {self.count}" if self.count > 1 else self.action
+
+
+def rows(decisions: Iterable[Decision]) -> list[Row]:
+    """One row per decision, in graph order."""
+    return [_row(decision) for decision in decisions]
+
+
+def grouped(every: Sequence[Row]) -> list[Row]:
+    """Rows that share operator, action and reason (folds: the split), as one row with their number."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in every:
+        groups.setdefault((row.op, row.action, row.reason), []).append(row)
+    return [_merged(group) for group in groups.values()]
+
+
+def _merged(group: list[Row]) -> Row:
+    first = group[0]
+    name = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
+    why = first.why if len(group) == 1 else f"{first.why}, and the like"
+    return Row(name, first.op, first.action, why, first.reason, len(group))
+
+
+def _row(decision: Decision) -> Row:
+    match decision:
+        case Fold():
+            into = names(decision.into) or "nothing (it was the identity)"
+            via = f", through {names(decision.through)}" if decision.through else ""
+            return Row(decision.node, decision.op, "folded", f"into {into}{via}", decision.split.value)
+        case Keep():
+            reason = decision.primary.reason.name
+            return Row(decision.node, decision.op, "kept", decision.message, reason)
+
+
+def names(every: Sequence[str], limit: int = _SHOWN_NAMES) -> str:
+    """``a, b, c and 5 more``."""
+    shown = ", ".join(every[:limit])
+    return f"{shown} and {len(every) - limit} more" if len(every) > limit else shown
+
+
+def counts(report: Report) -> list[tuple[str, str]]:
+    """(what, how many of them were folded and kept), decomposed ones only where there are any."""
+    kinds = (("BatchNormalization", True), ("per-channel Mul/Add/Sub/Div", False))
+    every = [(what, *report.plan.counts(batchnorm=batchnorm)) for what, batchnorm in kinds]
+    return [
+        (what, f"{folded} of {found} folded, {kept} kept")
+        for what, found, folded, kept in every
+        if found or what == kinds[0][0]
+    ]
+
+
+def headline(report: Report) -> str:
+    """One sentence: how many went."""
+    found, folded, _ = report.plan.counts(batchnorm=True)
+    _, affines, _ = report.plan.counts(batchnorm=False)
+    also = f" and {affines} per-channel Mul/Add/Sub/Div" if affines else ""
+    if folded or affines:
+        return f"{folded} of {found} BatchNormalizations{also} folded"
+    if not found:
+        return "nothing to fold: the model has no BatchNormalization"
+    return f"nothing could be folded: {'the one' if found == 1 else f'all {found}'} BatchNormalization" + (
+        " stays" if found == 1 else "s stay"
+    )
+
+
+def operator_rows(report: Report) -> list[tuple[str, int, int]]:
+    """(operator, before, after) where the number changed, then the total of all."""
+    before, after = report.operators_before, report.operators_after
+    every = [(op, before.get(op, 0), after.get(op, 0)) for op in {*before, *after}]
+    changed = [line for line in every if line[1] != line[2]]
+    changed.sort(key=lambda line: (line[2] - line[1], line[0]))
+    return [*changed, ("all nodes", sum(before.values()), sum(after.values()))]
+
+
+def size(total_bytes: int) -> str:
+    """A size in decimal units: ``102.4 MB``."""
+    amount, unit = float(total_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.4g} {unit}"
+
+
+def size_change(before: FileInfo, after: FileInfo | None) -> str:
+    """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written."""
+    if after is None:
+        return size(before.total_bytes)
+    if after.total_bytes == before.total_bytes:
+        return f"{size(before.total_bytes)}, unchanged"
+    return f"{size(before.total_bytes)} → {size(after.total_bytes)} ({_ratio(before, after)})"
+
+
+def _ratio(before: FileInfo, after: FileInfo) -> str:
+    """The change in percent; from twice the size on as a factor."""
+    ratio = after.total_bytes / max(1, before.total_bytes)
+    if ratio >= 2:
+        return f"{ratio:.3g} times as large"
+    return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+
+
+def proof(agreement: Agreement) -> str:
+    """One sentence: was it proved, on what, how closely."""
+    match agreement.status:
+        case Status.EQUAL:
+            return f"equal{_closeness(agreement)}{_on(agreement)}{_because(agreement)}"
+        case Status.DIFFERENT:
+            return f"DIFFERENT{_closeness(agreement)}{_on(agreement)}{_because(agreement)}"
+        case Status.INCONCLUSIVE:
+            return f"inconclusive{_on(agreement)}{_because(agreement)}"
+        case Status.SKIPPED:
+            return f"not verified{_because(agreement)}"
+
+
+def _closeness(agreement: Agreement) -> str:
+    if not agreement.outputs:
+        return ""
+    # the output that comes closest to its tolerance, or exceeds it most; NaN counts as worst
+    worst = max(agreement.outputs, key=lambda o: o.max_rel / o.tolerance if o.max_rel >= 0 else math.inf)
+    allowed = f"(allowed: {worst.tolerance:.2g})"
+    if agreement.status is Status.EQUAL:
+        return f", within {worst.max_rel:.2g} of the output's range {allowed}"
+    return f": off by {worst.max_rel:.2g} of the range of '{worst.name}' {allowed}"
+
+
+def _on(agreement: Agreement) -> str:
+    return f"; {agreement.evidence}" if agreement.evidence else ""
+
+
+def _because(agreement: Agreement) -> str:
+    return f"; {agreement.detail}" if agreement.detail else ""
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits: ``1.23 ms``, ``12.3 ms``, ``1230 ms``."""
+    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def speedup(run: BenchRun) -> str:
+    """``1.08× (1.06–1.10)``; "" where only one model was timed."""
+    if run.speedup is None:
+        return ""
+    interval = f" ({run.ci95[0]:.3f}–{run.ci95[1]:.3f})" if run.ci95 else ""
+    return f"{run.speedup:.3f}×{interval}"
+
+
+def seconds(report: Report) -> str:
+    """``read 0.1 s, plan 0.0 s, …``."""
+    return ", ".join(f"{phase} {spent:.2f} s" for phase, spent in report.seconds.items())

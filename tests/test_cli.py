@@ -1,0 +1,604 @@
+"""The command line as pipelines see it: exit codes, stdout, stderr, files, and what gets imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+import bnfuse
+from bnfuse import formats
+from bnfuse.cli import main
+from bnfuse.errors import (
+    BnfuseError,
+    NotEqual,
+    OutputError,
+    RuntimeMissing,
+    UnreadableModel,
+    UnsafeModel,
+    UsageError,
+)
+from bnfuse.results import Agreement, BenchRun, Latency, Percentiles, Status
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+
+use_case = import_module("bnfuse.optimize")
+verify_module = import_module("bnfuse.verify")
+bench_module = import_module("bnfuse.bench")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+FAST = ("--verify-time", "0.2", "--bench-time", "0.2")
+
+
+def call(*arguments: object) -> Result:
+    """``bnfuse`` with these arguments, in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="bnfuse")
+
+
+# ---- models --------------------------------------------------------------------------------------------
+
+
+def convnet(*, norm: bool = True, relu_first: bool = False) -> onnx.ModelProto:
+    """x(N,3,9,7) → Conv(5, 3×3, padded) → [Relu] → [BN] → y; statistics far from the identity."""
+    rng = np.random.default_rng(7)
+    arrays = {
+        "w": rng.standard_normal((5, 3, 3, 3)),
+        "b": rng.standard_normal(5),
+        "gamma": rng.uniform(0.5, 2, 5) * np.array([1, -1, 1, 1, -1]),
+        "beta": rng.standard_normal(5),
+        "mean": rng.standard_normal(5),
+        "var": rng.uniform(0.1, 5, 5),
+    }
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv", pads=[1, 1, 1, 1])]
+    last = "c"
+    if relu_first:
+        nodes.append(helper.make_node("Sigmoid", [last], ["s"], name="sigmoid"))
+        last = "s"
+    if norm:
+        nodes.append(
+            helper.make_node("BatchNormalization", [last, "gamma", "beta", "mean", "var"], ["n"], name="bn")
+        )
+        last = "n"
+    nodes.append(helper.make_node("Softsign", [last], ["y"], name="out"))
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 9, 7])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5, 9, 7])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in arrays.items() if k in used],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A convnet with one BN that folds."""
+    path = tmp_path / "model.onnx"
+    onnx.save(convnet(), path)
+    return path
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path) -> Path:
+    """The same without a BN."""
+    path = tmp_path / "plain.onnx"
+    onnx.save(convnet(norm=False), path)
+    return path
+
+
+def outputs_of(path: Path, x: np.ndarray) -> np.ndarray:
+    """What onnx's own reference implementation computes; onnxruntime is not asked."""
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator: Any = ReferenceEvaluator(onnx.load(path))
+    return np.asarray(evaluator.run(None, {"x": x})[0])
+
+
+# ---- what gets imported --------------------------------------------------------------------------------
+
+HEAVY = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
+
+
+def modules_after(*arguments: object) -> set[str]:
+    """Top-level modules that are loaded when ``bnfuse`` with these arguments has ended."""
+    script = (
+        "import sys\n"
+        "from bnfuse.cli import main\n"
+        "try:\n    main(sys.argv[1:], prog_name='bnfuse')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["--version"]])
+def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
+    loaded = modules_after(*arguments)
+    assert not loaded & (HEAVY | {"rich", "numpy", "onnx", "h5py", "google"})
+
+
+def test_inspect_imports_no_runtime(model: Path) -> None:
+    assert not modules_after("inspect", model) & HEAVY
+
+
+def test_dry_run_and_check_import_no_runtime(model: Path, plain_model: Path) -> None:
+    assert not modules_after("optimize", model, "--dry-run") & HEAVY
+    assert not modules_after("optimize", plain_model, "--check") & HEAVY
+
+
+def test_json_needs_no_rich(model: Path) -> None:
+    assert "rich" not in modules_after("inspect", model, "--json")
+
+
+def test_help_is_fast() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bnfuse", "--help"], capture_output=True, check=True, cwd=ROOT)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.2
+
+
+# ---- help and usage ------------------------------------------------------------------------------------
+
+COMMANDS = ["optimize", "inspect", "verify", "bench"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    assert call(command, "--help").exit_code == 0
+    for parameter in main.commands[command].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{command} {parameter.name}"
+
+
+def test_the_time_it_takes_is_said_in_the_help() -> None:
+    assert "10 s" in call("optimize", "--help").stdout
+    assert "10 s" in call("verify", "--help").stdout
+    assert "10 s" in call("bench", "--help").stdout
+
+
+def test_version() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout.split()[-1] == bnfuse.__version__
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_prints_in_any_encoding(command: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    line = [sys.executable, "-m", "bnfuse", *command, "--help"]
+    subprocess.run(line, capture_output=True, check=True, cwd=ROOT, env=environment)
+
+
+USAGE = [
+    (),
+    ("nonsense",),
+    ("optimize",),
+    ("inspect", "m.onnx", "--nonsense"),
+    ("optimize", "m.onnx", "--batch", "0"),
+    ("optimize", "m.onnx", "--batch", "1,2"),
+    ("optimize", "m.onnx", "--device", "tpu"),
+    ("optimize", "m.onnx", "--threads", "0"),
+    ("optimize", "m.onnx", "--shape", "1,3,8,8"),
+    ("optimize", "m.onnx", "--shape", "x=1,three"),
+    ("optimize", "m.onnx", "--shape", "x=1,-3"),
+    ("optimize", "m.onnx", "--verify-time", "0"),
+    ("optimize", "m.onnx", "--report", "report.txt"),
+    ("inspect", "m.onnx", "--report", "report"),
+    ("verify", "a.onnx"),
+    ("bench", "a.onnx", "b.onnx", "--batch", "1,x"),
+    ("bench", "a.onnx", "b.onnx", "--fail-if-slower", "much"),
+    ("bench", "a.onnx", "b.onnx", "--fail-if-slower", "-1"),
+    ("bench", "a.onnx", "--fail-if-slower", "3"),
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_wrong_usage_exits_2_before_any_work(arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x=1,3,8,8", {"x": (1, 3, 8, 8)}),
+        ("a=b:0=2", {"a=b:0": (2,)}),
+        ("scalar=", {"scalar": ()}),
+        ("empty=0,4", {"empty": (0, 4)}),
+    ],
+)
+def test_shapes(monkeypatch: pytest.MonkeyPatch, text: str, expected: dict[str, tuple[int, ...]]) -> None:
+    seen = wanted_by_optimize(monkeypatch, "--shape", text)
+    assert seen["verify"].shapes == expected and seen["bench"].shapes == expected
+
+
+def wanted_by_optimize(monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
+    """What the command hands to the use case."""
+    seen: dict[str, Any] = {}
+
+    def optimize(model: Path, output: Path | None, **wanted: Any) -> None:
+        seen.update(wanted, model=model, output=output)
+        raise UnreadableModel("enough")
+
+    monkeypatch.setattr(use_case, "optimize", optimize)
+    assert call("optimize", "m.onnx", *options).exit_code == 3
+    return seen
+
+
+def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        "-o out.onnx --force --batch 4 --threads 2 --device gpu --inputs x.npz --verify-time 3 --bench-time 4"
+    )
+    seen = wanted_by_optimize(monkeypatch, *options.split(), "--freeze-inputs")
+    assert (seen["model"], seen["output"], seen["force"]) == (Path("m.onnx"), Path("out.onnx"), True)
+    assert (seen["read"].strict_inputs, seen["read"].freeze_inputs) == (False, True)
+    verify, bench = seen["verify"], seen["bench"]
+    assert (verify.batch, verify.threads, verify.device, verify.budget_s) == (4, 2, "gpu", 3.0)
+    assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), 2, "gpu", 4.0)
+    assert verify.inputs == bench.inputs == Path("x.npz")
+
+
+def test_leaving_steps_out_reaches_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = wanted_by_optimize(monkeypatch, "--no-verify", "--no-bench", "--strict-inputs")
+    assert (seen["verify"], seen["bench"], seen["read"].strict_inputs) == (False, False, True)
+    assert seen["hashes"] is False  # nothing that is printed needs them
+    assert wanted_by_optimize(monkeypatch, "--json")["hashes"] is True
+
+
+# ---- errors become one sentence and a code ---------------------------------------------------------------
+
+ERRORS: list[tuple[BaseException, int]] = [
+    (UsageError("the sentence"), 2),
+    (OutputError("the sentence"), 2),
+    (UnreadableModel("the sentence"), 3),
+    (UnsafeModel("the sentence"), 3),
+    (BnfuseError("the sentence"), 3),
+    (NotEqual("the sentence"), 4),
+    (RuntimeMissing("the sentence"), 5),
+    (ZeroDivisionError("the sentence"), 3),
+    (RecursionError("the sentence"), 3),
+    (MemoryError(), 3),
+    (KeyboardInterrupt(), 130),
+]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def inspect(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(use_case, "inspect", inspect)
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS)
+def test_errors_are_one_sentence_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    failing(monkeypatch, error)
+    result = call("inspect", "m.onnx")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("bnfuse: ") and result.stderr.count("\n") == 1
+    if str(error):
+        assert "the sentence" in result.stderr
+
+
+@pytest.mark.parametrize("place", [("-v", "inspect", "m.onnx"), ("inspect", "m.onnx", "-v")])
+@pytest.mark.parametrize("error", [UnreadableModel("the sentence"), ZeroDivisionError("the sentence")])
+def test_verbose_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, place: tuple[str, ...]
+) -> None:
+    failing(monkeypatch, error)
+    result = call(*place)
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr and "the sentence" in result.stderr
+
+
+def test_a_bug_asks_to_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("division by zero"))
+    assert (
+        "internal error (ZeroDivisionError: division by zero): please report" in call("inspect", "m").stderr
+    )
+
+
+def test_a_sentence_with_strings_of_the_model_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, UnreadableModel("node 'a\n::error::b\x1b[31m' is broken"))
+    result = call("inspect", "m.onnx")
+    assert result.stderr == "bnfuse: node 'a\\n::error::b\\x1b[31m' is broken\n"
+
+
+# ---- the public API ------------------------------------------------------------------------------------
+
+
+def test_the_public_functions_stay_functions() -> None:
+    for name in ("optimize", "inspect", "verify", "bench"):
+        import_module(use_case.__name__)
+        function = getattr(bnfuse, name)
+        assert callable(function) and function.__name__ == name
+    script = (
+        "import bnfuse, bnfuse.optimize, bnfuse.verify; assert callable(bnfuse.optimize and bnfuse.verify)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = bnfuse.nonsense
+    assert {"optimize", "inspect", "verify", "bench", "__version__"} <= set(dir(bnfuse))
+
+
+# ---- from end to end, on real files ------------------------------------------------------------------------
+
+
+def test_optimize_folds_proves_measures_and_reports(model: Path, tmp_path: Path) -> None:
+    before = model.read_bytes(), model.stat().st_mtime_ns
+    result = call("optimize", model, "--json", *FAST)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(report)
+    assert report["batchnorms"] == {"found": 1, "folded": 1, "kept": 0}
+    assert report["verification"]["status"] == "equal"
+    assert report["operators"]["before"]["BatchNormalization"] == 1
+    assert "BatchNormalization" not in report["operators"]["after"]
+    assert report["benchmark"]["runs"]
+    output = tmp_path / "model.fused.onnx"
+    assert report["output"]["path"] == str(output)
+    assert report["output"]["bytes"] == output.stat().st_size
+    assert (model.read_bytes(), model.stat().st_mtime_ns) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.fused.onnx", "model.onnx"]
+    x = np.random.default_rng(0).standard_normal((2, 3, 9, 7)).astype(np.float32)
+    np.testing.assert_allclose(outputs_of(output, x), outputs_of(model, x), rtol=0, atol=2e-6)
+    assert [n.op_type for n in onnx.load(output).graph.node] == ["Conv", "Softsign"]
+
+
+def test_the_default_output_in_words(model: Path) -> None:
+    result = call("optimize", model, *FAST)
+    assert result.exit_code == 0, result.stderr
+    assert "1 of 1 BatchNormalizations folded" in result.stdout
+    for word in ("conv", "equal", "model.fused.onnx", "ms", "size"):
+        assert word in result.stdout
+
+
+def test_quiet_prints_nothing(model: Path) -> None:
+    result = call("optimize", model, "-q", *FAST)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_every_report_is_written(model: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"report{suffix}" for suffix in (".json", ".md", ".html", ".xml")]
+    options = [word for file in files for word in ("--report", str(file))]
+    assert call("optimize", model, "--no-bench", *FAST, *options).exit_code == 0
+    for file in files:
+        assert "bn" in file.read_text(encoding="utf-8")
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(files[0].read_text()))
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--check"])
+def test_planning_only_writes_nothing(model: Path, tmp_path: Path, option: str) -> None:
+    result = call("optimize", model, option)
+    assert result.exit_code == (1 if option == "--check" else 0)
+    assert "1 of 1 BatchNormalizations folded" in result.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_check_passes_once_everything_is_folded(model: Path, tmp_path: Path) -> None:
+    assert call("optimize", model, "--no-bench", *FAST).exit_code == 0
+    result = call("optimize", tmp_path / "model.fused.onnx", "--check")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_nothing_foldable_is_done_and_said(plain_model: Path, tmp_path: Path) -> None:
+    result = call("optimize", plain_model)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing to fold" in result.stdout
+    assert (tmp_path / "plain.fused.onnx").exists()
+
+
+def test_what_stays_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(convnet(relu_first=True), path)
+    result = call("inspect", path, "--json")
+    assert result.exit_code == 0
+    (decision,) = json.loads(result.stdout)["decisions"]
+    assert decision["action"] == "keep"
+    assert "sigmoid" in decision["message"] or "out" in decision["message"]
+
+
+def test_two_runs_write_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        assert call("optimize", model, "-o", tmp_path / name, "--no-verify", "--no-bench").exit_code == 0
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_an_output_that_exists(model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.fused.onnx"
+    output.write_bytes(b"old")
+    result = call("optimize", model, "--no-bench", *FAST)
+    assert result.exit_code == 2 and "--force" in result.stderr
+    assert output.read_bytes() == b"old"
+    assert call("optimize", model, "--no-bench", "--force", *FAST).exit_code == 0
+    assert output.read_bytes() != b"old"
+
+
+def test_a_wrong_result_is_not_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx_model = formats.detect(model).read(model, use_case.ReadOptions())
+    write = type(onnx_model).write
+
+    def spoiling(self: Any, patch: Any, path: Path) -> Any:
+        written = write(self, patch, path)
+        spoiled = onnx.load(path)
+        (bias,) = (t for t in spoiled.graph.initializer if len(t.dims) == 1)
+        values = numpy_helper.to_array(bias).copy()
+        values[2] += 0.1
+        bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+        onnx.save(spoiled, path)
+        return written
+
+    monkeypatch.setattr(type(onnx_model), "write", spoiling)
+    report = tmp_path / "report.json"
+    result = call("optimize", model, "--json", "--report", report, *FAST)
+    assert result.exit_code == 4
+    assert "differs from the original" in result.stderr
+    document = json.loads(result.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert document["verification"]["status"] == "different" and document["output"] is None
+    assert json.loads(report.read_text()) == document
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "report.json"]
+
+
+BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "garbage": lambda _: bytes(range(7, 256)) * 20,
+    "half": lambda whole: whole[: len(whole) // 2],
+    "one byte short": lambda whole: whole[:-1],
+    "text": lambda _: b"this is no model\n" * 50,
+    "zip": lambda _: b"PK\x03\x04" + bytes(200),
+    "zeros": lambda _: bytes(500),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("command", ["optimize", "inspect", "verify", "bench"])
+def test_broken_files_are_one_sentence_and_exit_3(
+    bnfuse_cli: Cli, model: Path, tmp_path: Path, broken: str, command: str
+) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(BROKEN[broken](model.read_bytes()))
+    names = sorted(p.name for p in tmp_path.iterdir())
+    done = bnfuse_cli(command, path, *([model] if command == "verify" else []), timeout=20)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("bnfuse: ") and done.stderr.count("\n") == 1
+    assert "internal error" not in done.stderr and "broken.onnx" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_verify_tells_equal_from_different(model: Path, tmp_path: Path) -> None:
+    other = convnet()
+    values = numpy_helper.to_array(other.graph.initializer[1]).copy()
+    values[0] += 0.5
+    other.graph.initializer[1].CopyFrom(numpy_helper.from_array(values, "b"))
+    onnx.save(other, tmp_path / "other.onnx")
+    same = call("verify", model, model, "--verify-time", "0.2", "--json")
+    assert same.exit_code == 0 and json.loads(same.stdout)["verification"]["status"] == "equal"
+    different = call("verify", model, tmp_path / "other.onnx", "--verify-time", "0.2")
+    assert different.exit_code == 1 and "DIFFERENT" in different.stdout
+
+
+def test_verify_that_shows_nothing_exits_4(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsure = Agreement(Status.INCONCLUSIVE, detail="the reference gives NaN")
+    monkeypatch.setattr(verify_module, "verify", lambda *_, **__: unsure)
+    result = call("verify", model, model)
+    assert result.exit_code == 4 and "the reference gives NaN" in result.stderr
+
+
+def test_inputs_that_do_not_fit_exit_2(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", wrong=np.zeros((1, 3, 9, 7), np.float32))
+    for options in (("--inputs", tmp_path / "x.npz"), ("--shape", "x=1,4,9,7"), ("--shape", "nope=1")):
+        result = call("verify", model, model, *options)
+        assert result.exit_code == 2, result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ci95", "percent", "code"),
+    [
+        ((0.90, 0.95), "3", 1),  # at least 5.3 % slower
+        ((0.90, 0.95), "6%", 0),
+        ((0.80, 1.10), "0", 0),  # noise: may be faster
+        ((1.10, 1.20), "0", 0),
+        (None, "3", 1),  # nothing compared: the gate cannot say yes
+    ],
+)
+def test_fail_if_slower_uses_the_interval(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ci95: tuple[float, float] | None,
+    percent: str,
+    code: int,
+) -> None:
+    time_ms = Percentiles(1.0, 1.0, 1.0)
+    run = BenchRun("optimisation on", 1, time_ms, time_ms, 0.92, ci95)
+    monkeypatch.setattr(bench_module, "bench", lambda *_, **__: Latency("cpu", 1, (), (run,)))
+    result = call("bench", model, model, "--fail-if-slower", percent)
+    assert result.exit_code == code
+    assert ("--fail-if-slower" in result.stderr) == (code == 1)
+
+
+def test_bench_of_one_model(model: Path) -> None:
+    result = call("bench", model, "--bench-time", "0.2", "--batch", "1,3", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    runs = document["benchmark"]["runs"]
+    assert {run["batch"] for run in runs} == {1, 3}
+    assert document["after"] is None and runs[0]["after_ms"] is None
+    jsonschema.validate(document["benchmark"], {**SCHEMA["$defs"]["benchmark"], "$defs": SCHEMA["$defs"]})
+
+
+def test_stdout_is_plain_where_it_is_no_terminal(bnfuse_cli: Cli, model: Path) -> None:
+    done = bnfuse_cli("inspect", model)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "\x1b" not in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback(model: Path) -> None:
+    command = f"{sys.executable} -m bnfuse inspect {model} --json | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
+
+
+def test_other_encodings_of_stdout(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "модель.onnx"
+    path.write_bytes(model.read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for options in ([], ["--json"]):
+        command = [sys.executable, "-m", "bnfuse", "optimize", str(path), "--force", *FAST, *options]
+        done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=environment)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM") or os.name != "posix", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: int, code: int) -> None:
+    script = (
+        "import sys, time\nfrom importlib import import_module\nfrom bnfuse.cli import main\n"
+        "def wait(*_, **__):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(30)\n"
+        "import_module('bnfuse.verify').verify = wait\n"
+        "main(['optimize', sys.argv[1]], prog_name='bnfuse')"
+    )
+    command = [sys.executable, "-c", script, str(model)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "waiting\n"
+        assert len(list(tmp_path.iterdir())) == 2  # the model and the hidden folder
+        child.send_signal(number)
+        _, said = child.communicate(timeout=20)
+    assert child.returncode == code
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

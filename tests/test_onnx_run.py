@@ -1,0 +1,340 @@
+"""The onnxruntime runner: dtypes, settings, devices, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from ml_dtypes import bfloat16
+from onnx import TensorProto, helper, numpy_helper
+
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.onnx import run
+from tests.tiny_models import layer, model, net, save
+
+
+def _identity(element: int, path: Path, shape: list[Any] | None = None) -> Path:
+    info = [helper.make_tensor_value_info(name, element, shape or ["N", 3]) for name in ("x", "y")]
+    return save(model([helper.make_node("Identity", ["x"], ["y"])], [info[0]], [info[1]]), path)
+
+
+VALUES: list[tuple[int, str, Any]] = [
+    (TensorProto.FLOAT, "float32", np.array([[1.5, -2, 3]], np.float32)),
+    (TensorProto.FLOAT16, "float16", np.array([[1.5, -2, 3]], np.float16)),
+    (TensorProto.BFLOAT16, "bfloat16", np.array([[1.5, -2, 3], [4, 5, 1e30]], bfloat16)),
+    (TensorProto.DOUBLE, "float64", np.array([[1.5, -2, 3]], np.float64)),
+    (TensorProto.INT64, "int64", np.array([[1, -2, 3]], np.int64)),
+    (TensorProto.UINT8, "uint8", np.array([[1, 2, 255]], np.uint8)),
+    (TensorProto.BOOL, "bool", np.array([[True, False, True]])),
+    (TensorProto.STRING, "string", np.array([["a", "", "ä"]], object)),
+]
+
+
+@pytest.mark.parametrize(("element", "dtype", "value"), VALUES, ids=[v[1] for v in VALUES])
+def test_every_dtype_goes_in_and_comes_out(tmp_path: Path, element: int, dtype: str, value: Any) -> None:
+    with run.load(_identity(element, tmp_path / "m.onnx"), RunSettings()) as runner:
+        assert [(s.name, s.dtype, s.shape) for s in runner.inputs] == [("x", dtype, ("N", 3))]
+        got = runner.run({"x": value})["y"]
+    assert got.dtype == value.dtype
+    assert got.shape == value.shape
+    assert got.tolist() == value.tolist()
+
+
+def test_declared_axes_keep_number_symbol_and_none(tmp_path: Path) -> None:
+    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx", [None, "seq", 7])
+    with run.load(path, RunSettings()) as runner:
+        assert runner.inputs[0].shape == (None, "seq", 7)
+
+
+@pytest.mark.parametrize("ir_version", [3, 9])
+def test_initializers_listed_as_inputs_are_no_inputs(tmp_path: Path, ir_version: int) -> None:
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "w")]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    weight = numpy_helper.from_array(np.array([3, 4], np.float32), "w")
+    proto = model([helper.make_node("Mul", ["x", "w"], ["y"])], infos, [out], [weight], opset=8)
+    proto.ir_version = ir_version
+    with run.load(save(proto, tmp_path / "m.onnx"), RunSettings()) as runner:
+        assert [spec.name for spec in runner.inputs] == ["x"]
+        assert runner.run({"x": np.array([1, 2], np.float32)})["y"].tolist() == [3, 8]
+
+
+def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
+    proto = net([layer(np.random.default_rng(0), 5, 3)], folded=False)
+    feeds = {"x": np.ones((1, 3), np.float32)}
+    with run.load(save(proto, tmp_path / "a.onnx"), RunSettings()) as runner:
+        want = runner.run(feeds)["y"]
+    split = tmp_path / "b.onnx"
+    onnx.save(proto, split, save_as_external_data=True, location="b.data", size_threshold=0)
+    with run.load(split, RunSettings()) as runner:
+        assert np.array_equal(runner.run(feeds)["y"], want)
+
+
+@pytest.mark.parametrize("optimise", [False, True])
+def test_settings_reach_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimise: bool) -> None:
+    seen: dict[str, Any] = {}
+    real = ort.InferenceSession
+
+    def spy(path: str, options: Any, **kwargs: Any) -> Any:
+        seen.update(path=path, options=options, **kwargs)
+        return real(path, options, **kwargs)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    with run.load(path, RunSettings(optimise=optimise, threads=2)) as runner:
+        assert runner.providers == ("CPUExecutionProvider",)
+        assert runner.runtime == f"onnxruntime {ort.__version__}"
+    level = ort.GraphOptimizationLevel
+    assert seen["options"].graph_optimization_level == (
+        level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    )
+    assert (seen["options"].intra_op_num_threads, seen["options"].inter_op_num_threads) == (2, 1)
+    assert seen["options"].get_session_config_entry("session.force_spinning_stop") == "1"
+    assert seen["providers"] == ["CPUExecutionProvider"]
+    assert seen["path"] == str(path)
+
+
+def test_optimisation_off_leaves_the_graph_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it on, onnxruntime folds Conv+BN by itself, and a proof would compare two folded models."""
+    path = save(net([layer(np.random.default_rng(0), 5, 3, 3, 3)], folded=False), tmp_path / "m.onnx")
+    real = run._options
+
+    def dumping(name: str) -> Any:
+        def options(module: Any, settings: RunSettings) -> Any:
+            made = real(module, settings)
+            made.optimized_model_filepath = str(tmp_path / name)
+            return made
+
+        return options
+
+    operators = {}
+    for optimise in (False, True):
+        monkeypatch.setattr(run, "_options", dumping(f"{optimise}.onnx"))
+        run.load(path, RunSettings(optimise=optimise))
+        operators[optimise] = {n.op_type for n in onnx.load(tmp_path / f"{optimise}.onnx").graph.node}
+    assert "BatchNormalization" in operators[False]
+    assert "BatchNormalization" not in operators[True]
+
+
+def test_sequence_and_map_outputs_are_object_arrays(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])
+    scores = helper.make_map_type_proto(
+        TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    )
+    y = helper.make_value_info("y", helper.make_sequence_type_proto(scores))
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[7, 9])
+    with run.load(save(model([node], [x], [y], ml=True), tmp_path / "m.onnx"), RunSettings()) as runner:
+        assert runner.outputs[0].dtype == "seq(map(int64,tensor(float)))"
+        got = runner.run({"x": np.array([[1, 2], [3, 4]], np.float32)})["y"]
+    assert got.dtype == object
+    assert list(got) == [{7: 1.0, 9: 2.0}, {7: 3.0, 9: 4.0}]
+
+
+UNREADABLE = [
+    ("garbage", b"garbage", "Protobuf parsing failed"),
+    ("empty", b"", "No graph was found"),
+    (
+        "custom op",
+        model(
+            [helper.make_node("Quant", ["x"], ["y"], domain="my.ops")],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        ).SerializeToString(),
+        "Quant",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), UNREADABLE, ids=[u[0] for u in UNREADABLE])
+def test_what_cannot_be_loaded(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableModel, match=reason) as caught:
+        run.load(path, RunSettings())
+    assert "broken.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableModel, match="does not exist"):
+        run.load(tmp_path / "none.onnx", RunSettings())
+
+
+FEEDS: list[tuple[str, dict[str, Any], type[BnfuseError], str]] = [
+    ("missing", {}, UsageError, "'x'"),
+    ("dtype", {"x": np.ones((1, 3))}, BnfuseError, "double"),
+    ("shape", {"x": np.ones((1, 4), np.float32)}, BnfuseError, "dimensions"),
+]
+
+
+@pytest.mark.parametrize(("name", "feeds", "kind", "reason"), FEEDS, ids=[f[0] for f in FEEDS])
+def test_feeds_that_do_not_fit(
+    tmp_path: Path, name: str, feeds: dict[str, Any], kind: type[BnfuseError], reason: str
+) -> None:
+    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    with run.load(path, RunSettings()) as runner, pytest.raises(kind, match=reason):
+        runner.run(feeds)
+
+
+def test_a_failing_run_is_one_sentence_and_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    table = numpy_helper.from_array(np.ones((3, 2), np.float32), "table")
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    path = save(
+        model([helper.make_node("Gather", ["table", "x"], ["y"])], [x], [y], [table]), tmp_path / "m.onnx"
+    )
+    with (
+        run.load(path, RunSettings()) as runner,
+        pytest.raises(BnfuseError, match="out of data bounds") as caught,
+    ):
+        runner.run({"x": np.array([5])})
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_closed_runner_holds_no_session(tmp_path: Path) -> None:
+    with run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings()) as runner:
+        pass
+    with pytest.raises(BnfuseError, match="closed"):
+        runner.run({"x": np.ones((1, 3), np.float32)})
+
+
+# --- devices -----------------------------------------------------------------------------------
+
+
+def test_an_unknown_device_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tpu"):
+        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="tpu"))
+
+
+class FakeSession:
+    """A session whose providers are what a test says they are."""
+
+    providers: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+    calls: ClassVar[list[Any]] = []
+
+    def __init__(self, path: str, options: Any, providers: Any = None, enable_fallback: int = 1) -> None:
+        assert enable_fallback == 0
+        type(self).calls.append(providers)
+
+    def get_providers(self) -> list[str]:
+        return list(self.providers)
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        return [types.SimpleNamespace(ep_name=name) for name in self.busy]
+
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    get_outputs = get_inputs
+
+
+def _fake_session(providers: tuple[str, ...], busy: tuple[str, ...]) -> type[FakeSession]:
+    facts = {"providers": providers, "busy": busy, "calls": []}
+    return type("Fake", (FakeSession,), facts)
+
+
+def _no_plugins(monkeypatch: pytest.MonkeyPatch, *, cuda: bool) -> None:
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: names)
+    monkeypatch.setattr(ort, "get_ep_devices", list)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    for package in run.PLUGINS:
+        monkeypatch.setitem(sys.modules, package, None)  # its import fails
+
+
+def test_a_gpu_that_is_not_there_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_plugins(monkeypatch, cuda=False)
+    with pytest.raises(RuntimeMissing, match=r"bnfuse\[gpu\].*onnxruntime-gpu"):
+        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
+
+
+GPU_SESSIONS = [
+    ("used", ("CUDAExecutionProvider", "CPUExecutionProvider"), ("CUDAExecutionProvider",), ""),
+    ("fell back", ("CPUExecutionProvider",), ("CPUExecutionProvider",), "fell back to the CPU"),
+    ("idle", ("CUDAExecutionProvider", "CPUExecutionProvider"), ("CPUExecutionProvider",), "no node"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "providers", "busy", "reason"), GPU_SESSIONS, ids=[g[0] for g in GPU_SESSIONS]
+)
+def test_cuda_must_really_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    providers: tuple[str, ...],
+    busy: tuple[str, ...],
+    reason: str,
+) -> None:
+    _no_plugins(monkeypatch, cuda=True)
+    fake = _fake_session(providers, busy)
+    monkeypatch.setattr(ort, "InferenceSession", fake)
+    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    if reason:
+        with pytest.raises(RuntimeMissing, match=reason):
+            run.load(path, RunSettings(device="gpu"))
+        return
+    with run.load(path, RunSettings(device="gpu")) as runner:
+        assert runner.providers == ("CUDAExecutionProvider",)
+    assert fake.calls == [[("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]]
+
+
+def test_cuda_that_fails_to_start_is_missing_but_a_broken_model_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _no_plugins(monkeypatch, cuda=True)
+    real = ort.InferenceSession
+
+    def without_driver(path: str, options: Any, providers: Any, enable_fallback: int) -> Any:
+        if providers != ["CPUExecutionProvider"]:
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
+        return real(path, options, providers=providers, enable_fallback=enable_fallback)
+
+    monkeypatch.setattr(ort, "InferenceSession", without_driver)
+    with pytest.raises(RuntimeMissing, match="driver version is insufficient"):
+        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"garbage")
+    with pytest.raises(UnreadableModel):
+        run.load(broken, RunSettings(device="gpu"))
+
+
+def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_plugins(monkeypatch, cuda=False)
+    registered: list[tuple[str, str]] = []
+    added: list[Any] = []
+    plugin = types.SimpleNamespace(get_ep_name=lambda: "Rtx", get_library_path=lambda: "/lib/rtx.so")
+    gpu = types.SimpleNamespace(
+        ep_name="Rtx", device=types.SimpleNamespace(type=ort.OrtHardwareDeviceType.GPU)
+    )
+    cpu = types.SimpleNamespace(
+        ep_name="Cpu", device=types.SimpleNamespace(type=ort.OrtHardwareDeviceType.CPU)
+    )
+    monkeypatch.setitem(sys.modules, run.PLUGINS[0], plugin)
+    monkeypatch.setattr(ort, "register_execution_provider_library", lambda *a: registered.append(a))
+    monkeypatch.setattr(ort, "get_ep_devices", lambda: [cpu, gpu] if registered else [cpu])
+    fake = type(
+        "Fake", (FakeSession,), {"providers": ("Rtx", "CPUExecutionProvider"), "busy": ("Rtx",), "calls": []}
+    )
+    monkeypatch.setattr(ort, "InferenceSession", fake)
+    options = types.SimpleNamespace(add_provider_for_devices=lambda devices, extra: added.append(devices))
+    monkeypatch.setattr(run, "_options", lambda module, settings: options)
+    with run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu")) as runner:
+        assert runner.providers == ("Rtx",)
+    assert registered == [("Rtx", "/lib/rtx.so")]
+    assert added == [[gpu]]
+
+
+def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RuntimeMissing, match="pip install onnxruntime"):
+        run.load(tmp_path / "m.onnx", RunSettings())
