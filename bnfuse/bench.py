@@ -24,7 +24,7 @@ from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.machine import available_memory_bytes, usable_cpus
 from bnfuse.results import BenchRun, Latency
 from bnfuse.samples import Feeds, InputRequest, fit
-from bnfuse.timing import FASTER, MIN_ROUNDS, Rounds, interleave, summarise, time_call, visit
+from bnfuse.timing import FASTER, TOO_FEW, Rounds, enough, interleave, summarise, time_call, visit
 from bnfuse.verify import MEMORY_FACTOR, Loader
 
 OFF, ON, COLD = "optimisation off", "optimisation on", "cold start"
@@ -226,7 +226,7 @@ def _cold(
     for turn in range(_MAX_COLD_ROUNDS):
         for at in range(len(chosen)) if turn % 2 == 0 else reversed(range(len(chosen))):
             times[at].append(_time_cold(chosen[at], settings, feeds, load))
-        if turn + 1 >= MIN_ROUNDS and time.perf_counter() > end:
+        if enough(turn + 1, end):
             break
     rounds = Rounds(tuple(np.array(t) for t in times), np.array(times))
     return summarise(COLD, samples.batch, rounds, inputs.seed)
@@ -244,9 +244,9 @@ def _time_cold(path: Path, settings: RunSettings, feeds: Feeds, load: Loader) ->
 def _reading_hints(seen: _Findings) -> list[str]:
     """Sentences that keep a reader from drawing the wrong conclusion."""
     hints = []
-    noisy = [r for r in seen.runs if r.control is not None and r.control[1] - r.control[0] > _NOISY]
-    if noisy:
-        width = max(r.control[1] - r.control[0] for r in noisy if r.control is not None)
+    told = [r for r in seen.runs if r.verdict != TOO_FEW and r.setting != COLD]
+    width = max((r.control[1] - r.control[0] for r in told if r.control is not None), default=0.0)
+    if width > _NOISY:
         hints.append(
             f"this machine is noisy: the original against itself varies by {width:.0%}, "
             "so changes smaller than that do not show"
@@ -255,7 +255,7 @@ def _reading_hints(seen: _Findings) -> list[str]:
     if seen.runtime.startswith("onnxruntime") and any(r.verdict != FASTER for r in steady_on):
         hints.append(
             "onnxruntime folds Conv+BatchNormalization itself when its optimisation is on, so the steady "
-            "state gains little there; loading gets faster, and so do runtimes that do not fold"
+            "state gains little there; compare the cold start, and runtimes that do not fold"
         )
     if any(r.setting == COLD for r in seen.runs):
         hints.append("cold start is loading the model and its first run, with the runtime already imported")

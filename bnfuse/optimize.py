@@ -280,4 +280,4 @@ def _completed(report: Report, output: FileInfo) -> Report:
 
 def _own_files(model: Model) -> tuple[Path, ...]:
     """The input's files, over which nothing may be put."""
-    return (model.path, *getattr(model, "side_files", ()))
+    return (model.path, *model.side_files)

@@ -38,6 +38,7 @@ _RESAMPLES = 2000
 _LAYOUT = 1.005  # ratios nearer to 1 than this come from where a model lies in memory
 MIN_ROUNDS = 3
 MAX_ROUNDS = 400
+_GRACE_S = 0.5  # beyond the deadline, to get from a few rounds to a verdict
 
 Nanoseconds = NDArray[np.float64]
 
@@ -71,9 +72,16 @@ def interleave(runners: Sequence[Runner], feeds: Feeds, deadline: float) -> Roun
             for at, times in enumerate(visits):
                 calls[at].extend(times)
                 medians[at].append(float(np.median(times)))
-            if len(medians[0]) >= MIN_ROUNDS and time.perf_counter() > deadline:
+            if enough(len(medians[0]), deadline):
                 break
     return Rounds(tuple(np.array(c) for c in calls), np.array(medians))
+
+
+def enough(rounds: int, deadline: float) -> bool:
+    """Whether to stop: the time is up, and there is a verdict or no hope of one soon."""
+    late_s = time.perf_counter() - deadline
+    wanted = _ROUNDS_FOR_VERDICT if late_s < _GRACE_S else MIN_ROUNDS
+    return late_s > 0.0 and rounds >= wanted
 
 
 def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> int:

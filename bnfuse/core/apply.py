@@ -167,7 +167,9 @@ def overflows(rule: Linear, rewrite: Rewrite) -> bool:
     dtype = rule.weight.dtype
     if dtype.itemsize > 2 and _harmless(rewrite):
         return False
-    new = NewLinear(ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite))), rule, rewrite, ())
+    new = NewLinear(
+        ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite))), rule, rewrite, ()
+    )
     try:
         if new.makes_bias:
             round_once(new.bias(), dtype)
@@ -187,5 +189,3 @@ def _harmless(rewrite: Rewrite) -> bool:
         if not bool((magnitude < _SAFE[1]).all()) or not bool((np.abs(pair[1]) < _SAFE[1]).all()):
             return False
     return True
-
-

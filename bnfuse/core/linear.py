@@ -65,7 +65,9 @@ class LinearForm:
 
     def spread(self, vector: Vector, letter: str) -> Vector:
         """A per-channel vector (G·O for ``o``, G·I for ``i``) broadcastable against the view."""
-        present = [(n, name) for n, name in zip(self.dims, self.letters, strict=True) if name in ("g", letter)]
+        present = [
+            (n, name) for n, name in zip(self.dims, self.letters, strict=True) if name in ("g", letter)
+        ]
         order = "g" + letter
         grouped = vector.reshape([n for name in order for n, x in present if x == name])
         if [x for _, x in present] != sorted((x for _, x in present), key=order.index):
@@ -165,7 +167,8 @@ def _channel_order(total: Vector, form: LinearForm) -> Vector:
     """(…g…o…) with ones elsewhere, flattened group by group."""
     order = [d for name in "go" for d, x in enumerate(form.letters) if x == name]
     rest = [d for d in range(len(form.letters)) if d not in order]
-    return total.transpose(order + rest).reshape(-1)
+    flat: Vector = total.transpose(order + rest).reshape(-1)
+    return flat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,9 +196,7 @@ def _blocks(weight: Tensor, form: LinearForm) -> Iterator[tuple[int, Array, _Whe
 
 def _at(factor: Vector, where: _Where) -> Vector:
     """The part of a broadcastable factor that belongs to a block."""
-    index = tuple(
-        rows if factor.shape[d] > 1 else np.zeros_like(rows) for d, rows in enumerate(where.rows)
-    )
+    index = tuple(rows if factor.shape[d] > 1 else np.zeros_like(rows) for d, rows in enumerate(where.rows))
     part: Vector = factor[index]
     return part
 
@@ -270,7 +271,8 @@ def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
         else:
             import ml_dtypes
 
-            info = ml_dtypes.finfo(dtype)
+            finfo: Any = ml_dtypes.finfo  # untyped there
+            info = finfo(dtype)
         tiny = 0 if dtype == np.float16 else info.smallest_normal
         _LIMITS[dtype] = (dtype.type(info.max), dtype.type(tiny))
     return _LIMITS[dtype]

@@ -205,7 +205,9 @@ class Affine(Rule):
             return self._read(node, held, axes, a, c)
         return self._write(node, held, axes, a, c)
 
-    def _read(self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector) -> Reaction | Refusal:
+    def _read(
+        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
+    ) -> Reaction | Refusal:
         """x = p·h + q, so y = a·p·h + a·q + c."""
         if held.forward is None:
             return _zero_scale(node, held)
@@ -221,7 +223,9 @@ class Affine(Rule):
         demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
         return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), (a * q + c) / p), axes))
 
-    def _write(self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector) -> Reaction | Refusal:
+    def _write(
+        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
+    ) -> Reaction | Refusal:
         """h = s·y + t, so h = s·a·x + s·c + t."""
         if held.backward is None:
             return _zero_scale(node, held)

@@ -89,6 +89,7 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
     Channels with a = 0 have a constant y: where a split would divide by a, they go up whole.
 
     Args:
+        split: which share x takes on.
         axes: the axes of x (and y) that a and c vary along.
         a: scale per channel.
         c: shift per channel.
@@ -210,11 +211,7 @@ class _Attempt:
         rule = self.state.rule(node)
         assert isinstance(rule, Joint)
         self.settled.add(node)
-        known = {
-            port: self.held[value]
-            for port, value in _ports(node)
-            if value in self.held
-        }
+        known = {port: self.held[value] for port, value in _ports(node) if value in self.held}
         takers = rule.takers(node, known) or (~0,)
         chosen = self.fixed.get(node.name, 0)
         self.choices.append((node.name, chosen, len(takers)))
@@ -236,6 +233,8 @@ def spread(
 
     Args:
         state: what earlier folds did.
+        node: the affine node to remove.
+        split: which share of it x takes on.
         limit: give up beyond so many nodes touched (a cheaper way is known).
         choices: replay exactly these choices; None to search them.
 

@@ -76,9 +76,11 @@ def size(tensor: Tensor) -> int:
 
 def whole(tensor: Tensor) -> Array:
     """All of a tensor in its shape (for small ones: biases, statistics)."""
-    return tensor.read(0, size(tensor)).reshape(tensor.shape).copy()
+    array: Array = tensor.read(0, size(tensor)).reshape(tensor.shape).copy()
+    return array
 
 
 def as_float64(tensor: Tensor) -> NDArray[np.float64]:
     """All of a small tensor in float64."""
-    return whole(tensor).astype(np.float64)
+    converted: NDArray[np.float64] = whole(tensor).astype(np.float64)
+    return converted

@@ -45,6 +45,7 @@ class Model(Protocol):
     path: Path
     graph: Graph
     notes: tuple[str, ...]
+    side_files: tuple[Path, ...]  # files beside the model that hold its weights
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""
@@ -69,7 +70,8 @@ class Model(Protocol):
 class TensorSpec:
     """One input or output of a model: ``shape`` has an int, a symbol, or None per axis.
 
-    ``dtype`` is a numpy dtype name, "bfloat16", "float8…", or "string"; ``shape`` is None where the rank is unknown.
+    ``dtype`` is a numpy dtype name, "bfloat16", "float8…", or "string"; ``shape`` is None where the
+    rank is unknown.
     """
 
     name: str

@@ -24,6 +24,7 @@ class OnnxModel:
         self.path = source.path
         self.graph = self._loaded.graph
         self.notes = tuple(source.notes)
+        self.side_files = source.files.side_files()
         self._edited: tuple[Patch, Edited] | None = None
 
     def operators(self) -> dict[str, int]:
@@ -63,6 +64,10 @@ def _operators(proto: onnx.ModelProto) -> dict[str, int]:
     return dict(count)
 
 
+# Tags of ModelProto's fields: ir_version, producer_name, …, graph, opset_import, metadata_props.
+_FIRST_BYTES = frozenset((0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA))
+
+
 class OnnxFormat:
     """Reads, writes and runs ``.onnx`` files."""
 
@@ -70,7 +75,7 @@ class OnnxFormat:
 
     def accepts(self, head: bytes, path: Path) -> bool:
         """ModelProto has no magic number: field 1 (ir_version, varint) or another early field comes first."""
-        return bool(head) and head[0] in (0x08, 0x12, 0x1A, 0x22, 0x2A, 0x32, 0x3A, 0x42, 0x72, 0xA2)
+        return bool(head) and head[0] in _FIRST_BYTES
 
     def read(self, path: Path, options: ReadOptions) -> OnnxModel:
         """Open a model; see ``Format.read``."""

@@ -101,7 +101,9 @@ def arithmetic(view: View) -> Affine | None:
     return Affine(pair, lies, has_scale=scales, has_shift=not scales, in_port=1 - k, broken=refusal)
 
 
-def _pair(kind: str, k: int, constant: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pair(
+    kind: str, k: int, constant: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(a, c) of y = a·x + c."""
     one, zero = np.ones_like(constant), np.zeros_like(constant)
     match kind:

@@ -137,8 +137,4 @@ class Constants:
         except Exception:  # noqa: BLE001 - any failure of the library means "not known", nothing is lost
             return {}
         names = [o for o in node.output if o]
-        return {
-            o: ArrayTensor(np.asarray(r)) for o, r in zip(names, results, strict=False) if r is not None
-        }
-
-
+        return {o: ArrayTensor(np.asarray(r)) for o, r in zip(names, results, strict=False) if r is not None}

@@ -104,7 +104,7 @@ class Editor:
         if handle.proto.op_type == "Gemm":
             _set_to_one(proto, ("alpha", "beta"))
         if new.makes_bias:
-            with _blaming(new.folded):
+            with _Blaming(new.folded):
                 bias, flushed = round_once(new.bias(), new.rule.weight.dtype)
             self._flushed += flushed
             self._bias(node, handle, new.rule, bias)
@@ -142,7 +142,7 @@ class Editor:
 
     def _affine(self, node: Node, new: NewAffine) -> None:
         handle = _handle(node)
-        with _blaming(new.folded):
+        with _Blaming(new.folded):
             match handle.proto.op_type:
                 case "BatchNormalization":
                     self._batchnorm(handle, new)
@@ -168,12 +168,11 @@ class Editor:
 
     def _arithmetic(self, handle: Handle, new: NewAffine) -> None:
         kind, at = handle.proto.op_type, 1 - new.rule.in_port
-        values: Vector = {
-            "Mul": lambda: new.a,
-            "Div": lambda: 1.0 / new.a,
-            "Add": lambda: new.c,
-            "Sub": lambda: -new.c if at == 1 else new.c,
-        }[kind]()
+        values: Vector = new.a if kind == "Mul" else new.c
+        if kind == "Div":
+            values = 1.0 / new.a
+        elif kind == "Sub" and at == 1:
+            values = -new.c
         old = self._constants.get(handle.scope, handle.proto.input[at])
         assert old is not None
         shape = old.shape
@@ -191,7 +190,7 @@ class Editor:
     def _operand(self, node: Node, new: NewSource) -> None:
         handle = _handle(node)
         assert handle.operand is not None
-        with _blaming(new.folded):
+        with _Blaming(new.folded):
             values, flushed = round_once(new.values, np.dtype(new.dtype))
         self._flushed += flushed
         self._replace(handle, handle.operand, values)
@@ -221,7 +220,7 @@ class Editor:
         data_type = onnx.helper.np_dtype_to_tensor_dtype(new.dtype)
         proto = onnx.TensorProto(data_type=data_type, dims=list(new.shape))
         if count * new.dtype.itemsize < LARGE_BYTES:
-            with _blaming(new.folded):
+            with _Blaming(new.folded):
                 for _, block, flushed in new.blocks():
                     proto.raw_data += block.tobytes()
                     self._flushed += flushed
@@ -471,11 +470,14 @@ def _set_to_one(proto: onnx.NodeProto, names: tuple[str, ...]) -> None:
 def _tensor_proto(name: str, values: Array) -> onnx.TensorProto:
     data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
     return onnx.TensorProto(
-        name=name, data_type=data_type, dims=list(values.shape), raw_data=np.ascontiguousarray(values).tobytes()
+        name=name,
+        data_type=data_type,
+        dims=list(values.shape),
+        raw_data=np.ascontiguousarray(values).tobytes(),
     )
 
 
-class _blaming:
+class _Blaming:
     """Turns an overflow into the names of the folds that led to it."""
 
     def __init__(self, folded: tuple[str, ...]) -> None:

@@ -99,9 +99,7 @@ def gemm(view: View) -> Rule:
     if isinstance(bias, Opaque):
         return bias
     in_axis = 0 if view.attr("transA", 0) else 1
-    return Linear(
-        weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta, bias_nodes=int(view.opset < 7)
-    )
+    return Linear(weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta, bias_nodes=int(view.opset < 7))
 
 
 def matmul(view: View) -> Rule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import onnx
@@ -68,7 +67,8 @@ def reshape(view: View) -> Rule:
     if target is not None and len(target) == len(after) and not view.attr("allowzero", 0):
         # 0 copies the input's size, -1 is what remains: either may be a symbol that inference lost.
         after = tuple(
-            before[j] if d == 0 and j < len(before) else (d if d > 0 else after[j]) for j, d in enumerate(target)
+            before[j] if d == 0 and j < len(before) else (d if d > 0 else after[j])
+            for j, d in enumerate(target)
         )
     return Pass(axes=regroup(before, after))
 
@@ -223,7 +223,6 @@ def relabelled(view: View) -> Rule:
     if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return Opaque(Reason.SHAPE_UNKNOWN)
     n, c, h, w = shape
-    steps: Callable[[], Chain]
     if view.proto.op_type == "SpaceToDepth":
         out_h = h // block if isinstance(h, int) else None
         out_w = w // block if isinstance(w, int) else None

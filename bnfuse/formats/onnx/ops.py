@@ -226,5 +226,3 @@ def rule_of(view: View) -> Rule:
         return Opaque(Reason.UNSUPPORTED_OP, detail="an attribute is set by the function's caller")
     row = ROWS.get(view.proto.op_type)
     return Opaque() if row is None else row(view)
-
-

@@ -59,19 +59,16 @@ def parse(path: Path) -> Source:
         files = Files(path)
         fd = files.fd(path)
         if size < _WHOLE_BYTES:
-            data, slices = os.pread(fd, size, 0), []
+            data = os.pread(fd, size, 0)
         else:
-            data, slices = skim(path, fd, size)
+            data, files.slices = skim(path, fd, size)
     except OSError as e:
         raise UnreadableModel(f"{path} cannot be read: {e.strerror}") from e
-    files.slices = slices
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as e:
-        raise UnreadableModel(
-            f"{path} is truncated or not an ONNX model; fetch or export it again"
-        ) from e
+        raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
     return Source(path, proto, files, [])
@@ -159,7 +156,9 @@ class _Builder:
 
     def function_scope(self, i: int, function: onnx.FunctionProto) -> Scope:
         """A model-local function: formal inputs are unknown, constants are nodes."""
-        scope = Scope(function, f"{function.name}/", ("functions", i), None, _opset(iter(function.opset_import)))
+        scope = Scope(
+            function, f"{function.name}/", ("functions", i), None, _opset(iter(function.opset_import))
+        )
         scope.defined |= set(function.input)
         self._pin_boundary(scope, [*function.input, *function.output])
         return scope
@@ -168,7 +167,9 @@ class _Builder:
         for name in names:
             self.pinned[scope.prefix + name] = Reason.BODY_BOUNDARY
 
-    def _body_scope(self, outer: Scope, node: int, attribute: int, which: int, body: onnx.GraphProto) -> Scope:
+    def _body_scope(
+        self, outer: Scope, node: int, attribute: int, which: int, body: onnx.GraphProto
+    ) -> Scope:
         prefix = body_prefix(outer.prefix, node, attribute, which)
         scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
         scope.initializers = {t.name: t for t in body.initializer}
@@ -221,7 +222,9 @@ class _Builder:
             inputs = [self._input(scope, handle, i, n) for i, n in enumerate(node.input)]
             if node.op_type == "Transpose":
                 self._rank_hint(scope, node)
-            self.drafts.append((node.op_type, node.name, inputs, [scope.prefix + o if o else "" for o in outputs], handle))
+            self.drafts.append(
+                (node.op_type, node.name, inputs, [scope.prefix + o if o else "" for o in outputs], handle)
+            )
 
     def _rank_hint(self, scope: Scope, node: onnx.NodeProto) -> None:
         for attribute in node.attribute:
@@ -311,6 +314,11 @@ def _stored_shape(scope: Scope, name: str) -> tuple[int, ...] | None:
     if name in owner.initializers:
         return tuple(owner.initializers[name].dims)
     node = owner.constants.get(name)
-    if node is not None and node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+    if (
+        node is not None
+        and node.op_type == "Constant"
+        and node.attribute
+        and node.attribute[0].name == "value"
+    ):
         return tuple(node.attribute[0].t.dims)
     return None

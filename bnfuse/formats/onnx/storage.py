@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -68,7 +68,9 @@ class Files:
             offset = int(entries.get("offset") or 0)
             length = int(entries.get("length") or needed)
         except ValueError as e:
-            raise UnreadableModel(f"{self.model}: tensor '{tensor.name}' has a malformed external offset") from e
+            raise UnreadableModel(
+                f"{self.model}: tensor '{tensor.name}' has a malformed external offset"
+            ) from e
         if length != needed:
             raise UnreadableModel(
                 f"{self.model}: tensor '{tensor.name}' needs {needed} bytes by its shape and type, "
@@ -101,7 +103,7 @@ class Files:
                 "bnfuse does not follow it"
             )
         path = Path(os.path.realpath(folder / place))
-        homes = {os.path.realpath(folder), os.path.realpath(os.path.dirname(os.path.realpath(self.model)))}
+        homes = {os.path.realpath(folder), str(Path(os.path.realpath(self.model)).parent)}
         if not any(path.is_relative_to(home) for home in homes):
             raise UnsafeModel(
                 f"{self.model}: external data '{place}' leads to {path}, outside the model's folder; "
@@ -111,7 +113,7 @@ class Files:
             info = path.stat()
         except OSError as e:
             raise UnreadableModel(
-                f"{self.model}: its weights are in '{place}', which is missing; put that file beside the model"
+                f"{self.model}: its weights are in '{place}', which is missing; put it beside the model"
             ) from e
         if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
             raise UnsafeModel(
@@ -121,6 +123,10 @@ class Files:
             )
         self._checked[place] = path, info.st_size
         return self._checked[place]
+
+    def side_files(self) -> tuple[Path, ...]:
+        """The external files that tensors point to, by real path."""
+        return tuple(path for path, _ in self._checked.values())
 
     def total_bytes(self, proto: onnx.ModelProto) -> int:
         """The model file and every external file its tensors point to, in bytes."""
@@ -165,17 +171,19 @@ class FileTensor:
         if not 0 <= start <= stop <= self.where.length // n:
             raise ValueError(f"elements {start}..{stop} of {self.where.length // n}")
         buffer = np.empty(stop - start, self.dtype)
-        view = memoryview(buffer.view(np.uint8)).cast("B")
+        view = memoryview(buffer.view(np.uint8).data).cast("B")
         position, done = self.where.offset + start * n, 0
         while done < len(view):
             got = os.preadv(self.files.fd(self.where.path), [view[done:]], position + done)
             if not got:
-                raise UnreadableModel(f"{self.where.path} ended while it was read; it must not change meanwhile")
+                raise UnreadableModel(
+                    f"{self.where.path} ended while it was read; it must not change meanwhile"
+                )
             done += got
         return buffer
 
 
-@lru_cache(maxsize=None)
+@cache
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) type of a TensorProto.DataType."""
     try:
@@ -184,7 +192,7 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
         raise UnreadableModel(f"a tensor has the unknown type {data_type}") from e
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bits(data_type: int) -> int:
     names = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
     name = onnx.TensorProto.DataType.Name(data_type)

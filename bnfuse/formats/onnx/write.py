@@ -85,14 +85,14 @@ def write_model(files: Files, edited: Edited, was_external: set[str], path: Path
     _place(job, was_external, side.name)
     data = edited.proto.SerializeToString(deterministic=True)
     try:
-        with open(path, "wb") as out:
+        with path.open("wb") as out:
             for part in splice(data, job.length):
                 if isinstance(part, int):
                     _pour(job, job.payload(part), out.fileno())
                 else:
                     _write_all(out.fileno(), part)
         if job.external:
-            with open(side, "wb") as out:
+            with side.open("wb") as out:
                 for offset, payload in job.external:
                     _write_all(out.fileno(), bytes(offset - os.lseek(out.fileno(), 0, os.SEEK_CUR)))
                     _pour(job, payload, out.fileno())
@@ -152,7 +152,7 @@ def _pour(job: _Job, payload: Payload, out: int) -> None:
     try:
         for _, block, flushed in payload.blocks():
             job.flushed += flushed
-            _write_all(out, memoryview(block.view("u1")).cast("B"))
+            _write_all(out, memoryview(block.view("u1").data).cast("B"))
     except FloatingPointError as e:
         raise OverflowingFold(payload.folded) from e
 
