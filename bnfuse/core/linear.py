@@ -31,6 +31,8 @@ from bnfuse.core.tensor import Array, Tensor
 
 # 1 MiB of float32: larger blocks fall out of the cache, smaller ones pay for the calls.
 BLOCK_ELEMENTS = 1 << 18
+# Weights this small need no blocks: the bookkeeping would cost more than the arithmetic.
+_SMALL_ELEMENTS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,13 @@ class ScaledTensor:
         Raises:
             FloatingPointError: a value does not fit the dtype or is not finite.
         """
+        if prod(self.form.dims) <= _SMALL_ELEMENTS and self.factors:
+            values = self.base.read(0, prod(self.form.dims)).reshape(self.form.dims).astype(np.float64)
+            for factor in self.factors:
+                values = values * factor
+            rounded, flushed = round_once(values, self.dtype)
+            yield 0, rounded.reshape(-1), flushed
+            return
         for start, block, where in _blocks(self.base, self.form):
             if not self.factors:
                 yield start, block.reshape(-1), 0

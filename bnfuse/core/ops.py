@@ -156,6 +156,8 @@ def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | N
         return None
     if held.axes and pair[0].shape[0] != channels:
         return None
+    if pair[0].shape == pair[1].shape == (channels,):
+        return pair
     return np.broadcast_to(pair[0], (channels,)), np.broadcast_to(pair[1], (channels,))
 
 

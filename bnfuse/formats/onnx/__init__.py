@@ -26,6 +26,7 @@ class OnnxModel:
         self.notes = tuple(source.notes)
         self.side_files = source.files.side_files()
         self._edited: tuple[Patch, Edited] | None = None
+        self._counted: tuple[Patch, dict[str, int]] | None = None
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""
@@ -33,7 +34,10 @@ class OnnxModel:
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
-        return _operators(self._edit(patch).proto)
+        if self._counted is None or self._counted[0] is not patch:
+            self._edit(patch)
+        assert self._counted is not None
+        return self._counted[1]
 
     def total_bytes(self) -> int:
         """Size of the model file and the external data its tensors point to."""
@@ -49,6 +53,7 @@ class OnnxModel:
         if self._edited is None or self._edited[0] is not patch:
             editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
             self._edited = patch, editor.run(patch)
+            self._counted = patch, _operators(self._edited[1].proto)
         return self._edited[1]
 
 

@@ -37,8 +37,9 @@ def batchnorm(view: View) -> Rule:
         sigma = np.sqrt(variance + epsilon)
         a = gamma / sigma
         c = beta - mean * a
-    bad = ~(np.isfinite(a) & np.isfinite(c) & (sigma > 0))
-    if bad.any():
+        fits = np.isfinite(a + c) & (sigma > 0)
+    if not fits.all():
+        bad = ~fits
         detail = f"{int(bad.sum())} of {bad.size} channels"
         return _broken(Refusal(Reason.INVALID_STATISTICS, view.node.label, detail=detail))
     axes = tuple(range(1, 1 + a.ndim))  # more than one only with spatial=0, opset below 9

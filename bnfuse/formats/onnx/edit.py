@@ -395,9 +395,8 @@ class Editor:
                 if i not in body.dead:
                     kept.append(node)
                 kept += body.after.get(i, [])
-            copies = [_copy(n) for n in kept]
             del body.body.node[:]
-            body.body.node.extend(copies)
+            body.body.node.extend(kept)  # a removed message lives as long as somebody holds it
         graph = body.body
         if isinstance(graph, onnx.GraphProto):
             self._rebuild_constants(body, graph)
@@ -408,7 +407,7 @@ class Editor:
             if new is not None and tensor.name not in body.gone:
                 tensor.CopyFrom(new)
         if body.gone:
-            kept = [_copy_tensor(t) for t in graph.initializer if t.name not in body.gone]
+            kept = [t for t in graph.initializer if t.name not in body.gone]
             del graph.initializer[:]
             graph.initializer.extend(kept)
             self._filter(graph.input, lambda v: v.name not in body.gone)
@@ -436,23 +435,8 @@ class Editor:
     def _filter(field_: Any, keep: Callable[[onnx.ValueInfoProto], bool]) -> None:
         kept = [v for v in field_ if keep(v)]
         if len(kept) != len(field_):
-            copies = [onnx.ValueInfoProto() for _ in kept]
-            for copy, value in zip(copies, kept, strict=True):
-                copy.CopyFrom(value)
             del field_[:]
-            field_.extend(copies)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
-    return made
-
-
-def _copy_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    made = onnx.TensorProto()
-    made.CopyFrom(tensor)
-    return made
+            field_.extend(kept)
 
 
 def _handle(node: Node) -> Handle:

@@ -258,6 +258,7 @@ class _Builder:
             if batchnorm:  # statistics that nobody reads are no outputs
                 outputs = [o for k, o in enumerate(outputs) if o and (k == 0 or uses[o])]
             nodes.append(Node(unique, op, tuple(inputs), tuple(outputs), batchnorm, handle))
+        self.drafts.clear()
         graph = Graph(nodes, self.pinned, [], self._rule_of)
         for node in nodes:
             if node.is_batchnorm or (node.op in _ARITHMETIC and _is_affine(graph, node)):

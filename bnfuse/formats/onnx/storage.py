@@ -24,6 +24,9 @@ from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.onnx.wire import FileSlice, payload_number
 
 
+_EXTERNAL = onnx.TensorProto.EXTERNAL
+
+
 @dataclass(slots=True)
 class Files:
     """Open files of one model, and one buffer through which they are read."""
@@ -140,16 +143,17 @@ class Files:
         """
         dims = tuple(proto.dims)
         dtype = numpy_dtype(proto.data_type)
+        raw = proto.raw_data
+        if raw and len(raw) == prod(dims) * dtype.itemsize and proto.data_location != _EXTERNAL:
+            if min(dims, default=1) >= 0 and dtype.itemsize * 8 == _bits(proto.data_type):
+                return ArrayTensor(np.frombuffer(raw, dtype).reshape(dims))
         where = self.slice_of(proto)
         if where is not None:
             if where.length != nbytes(proto):
                 raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has the wrong number of bytes")
             return FileTensor(self, where, dims, dtype)
-        if proto.HasField("raw_data") and dtype.itemsize * 8 == _bits(proto.data_type):
-            raw = proto.raw_data
-            if len(raw) != prod(dims) * dtype.itemsize or any(d < 0 for d in dims):
-                raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has the wrong number of bytes")
-            return ArrayTensor(np.frombuffer(raw, dtype).reshape(dims))
+        if proto.HasField("raw_data") and len(raw) != nbytes(proto):
+            raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has the wrong number of bytes")
         try:
             return ArrayTensor(onnx.numpy_helper.to_array(proto))
         except (ValueError, TypeError) as e:

@@ -62,11 +62,13 @@ class View:
 
     def has_input(self, i: int) -> bool:
         """Whether input i is given."""
-        return i < len(self.proto.input) and bool(self.proto.input[i])
+        names = self.handle.proto.input
+        return i < len(names) and names[i] != ""
 
     def const(self, i: int) -> Tensor | None:
         """Input i as a constant, or None."""
-        return self.constants.get(self.handle.scope, self.proto.input[i]) if self.has_input(i) else None
+        names = self.handle.proto.input
+        return self.constants.get(self.handle.scope, names[i]) if i < len(names) else None
 
     def is_const(self, i: int) -> bool:
         """Whether input i is known before the model runs (without reading it)."""
@@ -116,6 +118,9 @@ class View:
 
     def overridable(self, i: int) -> str | None:
         """The name of input i if a caller may override it."""
+        scope = self.handle.scope
+        if scope.parent is None and not scope.overridable:
+            return None
         name = self.proto.input[i] if self.has_input(i) else ""
         owner = self.handle.scope.owner(name) if name else None
         return name if owner is not None and name in owner.overridable else None

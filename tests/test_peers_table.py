@@ -1,0 +1,398 @@
+"""Every kind of place in which a BatchNormalization (or its arithmetic) can stand, folded and compared.
+
+A row builds one small model and says, per candidate in graph order, ``FOLD`` or the reason it stays,
+and how many nodes go. The comparison is onnxruntime's, its own graph optimisation off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfuse.core.decisions import Fold
+from bnfuse.core.reasons import Reason
+from tests.onnx_graphs import Net, assert_equal, body, fold_model, why
+
+Build = Callable[[Net], onnx.ModelProto]
+FOLD = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """``decisions``: FOLD or a reason, per candidate; ``gone``: how many nodes the model loses."""
+
+    name: str
+    decisions: tuple[Reason | None, ...]
+    gone: int
+    build: Build
+
+
+ROWS: list[Row] = []
+
+
+def row(
+    name: str, *decisions: Reason | None, gone: int | None = None
+) -> Callable[[Build], Build]:
+    """Add a row; unless told, each fold removes its node and adds none."""
+    expected = decisions or (FOLD,)
+
+    def add(build: Build) -> Build:
+        ROWS.append(Row(name, expected, expected.count(FOLD) if gone is None else gone, build))
+        return build
+
+    return add
+
+
+# --- linear → BN ---------------------------------------------------------------------------------
+
+
+def _conv_bn(net: Net, space: tuple[int, ...], cin: int, cout: int, group: int, bias: bool, pad: int
+             ) -> onnx.ModelProto:
+    kernel = (3, 2, 3)[: len(space)]
+    x = net.conv("x", cin, cout, *kernel, group=group, bias=bias, pads=[pad] * 2 * len(space))
+    return net.build({"x": ("N", cin, *space)}, net.bn(x, cout))
+
+
+for _name, _args in {
+    "Conv1D → BN": ((9,), 3, 5, 1, True, 1),
+    "Conv2D → BN": ((7, 6), 3, 5, 1, True, 1),
+    "Conv2D without bias → BN": ((7, 6), 3, 5, 1, False, 1),
+    "Conv3D → BN": ((5, 6, 7), 3, 4, 1, True, 1),
+    "Conv2D in groups → BN": ((7, 5), 4, 6, 2, True, 0),
+    "Conv1D in groups → BN": ((9,), 6, 9, 3, False, 1),
+    "depthwise Conv2D → BN": ((7, 5), 4, 4, 4, True, 1),
+    "depthwise Conv2D, multiplier 2 → BN": ((7, 5), 4, 8, 4, False, 1),
+}.items():  # fmt: skip
+    row(_name)(lambda net, args=_args: _conv_bn(net, *args))
+
+
+def _transposed(net: Net, cin: int, cout: int, group: int, *, bias: bool) -> onnx.ModelProto:
+    inputs = ["x", net.weight(cin, cout // group, 3, 2, fan_in=cin // group)]
+    x = net.op("ConvTranspose", *inputs, *([net.vector(cout)] if bias else []), group=group, strides=[2, 1])
+    return net.build({"x": ("N", cin, 5, 7)}, net.bn(x, cout))
+
+
+row("ConvTranspose → BN")(lambda net: _transposed(net, 4, 6, 1, bias=True))
+row("ConvTranspose in groups → BN")(lambda net: _transposed(net, 4, 6, 2, bias=True))
+row("ConvTranspose in groups without bias → BN")(lambda net: _transposed(net, 6, 9, 3, bias=False))
+
+
+def _gemm_bn(net: Net, *, bias: bool = True, ta: int = 0, tb: int = 0, **gains: float) -> onnx.ModelProto:
+    w = net.weight(*((7, 4) if tb else (4, 7)), fan_in=4)
+    x = net.op("Gemm", "x", w, *([net.vector(7)] if bias else []), transA=ta, transB=tb, **gains)
+    return net.build({"x": (4, 6) if ta else ("N", 4)}, net.bn(x, 7))
+
+
+for _name, _keys in {
+    "Gemm → BN": {},
+    "Gemm, alpha → BN": {"alpha": 0.3},
+    "Gemm, beta → BN": {"beta": -2.5},
+    "Gemm, alpha, beta, transB → BN": {"alpha": -1.7, "beta": 0.4, "tb": 1},
+    "Gemm, transA → BN": {"ta": 1},
+    "Gemm, transA, transB → BN": {"ta": 1, "tb": 1, "alpha": 2.5},
+    "Gemm without C → BN": {"bias": False},
+    "Gemm without C, alpha and beta → BN": {"bias": False, "alpha": 0.6, "beta": 3.0},
+    "Gemm, beta 0 → BN": {"beta": 0.0},
+}.items():
+    row(_name)(lambda net, keys=_keys: _gemm_bn(net, **keys))
+
+
+@row("Gemm with a scalar C → BN")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Gemm", "x", net.weight(4, 7, fan_in=4), net.const(np.array([0.7])), beta=2.0)
+    return net.build({"x": ("N", 4)}, net.bn(x, 7))
+
+
+@row("MatMul 2-D → BN")
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 4)}, net.bn(net.op("MatMul", "x", net.weight(4, 7, fan_in=4)), 7))
+
+
+@row("MatMul 3-D, channels on the left → BN", gone=0)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", net.weight(7, 4, fan_in=4), "x")  # (N, 7, 6): the MatMul's rows are the channels
+    return net.build({"x": ("N", 4, 6)}, net.bn(x, 7))
+
+
+@row("MatMul 3-D → BN over tokens, as many as channels", Reason.AXIS)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 6, fan_in=4))  # (N, 6, 6): axis 1 is not the MatMul's
+    return net.build({"x": ("N", 6, 4)}, net.bn(x, 6))
+
+
+@row("MatMul → Transpose → BN", gone=0)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 7, fan_in=4))
+    return net.build({"x": ("N", 5, 4)}, net.bn(net.op("Transpose", x, perm=[0, 2, 1]), 7))
+
+
+@row("MatMul → Reshape → BN, tokens folded into rows", gone=0)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 7, fan_in=4))
+    x = net.op("Reshape", x, net.const(np.array([-1, 7])))
+    return net.build({"x": (3, 5, 4)}, net.bn(x, 7))
+
+
+@row("MatMul → Reshape that splits the channels → BN")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 12, fan_in=4))
+    x = net.op("Reshape", x, net.const(np.array([0, 3, 4])))
+    return net.build({"x": ("N", 4)}, net.bn(x, 3))
+
+
+@row("MatMul → Add → BN 2-D")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 7, fan_in=4))
+    return net.build({"x": ("N", 4)}, net.bn(net.op("Add", net.vector(7), x), 7))
+
+
+@row("MatMul → Add → Transpose → BN")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Add", net.op("MatMul", "x", net.weight(4, 7, fan_in=4)), net.vector(7))
+    return net.build({"x": ("N", 5, 4)}, net.bn(net.op("Transpose", x, perm=[0, 2, 1]), 7))
+
+
+# --- arithmetic --------------------------------------------------------------------------------------
+
+
+@row("Conv → Mul → Add", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.conv("x", 3, 5, 3, 3)
+    x = net.op("Mul", x, net.const(net.factors(5).reshape(1, 5, 1, 1)))
+    x = net.op("Add", x, net.const(net.factors(5).reshape(1, 5, 1, 1)))
+    return net.build({"x": ("N", 3, 7, 6)}, x)
+
+
+@row("Conv → Mul → Add, one number", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Mul", net.conv("x", 3, 5, 3, 3), net.const(np.array(-2.5)))
+    return net.build({"x": ("N", 3, 7, 6)}, net.op("Add", x, net.const(np.array([0.3]))))
+
+
+def _decomposed(net: Net, *, swapped: bool, rank: int) -> onnx.ModelProto:
+    x = net.conv("x", 3, 5, 3, 3)
+    for kind in ("Sub", "Div", "Mul", "Add"):
+        constant = net.const(net.factors(5).reshape((1,) * (rank - 3) + (5, 1, 1)))
+        x = net.op(kind, *((constant, x) if swapped and kind != "Div" else (x, constant)))
+    return net.build({"x": ("N", 3, 7, 6)}, x)
+
+
+row("Conv → Sub → Div → Mul → Add", *[FOLD] * 4)(lambda n: _decomposed(n, swapped=False, rank=4))
+row("Conv → Sub → Div → Mul → Add, constants first", *[FOLD] * 4)(
+    lambda n: _decomposed(n, swapped=True, rank=4)
+)
+row("Conv → Sub → Div → Mul → Add, rank-3 constants", *[FOLD] * 4)(
+    lambda n: _decomposed(n, swapped=True, rank=3)
+)
+
+
+# --- BN → linear ------------------------------------------------------------------------------------
+
+
+def _bn_conv(net: Net, group: int = 1, **conv: object) -> onnx.ModelProto:
+    x = net.conv(net.bn("x", 4), 4, 6, 3, 2, group=group, **conv)
+    return net.build({"x": ("N", 4, 7, 9)}, x)
+
+
+row("BN → Conv")(_bn_conv)
+row("BN → Conv in groups, no bias")(lambda net: _bn_conv(net, group=2, bias=False))
+row("BN → Conv, auto_pad VALID")(lambda net: _bn_conv(net, auto_pad="VALID"))
+row("BN → padded Conv", Reason.ZERO_PADDING)(lambda net: _bn_conv(net, pads=[1, 0, 0, 0]))
+row("BN → Conv, auto_pad SAME_UPPER", Reason.ZERO_PADDING)(lambda net: _bn_conv(net, auto_pad="SAME_UPPER"))
+row("BN → Conv, auto_pad SAME_LOWER", Reason.ZERO_PADDING)(lambda net: _bn_conv(net, auto_pad="SAME_LOWER"))
+
+
+@row("BN without shift → padded Conv")
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 4, 7, 9)}, net.conv(net.bn("x", 4, shift=False), 4, 6, 3, 3, pads=[1] * 4))
+
+
+@row("BN → 1×1 Conv, auto_pad SAME_UPPER")
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 4, 7, 9)}, net.conv(net.bn("x", 4), 4, 6, 1, 1, auto_pad="SAME_UPPER"))
+
+
+@row("BN → ConvTranspose", Reason.SHIFT_REFUSED)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("ConvTranspose", net.bn("x", 4), net.weight(4, 6, 3, 2, fan_in=4))
+    return net.build({"x": ("N", 4, 5, 7)}, x)
+
+
+def _bn_gemm(net: Net, *, bias: bool = True, tb: int = 0, **gains: float) -> onnx.ModelProto:
+    w = net.weight(*((7, 4) if tb else (4, 7)), fan_in=4)
+    x = net.op("Gemm", net.bn("x", 4), w, *([net.vector(7)] if bias else []), transB=tb, **gains)
+    return net.build({"x": ("N", 4)}, x)
+
+
+row("BN → Gemm")(_bn_gemm)
+row("BN → Gemm, alpha, beta, transB")(lambda net: _bn_gemm(net, alpha=-0.6, beta=2.5, tb=1))
+row("BN → Gemm without C, alpha")(lambda net: _bn_gemm(net, bias=False, alpha=1.8))
+
+
+@row("BN → Gemm, transA", Reason.AXIS)
+def _(net: Net) -> onnx.ModelProto:
+    # transA contracts axis 0, the BN runs along axis 1: they are different axes of equal size.
+    x = net.op("Gemm", net.bn("x", 4), net.weight(4, 7, fan_in=4), transA=1)
+    return net.build({"x": (4, 4)}, x)
+
+
+@row("BN → Flatten → Gemm")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Flatten", net.bn("x", 4))
+    return net.build({"x": ("N", 4, 2, 3)}, net.op("Gemm", x, net.weight(24, 7, fan_in=24), net.vector(7)))
+
+
+@row("BN → MatMul")
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 4)}, net.op("MatMul", net.bn("x", 4), net.weight(4, 7, fan_in=4)))
+
+
+@row("BN → Transpose → MatMul → Add")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Transpose", net.bn("x", 4), perm=[0, 2, 1])
+    x = net.op("Add", net.op("MatMul", x, net.weight(4, 7, fan_in=4)), net.vector(7))
+    return net.build({"x": ("N", 4, 5)}, x)
+
+
+# --- through others ---------------------------------------------------------------------------------
+
+
+def _between(net: Net, kind: str, *rest: str, positive: bool = False, shift: bool = True, **attributes: object
+             ) -> onnx.ModelProto:
+    x = net.op(kind, net.conv("x", 3, 5, 3, 3, pads=[1] * 4), *rest, **attributes)
+    return net.build({"x": ("N", 3, 8, 9)}, net.bn(x, 5, positive=positive, shift=shift))
+
+
+row("Conv → Relu → positive scale")(lambda n: _between(n, "Relu", positive=True, shift=False))
+row("Conv → LeakyRelu → positive scale")(
+    lambda n: _between(n, "LeakyRelu", alpha=0.2, positive=True, shift=False)
+)
+row("Conv → Relu → mixed scale", Reason.NEGATIVE_SCALE)(lambda n: _between(n, "Relu", shift=False))
+row("Conv → Relu → shift", Reason.SHIFT_THROUGH_ACTIVATION)(lambda n: _between(n, "Relu", positive=True))
+row("Conv → Sigmoid → BN", Reason.NONLINEAR)(lambda n: _between(n, "Sigmoid", positive=True))
+_POOL = {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1]}
+row("Conv → MaxPool → positive BN")(lambda n: _between(n, "MaxPool", positive=True, **_POOL))
+row("Conv → MaxPool → mixed BN", Reason.NEGATIVE_SCALE)(lambda n: _between(n, "MaxPool", **_POOL))
+row("Conv → AveragePool → BN")(lambda n: _between(n, "AveragePool", **_POOL))
+row("Conv → AveragePool that counts its padding → BN", Reason.ZERO_PADDING)(
+    lambda n: _between(n, "AveragePool", count_include_pad=1, **_POOL)
+)
+row("Conv → GlobalAveragePool → BN")(lambda n: _between(n, "GlobalAveragePool"))
+
+
+@row("BN → Relu → Conv, positive scale")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Relu", net.bn("x", 4, positive=True, shift=False))
+    return net.build({"x": ("N", 4, 7, 9)}, net.conv(x, 4, 6, 3, 3, pads=[1] * 4))
+
+
+@row("Conv → Pad(reflect) → BN")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Pad", net.conv("x", 3, 5, 3, 3), net.const(np.array([0, 0, 2, 1, 0, 0, 1, 2])), mode="reflect")
+    return net.build({"x": ("N", 3, 8, 9)}, net.bn(x, 5))
+
+
+@row("BN → Pad(reflect) → Conv")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Pad", net.bn("x", 4), net.const(np.array([0, 0, 2, 1, 0, 0, 1, 2])), mode="reflect")
+    return net.build({"x": ("N", 4, 8, 9)}, net.conv(x, 4, 6, 3, 3))
+
+
+@row("BN → Pad(zeros) → Conv", Reason.ZERO_PADDING)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Pad", net.bn("x", 4), net.const(np.array([0, 0, 2, 1, 0, 0, 1, 2])))
+    return net.build({"x": ("N", 4, 8, 9)}, net.conv(x, 4, 6, 3, 3))
+
+
+@row("two Conv → Add → BN")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Add", net.conv("x", 3, 5, 3, 3), net.conv("x", 3, 5, 3, 3, bias=False))
+    return net.build({"x": ("N", 3, 8, 9)}, net.bn(x, 5))
+
+
+@row("Conv, MatMul-free branches → Concat → BN")
+def _(net: Net) -> onnx.ModelProto:
+    branches = [net.conv("x", 3, 5, 3, 3, pads=[1] * 4), net.conv("x", 3, 2, 1, 1, bias=False)]
+    return net.build({"x": ("N", 3, 8, 9)}, net.bn(net.op("Concat", *branches, axis=1), 7))
+
+
+@row("MatMul → layout Transpose → BN", gone=0)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("MatMul", "x", net.weight(4, 7, fan_in=4))  # N, H, W, C
+    return net.build({"x": ("N", 5, 6, 4)}, net.bn(net.op("Transpose", x, perm=[0, 3, 1, 2]), 7))
+
+
+@row("Conv → Transpose to channels last → Mul → Add", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Transpose", net.conv("x", 3, 5, 3, 3), perm=[0, 2, 3, 1])
+    x = net.op("Add", net.op("Mul", x, net.const(net.factors(5))), net.const(net.factors(5)))
+    return net.build({"x": ("N", 3, 8, 9)}, x)
+
+
+@row("Conv → BN → BN", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 3, 8, 9)}, net.bn(net.bn(net.conv("x", 3, 5, 3, 3), 5), 5))
+
+
+@row("BN → BN with nothing linear about", FOLD, Reason.GRAPH_INPUT)
+def _(net: Net) -> onnx.ModelProto:
+    return net.build({"x": ("N", 5, 8, 9)}, net.op("Sigmoid", net.bn(net.bn("x", 5), 5)))
+
+
+@row("pre-activation residual net", *[FOLD] * 7)
+def _(net: Net) -> onnx.ModelProto:
+    stream = net.conv("x", 3, 6, 3, 3, pads=[1] * 4)
+    for _block in range(3):
+        inner = net.op("Relu", net.bn(stream, 6, positive=True))
+        inner = net.conv(inner, 6, 4, 3, 3, pads=[1] * 4)
+        inner = net.op("Relu", net.bn(inner, 4))
+        stream = net.op("Add", stream, net.conv(inner, 4, 6, 1, 1, bias=False))
+    x = net.op("GlobalAveragePool", net.op("Relu", net.bn(stream, 6, positive=True)))
+    return net.build({"x": ("N", 3, 7, 8)}, net.op("Gemm", net.op("Flatten", x), net.weight(6, 5, fan_in=6)))
+
+
+@row("BN in both bodies of an If", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    then, other = Net(1), Net(2)
+    a = then.bn(then.conv("x", 3, 5, 3, 3), 5, out="then_y")
+    b = other.bn(other.conv("x", 3, 5, 3, 3, bias=False), 5, out="else_y")
+    net.op("If", "cond", out="y", then_branch=body(then, a, "then"), else_branch=body(other, b, "else"))
+    return net.build({"cond": (), "x": ("N", 3, 8, 9)}, "y", ranks={"y": 4})
+
+
+@row("If bodies that share the outer graph's weights", FOLD, FOLD)
+def _(net: Net) -> onnx.ModelProto:
+    net.const(net.rng.standard_normal((5, 3, 3, 3)) / 5, "shared")
+    bodies = []
+    for seed, name in ((1, "then"), (2, "else")):
+        inner = Net(seed)
+        y = inner.bn(inner.op("Conv", "x", "shared", out=f"{name}_c"), 5, out=f"{name}_y")
+        bodies.append(body(inner, y, name))
+    net.op("If", "cond", out="y", then_branch=bodies[0], else_branch=bodies[1])
+    return net.build({"cond": (), "x": ("N", 3, 8, 9)}, "y", ranks={"y": 4})
+
+
+# --- the test -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda r: r.name)
+def test_row(case: Row, tmp_path: Path) -> None:
+    seed = sum(case.name.encode())
+    folded = fold_model(case.build(Net(seed)), tmp_path)
+    assert len(folded.plan.decisions) == len(case.decisions)
+    for decision, expected in zip(folded.plan.decisions, case.decisions, strict=True):
+        if expected is FOLD:
+            assert isinstance(decision, Fold), decision.message
+        else:
+            assert expected in why(decision), decision.message
+    before, after = folded.operators(folded.before), folded.operators(folded.after)
+    assert len(before) - len(after) == case.gone
+    kept = sum(not isinstance(d, Fold) and d.is_batchnorm for d in folded.plan.decisions)
+    assert after.count("BatchNormalization") == kept
+    onnx.checker.check_model(folded.after, full_check=True)
+    assert_equal(folded.before, folded.after)
