@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.machine import available_memory_bytes, usable_cpus
 from bnfuse.results import BenchRun, Latency
@@ -67,7 +68,11 @@ class _Findings:
 
 
 def bench(
-    before: Path, after: Path | None = None, *, request: BenchRequest | None = None, load: Loader
+    before: Path,
+    after: Path | None = None,
+    *,
+    request: BenchRequest | None = None,
+    load: Loader = load_by_content,
 ) -> Latency:
     """Time one model, or two against each other.
 

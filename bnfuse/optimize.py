@@ -214,19 +214,19 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) 
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     with phases("verify", "verifying"):
-        agreement = _prove(report.input, written, wanted.verify)
+        agreement = _prove(report.input, written, wanted.verify, len(report.plan.order))
     report = replace(report, verification=agreement, versions=versions(runtimes=True))
     if agreement.status is Status.EQUAL:
         return report
     raise Unproved(_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
-def _prove(original: FileInfo, written: Written, request: VerifyRequest) -> Agreement:
+def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: int) -> Agreement:
     if not written.side_files and filecmp.cmp(original.path, written.path, shallow=False):
         return Agreement(Status.EQUAL, evidence="identical bytes")
     from bnfuse.verify import verify
 
-    request = replace(request, model_bytes=original.total_bytes)
+    request = replace(request, model_bytes=original.total_bytes, depth=folds)
     return verify(original.path, written.path, request=request, load=load)
 
 

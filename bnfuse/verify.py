@@ -36,6 +36,7 @@ from bnfuse.compare import (
     scales,
 )
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings, TensorSpec
 from bnfuse.interface import interface_difference
 from bnfuse.machine import available_memory_bytes
@@ -105,7 +106,7 @@ class _Observed:
 
 
 def verify(
-    reference: Path, candidate: Path, *, request: VerifyRequest | None = None, load: Loader
+    reference: Path, candidate: Path, *, request: VerifyRequest | None = None, load: Loader = load_by_content
 ) -> Agreement:
     """Compare ``candidate`` with ``reference`` on the same inputs.
 

@@ -326,6 +326,7 @@ class FakeModel:
     side_file: bool = True
     failure: BaseException | None = None
     notes: tuple[str, ...] = ("a note",)
+    side_files: tuple[Path, ...] = ()
     writes: list[frozenset[str]] = field(default_factory=list)
 
     @property

@@ -12,7 +12,7 @@ from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 from bnfuse.formats.onnx.edit import Edited, Editor
 from bnfuse.formats.onnx.read import Source, parse, read_graph
 from bnfuse.formats.onnx.scope import bodies
-from bnfuse.formats.onnx.write import write_model
+from bnfuse.formats.onnx.write import copy_model, write_model
 
 
 class OnnxModel:
@@ -45,6 +45,8 @@ class OnnxModel:
 
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model; see ``Model.write``."""
+        if not patch.removed and not self._source.external:
+            return copy_model(self._source.files, path)  # nothing changes, so not one byte does
         edited = self._edit(patch)
         self._edited = None  # writing gives its tensors their final places
         return write_model(self._source.files, edited, self._source.external, path)

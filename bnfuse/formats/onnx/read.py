@@ -142,7 +142,7 @@ class _Builder:
         if every or self.options.freeze_inputs:
             self.source.notes.append(
                 f"{len(listed)} initializers are also listed as inputs; they are treated as constants "
-                "and leave the inputs"
+                "and leave the inputs of a folded model"
             )
             return
         self.source.notes.append(

@@ -23,7 +23,6 @@ from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.onnx.wire import FileSlice, payload_number
 
-
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 

@@ -97,9 +97,29 @@ def write_model(files: Files, edited: Edited, was_external: set[str], path: Path
                     _write_all(out.fileno(), bytes(offset - os.lseek(out.fileno(), 0, os.SEEK_CUR)))
                     _pour(job, payload, out.fileno())
     except OSError as e:
-        what = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror
-        raise OutputError(f"{path.name} cannot be written to {path.parent}: {what}") from e
+        raise _not_written(path, e) from e
     return Written(path, (side,) if job.external else (), edited.flushed + job.flushed)
+
+
+def copy_model(files: Files, path: Path) -> Written:
+    """The input as it is, for a patch that changes nothing.
+
+    Raises:
+        OutputError: no space left, no permission.
+    """
+    source = files.fd(files.model)
+    try:
+        with path.open("wb") as out:
+            _copy(source, FileSlice(files.model, 0, os.fstat(source).st_size), out.fileno())
+    except OSError as e:
+        raise _not_written(path, e) from e
+    return Written(path, (), 0)
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else error.strerror
+    return OutputError(f"{path.name} cannot be written to {path.parent}: {what}")
 
 
 def _place(job: _Job, was_external: set[str], side: str) -> None:
