@@ -6,7 +6,7 @@ comparison runs both files in onnxruntime with its own optimisation off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Net:
 
     def build(
         self,
-        inputs: dict[str, Shape],
+        inputs: Mapping[str, Shape],
         outputs: str | Sequence[str],
         *,
         opset: int = 17,

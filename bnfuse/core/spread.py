@@ -27,8 +27,6 @@ from bnfuse.core.reasons import Reason, Refusal
 # Attempts per split: enough for every routing past a handful of sums.
 _MAX_ATTEMPTS = 64
 
-_ALIAS = Pass()
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:
@@ -63,7 +61,8 @@ class State:
 
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
-        return _ALIAS if node in self.removed else self.graph.rule(node)
+        rule = self.graph.rule(node)
+        return Pass(in_port=rule.in_port) if node in self.removed and isinstance(rule, Affine) else rule
 
     def affine(self, node: Node) -> Pair:
         """Current (a, c)."""

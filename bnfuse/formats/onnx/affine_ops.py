@@ -12,6 +12,9 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.view import View
 
+# The attribute is a float32, and so is its default.
+DEFAULT_EPSILON = float(np.float32(1e-5))
+
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
 
@@ -29,7 +32,7 @@ def batchnorm(view: View) -> Rule:
     if mode is not None:
         return _broken(mode)
     gamma, beta, mean, variance = arrays
-    epsilon = float(view.attr("epsilon", 1e-5))
+    epsilon = float(view.attr("epsilon", DEFAULT_EPSILON))
     if len({v.shape for v in arrays}) != 1:
         shapes = ", ".join(str(v.shape) for v in arrays)
         return _broken(Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"shapes {shapes}"))

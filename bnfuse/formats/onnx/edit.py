@@ -21,6 +21,7 @@ from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import ScaledTensor, round_once
 from bnfuse.core.ops import Linear
 from bnfuse.core.tensor import Array, Tensor, as_float64, size
+from bnfuse.formats.onnx.affine_ops import DEFAULT_EPSILON
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.read import Source
 from bnfuse.formats.onnx.scope import Scope, locate
@@ -41,10 +42,16 @@ class Edited:
 
 @dataclass(eq=False)
 class _Body:
-    """Pending changes to one scope of the copy."""
+    """Pending changes to one scope.
+
+    ``body`` is read, ``target`` is where the result goes. Where they are one, nodes are changed in
+    place; else a node is copied before it is changed (``changed``), and nothing else twice.
+    """
 
     scope: Scope
     body: onnx.GraphProto | onnx.FunctionProto
+    target: onnx.GraphProto | onnx.FunctionProto
+    changed: dict[int, onnx.NodeProto] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)  # node positions
     after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # new nodes by position
     gone: set[str] = field(default_factory=set)  # initializer names
@@ -63,9 +70,14 @@ class Editor:
         self._graph = graph
         self._constants = constants
         self._rank_of = rank_of
-        self._proto = onnx.ModelProto()
-        self._proto.CopyFrom(source.proto)
-        self._bodies = {s: _Body(s, locate(self._proto, s.path)) for s in source.scopes}
+        if len(source.scopes) == 1:
+            self._proto = _frame(source.proto)
+            self._bodies = {s: _Body(s, s.body, self._proto.graph) for s in source.scopes}
+        else:  # bodies lie inside nodes: one whole copy keeps all paths valid
+            self._proto = onnx.ModelProto()
+            self._proto.CopyFrom(source.proto)
+            found = {s: locate(self._proto, s.path) for s in source.scopes}
+            self._bodies = {s: _Body(s, body, body) for s, body in found.items()}
         self._uses: Counter[str] = Counter(source.uses)
         self._payloads: dict[int, ScaledTensor] = {}
         self._flushed = 0
@@ -88,7 +100,7 @@ class Editor:
             self._drop_parameters(node)
         self._alias(patch)
         listed = self._frozen_inputs()
-        for body in self._bodies.values():
+        for body in reversed(self._bodies.values()):  # inner ones first: outer ones copy them
             self._rebuild(body)
         self._drop_inputs(listed)
         return Edited(self._proto, self._payloads, self._flushed)
@@ -161,7 +173,8 @@ class Editor:
 
     def _batchnorm(self, handle: Handle, new: NewAffine) -> None:
         """γ' = a'·√(σ² + ε), β' = c' + μ·a'; statistics stay as they are."""
-        epsilon = next((a.f for a in handle.proto.attribute if a.name == "epsilon"), 1e-5)
+        given = (a.f for a in handle.proto.attribute if a.name == "epsilon")
+        epsilon = next(given, DEFAULT_EPSILON)
         mean, variance = (self._float64(handle, i) for i in (3, 4))
         self._round_into(handle, 1, new.a.reshape(-1) * np.sqrt(variance.reshape(-1) + epsilon))
         self._round_into(handle, 2, new.c.reshape(-1) + mean.reshape(-1) * new.a.reshape(-1))
@@ -359,7 +372,7 @@ class Editor:
         if added:
             added[-1].output[0] = name
         elif handle.bias_index is not None:
-            self._bodies[handle.scope].body.node[handle.bias_index].output[0] = name
+            self._at(handle.scope, handle.bias_index).output[0] = name
         else:
             self._node(handle).output[j] = name
 
@@ -374,7 +387,18 @@ class Editor:
     # --- putting it together
 
     def _node(self, handle: Handle) -> onnx.NodeProto:
-        return self._bodies[handle.scope].body.node[handle.index]
+        return self._at(handle.scope, handle.index)
+
+    def _at(self, scope: Scope, index: int) -> onnx.NodeProto:
+        """A node that may be changed."""
+        body = self._bodies[scope]
+        if body.target is body.body:
+            return body.body.node[index]
+        node = body.changed.get(index)
+        if node is None:
+            node = body.changed[index] = onnx.NodeProto()
+            node.CopyFrom(body.body.node[index])
+        return node
 
     def _unique(self, wanted: str) -> str:
         if self._names is None:
@@ -389,35 +413,29 @@ class Editor:
         return name
 
     def _rebuild(self, body: _Body) -> None:
-        if body.dead or body.after or body.fresh:
-            kept: list[onnx.NodeProto] = list(body.fresh)
-            for i, node in enumerate(body.body.node):
-                if i not in body.dead:
-                    kept.append(node)
-                kept += body.after.get(i, [])
-            del body.body.node[:]
-            body.body.node.extend(kept)  # a removed message lives as long as somebody holds it
-        graph = body.body
-        if isinstance(graph, onnx.GraphProto):
-            self._rebuild_constants(body, graph)
+        kept: list[onnx.NodeProto] = list(body.fresh)
+        for i, node in enumerate(body.body.node):
+            if i not in body.dead:
+                kept.append(body.changed.get(i, node))
+            kept += body.after.get(i, [])
+        del body.target.node[:]
+        body.target.node.extend(kept)  # a removed message lives as long as somebody holds it
+        if isinstance(body.target, onnx.GraphProto) and isinstance(body.body, onnx.GraphProto):
+            self._rebuild_constants(body, body.body, body.target)
 
-    def _rebuild_constants(self, body: _Body, graph: onnx.GraphProto) -> None:
-        for tensor in graph.initializer:
-            new = body.replaced.get(tensor.name)
-            if new is not None and tensor.name not in body.gone:
-                tensor.CopyFrom(new)
-        if body.gone:
-            kept = [t for t in graph.initializer if t.name not in body.gone]
-            del graph.initializer[:]
-            graph.initializer.extend(kept)
-            self._filter(graph.input, lambda v: v.name not in body.gone)
-        graph.initializer.extend(body.added)
+    def _rebuild_constants(self, body: _Body, old: onnx.GraphProto, graph: onnx.GraphProto) -> None:
+        kept = [body.replaced.get(t.name, t) for t in old.initializer if t.name not in body.gone]
+        del graph.initializer[:]
+        graph.initializer.extend([*kept, *body.added])
+        self._filter(graph.input, lambda v: v.name not in body.gone)
         if body.added and self._proto.ir_version < 4 and not body.scope.path:
             for tensor in body.added:  # before IR 4 every initializer must be an input
                 info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 graph.input.append(info)
         written = {o for n in graph.node for o in n.output}
         known = body.scope.defined
+        if not (body.dead or body.after):
+            return
         self._filter(graph.value_info, lambda v: v.name in written or v.name not in known)
 
     def _frozen_inputs(self) -> set[str]:
@@ -437,6 +455,26 @@ class Editor:
         if len(kept) != len(field_):
             del field_[:]
             field_.extend(kept)
+
+
+def _frame(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model without the main graph's nodes and initializers."""
+    made = onnx.ModelProto()
+    for owner, copy, left_out in (
+        (proto, made, ("graph",)),
+        (proto.graph, made.graph, ("node", "initializer")),
+    ):
+        for described, value in owner.ListFields():
+            if described.name in left_out:
+                continue
+            field_ = getattr(copy, described.name)
+            if isinstance(value, (str, bytes, int)):
+                setattr(copy, described.name, value)
+            elif hasattr(value, "CopyFrom"):
+                field_.CopyFrom(value)
+            else:
+                field_.extend(value)
+    return made
 
 
 def _handle(node: Node) -> Handle:

@@ -31,6 +31,9 @@ from bnfuse.formats.onnx.view import Handle, View
 from bnfuse.formats.onnx.wire import skim
 
 _WHOLE_BYTES = 1 << 24
+# What protobuf messages that parse but make no sense lead to: text that is not UTF-8 comes as bytes,
+# attributes have another type than their name says, indices point nowhere.
+_MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
 _JOINT = _ARITHMETIC | {"Sum", "Concat"}
 
@@ -90,11 +93,16 @@ def read_graph(source: Source, options: ReadOptions) -> Loaded:
         UnreadableModel, UnsafeModel: see ``parse``; also malformed or uncontained tensors.
     """
     builder = _Builder(source, options)
-    main = builder.main_scope()
-    builder.scope(main)
-    for i, function in enumerate(source.proto.functions):
-        builder.scope(builder.function_scope(i, function))
-    return Loaded(builder.finish(), builder.constants, builder.shapes)
+    try:
+        main = builder.main_scope()
+        builder.scope(main)
+        for i, function in enumerate(source.proto.functions):
+            builder.scope(builder.function_scope(i, function))
+        return Loaded(builder.finish(), builder.constants, builder.shapes)
+    except _MALFORMED as e:
+        raise UnreadableModel(
+            f"{source.path} is damaged: its graph does not hold together ({e}); fetch or export it again"
+        ) from e
 
 
 def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:

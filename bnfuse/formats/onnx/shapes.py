@@ -57,8 +57,10 @@ class Shapes:
         self._inferred = True
         if len(self._model.graph.node) > _MAX_NODES:
             return
+        # Following the values of shape arithmetic costs half as much again.
+        computes = any(node.op_type == "Shape" for node in self._model.graph.node)
         try:
-            inferred = onnx.shape_inference.infer_shapes(self._model, strict_mode=False, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(self._model, strict_mode=False, data_prop=computes)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
             return  # a model that inference cannot digest still has what the file says
         self._collect(inferred.graph, "")

@@ -23,8 +23,6 @@ from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.onnx.wire import FileSlice, payload_number
 
-_EXTERNAL = onnx.TensorProto.EXTERNAL
-
 
 @dataclass(slots=True)
 class Files:
@@ -143,9 +141,9 @@ class Files:
         dims = tuple(proto.dims)
         dtype = numpy_dtype(proto.data_type)
         raw = proto.raw_data
-        if raw and len(raw) == prod(dims) * dtype.itemsize and proto.data_location != _EXTERNAL:
-            if min(dims, default=1) >= 0 and dtype.itemsize * 8 == _bits(proto.data_type):
-                return ArrayTensor(np.frombuffer(raw, dtype).reshape(dims))
+        whole_bytes = dtype.itemsize * 8 == _bits(proto.data_type) and min(dims, default=1) >= 0
+        if raw and whole_bytes and len(raw) == prod(dims) * dtype.itemsize:
+            return ArrayTensor(np.frombuffer(raw, dtype).reshape(dims))
         where = self.slice_of(proto)
         if where is not None:
             if where.length != nbytes(proto):
