@@ -213,7 +213,7 @@ _MAPS: dict[str, tuple[tuple[int, ...], AxisMap, Op]] = {
 @pytest.mark.parametrize("case", _MAPS)
 def test_axis_maps_agree_with_the_operation(case: str, data: st.DataObject, seed: int) -> None:
     """Both ways. A map may decline (None), but never for one axis of a plain rearrangement forward."""
-    shape, axes_map, _ = _MAPS[case]
+    shape, axes_map, op = _MAPS[case]
     rng = np.random.default_rng(seed)
     v = rng.standard_normal(shape)
     held = data.draw(_holdings(shape, rng))

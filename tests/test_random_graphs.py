@@ -30,8 +30,8 @@ from bnfuse.formats.onnx import FORMAT
 _EXAMPLES = int(os.environ.get("BNFUSE_FUZZ", "150"))
 _TOLERANCE = 1e-4
 # What decomposed affines may look like: a constant as operand 0, and one number for all channels.
-_CONSTANT_FIRST = False
-_SINGLE_NUMBERS = False
+_CONSTANT_FIRST = True
+_SINGLE_NUMBERS = True
 _MAX_ELEMENTS = 4000  # per value, so that a graph takes milliseconds
 
 Shape = tuple[int, ...]
@@ -260,7 +260,8 @@ def gate(net: Net, x: Value) -> Value | None:
 
 def transpose(net: Net, x: Value) -> Value | None:
     """Transpose that keeps the batch in front."""
-    orders = {3: [(0, 2, 1)], 4: [(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2)]}.get(x.rank)
+    known: dict[int, list[tuple[int, ...]]] = {3: [(0, 2, 1)], 4: [(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2)]}
+    orders = known.get(x.rank)
     if orders is None:
         return None
     perm = orders[net.dice(len(orders))]

@@ -55,11 +55,15 @@ class Reaction:
     edit: Edit | None = None
 
 
+# Scale, shift, and the axes they vary along (a single number becomes a vector by what it absorbs).
+Current = tuple[Vector, Vector, tuple[int, ...]]
+
+
 class Numbers(Protocol):
     """The current numbers of affine nodes, as earlier folds left them."""
 
-    def affine(self, node: Node) -> Pair:
-        """(a, c) of y = a·x + c, each of shape (channels,) or ()."""
+    def affine(self, node: Node) -> Current:
+        """(a, c, axes) of y = a·x + c: vectors along the one axis in ``axes``, or single numbers."""
 
 
 class Rule:
@@ -197,10 +201,10 @@ class Affine(Rule):
             return self.broken
         if port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
-        axes = self.axes or held.axes
+        a, c, own = numbers.affine(node)
+        axes = own or held.axes
         if held.axes not in ((), axes) or len(axes) > 1:
             return Refusal(Reason.AXIS, node.label, node.value(port))
-        a, c = numbers.affine(node)
         if held.axes and a.ndim and held.size != a.size:
             return Refusal(Reason.AXIS, node.label, node.value(port))
         if port == self.in_port:

@@ -81,7 +81,8 @@ def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
     """The accepted attempt that touches the fewest nodes, and what the other splits were told."""
     best: Spread | None = None
     refusals: list[Refusal] = []
-    for split in splits(*state.affine(node)):
+    a, c, _ = state.affine(node)
+    for split in splits(a, c):
         limit = len(best.touched) - 1 if best is not None else None
         if limit == 0:
             break
@@ -138,7 +139,7 @@ def _loses_digits(state: State, found: Spread) -> Refusal | None:
     x = found.node.value(rule.in_port)
     if rule.magnitude is None or sum(1 for _ in state.graph.readers(x)) < 2:
         return None
-    a, c = state.affine(found.node)
+    a, c, _ = state.affine(found.node)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.abs(c) / (np.abs(a) * rule.magnitude)
     worst = float(np.nanmax(ratio, initial=0.0))

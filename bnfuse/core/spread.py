@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfuse.core.affine import IDENTITY, Pair, Reparam, Vector, from_backward, from_forward, same
+from bnfuse.core.affine import IDENTITY, Reparam, Vector, from_backward, from_forward, same
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.ops import Affine, Edit, Joint, Pass, Rule
+from bnfuse.core.ops import Affine, Current, Edit, Joint, Pass, Rule
 from bnfuse.core.reasons import Reason, Refusal
 
 # Attempts per split: enough for every routing past a handful of sums.
@@ -56,7 +56,7 @@ class State:
 
     graph: Graph
     removed: set[Node] = field(default_factory=set)
-    affines: dict[Node, Pair] = field(default_factory=dict)
+    affines: dict[Node, Current] = field(default_factory=dict)
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
 
     def rule(self, node: Node) -> Rule:
@@ -64,13 +64,13 @@ class State:
         rule = self.graph.rule(node)
         return Pass(in_port=rule.in_port) if node in self.removed and isinstance(rule, Affine) else rule
 
-    def affine(self, node: Node) -> Pair:
-        """Current (a, c)."""
+    def affine(self, node: Node) -> Current:
+        """Current (a, c, axes)."""
         found = self.affines.get(node)
         if found is None:
             rule = self.graph.rule(node)
             assert isinstance(rule, Affine)
-            found = rule.pair
+            found = (*rule.pair, rule.axes)
         return found
 
     def accept(self, spread: Spread) -> None:
@@ -78,7 +78,7 @@ class State:
         self.removed.add(spread.node)
         for node, edit in spread.edits:
             if isinstance(self.graph.rule(node), Affine):
-                self.affines[node] = edit.pair
+                self.affines[node] = (*edit.pair, edit.axes)
             self.edits.setdefault(node, []).append(edit)
 
 
@@ -133,10 +133,10 @@ class _Attempt:
         self.asked: set[tuple[Node, Port]] = set()
         self.touched: dict[Node, None] = {}
         self.edits: list[tuple[Node, Edit]] = []
-        self.overlay: dict[Node, Pair] = {}
+        self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
 
-    def affine(self, node: Node) -> Pair:
+    def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
         return self.overlay.get(node) or self.state.affine(node)
 
@@ -195,7 +195,7 @@ class _Attempt:
         if reaction.edit is not None:
             self.edits.append((node, reaction.edit))
             if isinstance(rule, Affine):
-                self.overlay[node] = reaction.edit.pair
+                self.overlay[node] = (*reaction.edit.pair, reaction.edit.axes)
         return self._ask(node, reaction.demands)
 
     def _ask(self, node: Node, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
@@ -242,7 +242,8 @@ def spread(
     """
     rule = state.graph.rule(node)
     assert isinstance(rule, Affine)
-    x_held, y_held = holdings(split, rule.axes, *state.affine(node))
+    a, c, axes = state.affine(node)
+    x_held, y_held = holdings(split, axes, a, c)
     x, y = node.value(rule.in_port), node.outputs[0]
     fixed: dict[str, int] = dict(choices or {})
     first: Refusal | None = None
