@@ -10,7 +10,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP_ARCHIVE ?= https://bootstrap.pypa.io/pip/pip.pyz
 DEMO := build/demo
 MODEL ?= digits_cnn
 
@@ -70,13 +69,11 @@ $(VENV)/.ready-venv:
 	    { echo "bnfuse needs Python 3.10 or later, and '$(PYTHON)' is older or not there: run 'make PYTHON=python3.12' with one that is." >&2; exit 1; }
 	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
 	    $(PYTHON) -m venv $(VENV); \
-	elif $(PYTHON) -m venv --without-pip $(VENV) && { \
-	    $(PYTHON) -m pip --python $(BIN)/python install --quiet pip 2>/dev/null || \
-	    { $(PYTHON) -c 'import sys, urllib.request as r; open(sys.argv[2], "wb").write(r.urlopen(sys.argv[1], timeout=30).read())' \
-	        $(PIP_ARCHIVE) $(VENV)/pip.pyz 2>/dev/null && $(BIN)/python $(VENV)/pip.pyz install --quiet --ignore-installed pip; }; }; then \
+	elif $(PYTHON) -m venv --without-pip $(VENV) && \
+	    $(PYTHON) -m pip --python $(BIN)/python install --quiet pip 2>/dev/null; then \
 	    :; \
 	else \
-	    echo "'$(PYTHON)' cannot make a virtual environment with pip in it, as it lacks ensurepip, and pip could not be fetched: install it (Debian and Ubuntu: apt install python3-venv) and run make again." >&2; \
+	    echo "'$(PYTHON)' cannot make a virtual environment with pip in it, as it lacks ensurepip: install it (Debian and Ubuntu: apt install python3-venv) and run make again." >&2; \
 	    rm -rf $(VENV); exit 1; \
 	fi
 	@touch $@
