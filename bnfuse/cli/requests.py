@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bnfuse.bench import BenchRequest
-from bnfuse.verify import VerifyRequest
+if TYPE_CHECKING:
+    from bnfuse.bench import BenchRequest
+    from bnfuse.verify import VerifyRequest
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -22,6 +24,8 @@ def verify_request(
     model_bytes: int = 0,
 ) -> VerifyRequest:
     """How to prove; ``seconds`` bounds it."""
+    from bnfuse.verify import VerifyRequest
+
     return VerifyRequest(
         budget_s=seconds,
         batch=batch,
@@ -44,6 +48,8 @@ def bench_request(
     model_bytes: int = 0,
 ) -> BenchRequest:
     """How to measure; ``seconds`` bounds it."""
+    from bnfuse.bench import BenchRequest
+
     return BenchRequest(
         budget_s=seconds,
         batches=batches,

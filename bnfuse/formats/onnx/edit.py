@@ -78,6 +78,8 @@ class Editor:
             self._proto.CopyFrom(source.proto)
             found = {s: locate(self._proto, s.path) for s in source.scopes}
             self._bodies = {s: _Body(s, body, body) for s, body in found.items()}
+        # Messages of their own cost a memory arena each; thousands of them live in this one.
+        self._scratch = onnx.GraphProto()
         self._uses: Counter[str] = Counter(source.uses)
         self._payloads: dict[int, ScaledTensor] = {}
         self._flushed = 0
@@ -225,13 +227,13 @@ class Editor:
     # --- constants
 
     def _replace(self, handle: Handle, at: int, values: Array) -> None:
-        self._put(handle, at, _tensor_proto("", values))
+        self._put(handle, at, self._tensor(values))
 
     def _replace_large(self, handle: Handle, at: int, new: ScaledTensor) -> None:
         """A weight as a stream; small ones are worked out at once."""
         count = size(new.base)
         data_type = onnx.helper.np_dtype_to_tensor_dtype(new.dtype)
-        proto = onnx.TensorProto(data_type=data_type, dims=list(new.shape))
+        proto = self._scratch.initializer.add(data_type=data_type, dims=list(new.shape))
         if count * new.dtype.itemsize < LARGE_BYTES:
             with _Blaming(new.folded):
                 for _, block, flushed in new.blocks():
@@ -265,8 +267,16 @@ class Editor:
         base = proto.name or proto.output[0]
         proto.input[at] = self._new_constant(handle.scope, f"{base}_bias", values)
 
+    def _tensor(self, values: Array) -> onnx.TensorProto:
+        """A small constant, still without a name."""
+        return self._scratch.initializer.add(
+            data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
+            dims=list(values.shape),
+            raw_data=np.ascontiguousarray(values).tobytes(),
+        )
+
     def _new_constant(self, scope: Scope, wanted: str, values: Array) -> str:
-        return self._store(scope, self._unique(wanted), _tensor_proto("", values))
+        return self._store(scope, self._unique(wanted), self._tensor(values))
 
     def _store(self, scope: Scope, name: str, tensor: onnx.TensorProto) -> str:
         """An initializer; in a function, which has none, a Constant node."""
@@ -396,7 +406,7 @@ class Editor:
             return body.body.node[index]
         node = body.changed.get(index)
         if node is None:
-            node = body.changed[index] = onnx.NodeProto()
+            node = body.changed[index] = self._scratch.node.add()
             node.CopyFrom(body.body.node[index])
         return node
 
@@ -487,16 +497,6 @@ def _set_to_one(proto: onnx.NodeProto, names: tuple[str, ...]) -> None:
     for attribute in proto.attribute:
         if attribute.name in names:
             attribute.f = 1.0
-
-
-def _tensor_proto(name: str, values: Array) -> onnx.TensorProto:
-    data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-    return onnx.TensorProto(
-        name=name,
-        data_type=data_type,
-        dims=list(values.shape),
-        raw_data=np.ascontiguousarray(values).tobytes(),
-    )
 
 
 class _Blaming:
