@@ -62,8 +62,7 @@ $(VENV)/.ready-%: $(VENV)/.ready-venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-# Debian and Ubuntu ship python3 without ensurepip: then a pip outside the environment fills it, or else pip's own
-# stand-alone archive.
+# Debian and Ubuntu ship python3 without ensurepip: then a pip outside the environment fills it, where there is one.
 $(VENV)/.ready-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "bnfuse needs Python 3.10 or later, and '$(PYTHON)' is older or not there: run 'make PYTHON=python3.12' with one that is." >&2; exit 1; }
