@@ -21,7 +21,7 @@ import numpy as np
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.ops import Affine, Edit, Linear
+from bnfuse.core.ops import Affine, Edit, Linear, Opaque
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.spread import Spread, State, splits, spread
 
@@ -59,8 +59,8 @@ def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
 def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:
     rule = state.graph.rule(node)
     if not isinstance(rule, Affine):
-        reaction = Refusal(Reason.UNSUPPORTED_OP, node.label)
-        return Keep(node.name, node.op, node.is_batchnorm, None, (reaction,))
+        reason, detail = (rule.reason, rule.detail) if isinstance(rule, Opaque) else (Reason.UNSUPPORTED_OP, "")
+        return Keep(node.name, node.op, node.is_batchnorm, None, (Refusal(reason, node.label, detail=detail),))
     channels = int(rule.pair[0].size)
     if rule.broken is not None:
         return Keep(node.name, node.op, node.is_batchnorm, channels or None, (rule.broken,))

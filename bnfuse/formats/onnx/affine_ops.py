@@ -45,8 +45,26 @@ def batchnorm(view: View) -> Rule:
         bad = ~fits
         detail = f"{int(bad.sum())} of {bad.size} channels"
         return _broken(Refusal(Reason.INVALID_STATISTICS, view.node.label, detail=detail))
-    axes = tuple(range(1, 1 + a.ndim))  # more than one only with spatial=0, opset below 9
+    axes = _statistics_axes(view, a.ndim)
+    if isinstance(axes, Refusal):
+        return _broken(axes)
     return Affine((a, c), axes, magnitude=np.abs(mean) + sigma)
+
+
+def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
+    """The axes of x along which statistics of ``ndim`` axes lie: 1, or all but 0 where spatial=0 (opset < 9).
+
+    Statistics that have one axis where ``spatial`` asks for all, or the reverse, are refused: runtimes
+    read them in different ways.
+    """
+    per_feature = view.opset < 9 and not view.attr("spatial", 1)
+    rank = view.rank(0)
+    fits = ndim == 1 if not per_feature else rank is not None and ndim == rank - 1
+    if not fits or (rank is not None and rank < 2):
+        features = "statistics per feature" if per_feature else "statistics per channel"
+        detail = f"{features} of {ndim} axes, input of {rank or 'unknown'} axes"
+        return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=detail)
+    return tuple(range(1, 1 + ndim))
 
 
 def _broken(refusal: Refusal) -> Affine:
@@ -92,6 +110,10 @@ def arithmetic(view: View) -> Affine | None:
     kind = view.proto.op_type
     if tensor is None or tensor.dtype.kind not in "fV" or (kind == "Div" and k == 0):
         return None
+    if view.opset < 7 and not _legacy_vector(view, tensor, k):
+        one = np.ones(())
+        refusal = Refusal(Reason.BROADCAST, view.node.label, detail="by the rules of operator sets below 7")
+        return Affine((one, one), (), in_port=1 - k, broken=refusal)
     lies = _channel_axis(view, tensor, 1 - k)
     if lies is None or size(tensor) > 1 << 20:
         return None
@@ -122,11 +144,24 @@ def _pair(
             return (one, -constant) if k == 1 else (-one, constant)
 
 
+def _legacy_vector(view: View, tensor: Tensor, k: int) -> bool:
+    """Whether a constant may be read, and written back, as a vector below opset 7.
+
+    Only the second operand broadcasts there, if told to, and no axis of size 1 is stretched: a single
+    number cannot become a vector in place.
+    """
+    rank = view.rank(1 - k)
+    return k == 1 and rank is not None and len(tensor.shape) == 1 and size(tensor) > 1
+
+
 def _channel_axis(view: View, tensor: Tensor, x: int) -> tuple[int, ...] | None:
     """The axis of x that a right-aligned constant runs along; () for one number; None if unsuitable."""
     shape = tensor.shape
-    long = [d for d, n in enumerate(shape) if n != 1]
     rank = view.rank(x)
+    if view.opset < 7 and rank is not None:  # the constant begins at `axis`, the last axes if not told
+        begin = view.axis(view.attr("axis", rank - len(shape)))
+        shape += (1,) * (rank - begin - len(shape))
+    long = [d for d, n in enumerate(shape) if n != 1]
     if not shape:
         return ()
     if rank is not None and len(shape) > rank:

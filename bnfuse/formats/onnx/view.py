@@ -15,6 +15,11 @@ from bnfuse.formats.onnx.scope import Scope
 from bnfuse.formats.onnx.shapes import Shapes
 
 
+# What protobuf messages that parse but make no sense lead to: text that is not UTF-8 comes as bytes,
+# attributes have another type than their name says, indices point nowhere.
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
 @dataclass(slots=True, eq=False)
 class Handle:
     """What the ONNX format remembers of a core node.
