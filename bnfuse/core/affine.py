@@ -23,7 +23,14 @@ Pair = tuple[Vector, Vector]
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Unasked:
+    """In place of the direction that follows from the other, until somebody asks for it."""
+
+
+_UNASKED = _Unasked()
+
+
+@dataclass(slots=True, eq=False)
 class Reparam:
     """``h = s·v + t`` (``backward``, for writers) and ``v = p·h + q`` (``forward``, for readers).
 
@@ -32,8 +39,29 @@ class Reparam:
     """
 
     axes: tuple[int, ...]
-    backward: Pair | None
-    forward: Pair | None
+    _backward: Pair | _Unasked | None
+    _forward: Pair | _Unasked | None
+
+    @property
+    def backward(self) -> Pair | None:
+        """(s, t), None where a channel cannot be written so."""
+        if isinstance(self._backward, _Unasked):
+            self._backward = _inverse(self._forward)
+        return self._backward
+
+    @property
+    def forward(self) -> Pair | None:
+        """(p, q), None where a channel cannot be read so."""
+        if isinstance(self._forward, _Unasked):
+            self._forward = _inverse(self._backward)
+        return self._forward
+
+    @property
+    def _either(self) -> Pair:
+        """The direction that is there; one always is."""
+        pair = self._forward if self._backward is None or self._backward is _UNASKED else self._backward
+        assert isinstance(pair, tuple)
+        return pair
 
     @property
     def scale_only(self) -> Reparam:
@@ -45,31 +73,29 @@ class Reparam:
     @property
     def shifts(self) -> bool:
         """Whether any channel is shifted."""
-        pair = self.backward or self.forward
-        return pair is not None and bool(pair[1].any())
+        return bool(self._either[1].any())
 
     @property
     def negative(self) -> int:
         """How many channels have a negative scale."""
-        pair = self.backward or self.forward
-        return 0 if pair is None else int(np.count_nonzero(pair[0] < 0))
+        return int(np.count_nonzero(self._either[0] < 0))
 
     @property
     def size(self) -> int:
         """How many channels (elements of the factors) there are."""
-        pair = self.backward or self.forward
-        return 0 if pair is None else int(pair[0].size)
+        return int(self._either[0].size)
 
     @property
     def is_identity(self) -> bool:
         """Whether v is held as it is."""
-        pair = self.backward or self.forward
-        return pair is not None and not pair[1].any() and bool((pair[0] == 1.0).all())
+        scale, shift = self._either
+        return not shift.any() and bool((scale == 1.0).all())
 
     def map(self, change: Callable[[Vector], Vector], axes: Sequence[int]) -> Reparam:
         """The same factors rearranged: ``change`` on every array, now along ``axes``."""
-        back = None if self.backward is None else (change(self.backward[0]), change(self.backward[1]))
-        fore = None if self.forward is None else (change(self.forward[0]), change(self.forward[1]))
+        back, fore = self._backward, self._forward
+        back = (change(back[0]), change(back[1])) if isinstance(back, tuple) else back
+        fore = (change(fore[0]), change(fore[1])) if isinstance(fore, tuple) else fore
         return Reparam(tuple(axes), back, fore)
 
     def along(self, axes: Sequence[int], sizes: Sequence[int]) -> Reparam:
@@ -90,7 +116,7 @@ class Reparam:
         return kept
 
     def _arrays(self) -> list[Vector]:
-        return [v for pair in (self.backward, self.forward) if pair is not None for v in pair]
+        return [v for pair in (self._backward, self._forward) if isinstance(pair, tuple) for v in pair]
 
 
 def _constant_along(array: Vector, at: int) -> bool:
@@ -103,18 +129,21 @@ IDENTITY = Reparam((), (np.ones(()), np.zeros(())), (np.ones(()), np.zeros(())))
 
 def from_backward(axes: tuple[int, ...], s: Vector, t: Vector) -> Reparam:
     """h = s·v + t, with the inverse where s has no zero."""
-    if (s == 0.0).any():
-        return Reparam(axes, (s, t), None)
-    p = 1.0 / s
-    return Reparam(axes, (s, t), (p, -t * p))
+    return Reparam(axes, (s, t), _UNASKED)
 
 
 def from_forward(axes: tuple[int, ...], p: Vector, q: Vector) -> Reparam:
     """v = p·h + q, with the inverse where p has no zero."""
-    if (p == 0.0).any():
-        return Reparam(axes, None, (p, q))
-    s = 1.0 / p
-    return Reparam(axes, (s, -q * s), (p, q))
+    return Reparam(axes, _UNASKED, (p, q))
+
+
+def _inverse(pair: Pair | _Unasked | None) -> Pair | None:
+    """(1/s, −t/s), and the same the other way round; None where a scale is zero."""
+    assert isinstance(pair, tuple)
+    if (pair[0] == 0.0).any():
+        return None
+    scale = 1.0 / pair[0]
+    return scale, -pair[1] * scale
 
 
 def same(a: Reparam, b: Reparam) -> bool:

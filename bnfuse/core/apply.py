@@ -90,27 +90,43 @@ class OverflowingFold(Exception):
         super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """The state that a plan's folds lead to, as ``plan`` left it on the graph."""
+
+    plan: Plan
+    state: State
+
+
 def apply(graph: Graph, plan: Plan) -> Patch:
     """Replay a plan and work out the new parameters.
 
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
+    memo = graph.replay
+    state = memo.state if isinstance(memo, Replayed) and memo.plan is plan else replay(graph, plan)
+    patch = Patch(removed=frozenset(state.removed))
+    for node, edits in state.edits.items():
+        if node not in state.removed:
+            _add(patch, graph, node, edits, tuple(state.folded[node]))
+    return patch
+
+
+def replay(graph: Graph, plan: Plan) -> State:
+    """The state after a plan's folds, from the plan alone.
+
+    Raises:
+        AssertionError: the plan does not belong to this graph.
+    """
     state = State(graph)
     by_name = {node.name: node for node in graph.candidates}
-    folded: dict[Node, list[str]] = {}
     for fold in plan.order:
         found = spread(state, by_name[fold.node], fold.split, choices=dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)
-        for node, _ in found.edits:
-            folded.setdefault(node, []).append(fold.node)
-    patch = Patch(removed=frozenset(state.removed))
-    for node, edits in state.edits.items():
-        if node not in state.removed:
-            _add(patch, graph, node, edits, tuple(folded[node]))
-    return patch
+    return state
 
 
 def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tuple[str, ...]) -> None:

@@ -50,12 +50,14 @@ class Graph:
         pinned: values that must stay as they are, and why.
         candidates: nodes to remove (BatchNormalizations and decomposed affines), in graph order.
         rule_of: makes the rule of a node; called at most once per node.
+        replay: a memo of ``plan`` for ``apply``; nothing else depends on it.
     """
 
     nodes: list[Node]
     pinned: dict[str, Reason]
     candidates: list[Node]
     rule_of: Callable[[Node], Rule]
+    replay: object = None  # what ``plan`` left for an ``apply`` of that very plan
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
 

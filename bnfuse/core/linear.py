@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -78,6 +78,7 @@ class LinearForm:
         return grouped[index]
 
 
+@lru_cache(maxsize=1024)
 def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearForm:
     """Read a layout string for a stored shape.
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.apply import Replayed, linear_rewrite, overflows
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.ops import Affine, Edit, Linear, Opaque
@@ -53,7 +53,9 @@ def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
             else:
                 left.append(node)
         waiting = left
-    return Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
+    made = Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
+    graph.replay = Replayed(made, state)
+    return made
 
 
 def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:

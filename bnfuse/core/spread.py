@@ -13,7 +13,7 @@ accept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +58,7 @@ class State:
     removed: set[Node] = field(default_factory=set)
     affines: dict[Node, Current] = field(default_factory=dict)
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
+    folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
 
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
@@ -80,6 +81,7 @@ class State:
             if isinstance(self.graph.rule(node), Affine):
                 self.affines[node] = (*edit.pair, edit.axes)
             self.edits.setdefault(node, []).append(edit)
+            self.folded.setdefault(node, []).append(spread.node.name)
 
 
 def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple[Reparam, Reparam]:
@@ -108,13 +110,17 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
             return x_held, from_forward(axes, size, zero)
 
 
-def splits(a: Vector, c: Vector) -> tuple[Split, ...]:
+def splits(a: Vector, c: Vector) -> Iterator[Split]:
     """The splits that differ for these numbers, in the order to try them."""
-    shifts, flips = bool(c.any()), bool((a <= 0.0).any())
+    yield Split.UP
+    yield Split.DOWN
     if (a == 1.0).all():
-        return Split.UP, Split.DOWN
-    signs = (Split.SHIFT_UP,) if shifts or flips else ()
-    return Split.UP, Split.DOWN, *signs, *((Split.SCALE_UP,) if shifts else ())
+        return
+    shifts = bool(c.any())
+    if shifts or bool((a <= 0.0).any()):
+        yield Split.SHIFT_UP
+    if shifts:
+        yield Split.SCALE_UP
 
 
 class _Attempt:

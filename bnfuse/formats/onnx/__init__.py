@@ -9,7 +9,8 @@ import onnx
 
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
-from bnfuse.formats.onnx.edit import Edited, Editor
+from bnfuse.formats.onnx.assemble import Edited
+from bnfuse.formats.onnx.edit import Editor
 from bnfuse.formats.onnx.read import Source, parse, read_graph
 from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.write import copy_model, write_model
@@ -55,7 +56,7 @@ class OnnxModel:
         if self._edited is None or self._edited[0] is not patch:
             editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
             self._edited = patch, editor.run(patch)
-            self._counted = patch, _operators(self._edited[1].proto)
+            self._counted = patch, dict(Counter(self._edited[1].operators()))
         return self._edited[1]
 
 

@@ -57,12 +57,14 @@ def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
     Statistics that have one axis where ``spatial`` asks for all, or the reverse, are refused: runtimes
     read them in different ways.
     """
-    per_feature = view.opset < 9 and not view.attr("spatial", 1)
-    rank = view.rank(0)
-    fits = ndim == 1 if not per_feature else rank is not None and ndim == rank - 1
-    if not fits or (rank is not None and rank < 2):
-        features = "statistics per feature" if per_feature else "statistics per channel"
-        detail = f"{features} of {ndim} axes, input of {rank or 'unknown'} axes"
+    if view.opset >= 9 or view.attr("spatial", 1):
+        detail = f"statistics of {ndim} axes, where one number per channel is needed"
+        fits = ndim == 1
+    else:
+        rank = view.rank(0)
+        detail = f"spatial=0 with statistics of {ndim} axes and an input of {rank or 'unknown'} axes"
+        fits = rank is not None and ndim == rank - 1
+    if not fits:
         return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=detail)
     return tuple(range(1, 1 + ndim))
 

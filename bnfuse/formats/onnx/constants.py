@@ -29,7 +29,7 @@ FOLDABLE = _SHAPE_ONLY | {
 
 
 class Constants:
-    """Resolves names to tensors, each computed once."""
+    """Resolves names to tensors; what must be computed is computed once."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -44,6 +44,9 @@ class Constants:
         owner = scope.owner(name)
         if owner is None or not name:
             return None
+        proto = owner.initializers.get(name)
+        if proto is not None:
+            return self._files.tensor(proto)
         key = owner.prefix + name
         if key not in self._known:
             self._known[key] = self._resolve(owner, name)
@@ -57,9 +60,6 @@ class Constants:
         return [int(v) for v in whole(tensor).reshape(-1)]
 
     def _resolve(self, scope: Scope, name: str) -> Tensor | None:
-        proto = scope.initializers.get(name)
-        if proto is not None:
-            return self._files.tensor(proto)
         pending = [name]
         while pending:  # not recursive: chains of constants can be long
             node = scope.constants.get(pending[-1])

@@ -21,7 +21,7 @@ from bnfuse.formats.onnx.constants import FOLDABLE, Constants
 from bnfuse.formats.onnx.ops import rule_of
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.shapes import Shapes
-from bnfuse.formats.onnx.view import MALFORMED, Handle, View
+from bnfuse.formats.onnx.view import MALFORMED, Handle, View, handle_of
 
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
 _JOINT = _ARITHMETIC | {"Sum", "Concat"}
@@ -172,10 +172,8 @@ class Drafts:
             yield Node(unique, op, inputs, outputs, batchnorm, handle)
 
     def _rule_of(self, node: Node) -> Rule:
-        handle = node.handle
-        assert isinstance(handle, Handle)
         try:
-            return rule_of(View(node, handle, self.constants, self.shapes))
+            return rule_of(View(node, handle_of(node), self.constants, self.shapes))
         except MALFORMED as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 
@@ -186,8 +184,7 @@ def _plain(node: onnx.NodeProto) -> bool:
 
 
 def _is_affine(graph: Graph, node: Node) -> bool:
-    handle = node.handle
-    assert isinstance(handle, Handle)
+    handle = handle_of(node)
     constant = [handle.scope.is_constant(n) for n in handle.proto.input]
     return constant.count(True) == 1 and isinstance(graph.rule(node), Affine)
 

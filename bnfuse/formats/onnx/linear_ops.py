@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx
+
 from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.ops import Linear, Opaque, Rule
 from bnfuse.core.reasons import Reason
@@ -112,6 +114,9 @@ def matmul(view: View) -> Rule:
     if rank < 2:
         return Opaque(Reason.BAD_PARAMETERS, f"weight of shape {weight.shape}")
     batched = any(n != 1 for n in weight.shape[:-2])
+    add = _added_bias(view)
+    if add is not None and any(a.name == "axis" for a in add.attribute):
+        return Opaque(Reason.BROADCAST, "below opset 7 a bias may lie along any axis")
     form = linear_form(weight.shape, "k* o i" if left else "k* i o")
     x = 1 if left else 0
     axis = view.axis(-2 if left else -1, x)
@@ -120,7 +125,7 @@ def matmul(view: View) -> Rule:
     return Linear(
         weight,
         form,
-        _added_bias(view),
+        None if add is None else _constant_of(view, add),
         axis,
         out_axis,
         in_port=x,
@@ -134,11 +139,12 @@ def _as_gemm(view: View, left: bool, rank: int) -> bool:
     return not left and rank == 2 and view.rank(0) == 2 and view.opset >= 11
 
 
-def _added_bias(view: View) -> Tensor | None:
-    """The constant of the Add that the reader joined to this MatMul."""
+def _added_bias(view: View) -> onnx.NodeProto | None:
+    """The Add of a constant that the reader joined to this MatMul."""
     index = view.handle.bias_index
-    if index is None:
-        return None
-    add = view.handle.scope.body.node[index]
+    return None if index is None else view.handle.scope.body.node[index]
+
+
+def _constant_of(view: View, add: onnx.NodeProto) -> Tensor | None:
     name = next(n for n in add.input if view.handle.scope.is_constant(n))
     return view.constants.get(view.handle.scope, name)

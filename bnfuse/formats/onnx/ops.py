@@ -222,7 +222,8 @@ def rule_of(view: View) -> Rule:
         return _source(view)
     if view.proto.domain not in ("", "ai.onnx"):
         return Opaque(Reason.UNSUPPORTED_OP, detail=f"operator of the domain {view.proto.domain}")
-    if any(a.ref_attr_name for a in view.proto.attribute):
+    in_function = view.handle.scope.path[:1] == ("functions",)
+    if in_function and any(a.ref_attr_name for a in view.proto.attribute):
         return Opaque(Reason.UNSUPPORTED_OP, detail="an attribute is set by the function's caller")
     row = ROWS.get(view.proto.op_type)
     return Opaque() if row is None else row(view)

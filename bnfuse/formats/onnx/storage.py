@@ -139,22 +139,34 @@ class Files:
             UnreadableModel: shape, type and bytes do not fit together.
         """
         dims = tuple(proto.dims)
-        dtype = numpy_dtype(proto.data_type)
-        raw = proto.raw_data
-        whole_bytes = dtype.itemsize * 8 == _bits(proto.data_type) and min(dims, default=1) >= 0
-        if raw and whole_bytes and len(raw) == prod(dims) * dtype.itemsize:
-            return ArrayTensor(np.frombuffer(raw, dtype).reshape(dims))
+        dtype, packed = _stored(proto.data_type)
+        raw_bytes = len(proto.raw_data)
+        if raw_bytes and not packed and raw_bytes == prod(dims) * dtype.itemsize and min(dims, default=1) >= 0:
+            return RawTensor(proto, dims, dtype)
         where = self.slice_of(proto)
         if where is not None:
             if where.length != nbytes(proto):
                 raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has the wrong number of bytes")
             return FileTensor(self, where, dims, dtype)
-        if proto.HasField("raw_data") and len(raw) != nbytes(proto):
+        if proto.HasField("raw_data") and raw_bytes != nbytes(proto):
             raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has the wrong number of bytes")
         try:
             return ArrayTensor(onnx.numpy_helper.to_array(proto))
         except (ValueError, TypeError) as e:
             raise UnreadableModel(f"{self.model}: tensor '{proto.name}' is malformed: {e}") from e
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawTensor:
+    """A tensor whose bytes are in the parsed model: fetched when asked for, not kept twice."""
+
+    proto: onnx.TensorProto
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop)."""
+        return np.frombuffer(self.proto.raw_data, self.dtype)[start:stop]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,6 +203,13 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
     except KeyError as e:
         raise UnreadableModel(f"a tensor has the unknown type {data_type}") from e
+
+
+@cache
+def _stored(data_type: int) -> tuple[np.dtype[Any], bool]:
+    """The numpy type, and whether elements are smaller than it (several to a byte)."""
+    dtype = numpy_dtype(data_type)
+    return dtype, _bits(data_type) != dtype.itemsize * 8
 
 
 @cache

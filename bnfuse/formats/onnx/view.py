@@ -38,6 +38,13 @@ class Handle:
     operand: int | None = None
 
 
+def handle_of(node: Node) -> Handle:
+    """The handle that the reader gave a node."""
+    handle = node.handle
+    assert isinstance(handle, Handle)
+    return handle
+
+
 @dataclass(slots=True, eq=False)
 class View:
     """Access to one node during rule making. Axes come out non-negative where the rank is known."""

@@ -94,7 +94,7 @@ class _Skim:
                 copied = stop
             if nested is not None:
                 inner = self.message(nested, body, stop, depth + 1)
-                pieces.append(_tag(number, 2) + _varint(sum(map(len, inner))))
+                pieces.append(tag(number, 2) + varint(sum(map(len, inner))))
                 pieces += inner
             elif takes:
                 large = FileSlice(self.path, body, length)
@@ -158,7 +158,7 @@ def payload_number(place: str) -> int | None:
     return int(place[len(TOKEN) :]) if place.startswith(TOKEN) else None
 
 
-def splice(model: bytes, length_of: Callable[[int], int]) -> Iterator[bytes | int]:
+def splice(model: bytes | bytearray, length_of: Callable[[int], int]) -> Iterator[bytes | bytearray | int]:
     """The final file of a serialized ModelProto: pieces of bytes, and payload numbers in between.
 
     Args:
@@ -174,15 +174,15 @@ def splice(model: bytes, length_of: Callable[[int], int]) -> Iterator[bytes | in
 
 @dataclass(slots=True)
 class _Splice:
-    data: bytes
+    data: bytes | bytearray
     hits: list[int]
     length_of: Callable[[int], int]
 
-    def message(self, kind: str, start: int, end: int) -> tuple[list[bytes | int], int]:
+    def message(self, kind: str, start: int, end: int) -> tuple[list[bytes | bytearray | int], int]:
         """The message's parts with payloads in place, and their total length."""
         if kind == "Tensor":
             return self._tensor(start, end)
-        parts: list[bytes | int] = []
+        parts: list[bytes | bytearray | int] = []
         total = 0
         copied = position = start
         while position < end:
@@ -191,7 +191,7 @@ class _Splice:
             nested = _NESTED.get((kind, key >> 3)) if key & 7 == 2 and self._hit(body, stop) else None
             if nested is not None:
                 inner, length = self.message(nested, body, stop)
-                head = self.data[copied:position] + _tag(key >> 3, 2) + _varint(length)
+                head = self.data[copied:position] + tag(key >> 3, 2) + varint(length)
                 parts += [head, *inner]
                 total += len(head) + length
                 copied = stop
@@ -200,7 +200,7 @@ class _Splice:
         parts.append(rest)
         return parts, total + len(rest)
 
-    def _tensor(self, start: int, end: int) -> tuple[list[bytes | int], int]:
+    def _tensor(self, start: int, end: int) -> tuple[list[bytes | bytearray | int], int]:
         """The tensor's own fields without its external ones, then raw_data."""
         kept = b""
         number = -1
@@ -214,7 +214,7 @@ class _Splice:
                 number = self._number(body, stop)
             position = stop
         length = self.length_of(number)
-        head = kept + _tag(9, 2) + _varint(length)
+        head = kept + tag(9, 2) + varint(length)
         return [head, number], len(head) + length
 
     def _number(self, start: int, stop: int) -> int:
@@ -235,7 +235,7 @@ class _Splice:
         return at < len(self.hits) and self.hits[at] < stop
 
 
-def _find_all(data: bytes, needle: bytes) -> Iterator[int]:
+def _find_all(data: bytes | bytearray, needle: bytes) -> Iterator[int]:
     at = data.find(needle)
     while at >= 0:
         yield at
@@ -245,18 +245,20 @@ def _find_all(data: bytes, needle: bytes) -> Iterator[int]:
 def _external(number: int) -> bytes:
     """TensorProto fields external_data {location} and data_location = EXTERNAL."""
     entry = _string(1, b"location") + _string(2, location(number).encode())
-    return _string(13, entry) + _tag(14, 0) + _varint(1)
+    return _string(13, entry) + tag(14, 0) + varint(1)
 
 
 def _string(number: int, text: bytes) -> bytes:
-    return _tag(number, 2) + _varint(len(text)) + text
+    return tag(number, 2) + varint(len(text)) + text
 
 
-def _tag(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
+def tag(number: int, wire: int) -> bytes:
+    """The key before a field: its number and wire type."""
+    return varint(number << 3 | wire)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A non-negative integer in base 128, low digits first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -265,7 +267,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(data: bytes, index: int, path: Path) -> tuple[int, int]:
+def _read_varint(data: bytes | bytearray, index: int, path: Path) -> tuple[int, int]:
     """(value, index after it)."""
     value = shift = 0
     while True:

@@ -21,7 +21,7 @@ from bnfuse.core.linear import ScaledTensor
 from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
-from bnfuse.formats.onnx.edit import Edited
+from bnfuse.formats.onnx.assemble import Edited
 from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.storage import Files, nbytes
 from bnfuse.formats.onnx.wire import FileSlice, payload_number, splice
@@ -83,7 +83,7 @@ def write_model(files: Files, edited: Edited, was_external: set[str], path: Path
     job = _Job(files, edited)
     side = path.with_name(path.name + ".data")
     _place(job, was_external, side.name)
-    data = edited.proto.SerializeToString(deterministic=True)
+    data = edited.serialized()
     try:
         with path.open("wb") as out:
             for part in splice(data, job.length):
@@ -125,7 +125,7 @@ def _not_written(path: Path, error: OSError) -> OutputError:
 def _place(job: _Job, was_external: set[str], side: str) -> None:
     """Decide for every tensor that is not in the proto whether it goes inline or outside."""
     inline: list[tuple[onnx.TensorProto, int]] = []
-    for tensor in _outside(job.edited.proto):
+    for tensor in job.edited.outside():
         place = next((e.value for e in tensor.external_data if e.key == "location"), "")
         number = payload_number(place)
         if number is None:
@@ -136,32 +136,12 @@ def _place(job: _Job, was_external: set[str], side: str) -> None:
             job.put_outside(tensor, job.payload(number), job.length(number), side)
         else:
             inline.append((tensor, number))
-    if sum(job.length(n) for _, n in inline) + job.edited.proto.ByteSize() > _MAX_INLINE_BYTES:
+    total = sum(job.length(n) for _, n in inline)
+    if total > _MAX_INLINE_BYTES // 2:
+        total += len(job.edited.serialized())
+    if total > _MAX_INLINE_BYTES:
         for tensor, number in inline:
             job.put_outside(tensor, job.payload(number), nbytes(tensor), side)
-
-
-def _outside(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors whose bytes are not in the proto, in the order in which they are written."""
-    yield from _outside_graph(proto.graph)
-    for function in proto.functions:
-        yield from _outside_nodes(function)
-
-
-def _outside_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from _outside_nodes(graph)
-    yield from (t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
-
-
-def _outside_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
-    for node in body.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.t.data_location == onnx.TensorProto.EXTERNAL:
-                    yield attribute.t
-        elif node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
-            for _, _, inner in bodies(node):
-                yield from _outside_graph(inner)
 
 
 def _pour(job: _Job, payload: Payload, out: int) -> None:
