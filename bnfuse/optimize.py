@@ -129,9 +129,10 @@ def optimize(
     wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes)
     target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
     check_target(target, path, force=force)
-    opened, form = _read(path, read or ReadOptions(), phases)
+    options = read or ReadOptions()
+    opened, form = _read(path, options, phases)
     with staging_folder(target) as folder:
-        plan, patch, written = _fold(opened, folder, target.name, phases)
+        opened, plan, patch, written = _fold(opened, form, options, folder / target.name, phases)
         report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
         report = _proved(report, written, wanted, phases)
@@ -168,8 +169,11 @@ def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, For
         return form.read(path, options), form
 
 
-def _fold(model: Model, folder: Path, name: str, phases: _Phases) -> tuple[Plan, Patch, Written]:
+def _fold(
+    model: Model, form: Format, options: ReadOptions, path: Path, phases: _Phases
+) -> tuple[Model, Plan, Patch, Written]:
     """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
+    folder, name = path.parent, path.name
     banned: frozenset[str] = frozenset()
     while True:
         with phases("plan", "planning"):
@@ -180,11 +184,12 @@ def _fold(model: Model, folder: Path, name: str, phases: _Phases) -> tuple[Plan,
             fresh.mkdir()
             outcome = _write(model, patch, fresh / name)
         if isinstance(outcome, Written):
-            return plan, patch, outcome
+            return model, plan, patch, outcome
         if outcome.nodes <= banned:
             raise outcome
         banned |= outcome.nodes
         shutil.rmtree(fresh)
+        model = form.read(model.path, options)  # what was written from is spent
 
 
 def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:

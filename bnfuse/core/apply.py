@@ -104,7 +104,7 @@ def apply(graph: Graph, plan: Plan) -> Patch:
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
-    memo = graph.replay
+    memo, graph.replay = graph.replay, None
     state = memo.state if isinstance(memo, Replayed) and memo.plan is plan else replay(graph, plan)
     patch = Patch(removed=frozenset(state.removed))
     for node, edits in state.edits.items():

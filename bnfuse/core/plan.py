@@ -61,8 +61,9 @@ def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
 def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:
     rule = state.graph.rule(node)
     if not isinstance(rule, Affine):
-        reason, detail = (rule.reason, rule.detail) if isinstance(rule, Opaque) else (Reason.UNSUPPORTED_OP, "")
-        return Keep(node.name, node.op, node.is_batchnorm, None, (Refusal(reason, node.label, detail=detail),))
+        opaque = rule if isinstance(rule, Opaque) else Opaque()
+        refusal = Refusal(opaque.reason, node.label, detail=opaque.detail)
+        return Keep(node.name, node.op, node.is_batchnorm, None, (refusal,))
     channels = int(rule.pair[0].size)
     if rule.broken is not None:
         return Keep(node.name, node.op, node.is_batchnorm, channels or None, (rule.broken,))

@@ -83,4 +83,4 @@ def whole(tensor: Tensor) -> Array:
 def as_float64(tensor: Tensor) -> NDArray[np.float64]:
     """All of a small tensor in float64."""
     flat: NDArray[np.float64] = tensor.read(0, size(tensor)).astype(np.float64)
-    return flat.reshape(tensor.shape)
+    return flat if len(tensor.shape) == 1 else flat.reshape(tensor.shape)

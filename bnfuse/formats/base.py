@@ -56,6 +56,7 @@ class Model(Protocol):
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model to ``path`` (and side files beside it, named after it).
 
+        Once: the opened model is edited in place, so another patch needs it read anew.
         The caller hands a path in a fresh folder; renaming into place is the caller's work.
 
         Raises:
@@ -95,6 +96,12 @@ class Runner(Protocol):
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name for inputs by name."""
+
+    def time(self, feeds: Tensors, calls: int) -> list[int]:
+        """Nanoseconds of each of ``calls`` calls in a row; synchronous.
+
+        Measured where the model runs, so that the way there (a pipe to a process) is no part of it.
+        """
 
     def __enter__(self) -> Runner: ...
 

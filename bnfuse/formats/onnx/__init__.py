@@ -26,19 +26,19 @@ class OnnxModel:
         self.graph = self._loaded.graph
         self.notes = tuple(source.notes)
         self.side_files = source.files.side_files()
-        self._edited: tuple[Patch, Edited] | None = None
-        self._counted: tuple[Patch, dict[str, int]] | None = None
+        self._operators = _operators(source.proto)
+        self._patch: Patch | None = None  # the one that the parsed file was edited for
+        self._edited: Edited | None = None
+        self._operators_after: dict[str, int] = {}
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""
-        return _operators(self._source.proto)
+        return self._operators
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
-        if self._counted is None or self._counted[0] is not patch:
-            self._edit(patch)
-        assert self._counted is not None
-        return self._counted[1]
+        self._edit(patch)
+        return self._operators_after
 
     def total_bytes(self) -> int:
         """Size of the model file and the external data its tensors point to."""
@@ -48,16 +48,22 @@ class OnnxModel:
         """Write the patched model; see ``Model.write``."""
         if not patch.removed and not self._source.external:
             return copy_model(self._source.files, path)  # nothing changes, so not one byte does
-        edited = self._edit(patch)
-        self._edited = None  # writing gives its tensors their final places
+        self._edit(patch)
+        edited, self._edited = self._edited, None  # writing gives its tensors their final places
+        if edited is None:
+            raise ValueError(f"{self.path} was written before: read it again to write it once more")
         return write_model(self._source.files, edited, self._source.external, path)
 
-    def _edit(self, patch: Patch) -> Edited:
-        if self._edited is None or self._edited[0] is not patch:
-            editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
-            self._edited = patch, editor.run(patch)
-            self._counted = patch, dict(Counter(self._edited[1].operators()))
-        return self._edited[1]
+    def _edit(self, patch: Patch) -> None:
+        """Edit the parsed file in place, once."""
+        if patch is self._patch:
+            return
+        if self._patch is not None:
+            raise ValueError(f"{self.path} was edited before: read it again for another patch")
+        self._patch = patch
+        editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
+        self._edited = editor.run(patch)
+        self._operators_after = dict(Counter(self._edited.operators()))
 
 
 def _operators(proto: onnx.ModelProto) -> dict[str, int]:

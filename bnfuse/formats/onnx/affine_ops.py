@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from bnfuse.core.ops import Affine, Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
+from bnfuse.formats.onnx.constants import is_float
 from bnfuse.formats.onnx.view import View
 
 # The attribute is a float32, and so is its default.
@@ -21,21 +23,11 @@ _PARAMETERS = ("scale", "bias", "mean", "variance")
 def batchnorm(view: View) -> Rule:
     """y = γ·(x − μ)/√(σ² + ε) + β along axis 1, statistics from the file (ONNX BatchNormalization)."""
     mode = _mode_refusal(view)
-    arrays: list[NDArray[np.float64]] = []
-    for i, what in enumerate(_PARAMETERS, start=1):
-        if mode is None:
-            found = _parameter(view, i, what)
-            if isinstance(found, Refusal):
-                mode = found
-            else:
-                arrays.append(found)
-    if mode is not None:
-        return _broken(mode)
+    arrays = mode or _parameters(view)
+    if isinstance(arrays, Refusal):
+        return _broken(arrays)
     gamma, beta, mean, variance = arrays
     epsilon = float(view.attr("epsilon", DEFAULT_EPSILON))
-    if len({v.shape for v in arrays}) != 1:
-        shapes = ", ".join(str(v.shape) for v in arrays)
-        return _broken(Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"shapes {shapes}"))
     with np.errstate(all="ignore"):
         sigma = np.sqrt(variance + epsilon)
         a = gamma / sigma
@@ -86,6 +78,23 @@ def _mode_refusal(view: View) -> Refusal | None:
     return None
 
 
+def _parameters(view: View) -> Sequence[NDArray[np.float64]] | Refusal:
+    """γ, β, μ, σ², all of one shape."""
+    rows = view.rows(range(1, 5))
+    if rows is not None:
+        return list(rows)
+    arrays: list[NDArray[np.float64]] = []
+    for i, what in enumerate(_PARAMETERS, start=1):
+        found = _parameter(view, i, what)
+        if isinstance(found, Refusal):
+            return found
+        arrays.append(found)
+    if len({v.shape for v in arrays}) != 1:
+        shapes = ", ".join(str(v.shape) for v in arrays)
+        return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"shapes {shapes}")
+    return arrays
+
+
 def _parameter(view: View, i: int, what: str) -> NDArray[np.float64] | Refusal:
     name = view.overridable(i)
     if name is not None:
@@ -93,7 +102,7 @@ def _parameter(view: View, i: int, what: str) -> NDArray[np.float64] | Refusal:
     tensor = view.const(i)
     if tensor is None:
         return Refusal(Reason.PARAMETER_NOT_CONSTANT, view.node.label, detail=what)
-    if tensor.dtype.kind not in "fV":
+    if not is_float(tensor):
         return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"{what} of type {tensor.dtype}")
     array = as_float64(tensor)
     return array.reshape(-1) if view.opset >= 9 or array.ndim < 2 else array
@@ -110,7 +119,7 @@ def arithmetic(view: View) -> Affine | None:
     k = sides.index(True)
     tensor = view.const(k)
     kind = view.proto.op_type
-    if tensor is None or tensor.dtype.kind not in "fV" or (kind == "Div" and k == 0):
+    if tensor is None or not is_float(tensor) or (kind == "Div" and k == 0):
         return None
     if view.opset < 7 and not _legacy_vector(view, tensor, k):
         one = np.ones(())
@@ -187,8 +196,12 @@ def normalization(view: View) -> Rule:
     scale, bias = view.const(1), view.const(2)
     if scale is None or (view.has_input(2) and bias is None) or view.overridable(1) or view.overridable(2):
         return Opaque(Reason.WEIGHT_NOT_CONSTANT)
-    if len(scale.shape) != 1 or scale.dtype.kind not in "fV" or len(view.node.outputs) > 1:
+    if len(scale.shape) != 1 or not is_float(scale) or len(view.node.outputs) > 1:
         return Opaque(Reason.UNSUPPORTED_OP)
+    if bias is not None and not is_float(bias):
+        return Opaque(Reason.BAD_PARAMETERS, f"bias of type {bias.dtype}")
+    if bias is None and len(view.proto.input) > 2:
+        return Opaque(Reason.BAD_PARAMETERS, "its bias is left out by an empty name")
     kind = view.proto.op_type
     axis = view.axis(-1) if kind == "LayerNormalization" else 1
     if kind == "GroupNormalization" and view.opset < 21:

@@ -18,6 +18,7 @@ from bnfuse.formats.onnx.pool import Constant, Pending, message
 from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.wire import tag, varint
 
+_LENGTH_BYTES = 10  # the longest varint
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
 
 
@@ -65,18 +66,22 @@ class Edited:
 
     def serialized(self) -> bytearray:
         """The ModelProto; tensors that are outside still point to their payloads."""
-        graph = bytearray(self.frame.graph.SerializeToString(deterministic=True))
-        for node in self.nodes:
-            _append(graph, _NODE, node.SerializeToString(deterministic=True))
-        for constant in self.constants:
-            raw = constant if isinstance(constant, bytes) else constant.SerializeToString(deterministic=True)
-            _append(graph, _INITIALIZER, raw)
-        for info in self.value_info:
-            _append(graph, _VALUE_INFO, info.SerializeToString(deterministic=True))
         rest = onnx.ModelProto()
         _copy_fields(self.frame, rest, {"graph"})
-        graph[:0] = rest.SerializeToString(deterministic=True) + _GRAPH + varint(len(graph))
-        return graph
+        out = bytearray(rest.SerializeToString(deterministic=True) + _GRAPH)
+        head = len(out)
+        out += bytes(_LENGTH_BYTES)  # the graph's length, known at the end
+        out += self.frame.graph.SerializeToString(deterministic=True)
+        for node in self.nodes:
+            _append(out, _NODE, node.SerializeToString(deterministic=True))
+        for constant in self.constants:
+            raw = constant if isinstance(constant, bytes) else constant.SerializeToString(deterministic=True)
+            _append(out, _INITIALIZER, raw)
+        for info in self.value_info:
+            _append(out, _VALUE_INFO, info.SerializeToString(deterministic=True))
+        start = head + _LENGTH_BYTES
+        out[head:start] = varint(len(out) - start)
+        return out
 
 
 def _append(out: bytearray, head: bytes, body: bytes) -> None:
@@ -138,7 +143,7 @@ def _rebuild(pending: Pending) -> None:
     if isinstance(body, onnx.GraphProto):
         del body.initializer[:]
         body.initializer.extend(map(message, constants))
-        _filter(body.input, lambda v: v.name not in pending.gone)
+        _filter(body.input, lambda v: not pending.is_gone(v.name))
         left = _still_written(pending, kept, body.value_info)
         _filter(body.value_info, lambda v, left={v.name for v in left}: v.name in left)  # type: ignore[misc]
 
@@ -148,14 +153,14 @@ def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) ->
     if not infos or not (pending.dead or pending.after):
         return list(infos)
     written = {o for node in nodes for o in node.output}
-    known = pending.scope.defined
-    return [v for v in infos if v.name in written or v.name not in known]
+    known = pending.scope.defines
+    return [v for v in infos if v.name in written or not known(v.name)]
 
 
 def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[str]) -> None:
     """Constants that leave or are treated as such leave the inputs; before IR 4 new ones join them."""
-    gone = main.gone if frame.ir_version < 4 else main.gone | set(constants)
-    _filter(frame.graph.input, lambda v: v.name not in gone)
+    frozen = frame.ir_version >= 4
+    _filter(frame.graph.input, lambda v: not main.is_gone(v.name) and not (frozen and v.name in constants))
     if frame.ir_version < 4:
         for tensor in map(message, main.added):
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -52,57 +52,50 @@ class Drafts:
     def add(self, scope: Scope, index: int, node: onnx.NodeProto) -> bool:
         """Draft one node; whether it may carry graphs that are to follow."""
         op = sys.intern(node.op_type)
-        names = tuple(node.input)
-        known = [self._use(scope, name) for name in names]
-        outputs = tuple(node.output)
-        scope.defined.update(o for o in outputs if o)
+        names = node.input[:]
+        inputs = tuple([self._read(scope, name) for name in names])
+        outputs = tuple(node.output[:])
+        scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
-        if all(known) and op in FOLDABLE and standard and _plain(node):
+        if op in FOLDABLE and not any(inputs) and standard and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
             return False
         handle = Handle(scope, index, node)
-        if op in _JOINT:
-            inputs = tuple(self._operand(scope, handle, i, n) for i, n in enumerate(names))
-        else:
-            inputs = tuple(
-                "" if constant else self._value(scope.key(name))
-                for name, constant in zip(names, known, strict=True)
-            )
+        if op in _JOINT and not all(inputs):
+            read = zip(names, inputs, strict=True)
+            inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
         if scope.prefix:
-            outputs = tuple(scope.prefix + o if o else "" for o in outputs)
-        outputs = tuple(map(self._value, outputs))
+            outputs = tuple([scope.prefix + o if o else "" for o in outputs])
         if op == "Transpose":
             self._rank_hint(scope, node)
-        self._drafts.append((op, node.name, inputs, outputs, handle))
+        self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
         return op in _WITH_BODIES or not standard
 
-    def _use(self, scope: Scope, name: str) -> bool:
-        """Count a reader; whether the value is known before the model runs (an absent one is)."""
+    def _read(self, scope: Scope, name: str) -> str:
+        """Count a reader; the core value, "" where it is known before the model runs or absent."""
         if not name:
-            return True
-        if name in scope.defined:
-            key = scope.prefix + name if scope.prefix else name
-            self.uses[key] = self.uses.get(key, 0) + 1
-            return name in scope.initializers or name in scope.constants
-        owner = scope.owner(name)
-        key = (owner or scope).prefix + name
+            return ""
+        owner: Scope | None = scope
+        if not scope.defines(name):
+            owner = scope.owner(name)
+            if owner is not None:
+                self.pinned.setdefault(owner.prefix + name, Reason.CAPTURED)
+        at = owner or scope
+        key = at.prefix + name if at.prefix else name
         self.uses[key] = self.uses.get(key, 0) + 1
-        if owner is None:
-            return False
-        self.pinned.setdefault(key, Reason.CAPTURED)
-        return name in owner.initializers or name in owner.constants
+        if owner is not None and (name in owner.initializers or name in owner.constants):
+            return ""
+        return self._strings.setdefault(key, key)
 
     def _value(self, value: str) -> str:
         """The one string for a value: many nodes name it."""
         return self._strings.setdefault(value, value)
 
     def _operand(self, scope: Scope, handle: Handle, i: int, name: str) -> str:
-        """A joint op's input: a constant one becomes a value of its own."""
+        """A joint op's constant input as a value of its own."""
         if not name:
             return ""
-        if not scope.is_constant(name):
-            return self._value(scope.key(name))
         value = f"{scope.prefix}{handle.index}:{i}={name}"
         operand = Handle(scope, handle.index, handle.proto, operand=i)
         self._drafts.append(("Constant", name, (), (value,), operand))
@@ -202,8 +195,9 @@ def _stored_shape(scope: Scope, name: str) -> tuple[int, ...] | None:
     owner = scope.owner(name)
     if owner is None:
         return None
-    if name in owner.initializers:
-        return tuple(owner.initializers[name].dims)
+    stored = owner.initializer(name)
+    if stored is not None:
+        return tuple(stored.dims)
     node = owner.constants.get(name)
     if (
         node is not None

@@ -1,4 +1,4 @@
-"""A patch applied to a parsed ONNX model: nodes go, names live on, constants are replaced.
+"""A patch applied to a parsed ONNX model, in place: nodes go, names live on, constants are replaced.
 
 Knows nothing of folding. Inputs, outputs, names, opset, IR version, metadata, attributes, functions
 and all that is not named in the patch stay. Which changes are pending lies in ``pool``; ``assemble``
@@ -24,7 +24,6 @@ from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.names import Names
 from bnfuse.formats.onnx.pool import Pending, Pool
 from bnfuse.formats.onnx.read import Source
-from bnfuse.formats.onnx.scope import locate
 from bnfuse.formats.onnx.view import Handle, handle_of
 from bnfuse.formats.onnx.wire import LARGE_BYTES, location
 
@@ -39,15 +38,8 @@ class Editor:
         self._graph = graph
         self._constants = constants
         self._rank_of = rank_of
-        self._proto = source.proto
-        if len(source.scopes) == 1:
-            pending = {s: Pending(s, s.body, copies=True) for s in source.scopes}
-        else:  # bodies lie inside nodes: one whole copy keeps all paths valid
-            self._proto = onnx.ModelProto()
-            self._proto.CopyFrom(source.proto)
-            pending = {s: Pending(s, locate(self._proto, s.path), copies=False) for s in source.scopes}
-        self._pending = pending
-        self._pool = Pool(pending, source.uses)
+        self._pending = {scope: Pending(scope, source.uses) for scope in source.scopes}
+        self._pool = Pool(self._pending, source.uses)
         self._payloads: dict[int, ScaledTensor] = {}
         self._flushed = 0
 
@@ -66,7 +58,8 @@ class Editor:
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self._pool.drop(handle_of(node))
         Names(self._graph, self._pool).merge(patch.removed)
-        edited = assemble(self._proto, list(self._pending.values()), self._source.scopes[0].initializers)
+        constants = self._source.scopes[0].initializers
+        edited = assemble(self._source.proto, list(self._pending.values()), constants)
         edited.payloads, edited.flushed = self._payloads, self._flushed
         return edited
 
@@ -77,7 +70,7 @@ class Editor:
         if new.weight is not None:
             self._weight(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
         if node.op == "Gemm":
-            _set_to_one(self._node(handle), ("alpha", "beta"))
+            _set_to_one(handle.proto, ("alpha", "beta"))
         if new.makes_bias:
             with _Blaming(new.folded):
                 bias, flushed = round_once(new.bias(), new.rule.weight.dtype)
@@ -110,7 +103,7 @@ class Editor:
             at = next(i for i, n in enumerate(add.proto.input) if handle.scope.is_constant(n))
             self._pool.replace(add, at, bias)
         elif kind == "MatMul" and rule.bias_nodes == 0:
-            self._node(handle).op_type = "Gemm"
+            handle.proto.op_type = "Gemm"
             self._append_input(handle, 2, bias)
         elif kind == "MatMul":
             self._add_after(handle, bias.reshape(-1, 1) if rule.in_port == 1 else bias)
@@ -127,8 +120,7 @@ class Editor:
 
     def _add_after(self, handle: Handle, bias: Array) -> None:
         """A bias as a node of its own; the product gets a new name, the sum the old one."""
-        proto = self._node(handle)
-        scope = handle.scope
+        proto, scope = handle.proto, handle.scope
         product = self._pool.unique(f"{proto.output[0]}_product")
         name = self._pool.new(scope, f"{proto.output[0]}_bias", bias)
         label = self._pool.unique_label(f"{proto.name or product}_bias")
@@ -208,9 +200,6 @@ class Editor:
         tensor = self._constants.get(handle.scope, handle.proto.input[at])
         assert tensor is not None
         return tensor
-
-    def _node(self, handle: Handle) -> onnx.NodeProto:
-        return self._pool.node(handle.scope, handle.index)
 
 
 def _set_to_one(proto: onnx.NodeProto, names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.ops import Linear, Opaque, Rule
 from bnfuse.core.reasons import Reason
 from bnfuse.core.tensor import Tensor, size
+from bnfuse.formats.onnx.constants import is_float
 from bnfuse.formats.onnx.view import View
 
 
@@ -19,7 +20,7 @@ def _weight(view: View, i: int) -> Tensor | Opaque:
     tensor = view.const(i)
     if tensor is None:
         return Opaque(Reason.WEIGHT_NOT_CONSTANT)
-    if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize < 2:
+    if not is_float(tensor):
         return Opaque(Reason.UNSUPPORTED_OP, f"weights of type {tensor.dtype}")
     return tensor
 

@@ -1,7 +1,12 @@
-"""Rows of the op table: operators that move, drop or average elements but compute nothing else."""
+"""Rows of the op table: operators that move, drop or average elements but compute nothing else.
+
+Axes are checked against the rank here, since the maps of ``core.axes`` believe what they are given.
+What does not fit raises ``ValueError``, which refuses the node.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import onnx
@@ -34,6 +39,8 @@ def transpose(view: View) -> Rule:
         if rank is None:
             return Opaque(Reason.SHAPE_UNKNOWN)
         perm = range(rank)[::-1]
+    if sorted(perm) != list(range(len(perm))):
+        raise ValueError(f"perm {list(perm)}")
     return Pass(axes=Permute(tuple(perm)))
 
 
@@ -44,9 +51,23 @@ def flatten(view: View) -> Rule:
         return Opaque(Reason.SHAPE_UNKNOWN)
     axis = view.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
+    if not 0 <= axis <= len(shape):
+        raise ValueError(f"axis {axis} of {len(shape)} axes")
     out = tuple(_product(part) for part in (shape[:axis], shape[axis:]))
     groups = ((range(axis), range(1)), (range(axis, len(shape)), range(1, 2)))
     return Pass(axes=Regroup(shape, out, groups))
+
+
+def _axes(axes: Sequence[int], rank: int) -> list[int]:
+    """Axes counted from zero.
+
+    Raises:
+        ValueError: one is out of range, or named twice.
+    """
+    counted = [a + rank if a < 0 else a for a in axes]
+    if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
+        raise ValueError(f"axes {list(axes)} of {rank}")
+    return counted
 
 
 def _product(dims: Shape) -> int | str | None:
@@ -83,7 +104,9 @@ def squeeze(view: View) -> Rule:
         if view.has_input(1) or not all(isinstance(d, int) for d in shape):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [a for a, d in enumerate(shape) if d == 1]
-    gone = {a % len(shape) for a in axes}
+    gone = set(_axes(axes, len(shape)))
+    if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
+        raise ValueError(f"axes {axes} of the shape {shape}")
     return Pass(axes=_dropping(len(shape), gone))
 
 
@@ -97,7 +120,7 @@ def unsqueeze(view: View) -> Rule:
     rank, axes = view.rank(0), view.axes_argument(1)
     if rank is None or axes is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    new = {a % (rank + len(axes)) for a in axes}
+    new = _axes(axes, rank + len(axes))
     kept = [a for a in range(rank + len(axes)) if a not in new]
     return Pass(axes=Relabel(tuple(kept), rank + len(axes)))
 
@@ -112,7 +135,7 @@ def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Ru
         if view.has_input(1):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
-    gone = {a % rank for a in axes}
+    gone = set(_axes(axes, rank))
     kept = bool(view.attr("keepdims", 1))
     relabel = Relabel(tuple(range(rank)), rank) if kept else _dropping(rank, gone)
     return Pass(sign, shift, mixes=gone.__contains__, axes=relabel, mixed_out=gone if kept else frozenset())
@@ -125,10 +148,12 @@ def pad(view: View) -> Rule:
     shape = view.shape(0)
     if pads is None or shape is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = [a % len(shape) for a in view.ints(3) or range(len(pads) // 2)]
     if view.has_input(3) and view.ints(3) is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    half = len(pads) // 2
+    axes = _axes(view.ints(3) or range(len(shape)), len(shape))
+    half = len(axes)
+    if len(pads) != 2 * half:
+        raise ValueError(f"{len(pads)} pads for {half} axes")
     padded = {a for k, a in enumerate(axes) if pads[k] or pads[k + half]}
     grows = any(n > 0 for n in pads)
     if mode != b"constant" or not grows:
@@ -148,11 +173,15 @@ def slice_(view: View) -> Rule:
     given = view.attr("axes") or view.ints(3)
     if given is None and view.has_input(3):
         return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = [a % len(shape) for a in given or range(len(starts))]
+    axes = _axes(given or range(len(starts)), len(shape))
+    if view.has_input(4) and view.ints(4) is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
     steps = view.ints(4) or [1] * len(starts)
+    if not len(axes) == len(starts) == len(ends) == len(steps):
+        raise ValueError(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
     takes = []
     mixed = set()
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=False):
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = shape[axis]
         if isinstance(size, int) and size <= 1 << 20:
             chosen = tuple(range(size))[slice(*_bounds(start, end, step, size), step)]
@@ -177,10 +206,12 @@ def gather(view: View) -> Rule:
         return Opaque(Reason.UNSUPPORTED_OP)
     tensor = view.const(1)
     assert tensor is not None
-    axis = view.attr("axis", 0) % len(shape)
+    (axis,) = _axes([view.attr("axis", 0)], len(shape))
     size = shape[axis]
     if len(tensor.shape) > 1 or not isinstance(size, int):
         return Opaque(Reason.UNSUPPORTED_OP)
+    if not all(-size <= i < size for i in indices):
+        raise ValueError(f"indices {indices} of {size} elements")
     take = Take(axis, tuple(i % size for i in indices), size)
     if tensor.shape:
         return Pass(axes=take)
@@ -196,9 +227,13 @@ def resize(view: View) -> Rule:
         return Opaque(Reason.UNSUPPORTED_OP, f"mode {mode.decode()}")
     if before is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
+    if after is not None and len(after) != len(before):
+        raise ValueError(f"{len(before)} axes become {len(after)}")
     scales = _scales(view)
 
     def mixes(axis: int) -> bool:
+        if axis >= len(before):
+            return True
         if scales is not None and len(scales) == len(before):
             return scales[axis] != 1.0
         return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
@@ -223,6 +258,8 @@ def relabelled(view: View) -> Rule:
     if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return Opaque(Reason.SHAPE_UNKNOWN)
     n, c, h, w = shape
+    if block < 1 or (view.proto.op_type == "DepthToSpace" and c % (block * block)):
+        raise ValueError(f"blocks of {block} and {c} channels")
     if view.proto.op_type == "SpaceToDepth":
         out_h = h // block if isinstance(h, int) else None
         out_w = w // block if isinstance(w, int) else None

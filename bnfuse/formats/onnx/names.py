@@ -54,7 +54,7 @@ class Names:
 
     def _keep_as_identity(self, handle: Handle, x: str) -> None:
         """Both names must live on: an Identity joins them."""
-        proto = self._pool.node(handle.scope, handle.index)
+        proto = handle.proto
         inner = x[len(handle.scope.prefix) :] if x.startswith(handle.scope.prefix) else x
         name, output = proto.name, proto.output[0]
         proto.Clear()
@@ -70,7 +70,7 @@ class Names:
                     continue
                 name = _local(handle.scope, final)
                 if port >= 0:
-                    self._pool.node(handle.scope, handle.index).input[port] = name
+                    handle.proto.input[port] = name
                 else:
                     self._set_output(handle, ~port, name)
 
@@ -80,16 +80,16 @@ class Names:
         if added:
             added[-1].output[0] = name
         elif handle.bias_index is not None:
-            self._pool.node(handle.scope, handle.bias_index).output[0] = name
+            handle.scope.body.node[handle.bias_index].output[0] = name
         else:
-            self._pool.node(handle.scope, handle.index).output[j] = name
+            handle.proto.output[j] = name
 
 
 def _local(scope: Scope, value: str) -> str:
     """What a value is called in a scope."""
     at: Scope | None = scope
     while at is not None:
-        if value.startswith(at.prefix) and value[len(at.prefix) :] in at.defined:
+        if value.startswith(at.prefix) and at.defines(value[len(at.prefix) :]):
             return value[len(at.prefix) :]
         at = at.parent
     raise AssertionError(f"{value} is not seen from its reader")

@@ -1,7 +1,7 @@
 """Pending changes to the constants and nodes of one model: what is replaced, made, and goes.
 
 A constant that others use too is copied before it is changed; one that nobody uses any more leaves.
-New names never collide. The parsed file itself stays as it is: changed nodes are copies, and new
+New names never collide. Nodes are changed where they lie, so a parsed file can be edited once; new
 constants are kept serialized, which costs a fraction of a message object.
 """
 
@@ -17,31 +17,39 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.scope import Scope
 from bnfuse.formats.onnx.view import Handle
 
+_GONE = -1  # in place of the number of readers
+
 # A new constant: small ones serialized, large ones as messages that point to a payload.
 Constant = bytes | onnx.TensorProto
 
 
 @dataclass(eq=False)
 class Pending:
-    """Changes to one scope; where ``copies`` is false, its nodes may be changed in place."""
+    """Changes to one scope that are still to be made."""
 
     scope: Scope
-    body: onnx.GraphProto | onnx.FunctionProto
-    copies: bool
-    changed: dict[int, onnx.NodeProto] = field(default_factory=dict)
+    uses: dict[str, int]  # of all scopes
     dead: set[int] = field(default_factory=set)  # node positions
     after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # new nodes by position
-    gone: set[str] = field(default_factory=set)  # initializer names
     added: list[Constant] = field(default_factory=list)
     fresh: list[onnx.NodeProto] = field(default_factory=list)  # new Constant nodes (functions)
     replaced: dict[str, Constant] = field(default_factory=dict)
+
+    @property
+    def body(self) -> onnx.GraphProto | onnx.FunctionProto:
+        """What is being changed."""
+        return self.scope.body
+
+    def is_gone(self, name: str) -> bool:
+        """Whether a constant has lost its last reader."""
+        return self.uses.get(self.scope.prefix + name) == _GONE
 
     def nodes(self) -> Iterable[onnx.NodeProto]:
         """The nodes as they will be, in order."""
         yield from self.fresh
         for i, node in enumerate(self.body.node):
             if i not in self.dead:
-                yield self.changed.get(i, node)
+                yield node
             yield from self.after.get(i, ())
 
     def constants(self) -> Iterable[Constant]:
@@ -49,7 +57,7 @@ class Pending:
         if isinstance(self.body, onnx.GraphProto):
             for tensor in self.body.initializer:
                 name = tensor.name
-                if name not in self.gone:
+                if not self.is_gone(name):
                     yield self.replaced.get(name, tensor)
         yield from self.added
 
@@ -59,33 +67,20 @@ class Pool:
 
     def __init__(self, pending: dict[Scope, Pending], uses: dict[str, int]) -> None:
         self._pending = pending
-        self._uses = dict(uses)
+        self._uses = uses
         self._made: set[str] = set()
         self._labelled = False
         self._positions: dict[Scope, dict[str, int]] = {}
-        # Messages of their own cost a memory arena each; thousands of them live in this one.
-        self._scratch = onnx.GraphProto()
         self._tensor = onnx.TensorProto()
 
     def of(self, scope: Scope) -> Pending:
         """The changes to a scope."""
         return self._pending[scope]
 
-    def node(self, scope: Scope, index: int) -> onnx.NodeProto:
-        """A node that may be changed."""
-        pending = self._pending[scope]
-        if not pending.copies:
-            return pending.body.node[index]
-        node = pending.changed.get(index)
-        if node is None:
-            node = pending.changed[index] = self._scratch.node.add()
-            node.CopyFrom(scope.body.node[index])
-        return node
-
     def unique(self, wanted: str) -> str:
         """A name that no value of the model has."""
         name, n = wanted, 1
-        while name in self._made or any(name in scope.defined for scope in self._pending):
+        while name in self._made or any(scope.defines(name) for scope in self._pending):
             n += 1
             name = f"{wanted}_{n}"
         self._made.add(name)
@@ -110,7 +105,7 @@ class Pool:
 
     def append_input(self, handle: Handle, at: int, values: Array, wanted: str) -> None:
         """Give a node an input it did not have."""
-        proto = self.node(handle.scope, handle.index)
+        proto = handle.proto
         while len(proto.input) <= at:
             proto.input.append("")
         proto.input[at] = self.new(handle.scope, wanted, values)
@@ -123,21 +118,21 @@ class Pool:
 
     def _place(self, handle: Handle, at: int) -> tuple[Scope | None, str, str]:
         """Whose initializer input ``at`` is, if only this node uses it; the name and text to store."""
-        scope = handle.scope
-        old = scope.body.node[handle.index].input[at]
-        owner = scope.owner(old)
+        old = handle.proto.input[at]
+        owner = handle.scope.owner(old)
         if owner is not None and old in owner.initializers and self._uses[owner.prefix + old] == 1:
-            return owner, old, owner.initializers[old].doc_string
+            stored = owner.initializer(old)
+            assert stored is not None
+            return owner, old, stored.doc_string
         return None, self.unique(f"{old}_folded"), ""
 
     def _put(self, handle: Handle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
         if owner is not None:
             self._pending[owner].replaced[name] = tensor
             return
-        proto = self.node(handle.scope, handle.index)
-        old = proto.input[at]
+        old = handle.proto.input[at]
         self._store(handle.scope, name, tensor)
-        proto.input[at] = name
+        handle.proto.input[at] = name
         self.release(handle.scope, old)
 
     def _serialized(self, name: str, values: Array, doc: str = "") -> bytes:
@@ -161,10 +156,14 @@ class Pool:
 
     def drop(self, handle: Handle) -> None:
         """Remove a node; its own constants lose a reader."""
-        self._pending[handle.scope].dead.add(handle.index)
-        for name in handle.proto.input:
-            if name and handle.scope.is_constant(name):
-                self.release(handle.scope, name)
+        scope = handle.scope
+        pending = self._pending[scope]
+        pending.dead.add(handle.index)
+        for name in handle.proto.input[:]:
+            if name in scope.initializers and self._uses[scope.prefix + name] == 1:
+                self._uses[scope.prefix + name] = _GONE
+            elif name and scope.is_constant(name):
+                self.release(scope, name)
 
     def release(self, scope: Scope, name: str) -> None:
         """One reader less; a constant without readers leaves, and what it was made of."""
@@ -178,14 +177,13 @@ class Pool:
             self._uses[key] -= 1
             if self._uses[key] > 0:
                 continue
-            body = self._pending[owner]
             if current in owner.initializers:
-                body.gone.add(current)
+                self._uses[key] = _GONE
             elif current in owner.constants:
                 node = owner.constants[current]
                 if any(self._uses.get(owner.prefix + o, 0) > 0 for o in node.output):
                     continue
-                body.dead.add(self._position(owner, current))
+                self._pending[owner].dead.add(self._position(owner, current))
                 pending += [(owner, i) for i in node.input if i]
 
     def _position(self, scope: Scope, output: str) -> int:

@@ -113,8 +113,9 @@ class _Builder:
         proto = self.source.proto
         graph = proto.graph
         scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)))
-        scope.initializers = {t.name: t for t in graph.initializer}
-        for name, tensor in scope.initializers.items():
+        for at, tensor in enumerate(graph.initializer):
+            name = tensor.name
+            scope.initializers[name] = at
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 where = self.source.files.slice_of(tensor)  # contained and complete, or refused now
                 if where is not None and where.path != self.source.path:
@@ -123,7 +124,8 @@ class _Builder:
         listed = set(inputs) & scope.initializers.keys()
         if listed and proto.ir_version >= 4:
             self._overridable(scope, listed)
-        scope.defined.update(inputs, scope.initializers)
+        scope.defined.update(inputs)
+        self.source.uses.update(dict.fromkeys(scope.initializers, 0))
         scope.defined |= {t.values.name for t in graph.sparse_initializer}
         pinned = self.drafts.pinned
         pinned |= {name: Reason.GRAPH_INPUT for name in inputs if name not in scope.initializers}
@@ -170,8 +172,8 @@ class _Builder:
     ) -> Scope:
         prefix = body_prefix(outer.prefix, node, attribute, which)
         scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
-        scope.initializers = {t.name: t for t in body.initializer}
-        scope.defined.update((v.name for v in body.input), scope.initializers)
+        scope.initializers = {t.name: at for at, t in enumerate(body.initializer)}
+        scope.defined.update(v.name for v in body.input)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
         return scope
 
@@ -187,4 +189,5 @@ class _Builder:
             if self.drafts.add(scope, index, node):
                 for attribute, which, body in bodies(node):
                     self.scope(self._body_scope(scope, index, attribute, which, body))
+        scope.defined.discard("")
         self.drafts.join_biases(scope, start)

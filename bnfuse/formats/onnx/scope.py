@@ -23,9 +23,10 @@ class Scope:
         path: how to find it from the model: ("functions", i) or (node, attribute, graph) triples.
         parent: the scope around it, None for the main graph and for functions.
         opset: version of the ai.onnx operators.
-        initializers: tensors by name that are constants.
+        initializers: positions in the body, by name, of tensors that are constants. (A message object
+            each would cost more than all the rest of a large graph.)
         overridable: initializers that a caller may override.
-        defined: all names this scope defines, initializers included.
+        defined: all names this scope defines besides ``initializers``.
         constants: outputs of nodes that compute from constants alone, with their node.
     """
 
@@ -34,7 +35,7 @@ class Scope:
     path: tuple[int | str, ...]
     parent: Scope | None
     opset: int
-    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    initializers: dict[str, int] = field(default_factory=dict)
     overridable: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
     constants: dict[str, onnx.NodeProto] = field(default_factory=dict)
@@ -44,12 +45,24 @@ class Scope:
         """Functions have no initializers: their constants are nodes."""
         return isinstance(self.body, onnx.FunctionProto)
 
+    def initializer(self, name: str) -> onnx.TensorProto | None:
+        """The constant tensor of this scope that has this name."""
+        at = self.initializers.get(name)
+        if at is None:
+            return None
+        assert isinstance(self.body, onnx.GraphProto)
+        return self.body.initializer[at]
+
     def owner(self, name: str) -> Scope | None:
         """The scope that defines a name seen from here."""
         scope: Scope | None = self
-        while scope is not None and name not in scope.defined:
+        while scope is not None and name not in scope.defined and name not in scope.initializers:
             scope = scope.parent
         return scope
+
+    def defines(self, name: str) -> bool:
+        """Whether the name is one of this scope's own."""
+        return name in self.defined or name in self.initializers
 
     def key(self, name: str) -> str:
         """The core value a name stands for here."""
@@ -70,19 +83,3 @@ def bodies(node: onnx.NodeProto) -> Iterator[tuple[int, int, onnx.GraphProto]]:
         elif attribute.type == onnx.AttributeProto.GRAPHS:
             for j, graph in enumerate(attribute.graphs):
                 yield i, j, graph
-
-
-def locate(model: onnx.ModelProto, path: tuple[int | str, ...]) -> onnx.GraphProto | onnx.FunctionProto:
-    """The graph or function at a scope's path in (a copy of) the model."""
-    found: onnx.GraphProto | onnx.FunctionProto = model.graph
-    rest = path
-    if rest and rest[0] == "functions":
-        index = rest[1]
-        assert isinstance(index, int)
-        found, rest = model.functions[index], rest[2:]
-    for k in range(0, len(rest), 3):
-        node, attribute, graph = rest[k : k + 3]
-        assert isinstance(node, int) and isinstance(attribute, int) and isinstance(graph, int)
-        holder = found.node[node].attribute[attribute]
-        found = holder.g if holder.type == onnx.AttributeProto.GRAPH else holder.graphs[graph]
-    return found

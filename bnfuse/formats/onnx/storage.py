@@ -141,7 +141,8 @@ class Files:
         dims = tuple(proto.dims)
         dtype, packed = _stored(proto.data_type)
         raw_bytes = len(proto.raw_data)
-        if raw_bytes and not packed and raw_bytes == prod(dims) * dtype.itemsize and min(dims, default=1) >= 0:
+        fits = raw_bytes == prod(dims) * dtype.itemsize and not packed
+        if raw_bytes and fits and (not dims or min(dims) > 0):
             return RawTensor(proto, dims, dtype)
         where = self.slice_of(proto)
         if where is not None:
@@ -166,7 +167,8 @@ class RawTensor:
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop)."""
-        return np.frombuffer(self.proto.raw_data, self.dtype)[start:stop]
+        found = np.frombuffer(self.proto.raw_data, self.dtype)
+        return found if not start and stop == len(found) else found[start:stop]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
@@ -13,7 +15,6 @@ from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.scope import Scope
 from bnfuse.formats.onnx.shapes import Shapes
-
 
 # What protobuf messages that parse but make no sense lead to: text that is not UTF-8 comes as bytes,
 # attributes have another type than their name says, indices point nowhere.
@@ -81,6 +82,13 @@ class View:
         """Input i as a constant, or None."""
         names = self.handle.proto.input
         return self.constants.get(self.handle.scope, names[i]) if i < len(names) else None
+
+    def rows(self, ports: range) -> NDArray[np.float64] | None:
+        """Stored vectors of one length and type as (port, channel) in float64, else None."""
+        names, scope = self.handle.proto.input, self.handle.scope
+        if len(names) < ports.stop or scope.overridable:
+            return None
+        return self.constants.rows(scope, names[ports.start : ports.stop])
 
     def is_const(self, i: int) -> bool:
         """Whether input i is known before the model runs (without reading it)."""

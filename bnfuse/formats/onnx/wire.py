@@ -85,6 +85,9 @@ class _Skim:
         large: FileSlice | None = None
         copied = position = start
         while position < end:
+            position = self._skip_small(position, end)
+            if position == end:
+                break
             number, wire, body, stop = self._field(position, end)
             length = stop - body
             nested = _NESTED.get((kind, number)) if wire == 2 and length >= LARGE_BYTES else None
@@ -104,6 +107,29 @@ class _Skim:
             pieces.append(_external(len(self.slices)))
             self.slices.append(large)
         return pieces
+
+    def _skip_small(self, position: int, end: int) -> int:
+        """Past the fields from ``position`` on that are copied whatever they are, as far as the buffer goes.
+
+        A large graph is mostly these: keys of one byte, lengths below 16 KiB in one or two bytes.
+        """
+        data, index = self.window.at(position)
+        first = index
+        last = min(len(data), index + end - position) - 3
+        while index < last:
+            key, length = data[index], data[index + 1]
+            if key & 7 != 2 or key > 0x7F or key < 8:
+                break
+            start = index + 2
+            if length > 0x7F:
+                if data[start] > 0x7F:
+                    break
+                length += (data[start] << 7) - 0x80
+                start += 1
+            if start + length > last + 3:
+                break
+            index = start + length
+        return position + index - first
 
     def _field(self, position: int, end: int) -> tuple[int, int, int, int]:
         """(field number, wire type, where its body starts, where it stops)."""

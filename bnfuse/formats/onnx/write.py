@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
 from bnfuse.formats.onnx.assemble import Edited
-from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.storage import Files, nbytes
 from bnfuse.formats.onnx.wire import FileSlice, payload_number, splice
 
@@ -178,7 +176,7 @@ def _copy(source: int, where: FileSlice, out: int) -> None:
         done += len(block)
 
 
-def _write_all(out: int, data: bytes | memoryview) -> None:
+def _write_all(out: int, data: bytes | bytearray | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(out, view) :]
