@@ -143,19 +143,19 @@ def optimize(
 
 
 def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
-    if not isinstance(verify, bool):
-        return verify
+    if not isinstance(verify, bool) or not verify:
+        return verify or None
     from bnfuse.verify import VerifyRequest
 
-    return VerifyRequest() if verify else None
+    return VerifyRequest()
 
 
 def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
-    if not isinstance(bench, bool):
-        return bench
+    if not isinstance(bench, bool) or not bench:
+        return bench or None
     from bnfuse.bench import BenchRequest
 
-    return BenchRequest() if bench else None
+    return BenchRequest()
 
 
 def foldable(report: Report) -> int:

@@ -67,15 +67,21 @@ class LinearForm:
 
     def spread(self, vector: Vector, letter: str) -> Vector:
         """A per-channel vector (G·O for ``o``, G·I for ``i``) broadcastable against the view."""
-        present = [
-            (n, name) for n, name in zip(self.dims, self.letters, strict=True) if name in ("g", letter)
-        ]
-        order = "g" + letter
-        grouped = vector.reshape([n for name in order for n, x in present if x == name])
-        if [x for _, x in present] != sorted((x for _, x in present), key=order.index):
-            grouped = grouped.swapaxes(0, 1)
-        index = tuple(slice(None) if name in order else None for name in self.letters)
-        return grouped[index]
+        grouped, swaps, stretched = self._places[letter]
+        parts = vector.reshape(grouped)
+        return (parts.swapaxes(0, 1) if swaps else parts).reshape(stretched)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[tuple[int, ...], bool, tuple[int, ...]]]:
+        """For o and i: a vector's shape by group, whether the channel axis comes first, the view's shape."""
+        return {letter: self._place("g" + letter) for letter in "oi"}
+
+    def _place(self, order: str) -> tuple[tuple[int, ...], bool, tuple[int, ...]]:
+        present = [(n, x) for n, x in zip(self.dims, self.letters, strict=True) if x in order]
+        grouped = tuple(n for name in order for n, x in present if x == name)
+        swaps = [x for _, x in present] != sorted((x for _, x in present), key=order.index)
+        stretched = tuple(n if x in order else 1 for n, x in zip(self.dims, self.letters, strict=True))
+        return grouped, swaps, stretched
 
 
 @lru_cache(maxsize=1024)

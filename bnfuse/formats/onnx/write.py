@@ -1,34 +1,29 @@
 """From an edited proto to files: small things in one piece, large tensors streamed.
 
-Untouched tensors go from file to file inside the kernel (``copy_file_range``, else read and write);
-touched ones are scaled in blocks of one mebibyte. What was external stays external, in one side file
-named after the output; what was inline stays inline, unless protobuf's limit of 2 GiB forbids.
-The same input gives the same bytes.
+Decides where every large tensor goes; ``pour`` puts it there. What was external stays external, in
+one side file named after the output; what was inline stays inline, unless protobuf's limit of 2 GiB
+forbids. The same input gives the same bytes.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
-from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import ScaledTensor
 from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
 from bnfuse.formats.onnx.assemble import Edited
+from bnfuse.formats.onnx.pour import Large, Payload, Pouring
 from bnfuse.formats.onnx.storage import Files, nbytes
 from bnfuse.formats.onnx.wire import FileSlice, payload_number, splice
 
 # protobuf cannot hold more in one message; external tensors start on pages so that they can be mapped.
 _MAX_INLINE_BYTES = (1 << 31) - (1 << 20)
 _PAGE_BYTES = 4096
-
-Payload = FileSlice | ScaledTensor
 
 
 @dataclass(eq=False)
@@ -39,9 +34,8 @@ class _Job:
     edited: Edited
     external: list[tuple[int, Payload]] = field(default_factory=list)  # (offset, payload)
     end: int = 0
-    flushed: int = 0
 
-    def payload(self, number: int) -> Payload:
+    def payload(self, number: int) -> Large:
         """What a number stands for."""
         slices = self.files.slices
         return slices[number] if number < len(slices) else self.edited.payloads[number]
@@ -53,7 +47,7 @@ class _Job:
             return found.length
         return size(found.base) * found.dtype.itemsize
 
-    def put_outside(self, tensor: onnx.TensorProto, payload: Payload, length: int, side: str) -> None:
+    def put_outside(self, tensor: onnx.TensorProto, payload: Large, length: int, side: str) -> None:
         """Give a tensor a place in the side file."""
         offset = -(-self.end // _PAGE_BYTES) * _PAGE_BYTES if length >= _PAGE_BYTES else self.end
         self.external.append((offset, payload))
@@ -82,21 +76,15 @@ def write_model(files: Files, edited: Edited, was_external: set[str], path: Path
     side = path.with_name(path.name + ".data")
     _place(job, was_external, side.name)
     data = edited.serialized()
-    try:
-        with path.open("wb") as out:
-            for part in splice(data, job.length):
-                if isinstance(part, int):
-                    _pour(job, job.payload(part), out.fileno())
-                else:
-                    _write_all(out.fileno(), part)
-        if job.external:
-            with side.open("wb") as out:
-                for offset, payload in job.external:
-                    _write_all(out.fileno(), bytes(offset - os.lseek(out.fileno(), 0, os.SEEK_CUR)))
-                    _pour(job, payload, out.fileno())
-    except OSError as e:
-        raise _not_written(path, e) from e
-    return Written(path, (side,) if job.external else (), edited.flushed + job.flushed)
+    inline: list[tuple[int, Payload]] = []
+    end = 0
+    for part in splice(data, job.length):
+        inline.append((end, job.payload(part) if isinstance(part, int) else part))
+        end += job.length(part) if isinstance(part, int) else len(part)
+    flushed = edited.flushed + _pour(files, path, inline, end)
+    if job.external:
+        flushed += _pour(files, side, job.external, job.end)
+    return Written(path, (side,) if job.external else (), flushed)
 
 
 def copy_model(files: Files, path: Path) -> Written:
@@ -105,13 +93,22 @@ def copy_model(files: Files, path: Path) -> Written:
     Raises:
         OutputError: no space left, no permission.
     """
-    source = files.fd(files.model)
+    size_bytes = files.model.stat().st_size
+    _pour(files, path, [(0, FileSlice(files.model, 0, size_bytes))], size_bytes)
+    return Written(path, (), 0)
+
+
+def _pour(files: Files, path: Path, pieces: list[tuple[int, Payload]], size_bytes: int) -> int:
+    """Write (offset, payload) pieces to a new file; how many subnormals were flushed."""
     try:
         with path.open("wb") as out:
-            _copy(source, FileSlice(files.model, 0, os.fstat(source).st_size), out.fileno())
+            pouring = Pouring(files, out.fileno())
+            for offset, payload in pieces:
+                pouring.add(offset, payload)
+            pouring.run(size_bytes)
     except OSError as e:
         raise _not_written(path, e) from e
-    return Written(path, (), 0)
+    return pouring.flushed
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:
@@ -140,43 +137,3 @@ def _place(job: _Job, was_external: set[str], side: str) -> None:
     if total > _MAX_INLINE_BYTES:
         for tensor, number in inline:
             job.put_outside(tensor, job.payload(number), nbytes(tensor), side)
-
-
-def _pour(job: _Job, payload: Payload, out: int) -> None:
-    """Append a payload to an open file."""
-    if isinstance(payload, FileSlice):
-        _copy(job.files.fd(payload.path), payload, out)
-        return
-    try:
-        for _, block, flushed in payload.blocks():
-            job.flushed += flushed
-            _write_all(out, memoryview(block.view("u1").data).cast("B"))
-    except FloatingPointError as e:
-        raise OverflowingFold(payload.folded) from e
-
-
-def _copy(source: int, where: FileSlice, out: int) -> None:
-    """Bytes from file to file without passing through this process, where the system can."""
-    done = 0
-    while done < where.length:
-        try:
-            got = os.copy_file_range(source, out, where.length - done, where.offset + done)
-        except OSError as e:
-            if e.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF):
-                raise
-            got = 0
-        if not got:
-            break
-        done += got
-    while done < where.length:
-        block = os.pread(source, min(1 << 20, where.length - done), where.offset + done)
-        if not block:
-            raise OSError(errno.EIO, f"{where.path} ended while it was copied")
-        _write_all(out, block)
-        done += len(block)
-
-
-def _write_all(out: int, data: bytes | bytearray | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(out, view) :]

@@ -1,0 +1,133 @@
+"""Puts pieces of known length at their places in a file.
+
+Untouched tensors go from file to file inside the kernel (``copy_file_range``, else read and write),
+touched ones are scaled in blocks. A second thread copies while this one scales; it spends its time in
+the kernel, so the two do not wait for each other (two threads that scale do). The places are fixed
+beforehand: the result does not depend on who comes first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bnfuse.core.apply import OverflowingFold
+from bnfuse.core.linear import ScaledTensor
+from bnfuse.formats.onnx.storage import Files
+from bnfuse.formats.onnx.wire import FileSlice
+
+Large = FileSlice | ScaledTensor
+Payload = Large | bytes | bytearray
+
+# Large copies are cut so that both threads have their share and an interruption is noticed.
+_COPY_BYTES = 1 << 26
+_NOT_SO = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
+
+
+@dataclass(eq=False)
+class Pouring:
+    """One file that is being written.
+
+    Attributes:
+        files: the input's files.
+        out: descriptor of the file to write.
+        flushed: subnormals flushed so far.
+    """
+
+    files: Files
+    out: int
+    flushed: int = 0
+    _copies: list[tuple[int, FileSlice]] = field(default_factory=list)
+    _others: list[tuple[int, ScaledTensor | bytes | bytearray]] = field(default_factory=list)
+    _failures: list[OSError] = field(default_factory=list)
+
+    def add(self, offset: int, payload: Payload) -> None:
+        """Something to put at an offset, in bytes."""
+        if not isinstance(payload, FileSlice):
+            self._others.append((offset, payload))
+            return
+        for done in range(0, payload.length, _COPY_BYTES):
+            length = min(_COPY_BYTES, payload.length - done)
+            self._copies.append((offset + done, FileSlice(payload.path, payload.offset + done, length)))
+
+    def run(self, size_bytes: int) -> None:
+        """Do all of it; the file is ``size_bytes`` long then.
+
+        Raises:
+            OSError: no space, no permission.
+            OverflowingFold: a new weight does not fit its type.
+        """
+        os.ftruncate(self.out, size_bytes)
+        self._copies.reverse()  # taken from the end
+        second = threading.Thread(target=self._copy_all) if len(self._copies) > 1 else None
+        if second is not None:
+            second.start()
+        try:
+            for offset, payload in self._others:
+                if isinstance(payload, ScaledTensor):
+                    self._scale(offset, payload)
+                else:
+                    _write(self.out, payload, offset)
+            self._copy_all()
+        finally:
+            self._copies.clear()  # on an error or interruption: the second stops after what it is at
+            if second is not None:
+                second.join()
+        if self._failures:
+            raise self._failures[0]
+
+    def _copy_all(self) -> None:
+        """Copy what is left to copy, until another one has taken the last."""
+        while self._copies:
+            try:
+                offset, where = self._copies.pop()
+            except IndexError:
+                return
+            try:
+                _copy(self.files.fd(where.path), where, self.out, offset)
+            except OSError as failure:
+                self._failures.append(failure)
+                self._copies.clear()
+
+    def _scale(self, offset: int, payload: ScaledTensor) -> None:
+        flushed = 0
+        try:
+            for start, block, small in payload.blocks():
+                flushed += small
+                data = memoryview(block.view("u1").data).cast("B")
+                _write(self.out, data, offset + start * payload.dtype.itemsize)
+        except FloatingPointError as e:
+            raise OverflowingFold(payload.folded) from e
+        self.flushed += flushed
+
+
+def _copy(source: int, where: FileSlice, out: int, offset: int) -> None:
+    """Bytes from file to file without passing through this process, where the system can."""
+    done = 0
+    in_kernel: Callable[[int, int, int, int, int], int] | None = getattr(os, "copy_file_range", None)
+    while in_kernel is not None and done < where.length:
+        try:
+            got = in_kernel(source, out, where.length - done, where.offset + done, offset + done)
+        except OSError as e:
+            if e.errno not in _NOT_SO:
+                raise
+            break
+        if not got:
+            break
+        done += got
+    while done < where.length:
+        block = os.pread(source, min(1 << 20, where.length - done), where.offset + done)
+        if not block:
+            raise OSError(errno.EIO, f"{where.path} ended while it was copied")
+        _write(out, block, offset + done)
+        done += len(block)
+
+
+def _write(out: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(out, view, offset)
+        view, offset = view[done:], offset + done
