@@ -180,7 +180,7 @@ _SAFE = (2.0**-40, 2.0**40)
 
 def overflows(rule: Linear, rewrite: Rewrite) -> bool:
     """Whether the new weights or bias would not fit their dtype; reads the weight only where it could."""
-    dtype = rule.weight.dtype
+    dtype = rule.computes or rule.weight.dtype
     if dtype.itemsize > 2 and _harmless(rewrite):
         return False
     new = NewLinear(
@@ -190,8 +190,9 @@ def overflows(rule: Linear, rewrite: Rewrite) -> bool:
         if new.makes_bias:
             round_once(new.bias(), dtype)
         if new.weight is not None and new.weight.factors:
-            for _ in new.weight.blocks():
-                pass
+            for _, block, _ in new.weight.blocks():
+                if block.dtype != dtype:
+                    round_once(block.astype(np.float64), dtype)
     except FloatingPointError:
         return True
     return False

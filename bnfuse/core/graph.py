@@ -50,6 +50,8 @@ class Graph:
         pinned: values that must stay as they are, and why.
         candidates: nodes to remove (BatchNormalizations and decomposed affines), in graph order.
         rule_of: makes the rule of a node; called at most once per node.
+        tied: for each call of a layer that is called several times, the other calls: they have one
+            set of parameters, so all of them absorb the same or none does.
         replay: a memo of ``plan`` for ``apply``; nothing else depends on it.
     """
 
@@ -57,6 +59,7 @@ class Graph:
     pinned: dict[str, Reason]
     candidates: list[Node]
     rule_of: Callable[[Node], Rule]
+    tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     replay: object = None  # what ``plan`` left for an ``apply`` of that very plan
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)

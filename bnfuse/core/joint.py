@@ -72,9 +72,9 @@ def operands(shapes: list[Shape | None], output: Shape | None) -> tuple[Operand,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Total(Joint):
-    """Add, Sub, Sum, Neg: y = Σ σⱼxⱼ over inputs ``ports``."""
+    """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
 
-    signs: tuple[int, ...]
+    signs: tuple[float, ...]
     operands: tuple[Operand, ...]
 
     def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
@@ -97,7 +97,7 @@ class Total(Joint):
         demands = []
         for port in open_ports:
             # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
-            sign = 0 if port != taker else (-1 if port == ~0 else self.signs[port])
+            sign = 0.0 if port != taker else (-1.0 if port == ~0 else 1.0 / self.signs[port])
             asked = self._lower(port, _with_shift(scale, rest, sign))
             if asked is None:
                 return Refusal(Reason.BROADCAST, node.label, node.value(port))
@@ -111,7 +111,7 @@ class Total(Joint):
         return held if port < 0 else self.operands[port].from_output(held)
 
 
-def _missing_shift(lifted: Known, signs: tuple[int, ...]) -> tuple[tuple[int, ...], Vector] | None:
+def _missing_shift(lifted: Known, signs: tuple[float, ...]) -> tuple[tuple[int, ...], Vector] | None:
     """t_y − Σ σⱼtⱼ over the known ports, as (axes, array); None where a known shift has no inverse."""
     shifted = {p: h for p, h in lifted.items() if h.backward is None or h.backward[1].any()}
     if not shifted:
@@ -130,7 +130,7 @@ def _missing_shift(lifted: Known, signs: tuple[int, ...]) -> tuple[tuple[int, ..
     return axes, np.where(np.abs(total) <= 1e-13 * largest, 0.0, total)
 
 
-def _with_shift(scale: Reparam, rest: tuple[tuple[int, ...], Vector], sign: int) -> Reparam:
+def _with_shift(scale: Reparam, rest: tuple[tuple[int, ...], Vector], sign: float) -> Reparam:
     """The common scale together with ±the missing shift."""
     axes, t = rest
     if sign == 0 or not t.any():

@@ -20,17 +20,17 @@ demands and edits, or with a refusal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from bnfuse.core.affine import Pair, Reparam, Vector, from_backward, from_forward
 from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.linear import LinearForm
+from bnfuse.core.linear import LinearForm, contract
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor
 
@@ -60,10 +60,13 @@ Current = tuple[Vector, Vector, tuple[int, ...]]
 
 
 class Numbers(Protocol):
-    """The current numbers of affine nodes, as earlier folds left them."""
+    """The current numbers of nodes, as earlier folds left them."""
 
     def affine(self, node: Node) -> Current:
         """(a, c, axes) of y = a·x + c: vectors along the one axis in ``axes``, or single numbers."""
+
+    def earlier(self, node: Node) -> Sequence[Edit]:
+        """What earlier folds made the node absorb, in order."""
 
 
 class Rule:
@@ -110,6 +113,9 @@ class Linear(Rule):
         in_port: which input is x.
         shift_in: None where an input shift may be absorbed, else why not.
         bias_nodes: how many nodes the format must add to make a bias where there is none.
+        has_bias: False where the op can store none: then no shift comes in at its output, and one that
+            comes in at its input goes on to its output.
+        computes: the dtype the op computes in, where that is not the weight's.
         gain, bias_gain: the op computes gain·W·x + bias_gain·b (Gemm's α and β); a rewritten op
             has both at 1.
     """
@@ -122,32 +128,53 @@ class Linear(Rule):
     in_port: Port = 0
     shift_in: Reason | None = None
     bias_nodes: int = 0
+    has_bias: bool = True
+    computes: np.dtype[Any] | None = None
     gain: float = 1.0
     bias_gain: float = 1.0
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
         """Absorb, at either side."""
         if port == self.in_port:
-            return self._read(node, held)
+            return self._read(node, held, numbers)
         if port == ~0:
             return self._write(node, held)
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
 
-    def _read(self, node: Node, held: Reparam) -> Reaction | Refusal:
+    def _read(self, node: Node, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
         pair = held.forward
         if pair is None:
             return _zero_scale(node, held)
-        if pair[1].any() and self.shift_in is not None:
+        shifts = bool(pair[1].any())
+        if shifts and self.shift_in is not None:
             return Refusal(self.shift_in, node.label, node.value(self.in_port))
         vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
-        return Reaction(edit=Edit(self.in_port, vectors))
+        if not shifts or self.has_bias:
+            return Reaction(edit=Edit(self.in_port, vectors))
+        p, q = vectors
+        rest = -self._shift_out(q, numbers.earlier(node))
+        kept = from_backward((self.out_axis,), np.ones_like(rest), rest)
+        return Reaction(((~0, kept),), Edit(self.in_port, (p, np.zeros_like(q))))
+
+    def _shift_out(self, q: Vector, before: Sequence[Edit]) -> Vector:
+        """What a shift q of the input adds to the output, after the edits made before."""
+        scale = np.full(self.form.channels_out, self.gain)
+        for edit in before:
+            if edit.port >= 0:
+                q = q * edit.pair[0]
+            else:
+                scale = scale * edit.pair[0]
+        shift: Vector = scale * contract(self.weight, self.form, q)
+        return shift
 
     def _write(self, node: Node, held: Reparam) -> Reaction | Refusal:
         pair = held.backward
         if pair is None:
             return _zero_scale(node, held)
+        if not self.has_bias and pair[1].any():
+            return Refusal(Reason.SHIFT_REFUSED, node.label, node.value(~0))
         vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(~0))
@@ -179,7 +206,7 @@ class Affine(Rule):
         pair: (a, c) as stored, float64, shape (channels,) or () for one number.
         axes: the axes of x and y they vary along: one, or none for one number.
         channels: how many, None for one number.
-        has_scale, has_shift: which of the two the node can store.
+        has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
         magnitude: typical size of x per channel (from a BN's statistics), if known.
         in_port: which input is x.
         reads: False where only the output is affine (a normalisation's own γ and β).
@@ -199,7 +226,8 @@ class Affine(Rule):
         """Absorb what the node can store, pass on what it cannot."""
         if self.broken is not None:
             return self.broken
-        if port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
+        stores = self.has_scale or self.has_shift
+        if not stores or port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
         a, c, own = numbers.affine(node)
         axes = own or held.axes
@@ -307,15 +335,26 @@ class Pass(Rule):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source(Rule):
-    """A constant operand of a Total or Join: takes anything into its stored values."""
+    """A constant operand of a Total or Join, or a table of rows: takes anything into its stored values.
+
+    ``offset`` is how many axes the value has before those of the stored tensor; along the axes in
+    ``chosen`` (of the value) elements are picked at run time, so factors must not vary there.
+    """
 
     tensor: Tensor
+    offset: int = 0
+    chosen: Collection[int] = ()
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
         """Absorb at the output."""
+        if port != ~0:
+            return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
         if held.backward is None:
             return _zero_scale(node, held)
-        return Reaction(edit=Edit(~0, held.backward, held.axes))
+        axes = tuple(a - self.offset for a in held.axes)
+        if any(a in self.chosen for a in held.axes) or any(a < 0 for a in axes):
+            return Refusal(Reason.AXIS, node.label, node.value(~0))
+        return Reaction(edit=Edit(~0, held.backward, axes))
 
 
 Known = Mapping[Port, Reparam]

@@ -43,6 +43,8 @@ class Reason(Enum):
     TOO_MANY_CHOICES = "the ways to route the shift past {node} were too many to try them all"
     TOO_FAR = "{node} can go another way that touches fewer nodes"
     PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, which costs digits"
+    OTHER_TYPE = "{node} computes in another type than its input has{detail}"
+    LOCKED_WEIGHTS = "the weights of {node} must stay as they are{detail}"
     UNREACHABLE = "{node} is fed by nothing in the graph"
 
 

@@ -13,7 +13,7 @@ accept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +77,7 @@ class State:
     def accept(self, spread: Spread) -> None:
         """Make a successful attempt part of the state."""
         self.removed.add(spread.node)
+        self.removed.update(self.graph.tied.get(spread.node, ()))
         for node, edit in spread.edits:
             if isinstance(self.graph.rule(node), Affine):
                 self.affines[node] = (*edit.pair, edit.axes)
@@ -130,6 +131,7 @@ class _Attempt:
         self.state = state
         self.graph = state.graph
         self.node = node
+        self.going = (node, *self.graph.tied.get(node, ()))
         self.fixed = fixed
         self.limit = limit
         self.held: dict[str, Reparam] = {}
@@ -146,12 +148,17 @@ class _Attempt:
         """Numbers as earlier folds, and this attempt, left them."""
         return self.overlay.get(node) or self.state.affine(node)
 
-    def run(self, x: str, x_held: Reparam, y: str, y_held: Reparam) -> Refusal | None:
-        """Spread both demands; None when everything was absorbed."""
-        for value, held in ((x, x_held), (y, y_held)):
-            refusal = self._demand(value, held)
-            if refusal is not None:
-                return refusal
+    def earlier(self, node: Node) -> Sequence[Edit]:
+        """What earlier folds made a node absorb."""
+        return self.state.edits.get(node, ())
+
+    def run(self, in_port: Port, x_held: Reparam, y_held: Reparam) -> Refusal | None:
+        """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
+        for node in self.going:
+            for value, held in ((node.value(in_port), x_held), (node.outputs[0], y_held)):
+                refusal = self._demand(value, held)
+                if refusal is not None:
+                    return refusal
         while True:
             if self.queue:
                 refusal = self._visit(self.queue.popleft())
@@ -180,7 +187,7 @@ class _Attempt:
     def _visit(self, value: str) -> Refusal | None:
         held = self.held[value]
         for node, port in self.graph.adjacent(value):
-            if node is self.node or (node, port) in self.asked:
+            if node in self.going or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)
             if rule.joint:
@@ -202,6 +209,10 @@ class _Attempt:
             self.edits.append((node, reaction.edit))
             if isinstance(rule, Affine):
                 self.overlay[node] = (*reaction.edit.pair, reaction.edit.axes)
+            for twin in self.graph.tied.get(node, ()):
+                refusal = self._demand(twin.value(port), held)
+                if refusal is not None:
+                    return refusal
         return self._ask(node, reaction.demands)
 
     def _ask(self, node: Node, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
@@ -250,12 +261,11 @@ def spread(
     assert isinstance(rule, Affine)
     a, c, axes = state.affine(node)
     x_held, y_held = holdings(split, axes, a, c)
-    x, y = node.value(rule.in_port), node.outputs[0]
     fixed: dict[str, int] = dict(choices or {})
     first: Refusal | None = None
     for _ in range(_MAX_ATTEMPTS):
         attempt = _Attempt(state, node, fixed, limit)
-        refusal = attempt.run(x, x_held, y, y_held)
+        refusal = attempt.run(rule.in_port, x_held, y_held)
         if refusal is None:
             taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
             return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)

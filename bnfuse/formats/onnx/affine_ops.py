@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.ops import Affine, Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
@@ -25,22 +26,13 @@ def batchnorm(view: View) -> Rule:
     mode = _mode_refusal(view)
     arrays = mode or _parameters(view)
     if isinstance(arrays, Refusal):
-        return _broken(arrays)
+        return broken(arrays)
     gamma, beta, mean, variance = arrays
     epsilon = float(view.attr("epsilon", DEFAULT_EPSILON))
-    with np.errstate(all="ignore"):
-        sigma = np.sqrt(variance + epsilon)
-        a = gamma / sigma
-        c = beta - mean * a
-        fits = np.isfinite(a + c) & (sigma > 0)
-    if not fits.all():
-        bad = ~fits
-        detail = f"{int(bad.sum())} of {bad.size} channels"
-        return _broken(Refusal(Reason.INVALID_STATISTICS, view.node.label, detail=detail))
-    axes = _statistics_axes(view, a.ndim)
+    axes = _statistics_axes(view, gamma.ndim)
     if isinstance(axes, Refusal):
-        return _broken(axes)
-    return Affine((a, c), axes, magnitude=np.abs(mean) + sigma)
+        return broken(axes)
+    return inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
 
 
 def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
@@ -59,11 +51,6 @@ def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
     if not fits:
         return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=detail)
     return tuple(range(1, 1 + ndim))
-
-
-def _broken(refusal: Refusal) -> Affine:
-    one = np.ones(0)
-    return Affine((one, one), (1,), broken=refusal)
 
 
 def _mode_refusal(view: View) -> Refusal | None:

@@ -1,0 +1,48 @@
+"""BatchNormalization at inference as the affine map it is.
+
+y = γ·(x − μ)/√(σ² + ε) + β, so a = γ/√(σ² + ε) and c = β − μ·a per channel
+(Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 2, line 11).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfuse.core.affine import Vector
+from bnfuse.core.ops import Affine
+from bnfuse.core.reasons import Reason, Refusal
+
+
+def inference_affine(
+    node: str,
+    gamma: Vector,
+    beta: Vector,
+    mean: Vector,
+    variance: Vector,
+    epsilon: float,
+    axes: tuple[int, ...],
+) -> Affine:
+    """The rule of a BatchNormalization with known statistics; broken where they give no finite map.
+
+    Args:
+        node: its label, for the refusal.
+        gamma, beta, mean, variance: float64, all of one shape: one dimension per entry of ``axes``.
+        epsilon: added to the variance.
+        axes: the axes of x that the statistics lie along.
+    """
+    with np.errstate(all="ignore"):
+        sigma = np.sqrt(variance + epsilon)
+        a = gamma / sigma
+        c = beta - mean * a
+        fits = np.isfinite(a + c) & (sigma > 0)
+    if not fits.all():
+        bad = ~fits
+        detail = f"{int(bad.sum())} of {bad.size} channels"
+        return broken(Refusal(Reason.INVALID_STATISTICS, node, detail=detail))
+    return Affine((a, c), axes, magnitude=np.abs(mean) + sigma)
+
+
+def broken(refusal: Refusal) -> Affine:
+    """The rule of one that cannot be removed at all."""
+    one = np.ones(0)
+    return Affine((one, one), (1,), broken=refusal)
