@@ -16,7 +16,8 @@ from bnfuse.errors import UnreadableModel
 if TYPE_CHECKING:
     from bnfuse.formats.base import Format, Runner, RunSettings
 
-_MODULES = {"ONNX": "bnfuse.formats.onnx"}
+# Keras first: it tells its files by their first bytes, and asking it imports nothing.
+_MODULES = {"Keras": "bnfuse.formats.keras", "ONNX": "bnfuse.formats.onnx"}
 _HEAD_BYTES = 64
 _WEB_PAGE = "is a web page, probably an error page saved in place of the model; download it again"
 

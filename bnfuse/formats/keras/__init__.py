@@ -1,0 +1,119 @@
+"""Keras: ``.keras`` archives and HDF5 files as one folder of the format boundary (``formats.base``)."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfuse.core.apply import Patch
+from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.container import Container
+    from bnfuse.formats.keras.edit import Edited
+    from bnfuse.formats.keras.network import Network
+
+_ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+
+
+class KerasModel:
+    """An opened Keras file."""
+
+    def __init__(self, path: Path, container: Container) -> None:
+        from bnfuse.formats.keras.config import parse
+        from bnfuse.formats.keras.flow import read_flow
+        from bnfuse.formats.keras.order import check_order
+        from bnfuse.formats.keras.shapes import infer
+        from bnfuse.formats.keras.weights import bind
+
+        self.path = path
+        self.side_files: tuple[Path, ...] = ()
+        self._container = container
+        self._network = parse(container.config, container.keras_version)
+        check_order(self._network)
+        bind(container, self._network)
+        self.graph = read_flow(self._network, infer(self._network))
+        self.notes = self._notes()
+        self._edited: tuple[Patch, Edited] | None = None
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if self._container.has_optimizer:
+            notes.append("the optimiser's state no longer fits a folded model: it is left out of the result")
+        if self._network.registered:
+            notes.append(
+                f"the model is of the custom class '{self._network.registered}': it is read by its graph of "
+                "layers, which holds unless the class computes something else"
+            )
+        return tuple(notes)
+
+    def operators(self) -> dict[str, int]:
+        """Layers by class, over all nested networks."""
+        return _classes(self._network)
+
+    def operators_after(self, patch: Patch) -> dict[str, int]:
+        """Layers by class as ``write`` would leave them."""
+        return _classes(self._edit(patch).network) if patch.removed else self.operators()
+
+    def total_bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size
+
+    def write(self, patch: Patch, path: Path) -> Written:
+        """Write the patched model; see ``Model.write``."""
+        from bnfuse.formats.keras.hdf5_copy import output_errors
+        from bnfuse.formats.keras.write import write
+
+        if not patch.removed:  # nothing changes, so not one byte does
+            with output_errors(path):
+                shutil.copyfile(self.path, path)
+            return Written(path, (), 0)
+        edited = self._edit(patch)
+        write(self._container, edited.config, edited.network, path)
+        return Written(path, (), edited.flushed)
+
+    def _edit(self, patch: Patch) -> Edited:
+        from bnfuse.formats.keras.edit import edit
+
+        if self._edited is None or self._edited[0] is not patch:
+            container = self._container
+            self._edited = patch, edit(container.config, self._network, container.keras_version, patch)
+        return self._edited[1]
+
+
+def _classes(network: Network) -> dict[str, int]:
+    from bnfuse.formats.keras.network import walk
+
+    layers = (layer for _, layer in walk(network) if layer.inner is None)
+    return dict(Counter(layer.class_name for layer in layers if layer.class_name != "InputLayer"))
+
+
+class KerasFormat:
+    """Reads, writes and runs ``.keras``, ``.h5`` and ``.hdf5`` files."""
+
+    name = "keras"
+
+    def accepts(self, head: bytes, path: Path) -> bool:
+        """A zip archive or an HDF5 file, whatever its name."""
+        return head.startswith((_ZIP, _HDF5))
+
+    def read(self, path: Path, options: ReadOptions) -> KerasModel:
+        """Open a model; see ``Format.read``."""
+        from bnfuse.formats.keras.container import open_container
+
+        return KerasModel(path, open_container(path))
+
+    def suffix(self, path: Path) -> str:
+        """The suffix the input has."""
+        return path.suffix or ".keras"
+
+    def load(self, path: Path, settings: RunSettings) -> Runner:
+        """Load into Keras, in a process of its own."""
+        from bnfuse.formats.keras.run import load
+
+        return load(path, settings)
+
+
+FORMAT = KerasFormat()

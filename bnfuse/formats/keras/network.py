@@ -45,16 +45,22 @@ class Ref:
     tensor: int
 
 
+# What enters a Sequential that has no InputLayer in the file.
+SEQUENTIAL_INPUT = Ref("", 0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call of a layer.
 
     Attributes:
-        inputs: every tensor among the arguments, in the order of the flattened call: positional
-            arguments first, then keyword arguments in stored order.
+        inputs: every tensor among the arguments, in the order in which Keras flattens the call: positional
+            arguments first, then keyword arguments (Keras 3: sorted by name, Keras 2: as stored).
         keywords: for each of ``inputs``, the keyword it was given by ("" if positional).
-        arguments: keyword arguments that are no tensors (``training``, ``mask``, an axis…).
-        constants: positional arguments that are no tensors, by position (``keras.ops``, TFOpLambda).
+        arguments: keyword arguments that are no tensors (``training``, ``mask``, an axis…), and those
+            that mix tensors with other values, whole.
+        constants: positional arguments that are no tensors (``keras.ops``, TFOpLambda), and those that
+            mix tensors with other values, whole; by position (Keras 2: in the flattened first argument).
         shapes, dtypes: of each input where the file says so (Keras 3), else None.
         raw: the stored inbound node; None in a Sequential.
     """
@@ -80,7 +86,9 @@ class Layer:
         entry: the whole stored object that holds the config.
         calls: in the order of their node index; a wrapped layer has none.
         inner: the network, for a nested Functional, Sequential or Model.
-        wrapped: TimeDistributed: (layer,); Bidirectional: (forward, backward); else ().
+        wrapped: TimeDistributed: (layer,); Bidirectional: (forward, backward), named "forward_…" and
+            "backward_…"; else (). A backward layer that the file does not spell out has a derived
+            ``config`` and shares the forward layer's ``entry``.
         variables: in Keras's order (``layer.weights``: trainable first, then the rest); the variables of
             ``inner`` and ``wrapped`` layers hang on those.
         built: stored ``build_config.input_shape`` where there is one.
@@ -106,11 +114,14 @@ class Network:
     Attributes:
         kind: "Sequential" or "Functional" ("Model" in old files is a Functional).
         layers: in the file's order, which is the order Keras gives ``model.layers`` and by which weights
-            bind. A Sequential without InputLayer gets none here.
-        inputs, outputs: flattened, in stored order.
+            bind. A Sequential without InputLayer gets none here: its first call reads SEQUENTIAL_INPUT.
+        inputs, outputs: flattened as Keras does (dicts sorted by key).
         raw: the stored config (a dict, or for an old Sequential a bare list).
-        first_node: what Keras adds to a call's position to make the node index that references store,
-            by layer name (nested networks: 1, in Keras 2 and 3 alike; others: 0).
+        first_node: what Keras adds to a call's position to make the node index that calls store, by
+            layer name. Keras 3: 0. Keras 2: 1 for nested networks whose input shape is known, else 0.
+        first_output_node: the same for ``input_layers`` and ``output_layers``: as ``first_node``, but
+            Keras 3 counts a nested Functional from 1 there.
+        class_name: "Functional", or the class of a custom Functional; ``registered``: as a Layer's.
     """
 
     name: str
@@ -120,6 +131,9 @@ class Network:
     outputs: tuple[Ref, ...]
     raw: Any
     first_node: dict[str, int] = field(default_factory=dict)
+    first_output_node: dict[str, int] = field(default_factory=dict)
+    class_name: str = ""
+    registered: str = ""
 
     def layer(self, name: str) -> Layer:
         """By name.
@@ -136,10 +150,21 @@ class Network:
 def walk(network: Network, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Layer]]:
     """Every layer with the names of the layers around it, outer ones first, in file order."""
     for layer in network.layers:
-        yield path, layer
-        for wrapped in layer.wrapped:
-            yield (*path, layer.name), wrapped
-            if wrapped.inner is not None:
-                yield from walk(wrapped.inner, (*path, layer.name, wrapped.name))
+        yield from _inside(layer, path)
+
+
+def _inside(layer: Layer, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Layer]]:
+    yield path, layer
+    deeper = (*path, layer.name)
+    for wrapped in layer.wrapped:
+        yield from _inside(wrapped, deeper)
+    if layer.inner is not None:
+        yield from walk(layer.inner, deeper)
+
+
+def networks(network: Network) -> Iterator[tuple[tuple[str, ...], Network]]:
+    """The network itself (path ()) and every nested one with its path, outer ones first."""
+    yield (), network
+    for path, layer in walk(network):
         if layer.inner is not None:
-            yield from walk(layer.inner, (*path, layer.name))
+            yield (*path, layer.name), layer.inner

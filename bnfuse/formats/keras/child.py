@@ -1,0 +1,390 @@
+"""The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
+
+Started by ``bnfuse.formats.keras.process``; answers every request with one message, and an error
+is an answer. Keeps the pipes for itself: whatever a runtime or a model prints goes to stderr, and
+whoever reads stdin finds it empty. Ends as soon as the requests end, even in the middle of a call.
+
+A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
+tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
+decided before, by ``bnfuse.formats.keras.safety``.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import queue
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
+from bnfuse.formats.keras.messages import Arrays, Head, read_message, write_message
+
+_MAX_REASON = 300
+# Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
+_UNKNOWN_CLASS = re.compile(
+    r"(?:Could not locate class|Unknown (?:layer|object|class):?) *['\"]?([\w.>]+)"
+    r"|Cannot deserialize object of type `([\w.>]+)`"
+)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages in bold
+_OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory", re.IGNORECASE)
+
+Place = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
+
+
+class Refusal(Exception):
+    """An error that is an answer. ``kind``: "missing", "no-gpu", "unknown-class", "load", "run", "memory"."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(slots=True)
+class Leaf:
+    """One input or output: where it is in its structure, and what it is called."""
+
+    path: Place
+    name: str
+    dtype: str
+    shape: list[int | None] | None
+
+    def described(self) -> Head:
+        """As an entry of a message."""
+        return {"name": self.name, "dtype": self.dtype, "shape": self.shape}
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One model, ready to be called."""
+
+    call: Call
+    optimise: bool
+    inputs: list[Leaf]
+    outputs: list[Leaf]
+    structure: Any
+    runtime: str
+
+
+class Server:
+    """Holds the backend and the models; one method per request."""
+
+    def __init__(self) -> None:
+        self._models: dict[int, Loaded] = {}
+        self._count = 0
+        self._backend: Backend | None = None
+        self._flavours: list[str] = []
+        self._allow_unsafe = False
+        self._served_by: dict[tuple[str, int, int], str] = {}
+
+    def answer(self, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
+        """Do what the request says."""
+        match head["op"]:
+            case "start":
+                return self._start(**{key: value for key, value in head.items() if key != "op"}), {}
+            case "load":
+                return self._load(head), {}
+            case "run":
+                return {}, self._run(self._models[head["model"]], arrays)
+            case "time":
+                return {"ns": self._time(self._models[head["model"]], arrays, head["calls"])}, {}
+            case "close":
+                return self._close(head["model"]), {}
+            case other:
+                raise Refusal("run", f"'{other}' is no request")
+
+    def _start(self, backend: str, device: str, threads: int, allow_unsafe: bool) -> Head:
+        """Import the library, and the Keras that is tried first: what follows is quick."""
+        try:
+            self._backend = make_backend(backend, device, threads)
+            self._flavours = _flavours(backend)
+            if self._flavours:
+                self._imported(self._flavours[0])
+        except NoGpu as error:
+            raise Refusal("no-gpu", str(error)) from error
+        except ImportError as error:
+            raise Refusal("missing", reason(error)) from error
+        if not self._flavours:
+            raise Refusal("missing", "neither keras nor tf_keras is installed")
+        self._allow_unsafe = allow_unsafe
+        return {"devices": list(self._backend.devices), "version": self._backend.version}
+
+    def _imported(self, name: str) -> ModuleType:
+        """A Keras package. What it brought with it is kept out of later garbage collections (0.3 s each)."""
+        new = name not in sys.modules
+        keras = importlib.import_module(name)
+        if new and not self._models:
+            gc.collect()
+            gc.freeze()
+        return keras
+
+    def _load(self, head: Head) -> Head:
+        """Try each flavour of Keras in turn; the first that loads the file serves it."""
+        failures: list[tuple[str, Exception]] = []
+        # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
+        known = self._served_by.get(_identity(head["path"]))
+        for flavour in [known] if known else self._flavours:
+            try:
+                loaded = self._loaded(self._imported(flavour), head)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  (Keras' loaders raise anything; all of it is reported)
+                version = getattr(sys.modules.get(flavour), "__version__", "")
+                failures.append((f"{flavour} {version}".rstrip(), error))
+                continue
+            self._count += 1
+            self._models[self._count] = loaded
+            self._served_by[_identity(head["path"])] = flavour
+            return {
+                "model": self._count,
+                "runtime": loaded.runtime,
+                "inputs": [leaf.described() for leaf in loaded.inputs],
+                "outputs": [leaf.described() for leaf in loaded.outputs],
+            }
+        raise _load_refusal(failures)
+
+    def _loaded(self, keras: ModuleType, head: Head) -> Loaded:
+        assert self._backend is not None
+        if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
+            keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
+        model = keras.models.load_model(head["path"], compile=False, safe_mode=not self._allow_unsafe)
+        structure, made, names = _interface(model)
+        inputs = list(_leaves(structure, _input_name))
+        if len(inputs) == 1 and head["input_name"]:
+            inputs[0].name = head["input_name"]
+            if head["input_rank"] and len(inputs[0].shape or ()) != head["input_rank"]:
+                text = f"it takes the input for {inputs[0].shape}, which is not what the file says"
+                raise Refusal("load", text)
+        outputs = _outputs(made, names)
+        backend, optimise = self._backend, bool(head["optimise"])
+        return Loaded(
+            call=backend.compiled(model) if optimise else backend.exact(model),
+            optimise=optimise,
+            inputs=_distinct(inputs),
+            outputs=_distinct(outputs),
+            structure=structure,
+            runtime=f"{keras.__name__} {keras.__version__} ({backend.version})",
+        )
+
+    def _run(self, model: Loaded, arrays: Arrays) -> Arrays:
+        assert self._backend is not None
+        inputs = self._inputs(model, arrays)
+        with self._backend.mode(model.optimise):
+            result = model.call(inputs)
+            found = [_at(result, leaf.path) for leaf in model.outputs]
+            self._backend.wait(found)
+        named = zip(model.outputs, found, strict=True)
+        return {leaf.name: self._backend.array(tensor) for leaf, tensor in named}
+
+    def _time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
+        """Nanoseconds of each call, the inputs being on the device already."""
+        assert self._backend is not None
+        inputs, call, wait = self._inputs(model, arrays), model.call, self._backend.wait
+        paths = [leaf.path for leaf in model.outputs]
+        clock, times = time.perf_counter_ns, []
+        gc.disable()
+        try:
+            with self._backend.mode(model.optimise):
+                for _ in range(calls):
+                    begin = clock()
+                    result = call(inputs)
+                    wait([_at(result, path) for path in paths])
+                    times.append(clock() - begin)
+        finally:
+            gc.enable()
+        return times
+
+    def _inputs(self, model: Loaded, arrays: Arrays) -> Any:
+        """The call's argument: the structure that the model declares, filled with tensors."""
+        assert self._backend is not None
+        tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}
+        return _filled(model.structure, tensors)
+
+    def _close(self, number: int) -> Head:
+        self._models.pop(number, None)
+        if not self._models:
+            for keras in (sys.modules.get(flavour) for flavour in self._flavours):
+                if keras is not None:
+                    keras.backend.clear_session()  # Keras keeps references of its own
+        gc.collect()
+        return {}
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """A file as it is now; through a link, the file itself."""
+    file = Path(path).resolve()
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+def _flavours(backend: str) -> list[str]:
+    """The Keras packages to try, in turn, of those that are installed."""
+    names = {"tensorflow": ("keras", "tf_keras"), "tf_keras": ("tf_keras",)}.get(backend, ("keras",))
+    return [name for name in names if importlib.util.find_spec(name) is not None]
+
+
+def _interface(model: Any) -> tuple[Any, Any, list[str]]:
+    """Nested inputs and outputs of a model (a tensor, or lists and dicts of them), and the outputs' names.
+
+    Raises:
+        Refusal: the model does not declare its inputs.
+    """
+    for of in (model, getattr(model, "_functional", None)):  # a Keras 3 Sequential wraps a Functional
+        for names in (("_inputs_struct", "_outputs_struct"), ("_nested_inputs", "_nested_outputs")):
+            found = [getattr(of, name, None) for name in names]
+            if all(part is not None for part in found):
+                return found[0], found[1], list(getattr(of, "output_names", ()))
+    if not getattr(model, "inputs", None):
+        raise Refusal("load", "it declares no inputs (it was never built, or is a subclassed model)")
+    return _single(model.inputs), _single(model.outputs), list(getattr(model, "output_names", ()))
+
+
+def _single(tensors: Sequence[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def _leaves(structure: Any, name: Callable[[Any], str], path: Place = ()) -> Iterator[Leaf]:
+    """Every tensor of a structure; a dict's key is a name, else ``name`` gives it."""
+    if isinstance(structure, Mapping):
+        for key, part in structure.items():
+            yield from _leaves(part, lambda _, key=key: str(key), (*path, key))  # type: ignore[misc]
+    elif isinstance(structure, list | tuple):
+        for index, part in enumerate(structure):
+            yield from _leaves(part, name, (*path, index))
+    elif structure is not None:
+        dtype = structure.dtype
+        yield Leaf(path, name(structure), str(getattr(dtype, "name", dtype)), _shape(structure.shape))
+
+
+def _shape(shape: Any) -> list[int | None] | None:
+    if getattr(shape, "rank", 0) is None:  # a TensorShape of unknown rank
+        return None
+    return [None if length is None else int(length) for length in shape]
+
+
+def _input_name(tensor: Any) -> str:
+    """The name of its InputLayer: a tensor's own name may be numbered anew in each process."""
+    history = getattr(tensor, "_keras_history", None)
+    return str(history[0].name) if history else str(tensor.name)
+
+
+def _outputs(structure: Any, names: Sequence[str]) -> list[Leaf]:
+    """Outputs by the keys of a dict, else by the names that the model gives them, else by position."""
+    leaves = list(_leaves(structure, lambda _: ""))
+    for index, leaf in enumerate(leaves):
+        if not leaf.name:
+            leaf.name = str(names[index]) if len(names) == len(leaves) else f"output_{index}"
+    return leaves
+
+
+def _distinct(leaves: list[Leaf]) -> list[Leaf]:
+    """A second output of one layer has the layer's name, too: number it."""
+    seen: dict[str, int] = {}
+    for leaf in leaves:
+        count = seen[leaf.name] = seen.get(leaf.name, -1) + 1
+        if count:
+            leaf.name = f"{leaf.name}:{count}"
+    return leaves
+
+
+def _at(value: Any, path: Place) -> Any:
+    """The tensor at a path; a list of one output may come back as the output itself."""
+    for key in path:
+        if not isinstance(value, Mapping | list | tuple):
+            break
+        value = value[key]
+    return value
+
+
+def _filled(structure: Any, tensors: Mapping[Place, Any], path: Place = ()) -> Any:
+    """The structure with these tensors in place of the declared ones."""
+    if isinstance(structure, Mapping):
+        return {key: _filled(part, tensors, (*path, key)) for key, part in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_filled(part, tensors, (*path, index)) for index, part in enumerate(structure)]
+    return tensors.get(path)
+
+
+def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> Refusal:
+    """One answer for a file that nothing could load."""
+    for _, error in failures:
+        if _OUT_OF_MEMORY.search(str(error)):
+            return Refusal("memory", "memory ran out")
+    last = failures[-1][1]
+    unknown = _UNKNOWN_CLASS.search(str(last))
+    runtimes = " nor ".join(name for name, _ in failures)
+    if unknown:
+        return Refusal("unknown-class", f"{unknown[1] or unknown[2]}\n{runtimes}")
+    texts = dict.fromkeys(f"{name}: {reason(error)}" for name, error in failures)
+    return Refusal("load", "; ".join(texts))
+
+
+def reason(error: BaseException) -> str:
+    """What a runtime's error says, in one line: the cause that Keras quotes last, without its dumps."""
+    text = str(error).strip()
+    _, found, cause = text.rpartition("Exception encountered:")
+    text = (cause if found else text).strip()
+    lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        del lines[0]  # Keras says where first, and what in the second paragraph
+    line = lines[0] if lines else type(error).__name__
+    line = re.sub(r"\{\{.*?\}\} *|\[Op:\w+\]| name: *$", "", line)
+    line = re.sub(r"\s+", " ", line).strip().rstrip(".:")
+    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "…"
+
+
+def _respond(server: Server, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
+    """The answer, which may be an error. Nothing but the end of the process escapes."""
+    try:
+        return server.answer(head, arrays)
+    except Refusal as error:
+        return {"error": error.kind, "text": str(error)}, {}
+    except MemoryError:
+        return {"error": "memory"}, {}
+    except Exception as error:  # noqa: BLE001  (a runtime raises anything; all of it is reported)
+        kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
+        return {"error": kind, "text": reason(error)}, {}
+
+
+def _private_pipes() -> tuple[BufferedReader, IO[bytes]]:
+    """Our own ends of stdin and stdout; everybody else's stdout is stderr from now on."""
+    requests, answers = os.dup(0), os.dup(1)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
+
+
+def _receive(requests: BufferedReader, inbox: queue.SimpleQueue[tuple[Head, Arrays]]) -> None:
+    """Pass requests on. When they end, so does the process, whatever it is doing."""
+    try:
+        while True:
+            inbox.put(read_message(requests))
+    finally:
+        os._exit(0)
+
+
+def main(token: str) -> None:
+    """Answer requests until they end. ``token`` goes ahead of the first answer: noise may precede it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started us
+    requests, answers = _private_pipes()
+    inbox: queue.SimpleQueue[tuple[Head, Arrays]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
+    answers.write(token.encode("ascii"))
+    server = Server()
+    while True:
+        head, results = _respond(server, *inbox.get())
+        write_message(answers, head, results)

@@ -1,0 +1,225 @@
+"""Runs a Keras file in Keras itself, for ``verify`` and ``bench``, in a process of its own.
+
+Decides which runtime that is: TensorFlow where it is installed, else JAX, else PyTorch, each under
+Keras 3; a file that Keras 3 refuses goes to ``tf_keras`` where that is installed (half of the published
+``.h5`` files need it). ``BNFUSE_KERAS_BACKEND`` in the environment overrides the choice. ``runtime`` says
+which one ran. It never falls back to another device: a GPU that is not there is ``RuntimeMissing``.
+
+With ``optimise`` off the model is called eagerly, operation by operation; with ``optimise`` on it is the
+compiled call of ``bnfuse.formats.keras.backends``. Neither is ``model.predict``, whose own cost of some
+50 ms a call hides what folding gains. Nothing is loaded before ``safety`` has looked at the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.formats.base import RunSettings, Tensors, TensorSpec
+from bnfuse.formats.keras.messages import Arrays, Head
+from bnfuse.formats.keras.process import Answer, Process, ProcessLost, Setup, acquire, release
+from bnfuse.formats.keras.safety import refuse_unsafe
+
+BACKEND_VARIABLE = "BNFUSE_KERAS_BACKEND"
+BACKENDS = ("tensorflow", "jax", "torch", "tf_keras")
+WITHOUT_RUNNING = "--no-verify --no-bench folds without running"
+INSTALL = f"install one with pip install 'bnfuse[tensorflow]', or {WITHOUT_RUNNING}"
+_GPU_BUILDS = {"jax": "pip install 'jax[cuda12]'", "torch": "a CUDA build of PyTorch"}
+
+
+class KerasRunner:
+    """A model loaded into a child process (the ``Runner`` protocol).
+
+    An input is called what its InputLayer is called, or by its key where the inputs are a dict;
+    a Sequential without InputLayer has the one input "input". Outputs are called what the model
+    calls them (``output_names``), or by their keys.
+    """
+
+    def __init__(self, process: Process, loaded: Head, name: str) -> None:
+        self._process: Process | None = process
+        self._model = loaded["model"]
+        self._name = name
+        self.inputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["inputs"])
+        self.outputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["outputs"])
+        self.providers: Sequence[str] = tuple(process.facts["devices"])
+        self.runtime = str(loaded["runtime"])
+
+    def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
+        """All outputs by name.
+
+        Raises:
+            UsageError: an input is missing.
+            BnfuseError: the model stops while it runs, crashes its runtime, or takes too long.
+        """
+        return self._ask({"op": "run", "model": self._model}, feeds)[1]
+
+    def time(self, feeds: Tensors, calls: int) -> list[int]:
+        """Nanoseconds of each of ``calls`` calls in a row, by the clock of the process that runs them.
+
+        The inputs are on the device before the first call; getting outputs back is not part of it.
+
+        Raises:
+            UsageError, BnfuseError: as ``run``.
+        """
+        return [
+            int(ns) for ns in self._ask({"op": "time", "model": self._model, "calls": calls}, feeds)[0]["ns"]
+        ]
+
+    def _ask(self, head: Head, feeds: Tensors) -> tuple[Head, Arrays]:
+        if self._process is None:
+            raise BnfuseError("this model was closed before it was run")
+        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
+        if missing:
+            raise UsageError(f"the model needs a value for its input '{missing[0]}'")
+        given = {spec.name: np.asarray(feeds[spec.name]) for spec in self.inputs}
+        try:
+            return self._process.ask(head, given)
+        except ProcessLost as error:
+            raise BnfuseError(f"{self.runtime} {error} while it was running '{self._name}'") from error
+        except Answer as error:
+            raise BnfuseError(f"the model stopped while running in {self.runtime}: {error}") from error
+
+    def __enter__(self) -> KerasRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.alive():
+            with contextlib.suppress(ProcessLost, Answer):  # it is gone, and the model with it
+                process.ask({"op": "close", "model": self._model})
+        release(process)
+
+
+def load(path: Path, settings: RunSettings) -> KerasRunner:
+    """Load the model at ``path`` into Keras, in a child process.
+
+    Raises:
+        RuntimeMissing: no Keras runtime, or not the device that was asked for.
+        UnsafeModel: loading it would run code of its own, and ``settings.allow_unsafe`` is off.
+        UnreadableModel: it does not exist, or the runtime refuses it.
+        UsageError: the device is neither "cpu" nor "gpu", or the environment names an unknown backend.
+    """
+    if settings.device not in ("cpu", "gpu"):
+        raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
+    if not path.is_file():
+        raise UnreadableModel(f"'{path}' does not exist: check the path to the model")
+    facts = refuse_unsafe(path, settings.allow_unsafe)
+    setup = Setup(choose_backend(), settings.device, settings.threads, settings.allow_unsafe)
+    process = _started(setup)
+    try:
+        with _suffixed(path, facts.suffix) as seen:
+            request = {"op": "load", "path": str(seen), "optimise": settings.optimise}
+            only = {"input_name": facts.only_input, "input_rank": facts.only_input_rank}
+            loaded, _ = process.ask({**request, **only})
+    except ProcessLost as error:
+        release(process)
+        raise UnreadableModel(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
+    except Answer as error:
+        release(process)
+        raise UnreadableModel(_refusal(path, error)) from error
+    except BaseException:
+        release(process)
+        raise
+    return KerasRunner(process, loaded, path.name)
+
+
+def choose_backend() -> str:
+    """The backend to use.
+
+    Raises:
+        RuntimeMissing: none is installed, or not the one that the environment names.
+        UsageError: the environment names something else.
+    """
+    wanted = os.environ.get(BACKEND_VARIABLE, "")
+    if wanted and wanted not in BACKENDS:
+        raise UsageError(f"{BACKEND_VARIABLE} is '{wanted}', but it can only be {', '.join(BACKENDS)}")
+    for name in (wanted,) if wanted else BACKENDS:
+        if _installed(name):
+            return name
+    if wanted:
+        needs = "tensorflow and tf_keras" if wanted == "tf_keras" else f"keras and {wanted}"
+        raise RuntimeMissing(
+            f"{BACKEND_VARIABLE} asks for {wanted}, but {needs} are not both installed: {INSTALL}"
+        )
+    raise RuntimeMissing(f"no runtime for Keras models is installed: {INSTALL}")
+
+
+def _installed(backend: str) -> bool:
+    """Whether a backend and a Keras for it can be imported, as far as can be told without importing."""
+
+    def there(name: str) -> bool:
+        return importlib.util.find_spec(name) is not None
+
+    if backend == "tf_keras":
+        return there("tensorflow") and there("tf_keras")
+    return there(backend) and there("keras")
+
+
+def _started(setup: Setup) -> Process:
+    """The process to load into.
+
+    Raises:
+        RuntimeMissing: it does not come up, or has no GPU.
+    """
+    try:
+        return acquire(setup)
+    except ProcessLost as error:
+        raise RuntimeMissing(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
+    except Answer as error:
+        if error.kind == "no-gpu":
+            build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")
+            text = f"no GPU was found by {error}: install its GPU build ({build}), or use --device cpu"
+            raise RuntimeMissing(text) from error
+        raise RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}") from error
+
+
+def _runtime(process: Process) -> str:
+    return f"Keras ({process.facts.get('version', process.setup.backend)})"
+
+
+def _refusal(path: Path, error: Answer) -> str:
+    """One sentence for a file that no runtime could load."""
+    text = str(error)
+    if error.kind == "unknown-class":
+        name, _, runtimes = text.partition("\n")
+        return f"'{path.name}' has a layer that {runtimes} does not know, {name}: {WITHOUT_RUNNING}"
+    hint = (
+        ""
+        if "tf_keras" in text or not _installed("tensorflow")
+        else ", and so may tf_keras (pip install tf_keras)"
+    )
+    return f"'{path.name}' cannot be loaded by {text}: {WITHOUT_RUNNING}{hint}"
+
+
+@contextlib.contextmanager
+def _suffixed(path: Path, suffix: str) -> Iterator[Path]:
+    """A path with the suffix by which Keras tells formats apart, where the file's own is another."""
+    path = path.resolve()
+    if path.name.endswith((".h5", ".hdf5") if suffix == ".h5" else suffix):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="bnfuse-") as folder:
+        renamed = Path(folder) / f"model{suffix}"
+        try:
+            renamed.symlink_to(path)
+        except OSError:  # no right to make links
+            shutil.copyfile(path, renamed)
+        yield renamed
+
+
+def _spec(entry: Head) -> TensorSpec:
+    shape = entry["shape"]
+    return TensorSpec(entry["name"], entry["dtype"], None if shape is None else tuple(shape))

@@ -1,0 +1,193 @@
+"""One call of one layer, as the op table sees it; and the core nodes that a row makes of it.
+
+A layer may be several nodes: a Dense with an activation is a linear op and an activation, a separable
+convolution two linear ops. Inside a TimeDistributed a layer sees one step, but the values here have
+their time axis: ``lead`` says how many axes that layer does not know of stand behind the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.axes import Shape
+from bnfuse.core.ops import Opaque, Rule
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.tensor import Array
+from bnfuse.errors import UnreadableModel
+from bnfuse.formats.keras.network import Call, Layer, Variable
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a node keeps its parameters.
+
+    Attributes:
+        path: names that lead to the layer, its own last.
+        weight, bias: names of its variables.
+        enables: what to set in the config when a bias is made.
+        bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
+    """
+
+    path: Path
+    weight: str = "kernel"
+    bias: str = "bias"
+    enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
+    bias_rows: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One core node: ``rule`` is asked for when a demand meets it."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rule: Callable[[str], Rule]  # called with the node's label
+    role: str = ""  # tells the parts of one layer from each other
+    stored: Stored | None = None
+    is_batchnorm: bool = False
+    is_affine: bool = False  # may be removed too
+
+
+class VariableTensor:
+    """A variable as core reads it; held only while it is read through."""
+
+    def __init__(self, variable: Variable, first_row: bool = False) -> None:
+        self._variable = variable
+        self._first_row = first_row
+        self._flat: Array | None = None
+        self.shape = tuple(variable.shape[1:] if first_row else variable.shape)
+        self.dtype: np.dtype[Any] = variable.dtype
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) in C order."""
+        if self._flat is None:
+            array = self._variable.read()
+            self._flat = np.ascontiguousarray(array[0] if self._first_row else array).reshape(-1)
+        found = self._flat[start:stop]
+        if stop >= len(self._flat):
+            self._flat = None
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """One call of a layer.
+
+    Attributes:
+        path: names that lead to the layer, its own last.
+        inputs, outputs: core values, in the order of ``call.inputs`` and of the layer's outputs.
+        shapes, out_shapes: theirs, batch included; None where unknown.
+        dtypes: of the inputs, where known.
+        training: whether the call (or one around it) asks for training behaviour.
+        lead: axes between the batch and what the layer knows of.
+        locked: why the variables must stay as they are; "" if they may change.
+    """
+
+    layer: Layer
+    path: Path
+    call: Call | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[Shape | None, ...]
+    out_shapes: tuple[Shape | None, ...]
+    dtypes: tuple[str | None, ...]
+    training: bool = False
+    lead: int = 0
+    locked: str = ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The layer's config."""
+        return self.layer.config
+
+    def rank(self, known: int | None = None) -> int | None:
+        """Axes of the first input; ``known`` is what the layer insists on, without ``lead``."""
+        shape = self.shapes[0] if self.shapes else None
+        if shape is not None:
+            return len(shape)
+        return None if known is None else known + self.lead
+
+    @property
+    def channels_first(self) -> bool:
+        """Where the layer's ``data_format`` puts the channels."""
+        return self.config.get("data_format") == "channels_first"
+
+    def channel_axis(self, rank: int) -> int:
+        """The axis that ``data_format`` calls channels."""
+        return 1 + self.lead if self.channels_first else rank - 1
+
+    def spatial_axes(self, rank: int) -> range:
+        """All axes but the batch, the leading ones and the channels."""
+        return range(2 + self.lead, rank) if self.channels_first else range(1 + self.lead, rank - 1)
+
+    def axis(self, given: int, rank: int) -> int:
+        """An axis as the layer counts it, as the values count it."""
+        return given + rank if given < 0 else given + (self.lead if given else 0)
+
+    def variable(self, name: str) -> Variable | None:
+        """A variable of the layer by name."""
+        return next((v for v in self.layer.variables if v.name == name), None)
+
+    def tensor(self, name: str, first_row: bool = False) -> VariableTensor | None:
+        """A floating-point variable as core reads it."""
+        found = self.variable(name)
+        if found is None or found.dtype.kind not in "fV" or found.dtype.itemsize < 2:
+            return None
+        return VariableTensor(found, first_row)
+
+    def vector(self, name: str) -> np.ndarray | None:
+        """A small variable in float64."""
+        found = self.variable(name)
+        return None if found is None else np.asarray(found.read()).astype(np.float64)
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the layer computes in, by its dtype policy."""
+        return compute_dtype(self.config.get("dtype"))
+
+    def casts(self) -> Refusal | None:
+        """A refusal where the layer computes in another type than its input has."""
+        has = self.dtypes[0] if self.dtypes else None
+        if has is None or has == self.compute_dtype:
+            return None
+        return Refusal(Reason.OTHER_TYPE, detail=f"{self.compute_dtype}, not {has}")
+
+
+_COMPUTES = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
+
+
+def compute_dtype(policy: Any) -> str:
+    """The dtype that a layer with this stored policy computes in."""
+    if isinstance(policy, Mapping):
+        inner = policy.get("config")
+        policy = inner.get("name") if isinstance(inner, Mapping) else None
+    name = policy if isinstance(policy, str) else "float32"
+    return _COMPUTES.get(name, name)
+
+
+def opaque(reason: Reason = Reason.UNSUPPORTED_OP, detail: str = "") -> Callable[[str], Rule]:
+    """A rule that refuses everything."""
+    return lambda _: Opaque(reason, detail)
+
+
+def always(rule: Rule) -> Callable[[str], Rule]:
+    """A rule that is known at once."""
+    return lambda _: rule
+
+
+def single(site: Site, rule: Rule | Callable[[str], Rule], stored: Stored | None = None) -> Sequence[Part]:
+    """A layer that is one node."""
+    made = always(rule) if isinstance(rule, Rule) else rule
+    return [Part(site.layer.class_name, site.inputs, site.outputs, made, stored=stored)]
+
+
+def malformed(site: Site, why: object) -> UnreadableModel:
+    """A layer whose config makes no sense."""
+    return UnreadableModel(f"layer '{'/'.join(site.path)}' is damaged: {why}; save the model again")
