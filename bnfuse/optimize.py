@@ -12,7 +12,7 @@ import filecmp
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,10 +87,11 @@ def inspect(
     """
     path, phases = Path(model), _Phases(progress)
     opened, form = _read(path, read or ReadOptions(), phases)
-    with phases("plan", "planning"):
-        plan = plan_folds(opened.graph)
-        operators = opened.operators_after(apply(opened.graph, plan))
-    report = _report(opened, form, plan, operators, phases, hashes=hashes)
+    with closing(opened):
+        with phases("plan", "planning"):
+            plan = plan_folds(opened.graph)
+            operators = opened.operators_after(apply(opened.graph, plan))
+        report = _report(opened, form, plan, operators, phases, hashes=hashes)
     return replace(report, seconds=dict(phases.seconds))
 
 
@@ -133,12 +134,14 @@ def optimize(
     opened, form = _read(path, options, phases)
     with staging_folder(target) as folder:
         opened, plan, patch, written = _fold(opened, form, options, folder / target.name, phases)
-        report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
+        with closing(opened):
+            report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
+            own_files = (opened.path, *opened.side_files)
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
         report = _completed(report, _output_info(written, target, form, phases, hashes=hashes))
-        place((*written.side_files, written.path), target, _own_files(opened), force=force)
+        place((*written.side_files, written.path), target, own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
 
 
@@ -189,6 +192,7 @@ def _fold(
             raise outcome
         banned |= outcome.nodes
         shutil.rmtree(fresh)
+        model.close()
         model = form.read(model.path, options)  # what was written from is spent
 
 
@@ -281,8 +285,3 @@ def _completed(report: Report, output: FileInfo) -> Report:
             "the result is larger: constants that the original computes when loaded are stored in it",
         )
     return replace(report, output=output, notes=notes)
-
-
-def _own_files(model: Model) -> tuple[Path, ...]:
-    """The input's files, over which nothing may be put."""
-    return (model.path, *model.side_files)

@@ -40,7 +40,6 @@ class GuardedGroup(click.Group):
             with _terminable():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
-                gc.freeze()  # or the interpreter looks through all of them once more before it ends
                 return result
         except BnfuseError as error:
             screen.fail(str(error))

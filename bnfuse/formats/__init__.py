@@ -31,8 +31,6 @@ _NEVER_MODELS = (
 
 # These could be models of formats that are not among _MODULES: asked only when none accepts.
 _OTHER_CONTENT = (
-    (b"PK\x03\x04", "is a zip archive (.keras, .npz and PyTorch files are)"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
     (b"\x1f\x8b", "is a gzip archive; unpack it first"),
     (b"ORTM", "is an onnxruntime .ort file; give the .onnx it was made from"),
     (b"TFL3", "is a TensorFlow Lite model"),

@@ -66,6 +66,9 @@ class Model(Protocol):
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
 
+    def close(self) -> None:
+        """Close its files; nothing may be asked of it afterwards."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

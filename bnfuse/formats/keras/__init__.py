@@ -74,6 +74,10 @@ class KerasModel:
         write(self._container, edited.config, edited.network, path)
         return Written(path, (), edited.flushed)
 
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
     def _edit(self, patch: Patch) -> Edited:
         from bnfuse.formats.keras.edit import edit
 

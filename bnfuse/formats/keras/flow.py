@@ -196,7 +196,7 @@ class Flow:
         ]
         graph = Graph(nodes, pinned, [], _rule_of)
         calls: dict[tuple[Path, str], list[Node]] = {}
-        for node, (site, part) in zip(nodes, self.parts, strict=True):
+        for node, (_, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:
                 calls.setdefault((part.stored.path, part.role), []).append(node)
         for group in calls.values():

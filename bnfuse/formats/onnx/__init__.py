@@ -54,6 +54,10 @@ class OnnxModel:
             raise ValueError(f"{self.path} was written before: read it again to write it once more")
         return write_model(self._source.files, edited, self._source.external, path)
 
+    def close(self) -> None:
+        """Close its files."""
+        self._source.files.close()
+
     def _edit(self, patch: Patch) -> None:
         """Edit the parsed file in place, once."""
         if patch is self._patch:

@@ -110,8 +110,8 @@ def arithmetic(view: View) -> Affine | None:
         return None
     if view.opset < 7 and not _legacy_vector(view, tensor, k):
         one = np.ones(())
-        refusal = Refusal(Reason.BROADCAST, view.node.label, detail="by the rules of operator sets below 7")
-        return Affine((one, one), (), in_port=1 - k, broken=refusal)
+        legacy = Refusal(Reason.BROADCAST, view.node.label, detail="by the rules of operator sets below 7")
+        return Affine((one, one), (), in_port=1 - k, broken=legacy)
     lies = _channel_axis(view, tensor, 1 - k)
     if lies is None or size(tensor) > 1 << 20:
         return None
