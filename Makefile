@@ -3,7 +3,7 @@
 #   make demo      optimise a trained model of fixtures/, accuracy before and after
 #   make test      all tests, the fast ones first
 #   make lint      ruff, mypy, import contracts
-#   make fixtures  train the fixture networks anew (installs PyTorch)
+#   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
 #   make bench     cost of the optimiser beside cp and other tools (installs them; needs about 20 GB of disk)
 #   make clean     remove what the targets made, .venv included
 
@@ -11,24 +11,31 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
-MODEL ?= digits_cnn
+# Any model of fixtures/: an .onnx needs no TensorFlow.
+MODEL ?= digits_b.keras
+KIND := $(if $(filter %.onnx,$(MODEL)),onnx,keras)
+FUSED := $(DEMO)/$(basename $(MODEL)).fused$(suffix $(MODEL))
+INPUTS_onnx := digits_inputs.npz
+INPUTS_keras := digits28_inputs.npz
+NEEDS_onnx := base
+NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format fixtures bench clean
+.PHONY: help demo test lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-demo: $(VENV)/.ready-base
+demo: $(VENV)/.ready-$(NEEDS_$(KIND))
 	@mkdir -p $(DEMO)
 	@echo "== accuracy before"
-	@$(BIN)/python -m fixtures.accuracy fixtures/$(MODEL).onnx
-	@echo "== bnfuse optimize fixtures/$(MODEL).onnx"
-	@$(BIN)/bnfuse optimize fixtures/$(MODEL).onnx --output $(DEMO)/$(MODEL).fused.onnx --force \
-	    --inputs fixtures/digits_inputs.npz --report $(DEMO)/report.md --report $(DEMO)/report.json
+	@$(BIN)/python -m fixtures.accuracy fixtures/$(MODEL)
+	@echo "== bnfuse optimize fixtures/$(MODEL)"
+	@$(BIN)/bnfuse optimize fixtures/$(MODEL) --output $(FUSED) --force \
+	    --inputs fixtures/$(INPUTS_$(KIND)) --report $(DEMO)/report.md --report $(DEMO)/report.json
 	@echo "== accuracy after"
-	@$(BIN)/python -m fixtures.accuracy $(DEMO)/$(MODEL).fused.onnx
+	@$(BIN)/python -m fixtures.accuracy $(FUSED)
 	@echo "== the result and its reports are in $(DEMO)"
 
 test: $(VENV)/.ready-test
@@ -44,8 +51,13 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fixtures: $(VENV)/.ready-fixtures
+fixtures: fixtures-onnx fixtures-keras
+
+fixtures-onnx: $(VENV)/.ready-fixtures
 	$(BIN)/python -m fixtures.make
+
+fixtures-keras: $(VENV)/.ready-fixtures
+	$(BIN)/python -m fixtures.make_keras
 
 bench: $(VENV)/.ready-peers
 	$(BIN)/python benchmarks/optimizer_cost.py $(BENCH_ARGS)

@@ -67,7 +67,6 @@ def interleave(runners: Sequence[Runner], feeds: Feeds, deadline: float) -> Roun
         for _ in range(MAX_ROUNDS):
             visits: list[list[float]] = [[] for _ in runners]
             for at in (*order, *reversed(order)):
-                runners[at].run(feeds)  # the first call finds the caches full of the other model
                 visits[at].extend(visit(runners[at], feeds, per_visit))
             for at, times in enumerate(visits):
                 calls[at].extend(times)
@@ -102,15 +101,13 @@ def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> int:
 
 
 def visit(runner: Runner, feeds: Feeds, calls: int) -> list[float]:
-    """Nanoseconds of each of some calls in a row."""
-    return [float(time_call(runner, feeds)) for _ in range(calls)]
+    """Nanoseconds of each of some calls in a row, after one that finds the caches full of another model."""
+    return [float(ns) for ns in runner.time(feeds, calls + 1)[1:]]
 
 
 def time_call(runner: Runner, feeds: Feeds) -> int:
-    """Nanoseconds of one call; ``run`` returns when the device has finished."""
-    begin = time.perf_counter_ns()
-    runner.run(feeds)
-    return time.perf_counter_ns() - begin
+    """Nanoseconds of one call."""
+    return runner.time(feeds, 1)[0]
 
 
 @contextlib.contextmanager

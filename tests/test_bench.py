@@ -123,6 +123,14 @@ class Clockwork:
             pass
         return {}
 
+    def time(self, feeds: Any, calls: int) -> list[int]:
+        times = []
+        for _ in range(calls):
+            begin = time.perf_counter_ns()
+            self.run(feeds)
+            times.append(time.perf_counter_ns() - begin)
+        return times
+
     def __enter__(self) -> Runner:
         self.log.append(f"+{self.name}")
         return self
@@ -191,6 +199,20 @@ def test_visits_go_forth_and_back(tmp_path: Path) -> None:
     calls = [entry for entry in log if entry in "ab"]
     timed = "".join(calls)
     assert "aaaabbbbaaaa" * 3 in timed  # per round: A, C (both of file a), B, B, C, A, two calls each
+
+
+def test_the_clock_is_the_runners_own(tmp_path: Path) -> None:
+    """What it costs to reach the model is no part of its latency: here, 20 ms of waiting per question."""
+    a, b, _, log, _ = clockworks(tmp_path, 0.0, 0.0)
+
+    class FarAway(Clockwork):
+        def time(self, feeds: Any, calls: int) -> list[int]:
+            time.sleep(0.02)
+            return super().time(feeds, calls)
+
+    request = BenchRequest(budget_s=0.8, optimise=(False,), cold_start=False)
+    (run,) = bench(a, b, request=request, load=lambda path, _: FarAway(1.0, log, path.name)).runs
+    assert run.before_ms.p50 == pytest.approx(1.0, rel=0.3)
 
 
 def test_the_budget_bounds_everything(tmp_path: Path) -> None:

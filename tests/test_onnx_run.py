@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any, ClassVar
@@ -332,6 +333,26 @@ def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest
         assert runner.providers == ("Rtx",)
     assert registered == [("Rtx", "/lib/rtx.so")]
     assert added == [[gpu]]
+
+
+def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
+    """A session that takes 1, 2, 3, 4 × 5 ms is told apart call by call, and is called as ``run`` does."""
+    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    x = np.ones((1, 3), np.float32)
+    with run.load(path, RunSettings()) as runner:
+        assert len(runner.time({"x": x}, 3)) == 3
+        session, seen = runner._session, []
+
+        class Slow:
+            def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> Any:
+                seen.append((names, list(feeds)))
+                time.sleep(0.005 * len(seen))
+                return session.run(names, feeds)
+
+        runner._session = Slow()
+        times = runner.time({"x": x}, 4)
+    assert seen == [(["y"], ["x"])] * 4
+    assert all(0.005 * n <= ns / 1e9 < 0.005 * n + 0.02 for n, ns in enumerate(times, 1)), times
 
 
 def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

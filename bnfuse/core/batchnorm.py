@@ -26,7 +26,10 @@ def inference_affine(
 
     Args:
         node: its label, for the refusal.
-        gamma, beta, mean, variance: float64, all of one shape: one dimension per entry of ``axes``.
+        gamma: γ, float64, one dimension per entry of ``axes``.
+        beta: β, of the same shape.
+        mean: μ, of the same shape.
+        variance: σ², of the same shape.
         epsilon: added to the variance.
         axes: the axes of x that the statistics lie along.
     """

@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -30,6 +30,16 @@ from typing import IO, Any
 
 from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.messages import Arrays, Head, read_message, write_message
+from bnfuse.formats.keras.nests import (
+    Leaf,
+    distinct,
+    filled,
+    input_name,
+    interface,
+    leaves,
+    output_leaves,
+    tensor_at,
+)
 
 _MAX_REASON = 300
 # Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
@@ -40,8 +50,6 @@ _UNKNOWN_CLASS = re.compile(
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages in bold
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory", re.IGNORECASE)
 
-Place = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
-
 
 class Refusal(Exception):
     """An error that is an answer. ``kind``: "missing", "no-gpu", "unknown-class", "load", "run", "memory"."""
@@ -49,20 +57,6 @@ class Refusal(Exception):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
-
-
-@dataclass(slots=True)
-class Leaf:
-    """One input or output: where it is in its structure, and what it is called."""
-
-    path: Place
-    name: str
-    dtype: str
-    shape: list[int | None] | None
-
-    def described(self) -> Head:
-        """As an entry of a message."""
-        return {"name": self.name, "dtype": self.dtype, "shape": self.shape}
 
 
 @dataclass(slots=True)
@@ -159,20 +153,20 @@ class Server:
         if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
             keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
         model = keras.models.load_model(head["path"], compile=False, safe_mode=not self._allow_unsafe)
-        structure, made, names = _interface(model)
-        inputs = list(_leaves(structure, _input_name))
+        structure, made, names = interface(model)
+        inputs = list(leaves(structure, input_name))
         if len(inputs) == 1 and head["input_name"]:
             inputs[0].name = head["input_name"]
             if head["input_rank"] and len(inputs[0].shape or ()) != head["input_rank"]:
                 text = f"it takes the input for {inputs[0].shape}, which is not what the file says"
                 raise Refusal("load", text)
-        outputs = _outputs(made, names)
+        outputs = output_leaves(made, names)
         backend, optimise = self._backend, bool(head["optimise"])
         return Loaded(
             call=backend.compiled(model) if optimise else backend.exact(model),
             optimise=optimise,
-            inputs=_distinct(inputs),
-            outputs=_distinct(outputs),
+            inputs=distinct(inputs),
+            outputs=distinct(outputs),
             structure=structure,
             runtime=f"{keras.__name__} {keras.__version__} ({backend.version})",
         )
@@ -182,7 +176,7 @@ class Server:
         inputs = self._inputs(model, arrays)
         with self._backend.mode(model.optimise):
             result = model.call(inputs)
-            found = [_at(result, leaf.path) for leaf in model.outputs]
+            found = [tensor_at(result, leaf.path) for leaf in model.outputs]
             self._backend.wait(found)
         named = zip(model.outputs, found, strict=True)
         return {leaf.name: self._backend.array(tensor) for leaf, tensor in named}
@@ -199,7 +193,7 @@ class Server:
                 for _ in range(calls):
                     begin = clock()
                     result = call(inputs)
-                    wait([_at(result, path) for path in paths])
+                    wait([tensor_at(result, path) for path in paths])
                     times.append(clock() - begin)
         finally:
             gc.enable()
@@ -209,7 +203,7 @@ class Server:
         """The call's argument: the structure that the model declares, filled with tensors."""
         assert self._backend is not None
         tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}
-        return _filled(model.structure, tensors)
+        return filled(model.structure, tensors)
 
     def _close(self, number: int) -> Head:
         self._models.pop(number, None)
@@ -232,88 +226,6 @@ def _flavours(backend: str) -> list[str]:
     """The Keras packages to try, in turn, of those that are installed."""
     names = {"tensorflow": ("keras", "tf_keras"), "tf_keras": ("tf_keras",)}.get(backend, ("keras",))
     return [name for name in names if importlib.util.find_spec(name) is not None]
-
-
-def _interface(model: Any) -> tuple[Any, Any, list[str]]:
-    """Nested inputs and outputs of a model (a tensor, or lists and dicts of them), and the outputs' names.
-
-    Raises:
-        Refusal: the model does not declare its inputs.
-    """
-    for of in (model, getattr(model, "_functional", None)):  # a Keras 3 Sequential wraps a Functional
-        for names in (("_inputs_struct", "_outputs_struct"), ("_nested_inputs", "_nested_outputs")):
-            found = [getattr(of, name, None) for name in names]
-            if all(part is not None for part in found):
-                return found[0], found[1], list(getattr(of, "output_names", ()))
-    if not getattr(model, "inputs", None):
-        raise Refusal("load", "it declares no inputs (it was never built, or is a subclassed model)")
-    return _single(model.inputs), _single(model.outputs), list(getattr(model, "output_names", ()))
-
-
-def _single(tensors: Sequence[Any]) -> Any:
-    return tensors[0] if len(tensors) == 1 else list(tensors)
-
-
-def _leaves(structure: Any, name: Callable[[Any], str], path: Place = ()) -> Iterator[Leaf]:
-    """Every tensor of a structure; a dict's key is a name, else ``name`` gives it."""
-    if isinstance(structure, Mapping):
-        for key, part in structure.items():
-            yield from _leaves(part, lambda _, key=key: str(key), (*path, key))  # type: ignore[misc]
-    elif isinstance(structure, list | tuple):
-        for index, part in enumerate(structure):
-            yield from _leaves(part, name, (*path, index))
-    elif structure is not None:
-        dtype = structure.dtype
-        yield Leaf(path, name(structure), str(getattr(dtype, "name", dtype)), _shape(structure.shape))
-
-
-def _shape(shape: Any) -> list[int | None] | None:
-    if getattr(shape, "rank", 0) is None:  # a TensorShape of unknown rank
-        return None
-    return [None if length is None else int(length) for length in shape]
-
-
-def _input_name(tensor: Any) -> str:
-    """The name of its InputLayer: a tensor's own name may be numbered anew in each process."""
-    history = getattr(tensor, "_keras_history", None)
-    return str(history[0].name) if history else str(tensor.name)
-
-
-def _outputs(structure: Any, names: Sequence[str]) -> list[Leaf]:
-    """Outputs by the keys of a dict, else by the names that the model gives them, else by position."""
-    leaves = list(_leaves(structure, lambda _: ""))
-    for index, leaf in enumerate(leaves):
-        if not leaf.name:
-            leaf.name = str(names[index]) if len(names) == len(leaves) else f"output_{index}"
-    return leaves
-
-
-def _distinct(leaves: list[Leaf]) -> list[Leaf]:
-    """A second output of one layer has the layer's name, too: number it."""
-    seen: dict[str, int] = {}
-    for leaf in leaves:
-        count = seen[leaf.name] = seen.get(leaf.name, -1) + 1
-        if count:
-            leaf.name = f"{leaf.name}:{count}"
-    return leaves
-
-
-def _at(value: Any, path: Place) -> Any:
-    """The tensor at a path; a list of one output may come back as the output itself."""
-    for key in path:
-        if not isinstance(value, Mapping | list | tuple):
-            break
-        value = value[key]
-    return value
-
-
-def _filled(structure: Any, tensors: Mapping[Place, Any], path: Place = ()) -> Any:
-    """The structure with these tensors in place of the declared ones."""
-    if isinstance(structure, Mapping):
-        return {key: _filled(part, tensors, (*path, key)) for key, part in structure.items()}
-    if isinstance(structure, list | tuple):
-        return [_filled(part, tensors, (*path, index)) for index, part in enumerate(structure)]
-    return tensors.get(path)
 
 
 def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> Refusal:

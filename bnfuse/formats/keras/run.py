@@ -117,7 +117,8 @@ def load(path: Path, settings: RunSettings) -> KerasRunner:
     if not path.is_file():
         raise UnreadableModel(f"'{path}' does not exist: check the path to the model")
     facts = refuse_unsafe(path, settings.allow_unsafe)
-    setup = Setup(choose_backend(), settings.device, settings.threads, settings.allow_unsafe)
+    threads = settings.threads or _all_processors()
+    setup = Setup(choose_backend(), settings.device, threads, settings.allow_unsafe)
     process = _started(setup)
     try:
         with _suffixed(path, facts.suffix) as seen:
@@ -166,6 +167,13 @@ def _installed(backend: str) -> bool:
     if backend == "tf_keras":
         return there("tensorflow") and there("tf_keras")
     return there(backend) and there("keras")
+
+
+def _all_processors() -> int:
+    """What a runtime takes by default. Said outright, so that ``verify`` and ``bench`` share a process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _started(setup: Setup) -> Process:

@@ -134,17 +134,27 @@ def _danger(entry: dict[str, Any]) -> str:
         return f"has a Lambda layer {label} with code in it, which running would execute"
     if name in _FOREIGN:
         return f"has a layer {label} that {_FOREIGN[name]}, which running would do"
-    if name in ("TFOpLambda", "SlicingOpLambda") and not _TF_FUNCTION.fullmatch(
-        str(settings.get("function"))
-    ):
-        return f"has a layer {label} that calls TensorFlow's {settings.get('function')}"
-    if name == "ClassMethod" and not _TF_CLASS.fullmatch(str(settings.get("cls_symbol"))):
-        return f"has a layer {label} that calls TensorFlow's {settings.get('cls_symbol')}"
-    if name == "TensorFlowOpLayer" and _RAW_OP.search(_raw_op(settings.get("node_def"))):
-        return f"has a layer {label} that calls TensorFlow's {_raw_op(settings.get('node_def'))}"
+    call = _forbidden_call(name, settings)
+    if call:
+        return f"has a layer {label} that calls TensorFlow's {call}"
     if isinstance(settings.get("vocabulary"), str):
         return f"has a layer {label} that reads a file of this machine, {settings['vocabulary']}"
     return _foreign_module(entry, name, config)
+
+
+def _forbidden_call(name: str, settings: dict[str, Any]) -> str:
+    """What of TensorFlow this layer of Keras 2 calls, if that does more than compute, else ""."""
+    match name:
+        case "TFOpLambda" | "SlicingOpLambda":
+            called, harmless = str(settings.get("function")), _TF_FUNCTION
+        case "ClassMethod":
+            called, harmless = str(settings.get("cls_symbol")), _TF_CLASS
+        case "TensorFlowOpLayer":
+            called = _raw_op(settings.get("node_def"))
+            return called if _RAW_OP.search(called) else ""
+        case _:
+            return ""
+    return "" if harmless.fullmatch(called) else called
 
 
 def _holds_code(settings: dict[str, Any]) -> bool:
@@ -156,9 +166,7 @@ def _holds_code(settings: dict[str, Any]) -> bool:
 def _foreign_module(entry: dict[str, Any], name: str, config: Any) -> str:
     """What would be imported to make this object, if it is not a part of Keras."""
     module = entry.get("module")
-    if (
-        module is None or module == "builtins"
-    ):  # nothing is imported: looked up among Keras' own, or registered
+    if module is None or module == "builtins":  # looked up among Keras' own, nothing is imported
         return ""
     wanted = config if name == "function" else entry.get("spec_name", name)
     text = str(module)

@@ -1,0 +1,278 @@
+"""Child processes: messages to and from them, and what becomes of one that crashes, hangs or is left."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.keras import process, run
+from bnfuse.formats.keras.messages import read_message, write_message
+from tests.keras_models import FIXTURE, import_keras, with_lambda
+
+# --- messages ----------------------------------------------------------------------------------
+
+ARRAYS: list[np.ndarray] = [
+    np.array([[1.5, -2.0, np.inf]], np.float32),
+    np.array(7, np.int64),
+    np.zeros((0, 3), np.float16),
+    np.arange(24, dtype=np.float64).reshape(2, 3, 4).transpose(2, 0, 1)[::2],
+    np.array([1, -2, 300], ">i4"),
+    np.array([1.5, -2.0, 1e30], ml_dtypes.bfloat16),
+    np.array([0.5, -2.0], ml_dtypes.float8_e4m3fn),
+    np.array([True, False]),
+]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype.name}{list(a.shape)}")
+def test_arrays_survive_the_pipe(array: np.ndarray) -> None:
+    pipe = io.BytesIO()
+    write_message(pipe, {"op": "run", "n": 1}, {"x": array, "y": np.ones(1)})
+    pipe.seek(0)
+    head, arrays = read_message(io.BufferedReader(pipe))
+    assert head == {"op": "run", "n": 1}
+    assert arrays["x"].dtype == array.dtype.newbyteorder("=")
+    assert arrays["x"].shape == array.shape
+    assert arrays["x"].astype(np.float64).tolist() == array.astype(np.float64).tolist()
+    assert arrays["y"].tolist() == [1.0]
+
+
+def test_strings_survive_the_pipe() -> None:
+    words = np.array([["a", "ä€"], [b"\xff\x00raw", ""]], object)
+    pipe = io.BytesIO()
+    write_message(pipe, {}, {"x": words})
+    pipe.seek(0)
+    got = read_message(io.BufferedReader(pipe))[1]["x"]
+    assert got.tolist() == [["a", "ä€"], ["\udcff\x00raw", ""]]
+
+
+def test_a_broken_message_is_noticed() -> None:
+    pipe = io.BytesIO()
+    write_message(pipe, {"a": 1}, {"x": np.ones(4)})
+    whole = pipe.getvalue()
+    for cut in range(len(whole)):
+        with pytest.raises(EOFError):
+            read_message(io.BufferedReader(io.BytesIO(whole[:cut])))
+    with pytest.raises(ValueError, match="no header"):
+        read_message(io.BufferedReader(io.BytesIO(b"\xff" * 64)))
+
+
+@pytest.fixture
+def no_process() -> Iterator[None]:
+    """No process from before, and none left behind."""
+    process.stop_all()
+    yield
+    process.stop_all()
+
+
+TENSORFLOWS = [
+    ("raise ImportError('no AVX here')", "cannot be used (no AVX here)"),
+    ("import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last words'); os._exit(3)", "3: last words"),
+    ("import os; os.abort()", "SIGABRT"),
+    ("import time; time.sleep(60)", "did not answer within 1.5 s"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"])
+def test_a_runtime_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_process: None, code: str, says: str
+) -> None:
+    """One sentence with what to do, within the limit, whatever a TensorFlow does when it is imported."""
+    (tmp_path / "tensorflow.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(process.LIMIT_VARIABLE, "1.5")
+    monkeypatch.setenv(run.BACKEND_VARIABLE, "")
+    monkeypatch.setattr("bnfuse.formats.keras.run.choose_backend", lambda: "tensorflow")
+    begin = time.monotonic()
+    with pytest.raises(RuntimeMissing) as caught:
+        run.load(FIXTURE, RunSettings())
+    assert time.monotonic() - begin < 10
+    assert says in str(caught.value)
+    assert "pip install" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not process._processes
+
+
+# --- with Keras ---
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return import_keras()
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether the process has ended (one that nobody has buried yet counts as ended)."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+            os.kill(pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def pid_of(runner: run.KerasRunner) -> int:
+    assert runner._process is not None
+    return runner._process.pid
+
+
+IMAGES = {"image": np.random.default_rng(0).uniform(0, 16, (2, 28, 28)).astype(np.float32)}
+
+
+@pytest.mark.slow
+def test_one_process_serves_several_models_and_ends_when_idle(
+    keras: Any, monkeypatch: pytest.MonkeyPatch, no_process: None
+) -> None:
+    monkeypatch.setattr(process, "_LINGER_S", 0.5)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    first = run.load(FIXTURE, RunSettings())
+    second = run.load(FIXTURE, RunSettings(optimise=True, threads=count))
+    pid = pid_of(first)
+    assert pid_of(second) == pid
+    with first:
+        exact = first.run(IMAGES)["digit"]
+    with pytest.raises(BnfuseError, match="closed"):
+        first.run(IMAGES)
+    with second:
+        np.testing.assert_allclose(second.run(IMAGES)["digit"], exact, rtol=0, atol=1e-6)
+        with pytest.raises(UsageError, match="'image'"):
+            second.run({})
+    with run.load(FIXTURE, RunSettings()) as third:
+        assert pid_of(third) == pid  # it was kept for a while
+        time.sleep(1.0)
+        np.testing.assert_array_equal(third.run(IMAGES)["digit"], exact)
+    assert gone(pid)
+
+
+@pytest.mark.slow
+def test_a_crash_while_running_is_a_sentence_and_the_next_load_works(keras: Any, no_process: None) -> None:
+    with run.load(FIXTURE, RunSettings()) as runner, run.load(FIXTURE, RunSettings()) as other:
+        os.kill(pid_of(runner), signal.SIGSEGV)
+        for lost in (runner, other):
+            with pytest.raises(BnfuseError, match=r"crashed \(signal SIGSEGV.*'digits_b.keras'"):
+                lost.run(IMAGES)
+        with run.load(FIXTURE, RunSettings()) as fresh:
+            assert fresh.run(IMAGES)["digit"].shape == (2, 10)
+
+
+@pytest.mark.slow
+def test_a_hang_is_a_sentence(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_process: None
+) -> None:
+    path = with_lambda(
+        keras,
+        tmp_path / "m.keras",
+        lambda x: (__import__("time").sleep(60), x)[1] if hasattr(x, "numpy") else x,
+    )
+    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        pid = pid_of(runner)
+        monkeypatch.setenv(process.LIMIT_VARIABLE, "1")
+        with pytest.raises(BnfuseError, match="did not answer within 1 s and was stopped"):
+            runner.run({"x": np.ones((1, 2), np.float32)})
+    assert gone(pid, 1.0)
+
+
+@pytest.mark.slow
+def test_what_a_model_prints_does_not_disturb(keras: Any, tmp_path: Path) -> None:
+    """To stdout by Python and by the system; reading stdin finds nothing."""
+    path = with_lambda(
+        keras,
+        tmp_path / "m.keras",
+        lambda x: x * (2.0 + len(__import__("sys").stdin.read()) + 0.0 * (
+            __import__("os").write(1, b"junk" * 5000) + len(str(print("more junk", flush=True)))
+        )),
+    )  # fmt: skip
+    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        for _ in range(20):  # 20 × 20 kB would fill a pipe that nobody reads
+            assert runner.run({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.slow
+def test_the_clock_runs_where_the_model_runs(keras: Any, tmp_path: Path) -> None:
+    """A layer that sleeps 30 ms when called, and only then."""
+    path = with_lambda(
+        keras,
+        tmp_path / "m.keras",
+        lambda x: (__import__("time").sleep(0.03), x)[1] if hasattr(x, "numpy") else x,
+    )
+    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        times = runner.time({"x": np.ones((1, 2), np.float32)}, 4)
+    assert len(times) == 4
+    assert all(0.03 <= ns / 1e9 < 0.2 for ns in times), times
+
+
+_LEAVES_A_PROCESS = """
+import os, sys, time
+from pathlib import Path
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.keras.run import load
+if __name__ == "__main__":
+    runner = load(Path(sys.argv[1]), RunSettings())
+    print(runner._process.pid, flush=True)
+    if sys.argv[2] == "wait":
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["exit", "wait"])
+def test_no_process_is_left_behind(keras: Any, tmp_path: Path, how: str) -> None:
+    """Whether the program ends without closing its runner, or is killed without a chance to."""
+    script = tmp_path / "program.py"
+    script.write_text(_LEAVES_A_PROCESS)
+    program = subprocess.Popen(
+        [sys.executable, str(script), str(FIXTURE), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+    assert program.stdout is not None
+    with program.stdout:
+        pid = int(program.stdout.readline())
+    if how == "wait":
+        program.kill()
+    program.wait(30)
+    assert gone(pid)
+
+
+@pytest.mark.slow
+def test_closed_models_leave_memory(keras: Any, tmp_path: Path, no_process: None) -> None:
+    """Ten loads of a model of 16 MiB, called as it is and compiled, do not pile up."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc")
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((2048,), name="x"), layers.Dense(2048, use_bias=False)])
+    model.save(tmp_path / "m.keras")
+    sizes_mib = []
+    for turn in range(10):
+        with run.load(tmp_path / "m.keras", RunSettings(optimise=turn % 2 == 0)) as runner:
+            runner.run({"x": np.ones((1, 2048), np.float32)})
+            pages = int(Path(f"/proc/{pid_of(runner)}/statm").read_text().split()[1])
+            sizes_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    assert sizes_mib[-1] - sizes_mib[3] < 40, sizes_mib  # six models are 96
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_missing(
+    keras: Any, monkeypatch: pytest.MonkeyPatch, no_process: None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(RuntimeMissing, match=r"no GPU was found by tensorflow .*--device cpu"):
+        run.load(FIXTURE, RunSettings(device="gpu"))
+    assert not process._processes

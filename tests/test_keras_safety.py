@@ -1,0 +1,141 @@
+"""What is refused before any Keras sees a file, and what is allowed to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.keras import run
+from bnfuse.formats.keras.safety import dangers
+from tests.keras_models import FIXTURE, import_keras, with_lambda
+
+
+def entry(class_name: str, module: str | None = "keras.layers", /, **config: Any) -> dict[str, Any]:
+    return {"module": module, "class_name": class_name, "config": config, "registered_name": None}
+
+
+def function(name: str, module: str) -> dict[str, Any]:
+    return {"module": module, "class_name": "function", "config": name, "registered_name": name}
+
+
+HARMLESS: list[Any] = [
+    entry("Dense", units=3, activation="relu", kernel_initializer=entry("Zeros", "keras.initializers")),
+    entry("Dense", dtype=entry("DTypePolicy", "keras", name="float32")),
+    entry("Functional", "keras.src.models.functional"),
+    entry("Dense", "keras.src.layers.core.dense"),
+    entry("Functional", "keras.src.engine.functional"),
+    entry("Functional", "keras", layers=[]),
+    entry("Activation", activation=function("relu6", "builtins")),
+    entry("Lambda", function=function("relu", "keras.activations")),
+    entry("Add", "keras.src.ops.numpy", name="add"),
+    entry("TFOpLambda", function="math.multiply"),
+    entry("TFOpLambda", function="__operators__.add"),
+    entry("TFOpLambda", function="nn.relu6"),
+    entry("TFOpLambda", function="cast"),
+    entry("TFOpLambda", function="compat.v1.nn.conv2d"),
+    entry("TFOpLambda", function="keras.backend.mean"),
+    entry("SlicingOpLambda", function="__operators__.getitem"),
+    entry("ClassMethod", cls_symbol="RaggedTensor", method_name="from_row_splits"),
+    entry("TensorFlowOpLayer", None, node_def='{"name": "Mul", "op": "Mul"}'),
+    entry("StringLookup", vocabulary=["a", "b"]),
+    {"class_name": "MyLayer", "config": {"name": "mine"}},  # Keras 2: no module to import
+    entry("TransformerEncoder", "keras_hub.src.layers.modeling.transformer_encoder"),
+    entry("Model", None, spec={"class_name": "__typespec__", "spec_name": "TensorSpec", "config": [],
+                               "module": "tensorflow.python.framework.tensor"}),
+]  # fmt: skip
+
+DANGEROUS: list[tuple[str, Any]] = [
+    ("Lambda layer 'f' with code", entry("Lambda", name="f", function=["4wEAAA==", None, None])),
+    ("Lambda layer 'f' with code", entry("Lambda", name="f", function="system", module="os")),
+    ("Lambda layer", entry("Lambda", function=function("relu", "builtins"), output_shape_type="lambda")),
+    ("Python code", entry("Lambda", function={"class_name": "__lambda__", "config": {"value": "4wEAAA=="}})),
+    ("Python code", entry("Dense", activation={"class_name": "__lambda__", "config": {"value": "4w=="}})),
+    ("class my_package.Layer", entry("Layer", "my_package")),
+    ("function os.system", entry("Activation", activation=function("system", "os"))),
+    ("get_file", entry("Lambda", function=function("get_file", "keras.utils"))),
+    ("load_model", entry("Lambda", function=function("load_model", "keras.models"))),
+    ("load_model", entry("load_model", "keras.models")),
+    ("enable_unsafe", entry("Dense", activation=function("enable_unsafe_deserialization", "keras.config"))),
+    ("keras_evil", entry("Dense", "keras_evil.layers")),
+    ("keras.layers\n", entry("Dense", "keras.layers\n")),
+    ("unpickles", entry("TorchModuleWrapper", name="t", module="gASV")),
+    ("another saved model", entry("TFSMLayer", filepath="/somewhere")),
+    ("io.write_file", entry("TFOpLambda", name="w", function="io.write_file")),
+    ("raw_ops.ReadFile", entry("TFOpLambda", name="w", function="raw_ops.ReadFile")),
+    ("v1.read_file", entry("SlicingOpLambda", name="w", function="compat.v1.read_file")),
+    ("keras.utils.get_file", entry("TFOpLambda", name="w", function="keras.utils.get_file")),
+    ("io.gfile", entry("ClassMethod", name="w", cls_symbol="io.gfile.GFile", method_name="write")),
+    ("numpy_function", entry("TFOpLambda", name="w", function="numpy_function")),
+    ("ReadFile", entry("TensorFlowOpLayer", None, node_def='{"name": "x", "op": "ReadFile"}')),
+    ("/etc/passwd", entry("StringLookup", name="s", vocabulary="/etc/passwd")),
+]
+
+
+@pytest.mark.parametrize("config", HARMLESS, ids=lambda c: str(c["class_name"]))
+def test_what_is_part_of_keras_passes(config: dict[str, Any]) -> None:
+    assert list(dangers({"class_name": "Sequential", "config": {"layers": [config]}})) == []
+
+
+def test_how_a_model_was_compiled_does_not_matter() -> None:
+    """Models are loaded uncompiled; but one within a model is compiled all the same."""
+    compiled = {**entry("Sequential", "keras"), "compile_config": {"loss": function("f", "my.package")}}
+    assert list(dangers(compiled)) == []
+    assert len(list(dangers(entry("Sequential", "keras", layers=[compiled])))) == 1
+
+
+@pytest.mark.parametrize(("says", "config"), DANGEROUS, ids=[says for says, _ in DANGEROUS])
+def test_what_would_run_or_read_something_else_is_found(says: str, config: dict[str, Any]) -> None:
+    """At any depth, also in the bare list that old Sequentials are."""
+    for around in (
+        {"layers": [config]},
+        [config],
+        {"layers": [entry("Functional", "keras", layers=[config])]},
+    ):
+        found = list(dangers({"class_name": "Sequential", "config": around}))
+        assert len(found) == 1
+        assert says in found[0]
+
+
+# --- with Keras ---
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return import_keras()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_in_a_model_runs_only_if_allowed(keras: Any, tmp_path: Path, suffix: str) -> None:
+    path = with_lambda(keras, tmp_path / f"m{suffix}", lambda x: x * 3.0)
+    with pytest.raises(UnsafeModel) as caught:
+        run.load(path, RunSettings())
+    for part in ("code in it", "--allow-unsafe", "--no-verify --no-bench"):
+        assert part in str(caught.value)
+    x = np.array([[1.0, -2.0]], np.float32)
+    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        assert runner.run({"x": x})["y"].tolist() == [[3.0, -6.0]]
+        unsafe = runner._process
+    with run.load(FIXTURE, RunSettings()) as runner:
+        assert runner._process is not unsafe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_an_unknown_layer_is_named(keras: Any, tmp_path: Path, suffix: str) -> None:
+    class Mystery(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+    x = keras.layers.Input((2,))
+    keras.Model(x, Mystery()(x)).save(tmp_path / f"m{suffix}")
+    with pytest.raises(BnfuseError) as caught:
+        run.load(tmp_path / f"m{suffix}", RunSettings(allow_unsafe=True))
+    assert isinstance(caught.value, UnreadableModel)
+    assert "Mystery" in str(caught.value)
+    assert "--no-verify --no-bench folds without running" in str(caught.value)
