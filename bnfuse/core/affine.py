@@ -76,6 +76,11 @@ class Reparam:
         return bool(self._either[1].any())
 
     @property
+    def scales(self) -> bool:
+        """Whether any channel is scaled."""
+        return bool((self._either[0] != 1.0).any())
+
+    @property
     def negative(self) -> int:
         """How many channels have a negative scale."""
         return int(np.count_nonzero(self._either[0] < 0))

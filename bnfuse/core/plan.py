@@ -19,11 +19,11 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from bnfuse.core.apply import Replayed, linear_rewrite, overflows
-from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.core.decisions import Decision, Fold, Keep, Plan, Split
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.ops import Affine, Edit, Linear, Opaque
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.spread import Spread, State, splits, spread
+from bnfuse.core.spread import NEAR, Spread, State, splits, spread
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 _MAX_SHIFT = 1e3
@@ -81,21 +81,33 @@ def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:
 
 
 def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
-    """The accepted attempt that touches the fewest nodes, and what the other splits were told."""
+    """The accepted attempt that touches the fewest nodes, and what the other splits were told.
+
+    All splits are tried near by first, then further and further: on a long residual stream one of them
+    is usually settled within a few nodes, while another would go all the way.
+    """
     best: Spread | None = None
-    refusals: list[Refusal] = []
+    refusals: dict[Split, Refusal] = {}
     a, c, _ = state.affine(node)
-    for split in splits(a, c):
-        limit = len(best.touched) - 1 if best is not None else None
-        if limit == 0:
-            break
-        outcome = spread(state, node, split, limit)
-        objection = outcome if isinstance(outcome, Refusal) else _objection(state, outcome)
-        if objection is not None:
-            refusals.append(objection)
-        elif isinstance(outcome, Spread):
-            best = outcome
-    return best, refusals
+    open_splits = list(splits(a, c))
+    reach = NEAR
+    while open_splits and best is None:
+        far = []
+        for split in open_splits:
+            limit = reach if best is None else min(reach, len(best.touched) - 1)
+            if limit == 0:
+                break
+            outcome = spread(state, node, split, limit)
+            objection = outcome if isinstance(outcome, Refusal) else _objection(state, outcome)
+            if isinstance(outcome, Spread) and objection is None:
+                best = outcome
+            elif objection is not None:
+                refusals[split] = objection
+                if objection.reason is Reason.TOO_FAR:
+                    far.append(split)
+        open_splits = far
+        reach *= 8
+    return best, list(refusals.values())
 
 
 def _objection(state: State, found: Spread) -> Refusal | None:

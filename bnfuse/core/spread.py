@@ -19,10 +19,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bnfuse.core.affine import IDENTITY, Reparam, Vector, from_backward, from_forward, same
+from bnfuse.core.classes import Classes
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Affine, Current, Edit, Joint, Pass, Rule
 from bnfuse.core.reasons import Reason, Refusal
+
+# Attempts that touch no more nodes than this do without ``classes``.
+NEAR = 24
 
 # Attempts per split: enough for every routing past a handful of sums.
 _MAX_ATTEMPTS = 64
@@ -60,6 +64,9 @@ class State:
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
 
+    def __post_init__(self) -> None:
+        self.classes = Classes(self.graph, self.removed)
+
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
         rule = self.graph.rule(node)
@@ -76,8 +83,11 @@ class State:
 
     def accept(self, spread: Spread) -> None:
         """Make a successful attempt part of the state."""
-        self.removed.add(spread.node)
-        self.removed.update(self.graph.tied.get(spread.node, ()))
+        for node in (spread.node, *self.graph.tied.get(spread.node, ())):
+            rule = self.graph.rule(node)
+            assert isinstance(rule, Affine)
+            self.removed.add(node)
+            self.classes.merge(node.value(rule.in_port), node.outputs[0])
         for node, edit in spread.edits:
             if isinstance(self.graph.rule(node), Affine):
                 self.affines[node] = (*edit.pair, edit.axes)
@@ -134,6 +144,7 @@ class _Attempt:
         self.going = (node, *self.graph.tied.get(node, ()))
         self.fixed = fixed
         self.limit = limit
+        self.deep = limit is None or limit > NEAR
         self.held: dict[str, Reparam] = {}
         self.queue: deque[str] = deque()
         self.deferred: deque[Node] = deque()
@@ -181,6 +192,10 @@ class _Attempt:
         pinned = self.graph.pinned.get(value)
         if pinned is not None:
             return Refusal(pinned, value=value)
+        if self.deep:
+            refusal = self.state.classes.refusal(value, held)
+            if refusal is not None:
+                return refusal
         self.queue.append(value)
         return None
 
@@ -271,10 +286,20 @@ def spread(
             return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
         first = first or _of_split(refusal, split)
         following = None if choices is not None else _next_choices(attempt.choices)
-        if following is None:
+        if following is None or (not fixed and _scale_refused(state, node, limit, x_held, y_held)):
             return first
         fixed = following
     return first or Refusal(Reason.TOO_MANY_CHOICES, node.label, split=split.value)
+
+
+def _scale_refused(
+    state: State, node: Node, limit: int | None, x_held: Reparam, y_held: Reparam
+) -> Refusal | None:
+    """Whether the scales alone are refused: then no way of the shift helps."""
+    attempt = _Attempt(state, node, {}, limit)
+    rule = state.graph.rule(node)
+    assert isinstance(rule, Affine)
+    return attempt.run(rule.in_port, x_held.scale_only, y_held.scale_only)
 
 
 def _next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:

@@ -1,0 +1,105 @@
+"""Channel ranges that spread by far more after folding: what costs digits for those who quantise next.
+
+Folding scales each output channel by its own factor. The function computed is the same, but a
+quantiser that has one step for a whole weight (per tensor, the default of many tools) makes the step
+fit the largest channel. With r_o = max |W'| over channel o,
+
+    spread = max r_o / median of the r_o that are not zero
+
+of 8 bits, a spread of 16 leaves a typical channel 4. A layer is reported when its spread exceeds
+``MOST`` (16) and has grown by more than ``GROWTH`` (4, two bits) over what it was.
+
+Factors that differ by less than ``GROWTH`` cannot do that, and their layers are not looked at; the
+others are read once. The original weights times the factors give the ranges: W' is not made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfuse.core.affine import Pair, Vector
+from bnfuse.core.apply import NewLinear, Patch
+from bnfuse.core.linear import LinearForm, _at, _blocks, _channel_order
+from bnfuse.core.tensor import Tensor
+
+MOST = 16.0
+GROWTH = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """A layer whose channel ranges spread: max over median, before and after."""
+
+    node: str
+    before: float
+    after: float
+
+
+def widened(patch: Patch) -> tuple[Widened, ...]:
+    """The layers to warn about, the worst first. Reads the weights whose factors may widen them."""
+    found = []
+    for node, new in patch.linears.items():
+        if _may_widen(new):
+            before, after = _spreads(new)
+            if after > MOST and after > GROWTH * before:
+                found.append(Widened(node.name, before, after))
+    return tuple(sorted(found, key=lambda w: (-w.after / w.before, w.node)))
+
+
+def _may_widen(new: NewLinear) -> bool:
+    """Whether the factors differ by enough: no range can move by more, against any other, than they do."""
+    most = 1.0
+    for pair in (new.rewrite.read, new.rewrite.write):
+        factors = _nonzero(np.abs(pair[0])) if pair is not None else ()
+        if len(factors):
+            most *= float(np.max(factors) / np.min(factors))
+    return most > GROWTH
+
+
+def _spreads(new: NewLinear) -> tuple[float, float]:
+    """(before, after); channels that a zero factor silences count in neither."""
+    rule, read, write = new.rule, new.rewrite.read, new.rewrite.write
+    before = after = largest(rule.weight, rule.form)
+    if read is not None and not _alike(read):
+        after = largest(rule.weight, rule.form, np.abs(read[0]))
+    if write is not None:
+        after = after * np.abs(write[0])
+    return spread(before[after > 0.0]), spread(after)
+
+
+def _alike(pair: Pair) -> bool:
+    return bool((pair[0] == pair[0].flat[0]).all())
+
+
+def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> Vector:
+    """max over i, k of |W[g,o,i,k]|·p[g,i], shape (G·O,), reading W block by block.
+
+    Args:
+        weight: W as stored.
+        form: how to read it.
+        factors: p, none of them negative, shape (G·I,); None for ones.
+    """
+    wide = None if factors is None else form.spread(factors, "i")
+    found = np.zeros(tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True)))
+    for _, block, where in _blocks(weight, form):
+        sizes = np.abs(block)
+        if wide is not None:
+            sizes = sizes.astype(np.float64) * _at(wide, where)
+        depth = len(where.rows)
+        inner = tuple(1 + d for d, x in enumerate(form.letters[depth:]) if x in "ik")
+        leading = zip(form.letters, where.rows, strict=False)
+        index = tuple(rows if x in "go" else np.zeros_like(rows) for x, rows in leading)
+        np.maximum.at(found, index, sizes.max(axis=inner, keepdims=True).astype(np.float64))
+    return _channel_order(found, form)
+
+
+def spread(ranges: Vector) -> float:
+    """Largest over median of the ranges that are not zero; 1 where there are none."""
+    some = _nonzero(ranges)
+    return float(some.max() / np.median(some)) if some.size else 1.0
+
+
+def _nonzero(values: Vector) -> Vector:
+    return values[values > 0.0]
