@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.machine import available_memory_bytes, usable_cpus
@@ -79,6 +79,7 @@ def bench(
     Raises:
         UnreadableModel: a file does not exist, or the runtime refuses the original.
         UsageError: the request does not fit the model's inputs.
+        UnsafeModel: running it would run code that it carries.
         RuntimeMissing: the runtime or the device is not there.
     """
     request = request or BenchRequest()
@@ -135,7 +136,7 @@ def _guarded(seen: _Findings, setting: str, measure: Callable[[], BenchRun]) -> 
     """Measure; what fails in one setting becomes a note, unless it is the request's fault."""
     try:
         seen.runs.append(measure())
-    except (UsageError, RuntimeMissing):
+    except (UsageError, UnsafeModel, RuntimeMissing):
         raise
     except BnfuseError as error:
         seen.notes.append(f"{setting} was not timed: {error}")
@@ -153,7 +154,6 @@ def _steady(
     copies: int,
 ) -> BenchRun:
     """One setting: all models in memory, interleaved; one after the other where that cannot be."""
-    start = time.perf_counter()
     if copies < len(paths):
         return _apart(paths, settings, inputs, budget_s, load, seen)
     chosen = [*paths, paths[0]] if copies == 3 else list(paths)
@@ -161,6 +161,7 @@ def _steady(
         seen.notes.append("there was no memory for a third model, so no control (A/A) was run")
     with contextlib.ExitStack() as stack:
         runners = [stack.enter_context(load(path, settings)) for path in chosen]
+        start = time.perf_counter()  # loading is not what the time is for: some runtimes take long
         samples, _ = fit(runners[0], inputs, _DEFAULT_BATCH)
         feeds = samples.feeds(0)
         _remember(seen, runners[0])

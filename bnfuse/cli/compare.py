@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @opt.BATCH
 @opt.DEVICE
 @opt.THREADS
+@opt.ALLOW_UNSAFE
 @opt.VERIFY_TIME
 @opt.VERBOSITY
 @click.pass_obj
@@ -37,6 +38,7 @@ def verify(
     batch: int | None,
     device: str,
     threads: int | None,
+    allow_unsafe: bool,
     verify_time: float,
 ) -> None:
     """Are the models A and B equal, and on what evidence?
@@ -58,6 +60,7 @@ def verify(
         batch=batch,
         device=device,
         threads=threads,
+        allow_unsafe=allow_unsafe,
         seconds=verify_time,
         model_bytes=max(file.total_bytes for file in files),
     )
@@ -83,6 +86,7 @@ def verify(
 @opt.BATCHES
 @opt.DEVICE
 @opt.THREADS
+@opt.ALLOW_UNSAFE
 @opt.BENCH_TIME
 @opt.FAIL_IF_SLOWER
 @opt.VERBOSITY
@@ -98,6 +102,7 @@ def bench(
     batches: tuple[int, ...],
     device: str,
     threads: int | None,
+    allow_unsafe: bool,
     bench_time: float,
     most_percent: float | None,
 ) -> None:
@@ -121,6 +126,7 @@ def bench(
         batches=batches,
         device=device,
         threads=threads,
+        allow_unsafe=allow_unsafe,
         seconds=bench_time,
         model_bytes=max(file.total_bytes for file in (before, after) if file),
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @opt.BATCH
 @opt.DEVICE
 @opt.THREADS
+@opt.ALLOW_UNSAFE
 @opt.VERIFY_TIME
 @opt.BENCH_TIME
 @opt.READING
@@ -51,6 +52,7 @@ def optimize(
     batch: int | None,
     device: str,
     threads: int | None,
+    allow_unsafe: bool,
     verify_time: float,
     bench_time: float,
     strict_inputs: bool,
@@ -72,7 +74,13 @@ def optimize(
     from bnfuse.optimize import Unproved
     from bnfuse.optimize import optimize as run
 
-    wanted: dict[str, Any] = {"inputs": inputs, "shapes": shapes, "device": device, "threads": threads}
+    wanted: dict[str, Any] = {
+        "inputs": inputs,
+        "shapes": shapes,
+        "device": device,
+        "threads": threads,
+        "allow_unsafe": allow_unsafe,
+    }
     batches = () if batch is None else (batch,)
     verify = not no_verify and verify_request(**wanted, batch=batch, seconds=verify_time)
     bench = not no_bench and bench_request(**wanted, batches=batches, seconds=bench_time)

@@ -134,6 +134,11 @@ DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where models run."
 )
 THREADS = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.")
+ALLOW_UNSAFE = click.option(
+    "--allow-unsafe",
+    is_flag=True,
+    help="Let a model run code that it carries (Keras Lambda layers). Folding never needs it.",
+)
 VERIFY_TIME = click.option(
     "--verify-time",
     type=SECONDS,

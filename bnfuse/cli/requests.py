@@ -21,6 +21,7 @@ def verify_request(
     device: str,
     threads: int | None,
     seconds: float,
+    allow_unsafe: bool = False,
     model_bytes: int = 0,
 ) -> VerifyRequest:
     """How to prove; ``seconds`` bounds it."""
@@ -33,6 +34,7 @@ def verify_request(
         inputs=inputs,
         device=device,
         threads=threads or 0,
+        allow_unsafe=allow_unsafe,
         model_bytes=model_bytes,
     )
 
@@ -45,6 +47,7 @@ def bench_request(
     device: str,
     threads: int | None,
     seconds: float,
+    allow_unsafe: bool = False,
     model_bytes: int = 0,
 ) -> BenchRequest:
     """How to measure; ``seconds`` bounds it."""
@@ -57,5 +60,6 @@ def bench_request(
         inputs=inputs,
         device=device,
         threads=threads or 0,
+        allow_unsafe=allow_unsafe,
         model_bytes=model_bytes,
     )

@@ -107,7 +107,12 @@ class KerasFormat:
         """Open a model; see ``Format.read``."""
         from bnfuse.formats.keras.container import open_container
 
-        return KerasModel(path, open_container(path))
+        container = open_container(path)
+        try:
+            return KerasModel(path, container)
+        except BaseException:
+            container.close()
+            raise
 
     def suffix(self, path: Path) -> str:
         """The suffix the input has."""
