@@ -2,6 +2,7 @@
 
     Total     y = Σ σⱼxⱼ      all are held with one scale s; the shifts obey t_y = Σ σⱼtⱼ
     Product   y = Π xⱼ^eⱼ     no shifts; the scales obey s_y = Π sⱼ^eⱼ
+    Alike     y = one of xⱼ    all are held alike
     Join      whole = parts side by side along one axis; every part holds its slice
 
 Each is settled with the demands that reached it by other ways; what those leave open goes to one
@@ -17,7 +18,7 @@ import numpy as np
 from bnfuse.core.affine import IDENTITY, Pair, Reparam, Vector, from_backward, same
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.ops import Demands, Joint, Known
+from bnfuse.core.ops import Demands, Joint, Known, Sign
 from bnfuse.core.reasons import Reason, Refusal
 
 
@@ -281,3 +282,32 @@ class Join(Joint):
         forward = side_by_side([p.forward for p in pieces])
         rest = tuple((p, IDENTITY) for p in self.parts if p not in known)
         return ((self.whole, Reparam((self.axis,), backward, forward)), *rest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alike(Joint):
+    """Max, Min, Where: y is one of the inputs in ``ports``, element by element.
+
+    All of them and the output are held alike; where the choice depends on their order (Max, Min),
+    with positive scales only. Operands of other shapes than the output's are not followed.
+    """
+
+    ports: tuple[Port, ...]
+    sign: Sign
+
+    def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
+        """There is nothing to choose."""
+        return (~0,)
+
+    def settle(self, node: Node, known: Known, taker: Port) -> Demands | Refusal:
+        """What one is held as, all are."""
+        first = next(iter(known.values()))
+        for port, held in known.items():
+            if port not in (*self.ports, ~0):
+                return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
+            if not same(held, first):
+                return Refusal(Reason.CONFLICT, node.label, node.value(port))
+        if self.sign is Sign.NONNEGATIVE and (negative := first.negative):
+            detail = f"{negative} of {first.size} channels are negative"
+            return Refusal(Reason.NEGATIVE_SCALE, node.label, node.value(next(iter(known))), detail)
+        return tuple((p, first) for p in (*self.ports, ~0) if p not in known)

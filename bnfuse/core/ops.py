@@ -113,6 +113,7 @@ class Linear(Rule):
         in_port: which input is x.
         shift_in: None where an input shift may be absorbed, else why not.
         bias_nodes: how many nodes the format must add to make a bias where there is none.
+        writes: False where the output is not W·x + b itself but made of it (a recurrent cell).
         has_bias: False where the op can store none: then no shift comes in at its output, and one that
             comes in at its input goes on to its output.
         computes: the dtype the op computes in, where that is not the weight's.
@@ -128,6 +129,7 @@ class Linear(Rule):
     in_port: Port = 0
     shift_in: Reason | None = None
     bias_nodes: int = 0
+    writes: bool = True
     has_bias: bool = True
     computes: np.dtype[Any] | None = None
     gain: float = 1.0
@@ -137,7 +139,7 @@ class Linear(Rule):
         """Absorb, at either side."""
         if port == self.in_port:
             return self._read(node, held, numbers)
-        if port == ~0:
+        if port == ~0 and self.writes:
             return self._write(node, held)
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
 

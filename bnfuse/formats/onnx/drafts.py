@@ -24,7 +24,7 @@ from bnfuse.formats.onnx.shapes import Shapes
 from bnfuse.formats.onnx.view import MALFORMED, Handle, View, handle_of
 
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
-_JOINT = _ARITHMETIC | {"Sum", "Concat"}
+_JOINT = _ARITHMETIC | {"Sum", "Mean", "Max", "Min", "Where", "Concat"}
 _WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], Handle]  # op, name, inputs, outputs

@@ -17,7 +17,7 @@ from bnfuse.core.apply import NewAffine, NewLinear, NewSource, OverflowingFold, 
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import ScaledTensor, round_once
 from bnfuse.core.ops import Linear
-from bnfuse.core.tensor import Array, Tensor, as_float64, size
+from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
 from bnfuse.formats.onnx.affine_ops import DEFAULT_EPSILON
 from bnfuse.formats.onnx.assemble import Edited, assemble
 from bnfuse.formats.onnx.constants import Constants
@@ -107,12 +107,29 @@ class Editor:
             self._append_input(handle, 2, bias)
         elif kind == "MatMul":
             self._add_after(handle, bias.reshape(-1, 1) if rule.in_port == 1 else bias)
+        elif kind == "Einsum":
+            letters = _output_letters(handle.proto)
+            self._add_after(handle, bias.reshape((-1,) + (1,) * (letters - 1 - rule.out_axis)))
+        elif kind in ("LSTM", "GRU", "RNN"):
+            self._input_bias(handle, rule, bias)
         elif rule.bias is not None:
             old = rule.bias.shape
             keeps = size(rule.bias) == bias.size
             self._pool.replace(handle, 2, bias.reshape(old) if keeps else bias)
         else:
             self._append_input(handle, 2, bias)
+
+    def _input_bias(self, handle: Handle, rule: Linear, bias: Array) -> None:
+        """The first half of a recurrent op's bias; the second half is the recurrent one."""
+        directions, gates, _ = rule.weight.shape
+        both = np.zeros((directions, 2 * gates), bias.dtype)
+        if rule.bias is not None:
+            both[:] = whole(self._constant(handle, 3))
+        both[:, :gates] = bias.reshape(directions, gates)
+        if rule.bias is not None:
+            self._pool.replace(handle, 3, both)
+        else:
+            self._append_input(handle, 3, both)
 
     def _append_input(self, handle: Handle, at: int, values: Array) -> None:
         base = handle.proto.name or handle.proto.output[0]
@@ -180,11 +197,10 @@ class Editor:
 
     def _operand(self, node: Node, new: NewSource) -> None:
         handle = handle_of(node)
-        assert handle.operand is not None
         with _Blaming(new.folded):
             values, flushed = round_once(new.values, np.dtype(new.dtype))
         self._flushed += flushed
-        self._pool.replace(handle, handle.operand, values)
+        self._pool.replace(handle, handle.operand or 0, values)  # an embedding's table is input 0
 
     # --- what both need
 
@@ -200,6 +216,12 @@ class Editor:
         tensor = self._constants.get(handle.scope, handle.proto.input[at])
         assert tensor is not None
         return tensor
+
+
+def _output_letters(proto: onnx.NodeProto) -> int:
+    """The rank of an Einsum's output."""
+    equation = next(a.s.decode() for a in proto.attribute if a.name == "equation")
+    return len(equation.replace(" ", "").partition("->")[2])
 
 
 def _set_to_one(proto: onnx.NodeProto, names: tuple[str, ...]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 
 from bnfuse.core.linear import LinearForm, linear_form
-from bnfuse.core.ops import Linear, Opaque, Rule
+from bnfuse.core.ops import Linear, Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
-from bnfuse.core.tensor import Tensor, size
+from bnfuse.core.tensor import ArrayTensor, Tensor, size, whole
 from bnfuse.formats.onnx.constants import is_float
 from bnfuse.formats.onnx.view import View
 
@@ -149,3 +149,66 @@ def _added_bias(view: View) -> onnx.NodeProto | None:
 def _constant_of(view: View, add: onnx.NodeProto) -> Tensor | None:
     name = next(n for n in add.input if view.handle.scope.is_constant(n))
     return view.constants.get(view.handle.scope, name)
+
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(view: View) -> Rule:
+    """LSTM, GRU, RNN: what they make of W·x + b is not looked into; W is (directions, gates·units, I)."""
+    weight = _weight(view, 1)
+    if isinstance(weight, Opaque):
+        return weight
+    if len(weight.shape) != 3 or (view.has_input(3) and view.const(3) is None):
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+    form = linear_form(weight.shape, "o o i")
+    both = view.const(3)
+    bias = None if both is None else _input_half(both, weight)
+    if both is not None and bias is None:
+        return Opaque(Reason.BAD_PARAMETERS, f"bias of shape {both.shape}")
+    if view.shapes.rank(view.node.inputs[0]) not in (3, None):
+        return Opaque(Reason.BAD_PARAMETERS)
+    return Linear(weight, form, bias, 2, 2, writes=False)
+
+
+def _input_half(both: Tensor, weight: Tensor) -> Tensor | None:
+    """B is (directions, 2·gates·units): the input's bias, then the recurrent one."""
+    directions, gates, _ = weight.shape
+    if both.shape != (directions, 2 * gates) or not is_float(both):
+        return None
+    return ArrayTensor(whole(both)[:, :gates])
+
+
+def einsum(view: View) -> Rule:
+    """Einsum of a run-time tensor and a constant matrix: one letter is contracted, one is new."""
+    sides = [view.is_const(i) for i in range(len(view.proto.input))]
+    if len(sides) != 2 or sides.count(True) != 1:
+        return Opaque(Reason.UNSUPPORTED_OP)
+    k = sides.index(True)
+    weight = _weight(view, k)
+    if isinstance(weight, Opaque):
+        return weight
+    left, arrow, out = view.attr("equation", b"").decode().replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow or len(terms) != 2 or len(set(terms[k])) != 2 or len(terms[k]) != 2 or "." in left:
+        return Opaque(Reason.UNSUPPORTED_OP, "its equation")
+    x, kernel = terms[1 - k], terms[k]
+    contracted = [c for c in kernel if c in x and c not in out]
+    new = [c for c in kernel if c not in x and c in out]
+    if len(contracted) != 1 or len(new) != 1 or len(set(x)) != len(x) or set(out) - set(x) != set(new):
+        return Opaque(Reason.UNSUPPORTED_OP, "its equation")
+    if set(x) - set(out) != set(contracted) or len(weight.shape) != 2:
+        return Opaque(Reason.UNSUPPORTED_OP, "its equation")
+    form = linear_form(weight.shape, " ".join("i" if c == contracted[0] else "o" for c in kernel))
+    axes = x.index(contracted[0]), out.index(new[0])
+    return Linear(weight, form, None, *axes, in_port=1 - k, bias_nodes=1)
+
+
+def table(view: View) -> Rule | None:
+    """Gather of rows from a constant table (an embedding); None if it is not that."""
+    if not view.is_const(0) or view.is_const(1) or view.attr("axis", 0) != 0:
+        return None
+    rows, rank = view.const(0), view.rank(1)
+    if rows is None or not is_float(rows) or view.overridable(0) or rank is None or len(rows.shape) < 2:
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+    return Source(rows, offset=rank - 1, chosen=frozenset(range(rank)))

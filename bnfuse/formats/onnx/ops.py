@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bnfuse.core.joint import Join, Product, Total, operands
+from bnfuse.core.joint import Alike, Join, Product, Total, operands
 from bnfuse.core.ops import Opaque, Pass, Reader, Rule, Sign, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.onnx.affine_ops import arithmetic, batchnorm, normalization
-from bnfuse.formats.onnx.linear_ops import conv, conv_transpose, gemm, matmul
+from bnfuse.formats.onnx.linear_ops import conv, conv_transpose, einsum, gemm, matmul, recurrent, table
 from bnfuse.formats.onnx.moving_ops import (
     cast,
     flatten,
@@ -118,6 +118,28 @@ def _arithmetic(view: View) -> Rule:
     return _total(view) if view.proto.op_type in ("Add", "Sub") else _product(view)
 
 
+def _mean(view: View) -> Rule:
+    """The mean of run-time tensors."""
+    n = len(view.proto.input)
+    lie = operands([view.shape(i) for i in range(n)], view.out_shape())
+    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else Total((1.0 / n,) * n, lie)
+
+
+def _alike(view: View, first: int = 0, sign: Sign = Sign.NONNEGATIVE) -> Rule:
+    """Max, Min, and Where with its condition: inputs of the output's own shape."""
+    ports = tuple(range(first, len(view.proto.input)))
+    lie = operands([view.shape(i) for i in ports], view.out_shape())
+    if lie is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    if any(o.offset or o.stretched for o in lie):
+        return Opaque(Reason.BROADCAST)
+    return Alike(ports, sign)
+
+
+def _gather(view: View) -> Rule:
+    return table(view) or gather(view)
+
+
 def _concat(view: View) -> Rule:
     axis = view.axis(view.attr("axis", 1))
     sizes = []
@@ -156,6 +178,8 @@ ROWS: dict[str, Row] = {
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,
     "MatMul": matmul,
+    "Einsum": einsum,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     # affine per channel
     "BatchNormalization": batchnorm,
     "LayerNormalization": normalization,
@@ -166,6 +190,10 @@ ROWS: dict[str, Row] = {
     "Add": _arithmetic,
     "Sub": _arithmetic,
     "Sum": _total,
+    "Mean": _mean,
+    "Max": _alike,
+    "Min": _alike,
+    "Where": partial(_alike, first=1, sign=Sign.ANY),
     "Neg": _total,
     # positively homogeneous
     "Relu": _homogeneous,
@@ -197,7 +225,7 @@ ROWS: dict[str, Row] = {
     "Unsqueeze": unsqueeze,
     "Pad": pad,
     "Slice": slice_,
-    "Gather": gather,
+    "Gather": _gather,
     "Resize": resize,
     "Upsample": resize,
     "DepthToSpace": relabelled,

@@ -62,22 +62,24 @@ def check(node: onnx.NodeProto, opset: int) -> None:
     if schema is None:
         return
     least_in, most_in, least_out, most_out, needed, types, required = schema
-    if not least_in <= len(node.input) <= most_in:
-        raise Misfit(f"{len(node.input)} inputs")
-    if not least_out <= len(node.output) <= most_out or not node.output[0]:
-        raise Misfit(f"{len(node.output)} outputs, or the first without a name")
-    for i, name in enumerate(node.input):
-        if not name and needed >> i & 1:
-            raise Misfit(f"input {i} is absent")
-    given: set[str] = set()
-    for attribute in node.attribute:
-        if attribute.name in given:
-            raise Misfit(f"the attribute {attribute.name} is given twice")
-        given.add(attribute.name)
-        wanted = types.get(attribute.name)
-        if wanted is None and attribute.name in _attributes_of_all_versions().get(node.op_type, ()):
-            raise Misfit(f"the attribute {attribute.name} is not one of operator set {opset}")
-        if wanted is not None and attribute.type != wanted and not attribute.ref_attr_name:
-            raise Misfit(f"the attribute {attribute.name} is of another type than it must be")
-    if not required <= given:
-        raise Misfit(f"the attribute {min(required - given)} is missing")
+    inputs, outputs = node.input[:], node.output[:]
+    if not least_in <= len(inputs) <= most_in:
+        raise Misfit(f"{len(inputs)} inputs")
+    if not least_out <= len(outputs) <= most_out or not outputs[0]:
+        raise Misfit(f"{len(outputs)} outputs, or the first without a name")
+    if "" in inputs and any(not name and needed >> i & 1 for i, name in enumerate(inputs)):
+        raise Misfit("an input that it needs is absent")
+    given = {a.name: a for a in node.attribute}
+    if len(given) != len(node.attribute):
+        raise Misfit("an attribute is given twice")
+    for name, attribute in given.items():
+        _check_attribute(node.op_type, opset, attribute, types.get(name))
+    if not required <= given.keys():
+        raise Misfit(f"the attribute {min(required - given.keys())} is missing")
+
+
+def _check_attribute(op: str, opset: int, attribute: onnx.AttributeProto, wanted: int | None) -> None:
+    if wanted is None and attribute.name in _attributes_of_all_versions().get(op, ()):
+        raise Misfit(f"the attribute {attribute.name} is not one of operator set {opset}")
+    if wanted is not None and attribute.type != wanted and not attribute.ref_attr_name:
+        raise Misfit(f"the attribute {attribute.name} is of another type than it must be")
