@@ -7,6 +7,7 @@ y = γ·(x − μ)/√(σ² + ε) + β, so a = γ/√(σ² + ε) and c = β − 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnfuse.core.affine import Vector
 from bnfuse.core.ops import Affine
@@ -33,16 +34,31 @@ def inference_affine(
         epsilon: added to the variance.
         axes: the axes of x that the statistics lie along.
     """
-    with np.errstate(all="ignore"):
-        sigma = np.sqrt(variance + epsilon)
-        a = gamma / sigma
-        c = beta - mean * a
-        fits = np.isfinite(a + c) & (sigma > 0)
+    a, c, magnitude, fits = affine_maps(gamma, beta, mean, variance, epsilon)
     if not fits.all():
         bad = ~fits
         detail = f"{int(bad.sum())} of {bad.size} channels"
         return broken(Refusal(Reason.INVALID_STATISTICS, node, detail=detail))
-    return Affine((a, c), axes, magnitude=np.abs(mean) + sigma)
+    return Affine((a, c), axes, magnitude=magnitude)
+
+
+def affine_maps(
+    gamma: Vector, beta: Vector, mean: Vector, variance: Vector, epsilon: float | Vector
+) -> tuple[Vector, Vector, Vector, NDArray[np.bool_]]:
+    """(a, c, typical size of x, whether both are finite), element by element.
+
+    Args:
+        gamma: γ, float64, of any shape.
+        beta: β, of the same shape.
+        mean: μ, of the same shape.
+        variance: σ², of the same shape.
+        epsilon: ε, broadcastable to it.
+    """
+    with np.errstate(all="ignore"):
+        sigma = np.sqrt(variance + epsilon)
+        a = gamma / sigma
+        c = beta - mean * a
+        return a, c, np.abs(mean) + sigma, np.isfinite(a + c) & (sigma > 0)
 
 
 def broken(refusal: Refusal) -> Affine:

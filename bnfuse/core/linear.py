@@ -17,7 +17,7 @@ computed from the original arrays in float64 and rounded once to the stored dtyp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -251,6 +251,27 @@ class ScaledTensor:
                 product *= _at(factor, where)
             rounded, flushed = round_once(product, self.dtype)
             yield start, rounded.reshape(-1), flushed
+
+
+def is_small(tensor: ScaledTensor) -> bool:
+    """Whether the bookkeeping costs more than the arithmetic."""
+    return bool(tensor.factors) and prod(tensor.form.dims) <= _SMALL_ELEMENTS
+
+
+def scale_together(tensors: Sequence[ScaledTensor]) -> tuple[list[Array], int]:
+    """Small tensors of one shape, dtype and kind of factors at once: new arrays, subnormals flushed.
+
+    Raises:
+        FloatingPointError: a value of one of them does not fit the dtype or is not finite.
+    """
+    first = tensors[0]
+    count = prod(first.form.dims)
+    values = np.stack([t.base.read(0, count) for t in tensors]).astype(np.float64)
+    values = values.reshape((len(tensors), *first.form.dims))
+    for k in range(len(first.factors)):
+        values *= np.stack([t.factors[k] for t in tensors])
+    rounded, flushed = round_once(values, first.dtype)
+    return list(rounded.reshape((len(tensors), *first.shape))), flushed
 
 
 def round_once(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[Array, int]:

@@ -89,10 +89,10 @@ def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
     best: Spread | None = None
     refusals: dict[Split, Refusal] = {}
     a, c, _ = state.affine(node)
-    open_splits = list(splits(a, c))
+    open_splits: Iterable[Split] = splits(a, c)
     reach = NEAR
     while open_splits and best is None:
-        far = []
+        far: list[Split] = []
         for split in open_splits:
             limit = reach if best is None else min(reach, len(best.touched) - 1)
             if limit == 0:

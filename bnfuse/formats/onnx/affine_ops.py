@@ -13,10 +13,8 @@ from bnfuse.core.ops import Affine, Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.constants import is_float
+from bnfuse.formats.onnx.statistics import DEFAULT_EPSILON
 from bnfuse.formats.onnx.view import View
-
-# The attribute is a float32, and so is its default.
-DEFAULT_EPSILON = float(np.float32(1e-5))
 
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
@@ -24,6 +22,9 @@ _PARAMETERS = ("scale", "bias", "mean", "variance")
 def batchnorm(view: View) -> Rule:
     """y = γ·(x − μ)/√(σ² + ε) + β along axis 1, statistics from the file (ONNX BatchNormalization)."""
     mode = _mode_refusal(view)
+    maps = None if mode is not None else view.statistics.take(view.handle)
+    if maps is not None and isinstance(_statistics_axes(view, 1), tuple):
+        return Affine(maps[:2], (1,), magnitude=maps[2])
     arrays = mode or _parameters(view)
     if isinstance(arrays, Refusal):
         return broken(arrays)
@@ -67,9 +68,6 @@ def _mode_refusal(view: View) -> Refusal | None:
 
 def _parameters(view: View) -> Sequence[NDArray[np.float64]] | Refusal:
     """γ, β, μ, σ², all of one shape."""
-    rows = view.rows(range(1, 5))
-    if rows is not None:
-        return list(rows)
     arrays: list[NDArray[np.float64]] = []
     for i, what in enumerate(_PARAMETERS, start=1):
         found = _parameter(view, i, what)

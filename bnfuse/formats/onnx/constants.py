@@ -8,12 +8,10 @@ reference implementation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size, whole
 from bnfuse.formats.onnx.scope import Scope
@@ -58,27 +56,6 @@ class Constants:
         if key not in self._known:
             self._known[key] = self._resolve(owner, name)
         return self._known[key]
-
-    def rows(self, scope: Scope, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """Several stored vectors of one length and type as (name, channel) in float64, else None.
-
-        Much faster than one by one, for what large models have by the ten thousand.
-        """
-        protos = [scope.initializer(name) for name in names]
-        first = protos[0]
-        if first is None:
-            return None
-        kind, dims = first.data_type, first.dims
-        raw = []
-        for proto in protos:
-            if proto is None or proto.data_type != kind or proto.dims != dims:
-                return None
-            raw.append(proto.raw_data)
-        joined = b"".join(raw)
-        count = len(dims) == 1 and dims[0]
-        if kind != onnx.TensorProto.FLOAT or not count or len(joined) != 4 * count * len(raw):
-            return None
-        return np.frombuffer(joined, np.float32).astype(np.float64).reshape(len(raw), count)
 
     def ints(self, scope: Scope, name: str) -> list[int] | None:
         """A small integer constant as a flat list."""

@@ -21,6 +21,7 @@ from bnfuse.formats.onnx.constants import FOLDABLE, Constants
 from bnfuse.formats.onnx.ops import rule_of
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.shapes import Shapes
+from bnfuse.formats.onnx.statistics import Statistics
 from bnfuse.formats.onnx.view import MALFORMED, Handle, View, handle_of
 
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
@@ -43,6 +44,7 @@ class Drafts:
     shapes: Shapes
     constants: Constants
     pinned: dict[str, Reason] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
     _drafts: list[Draft] = field(default_factory=list)
     _strings: dict[str, str] = field(default_factory=dict)
 
@@ -62,6 +64,8 @@ class Drafts:
                 scope.constants[output] = node
             return False
         handle = Handle(scope, index, node)
+        if op == "BatchNormalization" and standard:
+            self.statistics.expect(handle)
         if op in _JOINT and not all(inputs):
             read = zip(names, inputs, strict=True)
             inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
@@ -166,7 +170,7 @@ class Drafts:
 
     def _rule_of(self, node: Node) -> Rule:
         try:
-            return rule_of(View(node, handle_of(node), self.constants, self.shapes))
+            return rule_of(View(node, handle_of(node), self.constants, self.shapes, self.statistics))
         except MALFORMED as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 

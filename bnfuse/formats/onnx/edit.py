@@ -8,6 +8,7 @@ makes the result of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx
@@ -15,15 +16,16 @@ import onnx
 from bnfuse.core.affine import Vector
 from bnfuse.core.apply import NewAffine, NewLinear, NewSource, OverflowingFold, Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear import ScaledTensor, round_once
+from bnfuse.core.linear import ScaledTensor, is_small, round_once
 from bnfuse.core.ops import Linear
 from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
-from bnfuse.formats.onnx.affine_ops import DEFAULT_EPSILON
 from bnfuse.formats.onnx.assemble import Edited, assemble
 from bnfuse.formats.onnx.constants import Constants
+from bnfuse.formats.onnx.deferred import Deferred
 from bnfuse.formats.onnx.names import Names
 from bnfuse.formats.onnx.pool import Pending, Pool
 from bnfuse.formats.onnx.read import Source
+from bnfuse.formats.onnx.statistics import epsilon_of
 from bnfuse.formats.onnx.view import Handle, handle_of
 from bnfuse.formats.onnx.wire import LARGE_BYTES, location
 
@@ -41,6 +43,7 @@ class Editor:
         self._pending = {scope: Pending(scope, source.uses) for scope in source.scopes}
         self._pool = Pool(self._pending, source.uses)
         self._payloads: dict[int, ScaledTensor] = {}
+        self._deferred = Deferred()
         self._flushed = 0
 
     def run(self, patch: Patch) -> Edited:
@@ -51,6 +54,7 @@ class Editor:
         """
         for node, linear in patch.linears.items():
             self._linear(node, linear)
+        self._deferred.finish()
         for node, affine in patch.affines.items():
             self._affine(node, affine)
         for node, constant in patch.sources.items():
@@ -60,7 +64,7 @@ class Editor:
         Names(self._graph, self._pool).merge(patch.removed)
         constants = self._source.scopes[0].initializers
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
-        edited.payloads, edited.flushed = self._payloads, self._flushed
+        edited.payloads, edited.flushed = self._payloads, self._flushed + self._deferred.flushed
         return edited
 
     # --- linear ops
@@ -72,13 +76,14 @@ class Editor:
         if node.op == "Gemm":
             _set_to_one(handle.proto, ("alpha", "beta"))
         if new.makes_bias:
-            with _Blaming(new.folded):
-                bias, flushed = round_once(new.bias(), new.rule.weight.dtype)
-            self._flushed += flushed
-            self._bias(node, handle, new.rule, bias)
+            put = partial(self._bias, node, handle, new.rule)
+            self._deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
 
     def _weight(self, handle: Handle, at: int, new: ScaledTensor) -> None:
         """A weight as a stream; small ones are worked out at once."""
+        if is_small(new):
+            self._deferred.weight(new, partial(self._pool.replace, handle, at))
+            return
         if size(new.base) * new.dtype.itemsize < LARGE_BYTES:
             with _Blaming(new.folded):
                 blocks = list(new.blocks())
@@ -160,8 +165,7 @@ class Editor:
 
     def _batchnorm(self, handle: Handle, new: NewAffine) -> None:
         """γ' = a'·√(σ² + ε), β' = c' + μ·a'; statistics stay as they are."""
-        given = (a.f for a in handle.proto.attribute if a.name == "epsilon")
-        epsilon = next(given, DEFAULT_EPSILON)
+        epsilon = epsilon_of(handle.proto)
         mean, variance = (as_float64(self._constant(handle, i)) for i in (3, 4))
         self._round_into(handle, 1, new.a.reshape(-1) * np.sqrt(variance.reshape(-1) + epsilon))
         self._round_into(handle, 2, new.c.reshape(-1) + mean.reshape(-1) * new.a.reshape(-1))

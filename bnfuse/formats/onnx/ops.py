@@ -147,11 +147,15 @@ def _concat(view: View) -> Rule:
         shape = view.shape(i)
         dim = None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
         sizes.append(dim if isinstance(dim, int) else None)
+    if axis < 0:
+        return Opaque(Reason.SHAPE_UNKNOWN)
     return Join(~0, tuple(range(len(sizes))), axis, tuple(sizes))
 
 
 def _split(view: View) -> Rule:
     axis = view.axis(view.attr("axis", 0))
+    if axis < 0:
+        return Opaque(Reason.SHAPE_UNKNOWN)
     n = len(view.proto.output)
     given = view.attr("split") or view.ints(1)
     if given is None:

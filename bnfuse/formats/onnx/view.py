@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
@@ -15,6 +13,9 @@ from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.scope import Scope
 from bnfuse.formats.onnx.shapes import Shapes
+
+if TYPE_CHECKING:
+    from bnfuse.formats.onnx.statistics import Statistics
 
 # What protobuf messages that parse but make no sense lead to: text that is not UTF-8 comes as bytes,
 # attributes have another type than their name says, indices point nowhere.
@@ -54,6 +55,7 @@ class View:
     handle: Handle
     constants: Constants
     shapes: Shapes
+    statistics: Statistics
     _attributes: dict[str, onnx.AttributeProto] | None = field(default=None)
 
     @property
@@ -83,13 +85,6 @@ class View:
         names = self.handle.proto.input
         return self.constants.get(self.handle.scope, names[i]) if i < len(names) else None
 
-    def rows(self, ports: range) -> NDArray[np.float64] | None:
-        """Stored vectors of one length and type as (port, channel) in float64, else None."""
-        names, scope = self.handle.proto.input, self.handle.scope
-        if len(names) < ports.stop or scope.overridable:
-            return None
-        return self.constants.rows(scope, names[ports.start : ports.stop])
-
     def is_const(self, i: int) -> bool:
         """Whether input i is known before the model runs (without reading it)."""
         return self.has_input(i) and self.handle.scope.is_constant(self.proto.input[i])
@@ -114,6 +109,9 @@ class View:
 
     def rank(self, i: int) -> int | None:
         """Rank of input i."""
+        tensor = self.const(i) if self.is_const(i) else None
+        if tensor is not None:
+            return len(tensor.shape)
         return self.shapes.rank(self.handle.scope.key(self.proto.input[i])) if self.has_input(i) else None
 
     def out_shape(self, j: int = 0) -> Shape | None:
