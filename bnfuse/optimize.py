@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
+from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
+from bnfuse.notes import growth_note, ranges_note, why_unproved
 from bnfuse.provenance import sha256, versions
 from bnfuse.results import Agreement, FileInfo, Latency, Report, Status
 from bnfuse.staging import check_target, default_output, output_errors, place, staging_folder
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from bnfuse.verify import VerifyRequest
 
 Progress = Callable[[str], None]
-_NOTABLE_GROWTH = 1.1
 
 
 class Unproved(NotEqual):
@@ -51,6 +52,12 @@ class _Wanted:
     verify: VerifyRequest | None
     bench: BenchRequest | None
     hashes: bool
+    merge: bool = False
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
+        return self.hashes or self.verify is not None or self.bench is not None
 
 
 @dataclass(slots=True)
@@ -104,6 +111,7 @@ def optimize(
     force: bool = False,
     read: ReadOptions | None = None,
     hashes: bool = True,
+    merge_affines: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Fold what can be folded exactly, write the result, prove it equal, measure it.
@@ -116,7 +124,11 @@ def optimize(
         force: whether an existing output is overwritten.
         read: what to make of initializers that are also inputs.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
+        merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         progress: called with a word for each phase.
+
+    ``report.notes`` warn where folding spreads the ranges of a layer's channels (``core.ranges``). That
+    reads the weights once more, and is left out where neither proof, bench nor hashes are wanted.
 
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
@@ -127,16 +139,20 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
     """
     path, phases = Path(model), _Phases(progress)
-    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes)
+    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes, merge_affines)
     target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
     check_target(target, path, force=force)
     options = read or ReadOptions()
     opened, form = _read(path, options, phases)
     with staging_folder(target) as folder:
-        opened, plan, patch, written = _fold(opened, form, options, folder / target.name, phases)
+        opened, plan, patch, written = _fold(
+            opened, form, options, folder / target.name, phases, merge=merge_affines
+        )
         with closing(opened):
             report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
             own_files = (opened.path, *opened.side_files)
+            if wanted.reads_weights:
+                report = replace(report, notes=(*report.notes, *ranges_note(patch)))
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
@@ -173,7 +189,7 @@ def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, For
 
 
 def _fold(
-    model: Model, form: Format, options: ReadOptions, path: Path, phases: _Phases
+    model: Model, form: Format, options: ReadOptions, path: Path, phases: _Phases, *, merge: bool = False
 ) -> tuple[Model, Plan, Patch, Written]:
     """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
     folder, name = path.parent, path.name
@@ -182,6 +198,8 @@ def _fold(
         with phases("plan", "planning"):
             plan = plan_folds(model.graph, banned=banned)
             patch = apply(model.graph, plan)
+            if merge:
+                patch = replace(patch, merged=merge_chains(model.graph, patch))
         fresh = folder / str(len(banned))
         with phases("write", "writing"), output_errors(fresh / name):
             fresh.mkdir()
@@ -227,7 +245,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) 
     report = replace(report, verification=agreement, versions=versions(runtimes=True))
     if agreement.status is Status.EQUAL:
         return report
-    raise Unproved(_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
+    raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
 def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: int) -> Agreement:
@@ -237,19 +255,6 @@ def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: 
 
     request = replace(request, model_bytes=original.total_bytes, depth=folds)
     return verify(original.path, written.path, request=request, load=load)
-
-
-def _unproved(agreement: Agreement) -> str:
-    why = f": {agreement.detail}" if agreement.detail else ""
-    if agreement.status is Status.DIFFERENT:
-        return (
-            f"the folded model differs from the original{why}; nothing was written: "
-            "please report it with the model (--no-verify writes the result unproved)"
-        )
-    return (
-        f"the folded model could not be proved equal{why}; nothing was written: "
-        "give fitting --inputs or --shape, or write it unproved with --no-verify"
-    )
 
 
 def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
@@ -278,10 +283,4 @@ def _output_info(written: Written, target: Path, form: Format, phases: _Phases, 
 
 def _completed(report: Report, output: FileInfo) -> Report:
     """The report with its output, and a word on one that is much larger than the input."""
-    notes = report.notes
-    if output.total_bytes > _NOTABLE_GROWTH * report.input.total_bytes:
-        notes = (
-            *notes,
-            "the result is larger: constants that the original computes when loaded are stored in it",
-        )
-    return replace(report, output=output, notes=notes)
+    return replace(report, output=output, notes=(*report.notes, *growth_note(report.input, output)))

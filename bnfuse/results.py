@@ -35,9 +35,22 @@ class FileInfo:
 class OutputAgreement:
     """How far one output of the two models is apart, over all samples.
 
-    ``max_rel`` is relative to the reference output's range (max |reference|, per sample, at least
-    the dtype's smallest normal number); ``snr_db`` is 10·log10(signal power / error power),
-    ``inf`` for identical bits; ``argmax_agreement`` is a fraction, None where the last axis has length 1.
+    ``max_abs`` is max |difference| in the output's own units, ``max_rel`` the same divided by the
+    reference's range, max |reference| of that input set. Three cases are settled so:
+
+    - tiny references: no range counts as less than a thousandth of the largest among the input sets, nor
+      as less than 1.2e-38 (float32's smallest normal number, whatever the dtype), so a reference of
+      zeros makes no rounding error infinite;
+    - a reference that is not finite (inf or NaN anywhere): that input set is left out of all figures;
+      where none is left, they are NaN and the proof is inconclusive;
+    - a candidate that is not finite where the reference is, or of another shape or dtype: ``max_abs`` and
+      ``max_rel`` are ``inf``, ``snr_db`` is ``-inf``, and the models differ.
+
+    For integers, booleans and strings ``max_rel`` is the fraction of elements that differ. ``snr_db`` is
+    10·log10(signal power / error power) over all input sets, each in units of its range, ``inf`` where
+    no value differs (that includes −0 for 0); ``argmax_agreement`` is the fraction of rows along the
+    last axis whose largest element is at the same place, None where that axis has length 1 or there is
+    none. In JSON, what is not finite is null.
     """
 
     name: str

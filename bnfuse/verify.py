@@ -1,6 +1,6 @@
 """Are two models equal? Runs both on the same inputs and judges by the reference's own rounding noise.
 
-Equation and tolerance: ``bnfuse.compare``. Decides in this order: the declared inputs and outputs
+Equation and tolerance: ``bnfuse.proof.verdict``. Decides in this order: the declared inputs and outputs
 (names, order, dtypes, shapes), then the values. One model is in memory at a time: the reference
 runs on every input set, its outputs are kept, it is freed, and only then the candidate is loaded.
 The runtime's graph optimisation is off: switched on, a runtime may fold the reference itself, and
@@ -12,46 +12,25 @@ is short, nothing it puts out is finite, or it is so unstable that noise explain
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from bnfuse.compare import (
-    ROUNDOFF,
-    UNKNOWN_DEPTH,
-    Deviation,
-    Verdict,
-    deviation,
-    is_float,
-    judge,
-    judge_exact,
-    limit_for,
-    relative_change,
-    rounding_noise,
-    roundoff_of,
-    scales,
-)
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Runner, RunSettings, TensorSpec
+from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.interface import interface_difference
 from bnfuse.machine import available_memory_bytes
+from bnfuse.proof.deviation import Deviation, deviation, is_float, relative_change
+from bnfuse.proof.observe import Effort, Observed, observe
+from bnfuse.proof.verdict import UNKNOWN_DEPTH, Verdict, judge, judge_exact, limit_for
 from bnfuse.results import Agreement, Status
-from bnfuse.samples import Feeds, InputRequest, Samples, fit
+from bnfuse.samples import InputRequest
 
 Loader = Callable[[Path, RunSettings], Runner]
-
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
 MEMORY_FACTOR = 2.5
-_MAX_KEPT_BYTES = 1 << 29
-# Batch 2 shows whether samples of a batch get mixed up.
-_BATCH = 2
-# Perturbed runs per input set.
-_PROBES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +57,10 @@ class VerifyRequest:
     depth: int = UNKNOWN_DEPTH
     model_bytes: int = 0
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Observed:
-    """What the reference did. ``used`` numbers the input sets on which it ran.
-
-    ``outputs`` and ``noises`` hold, per input set, a value for every output by name.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    declared: tuple[TensorSpec, ...]
-    runtime: str
-    samples: Samples
-    roundoff: float
-    depth: int
-    used: list[int]
-    outputs: list[Feeds]
-    noises: list[dict[str, float]]
-
-    def scales(self, name: str) -> list[float]:
-        """The output's range, per input set."""
-        return scales([outputs[name] for outputs in self.outputs])
-
-    def size_bytes(self) -> int:
-        """What the kept outputs take."""
-        return sum(array.nbytes for outputs in self.outputs for array in outputs.values())
+    @property
+    def input_request(self) -> InputRequest:
+        """What it says about inputs."""
+        return InputRequest(self.batch, self.shapes, self.inputs, self.seed)
 
 
 def verify(
@@ -123,16 +81,16 @@ def verify(
     if shortage:
         return Agreement(Status.INCONCLUSIVE, detail=shortage)
     settings = RunSettings(False, request.device, request.threads, request.allow_unsafe)
-    start = time.perf_counter()
+    effort = Effort(request.samples, time.perf_counter(), request.budget_s, request.weights)
     try:
-        observed = _observe(lambda: load(reference, settings), request, start)
+        observed = observe(lambda: load(reference, settings), request.input_request, effort)
     except (UsageError, RuntimeMissing):
         raise
     except BnfuseError as error:
         return Agreement(Status.INCONCLUSIVE, detail=f"the original cannot be run: {error}")
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
-    return _confront(lambda: load(candidate, settings), observed, request.budget_s, start)
+    return _confront(lambda: load(candidate, settings), observed, request.depth, effort)
 
 
 def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:
@@ -147,88 +105,7 @@ def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:
     )
 
 
-def _observe(load: Callable[[], Runner], request: VerifyRequest, start: float) -> _Observed:
-    """Run the reference on as many input sets as the budget allows, and on perturbed copies."""
-    wanted = InputRequest(request.batch, request.shapes, request.inputs, request.seed)
-    with load() as runner:
-        samples, first = fit(runner, wanted, _BATCH)
-        roundoff = roundoff_of(list(first.values()), request.weights)
-        specs = tuple(runner.inputs), tuple(runner.outputs)
-        seen = _Observed(
-            *specs, runner.runtime, samples, roundoff, request.depth, used=[], outputs=[], noises=[]
-        )
-        setup_s = time.perf_counter() - start
-        deadline = start + max(0.0, request.budget_s - setup_s)  # the candidate must load as well
-        for index in range(max(1, request.samples)):
-            begin = time.perf_counter()
-            outputs = first if index == 0 else _attempt(runner, samples.feeds(index))
-            if outputs is not None:
-                seen.used.append(index)
-                seen.outputs.append(outputs)
-                seen.noises.append(_noise(runner, samples.feeds(index), outputs, roundoff, deadline))
-            now = time.perf_counter()
-            # Still to come: the candidate loads, and runs each set once.
-            ahead = setup_s + (now - begin) * (1.0 + (len(seen.used) + 1) / (1.0 + _PROBES))
-            if now - start + ahead > request.budget_s or seen.size_bytes() > _MAX_KEPT_BYTES:
-                break
-        return seen
-
-
-def _attempt(runner: Runner, feeds: Feeds) -> Feeds | None:
-    """Outputs, or None where these values stop the model (an index that is out of range)."""
-    try:
-        return runner.run(feeds)
-    except BnfuseError:
-        return None
-
-
-def _noise(
-    runner: Runner, feeds: Feeds, outputs: Feeds, roundoff: float, deadline: float
-) -> dict[str, float]:
-    """The reference's own noise in each output (equation: ``bnfuse.compare``).
-
-    NaN where it cannot be measured: no input is a float, the deadline has passed, or the model
-    does not run on the moved inputs.
-    """
-    noises = dict.fromkeys(outputs, math.nan)
-    if not any(is_float(array) for array in feeds.values()):
-        return noises
-
-    def moved(step: float, seed: int) -> Feeds | None:
-        return None if time.perf_counter() > deadline else _attempt(runner, perturb(feeds, step, seed))
-
-    shaken = moved(2.0 * roundoff, 0)
-    up, down = moved(roundoff**0.75, 1), moved(-(roundoff**0.75), 1)
-    for name, array in outputs.items():
-        scale = scales([array])[0]
-        found = []
-        if shaken is not None:
-            found.append(relative_change(array, shaken[name], scale))
-        if up is not None and down is not None:
-            found.append(rounding_noise(array, up[name], down[name], scale))
-        noises[name] = max(found, default=math.nan)
-    return noises
-
-
-def perturb(feeds: Feeds, step: float, seed: int) -> Feeds:
-    """The float inputs times 1 ± step, signs at random but the same for a seed; zeros become ±step.
-
-    The step is at least two unit roundoffs of the input's own type, so that it is not rounded away.
-    """
-    rng = np.random.default_rng(seed)
-    moved = dict(feeds)
-    for name, array in feeds.items():
-        if not is_float(array):
-            continue
-        size = max(abs(step), 2.0 * ROUNDOFF[array.dtype.name])
-        steps = np.copysign(size, step) * rng.choice((-1.0, 1.0), array.shape)
-        wide = array.astype(np.float64)
-        with np.errstate(over="ignore"):
-            moved[name] = np.where(wide == 0.0, steps, wide * (1.0 + steps)).astype(array.dtype)
-    return moved
-
-
-def _confront(load: Callable[[], Runner], seen: _Observed, budget_s: float, start: float) -> Agreement:
+def _confront(load: Callable[[], Runner], seen: Observed, depth: int, effort: Effort) -> Agreement:
     """Load the candidate, compare its interface, then its values."""
     evidence = _evidence(seen, len(seen.used))
     try:
@@ -247,17 +124,17 @@ def _confront(load: Callable[[], Runner], seen: _Observed, budget_s: float, star
         if mismatch:
             return Agreement(Status.DIFFERENT, evidence=evidence, detail=mismatch)
         try:
-            found = _deviations(runner, seen, start + 1.5 * budget_s)
+            found = _deviations(runner, seen, effort.start + 1.5 * effort.budget_s)
         except BnfuseError as error:
             text = f"the second model does not run where the original does: {error}"
             return Agreement(Status.DIFFERENT, evidence=evidence, detail=text)
         except MemoryError:
             text = "memory ran out while the second model was running"
             return Agreement(Status.INCONCLUSIVE, evidence=evidence, detail=text)
-    return _conclude(seen, found)
+    return _conclude(seen, found, depth)
 
 
-def _deviations(runner: Runner, seen: _Observed, deadline: float) -> dict[str, list[Deviation | None]]:
+def _deviations(runner: Runner, seen: Observed, deadline: float) -> dict[str, list[Deviation | None]]:
     """Run the candidate on the reference's input sets, at least one, until the deadline."""
     ranges = {spec.name: seen.scales(spec.name) for spec in seen.declared}
     found: dict[str, list[Deviation | None]] = {name: [] for name in ranges}
@@ -270,10 +147,10 @@ def _deviations(runner: Runner, seen: _Observed, deadline: float) -> dict[str, l
     return found
 
 
-def _conclude(seen: _Observed, found: Mapping[str, Sequence[Deviation | None]]) -> Agreement:
+def _conclude(seen: Observed, found: Mapping[str, Sequence[Deviation | None]], depth: int) -> Agreement:
     """One status from the verdicts on all outputs: the worst."""
     count = max((len(rows) for rows in found.values()), default=0)
-    verdicts = [_verdict(seen, name, rows) for name, rows in found.items()]
+    verdicts = [_verdict(seen, name, rows, depth) for name, rows in found.items()]
     status = Status.EQUAL
     for worse in (Status.DIFFERENT, Status.INCONCLUSIVE):
         if any(v.status is worse for v in verdicts):
@@ -294,14 +171,14 @@ def _conclude(seen: _Observed, found: Mapping[str, Sequence[Deviation | None]]) 
     )
 
 
-def _verdict(seen: _Observed, name: str, rows: Sequence[Deviation | None]) -> Verdict:
+def _verdict(seen: Observed, name: str, rows: Sequence[Deviation | None], depth: int) -> Verdict:
     noises = [noise[name] for noise in seen.noises[: len(rows)]]
     if not any(is_float(outputs[name]) for outputs in seen.outputs):
         return judge_exact(name, rows, noises)
-    return judge(name, rows, noises, seen.roundoff, seen.depth)
+    return judge(name, rows, noises, seen.roundoff, depth)
 
 
-def _detail(seen: _Observed, verdicts: Sequence[Verdict], status: Status, count: int) -> str:
+def _detail(seen: Observed, verdicts: Sequence[Verdict], status: Status, count: int) -> str:
     """Why the status is what it is; for a pass, what weakens the evidence."""
     if status is not Status.EQUAL:
         texts = [v.detail for v in verdicts if v.status is status]
@@ -318,7 +195,7 @@ def _detail(seen: _Observed, verdicts: Sequence[Verdict], status: Status, count:
     return "; ".join(weak[:3]) + (f"; and {len(weak) - 3} more such outputs" if len(weak) > 3 else "")
 
 
-def _weakness(seen: _Observed, name: str, count: int) -> str:
+def _weakness(seen: Observed, name: str, count: int) -> str:
     """What makes the agreement of this output weak evidence, else ""."""
     arrays = [outputs[name] for outputs in seen.outputs[:count]]
     if all(not array.size for array in arrays):
@@ -335,6 +212,6 @@ def _weakness(seen: _Observed, name: str, count: int) -> str:
     return ""
 
 
-def _evidence(seen: _Observed, count: int) -> str:
+def _evidence(seen: Observed, count: int) -> str:
     sets = "1 input set" if count == 1 else f"{count} input sets"
     return f"{seen.runtime}, graph optimisation off, {sets}"

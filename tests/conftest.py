@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import onnx
 import pytest
+
+from tests.cli_models import convnet
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -34,3 +38,19 @@ def bnfuse_cli() -> Cli:
         )
 
     return call
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A saved convnet with one BN that folds."""
+    path = tmp_path / "model.onnx"
+    onnx.save(convnet(), path)
+    return path
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path) -> Path:
+    """The same without a BN."""
+    path = tmp_path / "plain.onnx"
+    onnx.save(convnet(norm=False), path)
+    return path

@@ -156,7 +156,7 @@ def test_skimming_takes_every_large_tensor_and_splicing_puts_it_back(case: str, 
 
     parsed = onnx.ModelProto.FromString(skeleton)  # as the writer does: through a proto
     parts = splice(parsed.SerializeToString(deterministic=True), lambda n: slices[n].length)
-    whole = b"".join(p if isinstance(p, bytes) else _slice(data, slices[p]) for p in parts)
+    whole = b"".join(_slice(data, slices[p]) if isinstance(p, int) else p for p in parts)
     assert TOKEN.encode() not in whole
     assert onnx.ModelProto.FromString(whole).SerializeToString(deterministic=True) == _normal(model)
 
@@ -177,7 +177,7 @@ def test_enclosing_lengths_follow_a_payload_of_another_size(change: int, tmp_pat
     path.write_bytes(_if_bodies().SerializeToString())
     skeleton, slices = _skim(path)
     parts = splice(skeleton, lambda n: slices[n].length + change)
-    whole = b"".join(p if isinstance(p, bytes) else bytes(slices[p].length + change) for p in parts)
+    whole = b"".join(bytes(slices[p].length + change) if isinstance(p, int) else p for p in parts)
     outer = onnx.ModelProto.FromString(whole).graph.node[0]
     other = next(a.g for a in outer.attribute if a.name == "else_branch")
     assert len(other.initializer[0].raw_data) == _LARGE * 4 + change

@@ -91,6 +91,12 @@ class Reparam:
         return int(self._either[0].size)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of ``axes``."""
+        shape: tuple[int, ...] = self._either[0].shape
+        return shape
+
+    @property
     def is_identity(self) -> bool:
         """Whether v is held as it is."""
         scale, shift = self._either

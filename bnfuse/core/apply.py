@@ -73,13 +73,28 @@ class NewSource:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """``nodes``, in a row, compute y = a·x + c along axis 1: vectors of shape (channels,), float64."""
+
+    nodes: tuple[Node, ...]
+    a: Vector
+    c: Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """All that ``write`` needs: nodes that become aliases, and new parameters per node."""
+    """All that ``write`` needs: nodes that become aliases, new parameters per node, chains to merge."""
 
     removed: frozenset[Node] = frozenset()
     linears: dict[Node, NewLinear] = field(default_factory=dict)
     affines: dict[Node, NewAffine] = field(default_factory=dict)
     sources: dict[Node, NewSource] = field(default_factory=dict)
+    merged: tuple[Merged, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.removed or self.merged)
 
 
 class OverflowingFold(Exception):

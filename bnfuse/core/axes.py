@@ -130,6 +130,8 @@ class Take:
         if self.axis not in held.axes:
             return held
         at = held.axes.index(self.axis)
+        if held.shape[at] != self.size:
+            return None  # the file contradicts itself
         return held.map(lambda v: v.take(self.indices, axis=at), held.axes)
 
     def backward(self, held: Reparam) -> Reparam | None:
@@ -143,6 +145,8 @@ class Take:
                 return None
             held = held.along((self.axis,), (len(self.indices),))
         at = held.axes.index(self.axis)
+        if held.shape[at] != len(self.indices):
+            return None
         chosen = (slice(None),) * at + (list(self.indices),)
 
         def place(v: Vector, neutral: float) -> Vector:
@@ -199,6 +203,9 @@ def _reshape(
     dims_after = [n for n in sizes_after if isinstance(n, int)]
     if prod(dims_before) != prod(dims_after) or prod(dims_before) > _MAX_ELEMENTS:
         return None
+    sizes = dict(zip(before, dims_before, strict=True))
+    if any(sizes[axis] != n for axis, n in zip(held.axes, held.shape, strict=True)):
+        return None  # the file contradicts itself
     spelled = held.along(before, dims_before)
     return spelled.map(lambda v: v.reshape(dims_after), after).compact()
 

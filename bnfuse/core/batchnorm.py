@@ -13,6 +13,9 @@ from bnfuse.core.affine import Vector
 from bnfuse.core.ops import Affine
 from bnfuse.core.reasons import Reason, Refusal
 
+# ε is a floor to how far x varies (a dead channel), but an outlandish one tells nothing of x.
+_USUAL_EPSILON = 1e-2
+
 
 def inference_affine(
     node: str,
@@ -58,7 +61,8 @@ def affine_maps(
         sigma = np.sqrt(variance + epsilon)
         a = gamma / sigma
         c = beta - mean * a
-        return a, c, np.abs(mean) + sigma, np.isfinite(a + c) & (sigma > 0)
+        varies = np.sqrt(np.maximum(variance, 0.0) + np.minimum(epsilon, _USUAL_EPSILON))
+        return a, c, np.abs(mean) + varies, np.isfinite(a + c) & (sigma > 0)
 
 
 def broken(refusal: Refusal) -> Affine:

@@ -11,7 +11,7 @@ as ``spread`` searches them, near first. Where a node goes, its other splits are
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -116,7 +116,8 @@ class Trial:
     Attributes:
         taken: whether the plan took it.
         attempts: in the order they were made; the last one went through if any did.
-        steps: what the furthest attempt met, in order.
+        steps: what the furthest attempt met, in order; where it was refused from afar (the values that
+            scale together are known to end in somebody who refuses), the way there as far as its reach.
         refusal: why the split was not possible; None where it was (another one touched fewer nodes).
         into, through: as in ``Fold``, for an attempt that went through.
     """
@@ -240,8 +241,17 @@ def _searched(state: State, node: Node, split: Split, limit: int) -> Trial:
         following = _next_choices(run.choices)
         hopeless = not fixed and following and run.scale_refused(split)
         if following is None or hopeless or len(attempts) == _MAX_ATTEMPTS:
-            return _told(furthest, split, attempts, attempts[0].refusal)
+            walked = _walked(furthest, split) if furthest.deep else furthest
+            return _told(walked, split, attempts, attempts[0].refusal)
         fixed = following
+
+
+def _walked(run: _Observed, split: Split) -> _Observed:
+    """The same attempt on foot: far attempts refuse where a value's class is known to, before any node."""
+    walk = _Observed(run.state, run.node, run.fixed, run.limit)
+    walk.deep = False
+    walk.begin(split)
+    return walk
 
 
 def _told(
@@ -263,7 +273,7 @@ def _told(
 class _Observed(_Attempt):
     """An attempt that writes down what it meets."""
 
-    def __init__(self, state: State, node: Node, fixed: dict[str, int], limit: int | None) -> None:
+    def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
         super().__init__(state, node, fixed, limit)
         self.steps: list[Step] = []
         self.described: list[Choice] = []

@@ -154,14 +154,14 @@ def contract(weight: Tensor, form: LinearForm, q: Vector) -> Vector:
     factor = form.spread(q, "i")
     out_shape = tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True))
     total = np.zeros(out_shape)
-    for start, block, where in _blocks(weight, form):
-        product = block.astype(np.float64) * _at(factor, where)
+    for start, block, where in row_blocks(weight, form):
+        product = block.astype(np.float64) * part_at(factor, where)
         del start
         _accumulate(total, product, where, form)
-    return _channel_order(total, form)
+    return channel_order(total, form)
 
 
-def _accumulate(total: Vector, product: Vector, where: _Where, form: LinearForm) -> None:
+def _accumulate(total: Vector, product: Vector, where: Where, form: LinearForm) -> None:
     """Add a block's products onto the output channels they belong to."""
     depth = len(where.rows)
     axes = tuple(1 + d for d, x in enumerate(form.letters[depth:]) if x in "ik")
@@ -172,7 +172,7 @@ def _accumulate(total: Vector, product: Vector, where: _Where, form: LinearForm)
     np.add.at(total, index, summed)
 
 
-def _channel_order(total: Vector, form: LinearForm) -> Vector:
+def channel_order(total: Vector, form: LinearForm) -> Vector:
     """(…g…o…) with ones elsewhere, flattened group by group."""
     order = [d for name in "go" for d, x in enumerate(form.letters) if x == name]
     rest = [d for d in range(len(form.letters)) if d not in order]
@@ -181,13 +181,13 @@ def _channel_order(total: Vector, form: LinearForm) -> Vector:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Where:
+class Where:
     """Which rows of the view's leading axes a block covers: one index array per leading axis."""
 
     rows: tuple[NDArray[np.intp], ...]
 
 
-def _blocks(weight: Tensor, form: LinearForm) -> Iterator[tuple[int, Array, _Where]]:
+def row_blocks(weight: Tensor, form: LinearForm) -> Iterator[tuple[int, Array, Where]]:
     """Blocks of whole inner rows: (first flat element, array (rows, *inner dims), where it lies)."""
     depth = next(
         (d for d in range(1, len(form.dims) + 1) if prod(form.dims[d:]) <= BLOCK_ELEMENTS), len(form.dims)
@@ -200,10 +200,10 @@ def _blocks(weight: Tensor, form: LinearForm) -> Iterator[tuple[int, Array, _Whe
         stop = min(row + step, total_rows)
         flat = weight.read(row * inner_size, stop * inner_size)
         rows = np.unravel_index(np.arange(row, stop), form.dims[:depth])
-        yield row * inner_size, flat.reshape((stop - row, *inner)), _Where(rows)
+        yield row * inner_size, flat.reshape((stop - row, *inner)), Where(rows)
 
 
-def _at(factor: Vector, where: _Where) -> Vector:
+def part_at(factor: Vector, where: Where) -> Vector:
     """The part of a broadcastable factor that belongs to a block."""
     index = tuple(rows if factor.shape[d] > 1 else np.zeros_like(rows) for d, rows in enumerate(where.rows))
     part: Vector = factor[index]
@@ -242,13 +242,13 @@ class ScaledTensor:
             rounded, flushed = round_once(values, self.dtype)
             yield 0, rounded.reshape(-1), flushed
             return
-        for start, block, where in _blocks(self.base, self.form):
+        for start, block, where in row_blocks(self.base, self.form):
             if not self.factors:
                 yield start, block.reshape(-1), 0
                 continue
-            product = np.multiply(block, _at(self.factors[0], where), dtype=np.float64)
+            product = np.multiply(block, part_at(self.factors[0], where), dtype=np.float64)
             for factor in self.factors[1:]:
-                product *= _at(factor, where)
+                product *= part_at(factor, where)
             rounded, flushed = round_once(product, self.dtype)
             yield start, rounded.reshape(-1), flushed
 

@@ -356,6 +356,9 @@ class Source(Rule):
         axes = tuple(a - self.offset for a in held.axes)
         if any(a in self.chosen for a in held.axes) or any(a < 0 for a in axes):
             return Refusal(Reason.AXIS, node.label, node.value(~0))
+        stored = self.tensor.shape
+        if any(a >= len(stored) or stored[a] != n for a, n in zip(axes, held.shape, strict=True)):
+            return Refusal(Reason.AXIS, node.label, node.value(~0))
         return Reaction(edit=Edit(~0, held.backward, axes))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from bnfuse.core.affine import Pair, Vector
 from bnfuse.core.apply import NewLinear, Patch
-from bnfuse.core.linear import LinearForm, _at, _blocks, _channel_order
+from bnfuse.core.linear import LinearForm, channel_order, part_at, row_blocks
 from bnfuse.core.tensor import Tensor
 
 MOST = 16.0
@@ -83,16 +83,16 @@ def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> 
     """
     wide = None if factors is None else form.spread(factors, "i")
     found = np.zeros(tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True)))
-    for _, block, where in _blocks(weight, form):
+    for _, block, where in row_blocks(weight, form):
         sizes = np.abs(block)
         if wide is not None:
-            sizes = sizes.astype(np.float64) * _at(wide, where)
+            sizes = sizes.astype(np.float64) * part_at(wide, where)
         depth = len(where.rows)
         inner = tuple(1 + d for d, x in enumerate(form.letters[depth:]) if x in "ik")
         leading = zip(form.letters, where.rows, strict=False)
         index = tuple(rows if x in "go" else np.zeros_like(rows) for x, rows in leading)
         np.maximum.at(found, index, sizes.max(axis=inner, keepdims=True).astype(np.float64))
-    return _channel_order(found, form)
+    return channel_order(found, form)
 
 
 def spread(ranges: Vector) -> float:

@@ -106,6 +106,8 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
         a: scale per channel.
         c: shift per channel.
     """
+    if a.size == 1:  # one channel: the same everywhere, so no axis stands in the way
+        axes, a, c = (), a.reshape(()), c.reshape(())
     one, zero = np.ones_like(a), np.zeros_like(a)
     match split:
         case Split.UP:
@@ -201,6 +203,8 @@ class _Attempt:
 
     def _visit(self, value: str) -> Refusal | None:
         held = self.held[value]
+        if self.graph.writer(value) is None:  # a constant, or what else is no node's output
+            return Refusal(Reason.UNREACHABLE, next((n.label for n in self.graph.readers(value)), ""), value)
         for node, port in self.graph.adjacent(value):
             if node in self.going or (node, port) in self.asked:
                 continue
@@ -233,7 +237,12 @@ class _Attempt:
     def _ask(self, node: Node, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
         for port, held in demands:
             self.asked.add((node, port))
-            refusal = self._demand(node.value(port), held)
+            value = node.value(port)
+            if not value and port < 0:  # an output that is left out
+                continue
+            if not value and not held.is_identity:
+                return Refusal(Reason.UNREACHABLE, node.label)
+            refusal = self._demand(value, held)
             if refusal is not None:
                 return refusal
         return None

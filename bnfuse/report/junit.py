@@ -1,7 +1,7 @@
 """The report as JUnit XML, so that any CI shows it: one test case per BatchNormalization.
 
 A kept one is *skipped* with its reason, which fails no pipeline. The proof is a test case of its
-own: failed when the models differ, an error when it was inconclusive.
+own: failed when the models differ, an error when it was inconclusive. Notes are the suite's output.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ def render(report: Report) -> str:
         if decision.is_batchnorm:
             _add_decision(suite, decision)
     _add_proof(suite, report.verification, report.seconds.get("verify", 0.0))
+    if report.notes:
+        SubElement(suite, "system-out").text = "\n".join(plain(note) for note in report.notes)
     _count(suite, sum(report.seconds.values()))
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'

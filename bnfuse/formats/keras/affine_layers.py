@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from bnfuse.core.affine import Pair, Reparam
 from bnfuse.core.batchnorm import broken, inference_affine
-from bnfuse.core.ops import Affine, Opaque, Rule
+from bnfuse.core.graph import Node, Port
+from bnfuse.core.ops import Affine, Numbers, Opaque, Reaction, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats.keras.site import Part, Site, Stored, opaque, single
 
@@ -128,7 +130,8 @@ def normalization(site: Site) -> Sequence[Part]:
             return broken(Refusal(Reason.INVALID_STATISTICS, label))
         return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
 
-    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, is_affine=True)
+    stored = Stored(site.path, "", "")  # nothing is ever written there, but calls of one layer are tied by it
+    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
     return [part]
 
 
@@ -139,8 +142,29 @@ def _statistic(site: Site, name: str) -> np.ndarray | None:
     return site.vector(name)
 
 
+class LastAxis(Affine):
+    """A Rescaling: the vectors it can store lie along the last axis, whatever they lay along before."""
+
+    __slots__ = ("last",)
+
+    last: int
+
+    def __init__(self, pair: Pair, axes: tuple[int, ...], last: int) -> None:
+        Affine.__init__(self, pair, axes)
+        object.__setattr__(self, "last", last)
+
+    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+        """Along the last axis, as any affine."""
+        if self.broken is None and held.axes not in ((), (self.last,)):
+            return Refusal(Reason.AXIS, node.label, node.value(port))
+        return Affine.react(self, node, port, held, numbers)
+
+
 def rescaling(site: Site) -> Sequence[Part]:
-    """scale·x + offset, both in the config: numbers, or one per channel where channels come last."""
+    """scale·x + offset, both in the config: numbers, or one per channel where channels come last.
+
+    Keras reads both as float32: in a float64 network they are what is left of them, and take nothing on.
+    """
 
     def rule(label: str) -> Rule:
         cast = site.casts()
@@ -154,7 +178,13 @@ def rescaling(site: Site) -> Sequence[Part]:
             return broken(Refusal(Reason.AXIS, label))
         scale, offset = np.broadcast_arrays(scale, offset)
         axes = (rank - 1,) if scale.ndim else ()
-        return Affine((scale, offset), axes)
+        if site.compute_dtype == "float64":
+            rounded = (
+                scale.astype(np.float32).astype(np.float64),
+                offset.astype(np.float32).astype(np.float64),
+            )
+            return Affine(rounded, axes, has_scale=False, has_shift=False)
+        return LastAxis((scale, offset), axes, rank - 1)
 
     stored = Stored(site.path, "scale", "offset")
     part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)

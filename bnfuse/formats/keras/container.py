@@ -10,11 +10,7 @@ nothing; the archive's checksum is compared only by ``check_sum`` (it needs ever
 
 from __future__ import annotations
 
-import re
-import struct
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,23 +20,28 @@ from typing import Any, BinaryIO, Literal
 import h5py
 import numpy as np
 
-from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.keras.documents import MAX_BYTES, parse_json
+from bnfuse.errors import UnreadableModel
+from bnfuse.formats.keras.archive import (
+    BLOCK_BYTES,
+    CONFIG,
+    FULL_FILE,
+    METADATA,
+    WEIGHTS,
+    ZIP,
+    ZIP_DAMAGE,
+    check_members,
+    data_offset,
+    require_model,
+    small_member,
+    unpack,
+)
+from bnfuse.formats.keras.documents import parse_json
 from bnfuse.formats.keras.places import Dialect
-from bnfuse.formats.keras.tree import DAMAGE, Tree
+from bnfuse.formats.keras.tree import Tree
 
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_ZIP = b"PK\x03\x04"
-_LOCAL_HEADER_BYTES = 30
-_BOMB_FLOOR_BYTES = 1 << 28
-_BOMB_RATIO = 100  # Weights hardly compress; Keras draws the line there too.
-_MAX_MEMBERS = 100_000
-_BLOCK_BYTES = 1 << 20
-_ZIP_DAMAGE = (*DAMAGE, zipfile.BadZipFile, zlib.error, struct.error, EOFError)
 # Groups of no use in a model that is only run; what is in them is neither checked nor copied.
 OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
-_FULL_FILE = "load them into the model and save that whole: model.save('model.keras')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +112,16 @@ class Container:
     def _open_weights(self) -> Tree:
         if self.zip is None:
             raise AssertionError("an HDF5 container opens its tree at once")
-        info = self.zip.getinfo(_WEIGHTS)
+        info = self.zip.getinfo(WEIGHTS)
         if info.compress_type == zipfile.ZIP_STORED:
-            return Tree.open(self.path, self._raw, _data_offset(self.path, self._raw, info), info.file_size)
-        self._spool = _unpack(self.path, self.zip, info)
+            return Tree.open(self.path, self._raw, data_offset(self.path, self._raw, info), info.file_size)
+        self._spool = unpack(self.path, self.zip, info)
         return Tree.open(self.path, self._spool, 0, info.file_size)
 
     @property
     def has_metadata(self) -> bool:
         """Whether the archive holds a ``metadata.json``."""
-        return self.zip is not None and _METADATA in self.zip.namelist()
+        return self.zip is not None and METADATA in self.zip.namelist()
 
     def member(self, name: str) -> Iterator[bytes]:
         """The archive's member ``name``, block by block.
@@ -131,9 +132,9 @@ class Container:
         assert self.zip is not None, "HDF5 has no members"
         try:
             with self.zip.open(name) as source:
-                while block := source.read(_BLOCK_BYTES):
+                while block := source.read(BLOCK_BYTES):
                     yield block
-        except _ZIP_DAMAGE as e:
+        except ZIP_DAMAGE as e:
             raise UnreadableModel(
                 f"{self.path}: '{name}' inside it is damaged; fetch or save the file again"
             ) from e
@@ -145,7 +146,7 @@ class Container:
             UnreadableModel: they differ.
         """
         if self.zip is not None:
-            for _ in self.member(_WEIGHTS):
+            for _ in self.member(WEIGHTS):
                 pass
 
     def close(self) -> None:
@@ -191,7 +192,7 @@ def open_container(path: Path) -> Container:
         raise UnreadableModel(f"{path}: {e.strerror or 'cannot be opened'}") from e
     try:
         head = raw.read(64)
-        if head.startswith(_ZIP):
+        if head.startswith(ZIP):
             return _open_archive(path, raw)
         if is_hdf5(raw):
             return _open_hdf5(path, raw)
@@ -219,22 +220,22 @@ def _open_archive(path: Path, raw: BinaryIO) -> Container:
     try:
         archive = zipfile.ZipFile(path)
         infos = archive.infolist()
-    except _ZIP_DAMAGE as e:
+    except ZIP_DAMAGE as e:
         raise UnreadableModel(
             f"{path} is cut off or damaged: its table of contents cannot be read; fetch or save it again"
         ) from e
     try:
-        _check_members(path, infos)
+        check_members(path, infos)
         names = [info.filename for info in infos]
-        _require_model(path, names)
-        config = parse_json(_small_member(path, archive, _CONFIG), path, _CONFIG)
+        require_model(path, names)
+        config = parse_json(small_member(path, archive, CONFIG), path, CONFIG)
         metadata: Any = {}
-        if _METADATA in names:
-            metadata = parse_json(_small_member(path, archive, _METADATA), path, _METADATA)
-        config = _require_config(config, path, _CONFIG)
+        if METADATA in names:
+            metadata = parse_json(small_member(path, archive, METADATA), path, METADATA)
+        config = _require_config(config, path, CONFIG)
         if not isinstance(metadata, dict):
-            raise UnreadableModel(f"{path}: {_METADATA} is not a JSON object; save the model again")
-        own = (_CONFIG, _METADATA, _WEIGHTS)
+            raise UnreadableModel(f"{path}: {METADATA} is not a JSON object; save the model again")
+        own = (CONFIG, METADATA, WEIGHTS)
         return Container(
             path=path,
             kind="archive",
@@ -252,87 +253,6 @@ def _open_archive(path: Path, raw: BinaryIO) -> Container:
         raise
 
 
-def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse names that lead out of the archive, doubles, encryption, and bombs."""
-    seen: set[str] = set()
-    if len(infos) > _MAX_MEMBERS:
-        raise UnsafeModel(f"{path} holds {len(infos)} files, which no model does; save the model again")
-    for info in infos:
-        name = info.orig_filename
-        parts = name.split("/")
-        if not name or name.startswith("/") or ".." in parts or re.search(r"[\\\x00:]", name):
-            raise UnsafeModel(f"{path} holds a file with the unsafe name {name!r}; save the model again")
-        if info.filename in seen:
-            raise UnsafeModel(
-                f"{path} holds '{name}' twice, so it is not clear which one counts; save it again"
-            )
-        seen.add(info.filename)
-        if info.flag_bits & 0x1:
-            raise UnreadableModel(
-                f"{path}: '{name}' inside it is encrypted; save the model without a password"
-            )
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UnreadableModel(f"{path}: '{name}' is compressed in an unusual way; pack it with plain zip")
-        if info.file_size > _BOMB_FLOOR_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
-            raise UnsafeModel(
-                f"{path}: '{name}' would grow from {info.compress_size} to {info.file_size} bytes "
-                "when unpacked; save the model again"
-            )
-
-
-def _require_model(path: Path, names: list[str]) -> None:
-    """Say what is missing and what to do."""
-    weights = [name for name in names if re.search(r"weights\.(json|npz)$|_\d{5}\.weights\.h5$", name)]
-    if _CONFIG not in names:
-        if _WEIGHTS in names or weights:
-            raise UnreadableModel(f"{path} holds only weights, without {_CONFIG}: {_FULL_FILE}")
-        raise UnreadableModel(f"{path} is a zip file, but no Keras model: it has no {_CONFIG}")
-    if _WEIGHTS not in names:
-        kind = f"its weights are in '{weights[0]}'" if weights else "it has no weights"
-        raise UnreadableModel(
-            f"{path} lacks {_WEIGHTS} ({kind}): load the model with Keras and save it as one file: "
-            "model.save('model.keras')"
-        )
-
-
-def _small_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member that is read at once, within a limit."""
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise UnsafeModel(f"{path}: {name} is larger than {MAX_BYTES >> 20} MiB, which no model needs")
-    try:
-        return archive.read(name)
-    except _ZIP_DAMAGE as e:
-        raise UnreadableModel(f"{path}: {name} inside it is damaged; fetch or save the file again") from e
-
-
-def _data_offset(path: Path, raw: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin, in the archive."""
-    raw.seek(info.header_offset)
-    header = raw.read(_LOCAL_HEADER_BYTES)
-    size = raw.seek(0, 2)
-    if len(header) == _LOCAL_HEADER_BYTES and header.startswith(_ZIP):
-        name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
-        offset = int(info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
-        if offset + info.file_size <= size and info.file_size == info.compress_size:
-            return offset
-    raise UnreadableModel(f"{path}: {_WEIGHTS} inside it is cut off or damaged; fetch or save the file again")
-
-
-def _unpack(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    """A compressed member as a temporary file; zipfile never gives more than the declared size."""
-    spool: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as the container
-    try:
-        with archive.open(info) as source:
-            while block := source.read(_BLOCK_BYTES):
-                spool.write(block)
-    except _ZIP_DAMAGE as e:
-        spool.close()
-        raise UnreadableModel(
-            f"{path}: {_WEIGHTS} inside it cannot be unpacked ({str(e)[:120]}); fetch or save the file again"
-        ) from e
-    return spool
-
-
 # HDF5
 
 
@@ -348,7 +268,7 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
                 f"{path} holds a model's config but no weights; "
                 "save the whole model: model.save('model.keras')"
             )
-        config = parse_json(_text(attributes["model_config"]).encode(), path, "its model_config")
+        config = parse_json(_bytes(attributes["model_config"]), path, "its model_config")
         training = attributes.get("training_config")
         weights = tree.attributes("model_weights")
         container = Container(
@@ -360,7 +280,7 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
             backend=_text(attributes.get("backend", weights.get("backend"))),
             training_config=None
             if training is None
-            else parse_json(_text(training).encode(), path, "its training_config"),
+            else parse_json(_bytes(training), path, "its training_config"),
             side=(),
             zip=None,
             _raw=raw,
@@ -376,7 +296,7 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
 def _no_config(names: list[str], attributes: dict[str, Any]) -> str:
     """What an HDF5 file without a model config is, and what to do."""
     if "layer_names" in attributes or {"layers", "vars", "_layer_checkpoint_dependencies"} & set(names):
-        return f"holds only weights, not the model's architecture: {_FULL_FILE}"
+        return f"holds only weights, not the model's architecture: {FULL_FILE}"
     return "is HDF5, but no Keras model: it has no model_config; save the model as .keras or .h5"
 
 
@@ -396,4 +316,9 @@ def _text(value: Any) -> str:
         value = value.item()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
+    return str(value) if isinstance(value, str) else ""
+
+
+def _bytes(value: Any) -> bytes:
+    """A text attribute as it is stored, for the JSON parser to judge."""
+    return value if isinstance(value, bytes) else _text(value).encode("utf-8", "surrogateescape")

@@ -19,6 +19,7 @@ from bnfuse.core.linear import round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.config import parse
 from bnfuse.formats.keras.flow import Handle, handle_of
+from bnfuse.formats.keras.messages import dtype_named
 from bnfuse.formats.keras.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.rewrite import Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.site import Path, Site, Stored
@@ -96,7 +97,7 @@ class Editor:
         """A bias as the layer stores it."""
         old = site.variable(stored.bias)
         if not stored.bias_rows:
-            return bias if old is None else bias.reshape(old.shape)
+            return bias.reshape(-1, *(1,) * stored.bias_tail) if old is None else bias.reshape(old.shape)
         rows = np.zeros((stored.bias_rows, bias.size), bias.dtype) if old is None else np.array(old.read())
         rows[0] = bias
         return rows
@@ -120,7 +121,8 @@ class Editor:
     def _pair(self, site: Site, stored: Stored, gamma: Array, beta: Array) -> None:
         """γ and β, made where the layer had none."""
         switches = {stored.weight: "scale", stored.bias: "center"}
-        like = next((v.dtype for v in site.layer.variables if v.dtype.kind in "fV"), np.dtype(np.float32))
+        like = next((v.dtype for v in site.layer.variables if v.dtype.kind in "fV"), None)
+        like = like or dtype_named(site.variable_dtype)
         for name, values, neutral in ((stored.weight, gamma, 1.0), (stored.bias, beta, 0.0)):
             old = site.variable(name)
             if old is None and (values == neutral).all():

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import OutputError
-from bnfuse.formats.keras.tree import Stored, Tree
+from bnfuse.formats.keras.tree import Stored, Tree, plain_attributes
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Keras's own limit (HDF5 holds 64 KiB in an object's header), beyond which it splits a list of names.
@@ -46,16 +46,14 @@ def copy_attributes(
     """The attributes of ``source`` ("" for the root) with their stored types, except those in ``skip``."""
     with tree.reading(source or "/"):
         found = h5py.h5o.open(tree.file.id, (source or "/").encode())
-        for number in range(h5py.h5a.get_num_attrs(found)):
-            attribute = h5py.h5a.open(found, index=number)
-            name = attribute.name
-            if name.decode() in skip:
+        for name, attribute in plain_attributes(found):
+            if name in skip:
                 continue
             values = None
-            if attribute.get_space().get_simple_extent_type() != h5py.h5s.NULL:
+            if attribute.shape is not None:
                 values = np.zeros(attribute.shape, attribute.dtype)
                 attribute.read(values)
-            copied = h5py.h5a.create(target.id, name, attribute.get_type(), attribute.get_space())
+            copied = h5py.h5a.create(target.id, name.encode(), attribute.get_type(), attribute.get_space())
             if values is not None:
                 copied.write(values)
 

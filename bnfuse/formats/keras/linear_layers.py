@@ -17,7 +17,7 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.ops import Linear, Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.activations import activation_rule
-from bnfuse.formats.keras.site import Part, Site, Stored, VariableTensor, always, opaque
+from bnfuse.formats.keras.site import Part, Site, Stored, VariableTensor, always, opaque, single
 
 _MADE_BIAS = {"use_bias": True}
 
@@ -156,18 +156,18 @@ def einsum_dense(site: Site) -> Sequence[Part]:
     made = None if rank is None else _einsum(str(site.config.get("equation", "")), rank)
     if made is None:
         return _unknown(site)
-    layout, axes, new = made
+    layout, axes, new, tail = made
     given = site.config.get("bias_axes")
     fits = given in (None, "", new)
-    stored = Stored(site.path, enables={"bias_axes": new})
+    stored = Stored(site.path, enables={"bias_axes": new}, bias_tail=tail)
     part = linear_part(site, layout, axes=axes, stored=stored, has_bias=fits)
     if not fits:
         part.rule = opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'")
     return with_activation(site, [part])
 
 
-def _einsum(equation: str, rank: int) -> tuple[str, tuple[int, int], str] | None:
-    """(layout of the kernel, channel axes, the letter of the new axis) of an equation, if it is linear."""
+def _einsum(equation: str, rank: int) -> tuple[str, tuple[int, int], str, int] | None:
+    """(layout of the kernel, channel axes, letter of the new axis, axes behind it), if it is linear."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     x, comma, kernel = left.partition(",")
     if not arrow or not comma or len(set(kernel)) != len(kernel):
@@ -179,12 +179,17 @@ def _einsum(equation: str, rank: int) -> tuple[str, tuple[int, int], str] | None
     new = [c for c in kernel if c not in x and c in out]
     if len(x) != rank or len(contracted) != 1 or len(new) != 1 or len(kernel) != 2:
         return None
+    if sorted(out) != sorted({*x, *new} - {*contracted}):  # an axis that is summed without a kernel
+        return None
     layout = " ".join("i" if c == contracted[0] else "o" for c in kernel)
-    return layout, (x.index(contracted[0]), out.index(new[0])), new[0]
+    at = out.index(new[0])
+    return layout, (x.index(contracted[0]), at), new[0], len(out) - 1 - at
 
 
 def recurrent(site: Site) -> Sequence[Part]:
     """LSTM, GRU, SimpleRNN: the input's kernel is linear, the rest is not looked into."""
+    if site.training and site.config.get("dropout"):  # drops elements of the input before the kernel
+        return single(site, opaque(Reason.TRAINING_MODE))
     rank = 3 + site.lead
     gates = f"{site.outputs[0]}/input"
     rows = 2 if site.layer.class_name == "GRU" and site.config.get("reset_after") else 0

@@ -9,6 +9,7 @@ Source of every line: keras/src/layers and tf_keras/src/layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from bnfuse.core.ops import Sign
@@ -42,6 +43,7 @@ from bnfuse.formats.keras.moving_layers import (
     upsampling,
     zero_padding,
 )
+from bnfuse.formats.keras.network import Layer
 from bnfuse.formats.keras.site import Part, Site, opaque, single
 
 Row = Callable[[Site], Sequence[Part]]
@@ -67,8 +69,7 @@ def _nonlinear(site: Site) -> Sequence[Part]:
 _average = total(lambda n: (1.0 / n,) * n)
 _MAX = Sign.NONNEGATIVE
 
-ROWS: dict[str, Row] = {
-    # linear
+_LINEAR: dict[str, Row] = {
     "Dense": dense,
     "EinsumDense": einsum_dense,
     **{f"Conv{n}D": partial(convolution, n=n) for n in (1, 2, 3)},
@@ -79,6 +80,9 @@ ROWS: dict[str, Row] = {
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), recurrent),
     "MultiHeadAttention": attention,
     "Embedding": embedding,
+}
+ROWS: dict[str, Row] = {
+    **_LINEAR,
     # affine per channel
     **dict.fromkeys(BATCHNORMS, batchnorm),
     **dict.fromkeys(("LayerNormalization", "GroupNormalization"), layer_norm),
@@ -119,11 +123,50 @@ ROWS: dict[str, Row] = {
 _SHARED_WITH_OPS = frozenset(("Add", "Subtract", "Multiply"))
 
 
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_WIDENS = frozenset(
+    (a, b) for a in _FLOATS for b in ("float32", "float64") if _FLOATS.index(a) < _FLOATS.index(b)
+)
+
+
 def parts_of(site: Site) -> Sequence[Part]:
-    """The core nodes of one call of a layer."""
+    """The core nodes of one call of a layer, and of the casts of its inputs to what it computes in."""
+    casts = {
+        v: f"{site.outputs[0]}/cast/{v}"
+        for v, has in zip(site.inputs, site.dtypes, strict=False)
+        if _casts(site, has)
+    }
+    if not casts:
+        return _layer_parts(site)
+    cast = opaque(Reason.OTHER_TYPE, f"cast to {site.compute_dtype}")
+    made = [Part("cast", (v,), (new,), cast, role="cast") for v, new in casts.items()]
+    behind = replace(site, inputs=tuple(casts.get(v, v) for v in site.inputs))
+    return [*made, *_layer_parts(behind)]
+
+
+def _casts(site: Site, has: str | None) -> bool:
+    """Whether an input is rounded to a narrower type, or changes type on its way through.
+
+    What an unnormalised value loses when it is cast is not what the normalised one loses. A linear
+    layer that reads in a wider type loses nothing.
+    """
+    layer, computes = site.layer, site.compute_dtype
+    if layer.class_name not in ROWS or _is_op(layer):  # opaque anyway; a function has no type of its own
+        return False
+    if has == computes or has not in _FLOATS or computes not in _FLOATS:
+        return False
+    return layer.class_name not in _LINEAR or (has, computes) not in _WIDENS
+
+
+def _layer_parts(site: Site) -> Sequence[Part]:
     layer = site.layer
     if layer.registered or layer.class_name not in ROWS:
         return untouched(site)
-    if ".ops." in f".{layer.module}." and layer.class_name not in _SHARED_WITH_OPS:
+    if _is_op(layer) and layer.class_name not in _SHARED_WITH_OPS:
         return untouched(site)
     return ROWS[layer.class_name](site)
+
+
+def _is_op(layer: Layer) -> bool:
+    """Whether it is a ``keras.ops`` node."""
+    return ".ops." in f".{layer.module}."

@@ -32,6 +32,7 @@ class Stored:
         weight, bias: names of its variables.
         enables: what to set in the config when a bias is made.
         bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
+        bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Stored:
     bias: str = "bias"
     enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
     bias_rows: int = 0
+    bias_tail: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +154,12 @@ class Site:
         """What the layer computes in, by its dtype policy."""
         return compute_dtype(self.config.get("dtype"))
 
+    @property
+    def variable_dtype(self) -> str:
+        """What the layer's variables have, by its dtype policy."""
+        name = policy_name(self.config.get("dtype"))
+        return "float32" if name in _COMPUTES else name
+
     def casts(self) -> Refusal | None:
         """A refusal where the layer computes in another type than its input has."""
         has = self.dtypes[0] if self.dtypes else None
@@ -165,11 +173,16 @@ _COMPUTES = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 
 def compute_dtype(policy: Any) -> str:
     """The dtype that a layer with this stored policy computes in."""
+    name = policy_name(policy)
+    return _COMPUTES.get(name, name)
+
+
+def policy_name(policy: Any) -> str:
+    """The name of a stored policy; "float32" where the file does not say."""
     if isinstance(policy, Mapping):
         inner = policy.get("config")
         policy = inner.get("name") if isinstance(inner, Mapping) else None
-    name = policy if isinstance(policy, str) else "float32"
-    return _COMPUTES.get(name, name)
+    return policy if isinstance(policy, str) else "float32"
 
 
 def opaque(reason: Reason = Reason.UNSUPPORTED_OP, detail: str = "") -> Callable[[str], Rule]:

@@ -12,8 +12,6 @@ is never read, so it is neither checked nor copied).
 
 from __future__ import annotations
 
-import io
-import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.formats.keras.window import Window
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
 DAMAGE = (
@@ -46,50 +45,10 @@ _BUILT_IN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 _BOMB_FLOOR_BYTES = 1 << 26
 _BOMB_EXPANSION = 1000  # deflate cannot reach 1032
 _NUMBER_KINDS = "fiub"
-
-
-class Window(io.RawIOBase):
-    """Bytes [start, start + length) of an open file, as a read-only file of their own."""
-
-    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._at = file, start, length, 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The position within the window."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file; positions count from the window's start."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill ``buffer`` as far as the window goes; the rest of it is set to zero.
-
-        HDF5 asks for whole blocks and does not look at the count, so what lies beyond the end must
-        not be left as it was.
-        """
-        view = memoryview(buffer).cast("B")
-        wanted = max(0, min(len(view), self._length - self._at))
-        self._file.seek(self._start + self._at)
-        done = 0
-        while done < wanted:
-            got = self._file.readinto(view[done:wanted])  # type: ignore[attr-defined]
-            if not got:
-                break
-            done += got
-        view[done:] = bytes(len(view) - done)
-        self._at += done
-        return done
+_MAX_ATTRIBUTE_BYTES = 1 << 28
+# h5py maps other classes too, but crashes on some of them when they are damaged.
+_ARRAY_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.OPAQUE, h5py.h5t.ENUM})
+_ATTRIBUTE_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
 
 
 @dataclass(slots=True, eq=False)
@@ -249,6 +208,8 @@ class Tree:
                     f"{self.origin}: '{path}' is compressed with a filter that needs a plug-in; "
                     "save the model anew"
                 )
+        if dataset.get_type().get_class() not in _ARRAY_CLASSES:
+            raise UnreadableModel(f"{self.origin}: '{path}' does not hold numbers, so it cannot be weights")
         raw = dataset.dtype
         dtype = self._number_type(path, raw)
         shape = dataset.shape
@@ -297,13 +258,36 @@ class Tree:
             )
 
     def attributes(self, path: str = "") -> dict[str, Any]:
-        """All attributes of a group or dataset.
+        """The attributes of a group or dataset that are texts or numbers; there is no use for others.
 
         Raises:
             UnreadableModel: they are damaged.
         """
         with self.reading(path or "/"):
-            return dict(self.file[path or "/"].attrs)
+            found = h5py.h5o.open(self.file.id, (path or "/").encode())
+            return {name: _value(attribute) for name, attribute in plain_attributes(found)}
+
+
+def plain_attributes(found: Any) -> Iterator[tuple[str, Any]]:
+    """Names and low-level handles of an object's attributes of plain types and sane size."""
+    for number in range(h5py.h5a.get_num_attrs(found)):
+        attribute = h5py.h5a.open(found, index=number)
+        kind, space = attribute.get_type(), attribute.get_space()
+        points = 0 if space.get_simple_extent_type() == h5py.h5s.NULL else space.get_simple_extent_npoints()
+        if kind.get_class() in _ATTRIBUTE_CLASSES and points * kind.get_size() <= _MAX_ATTRIBUTE_BYTES:
+            yield attribute.name.decode(), attribute
+
+
+def _value(attribute: Any) -> Any:
+    """An attribute's value: text as ``str``, a scalar as a numpy scalar, else an array."""
+    if attribute.shape is None:
+        return None
+    values = np.zeros(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    if values.dtype.kind == "O":
+        texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in values.flat]
+        values = np.array(texts, object).reshape(values.shape)
+    return values if values.shape else values[()]
 
 
 def sorted_once(paths: Iterable[str], kept: dict[str, list[str]], key: str) -> list[str]:

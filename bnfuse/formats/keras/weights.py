@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import UnreadableModel
@@ -68,7 +69,8 @@ def refuses_edit(layer: Layer) -> str | None:
     for variable in layer.variables:
         if getattr(variable, "locked", ""):
             return str(getattr(variable, "locked", ""))
-        if variable.dtype.kind not in "fV" and variable.name in ("kernel", "embeddings"):
+        real = variable.dtype.kind == "f" or variable.dtype == ml_dtypes.bfloat16
+        if variable.name.endswith(("kernel", "embeddings")) and not real:
             return f"its {variable.name} holds {variable.dtype} values"
     return None
 

@@ -46,7 +46,7 @@ class OnnxModel:
 
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model; see ``Model.write``."""
-        if not patch.removed and not self._source.external:
+        if not patch.changes and not self._source.external:
             return copy_model(self._source.files, path)  # nothing changes, so not one byte does
         self._edit(patch)
         edited, self._edited = self._edited, None  # writing gives its tensors their final places

@@ -18,7 +18,7 @@ from bnfuse.formats.onnx.pool import Constant, Pending, message
 from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.wire import tag, varint
 
-_LENGTH_BYTES = 10  # the longest varint
+_CHUNK_BYTES = 1 << 20
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
 
 
@@ -64,30 +64,44 @@ class Edited:
             for node in function.node:
                 yield from _outside_node(node)
 
-    def serialized(self) -> bytearray:
-        """The ModelProto; tensors that are outside still point to their payloads."""
+    def chunks(self) -> Iterator[bytes]:
+        """The serialized ModelProto piece by piece; tensors that are outside still point to payloads."""
         rest = onnx.ModelProto()
         _copy_fields(self.frame, rest, {"graph"})
-        out = bytearray(rest.SerializeToString(deterministic=True) + _GRAPH)
-        head = len(out)
-        out += bytes(_LENGTH_BYTES)  # the graph's length, known at the end
-        out += self.frame.graph.SerializeToString(deterministic=True)
+        frame = self.frame.graph.SerializeToString(deterministic=True)
+        length = len(frame) + sum(1 + _varint_bytes(n) + n for n in self._sizes())
+        out = bytearray(rest.SerializeToString(deterministic=True) + _GRAPH + varint(length) + frame)
+        for head, body in self._fields():
+            out += head
+            out += varint(len(body))
+            out += body
+            if len(out) > _CHUNK_BYTES:
+                yield bytes(out)
+                out.clear()
+        yield bytes(out)
+
+    def serialized(self) -> bytes:
+        """All of ``chunks``."""
+        return b"".join(self.chunks())
+
+    def _sizes(self) -> Iterator[int]:
+        yield from (node.ByteSize() for node in self.nodes)
+        yield from (len(c) if isinstance(c, bytes) else c.ByteSize() for c in self.constants)
+        yield from (info.ByteSize() for info in self.value_info)
+
+    def _fields(self) -> Iterator[tuple[bytes, bytes]]:
         for node in self.nodes:
-            _append(out, _NODE, node.SerializeToString(deterministic=True))
+            yield _NODE, node.SerializeToString(deterministic=True)
         for constant in self.constants:
-            raw = constant if isinstance(constant, bytes) else constant.SerializeToString(deterministic=True)
-            _append(out, _INITIALIZER, raw)
+            if isinstance(constant, onnx.TensorProto):
+                constant = constant.SerializeToString(deterministic=True)
+            yield _INITIALIZER, constant
         for info in self.value_info:
-            _append(out, _VALUE_INFO, info.SerializeToString(deterministic=True))
-        start = head + _LENGTH_BYTES
-        out[head:start] = varint(len(out) - start)
-        return out
+            yield _VALUE_INFO, info.SerializeToString(deterministic=True)
 
 
-def _append(out: bytearray, head: bytes, body: bytes) -> None:
-    out += head
-    out += varint(len(body))
-    out += body
+def _varint_bytes(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))
 
 
 _HOLDS_TENSORS = {"Constant", "If", "Loop", "Scan", "SequenceMap"}

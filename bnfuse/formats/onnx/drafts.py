@@ -47,6 +47,7 @@ class Drafts:
     statistics: Statistics = field(default_factory=Statistics)
     _drafts: list[Draft] = field(default_factory=list)
     _strings: dict[str, str] = field(default_factory=dict)
+    _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
 
     def __len__(self) -> int:
         return len(self._drafts)
@@ -57,6 +58,8 @@ class Drafts:
         names = node.input[:]
         inputs = tuple([self._read(scope, name) for name in names])
         outputs = tuple(node.output[:])
+        if not scope.defined.isdisjoint(outputs):  # written twice, which no runtime takes
+            self.pinned |= {scope.prefix + o: Reason.CONFLICT for o in outputs if o in scope.defined}
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
         if op in FOLDABLE and not any(inputs) and standard and _plain(node):
@@ -88,6 +91,9 @@ class Drafts:
         at = owner or scope
         key = at.prefix + name if at.prefix else name
         self.uses[key] = self.uses.get(key, 0) + 1
+        if owner is None:  # written later, or never
+            self.pinned.setdefault(key, Reason.UNREACHABLE)
+            self._unwritten.setdefault(key)
         if owner is not None and (name in owner.initializers or name in owner.constants):
             return ""
         return self._strings.setdefault(key, key)
@@ -156,6 +162,9 @@ class Drafts:
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
         self._drafts.clear()
         self._strings.clear()
+        lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
+        if lost is not None:
+            raise ValueError(f"'{lost}' is read, but nothing writes it")
         for node in graph.nodes:
             if node.is_batchnorm or (node.op in _ARITHMETIC and _is_affine(graph, node)):
                 graph.candidates.append(node)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.affine import Vector
-from bnfuse.core.apply import NewAffine, NewLinear, NewSource, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, NewAffine, NewLinear, NewSource, OverflowingFold, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import ScaledTensor, is_small, round_once
 from bnfuse.core.ops import Linear
@@ -62,6 +62,8 @@ class Editor:
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self._pool.drop(handle_of(node))
         Names(self._graph, self._pool).merge(patch.removed)
+        for merged in patch.merged:
+            self._merge(merged)
         constants = self._source.scopes[0].initializers
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
         edited.payloads, edited.flushed = self._payloads, self._flushed + self._deferred.flushed
@@ -205,6 +207,35 @@ class Editor:
             values, flushed = round_once(new.values, np.dtype(new.dtype))
         self._flushed += flushed
         self._pool.replace(handle, handle.operand or 0, values)  # an embedding's table is input 0
+
+    def _merge(self, merged: Merged) -> None:
+        """A chain of affine nodes as one BatchNormalization: γ = a, β = c, μ = 0, σ² = 1, ε = 0."""
+        handles = [handle_of(node) for node in merged.nodes]
+        scope, last = handles[0].scope, handles[-1]
+        rule = self._graph.rule(merged.nodes[0])
+        x = handles[0].proto.input[getattr(rule, "in_port", 0)]
+        dtype = self._constant(handles[0], 1 - getattr(rule, "in_port", 0)).dtype
+        name = last.proto.name or last.proto.output[0]
+        try:
+            rounded = [round_once(values, dtype) for values in (merged.a, merged.c)]
+        except FloatingPointError:
+            return  # it stays as it is
+        self._flushed += sum(flushed for _, flushed in rounded)
+        zero = np.zeros(merged.a.shape, dtype)
+        arrays = {
+            "scale": rounded[0][0],
+            "bias": rounded[1][0],
+            "mean": zero,
+            "var": zero + zero.dtype.type(1),
+        }
+        inputs = [self._pool.new(scope, f"{name}_{key}", array) for key, array in arrays.items()]
+        label = self._pool.unique_label(f"{name}_merged")
+        made = onnx.helper.make_node(
+            "BatchNormalization", [x, *inputs], [last.proto.output[0]], name=label, epsilon=0.0
+        )
+        for handle in handles:
+            self._pool.drop(handle)
+        self._pending[scope].after.setdefault(last.index, []).append(made)
 
     # --- what both need
 

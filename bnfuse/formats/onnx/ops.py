@@ -31,6 +31,7 @@ from bnfuse.formats.onnx.moving_ops import (
     transpose,
     unsqueeze,
 )
+from bnfuse.formats.onnx.signature import checked
 from bnfuse.formats.onnx.view import View
 
 Row = Callable[[View], Rule]
@@ -97,14 +98,23 @@ def _reader(view: View) -> Rule:
 
 def _total(view: View) -> Rule:
     """Add, Sub, Sum, Neg of run-time tensors."""
+    if _begins_at_an_axis(view):
+        return Opaque(Reason.BROADCAST)
     n = len(view.proto.input)
     signs = (1, -1) if view.proto.op_type == "Sub" else (-1,) if view.proto.op_type == "Neg" else (1,) * n
     lie = operands([view.shape(i) for i in range(n)], view.out_shape())
     return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else Total(signs, lie)
 
 
+def _begins_at_an_axis(view: View) -> bool:
+    """Below opset 7 the second operand lies where ``axis`` says, not on the right."""
+    return view.opset < 7 and view.attr("axis") is not None
+
+
 def _product(view: View) -> Rule:
     """Mul, Div of run-time tensors."""
+    if _begins_at_an_axis(view):
+        return Opaque(Reason.BROADCAST)
     lie = operands([view.shape(0), view.shape(1)], view.out_shape())
     exponents = (1, -1) if view.proto.op_type == "Div" else (1, 1)
     return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else Product(exponents, lie)
@@ -258,4 +268,7 @@ def rule_of(view: View) -> Rule:
     if in_function and any(a.ref_attr_name for a in view.proto.attribute):
         return Opaque(Reason.UNSUPPORTED_OP, detail="an attribute is set by the function's caller")
     row = ROWS.get(view.proto.op_type)
-    return Opaque() if row is None else row(view)
+    if row is None:
+        return Opaque()
+    view.attributes = checked(view.proto, view.opset)
+    return row(view)

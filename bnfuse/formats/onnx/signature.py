@@ -52,15 +52,16 @@ def _attributes_of_all_versions() -> dict[str, set[str]]:
     return names
 
 
-def check(node: onnx.NodeProto, opset: int) -> None:
-    """Compare a node with its operator's schema.
+def checked(node: onnx.NodeProto, opset: int) -> dict[str, onnx.AttributeProto]:
+    """A node's attributes by name, the node compared with its operator's schema.
 
     Raises:
         Misfit: they do not fit.
     """
+    given = {a.name: a for a in node.attribute}
     schema = _schema(node.op_type, opset)
     if schema is None:
-        return
+        return given
     least_in, most_in, least_out, most_out, needed, types, required = schema
     inputs, outputs = node.input[:], node.output[:]
     if not least_in <= len(inputs) <= most_in:
@@ -69,13 +70,14 @@ def check(node: onnx.NodeProto, opset: int) -> None:
         raise Misfit(f"{len(outputs)} outputs, or the first without a name")
     if "" in inputs and any(not name and needed >> i & 1 for i, name in enumerate(inputs)):
         raise Misfit("an input that it needs is absent")
-    given = {a.name: a for a in node.attribute}
     if len(given) != len(node.attribute):
         raise Misfit("an attribute is given twice")
     for name, attribute in given.items():
-        _check_attribute(node.op_type, opset, attribute, types.get(name))
+        if types.get(name) != attribute.type:
+            _check_attribute(node.op_type, opset, attribute, types.get(name))
     if not required <= given.keys():
         raise Misfit(f"the attribute {min(required - given.keys())} is missing")
+    return given
 
 
 def _check_attribute(op: str, opset: int, attribute: onnx.AttributeProto, wanted: int | None) -> None:

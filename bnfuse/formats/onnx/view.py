@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -56,7 +56,7 @@ class View:
     constants: Constants
     shapes: Shapes
     statistics: Statistics
-    _attributes: dict[str, onnx.AttributeProto] | None = field(default=None)
+    attributes: dict[str, onnx.AttributeProto] | None = None  # by name, once somebody looked
 
     @property
     def proto(self) -> onnx.NodeProto:
@@ -70,9 +70,9 @@ class View:
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the default."""
-        if self._attributes is None:
-            self._attributes = {a.name: a for a in self.proto.attribute}
-        found = self._attributes.get(name)
+        if self.attributes is None:
+            self.attributes = {a.name: a for a in self.proto.attribute}
+        found = self.attributes.get(name)
         return default if found is None else onnx.helper.get_attribute_value(found)
 
     def has_input(self, i: int) -> bool:

@@ -34,6 +34,7 @@ class _Job:
     edited: Edited
     external: list[tuple[int, Payload]] = field(default_factory=list)  # (offset, payload)
     end: int = 0
+    used: bool = False  # whether any tensor's bytes are outside the proto
 
     def payload(self, number: int) -> Large:
         """What a number stands for."""
@@ -75,6 +76,9 @@ def write_model(files: Files, edited: Edited, was_external: set[str], path: Path
     job = _Job(files, edited)
     side = path.with_name(path.name + ".data")
     _place(job, was_external, side.name)
+    if not job.used:
+        _write_chunks(path, edited)
+        return Written(path, (), edited.flushed)
     data = edited.serialized()
     inline: list[tuple[int, Payload]] = []
     end = 0
@@ -96,6 +100,16 @@ def copy_model(files: Files, path: Path) -> Written:
     size_bytes = files.model.stat().st_size
     _pour(files, path, [(0, FileSlice(files.model, 0, size_bytes))], size_bytes)
     return Written(path, (), 0)
+
+
+def _write_chunks(path: Path, edited: Edited) -> None:
+    """A model that is all small things."""
+    try:
+        with path.open("wb") as out:
+            for chunk in edited.chunks():
+                out.write(chunk)
+    except OSError as e:
+        raise _not_written(path, e) from e
 
 
 def _pour(files: Files, path: Path, pieces: list[tuple[int, Payload]], size_bytes: int) -> int:
@@ -121,6 +135,7 @@ def _place(job: _Job, was_external: set[str], side: str) -> None:
     """Decide for every tensor that is not in the proto whether it goes inline or outside."""
     inline: list[tuple[onnx.TensorProto, int]] = []
     for tensor in job.edited.outside():
+        job.used = True
         place = next((e.value for e in tensor.external_data if e.key == "location"), "")
         number = payload_number(place)
         if number is None:

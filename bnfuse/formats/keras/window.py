@@ -1,0 +1,90 @@
+"""A part of a file as a file of its own, for HDF5 to read, guarded against what HDF5 does not check.
+
+HDF5 trusts what a file says about itself: it uses bytes beyond the file's end as they happen to be in memory,
+and walks a heap of texts by the sizes stored in it, for ever if one is zero. All its reading passes here,
+so both are noticed here, as an OSError that h5py hands on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, BinaryIO
+
+_HEAP = b"GCOL"
+_HEAP_MIN_BYTES = 4096  # what HDF5 reads first
+_HEAP_HEADER_BYTES = 16
+
+
+class Window(io.RawIOBase):
+    """Bytes [start, start + length) of an open file, as a read-only file of their own."""
+
+    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
+        self._file, self._start, self._length, self._at = file, start, length, 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """The position within the window."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As of any file; positions count from the window's start."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill ``buffer``.
+
+        Raises:
+            OSError: that would take more than there is (HDF5 would not look at the count, and use what
+                happens to be in memory), or a heap on which HDF5 would loop.
+        """
+        view = memoryview(buffer).cast("B")
+        if self._at + len(view) > self._length:
+            raise OSError("it refers to something beyond its end")
+        done = self._fill(view)
+        if done < len(view):
+            raise OSError("it ended while it was read")
+        if bytes(view[:4]) == _HEAP:
+            self._check_heap(view)
+        self._at += done
+        return done
+
+    def _fill(self, view: memoryview) -> int:
+        """Read at the position, which stays where it is."""
+        wanted = max(0, min(len(view), self._length - self._at))
+        self._file.seek(self._start + self._at)
+        done = 0
+        while done < wanted:
+            got = self._file.readinto(view[done:wanted])  # type: ignore[attr-defined]
+            if not got:
+                break
+            done += got
+        return done
+
+    def _check_heap(self, start: memoryview) -> None:
+        """Refuse a heap of texts on which HDF5 would loop for ever or read past its end.
+
+        HDF5 walks the objects of a heap by the sizes they state, and does not mind a size of zero.
+        """
+        size = int.from_bytes(start[8:16], "little")
+        if len(start) < _HEAP_MIN_BYTES or not _HEAP_MIN_BYTES <= size <= self._length - self._at:
+            return  # not a heap, but numbers that look like one: HDF5 reads heaps in whole blocks
+        heap = memoryview(bytearray(size))
+        self._fill(heap)
+        at = _HEAP_HEADER_BYTES
+        while at + _HEAP_HEADER_BYTES <= size:
+            index = int.from_bytes(heap[at : at + 2], "little")
+            length = int.from_bytes(heap[at + 8 : at + 16], "little")
+            step = length if index == 0 else _HEAP_HEADER_BYTES + (length + 7) // 8 * 8
+            if step < _HEAP_HEADER_BYTES or at + step > size:
+                raise OSError("a heap of texts is damaged")
+            at += step

@@ -1,0 +1,49 @@
+"""What ``optimize`` tells in words beside its figures: notes of the report, and why nothing was written.
+
+Each note is a tuple of one sentence, or empty where there is nothing to say.
+"""
+
+from __future__ import annotations
+
+from bnfuse.core.apply import Patch
+from bnfuse.core.ranges import widened
+from bnfuse.results import Agreement, FileInfo, Status
+
+_NOTABLE_GROWTH = 1.1
+_NAMED_LAYERS = 3
+
+
+def ranges_note(patch: Patch) -> tuple[str, ...]:
+    """A warning for those who quantise the result next; none in most models."""
+    found = widened(patch)
+    if not found:
+        return ()
+    named = [f"'{w.node}' ({w.before:.0f} → {w.after:.0f})" for w in found[:_NAMED_LAYERS]]
+    more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+    layers = "one layer" if len(found) == 1 else f"{len(found)} layers"
+    warning = (
+        f"before you quantise the result: folding spread the channel ranges of {layers} (largest over median "
+        f"weight range, before → after): {', '.join(named)}{more}; quantise per channel, not per tensor"
+    )
+    return (warning,)
+
+
+def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
+    """A word on a result that is much larger than its original."""
+    if result.total_bytes <= _NOTABLE_GROWTH * original.total_bytes:
+        return ()
+    return ("the result is larger: constants that the original computes when loaded are stored in it",)
+
+
+def why_unproved(agreement: Agreement) -> str:
+    """One sentence on a proof that failed or was inconclusive, and what to do."""
+    why = f": {agreement.detail}" if agreement.detail else ""
+    if agreement.status is Status.DIFFERENT:
+        return (
+            f"the folded model differs from the original{why}; nothing was written: "
+            "please report it with the model (--no-verify writes the result unproved)"
+        )
+    return (
+        f"the folded model could not be proved equal{why}; nothing was written: "
+        "give fitting --inputs or --shape, or write it unproved with --no-verify"
+    )

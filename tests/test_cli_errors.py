@@ -1,0 +1,106 @@
+"""The command line: every error is one sentence and an exit code; the public API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import bnfuse
+from bnfuse.errors import (
+    BnfuseError,
+    NotEqual,
+    OutputError,
+    RuntimeMissing,
+    UnreadableModel,
+    UnsafeModel,
+    UsageError,
+)
+from tests.command import call
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+
+use_case = import_module("bnfuse.optimize")
+verify_module = import_module("bnfuse.verify")
+bench_module = import_module("bnfuse.bench")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+ERRORS: list[tuple[BaseException, int]] = [
+    (UsageError("the sentence"), 2),
+    (OutputError("the sentence"), 2),
+    (UnreadableModel("the sentence"), 3),
+    (UnsafeModel("the sentence"), 3),
+    (BnfuseError("the sentence"), 3),
+    (NotEqual("the sentence"), 4),
+    (RuntimeMissing("the sentence"), 5),
+    (ZeroDivisionError("the sentence"), 3),
+    (RecursionError("the sentence"), 3),
+    (MemoryError(), 3),
+    (KeyboardInterrupt(), 130),
+]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def inspect(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(use_case, "inspect", inspect)
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS)
+def test_errors_are_one_sentence_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    failing(monkeypatch, error)
+    result = call("inspect", "m.onnx")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("bnfuse: ") and result.stderr.count("\n") == 1
+    if str(error):
+        assert "the sentence" in result.stderr
+
+
+@pytest.mark.parametrize("place", [("-v", "inspect", "m.onnx"), ("inspect", "m.onnx", "-v")])
+@pytest.mark.parametrize("error", [UnreadableModel("the sentence"), ZeroDivisionError("the sentence")])
+def test_verbose_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, place: tuple[str, ...]
+) -> None:
+    failing(monkeypatch, error)
+    result = call(*place)
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr and "the sentence" in result.stderr
+
+
+def test_a_bug_asks_to_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("division by zero"))
+    assert (
+        "internal error (ZeroDivisionError: division by zero): please report" in call("inspect", "m").stderr
+    )
+
+
+def test_a_sentence_with_strings_of_the_model_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, UnreadableModel("node 'a\n::error::b\x1b[31m' is broken"))
+    result = call("inspect", "m.onnx")
+    assert result.stderr == "bnfuse: node 'a\\n::error::b\\x1b[31m' is broken\n"
+
+
+def test_the_public_functions_stay_functions() -> None:
+    for name in ("optimize", "inspect", "verify", "bench"):
+        import_module(use_case.__name__)
+        function = getattr(bnfuse, name)
+        assert callable(function) and function.__name__ == name
+    script = (
+        "import bnfuse, bnfuse.optimize, bnfuse.verify; assert callable(bnfuse.optimize and bnfuse.verify)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = bnfuse.nonsense
+    assert {"optimize", "inspect", "verify", "bench", "__version__"} <= set(dir(bnfuse))

@@ -1,0 +1,189 @@
+"""The command line: what it imports, its help, wrong usage, and what reaches the use case."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import bnfuse
+from bnfuse.cli import main
+from bnfuse.errors import (
+    UnreadableModel,
+)
+from tests.command import call
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+
+use_case = import_module("bnfuse.optimize")
+verify_module = import_module("bnfuse.verify")
+bench_module = import_module("bnfuse.bench")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+HEAVY = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
+
+
+def modules_after(*arguments: object) -> set[str]:
+    """Top-level modules that are loaded when ``bnfuse`` with these arguments has ended."""
+    script = (
+        "import sys\n"
+        "from bnfuse.cli import main\n"
+        "try:\n    main(sys.argv[1:], prog_name='bnfuse')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["--version"]])
+def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
+    loaded = modules_after(*arguments)
+    assert not loaded & (HEAVY | {"rich", "numpy", "onnx", "h5py", "google"})
+
+
+def test_inspect_imports_no_runtime(model: Path) -> None:
+    assert not modules_after("inspect", model) & HEAVY
+
+
+def test_dry_run_and_check_import_no_runtime(model: Path, plain_model: Path) -> None:
+    assert not modules_after("optimize", model, "--dry-run") & HEAVY
+    assert not modules_after("optimize", plain_model, "--check") & HEAVY
+
+
+def test_json_needs_no_rich(model: Path) -> None:
+    assert "rich" not in modules_after("inspect", model, "--json")
+
+
+def test_help_is_fast() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bnfuse", "--help"], capture_output=True, check=True, cwd=ROOT)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.2
+
+
+COMMANDS = ["optimize", "inspect", "verify", "bench"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    assert call(command, "--help").exit_code == 0
+    for parameter in main.commands[command].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{command} {parameter.name}"
+
+
+def test_the_time_it_takes_is_said_in_the_help() -> None:
+    assert "10 s" in call("optimize", "--help").stdout
+    assert "10 s" in call("verify", "--help").stdout
+    assert "10 s" in call("bench", "--help").stdout
+
+
+def test_version() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout.split()[-1] == bnfuse.__version__
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_prints_in_any_encoding(command: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    line = [sys.executable, "-m", "bnfuse", *command, "--help"]
+    subprocess.run(line, capture_output=True, check=True, cwd=ROOT, env=environment)
+
+
+USAGE = [
+    (),
+    ("nonsense",),
+    ("optimize",),
+    ("inspect", "m.onnx", "--nonsense"),
+    ("optimize", "m.onnx", "--batch", "0"),
+    ("optimize", "m.onnx", "--batch", "1,2"),
+    ("optimize", "m.onnx", "--device", "tpu"),
+    ("optimize", "m.onnx", "--threads", "0"),
+    ("optimize", "m.onnx", "--shape", "1,3,8,8"),
+    ("optimize", "m.onnx", "--shape", "x=1,three"),
+    ("optimize", "m.onnx", "--shape", "x=1,-3"),
+    ("optimize", "m.onnx", "--verify-time", "0"),
+    ("optimize", "m.onnx", "--report", "report.txt"),
+    ("inspect", "m.onnx", "--report", "report"),
+    ("verify", "a.onnx"),
+    ("bench", "a.onnx", "b.onnx", "--batch", "1,x"),
+    ("bench", "a.onnx", "b.onnx", "--fail-if-slower", "much"),
+    ("bench", "a.onnx", "b.onnx", "--fail-if-slower", "-1"),
+    ("bench", "a.onnx", "--fail-if-slower", "3"),
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_wrong_usage_exits_2_before_any_work(arguments: tuple[str, ...]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x=1,3,8,8", {"x": (1, 3, 8, 8)}),
+        ("a=b:0=2", {"a=b:0": (2,)}),
+        ("scalar=", {"scalar": ()}),
+        ("empty=0,4", {"empty": (0, 4)}),
+    ],
+)
+def test_shapes(monkeypatch: pytest.MonkeyPatch, text: str, expected: dict[str, tuple[int, ...]]) -> None:
+    seen = wanted_by_optimize(monkeypatch, "--shape", text)
+    assert seen["verify"].shapes == expected and seen["bench"].shapes == expected
+
+
+def wanted_by_optimize(monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
+    """What the command hands to the use case."""
+    seen: dict[str, Any] = {}
+
+    def optimize(model: Path, output: Path | None, **wanted: Any) -> None:
+        seen.update(wanted, model=model, output=output)
+        raise UnreadableModel("enough")
+
+    monkeypatch.setattr(use_case, "optimize", optimize)
+    assert call("optimize", "m.onnx", *options).exit_code == 3
+    return seen
+
+
+def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        "-o out.onnx --force --batch 4 --threads 2 --device gpu --inputs x.npz --verify-time 3 --bench-time 4"
+    )
+    seen = wanted_by_optimize(monkeypatch, *options.split(), "--freeze-inputs")
+    assert (seen["model"], seen["output"], seen["force"]) == (Path("m.onnx"), Path("out.onnx"), True)
+    assert (seen["read"].strict_inputs, seen["read"].freeze_inputs) == (False, True)
+    verify, bench = seen["verify"], seen["bench"]
+    assert (verify.batch, verify.threads, verify.device, verify.budget_s) == (4, 2, "gpu", 3.0)
+    assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), 2, "gpu", 4.0)
+    assert verify.inputs == bench.inputs == Path("x.npz")
+
+
+def test_leaving_steps_out_reaches_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = wanted_by_optimize(monkeypatch, "--no-verify", "--no-bench", "--strict-inputs")
+    assert (seen["verify"], seen["bench"], seen["read"].strict_inputs) == (False, False, True)
+    assert seen["hashes"] is False  # nothing that is printed needs them
+    assert wanted_by_optimize(monkeypatch, "--json")["hashes"] is True

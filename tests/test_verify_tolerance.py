@@ -1,0 +1,79 @@
+"""How far apart ``verify`` lets two models be, and how it finds out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnfuse.proof.deviation import ROUNDOFF, deviation, scales
+from bnfuse.proof.observe import perturb
+from bnfuse.proof.verdict import judge, roundoff_of
+from bnfuse.results import Status
+from tests.fake_runner import confront
+
+EQUAL, DIFFERENT, INCONCLUSIVE = Status.EQUAL, Status.DIFFERENT, Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_perturbation_is_one_or_two_units_in_the_last_place(dtype: str) -> None:
+    x = np.random.default_rng(0).standard_normal(1000).astype(dtype)
+    moved = perturb({"x": x}, 2.0 * ROUNDOFF[dtype], 0)["x"]
+    steps = np.abs(moved - x) / np.spacing(np.abs(x))
+    assert moved.dtype == x.dtype
+    assert steps.min() >= 0.5
+    assert steps.max() <= 2.0
+
+
+def test_perturbation_is_mirrored_by_the_sign_and_reaches_zeros() -> None:
+    x = np.array([1.0, -2.0, 0.0], np.float32)
+    up, down = (perturb({"x": x}, step, 1)["x"] for step in (2.0**-10, -(2.0**-10)))
+    assert np.array_equal(np.abs(up - x), np.array([2.0**-10, 2.0**-9, 2.0**-10]))
+    assert np.array_equal(up - x, x - down)
+
+
+def test_integers_are_not_perturbed() -> None:
+    x = np.arange(3)
+    assert perturb({"x": x}, 1e-3, 0)["x"] is x
+
+
+def test_cancellation_shows_in_the_noise(tmp_path: Path) -> None:
+    """A mean of a thousand subtracted: float32 loses 10 bits, and no input shows it by its own rounding."""
+    weight = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+
+    def subtracts(x: np.ndarray) -> np.ndarray:
+        return np.asarray((x @ weight + np.float32(1000)) - np.float32(1000))
+
+    found, _ = confront(tmp_path, subtracts, lambda x: np.asarray(x @ weight), shape=(50, 4))
+    (output,) = found.outputs
+    assert found.status is EQUAL
+    assert output.max_rel > 1e-6  # more than the floor allows
+
+
+def test_half_precision_behind_a_cast_is_recognised() -> None:
+    values = np.random.default_rng(0).standard_normal(100).astype(np.float32)
+    half = values.astype(np.float16).astype(np.float32)
+    assert roundoff_of([values]) == 2.0**-24
+    assert roundoff_of([half]) == 2.0**-11
+    assert roundoff_of([values], "float16") == 2.0**-11
+    assert roundoff_of([values.astype(np.float64)]) == 2.0**-53
+
+
+def test_judgement_follows_noise_up_to_the_limit() -> None:
+    reference = np.linspace(-1, 1, 50, dtype=np.float32)
+    (scale,) = scales([reference])
+    assert scale == 1.0
+
+    def status(error: float, noise: float) -> Status:
+        found = deviation(reference, reference + np.float32(error), scale)
+        return judge("y", [found], [noise], 2.0**-24).status
+
+    assert status(5e-7, 0.0) is EQUAL  # below the floor of 4·√16·2⁻²⁴ = 9.5e-7
+    assert status(1e-5, 0.0) is DIFFERENT
+    assert status(1e-5, math.nan) is EQUAL  # not measured: 64·√16·2⁻²⁴ = 1.5e-5
+    assert status(2e-5, math.nan) is DIFFERENT
+    assert status(1e-5, 2e-6) is EQUAL  # explained by the noise
+    assert status(2e-4, 1e-4) is INCONCLUSIVE  # explained, but beyond the limit
+    assert status(1e-2, 1e-4) is DIFFERENT  # beyond what the noise explains
