@@ -151,6 +151,9 @@ def optimize(
         with closing(opened):
             report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
             own_files = (opened.path, *opened.side_files)
+            if patch.merged:
+                merged = f"{len(patch.merged)} chains of Mul, Add, Sub and Div became one node each"
+                report = replace(report, notes=(*report.notes, merged))
             if wanted.reads_weights:
                 report = replace(report, notes=(*report.notes, *ranges_note(patch)))
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
@@ -259,7 +262,8 @@ def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: 
 
 def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
     """The report with its latencies. A model that is proved is not lost because a bench failed."""
-    if wanted.bench is None or not report.plan.order:
+    changed = report.plan.order or report.operators_before != report.operators_after
+    if wanted.bench is None or not changed:
         return report
     from bnfuse.bench import bench
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.interface import interface_difference
@@ -71,6 +71,7 @@ def verify(
     Raises:
         UnreadableModel: a file does not exist.
         UsageError: the request does not fit the model's inputs.
+        UnsafeModel: running it would run code that it carries.
         RuntimeMissing: the runtime or the device is not there.
     """
     request = request or VerifyRequest()
@@ -84,7 +85,7 @@ def verify(
     effort = Effort(request.samples, time.perf_counter(), request.budget_s, request.weights)
     try:
         observed = observe(lambda: load(reference, settings), request.input_request, effort)
-    except (UsageError, RuntimeMissing):
+    except (UsageError, UnsafeModel, RuntimeMissing):
         raise
     except BnfuseError as error:
         return Agreement(Status.INCONCLUSIVE, detail=f"the original cannot be run: {error}")
@@ -118,6 +119,8 @@ def _confront(load: Callable[[], Runner], seen: Observed, depth: int, effort: Ef
         text = "memory ran out while the second model was loading"
         return Agreement(Status.INCONCLUSIVE, evidence=evidence, detail=text)
     with runner:
+        if (moved := _moved(seen.runtime, runner.runtime)) is not None:
+            return Agreement(Status.DIFFERENT, evidence=evidence, detail=moved)
         mismatch = interface_difference(
             seen.inputs, runner.inputs, "input", free_may_differ=False
         ) or interface_difference(seen.declared, runner.outputs, "output", free_may_differ=True)
@@ -132,6 +135,15 @@ def _confront(load: Callable[[], Runner], seen: Observed, depth: int, effort: Ef
             text = "memory ran out while the second model was running"
             return Agreement(Status.INCONCLUSIVE, evidence=evidence, detail=text)
     return _conclude(seen, found, depth)
+
+
+def _moved(before: str, after: str) -> str | None:
+    """A result that only another generation of the same runtime still loads is a broken result."""
+    generations = {"keras", "tf_keras"}
+    names = [runtime.split(" ")[0] for runtime in (before, after)]
+    if names[0] == names[1] or not generations.issuperset(names):
+        return None
+    return f"{names[0]} loads the original, but only {names[1]} loads the second model"
 
 
 def _deviations(runner: Runner, seen: Observed, deadline: float) -> dict[str, list[Deviation | None]]:
