@@ -2,6 +2,7 @@
 #
 #   make demo      optimise a trained model of fixtures/, accuracy before and after
 #   make test      all tests, the fast ones first
+#   make fuzz      fold random graphs by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
 #   make lint      ruff, mypy, import contracts
 #   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
 #   make bench     cost of the optimiser beside cp and other tools (installs them; needs about 20 GB of disk)
@@ -21,7 +22,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test fuzz lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,14 @@ demo: $(VENV)/.ready-$(NEEDS_$(KIND))
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Other graphs every time; the first seed is printed, and a failure prints its own.
+BNFUSE_FUZZ ?= 20000
+BNFUSE_FUZZ_SEED := $(or $(BNFUSE_FUZZ_SEED),$(shell date +%s))
+
+fuzz: $(VENV)/.ready-test
+	@echo "== $(BNFUSE_FUZZ) random graphs from seed $(BNFUSE_FUZZ_SEED) on"
+	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_random_graphs.py
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

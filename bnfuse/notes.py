@@ -32,7 +32,9 @@ def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
     """A word on a result that is much larger than its original."""
     if result.total_bytes <= _NOTABLE_GROWTH * original.total_bytes:
         return ()
-    return ("the result is larger: it stores plainly what the original computes when it is loaded, or keeps compressed",)
+    return (
+        "the result is larger: it stores plainly what the original computes when it is loaded, or compresses",
+    )
 
 
 def why_unproved(agreement: Agreement) -> str:

@@ -79,6 +79,7 @@ class FakePatch(frozenset[str]):
     """The names of the BNs that go; no weights."""
 
     linears: ClassVar[dict[Any, Any]] = {}
+    merged: ClassVar[tuple[Any, ...]] = ()
 
 
 @dataclass

@@ -13,7 +13,7 @@ separate classes, which costs time but never a fold.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bnfuse.core.affine import Reparam
 from bnfuse.core.axes import Permute, SameAxes
@@ -51,8 +51,8 @@ class Classes:
         found = self._find(known) if known is not None else self._explore(value)
         if found.fixed is not None and held.scales:
             return found.fixed
-        if found.positive is not None and held.negative:
-            return found.positive
+        if found.positive is not None and (negative := held.negative):
+            return replace(found.positive, detail=f"{negative} of {held.size} channels are negative")
         return None
 
     def merge(self, x: str, y: str) -> None:

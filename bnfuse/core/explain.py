@@ -21,17 +21,17 @@ from bnfuse.core.affine import Reparam
 from bnfuse.core.decisions import Decision, Fold, Plan, Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Affine, Current, Joint, Rule
-from bnfuse.core.plan import _objection
+from bnfuse.core.plan import objection
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.spread import (
-    _MAX_ATTEMPTS,
+    MAX_ATTEMPTS,
     NEAR,
     Spread,
     State,
-    _Attempt,
-    _next_choices,
-    _scale_refused,
+    Worklist,
     holdings,
+    next_choices,
+    scale_refused,
     splits,
     spread,
 )
@@ -235,12 +235,12 @@ def _searched(state: State, node: Node, split: Split, limit: int) -> Trial:
         refusal = run.begin(split)
         attempts.append(run.outcome(refusal, split))
         if refusal is None:
-            return _told(run, split, attempts, _objection(state, run.as_spread(split)))
+            return _told(run, split, attempts, objection(state, run.as_spread(split)))
         if furthest is None or len(run.touched) > len(furthest.touched):
             furthest = run
-        following = _next_choices(run.choices)
+        following = next_choices(run.choices)
         hopeless = not fixed and following and run.scale_refused(split)
-        if following is None or hopeless or len(attempts) == _MAX_ATTEMPTS:
+        if following is None or hopeless or len(attempts) == MAX_ATTEMPTS:
             walked = _walked(furthest, split) if furthest.deep else furthest
             return _told(walked, split, attempts, attempts[0].refusal)
         fixed = following
@@ -270,7 +270,7 @@ def _told(
     )
 
 
-class _Observed(_Attempt):
+class _Observed(Worklist):
     """An attempt that writes down what it meets."""
 
     def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
@@ -284,7 +284,7 @@ class _Observed(_Attempt):
 
     def scale_refused(self, split: Split) -> bool:
         """Whether the scales alone are refused, so that no other choice helps."""
-        return _scale_refused(self.state, self.node, self.limit, *self._holdings(split)) is not None
+        return scale_refused(self.state, self.node, self.limit, *self._holdings(split)) is not None
 
     def as_spread(self, split: Split) -> Spread:
         """The attempt as ``spread`` would hand it out."""

@@ -98,19 +98,19 @@ def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
             if limit == 0:
                 break
             outcome = spread(state, node, split, limit)
-            objection = outcome if isinstance(outcome, Refusal) else _objection(state, outcome)
-            if isinstance(outcome, Spread) and objection is None:
+            why_not = outcome if isinstance(outcome, Refusal) else objection(state, outcome)
+            if isinstance(outcome, Spread) and why_not is None:
                 best = outcome
-            elif objection is not None:
-                refusals[split] = objection
-                if objection.reason is Reason.TOO_FAR:
+            elif why_not is not None:
+                refusals[split] = why_not
+                if why_not.reason is Reason.TOO_FAR:
                     far.append(split)
         open_splits = far
         reach *= 8
     return best, list(refusals.values())
 
 
-def _objection(state: State, found: Spread) -> Refusal | None:
+def objection(state: State, found: Spread) -> Refusal | None:
     """Why an attempt that goes through on paper is not worth it or would spoil numbers."""
     split = found.split.value
     if _grows(state, found):

@@ -29,7 +29,7 @@ from bnfuse.core.reasons import Reason, Refusal
 NEAR = 24
 
 # Attempts per split: enough for every routing past a handful of sums.
-_MAX_ATTEMPTS = 64
+MAX_ATTEMPTS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +136,7 @@ def splits(a: Vector, c: Vector) -> Iterator[Split]:
         yield Split.SCALE_UP
 
 
-class _Attempt:
+class Worklist:
     """One run of the worklist with some choices fixed in advance."""
 
     def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
@@ -287,31 +287,31 @@ def spread(
     x_held, y_held = holdings(split, axes, a, c)
     fixed: dict[str, int] = dict(choices or {})
     first: Refusal | None = None
-    for _ in range(_MAX_ATTEMPTS):
-        attempt = _Attempt(state, node, fixed, limit)
+    for _ in range(MAX_ATTEMPTS):
+        attempt = Worklist(state, node, fixed, limit)
         refusal = attempt.run(rule.in_port, x_held, y_held)
         if refusal is None:
             taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
             return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
         first = first or _of_split(refusal, split)
-        following = None if choices is not None else _next_choices(attempt.choices)
-        if following is None or (not fixed and _scale_refused(state, node, limit, x_held, y_held)):
+        following = None if choices is not None else next_choices(attempt.choices)
+        if following is None or (not fixed and scale_refused(state, node, limit, x_held, y_held)):
             return first
         fixed = following
     return first or Refusal(Reason.TOO_MANY_CHOICES, node.label, split=split.value)
 
 
-def _scale_refused(
+def scale_refused(
     state: State, node: Node, limit: int | None, x_held: Reparam, y_held: Reparam
 ) -> Refusal | None:
     """Whether the scales alone are refused: then no way of the shift helps."""
-    attempt = _Attempt(state, node, {}, limit)
+    attempt = Worklist(state, node, {}, limit)
     rule = state.graph.rule(node)
     assert isinstance(rule, Affine)
     return attempt.run(rule.in_port, x_held.scale_only, y_held.scale_only)
 
 
-def _next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
     """The next combination in depth-first order, None when all were tried."""
     for last in range(len(choices) - 1, -1, -1):
         name, chosen, count = choices[last]

@@ -6,10 +6,10 @@ that come from a model are untrusted and are escaped by each form (``bnfuse.repo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.staging import output_errors, staging_folder
@@ -44,19 +44,28 @@ def check_reports(paths: Sequence[Path], model: Path) -> None:
             raise OutputError(f"the folder of the report '{path}' does not exist: create it first")
 
 
-def render(report: Report, suffix: str) -> str:
-    """The report as text in the form of ``suffix`` (``.json``, ``.md``, ``.html`` or ``.xml``)."""
+def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None = None) -> str:
+    """The report as text in the form of ``suffix`` (``.json``, ``.md``, ``.html`` or ``.xml``).
+
+    ``explanation`` is what ``inspect --explain`` adds to the JSON form; the others leave it out.
+    """
+    if suffix.lower() == ".json":
+        from bnfuse.report.json import render as render_json
+
+        return render_json(report, explanation)
     form = import_module(_FORMS[suffix.lower()])
     return cast("Callable[[Report], str]", form.render)(report)
 
 
-def write_report(report: Report, path: Path) -> None:
+def write_report(report: Report, path: Path, *, explanation: Mapping[str, Any] | None = None) -> None:
     """Write the report to ``path`` in the form its suffix asks for; a finished file replaces an old one.
+
+    ``explanation`` is as for ``render``.
 
     Raises:
         OutputError: no space, no permission.
     """
-    text = render(report, path.suffix)
+    text = render(report, path.suffix, explanation=explanation)
     with staging_folder(path) as folder, output_errors(path):
         staged = folder / path.name
         staged.write_text(text, encoding="utf-8", newline="\n")

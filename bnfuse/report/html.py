@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from bnfuse.report import text
+from bnfuse.report.groups import groups
 from bnfuse.results import Agreement, BenchRun, Latency, Report
 
 _STYLE = """
@@ -92,6 +93,7 @@ def render(report: Report) -> str:
         [
             f"<h1>{_text(text.headline(report))}</h1>",
             _facts(report),
+            _kept(report),
             _decisions(report),
             _operators(report),
             _outputs(report.verification),
@@ -142,6 +144,19 @@ def _facts(report: Report) -> str:
     if report.output is not None and report.output.sha256:
         facts.append(("SHA-256", _code(report.output.sha256)))
     return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{value}</dd>' for name, value in facts)}</dl>"
+
+
+def _kept(report: Report) -> str:
+    """One line per reason, with the first few names."""
+    lines = [
+        f"<li>{_text(group.message)} {_names(group.nodes)}</li>" for group in groups(report.plan.decisions)
+    ]
+    return f"<h2>What stays, and why</h2><ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _names(every: Sequence[str]) -> str:
+    shown = ", ".join(_code(name) for name in every[: text.SHOWN_NAMES])
+    return f'<span class="dim">({shown}{text.more(every)})</span>'
 
 
 def _decisions(report: Report) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.core.reasons import Refusal
+from bnfuse.report.groups import groups
 from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, Percentiles, Report
 
 SCHEMA = "bnfuse.report/1"
@@ -18,9 +20,10 @@ VERIFY_SCHEMA = "bnfuse.verify/1"
 BENCH_SCHEMA = "bnfuse.bench/1"
 
 
-def render(report: Report) -> str:
-    """The whole report as one JSON document."""
-    return dumps(document(report))
+def render(report: Report, explanation: Mapping[str, Any] | None = None) -> str:
+    """The whole report as one JSON document, with an explanation where one was asked for."""
+    extra = {} if explanation is None else {"explanation": explanation}
+    return dumps(document(report) | extra)
 
 
 def dumps(value: Mapping[str, Any]) -> str:
@@ -36,7 +39,8 @@ def document(report: Report) -> dict[str, Any]:
         "output": file_info(report.output),
         "batchnorms": _counts(report.plan, batchnorm=True),
         "affines": _counts(report.plan, batchnorm=False),
-        "decisions": [_decision(decision) for decision in report.plan.decisions],
+        "decisions": [decided(decision) for decision in report.plan.decisions],
+        "groups": _groups(report.plan),
         "operators": {"before": dict(report.operators_before), "after": dict(report.operators_after)},
         "verification": agreement(report.verification),
         "benchmark": latency(report.benchmark),
@@ -143,7 +147,22 @@ def _counts(plan: Plan, *, batchnorm: bool) -> dict[str, int]:
     return {"found": found, "folded": folded, "kept": kept}
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def _groups(plan: Plan) -> list[dict[str, Any]]:
+    """Kept nodes by reason and by the kind of node that refused."""
+    return [
+        {
+            "reason": group.reason.name,
+            "op": group.op or None,
+            "count": len(group.nodes),
+            "message": group.message,
+            "nodes": list(group.nodes),
+        }
+        for group in groups(plan.decisions)
+    ]
+
+
+def decided(decision: Decision) -> dict[str, Any]:
+    """One decision."""
     common: dict[str, Any] = {
         "name": decision.node,
         "op": decision.op,
@@ -168,11 +187,18 @@ def _decision(decision: Decision) -> dict[str, Any]:
                 "into": [],
                 "through": [],
                 "reason": decision.primary.reason.name,
-                "refusals": [
-                    {"split": r.split or None, "reason": r.reason.name, "node": r.node, "message": r.sentence}
-                    for r in decision.refusals
-                ],
+                "refusals": [refused(refusal) for refusal in decision.refusals],
             }
+
+
+def refused(refusal: Refusal) -> dict[str, Any]:
+    """One refusal; ``split`` is null where the node itself is at fault."""
+    return {
+        "split": refusal.split or None,
+        "reason": refusal.reason.name,
+        "node": refusal.node,
+        "message": refusal.sentence,
+    }
 
 
 def _strict(value: Any) -> Any:

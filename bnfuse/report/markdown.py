@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bnfuse.report import text
+from bnfuse.report.groups import groups
 from bnfuse.results import BenchRun, Latency, Report, Status
 
 # GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
@@ -23,6 +24,7 @@ def render(report: Report) -> str:
     parts = [
         f"## bnfuse: {prose(text.headline(report))}",
         _summary(report),
+        _kept(report),
         _decisions(report),
         _operators(report),
         _latency(report.benchmark),
@@ -60,6 +62,16 @@ def _summary(report: Report) -> str:
         ("written", code(str(report.output.path)) if report.output else "nothing"),
     ]
     return _table(("", ""), lines)
+
+
+def _kept(report: Report) -> str:
+    """One line per reason, with the first few names."""
+    lines = [
+        f"- {prose(group.message)} ({', '.join(code(name) for name in group.nodes[: text.SHOWN_NAMES])}"
+        f"{text.more(group.nodes)})"
+        for group in groups(report.plan.decisions)[:_MOST_ROWS]
+    ]
+    return "\n".join(lines)
 
 
 def _decisions(report: Report) -> str:

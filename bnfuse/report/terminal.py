@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfuse.report import text
+from bnfuse.report.groups import groups
 from bnfuse.results import Agreement, BenchRun, Latency, Report, Status
 
 _MOST_ROWS = 30
+_MOST_GROUPS = 10
 _PIPE_WIDTH = 140
 
 _BEFORE = ("before p50", "p90")
@@ -40,48 +42,61 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_report(report: Report, out: Console, *, verbose: bool = False) -> None:
     """Everything one ``optimize`` or ``inspect`` found out and did."""
-    _say(out, "", text.headline(report), "bold")
+    say(out, "", text.headline(report), "bold")
+    _print_groups(report, out, verbose=verbose)
     if report.plan.decisions:
         out.print(_decisions(report, verbose=verbose))
     if report.operators_before != report.operators_after:
         out.print(_operators(report))
     for label, value, style in _facts(report):
-        _say(out, label, value, style)
+        say(out, label, value, style)
     if report.benchmark is not None:
         print_latency(report.benchmark, out)
     if verbose and report.seconds:
-        _say(out, "time", text.seconds(report), "dim")
+        say(out, "time", text.seconds(report), "dim")
+
+
+def _print_groups(report: Report, out: Console, *, verbose: bool) -> None:
+    """Why nodes stay, a line per reason; a single one stands in the table alone."""
+    every = groups(report.plan.decisions)
+    if sum(len(group.nodes) for group in every) < 2:
+        return
+    shown = every if verbose else every[:_MOST_GROUPS]
+    for group in shown:
+        say(out, "kept", f"{group.message} ({text.names(group.nodes)})")
+    if len(every) > len(shown):
+        say(out, "", f"{len(every) - len(shown)} more reasons: -v shows them all", "dim")
 
 
 def print_agreement(agreement: Agreement, out: Console, *, verbose: bool = False) -> None:
     """The outcome of ``verify``, output by output."""
-    _say(out, "proof", text.proof(agreement), _STATUS_STYLE[agreement.status])
+    say(out, "proof", text.proof(agreement), _STATUS_STYLE[agreement.status])
     shown = agreement.outputs if verbose else agreement.outputs[:_MOST_ROWS]
     if not shown:
         return
-    table = _table("output", "max |difference|", "of the range", "allowed", "SNR", "arg-max agrees")
+    table = new_table("output", "max |difference|", "of the range", "allowed", "SNR", "arg-max agrees")
     for output in shown:
         agrees = "" if output.argmax_agreement is None else f"{100 * output.argmax_agreement:.4g} %"
         figures = (f"{output.max_abs:.3g}", f"{output.max_rel:.3g}", f"{output.tolerance:.3g}")
-        _add(table, output.name, *figures, f"{output.snr_db:.1f} dB", agrees)
+        add_row(table, output.name, *figures, f"{output.snr_db:.1f} dB", agrees)
     out.print(table)
     if len(agreement.outputs) > len(shown):
-        _say(out, "", f"{len(agreement.outputs) - len(shown)} more outputs: -v shows them all", "dim")
+        say(out, "", f"{len(agreement.outputs) - len(shown)} more outputs: -v shows them all", "dim")
 
 
 def print_latency(latency: Latency, out: Console) -> None:
     """The outcome of ``bench``, setting by setting, with its verdicts."""
     threads = f"{latency.threads} threads" if latency.threads != 1 else "1 thread"
     where = f"{latency.device}, {threads}, {', '.join(latency.providers)}"
-    _say(out, "latency", f"of one call, on {where}")
+    say(out, "latency", f"of one call, on {where}")
     paired = any(run.after_ms for run in latency.runs)
     columns = (*_BEFORE, *_AFTER) if paired else ("p50", "p90", "p99")
-    table = _table("setting", "batch", *columns)
+    table = new_table("setting", "batch", *columns)
     for run in latency.runs:
-        _add(table, run.setting, str(run.batch), *(_paired(run) if paired else _single(run)))
+        add_row(table, run.setting, str(run.batch), *(_paired(run) if paired else _single(run)))
     out.print(table)
     for note in latency.notes:
-        _say(out, "note", note, "dim")
+        say(out, "note", note, "dim")
 
 
 def _single(run: BenchRun) -> tuple[str, ...]:
@@ -116,9 +131,9 @@ def _decisions(report: Report, *, verbose: bool) -> RenderableType:
     every = text.rows(report.plan.decisions)
     shown: Sequence[text.Row] = every if verbose or len(every) <= _MOST_ROWS else text.grouped(every)
     left_out = 0 if verbose else max(0, len(shown) - _MOST_ROWS)
-    table = _table("node", "operator", "", "where to, or why not", numbers=False)
+    table = new_table("node", "operator", "", "where to, or why not", numbers=False)
     for row in shown[: len(shown) - left_out]:
-        _add(table, row.name, row.op, Text(row.verb, _ACTION_STYLE[row.action]), row.why)
+        add_row(table, row.name, row.op, Text(row.verb, _ACTION_STYLE[row.action]), row.why)
     if len(shown) < len(every) or left_out:
         more = f"{left_out} more groups; " if left_out else ""
         table.caption = Text(f"{more}grouped: -v shows all {len(every)}", "dim")
@@ -126,14 +141,14 @@ def _decisions(report: Report, *, verbose: bool) -> RenderableType:
 
 
 def _operators(report: Report) -> Table:
-    table = _table("operator", "before", "after", "change")
+    table = new_table("operator", "before", "after", "change")
     for op, before, after in text.operator_rows(report):
         change = f"{after - before:+d}".replace("-", "−")
-        _add(table, op, str(before), str(after), change)
+        add_row(table, op, str(before), str(after), change)
     return table
 
 
-def _table(first: str, *others: str, numbers: bool = True) -> Table:
+def new_table(first: str, *others: str, numbers: bool = True) -> Table:
     """A table with a left edge: a line of the log never starts with a string of the model."""
     table = Table(box=box.ROUNDED, header_style="bold", border_style="dim", caption_justify="left")
     table.add_column(first, overflow="fold")
@@ -142,11 +157,12 @@ def _table(first: str, *others: str, numbers: bool = True) -> Table:
     return table
 
 
-def _add(table: Table, *cells: str | Text) -> None:
+def add_row(table: Table, *cells: str | Text) -> None:
+    """A row whose cells are read as no markup."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(text.plain(cell)) for cell in cells))
 
 
-def _say(out: Console, label: str, value: str, style: str = "") -> None:
+def say(out: Console, label: str, value: str, style: str = "") -> None:
     """Print ``label  value``, nothing in it parsed as markup, in one line however long."""
     line = Text.assemble((f"{label:<9}" if label else "", "dim"), (text.plain(value), style))
     out.print(line, soft_wrap=True)

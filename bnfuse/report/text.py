@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.results import Agreement, BenchRun, FileInfo, Report, Status
 
-_SHOWN_NAMES = 3
+SHOWN_NAMES = 3
 
 
 def plain(text: str) -> str:
@@ -73,10 +73,14 @@ def _row(decision: Decision) -> Row:
             return Row(decision.node, decision.op, "kept", decision.message, reason)
 
 
-def names(every: Sequence[str], limit: int = _SHOWN_NAMES) -> str:
+def names(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
     """``a, b, c and 5 more``."""
-    shown = ", ".join(every[:limit])
-    return f"{shown} and {len(every) - limit} more" if len(every) > limit else shown
+    return ", ".join(every[:limit]) + more(every, limit)
+
+
+def more(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
+    """`` and 5 more`` behind the first ``limit`` names, "" where there are no more."""
+    return f" and {len(every) - limit} more" if len(every) > limit else ""
 
 
 def counts(report: Report) -> list[tuple[str, str]]:

@@ -58,8 +58,10 @@ def _statistics(site: Site, label: str) -> Affine:
         return broken(Refusal(Reason.SHAPE_UNKNOWN, label))
     if len({v.shape for v in (gamma, beta, mean, variance)}) != 1 or mean.ndim != len(axes):
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail=f"statistics of shape {mean.shape}"))
-    epsilon = float(site.config.get("epsilon", 1e-3))
-    return inference_affine(label, gamma, beta, mean, variance, epsilon, axes)
+    epsilon = site.config.get("epsilon", 1e-3)
+    if not isinstance(epsilon, (int, float)):
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="epsilon is no number"))
+    return inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
 
 
 def _axes(site: Site) -> tuple[int, ...] | None:
@@ -67,7 +69,7 @@ def _axes(site: Site) -> tuple[int, ...] | None:
     given = site.config.get("axis", -1)
     several = list(given) if isinstance(given, (list, tuple)) else [given]
     rank = site.rank()
-    if rank is None or not several:
+    if rank is None or not several or not all(type(a) is int for a in several):
         return None
     axes = tuple(site.axis(int(a), rank) for a in several)
     return axes if list(axes) == sorted(set(axes)) and all(0 < a < rank for a in axes) else None
@@ -115,19 +117,22 @@ def normalization(site: Site) -> Sequence[Part]:
         mean, variance = (_statistic(site, name) for name in ("mean", "variance"))
         if rank is None or mean is None or variance is None:
             return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
-        several = [given] if isinstance(given, int) else list(given or ())
-        if len(several) > 1:
+        several = list(given or ()) if isinstance(given, (list, tuple, type(None))) else [given]
+        if len(several) > 1 or not all(type(a) is int for a in several):
             return broken(Refusal(Reason.AXIS, label))
-        sigma = np.maximum(np.sqrt(variance), _TINY)
+        if mean.size != variance.size:
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="mean and variance"))
+        with np.errstate(invalid="ignore"):
+            sigma = np.maximum(np.sqrt(variance), _TINY)
         a, c = 1.0 / sigma, -mean / sigma
         if site.config.get("invert"):
             a, c = sigma, mean
+        if not np.isfinite(a).all() or not np.isfinite(c).all():
+            return broken(Refusal(Reason.INVALID_STATISTICS, label))
         if not several or mean.size == 1:
             pair, axes = (a.reshape(-1)[:1].reshape(()), c.reshape(-1)[:1].reshape(())), ()
             return Affine(pair, axes, has_scale=False, has_shift=False)
         axis = site.axis(int(several[0]), rank)
-        if not np.isfinite(a).all() or not np.isfinite(c).all():
-            return broken(Refusal(Reason.INVALID_STATISTICS, label))
         return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
 
     stored = Stored(site.path, "", "")  # nothing is ever written there, but calls of one layer are tied by it
@@ -138,7 +143,7 @@ def normalization(site: Site) -> Sequence[Part]:
 def _statistic(site: Site, name: str) -> np.ndarray | None:
     given: Any = site.config.get(name)
     if given is not None:
-        return np.asarray(given, np.float64)
+        return _number(given)
     return site.vector(name)
 
 
@@ -163,7 +168,7 @@ class LastAxis(Affine):
 def rescaling(site: Site) -> Sequence[Part]:
     """scale·x + offset, both in the config: numbers, or one per channel where channels come last.
 
-    Keras reads both as float32: in a float64 network they are what is left of them, and take nothing on.
+    Keras reads both as float32, so in a float64 network they take nothing on.
     """
 
     def rule(label: str) -> Rule:
@@ -176,14 +181,12 @@ def rescaling(site: Site) -> Sequence[Part]:
             return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
         if max(scale.ndim, offset.ndim) > 1:
             return broken(Refusal(Reason.AXIS, label))
+        if scale.ndim == offset.ndim and scale.size != offset.size:
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
         scale, offset = np.broadcast_arrays(scale, offset)
         axes = (rank - 1,) if scale.ndim else ()
         if site.compute_dtype == "float64":
-            rounded = (
-                scale.astype(np.float32).astype(np.float64),
-                offset.astype(np.float32).astype(np.float64),
-            )
-            return Affine(rounded, axes, has_scale=False, has_shift=False)
+            return Affine((scale, offset), axes, has_scale=False, has_shift=False)
         return LastAxis((scale, offset), axes, rank - 1)
 
     stored = Stored(site.path, "scale", "offset")
@@ -192,8 +195,10 @@ def rescaling(site: Site) -> Sequence[Part]:
 
 
 def _number(value: Any) -> np.ndarray | None:
+    """Numbers of a config, which Keras makes float32 whatever the layer computes in; None if none."""
     try:
-        return np.asarray(value, np.float64)
+        with np.errstate(over="ignore"):
+            return np.asarray(value, np.float64).astype(np.float32).astype(np.float64)
     except (TypeError, ValueError):
         return None
 
