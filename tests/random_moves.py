@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from tests.random_joints import JOINTS
 from tests.random_nets import MAX_ELEMENTS, Net, Step, Value
-from tests.random_steps import STEPS as COMPUTING
-from tests.random_steps import batchnorm
+from tests.random_steps import COMPUTING, batchnorm
 
 
 def pool(net: Net, x: Value) -> Value | None:
@@ -217,7 +217,7 @@ MOVING: dict[str, tuple[int, Step]] = {
     "resize": (2, resize),
     "by_shape": (1, by_shape),
 }
-_WEIGHTED = COMPUTING | MOVING
+_WEIGHTED = COMPUTING | JOINTS | MOVING
 STEPS: dict[str, Step] = {name: step for name, (_, step) in _WEIGHTED.items()}
 # Each name as often as it should come up.
 NAMES: tuple[str, ...] = tuple(name for name, (weight, _) in _WEIGHTED.items() for _ in range(weight))

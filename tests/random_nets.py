@@ -2,7 +2,7 @@
 
 A ``Recipe`` is data: the input's shape, the element type, and steps, each with a seed of its own. A step
 left out does not change what the others draw, so a failing recipe is made smaller by leaving out steps
-(``smaller``). ``tests/random_steps.py`` and ``tests/random_moves.py`` hold the steps; a model is
+(``smaller``). ``random_steps``, ``random_joints`` and ``random_moves`` hold the steps; a model is
 float64 unless one of its steps has no float64 kernel in onnxruntime (``FLOAT32_ONLY``).
 """
 

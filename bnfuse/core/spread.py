@@ -203,9 +203,10 @@ class Worklist:
 
     def _visit(self, value: str) -> Refusal | None:
         held = self.held[value]
-        if self.graph.writer(value) is None:  # a constant, or what else is no node's output
+        adjacent = self.graph.adjacent(value)
+        if not adjacent or adjacent[0][1] >= 0:  # a constant, or what else is no node's output
             return Refusal(Reason.UNREACHABLE, next((n.label for n in self.graph.readers(value)), ""), value)
-        for node, port in self.graph.adjacent(value):
+        for node, port in adjacent:
             if node in self.going or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)

@@ -1,9 +1,9 @@
 """Puts pieces of known length at their places in a file.
 
 Untouched tensors go from file to file inside the kernel (``copy_file_range``, else read and write),
-touched ones are scaled in blocks. A second thread copies while this one scales; it spends its time in
-the kernel, so the two do not wait for each other (two threads that scale do). The places are fixed
-beforehand: the result does not depend on who comes first.
+touched ones are scaled in blocks. This thread scales; a second one copies and a third one writes what was
+scaled. Those two spend their time in the kernel, so they do not hold up this one (a second thread that
+scales would). The places are fixed beforehand: the result does not depend on who comes first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Queue
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.linear import ScaledTensor
@@ -24,6 +25,8 @@ Payload = Large | bytes | bytearray
 
 # Large copies are cut so that both threads have their share and an interruption is noticed.
 _COPY_BYTES = 1 << 26
+# Scaled blocks that may wait to be written.
+_WAITING = 8
 _NOT_SO = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
 
 
@@ -43,6 +46,7 @@ class Pouring:
     _copies: list[tuple[int, FileSlice]] = field(default_factory=list)
     _others: list[tuple[int, ScaledTensor | bytes | bytearray]] = field(default_factory=list)
     _failures: list[OSError] = field(default_factory=list)
+    _blocks: Queue[tuple[int, memoryview] | None] = field(default_factory=lambda: Queue(_WAITING))
 
     def add(self, offset: int, payload: Payload) -> None:
         """Something to put at an offset, in bytes."""
@@ -62,22 +66,38 @@ class Pouring:
         """
         os.ftruncate(self.out, size_bytes)
         self._copies.reverse()  # taken from the end
-        second = threading.Thread(target=self._copy_all) if len(self._copies) > 1 else None
-        if second is not None:
-            second.start()
+        helpers = []
+        if len(self._copies) > 1:
+            helpers.append(threading.Thread(target=self._copy_all))
+        if any(isinstance(payload, ScaledTensor) for _, payload in self._others):
+            helpers.append(threading.Thread(target=self._write_all))
+        for helper in helpers:
+            helper.start()
         try:
             for offset, payload in self._others:
+                if self._failures:
+                    break
                 if isinstance(payload, ScaledTensor):
                     self._scale(offset, payload)
                 else:
                     _write(self.out, payload, offset)
             self._copy_all()
         finally:
-            self._copies.clear()  # on an error or interruption: the second stops after what it is at
-            if second is not None:
-                second.join()
+            self._copies.clear()  # on an error or interruption: the others stop after what they are at
+            self._blocks.put(None)
+            for helper in helpers:
+                helper.join()
         if self._failures:
             raise self._failures[0]
+
+    def _write_all(self) -> None:
+        """Write scaled blocks as they come; after a failure only take them, so that nobody waits."""
+        while (block := self._blocks.get()) is not None:
+            try:
+                if not self._failures:
+                    _write(self.out, block[1], block[0])
+            except OSError as failure:
+                self._failures.append(failure)
 
     def _copy_all(self) -> None:
         """Copy what is left to copy, until another one has taken the last."""
@@ -98,7 +118,7 @@ class Pouring:
             for start, block, small in payload.blocks():
                 flushed += small
                 data = memoryview(block.view("u1").data).cast("B")
-                _write(self.out, data, offset + start * payload.dtype.itemsize)
+                self._blocks.put((offset + start * payload.dtype.itemsize, data))
         except FloatingPointError as e:
             raise OverflowingFold(payload.folded) from e
         self.flushed += flushed
