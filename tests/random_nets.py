@@ -93,7 +93,7 @@ class Net:
 
     def weight(self, *shape: int, fan_in: int) -> str:
         """Random weights of unit gain; now and then an array that another node reads too."""
-        alike = [name for name, array in self.constants if array.shape == shape]
+        alike = [name for name, array in self.constants if array.shape == shape and array.dtype == np.float64]
         if alike and self.dice(4) == 0:
             return str(self.pick(*alike))
         return self.const(self.normal(*shape) / np.sqrt(fan_in))

@@ -8,7 +8,7 @@ once. Large weights stay streams (``ScaledTensor``) until they are written.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import Rewrite, ScaledTensor, factors, new_bias, round_once
 from bnfuse.core.ops import Affine, Edit, Linear, Source
 from bnfuse.core.reasons import Refusal
+from bnfuse.core.record import record
 from bnfuse.core.spread import State, spread
 from bnfuse.core.tensor import as_float64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class NewLinear:
     """New parameters of one linear op; what is None stays as it is.
 
@@ -52,7 +53,7 @@ class NewLinear:
         return new_bias(self.rule.weight, self.rule.form, old, self.rewrite)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class NewAffine:
     """New y = a·x + c of an affine node that stays: vectors along ``axes``, or numbers."""
 
@@ -63,7 +64,7 @@ class NewAffine:
     folded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class NewSource:
     """New values of a constant operand: s·v + t, in float64, the operand's own shape."""
 
@@ -72,7 +73,7 @@ class NewSource:
     folded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Merged:
     """``nodes``, in a row, compute y = a·x + c along axis 1: vectors of shape (channels,), float64."""
 
@@ -81,7 +82,7 @@ class Merged:
     c: Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Patch:
     """All that ``write`` needs: nodes that become aliases, new parameters per node, chains to merge."""
 
@@ -105,7 +106,7 @@ class OverflowingFold(Exception):
         super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Replayed:
     """The state that a plan's folds lead to, as ``plan`` left it on the graph."""
 

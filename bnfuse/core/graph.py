@@ -65,13 +65,14 @@ class Graph:
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        adjacent = self._adjacent
         for node in self.nodes:
-            for j, value in enumerate(node.outputs):
-                if value:
-                    self._adjacent.setdefault(value, []).append((node, ~j))
-            for i, value in enumerate(node.inputs):
-                if value:
-                    self._adjacent.setdefault(value, []).append((node, i))
+            ports = [*((~j, value) for j, value in enumerate(node.outputs)), *enumerate(node.inputs)]
+            for port, value in ports:
+                if value in adjacent:
+                    adjacent[value].append((node, port))
+                elif value:
+                    adjacent[value] = [(node, port)]
 
     def rule(self, node: Node) -> Rule:
         """What the node asks of its other values when one of them is reparameterised."""
@@ -95,9 +96,13 @@ class Graph:
 
 def unique_names(wanted: Iterable[str]) -> Iterator[str]:
     """Names made unique by a counter, the first of each kept as it is."""
+    every = list(wanted)
+    if len(set(every)) == len(every):
+        yield from every
+        return
     seen: dict[str, int] = {}
     taken: set[str] = set()
-    for name in wanted:
+    for name in every:
         count = seen.get(name, 0)
         made = name if not count and name not in taken else f"{name}#{count + 1}"
         while made in taken:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfuse.core.affine import Pair, Vector
+from bnfuse.core.record import record
 from bnfuse.core.tensor import Array, Tensor
 
 # 1 MiB of float32: larger blocks fall out of the cache, smaller ones pay for the calls.
@@ -118,7 +119,7 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
     return LinearForm(tuple(dims), letters)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Rewrite:
     """What a linear op is asked to take on: read (p, q) and write (s, t), None where nothing changes.
 
@@ -180,7 +181,7 @@ def channel_order(total: Vector, form: LinearForm) -> Vector:
     return flat
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Where:
     """Which rows of the view's leading axes a block covers: one index array per leading axis."""
 

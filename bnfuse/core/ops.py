@@ -21,7 +21,7 @@ demands and edits, or with a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
@@ -32,10 +32,11 @@ from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
 from bnfuse.core.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Edit:
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
@@ -47,7 +48,7 @@ class Edit:
     axes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Reaction:
     """Demands on the node's other ports, and what the node itself absorbs."""
 
@@ -79,7 +80,7 @@ class Rule:
         raise AssertionError(f"{type(self).__name__} is settled, not asked port by port")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Opaque(Rule):
     """Refuses everything."""
 
@@ -91,7 +92,7 @@ class Opaque(Rule):
         return Refusal(self.reason, node.label, node.value(port), self.detail)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Reader(Rule):
     """Reads the shape alone."""
 
@@ -102,7 +103,7 @@ class Reader(Rule):
         return Reaction()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Linear(Rule):
     """y = W·x + b in canonical form.
 
@@ -200,7 +201,7 @@ def _zero_scale(node: Node, held: Reparam) -> Refusal:
     return Refusal(Reason.ZERO_SCALE, node.label, detail=f"{zeros} of {held.size} channels")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Affine(Rule):
     """y = a·x + c per channel: a BatchNormalization, or a Mul, Add, Sub, Div by constants.
 
@@ -287,7 +288,7 @@ class Sign(Enum):
     NONNEGATIVE = "non-negative"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Pass(Rule):
     """One tensor in, one out: what commutes with the op goes through it.
 
@@ -335,7 +336,7 @@ class Pass(Rule):
         return self.mixes is not None and any(self.mixes(a) for a in held.axes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Source(Rule):
     """A constant operand of a Total or Join, or a table of rows: takes anything into its stored values.
 

@@ -24,6 +24,7 @@ from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Affine, Current, Edit, Joint, Pass, Rule
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
 
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
@@ -32,7 +33,7 @@ NEAR = 24
 MAX_ATTEMPTS = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record
 class Spread:
     """A successful attempt: what each node absorbs, in the order they were reached."""
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import onnx
-
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 from bnfuse.formats.onnx.assemble import Edited
 from bnfuse.formats.onnx.edit import Editor
 from bnfuse.formats.onnx.read import Source, parse, read_graph
-from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.write import copy_model, write_model
 
 
@@ -26,14 +23,13 @@ class OnnxModel:
         self.graph = self._loaded.graph
         self.notes = tuple(source.notes)
         self.side_files = source.files.side_files()
-        self._operators = _operators(source.proto)
         self._patch: Patch | None = None  # the one that the parsed file was edited for
         self._edited: Edited | None = None
         self._operators_after: dict[str, int] = {}
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""
-        return self._operators
+        return self._loaded.operators
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
@@ -68,18 +64,6 @@ class OnnxModel:
         editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
         self._edited = editor.run(patch)
         self._operators_after = dict(Counter(self._edited.operators()))
-
-
-def _operators(proto: onnx.ModelProto) -> dict[str, int]:
-    count: Counter[str] = Counter()
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    while pending:
-        body = pending.pop()
-        for node in body.node:
-            count[node.op_type] += 1
-            if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
-                pending += [graph for _, _, graph in bodies(node)]
-    return dict(count)
 
 
 # Tags of ModelProto's fields: ir_version, producer_name, …, graph, opset_import, metadata_props.

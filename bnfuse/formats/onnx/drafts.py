@@ -38,6 +38,7 @@ class Drafts:
     Attributes:
         uses: readers of each value, over all scopes; counted here.
         pinned: values that must stay as they are, and why.
+        operators: nodes by type, constants included.
     """
 
     uses: dict[str, int]
@@ -45,6 +46,7 @@ class Drafts:
     constants: Constants
     pinned: dict[str, Reason] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
+    operators: dict[str, int] = field(default_factory=dict)
     _drafts: list[Draft] = field(default_factory=list)
     _strings: dict[str, str] = field(default_factory=dict)
     _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
@@ -55,6 +57,7 @@ class Drafts:
     def add(self, scope: Scope, index: int, node: onnx.NodeProto) -> bool:
         """Draft one node; whether it may carry graphs that are to follow."""
         op = sys.intern(node.op_type)
+        self.operators[op] = self.operators.get(op, 0) + 1
         names = node.input[:]
         inputs = tuple([self._read(scope, name) for name in names])
         outputs = tuple(node.output[:])

@@ -267,8 +267,8 @@ def rule_of(view: View) -> Rule:
     in_function = view.handle.scope.path[:1] == ("functions",)
     if in_function and any(a.ref_attr_name for a in view.proto.attribute):
         return Opaque(Reason.UNSUPPORTED_OP, detail="an attribute is set by the function's caller")
-    row = ROWS.get(view.proto.op_type)
+    row = ROWS.get(view.node.op)
     if row is None:
         return Opaque()
-    view.attributes = checked(view.proto, view.opset)
+    view.attributes = checked(view.proto, view.node.op, view.opset)
     return row(view)

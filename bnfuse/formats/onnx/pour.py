@@ -24,7 +24,7 @@ Large = FileSlice | ScaledTensor
 Payload = Large | bytes | bytearray
 
 # Large copies are cut so that both threads have their share and an interruption is noticed.
-_COPY_BYTES = 1 << 26
+_COPY_BYTES = 1 << 23
 # Scaled blocks that may wait to be written.
 _WAITING = 8
 _NOT_SO = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
@@ -93,11 +93,16 @@ class Pouring:
     def _write_all(self) -> None:
         """Write scaled blocks as they come; after a failure only take them, so that nobody waits."""
         while (block := self._blocks.get()) is not None:
-            try:
-                if not self._failures:
-                    _write(self.out, block[1], block[0])
-            except OSError as failure:
-                self._failures.append(failure)
+            if not self._failures:
+                self._attempt(lambda offset, data: _write(self.out, data, offset), *block)
+
+    def _attempt(self, step: Callable[..., None], *arguments: object) -> None:
+        """Do a step in another thread; what the system says against it is kept for the caller."""
+        try:
+            step(*arguments)
+        except OSError as failure:
+            self._failures.append(failure)
+            self._copies.clear()
 
     def _copy_all(self) -> None:
         """Copy what is left to copy, until another one has taken the last."""
@@ -106,11 +111,7 @@ class Pouring:
                 offset, where = self._copies.pop()
             except IndexError:
                 return
-            try:
-                _copy(self.files.fd(where.path), where, self.out, offset)
-            except OSError as failure:
-                self._failures.append(failure)
-                self._copies.clear()
+            self._attempt(_copy, self.files.fd(where.path), where, self.out, offset)
 
     def _scale(self, offset: int, payload: ScaledTensor) -> None:
         flushed = 0

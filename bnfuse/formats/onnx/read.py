@@ -77,6 +77,7 @@ class Loaded:
     graph: Graph
     constants: Constants
     shapes: Shapes
+    operators: dict[str, int]
 
 
 def read_graph(source: Source, options: ReadOptions) -> Loaded:
@@ -91,7 +92,7 @@ def read_graph(source: Source, options: ReadOptions) -> Loaded:
         builder.scope(builder.main_scope())
         for i, function in enumerate(source.proto.functions):
             builder.scope(builder.function_scope(i, function))
-        return Loaded(builder.drafts.graph(), constants, shapes)
+        return Loaded(builder.drafts.graph(), constants, shapes, builder.drafts.operators)
     except MALFORMED as e:
         raise UnreadableModel(
             f"{source.path} is damaged: its graph does not hold together ({e}); fetch or export it again"

@@ -52,14 +52,14 @@ def _attributes_of_all_versions() -> dict[str, set[str]]:
     return names
 
 
-def checked(node: onnx.NodeProto, opset: int) -> dict[str, onnx.AttributeProto]:
-    """A node's attributes by name, the node compared with its operator's schema.
+def checked(node: onnx.NodeProto, op: str, opset: int) -> dict[str, onnx.AttributeProto]:
+    """A node's attributes by name, the node compared with the schema of its operator ``op``.
 
     Raises:
         Misfit: they do not fit.
     """
     given = {a.name: a for a in node.attribute}
-    schema = _schema(node.op_type, opset)
+    schema = _schema(op, opset)
     if schema is None:
         return given
     least_in, most_in, least_out, most_out, needed, types, required = schema
@@ -74,7 +74,7 @@ def checked(node: onnx.NodeProto, opset: int) -> dict[str, onnx.AttributeProto]:
         raise Misfit("an attribute is given twice")
     for name, attribute in given.items():
         if types.get(name) != attribute.type:
-            _check_attribute(node.op_type, opset, attribute, types.get(name))
+            _check_attribute(op, opset, attribute, types.get(name))
     if not required <= given.keys():
         raise Misfit(f"the attribute {min(required - given.keys())} is missing")
     return given
