@@ -81,6 +81,11 @@ class Reparam:
         return bool((self._either[0] != 1.0).any())
 
     @property
+    def zeros(self) -> bool:
+        """Whether any channel's scale is zero."""
+        return bool((self._either[0] == 0.0).any())
+
+    @property
     def negative(self) -> int:
         """How many channels have a negative scale."""
         return int(np.count_nonzero(self._either[0] < 0))

@@ -210,6 +210,7 @@ class Affine(Rule):
         axes: the axes of x and y they vary along: one, or none for one number.
         channels: how many, None for one number.
         has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
+        divides: whether it stores 1/a, so that a must not become zero.
         magnitude: typical size of x per channel (from a BN's statistics), if known.
         in_port: which input is x.
         reads: False where only the output is affine (a normalisation's own γ and β).
@@ -220,6 +221,7 @@ class Affine(Rule):
     axes: tuple[int, ...]
     has_scale: bool = True
     has_shift: bool = True
+    divides: bool = False
     magnitude: Vector | None = None
     in_port: Port = 0
     reads: bool = True
@@ -238,6 +240,8 @@ class Affine(Rule):
             return Refusal(Reason.AXIS, node.label, node.value(port))
         if held.axes and a.ndim and held.size != a.size:
             return Refusal(Reason.AXIS, node.label, node.value(port))
+        if self.divides and held.zeros:
+            return _zero_scale(node, held)
         if port == self.in_port:
             return self._read(node, held, axes, a, c)
         return self._write(node, held, axes, a, c)

@@ -120,7 +120,15 @@ def arithmetic(view: View) -> Affine | None:
     refusal = None
     if not all(bool(np.isfinite(v).all()) for v in pair):
         refusal = Refusal(Reason.INVALID_STATISTICS, view.node.label)
-    return Affine(pair, lies, has_scale=scales, has_shift=not scales, in_port=1 - k, broken=refusal)
+    return Affine(
+        pair,
+        lies,
+        has_scale=scales,
+        has_shift=not scales,
+        divides=kind == "Div",
+        in_port=1 - k,
+        broken=refusal,
+    )
 
 
 def _pair(
