@@ -163,6 +163,7 @@ _MET: dict[str, dict[str, tuple[str, str, list[tuple[str, Answer]]]]] = {
             "",
             [("first", Answer.ABSORBS), ("relu", Answer.PASSES), ("second", Answer.ABSORBS)],
         ),
+        "shift-up-signed": ("refused", "Relu 'relu'", [("first", Answer.ABSORBS), ("relu", Answer.REFUSES)]),
         "scale-up": ("refused", "Relu 'relu'", [("first", Answer.ABSORBS), ("relu", Answer.REFUSES)]),
     },
     "between": {

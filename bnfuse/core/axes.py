@@ -139,10 +139,8 @@ class Take:
         if len(set(self.indices)) != len(self.indices):
             return None
         if self.axis not in held.axes:
-            if len(self.indices) == self.size:
+            if len(self.indices) == self.size or held.axes:
                 return held
-            if held.axes:
-                return None
             held = held.along((self.axis,), (len(self.indices),))
         at = held.axes.index(self.axis)
         if held.shape[at] != len(self.indices):

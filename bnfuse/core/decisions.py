@@ -17,6 +17,7 @@ class Split(str, Enum):
     UP = "up"  # x is held as a·x + c
     DOWN = "down"  # y is held as (y − c)/a
     SHIFT_UP = "shift-up"  # x is held as sign(a)·x + c/|a|, y as y/|a|
+    SHIFT_UP_SIGNED = "shift-up-signed"  # x is held as x + c/a, y as y/a
     SCALE_UP = "scale-up"  # x is held as a·x, y as y − c
 
 

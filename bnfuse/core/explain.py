@@ -239,10 +239,10 @@ def _searched(state: State, node: Node, split: Split, limit: int) -> Trial:
         if furthest is None or len(run.touched) > len(furthest.touched):
             furthest = run
         following = next_choices(run.choices)
-        hopeless = not fixed and following and run.scale_refused(split)
-        if following is None or hopeless or len(attempts) == MAX_ATTEMPTS:
+        alone = None if fixed or following is None else run.scale_refused(split)
+        if following is None or alone is not None or len(attempts) == MAX_ATTEMPTS:
             walked = _walked(furthest, split) if furthest.deep else furthest
-            return _told(walked, split, attempts, attempts[0].refusal)
+            return _told(walked, split, attempts, alone or attempts[0].refusal)
         fixed = following
 
 
@@ -282,9 +282,10 @@ class _Observed(Worklist):
         """Spread the demands of a split."""
         return self.run(self._in_port, *self._holdings(split))
 
-    def scale_refused(self, split: Split) -> bool:
-        """Whether the scales alone are refused, so that no other choice helps."""
-        return scale_refused(self.state, self.node, self.limit, *self._holdings(split)) is not None
+    def scale_refused(self, split: Split) -> Refusal | None:
+        """Why the scales alone are refused, so that no other choice helps; None where they are not."""
+        refusal = scale_refused(self.state, self.node, self.limit, *self._holdings(split))
+        return None if refusal is None else replace(refusal, split=split.value)
 
     def as_spread(self, split: Split) -> Spread:
         """The attempt as ``spread`` would hand it out."""

@@ -62,6 +62,7 @@ class Graph:
     tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     replay: object = None  # what ``plan`` left for an ``apply`` of that very plan
     _rules: dict[Node, Rule] = field(default_factory=dict)
+    _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +81,12 @@ class Graph:
         if rule is None:
             rule = self._rules[node] = self.rule_of(node)
         return rule
+
+    def place(self, node: Node) -> int:
+        """Its position among all nodes: writers come before readers."""
+        if not self._places:
+            self._places.update((n, i) for i, n in enumerate(self.nodes))
+        return self._places[node]
 
     def adjacent(self, value: str) -> list[tuple[Node, Port]]:
         """The writer of a value (if it has one) and all its readers, with the ports they use."""

@@ -96,9 +96,13 @@ class Total(Joint):
         if not open_ports:
             return () if not rest[1].any() else Refusal(Reason.CONFLICT, node.label, node.value(~0))
         demands = []
+        together = [p for p in open_ports if node.value(p) == node.value(taker)]
+        weight = -1.0 if taker == ~0 else sum(self.signs[p] for p in together)
+        if weight == 0.0 and rest[1].any():
+            return Refusal(Reason.CONFLICT, node.label, node.value(taker))
         for port in open_ports:
             # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
-            sign = 0.0 if port != taker else (-1.0 if port == ~0 else 1.0 / self.signs[port])
+            sign = 1.0 / weight if port in together and weight else 0.0
             asked = self._lower(port, _with_shift(scale, rest, sign))
             if asked is None:
                 return Refusal(Reason.BROADCAST, node.label, node.value(port))

@@ -40,19 +40,26 @@ def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
     decisions: dict[Node, Decision] = {}
     order: list[Fold] = []
     waiting = list(graph.candidates)
-    progress = True
-    while progress and waiting:
-        progress = False
+    patient = True  # whether other candidates are spared what would make it harder for them
+    while waiting:
+        state.spared = set(waiting) if patient else set()
         left: list[Node] = []
         for node in waiting:
+            state.spared.discard(node)
             decision = _decide(state, node, banned)
             decisions[node] = decision
             if isinstance(decision, Fold):
                 order.append(decision)
-                progress = True
             else:
                 left.append(node)
+                if patient:
+                    state.spared.add(node)
+        progress = len(left) < len(waiting)
         waiting = left
+        if not progress and not patient:
+            break
+        patient = progress
+    state.spared = set()
     made = Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
     graph.replay = Replayed(made, state)
     return made

@@ -22,6 +22,7 @@ from bnfuse.core.affine import IDENTITY, Reparam, Vector, from_backward, from_fo
 from bnfuse.core.classes import Classes
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.joint import Join, Product
 from bnfuse.core.ops import Affine, Current, Edit, Joint, Pass, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.record import record
@@ -64,6 +65,7 @@ class State:
     affines: dict[Node, Current] = field(default_factory=dict)
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
+    spared: set[Node] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.classes = Classes(self.graph, self.removed)
@@ -122,6 +124,10 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
             size = np.where(live, np.abs(a), 1.0)
             x_held = from_backward(axes, np.sign(a), c / size)
             return x_held, from_forward(axes, size, zero)
+        case Split.SHIFT_UP_SIGNED:
+            live = a != 0.0
+            size = np.where(live, a, 1.0)
+            return from_backward(axes, live.astype(np.float64), c / size), from_forward(axes, size, zero)
 
 
 def splits(a: Vector, c: Vector) -> Iterator[Split]:
@@ -133,6 +139,8 @@ def splits(a: Vector, c: Vector) -> Iterator[Split]:
     shifts = bool(c.any())
     if shifts or bool((a <= 0.0).any()):
         yield Split.SHIFT_UP
+    if shifts and bool((a < 0.0).any()):
+        yield Split.SHIFT_UP_SIGNED
     if shifts:
         yield Split.SCALE_UP
 
@@ -157,6 +165,7 @@ class Worklist:
         self.edits: list[tuple[Node, Edit]] = []
         self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
+        self.routes_scales = False  # whether one of the choices was where a scale goes
 
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
@@ -177,13 +186,24 @@ class Worklist:
             if self.queue:
                 refusal = self._visit(self.queue.popleft())
             elif self.deferred:
-                refusal = self._settle(self.deferred.popleft())
+                refusal = self._settle(self._next_joint())
             else:
                 return None
             if refusal is not None:
                 return refusal
             if self.limit is not None and len(self.touched) > self.limit:
                 return Refusal(Reason.TOO_FAR, self.node.label)
+
+    def _next_joint(self) -> Node:
+        """A concatenation waits: of the parts it is not told about it says that they stay as they are."""
+        for node in self.deferred:
+            rule = self.state.rule(node)
+            if not (isinstance(rule, Join) and node.value(rule.whole) not in self.held):
+                self.deferred.remove(node)
+                return node
+        first = min(self.deferred, key=self.graph.place)
+        self.deferred.remove(first)
+        return first
 
     def _demand(self, value: str, held: Reparam) -> Refusal | None:
         before = self.held.get(value)
@@ -223,6 +243,8 @@ class Worklist:
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
+        if node in self.state.spared:
+            return Refusal(Reason.NO_GAIN, node.label)
         reaction = rule.react(node, port, held, self)
         if isinstance(reaction, Refusal):
             return reaction
@@ -257,6 +279,7 @@ class Worklist:
         takers = rule.takers(node, known) or (~0,)
         chosen = self.fixed.get(node.name, 0)
         self.choices.append((node.name, chosen, len(takers)))
+        self.routes_scales |= isinstance(rule, Product) and len(takers) > 1
         demands = rule.settle(node, known, takers[chosen])
         if isinstance(demands, Refusal):
             return demands
@@ -297,8 +320,12 @@ def spread(
             return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
         first = first or _of_split(refusal, split)
         following = None if choices is not None else next_choices(attempt.choices)
-        if following is None or (not fixed and scale_refused(state, node, limit, x_held, y_held)):
+        if following is None:
             return first
+        if not fixed:
+            alone = scale_refused(state, node, limit, x_held, y_held)
+            if alone is not None:
+                return _of_split(alone, split)
         fixed = following
     return first or Refusal(Reason.TOO_MANY_CHOICES, node.label, split=split.value)
 
@@ -310,7 +337,8 @@ def scale_refused(
     attempt = Worklist(state, node, {}, limit)
     rule = state.graph.rule(node)
     assert isinstance(rule, Affine)
-    return attempt.run(rule.in_port, x_held.scale_only, y_held.scale_only)
+    refusal = attempt.run(rule.in_port, x_held.scale_only, y_held.scale_only)
+    return None if attempt.routes_scales else refusal
 
 
 def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:

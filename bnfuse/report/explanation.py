@@ -25,6 +25,7 @@ _HELD = {
     Split.UP: "x is held as a·x + c",
     Split.DOWN: "y is held as (y − c)/a",
     Split.SHIFT_UP: "x is held as sign(a)·x + c/|a|, y as y/|a|",
+    Split.SHIFT_UP_SIGNED: "x is held as x + c/a, y as y/a",
     Split.SCALE_UP: "x is held as a·x, y as y − c",
 }
 _STYLE = {"taken": "green", "possible": "", "refused": "yellow"}

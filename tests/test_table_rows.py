@@ -1,0 +1,141 @@
+"""Every row of the ONNX op table × {scale, shift, both, negative, zero} × {before, behind}.
+
+Before: ``x → BN → op → linear``, where x cannot change, so that the BatchNormalization goes down or stays.
+Behind: ``linear → op → BN``, whose result cannot change, so that it goes up or stays. What must happen
+stands in ``table_cases``; what was folded is compared in onnxruntime with its own optimisation off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+from _pytest.mark import ParameterSet
+
+from bnfuse.core.apply import apply
+from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.core.plan import plan
+from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.onnx import FORMAT
+from bnfuse.formats.onnx.ops import ROWS
+from tests.onnx_graphs import TOLERANCE, session
+from tests.random_nets import Net, Value, feeds, model_of
+from tests.table_cases import GAPS, Case, Outcomes, linear
+from tests.table_joint_cases import JOINT
+from tests.table_linear_cases import LINEAR
+from tests.table_moving_cases import MOVING
+
+Place = Literal["before", "behind"]
+_BN = "the_batchnorm"
+CASES = (*LINEAR, *MOVING, *JOINT)
+
+
+def _batchnorm(net: Net, x: Value, kind: str) -> Value:
+    """A BatchNormalization of one kind: a = 1 exactly where it only shifts, c = 0 where it only scales."""
+    c, rng = x.channels, net.rng
+    one, nothing = np.ones(c), np.zeros(c)
+    gamma = rng.uniform(0.4, 2.5, c)
+    match kind:
+        case "scale":
+            statistics = (gamma, nothing, nothing, rng.uniform(0.5, 2, c))
+        case "shift":
+            statistics = (one, rng.standard_normal(c), rng.standard_normal(c), one)
+        case "both":
+            statistics = (gamma, rng.standard_normal(c), rng.standard_normal(c), rng.uniform(0.5, 2, c))
+        case "negative":
+            statistics = (gamma * (1 - 2 * (np.arange(c) % 2)), nothing, nothing, one)
+        case _:
+            statistics = (gamma * (np.arange(c) != 1), nothing, nothing, one)
+    epsilon = 0.0 if kind == "shift" else 1e-3
+    y = net.node("BatchNormalization", [x.name, *map(net.const, statistics)], x.shape, epsilon=epsilon)
+    net.nodes[-1].name = _BN
+    return y
+
+
+def _model(case: Case, place: Place, kind: str) -> onnx.ModelProto:
+    net = Net(False, case.opset, np.random.default_rng([ord(c) for c in case.name + place + kind]))
+    net.static = True
+    if place == "before":
+        x = Value("x", case.shape)
+        net.values.append(x)
+        y = case.build(net, _batchnorm(net, x, kind))
+        out = linear(net, y, case.axis_out, 3)
+    else:
+        axis, sizes = case.axis_in, case.shape
+        x = Value("x", (*sizes[:axis], 3, *sizes[axis + 1 :]))
+        net.values.append(x)
+        out = _batchnorm(net, case.build(net, linear(net, x, axis, sizes[axis])), kind)
+    read = {name for node in net.nodes for name in node.input}
+    ends = [v for v in net.values if v.name not in read and v.name not in (out.name, "x")]
+    return model_of(net, x.shape, [out, *ends])
+
+
+def _decide(model: onnx.ModelProto, folder: Path) -> Decision:
+    """Fold the model into after.onnx; what became of the BatchNormalization."""
+    onnx.checker.check_model(model)
+    (folder / "before.onnx").write_bytes(model.SerializeToString())
+    opened = FORMAT.read(folder / "before.onnx", ReadOptions())
+    decided = plan(opened.graph)
+    opened.write(apply(opened.graph, decided), folder / "after.onnx")
+    opened.close()
+    return next(d for d in decided.decisions if d.node == _BN)
+
+
+def _assert_equal(model: onnx.ModelProto, folder: Path) -> None:
+    fed = feeds(model, 3)
+    old, new = (session(folder / f"{name}.onnx").run(None, fed) for name in ("before", "after"))
+    for want, got in zip(old, new, strict=True):
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        assert np.isfinite(want).all()
+        span = max(float(np.ptp(want)), float(np.abs(want).max()))
+        assert np.abs(got - want).max() <= TOLERANCE["float32"] * span
+
+
+def _expectations() -> Iterator[ParameterSet]:
+    for case in CASES:
+        places: tuple[tuple[Place, Outcomes | None], ...] = (("before", case.before), ("behind", case.behind))
+        for place, expected in places:
+            missed = GAPS.get((case.name, place), ())
+            for kind, reason in (expected or {}).items():
+                marks = [pytest.mark.xfail(strict=True, reason="a fold is missed")] if kind in missed else []
+                yield pytest.param(case, place, kind, reason, id=f"{kind} {place} {case.name}", marks=marks)
+
+
+@pytest.mark.parametrize(("case", "place", "kind", "reason"), list(_expectations()))
+def test_a_row_of_the_table(
+    case: Case, place: Place, kind: str, reason: Reason | None, tmp_path: Path
+) -> None:
+    model = _model(case, place, kind)
+    decision = _decide(model, tmp_path)
+    if reason is None:
+        assert isinstance(decision, Fold), decision.message
+        assert decision.into
+        _assert_equal(model, tmp_path)
+        return
+    assert isinstance(decision, Keep), decision.message
+    way = "down" if place == "before" else "up"
+    refusals = {r.split: r.reason for r in decision.refusals}
+    assert refusals[way] is reason, decision.message
+
+
+def test_every_row_of_the_table_is_tried() -> None:
+    assert {case.op for case in CASES} == set(ROWS)
+
+
+def test_the_cases_hold_their_operator() -> None:
+    """A case that forgot its operator would test another row."""
+    for case in CASES:
+        place: Place = "before" if case.before is not None else "behind"
+        assert case.op in {n.op_type for n in _model(case, place, "scale").graph.node}, case.name
+
+
+def test_no_two_axes_are_alike() -> None:
+    """Equal sizes hide a factor that lies along the wrong axis."""
+    for case in CASES:
+        sizes = [n for n in case.shape if n != 1]
+        assert len(set(sizes)) == len(sizes), case.name
