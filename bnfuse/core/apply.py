@@ -13,13 +13,16 @@ from dataclasses import field
 import numpy as np
 
 from bnfuse.core.affine import Pair, Vector, compose_reads, compose_writes
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import Rewrite, ScaledTensor, factors, new_bias, round_once
-from bnfuse.core.ops import Affine, Edit, Linear, Source
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.ops import Edit, Source
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.record import record
-from bnfuse.core.spread import State, spread
+from bnfuse.core.spread import spread
+from bnfuse.core.state import State
 from bnfuse.core.tensor import as_float64
 
 

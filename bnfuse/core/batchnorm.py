@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfuse.core.affine import Vector
-from bnfuse.core.ops import Affine
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.reasons import Reason, Refusal
 
 # ε is a floor to how far x varies (a dead channel), but an outlandish one tells nothing of x.

@@ -16,10 +16,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from bnfuse.core.affine import Reparam
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.axes import Permute, SameAxes
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.joint import Total
-from bnfuse.core.ops import Affine, Opaque, Pass, Rule, Sign
+from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason, Refusal
 
 

@@ -18,23 +18,15 @@ from enum import Enum
 import numpy as np
 
 from bnfuse.core.affine import Reparam
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Decision, Fold, Plan, Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.ops import Affine, Current, Joint, Rule
+from bnfuse.core.ops import Current, Joint, Rule
 from bnfuse.core.plan import objection
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.spread import (
-    MAX_ATTEMPTS,
-    NEAR,
-    Spread,
-    State,
-    Worklist,
-    holdings,
-    next_choices,
-    scale_refused,
-    splits,
-    spread,
-)
+from bnfuse.core.splits import holdings, splits
+from bnfuse.core.spread import MAX_ATTEMPTS, NEAR, Worklist, next_choices, scale_refused, spread
+from bnfuse.core.state import Spread, State
 
 # How many nodes away the splits that were not taken are followed.
 FAR = NEAR * 64

@@ -23,14 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Reparam, Vector, from_backward, from_forward
+from bnfuse.core.affine import Pair, Reparam, Vector
 from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.linear import LinearForm, contract
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.record import record
 from bnfuse.core.tensor import Tensor
@@ -103,186 +102,11 @@ class Reader(Rule):
         return Reaction()
 
 
-@record
-class Linear(Rule):
-    """y = W·x + b in canonical form.
-
-    Attributes:
-        weight: W as stored; ``form`` says how to read it.
-        bias: b as stored, or None where there is none (yet).
-        in_axis, out_axis: channel axes of the first input and the first output.
-        in_port: which input is x.
-        shift_in: None where an input shift may be absorbed, else why not.
-        bias_nodes: how many nodes the format must add to make a bias where there is none.
-        writes: False where the output is not W·x + b itself but made of it (a recurrent cell).
-        has_bias: False where the op can store none: then no shift comes in at its output, and one that
-            comes in at its input goes on to its output.
-        computes: the dtype the op computes in, where that is not the weight's.
-        gain, bias_gain: the op computes gain·W·x + bias_gain·b (Gemm's α and β); a rewritten op
-            has both at 1.
-    """
-
-    weight: Tensor
-    form: LinearForm
-    bias: Tensor | None
-    in_axis: int
-    out_axis: int
-    in_port: Port = 0
-    shift_in: Reason | None = None
-    bias_nodes: int = 0
-    writes: bool = True
-    has_bias: bool = True
-    computes: np.dtype[Any] | None = None
-    gain: float = 1.0
-    bias_gain: float = 1.0
-
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
-        """Absorb, at either side."""
-        if port == self.in_port:
-            return self._read(node, held, numbers)
-        if port == ~0 and self.writes:
-            return self._write(node, held)
-        return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
-
-    def _read(self, node: Node, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
-        pair = held.forward
-        if pair is None:
-            return _zero_scale(node, held)
-        shifts = bool(pair[1].any())
-        if shifts and self.shift_in is not None:
-            return Refusal(self.shift_in, node.label, node.value(self.in_port))
-        vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
-        if vectors is None:
-            return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
-        if not shifts or self.has_bias:
-            return Reaction(edit=Edit(self.in_port, vectors))
-        p, q = vectors
-        rest = -self._shift_out(q, numbers.earlier(node))
-        kept = from_backward((self.out_axis,), np.ones_like(rest), rest)
-        return Reaction(((~0, kept),), Edit(self.in_port, (p, np.zeros_like(q))))
-
-    def _shift_out(self, q: Vector, before: Sequence[Edit]) -> Vector:
-        """What a shift q of the input adds to the output, after the edits made before."""
-        scale = np.full(self.form.channels_out, self.gain)
-        for edit in before:
-            if edit.port >= 0:
-                q = q * edit.pair[0]
-            else:
-                scale = scale * edit.pair[0]
-        shift: Vector = scale * contract(self.weight, self.form, q)
-        return shift
-
-    def _write(self, node: Node, held: Reparam) -> Reaction | Refusal:
-        pair = held.backward
-        if pair is None:
-            return _zero_scale(node, held)
-        if not self.has_bias and pair[1].any():
-            return Refusal(Reason.SHIFT_REFUSED, node.label, node.value(~0))
-        vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
-        if vectors is None:
-            return Refusal(Reason.AXIS, node.label, node.value(~0))
-        return Reaction(edit=Edit(~0, vectors))
-
-
-def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:
-    """Factors as vectors of shape (channels,), or None where they vary along another axis."""
-    if held.axes not in ((), (axis,)):
-        return None
-    if held.axes and pair[0].shape[0] != channels:
-        return None
-    if pair[0].shape == pair[1].shape == (channels,):
-        return pair
-    return np.broadcast_to(pair[0], (channels,)), np.broadcast_to(pair[1], (channels,))
-
-
-def _zero_scale(node: Node, held: Reparam) -> Refusal:
+def zero_scale(node: Node, held: Reparam) -> Refusal:
+    """What cannot be undone because a scale is zero."""
     pair = held.backward or held.forward
     zeros = 0 if pair is None else int(np.count_nonzero(pair[0] == 0.0))
     return Refusal(Reason.ZERO_SCALE, node.label, detail=f"{zeros} of {held.size} channels")
-
-
-@record
-class Affine(Rule):
-    """y = a·x + c per channel: a BatchNormalization, or a Mul, Add, Sub, Div by constants.
-
-    Attributes:
-        pair: (a, c) as stored, float64, shape (channels,) or () for one number.
-        axes: the axes of x and y they vary along: one, or none for one number.
-        channels: how many, None for one number.
-        has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
-        divides: whether it stores 1/a, so that a must not become zero.
-        magnitude: typical size of x per channel (from a BN's statistics), if known.
-        in_port: which input is x.
-        reads: False where only the output is affine (a normalisation's own γ and β).
-        broken: set where the node cannot be removed at all, and why.
-    """
-
-    pair: Pair
-    axes: tuple[int, ...]
-    has_scale: bool = True
-    has_shift: bool = True
-    divides: bool = False
-    magnitude: Vector | None = None
-    in_port: Port = 0
-    reads: bool = True
-    broken: Refusal | None = None
-
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
-        """Absorb what the node can store, pass on what it cannot."""
-        if self.broken is not None:
-            return self.broken
-        stores = self.has_scale or self.has_shift
-        if not stores or port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
-            return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
-        a, c, own = numbers.affine(node)
-        axes = own or held.axes
-        if held.axes not in ((), axes) or len(axes) > 1:
-            return Refusal(Reason.AXIS, node.label, node.value(port))
-        if held.axes and a.ndim and held.size != a.size:
-            return Refusal(Reason.AXIS, node.label, node.value(port))
-        if self.divides and held.zeros:
-            return _zero_scale(node, held)
-        if port == self.in_port:
-            return self._read(node, held, axes, a, c)
-        return self._write(node, held, axes, a, c)
-
-    def _read(
-        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
-    ) -> Reaction | Refusal:
-        """x = p·h + q, so y = a·p·h + a·q + c."""
-        if held.forward is None:
-            return _zero_scale(node, held)
-        p, q = np.broadcast_arrays(*held.forward, np.zeros(a.shape))[:2]
-        if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(self.in_port, (a * p, a * q + c), axes))
-        if self.has_scale:
-            rest = from_forward(axes, np.ones_like(p), a * q)
-            demands = ((~0, rest),) if q.any() else ()
-            return Reaction(demands, Edit(self.in_port, (a * p, np.zeros_like(p)), axes))
-        if (p == 0.0).any():
-            return _zero_scale(node, held)
-        demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
-        return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), (a * q + c) / p), axes))
-
-    def _write(
-        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
-    ) -> Reaction | Refusal:
-        """h = s·y + t, so h = s·a·x + s·c + t."""
-        if held.backward is None:
-            return _zero_scale(node, held)
-        s, t = np.broadcast_arrays(*held.backward, np.zeros(a.shape))[:2]
-        if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(~0, (s * a, s * c + t), axes))
-        if self.has_scale:
-            scale = s * a
-            if not t.any():
-                return Reaction(edit=Edit(~0, (scale, np.zeros_like(t)), axes))
-            if (scale == 0.0).any():
-                return _zero_scale(node, held)
-            rest = from_backward(axes, np.ones_like(t), t / scale)
-            return Reaction(((self.in_port, rest),), Edit(~0, (scale, np.zeros_like(t)), axes))
-        demands = () if (s == 1.0).all() else ((self.in_port, from_backward(axes, s, np.zeros_like(s))),)
-        return Reaction(demands, Edit(~0, (np.broadcast_to(a, s.shape), s * c + t), axes))
 
 
 class Sign(Enum):
@@ -357,7 +181,7 @@ class Source(Rule):
         if port != ~0:
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
         if held.backward is None:
-            return _zero_scale(node, held)
+            return zero_scale(node, held)
         axes = tuple(a - self.offset for a in held.axes)
         if any(a in self.chosen for a in held.axes) or any(a < 0 for a in axes):
             return Refusal(Reason.AXIS, node.label, node.value(~0))

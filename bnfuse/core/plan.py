@@ -18,12 +18,16 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.apply import Replayed, linear_rewrite, overflows
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan, Split
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.ops import Affine, Edit, Linear, Opaque
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.ops import Edit, Opaque
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.spread import NEAR, Spread, State, splits, spread
+from bnfuse.core.splits import splits
+from bnfuse.core.spread import NEAR, spread
+from bnfuse.core.state import Spread, State
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 _MAX_SHIFT = 1e3

@@ -13,136 +13,23 @@ accept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from bnfuse.core.affine import IDENTITY, Reparam, Vector, from_backward, from_forward, same
-from bnfuse.core.classes import Classes
+from bnfuse.core.affine import IDENTITY, Reparam, same
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Split
-from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Join, Product
-from bnfuse.core.ops import Affine, Current, Edit, Joint, Pass, Rule
+from bnfuse.core.ops import Current, Edit, Joint, Rule
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
+from bnfuse.core.splits import holdings
+from bnfuse.core.state import Spread, State
 
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
 
 # Attempts per split: enough for every routing past a handful of sums.
 MAX_ATTEMPTS = 64
-
-
-@record
-class Spread:
-    """A successful attempt: what each node absorbs, in the order they were reached."""
-
-    node: Node
-    split: Split
-    edits: tuple[tuple[Node, Edit], ...]
-    touched: tuple[Node, ...]
-    choices: tuple[tuple[str, int], ...]
-
-    @property
-    def into(self) -> tuple[str, ...]:
-        """Names of the nodes that absorb."""
-        return tuple(dict.fromkeys(node.name for node, _ in self.edits))
-
-    @property
-    def through(self) -> tuple[str, ...]:
-        """Names of the nodes that only pass it on."""
-        into = set(self.into)
-        return tuple(node.name for node in self.touched if node.name not in into)
-
-
-@dataclass(eq=False)
-class State:
-    """What earlier folds did: removed nodes, edits per node, current numbers of affines."""
-
-    graph: Graph
-    removed: set[Node] = field(default_factory=set)
-    affines: dict[Node, Current] = field(default_factory=dict)
-    edits: dict[Node, list[Edit]] = field(default_factory=dict)
-    folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
-    spared: set[Node] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.classes = Classes(self.graph, self.removed)
-
-    def rule(self, node: Node) -> Rule:
-        """A removed node is an alias: everything passes."""
-        rule = self.graph.rule(node)
-        return Pass(in_port=rule.in_port) if node in self.removed and isinstance(rule, Affine) else rule
-
-    def affine(self, node: Node) -> Current:
-        """Current (a, c, axes)."""
-        found = self.affines.get(node)
-        if found is None:
-            rule = self.graph.rule(node)
-            assert isinstance(rule, Affine)
-            found = (*rule.pair, rule.axes)
-        return found
-
-    def accept(self, spread: Spread) -> None:
-        """Make a successful attempt part of the state."""
-        for node in (spread.node, *self.graph.tied.get(spread.node, ())):
-            rule = self.graph.rule(node)
-            assert isinstance(rule, Affine)
-            self.removed.add(node)
-            self.classes.merge(node.value(rule.in_port), node.outputs[0])
-        for node, edit in spread.edits:
-            if isinstance(self.graph.rule(node), Affine):
-                self.affines[node] = (*edit.pair, edit.axes)
-            self.edits.setdefault(node, []).append(edit)
-            self.folded.setdefault(node, []).append(spread.node.name)
-
-
-def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple[Reparam, Reparam]:
-    """How x and y = a·x + c are held when one tensor stands for both.
-
-    Channels with a = 0 have a constant y: where a split would divide by a, they go up whole.
-
-    Args:
-        split: which share x takes on.
-        axes: the axes of x (and y) that a and c vary along.
-        a: scale per channel.
-        c: shift per channel.
-    """
-    if a.size == 1:  # one channel: the same everywhere, so no axis stands in the way
-        axes, a, c = (), a.reshape(()), c.reshape(())
-    one, zero = np.ones_like(a), np.zeros_like(a)
-    match split:
-        case Split.UP:
-            return from_backward(axes, a, c), IDENTITY
-        case Split.DOWN:
-            return IDENTITY, from_forward(axes, a, c)
-        case Split.SCALE_UP:
-            return from_backward(axes, a, zero), from_forward(axes, one, c)
-        case Split.SHIFT_UP:
-            live = a != 0.0
-            size = np.where(live, np.abs(a), 1.0)
-            x_held = from_backward(axes, np.sign(a), c / size)
-            return x_held, from_forward(axes, size, zero)
-        case Split.SHIFT_UP_SIGNED:
-            live = a != 0.0
-            size = np.where(live, a, 1.0)
-            return from_backward(axes, live.astype(np.float64), c / size), from_forward(axes, size, zero)
-
-
-def splits(a: Vector, c: Vector) -> Iterator[Split]:
-    """The splits that differ for these numbers, in the order to try them."""
-    yield Split.UP
-    yield Split.DOWN
-    if (a == 1.0).all():
-        return
-    shifts = bool(c.any())
-    if shifts or bool((a <= 0.0).any()):
-        yield Split.SHIFT_UP
-    if shifts and bool((a < 0.0).any()):
-        yield Split.SHIFT_UP_SIGNED
-    if shifts:
-        yield Split.SCALE_UP
 
 
 class Worklist:

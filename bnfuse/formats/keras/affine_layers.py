@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.affine import Pair, Reparam
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.ops import Affine, Numbers, Opaque, Reaction, Rule
+from bnfuse.core.ops import Numbers, Opaque, Reaction, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats.keras.site import Part, Site, Stored, opaque, single
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.linear import LinearForm, linear_form
-from bnfuse.core.ops import Linear, Opaque, Rule, Source
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.activations import activation_rule
 from bnfuse.formats.keras.site import Part, Site, Stored, VariableTensor, always, opaque, single

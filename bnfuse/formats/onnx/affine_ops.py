@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
-from bnfuse.core.ops import Affine, Opaque, Rule
+from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.constants import is_float

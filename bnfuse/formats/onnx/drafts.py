@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from bnfuse.core.affine_rule import Affine
 from bnfuse.core.graph import Graph, Node, unique_names
-from bnfuse.core.ops import Affine, Opaque, Rule
+from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.onnx.constants import FOLDABLE, Constants
 from bnfuse.formats.onnx.ops import rule_of

@@ -17,7 +17,7 @@ from bnfuse.core.affine import Vector
 from bnfuse.core.apply import Merged, NewAffine, NewLinear, NewSource, OverflowingFold, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import ScaledTensor, is_small, round_once
-from bnfuse.core.ops import Linear
+from bnfuse.core.linear_rule import Linear
 from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
 from bnfuse.formats.onnx.assemble import Edited, assemble
 from bnfuse.formats.onnx.constants import Constants

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 
 from bnfuse.core.linear import LinearForm, linear_form
-from bnfuse.core.ops import Linear, Opaque, Rule, Source
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.core.tensor import ArrayTensor, Tensor, size, whole
 from bnfuse.formats.onnx.constants import is_float

@@ -1,0 +1,108 @@
+"""The rule of linear ops: y = W·x + b in canonical form (see ``linear``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.affine import Pair, Reparam, Vector, from_backward
+from bnfuse.core.graph import Node, Port
+from bnfuse.core.linear import LinearForm, contract
+from bnfuse.core.ops import Edit, Numbers, Reaction, Rule, zero_scale
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
+from bnfuse.core.tensor import Tensor
+
+
+@record
+class Linear(Rule):
+    """y = W·x + b in canonical form.
+
+    Attributes:
+        weight: W as stored; ``form`` says how to read it.
+        bias: b as stored, or None where there is none (yet).
+        in_axis, out_axis: channel axes of the first input and the first output.
+        in_port: which input is x.
+        shift_in: None where an input shift may be absorbed, else why not.
+        bias_nodes: how many nodes the format must add to make a bias where there is none.
+        writes: False where the output is not W·x + b itself but made of it (a recurrent cell).
+        has_bias: False where the op can store none: then no shift comes in at its output, and one that
+            comes in at its input goes on to its output.
+        computes: the dtype the op computes in, where that is not the weight's.
+        gain, bias_gain: the op computes gain·W·x + bias_gain·b (Gemm's α and β); a rewritten op
+            has both at 1.
+    """
+
+    weight: Tensor
+    form: LinearForm
+    bias: Tensor | None
+    in_axis: int
+    out_axis: int
+    in_port: Port = 0
+    shift_in: Reason | None = None
+    bias_nodes: int = 0
+    writes: bool = True
+    has_bias: bool = True
+    computes: np.dtype[Any] | None = None
+    gain: float = 1.0
+    bias_gain: float = 1.0
+
+    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+        """Absorb, at either side."""
+        if port == self.in_port:
+            return self._read(node, held, numbers)
+        if port == ~0 and self.writes:
+            return self._write(node, held)
+        return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
+
+    def _read(self, node: Node, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+        pair = held.forward
+        if pair is None:
+            return zero_scale(node, held)
+        shifts = bool(pair[1].any())
+        if shifts and self.shift_in is not None:
+            return Refusal(self.shift_in, node.label, node.value(self.in_port))
+        vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
+        if vectors is None:
+            return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
+        if not shifts or self.has_bias:
+            return Reaction(edit=Edit(self.in_port, vectors))
+        p, q = vectors
+        rest = -self._shift_out(q, numbers.earlier(node))
+        kept = from_backward((self.out_axis,), np.ones_like(rest), rest)
+        return Reaction(((~0, kept),), Edit(self.in_port, (p, np.zeros_like(q))))
+
+    def _shift_out(self, q: Vector, before: Sequence[Edit]) -> Vector:
+        """What a shift q of the input adds to the output, after the edits made before."""
+        scale = np.full(self.form.channels_out, self.gain)
+        for edit in before:
+            if edit.port >= 0:
+                q = q * edit.pair[0]
+            else:
+                scale = scale * edit.pair[0]
+        shift: Vector = scale * contract(self.weight, self.form, q)
+        return shift
+
+    def _write(self, node: Node, held: Reparam) -> Reaction | Refusal:
+        pair = held.backward
+        if pair is None:
+            return zero_scale(node, held)
+        if not self.has_bias and pair[1].any():
+            return Refusal(Reason.SHIFT_REFUSED, node.label, node.value(~0))
+        vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
+        if vectors is None:
+            return Refusal(Reason.AXIS, node.label, node.value(~0))
+        return Reaction(edit=Edit(~0, vectors))
+
+
+def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:
+    """Factors as vectors of shape (channels,), or None where they vary along another axis."""
+    if held.axes not in ((), (axis,)):
+        return None
+    if held.axes and pair[0].shape[0] != channels:
+        return None
+    if pair[0].shape == pair[1].shape == (channels,):
+        return pair
+    return np.broadcast_to(pair[0], (channels,)), np.broadcast_to(pair[1], (channels,))

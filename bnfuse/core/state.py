@@ -1,0 +1,76 @@
+"""What earlier folds did, and what one successful attempt would add to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bnfuse.core.affine_rule import Affine
+from bnfuse.core.classes import Classes
+from bnfuse.core.decisions import Split
+from bnfuse.core.graph import Graph, Node
+from bnfuse.core.ops import Current, Edit, Pass, Rule
+from bnfuse.core.record import record
+
+
+@record
+class Spread:
+    """A successful attempt: what each node absorbs, in the order they were reached."""
+
+    node: Node
+    split: Split
+    edits: tuple[tuple[Node, Edit], ...]
+    touched: tuple[Node, ...]
+    choices: tuple[tuple[str, int], ...]
+
+    @property
+    def into(self) -> tuple[str, ...]:
+        """Names of the nodes that absorb."""
+        return tuple(dict.fromkeys(node.name for node, _ in self.edits))
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """Names of the nodes that only pass it on."""
+        into = set(self.into)
+        return tuple(node.name for node in self.touched if node.name not in into)
+
+
+@dataclass(eq=False)
+class State:
+    """What earlier folds did: removed nodes, edits per node, current numbers of affines."""
+
+    graph: Graph
+    removed: set[Node] = field(default_factory=set)
+    affines: dict[Node, Current] = field(default_factory=dict)
+    edits: dict[Node, list[Edit]] = field(default_factory=dict)
+    folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
+    spared: set[Node] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.classes = Classes(self.graph, self.removed)
+
+    def rule(self, node: Node) -> Rule:
+        """A removed node is an alias: everything passes."""
+        rule = self.graph.rule(node)
+        return Pass(in_port=rule.in_port) if node in self.removed and isinstance(rule, Affine) else rule
+
+    def affine(self, node: Node) -> Current:
+        """Current (a, c, axes)."""
+        found = self.affines.get(node)
+        if found is None:
+            rule = self.graph.rule(node)
+            assert isinstance(rule, Affine)
+            found = (*rule.pair, rule.axes)
+        return found
+
+    def accept(self, spread: Spread) -> None:
+        """Make a successful attempt part of the state."""
+        for node in (spread.node, *self.graph.tied.get(spread.node, ())):
+            rule = self.graph.rule(node)
+            assert isinstance(rule, Affine)
+            self.removed.add(node)
+            self.classes.merge(node.value(rule.in_port), node.outputs[0])
+        for node, edit in spread.edits:
+            if isinstance(self.graph.rule(node), Affine):
+                self.affines[node] = (*edit.pair, edit.axes)
+            self.edits.setdefault(node, []).append(edit)
+            self.folded.setdefault(node, []).append(spread.node.name)
