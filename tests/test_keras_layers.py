@@ -824,9 +824,9 @@ def _branches(keras: Keras, merge: Make, *, pure: bool, gamma: str, same: bool =
 
 MERGES: dict[str, tuple[Make, dict[str, bool]]] = {
     # which of: two kernels, a kernel and a tanh, one kernel twice
-    "Add": (lambda k: k.Add(), {"pure": True, "half": False, "same": False}),
+    "Add": (lambda k: k.Add(), {"pure": True, "half": False, "same": True}),
     "Subtract": (lambda k: k.Subtract(), {"pure": True, "half": False}),
-    "Average": (lambda k: k.Average(), {"pure": True, "half": False, "same": False}),
+    "Average": (lambda k: k.Average(), {"pure": True, "half": False, "same": True}),
     "Concatenate": (lambda k: k.Concatenate(), {"pure": True, "half": False}),
     "Concatenate along 1": (lambda k: k.Concatenate(axis=1), {"pure": True, "half": False, "same": True}),
     "Maximum": (lambda k: k.Maximum(), {"pure": False, "half": False, "same": False}),
