@@ -22,7 +22,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.process_cost import Cost, measure
+from benchmarks.process_cost import Cost, compile_package, measure
 
 _DEFAULT = ("MobileNetV2", "EfficientNetB0", "ResNet50")
 _SUFFIXES = (".keras", ".h5")
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    compile_package()
     print("| file | MB | " + " | ".join(commands(Path("x"), given.work)) + " | optimize / import |")
     print("|---|---|" + "---|" * (len(commands(Path("x"), given.work)) + 1))
     for name in given.models:

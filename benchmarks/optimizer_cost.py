@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import cost_peers
-from benchmarks.process_cost import Cost, measure
+from benchmarks.process_cost import Cost, compile_package, measure
 
 MODELS = (
     "resnet50",
@@ -307,6 +307,7 @@ def run(options: argparse.Namespace, work: Path) -> int:
 def main() -> None:
     """Run in the folder asked for, or in a temporary one."""
     options = arguments()
+    compile_package()
     if options.work:
         options.work.mkdir(parents=True, exist_ok=True)
         sys.exit(run(options, options.work.resolve()))

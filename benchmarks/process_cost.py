@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -78,3 +79,9 @@ def measure(command: Sequence[str], log: Path, *, timeout_s: float, limit_bytes:
         child.returncode = os.waitstatus_to_exitcode(status)
     failure = failure_of(status, timed_out.is_set(), timeout_s, log)
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, failure)
+
+
+def compile_package() -> None:
+    """Byte code for bnfuse's modules, which an installed package has and a changed checkout may lack."""
+    package = Path(__file__).resolve().parent.parent / "bnfuse"
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(package)], check=True)
