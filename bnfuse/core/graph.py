@@ -68,12 +68,14 @@ class Graph:
     def __post_init__(self) -> None:
         adjacent = self._adjacent
         for node in self.nodes:
-            ports = [*((~j, value) for j, value in enumerate(node.outputs)), *enumerate(node.inputs)]
-            for port, value in ports:
+            for j, value in enumerate(node.outputs):
+                if value:
+                    adjacent.setdefault(value, []).append((node, ~j))
+            for i, value in enumerate(node.inputs):
                 if value in adjacent:
-                    adjacent[value].append((node, port))
+                    adjacent[value].append((node, i))
                 elif value:
-                    adjacent[value] = [(node, port)]
+                    adjacent[value] = [(node, i)]
 
     def rule(self, node: Node) -> Rule:
         """What the node asks of its other values when one of them is reparameterised."""

@@ -58,24 +58,27 @@ def checked(node: onnx.NodeProto, op: str, opset: int) -> dict[str, onnx.Attribu
     Raises:
         Misfit: they do not fit.
     """
-    given = {a.name: a for a in node.attribute}
     schema = _schema(op, opset)
     if schema is None:
-        return given
+        return {a.name: a for a in node.attribute}
     least_in, most_in, least_out, most_out, needed, types, required = schema
-    inputs, outputs = node.input[:], node.output[:]
+    inputs = node.input[:]
     if not least_in <= len(inputs) <= most_in:
         raise Misfit(f"{len(inputs)} inputs")
-    if not least_out <= len(outputs) <= most_out or not outputs[0]:
-        raise Misfit(f"{len(outputs)} outputs, or the first without a name")
+    count = len(node.output)
+    if not least_out <= count <= most_out or not node.output[0]:
+        raise Misfit(f"{count} outputs, or the first without a name")
     if "" in inputs and any(not name and needed >> i & 1 for i, name in enumerate(inputs)):
         raise Misfit("an input that it needs is absent")
-    if len(given) != len(node.attribute):
-        raise Misfit("an attribute is given twice")
-    for name, attribute in given.items():
+    given: dict[str, onnx.AttributeProto] = {}
+    for attribute in node.attribute:
+        name = attribute.name
+        if name in given:
+            raise Misfit("an attribute is given twice")
+        given[name] = attribute
         if types.get(name) != attribute.type:
             _check_attribute(op, opset, attribute, types.get(name))
-    if not required <= given.keys():
+    if required and not required <= given.keys():
         raise Misfit(f"the attribute {min(required - given.keys())} is missing")
     return given
 
