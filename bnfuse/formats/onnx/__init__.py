@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from bnfuse.core.apply import Patch
@@ -63,7 +62,7 @@ class OnnxModel:
         self._patch = patch
         editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
         self._edited = editor.run(patch)
-        self._operators_after = dict(Counter(self._edited.operators()))
+        self._operators_after = dict(self._edited.operators())
 
 
 # Tags of ModelProto's fields: ir_version, producer_name, …, graph, opset_import, metadata_props.

@@ -7,6 +7,7 @@ messages, are rebuilt in place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,14 +40,18 @@ class Edited:
     payloads: dict[int, ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
 
-    def operators(self) -> Iterator[str]:
-        """The type of every node, over all scopes."""
-        pending: list[Any] = [*self.frame.functions]
-        for node in self.nodes:
-            yield from _types(node, pending)
+    def operators(self) -> Counter[str]:
+        """How many nodes of every type there are, over all scopes."""
+        count: Counter[str] = Counter()
+        pending: list[Any] = [self.nodes, *(function.node for function in self.frame.functions)]
         while pending:
-            for node in pending.pop().node:
-                yield from _types(node, pending)
+            nodes = pending.pop()
+            kinds = [node.op_type for node in nodes]
+            count.update(kinds)
+            if not _HOLDS_TENSORS.isdisjoint(kinds):
+                holders = (node for node, kind in zip(nodes, kinds, strict=True) if kind in _HOLDS_TENSORS)
+                pending += [graph.node for node in holders for _, _, graph in bodies(node)]
+        return count
 
     def outside(self) -> Iterator[onnx.TensorProto]:
         """Every tensor whose bytes are not in the model, in the order of writing; may be changed."""
@@ -89,12 +94,13 @@ class Edited:
         yield from (len(c) if isinstance(c, bytes) else c.ByteSize() for c in self.constants)
         yield from (info.ByteSize() for info in self.value_info)
 
+    # ONNX has no map fields, whose order alone would not be deterministic.
     def _fields(self) -> Iterator[tuple[bytes, bytes]]:
         for node in self.nodes:
-            yield _NODE, node.SerializeToString(deterministic=True)
+            yield _NODE, node.SerializeToString()
         for constant in self.constants:
             if isinstance(constant, onnx.TensorProto):
-                constant = constant.SerializeToString(deterministic=True)
+                constant = constant.SerializeToString()
             yield _INITIALIZER, constant
         for info in self.value_info:
             yield _VALUE_INFO, info.SerializeToString(deterministic=True)
@@ -105,13 +111,6 @@ def _varint_bytes(value: int) -> int:
 
 
 _HOLDS_TENSORS = {"Constant", "If", "Loop", "Scan", "SequenceMap"}
-
-
-def _types(node: onnx.NodeProto, pending: list[Any]) -> Iterator[str]:
-    kind = node.op_type
-    yield kind
-    if kind in _HOLDS_TENSORS:
-        pending += [graph for _, _, graph in bodies(node)]
 
 
 def _is_outside(tensor: onnx.TensorProto) -> bool:
