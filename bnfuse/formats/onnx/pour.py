@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Queue
 
 from bnfuse.core.apply import OverflowingFold
@@ -43,19 +44,25 @@ class Pouring:
     files: Files
     out: int
     flushed: int = 0
-    _copies: list[tuple[int, FileSlice]] = field(default_factory=list)
+    _copies: list[tuple[int, int, FileSlice]] = field(default_factory=list)
     _others: list[tuple[int, ScaledTensor | bytes | bytearray]] = field(default_factory=list)
-    _failures: list[OSError] = field(default_factory=list)
+    _failures: list[BaseException] = field(default_factory=list)
     _blocks: Queue[tuple[int, memoryview] | None] = field(default_factory=lambda: Queue(_WAITING))
 
     def add(self, offset: int, payload: Payload) -> None:
-        """Something to put at an offset, in bytes."""
+        """Something to put at an offset, in bytes.
+
+        Raises:
+            OSError: the file to copy from cannot be opened.
+        """
         if not isinstance(payload, FileSlice):
             self._others.append((offset, payload))
             return
+        source = self.files.fd(payload.path)
         for done in range(0, payload.length, _COPY_BYTES):
             length = min(_COPY_BYTES, payload.length - done)
-            self._copies.append((offset + done, FileSlice(payload.path, payload.offset + done, length)))
+            piece = FileSlice(payload.path, payload.offset + done, length)
+            self._copies.append((offset + done, source, piece))
 
     def run(self, size_bytes: int) -> None:
         """Do all of it; the file is ``size_bytes`` long then.
@@ -94,13 +101,14 @@ class Pouring:
         """Write scaled blocks as they come; after a failure only take them, so that nobody waits."""
         while (block := self._blocks.get()) is not None:
             if not self._failures:
-                self._attempt(lambda offset, data: _write(self.out, data, offset), *block)
+                offset, data = block
+                self._attempt(partial(_write, self.out, data, offset))
 
-    def _attempt(self, step: Callable[..., None], *arguments: object) -> None:
-        """Do a step in another thread; what the system says against it is kept for the caller."""
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Do a step in another thread; whatever it raises is kept, and ``run`` raises it."""
         try:
-            step(*arguments)
-        except OSError as failure:
+            step()
+        except BaseException as failure:  # noqa: BLE001 - a thread that dies of it would leave a hole in the file
             self._failures.append(failure)
             self._copies.clear()
 
@@ -108,10 +116,10 @@ class Pouring:
         """Copy what is left to copy, until another one has taken the last."""
         while self._copies:
             try:
-                offset, where = self._copies.pop()
+                offset, source, where = self._copies.pop()
             except IndexError:
                 return
-            self._attempt(_copy, self.files.fd(where.path), where, self.out, offset)
+            self._attempt(partial(_copy, source, where, self.out, offset))
 
     def _scale(self, offset: int, payload: ScaledTensor) -> None:
         flushed = 0
