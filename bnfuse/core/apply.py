@@ -16,7 +16,7 @@ from bnfuse.core.affine import Pair, Vector, compose_reads, compose_writes
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear import Rewrite, ScaledTensor, factors, new_bias, round_once
+from bnfuse.core.linear import LinearForm, Rewrite, ScaledTensor, factors, new_bias, round_once
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.ops import Edit, Source
 from bnfuse.core.reasons import Refusal
@@ -69,11 +69,9 @@ class NewAffine:
 
 @record
 class NewSource:
-    """New values of a constant operand: s·v + t, in float64, the operand's own shape."""
+    """New values of a constant operand or a table: s·v + t, in the operand's own shape and type."""
 
-    values: Vector
-    dtype: np.dtype
-    folded: tuple[str, ...]
+    values: ScaledTensor
 
 
 @record
@@ -161,7 +159,7 @@ def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tupl
             axes = next((e.axes for e in reversed(edits) if e.axes), rule.axes)
             patch.affines[node] = NewAffine(rule, a, c, axes, folded)
         case Source():
-            patch.sources[node] = NewSource(_source_values(rule, edits), rule.tensor.dtype, folded)
+            patch.sources[node] = NewSource(_source_values(rule, edits, folded))
         case _:
             raise AssertionError(f"{node.label} cannot absorb")
 
@@ -181,12 +179,14 @@ def linear_rewrite(rule: Linear, edits: Iterable[Edit]) -> Rewrite:
     return Rewrite(read, write)
 
 
-def _source_values(rule: Source, edits: Iterable[Edit]) -> Vector:
-    values: Vector = as_float64(rule.tensor)
+def _source_values(rule: Source, edits: Iterable[Edit], folded: tuple[str, ...]) -> ScaledTensor:
+    """s·v + t of all edits in order, as a stream: a table may be large."""
+    shape = rule.tensor.shape
+    s, t = np.ones((1,) * len(shape)), np.zeros((1,) * len(shape))
     for edit in edits:
-        index = tuple(slice(None) if k in edit.axes else None for k in range(values.ndim))
-        values = edit.pair[0][index] * values + edit.pair[1][index]
-    return values
+        index = tuple(slice(None) if k in edit.axes else None for k in range(len(shape)))
+        s, t = compose_writes((s, t), (edit.pair[0][index], edit.pair[1][index]))
+    return ScaledTensor(rule.tensor, LinearForm(shape, "k" * len(shape)), (s,), folded, t)
 
 
 def _shifts(rewrite: Rewrite) -> bool:

@@ -155,9 +155,8 @@ def contract(weight: Tensor, form: LinearForm, q: Vector) -> Vector:
     factor = form.spread(q, "i")
     out_shape = tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True))
     total = np.zeros(out_shape)
-    for start, block, where in row_blocks(weight, form):
+    for _, block, where in row_blocks(weight, form):
         product = block.astype(np.float64) * part_at(factor, where)
-        del start
         _accumulate(total, product, where, form)
     return channel_order(total, form)
 
@@ -213,12 +212,21 @@ def part_at(factor: Vector, where: Where) -> Vector:
 
 @dataclass(frozen=True, eq=False)
 class ScaledTensor:
-    """W' as a stream: the original tensor times factors along the canonical view."""
+    """New values of a stored tensor as a stream: W' of the module's formula, or s·v + t of a constant.
+
+    Attributes:
+        base: the original.
+        form: its canonical view.
+        factors: what it is multiplied by: arrays broadcastable against the view.
+        folded: whose folding made it, for messages.
+        shift: what is added then, broadcastable likewise; None for nothing.
+    """
 
     base: Tensor
     form: LinearForm
     factors: tuple[Vector, ...]
-    folded: tuple[str, ...] = ()  # whose folding made it, for messages
+    folded: tuple[str, ...] = ()
+    shift: Vector | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -236,12 +244,9 @@ class ScaledTensor:
         Raises:
             FloatingPointError: a value does not fit the dtype or is not finite.
         """
-        if prod(self.form.dims) <= _SMALL_ELEMENTS and self.factors:
-            values = self.base.read(0, prod(self.form.dims)).reshape(self.form.dims).astype(np.float64)
-            for factor in self.factors:
-                values = values * factor
-            rounded, flushed = round_once(values, self.dtype)
-            yield 0, rounded.reshape(-1), flushed
+        if is_small(self):
+            (values,), flushed = scale_together([self])
+            yield 0, values.reshape(-1), flushed
             return
         for start, block, where in row_blocks(self.base, self.form):
             if not self.factors:
@@ -250,6 +255,8 @@ class ScaledTensor:
             product = np.multiply(block, part_at(self.factors[0], where), dtype=np.float64)
             for factor in self.factors[1:]:
                 product *= part_at(factor, where)
+            if self.shift is not None:
+                product += part_at(self.shift, where)
             rounded, flushed = round_once(product, self.dtype)
             yield start, rounded.reshape(-1), flushed
 
@@ -260,7 +267,10 @@ def is_small(tensor: ScaledTensor) -> bool:
 
 
 def scale_together(tensors: Sequence[ScaledTensor]) -> tuple[list[Array], int]:
-    """Small tensors of one shape, dtype and kind of factors at once: new arrays, subnormals flushed.
+    """Small tensors of one shape, dtype and kind of factors and shift at once.
+
+    Returns:
+        Their new values, in the stored shape and dtype, and how many subnormals were flushed.
 
     Raises:
         FloatingPointError: a value of one of them does not fit the dtype or is not finite.
@@ -271,6 +281,8 @@ def scale_together(tensors: Sequence[ScaledTensor]) -> tuple[list[Array], int]:
     values = values.reshape((len(tensors), *first.form.dims))
     for k in range(len(first.factors)):
         values *= np.stack([t.factors[k] for t in tensors])
+    if first.shift is not None:
+        values += np.stack([t.shift for t in tensors if t.shift is not None])
     rounded, flushed = round_once(values, first.dtype)
     return list(rounded.reshape((len(tensors), *first.shape))), flushed
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.apply import NewAffine, NewLinear, NewSource, OverflowingFold, Patch
+from bnfuse.core.apply import NewAffine, NewLinear, OverflowingFold, Patch
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import round_once
+from bnfuse.core.linear import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.config import parse
 from bnfuse.formats.keras.flow import Handle, handle_of
@@ -24,7 +24,7 @@ from bnfuse.formats.keras.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.rewrite import Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.site import Path, Site, Stored
 from bnfuse.formats.keras.slots import slots
-from bnfuse.formats.keras.variables import ArrayVariable
+from bnfuse.formats.keras.variables import ArrayVariable, ScaledVariable
 
 
 @dataclass(eq=False)
@@ -33,7 +33,13 @@ class Edited:
 
     config: Any
     network: Network
-    flushed: int = 0
+    flushed_early: int = 0
+
+    @property
+    def flushed(self) -> int:
+        """Subnormals flushed; complete once all variables have been read."""
+        variables = (v for _, layer in walk(self.network) for v in layer.variables)
+        return self.flushed_early + sum(v.flushed for v in variables if isinstance(v, ScaledVariable))
 
 
 @dataclass(eq=False)
@@ -41,14 +47,14 @@ class Editor:
     """Collects what a patch changes."""
 
     edits: dict[Path, Edit] = field(default_factory=dict)
-    arrays: dict[tuple[Path, str], Array] = field(default_factory=dict)
+    arrays: dict[tuple[Path, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
 
     def collect(self, patch: Patch) -> None:
-        """Work out all new values.
+        """Work out all small values; kernels and tables wait until they are written.
 
         Raises:
-            OverflowingFold: a new value does not fit its type.
+            OverflowingFold: a new small value does not fit its type.
         """
         for node in patch.removed:
             self.edits[handle_of(node).site.path] = Remove()
@@ -57,7 +63,8 @@ class Editor:
         for node, affine in patch.affines.items():
             self._guarded(affine.folded, self._affine, node, affine)
         for node, source in patch.sources.items():
-            self._guarded(source.folded, self._table, node, source)
+            stored = _stored(handle_of(node))
+            self.arrays[stored.path, stored.weight] = source.values
 
     def _guarded(self, folded: tuple[str, ...], change: Any, node: Node, new: Any) -> None:
         try:
@@ -82,11 +89,7 @@ class Editor:
         if (stored.path, stored.weight) in self.arrays or (stored.path, stored.bias) in self.arrays:
             return  # another call of the same layer
         if new.weight is not None:
-            flat = np.empty(int(np.prod(new.weight.shape)), new.weight.dtype)
-            for start, block, flushed in new.weight.blocks():
-                flat[start : start + block.size] = block
-                self.flushed += flushed
-            self.arrays[stored.path, stored.weight] = flat.reshape(new.weight.shape)
+            self.arrays[stored.path, stored.weight] = new.weight
         if new.makes_bias:
             bias = self._round(new.bias(), new.rule.weight.dtype)
             self.arrays[stored.path, stored.bias] = self._shaped(handle.site, stored, bias)
@@ -131,10 +134,6 @@ class Editor:
             if old is None:
                 self._configure(stored.path, {switches[name]: True})
 
-    def _table(self, handle: Handle, new: NewSource) -> None:
-        stored = _stored(handle)
-        self.arrays.setdefault((stored.path, stored.weight), self._round(new.values, np.dtype(new.dtype)))
-
 
 def _stored(handle: Handle) -> Stored:
     assert handle.part.stored is not None
@@ -167,12 +166,12 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
 
 
 def _variables(
-    layer: Layer, old: Layer, place: Path, arrays: Mapping[tuple[Path, str], Array]
+    layer: Layer, old: Layer, place: Path, arrays: Mapping[tuple[Path, str], Array | ScaledTensor]
 ) -> list[Variable]:
     """The variables of a layer of the result, in Keras's order."""
     made: dict[str, Variable] = {
-        name: ArrayVariable(name, array, _source(old, name))
-        for (path, name), array in arrays.items()
+        name: _variable(name, values, _source(old, name))
+        for (path, name), values in arrays.items()
         if path == place
     }
     if not made:
@@ -182,6 +181,12 @@ def _variables(
         return list(kept)
     order = [slot.name for slot in slots(layer) or ()]
     return sorted((*kept, *made.values()), key=lambda v: order.index(v.name))
+
+
+def _variable(name: str, values: Array | ScaledTensor, source: str) -> Variable:
+    if isinstance(values, ScaledTensor):
+        return ScaledVariable(name, values, source)
+    return ArrayVariable(name, values, source)
 
 
 def _source(layer: Layer, name: str) -> str:

@@ -28,9 +28,15 @@ class Variable(Protocol):
     """
 
     name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
     source: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
 
     def read(self) -> np.ndarray:
         """The whole array."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from bnfuse.core.apply import OverflowingFold
+from bnfuse.core.linear import ScaledTensor
 from bnfuse.formats.keras.tree import Stored
 
 
@@ -69,3 +72,46 @@ class ArrayVariable:
     def read(self) -> np.ndarray:
         """The whole array."""
         return self.array
+
+
+@dataclass(slots=True, eq=False)
+class ScaledVariable:
+    """A changed kernel or table, worked out when it is written: one at a time is in memory.
+
+    Attributes:
+        name: the variable's name in its layer.
+        tensor: its new values.
+        source: path of the dataset whose place it takes.
+        flushed: subnormals that were flushed, once it has been read.
+    """
+
+    name: str
+    tensor: ScaledTensor
+    source: str
+    flushed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.tensor.dtype
+
+    def read(self) -> np.ndarray:
+        """The whole array.
+
+        Raises:
+            OverflowingFold: a new value does not fit its type.
+        """
+        values = np.empty(prod(self.shape), self.dtype)
+        self.flushed = 0
+        try:
+            for start, block, flushed in self.tensor.blocks():
+                values[start : start + block.size] = block
+                self.flushed += flushed
+        except FloatingPointError as e:
+            raise OverflowingFold(self.tensor.folded) from e
+        return values.reshape(self.shape)

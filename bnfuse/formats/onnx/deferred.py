@@ -36,7 +36,8 @@ class Deferred:
     def weight(self, tensor: ScaledTensor, put: Put) -> None:
         """A small weight; ``put`` is called with its new values."""
         shapes = tuple(f.shape for f in tensor.factors)
-        key = (id(tensor.form), tensor.shape, tensor.dtype, shapes)
+        shift = None if tensor.shift is None else tensor.shift.shape
+        key = (id(tensor.form), tensor.shape, tensor.dtype, shapes, shift)
         waiting = self._weights.setdefault(key, [])
         waiting.append((tensor, put))
         if len(waiting) == _GROUP:

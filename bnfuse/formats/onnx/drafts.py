@@ -18,12 +18,13 @@ from bnfuse.core.affine_rule import Affine
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import MALFORMED
 from bnfuse.formats.onnx.constants import FOLDABLE, Constants
 from bnfuse.formats.onnx.ops import rule_of
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.shapes import Shapes
 from bnfuse.formats.onnx.statistics import Statistics
-from bnfuse.formats.onnx.view import MALFORMED, Handle, View, handle_of
+from bnfuse.formats.onnx.view import Handle, View, handle_of
 
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
 _JOINT = _ARITHMETIC | {"Sum", "Mean", "Max", "Min", "Where", "Concat"}

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.affine import Vector
-from bnfuse.core.apply import Merged, NewAffine, NewLinear, NewSource, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, NewAffine, NewLinear, OverflowingFold, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import ScaledTensor, is_small, round_once
 from bnfuse.core.linear_rule import Linear
@@ -27,7 +27,7 @@ from bnfuse.formats.onnx.pool import Pending, Pool
 from bnfuse.formats.onnx.read import Source
 from bnfuse.formats.onnx.statistics import epsilon_of
 from bnfuse.formats.onnx.view import Handle, handle_of
-from bnfuse.formats.onnx.wire import LARGE_BYTES, location
+from bnfuse.formats.onnx.wire import location
 
 
 class Editor:
@@ -54,11 +54,12 @@ class Editor:
         """
         for node, linear in patch.linears.items():
             self._linear(node, linear)
+        for node, constant in patch.sources.items():
+            handle = handle_of(node)
+            self._values(handle, handle.operand or 0, constant.values)  # an embedding's table is input 0
         self._deferred.finish()
         for node, affine in patch.affines.items():
             self._affine(node, affine)
-        for node, constant in patch.sources.items():
-            self._operand(node, constant)
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self._pool.drop(handle_of(node))
         Names(self._graph, self._pool).merge(patch.removed)
@@ -74,24 +75,17 @@ class Editor:
     def _linear(self, node: Node, new: NewLinear) -> None:
         handle = handle_of(node)
         if new.weight is not None:
-            self._weight(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
+            self._values(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
         if node.op == "Gemm":
             _set_to_one(handle.proto, ("alpha", "beta"))
         if new.makes_bias:
             put = partial(self._bias, node, handle, new.rule)
             self._deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
 
-    def _weight(self, handle: Handle, at: int, new: ScaledTensor) -> None:
-        """A weight as a stream; small ones are worked out at once."""
+    def _values(self, handle: Handle, at: int, new: ScaledTensor) -> None:
+        """New values of a constant: a payload that is streamed into the file, or worked out if small."""
         if is_small(new):
             self._deferred.weight(new, partial(self._pool.replace, handle, at))
-            return
-        if size(new.base) * new.dtype.itemsize < LARGE_BYTES:
-            with _Blaming(new.folded):
-                blocks = list(new.blocks())
-            self._flushed += sum(flushed for _, _, flushed in blocks)
-            flat = blocks[0][1] if len(blocks) == 1 else np.concatenate([b for _, b, _ in blocks])
-            self._pool.replace(handle, at, flat.reshape(new.shape))
             return
         number = len(self._source.files.slices) + len(self._payloads)
         self._payloads[number] = new
@@ -200,13 +194,6 @@ class Editor:
         if rank is None:
             raise OverflowingFold(new.folded)  # cannot be stored: keep what was folded into it
         return rank
-
-    def _operand(self, node: Node, new: NewSource) -> None:
-        handle = handle_of(node)
-        with _Blaming(new.folded):
-            values, flushed = round_once(new.values, np.dtype(new.dtype))
-        self._flushed += flushed
-        self._pool.replace(handle, handle.operand or 0, values)  # an embedding's table is input 0
 
     def _merge(self, merged: Merged) -> None:
         """A chain of affine nodes as one BatchNormalization: γ = a, β = c, μ = 0, σ² = 1, ε = 0."""

@@ -19,13 +19,12 @@ from google.protobuf.message import DecodeError
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.base import MALFORMED, ReadOptions
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.drafts import Drafts
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.shapes import Shapes, body_prefix
 from bnfuse.formats.onnx.storage import Files
-from bnfuse.formats.onnx.view import MALFORMED
 from bnfuse.formats.onnx.wire import skim
 
 _WHOLE_BYTES = 1 << 24

@@ -17,10 +17,6 @@ from bnfuse.formats.onnx.shapes import Shapes
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.statistics import Statistics
 
-# What protobuf messages that parse but make no sense lead to: text that is not UTF-8 comes as bytes,
-# attributes have another type than their name says, indices point nowhere.
-MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
-
 
 @dataclass(slots=True, eq=False)
 class Handle:
