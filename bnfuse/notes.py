@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.ranges import widened
-from bnfuse.results import Agreement, FileInfo, Status
+from bnfuse.results import Agreement, FileInfo, Report, Status
 
 _NOTABLE_GROWTH = 1.1
 _NAMED_LAYERS = 3
@@ -35,6 +35,16 @@ def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
     return (
         "the result is larger: it stores plainly what the original computes when it is loaded, or compresses",
     )
+
+
+def merged_note(report: Report) -> tuple[str, ...]:
+    """How many chains of arithmetic became one BatchNormalization each, by counting those."""
+    kind = "BatchNormalization"
+    folded = report.plan.counts(batchnorm=True)[1]
+    made = report.operators_after.get(kind, 0) - report.operators_before.get(kind, 0) + folded
+    if made <= 0:
+        return ("no chain of Mul, Add, Sub and Div was left to merge",)
+    return (f"{made} chain{'s' if made > 1 else ''} of Mul, Add, Sub and Div became one node each",)
 
 
 def why_unproved(agreement: Agreement) -> str:

@@ -24,7 +24,7 @@ from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
-from bnfuse.notes import growth_note, ranges_note, why_unproved
+from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
 from bnfuse.provenance import sha256, versions
 from bnfuse.results import Agreement, FileInfo, Latency, Report, Status
 from bnfuse.staging import check_target, default_output, output_errors, place, staging_folder
@@ -151,9 +151,8 @@ def optimize(
         with closing(opened):
             report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
             own_files = (opened.path, *opened.side_files)
-            if patch.merged:
-                merged = f"{len(patch.merged)} chains of Mul, Add, Sub and Div became one node each"
-                report = replace(report, notes=(*report.notes, merged))
+            if merge_affines:
+                report = replace(report, notes=(*report.notes, *merged_note(report)))
             if wanted.reads_weights:
                 report = replace(report, notes=(*report.notes, *ranges_note(patch)))
         report = replace(report, subnormals_flushed=written.subnormals_flushed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -72,3 +74,40 @@ def test_the_same_bytes_twice_and_nothing_left_to_do(tmp_path: Path) -> None:
         done = call("optimize", source, "-o", target, "--no-bench", "--no-verify", "--merge-affines")
         assert done.exit_code == 0, done.output
     assert made[0].read_bytes() == made[1].read_bytes() == made[2].read_bytes()
+
+
+@pytest.mark.parametrize(("chains", "note"), [(0, "no chain"), (1, "1 chain of"), (3, "3 chains of")])
+def test_the_report_says_how_many_were_merged(chains: int, note: str, tmp_path: Path) -> None:
+    net = Net(9)
+    y = net.op("Sigmoid", net.bn("x", C))  # one that stays, and is no merged chain
+    for _ in range(chains):
+        y = net.op("Sigmoid", net.op("Add", *(net.op("Mul", y, net.weight(1, C, 1, 1, fan_in=1)),
+                                              net.weight(1, C, 1, 1, fan_in=1))))  # fmt: skip
+    before, after = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    before.write_bytes(net.build({"x": (2, C, 3, 4)}, y).SerializeToString())
+    done = call("optimize", before, "-o", after, "--no-bench", "--no-verify", "--merge-affines", "--json")
+    kinds = [n.op_type for n in onnx.load(after).graph.node]
+    assert kinds.count("BatchNormalization") == 1 + chains
+    assert next(n for n in json.loads(done.stdout)["notes"] if "chain" in n).startswith(note)
+
+
+def test_a_chain_whose_product_overflows_is_not_counted(tmp_path: Path) -> None:
+    net = Net(10)
+    y = net.op("Sigmoid", "x")
+    for _ in range(2):
+        y = net.op("Mul", y, net.const(np.full((1, C, 1, 1), 1e30)))
+    before, after = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    before.write_bytes(net.build({"x": (2, C, 3, 4)}, net.op("Sigmoid", y)).SerializeToString())
+    done = call("optimize", before, "-o", after, "--no-bench", "--no-verify", "--merge-affines", "--json")
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(after).graph.node}
+    assert next(n for n in json.loads(done.stdout)["notes"] if "chain" in n).startswith("no chain")
+
+
+def test_keras_has_no_chains_to_merge(tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "fixtures" / "digits_b.keras"
+    after = tmp_path / "b.keras"
+    done = call("optimize", model, "-o", after, "--no-bench", "--no-verify", "--merge-affines", "--json")
+    assert done.exit_code == 0, done.output
+    assert [n for n in json.loads(done.stdout)["notes"] if "chain" in n] == [
+        "no chain of Mul, Add, Sub and Div was left to merge"
+    ]
