@@ -18,8 +18,8 @@ class Affine(Rule):
     Attributes:
         pair: (a, c) as stored, float64, shape (channels,) or () for one number.
         axes: the axes of x and y they vary along: one, or none for one number.
-        channels: how many, None for one number.
         has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
+        stores_along: the one axis along which it can store vectors; None where any will do.
         divides: whether it stores 1/a, so that a must not become zero.
         magnitude: typical size of x per channel (from a BN's statistics), if known.
         in_port: which input is x.
@@ -31,6 +31,7 @@ class Affine(Rule):
     axes: tuple[int, ...]
     has_scale: bool = True
     has_shift: bool = True
+    stores_along: int | None = None
     divides: bool = False
     magnitude: Vector | None = None
     in_port: Port = 0
@@ -46,7 +47,8 @@ class Affine(Rule):
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
         a, c, own = numbers.affine(node)
         axes = own or held.axes
-        if held.axes not in ((), axes) or len(axes) > 1:
+        elsewhere = self.stores_along is not None and held.axes not in ((), (self.stores_along,))
+        if elsewhere or held.axes not in ((), axes) or len(axes) > 1:
             return Refusal(Reason.AXIS, node.label, node.value(port))
         if held.axes and a.ndim and held.size != a.size:
             return Refusal(Reason.AXIS, node.label, node.value(port))

@@ -8,12 +8,13 @@ A format's op table maps every op of its files onto one of these:
     Pass     one input, one output            passes on what commutes with it
     Total    y = Σ ±xⱼ                        one scale for all, the shift routed to one of them
     Product  y = Π xⱼ^±1                      the scale routed to one of them, no shift
+    Alike    y = one of xⱼ, element by element  all are held alike
     Join     concatenation                    each branch its slice
     Source   a constant operand               absorbs anything
     Reader   Shape, Size                      accept anything, ask nothing
     Opaque   anything else                    refuses, and says why
 
-Single-input kinds ``react`` to one port at a time. Joint kinds (Total, Product, Join) are settled
+Single-input kinds ``react`` to one port at a time. Joint kinds (Total, Product, Alike, Join) are settled
 once all demands that arrive by other ways are known. Neither changes anything: they answer with
 demands and edits, or with a refusal.
 """
@@ -39,7 +40,7 @@ from bnfuse.core.tensor import Tensor
 class Edit:
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
-    The vectors are per channel of the port's axis (for ``Source``: along ``axes`` of the value).
+    The vectors are per channel of the port's axis (for ``Source``: along ``axes`` of the stored tensor).
     """
 
     port: Port

@@ -1,9 +1,11 @@
 """Which affine nodes go, and how: ``plan(graph) -> Plan``.
 
-Every candidate is offered the splits of ``spread.holdings``; the one that touches the fewest nodes
-wins. What was refused is offered again after the others have gone, until nothing more goes: a fold
-changes what its neighbours look like. A BatchNormalization goes if the graph does not grow by it;
-a decomposed affine only if the graph shrinks.
+Every candidate is offered the splits of ``splits``; the one that touches the fewest nodes wins. What was
+refused is offered again after the others have gone, until nothing more goes: a fold changes what its
+neighbours look like. At first no candidate may hand what it holds to another that still waits, which
+could make that one's signs worse; only when nothing more goes that way may it.
+
+A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
 
 Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is
 refused here when that can be told without reading all weights of the model (float16, bfloat16 and

@@ -17,6 +17,10 @@ import numpy as np
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph
 
+# What files that parse but make no sense lead to: text where a number should be, settings of another type
+# than their name says, indices that point nowhere. Nothing may be concluded from the node or layer then.
+MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Reparam
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
-from bnfuse.core.graph import Node, Port
-from bnfuse.core.ops import Numbers, Opaque, Reaction, Rule
+from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats.keras.site import Part, Site, Stored, opaque, single
 
@@ -148,24 +146,6 @@ def _statistic(site: Site, name: str) -> np.ndarray | None:
     return site.vector(name)
 
 
-class LastAxis(Affine):
-    """A Rescaling: the vectors it can store lie along the last axis, whatever they lay along before."""
-
-    __slots__ = ("last",)
-
-    last: int
-
-    def __init__(self, pair: Pair, axes: tuple[int, ...], last: int) -> None:
-        Affine.__init__(self, pair, axes)
-        object.__setattr__(self, "last", last)
-
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
-        """Along the last axis, as any affine."""
-        if self.broken is None and held.axes not in ((), (self.last,)):
-            return Refusal(Reason.AXIS, node.label, node.value(port))
-        return Affine.react(self, node, port, held, numbers)
-
-
 def rescaling(site: Site) -> Sequence[Part]:
     """scale·x + offset, both in the config: numbers, or one per channel where channels come last.
 
@@ -188,7 +168,7 @@ def rescaling(site: Site) -> Sequence[Part]:
         axes = (rank - 1,) if scale.ndim else ()
         if site.compute_dtype == "float64":
             return Affine((scale, offset), axes, has_scale=False, has_shift=False)
-        return LastAxis((scale, offset), axes, rank - 1)
+        return Affine((scale, offset), axes, stores_along=rank - 1)
 
     stored = Stored(site.path, "scale", "offset")
     part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)

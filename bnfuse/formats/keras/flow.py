@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
-from bnfuse.core.ops import Rule
+from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import MALFORMED
 from bnfuse.formats.keras.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
 from bnfuse.formats.keras.ops import parts_of
 from bnfuse.formats.keras.order import topological
@@ -214,7 +215,10 @@ def _label(site: Site, part: Part) -> str:
 
 
 def _rule_of(node: Node) -> Rule:
-    return handle_of(node).part.rule(node.label)
+    try:
+        return handle_of(node).part.rule(node.label)
+    except MALFORMED as e:
+        return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 
 
 def handle_of(node: Node) -> Handle:

@@ -8,7 +8,7 @@ projections (in, heads, size) and (heads, size, out).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.activations import activation_rule
 from bnfuse.formats.keras.site import Part, Site, Stored, VariableTensor, always, opaque, single
-
-_MADE_BIAS = {"use_bias": True}
 
 
 def linear_part(
@@ -99,7 +97,7 @@ def _unknown(site: Site) -> Sequence[Part]:
 
 
 def _window(site: Site, n: int) -> list[int]:
-    size = site.config.get("kernel_size", n)
+    size = site.config["kernel_size"]
     return [int(k) for k in size] if isinstance(size, (list, tuple)) else [int(size)] * n
 
 
@@ -254,8 +252,3 @@ def embedding(site: Site) -> Sequence[Part]:
     rule = Source(table, offset=rank - 1, chosen=frozenset(range(rank)))
     stored = Stored(site.path, "embeddings", "")
     return [Part("Embedding", site.inputs, site.outputs, always(rule), stored=stored)]
-
-
-def as_mapping(value: Any) -> Mapping[str, Any]:
-    """A stored value as a mapping; empty where it is none."""
-    return value if isinstance(value, Mapping) else {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, regroup
-from bnfuse.core.joint import Join, Product, Total, operands
+from bnfuse.core.joint import Alike, Join, Operand, Product, Total, operands
 from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.site import Part, Site, opaque, single
@@ -119,7 +119,18 @@ def product(site: Site) -> Sequence[Part]:
     return single(site, _joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
 
 
-def _joined(site: Site, make: Callable[[Any], Rule]) -> Rule:
+def chosen(site: Site) -> Sequence[Part]:
+    """Maximum, Minimum: one of the inputs, element by element."""
+
+    def alike(lie: tuple[Operand, ...]) -> Rule:
+        if any(o.offset or o.stretched for o in lie):
+            return Opaque(Reason.BROADCAST)
+        return Alike(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
+
+    return single(site, _joined(site, alike))
+
+
+def _joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
     """Operands of one rank only: Keras broadcasts other ranks in a way of its own."""
     ranks = {None if s is None else len(s) for s in site.shapes}
     if len(site.inputs) < 2 or len(ranks) != 1 or (site.call is not None and site.call.constants):

@@ -14,6 +14,7 @@ from functools import partial
 
 from bnfuse.core.ops import Sign
 from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import MALFORMED
 from bnfuse.formats.keras.activations import activation_rule, layer_rule
 from bnfuse.formats.keras.affine_layers import batchnorm, layer_norm, normalization, rescaling, untouched
 from bnfuse.formats.keras.linear_layers import (
@@ -28,6 +29,7 @@ from bnfuse.formats.keras.linear_layers import (
     transposed,
 )
 from bnfuse.formats.keras.moving_layers import (
+    chosen,
     concatenate,
     dropout,
     flatten,
@@ -116,6 +118,7 @@ ROWS: dict[str, Row] = {
     "Subtract": total(lambda n: (1.0, -1.0)),
     "Average": _average,
     "Multiply": product,
+    **dict.fromkeys(("Maximum", "Minimum"), chosen),
     "Concatenate": concatenate,
 }  # fmt: skip
 
@@ -164,7 +167,12 @@ def _layer_parts(site: Site) -> Sequence[Part]:
         return untouched(site)
     if _is_op(layer) and layer.class_name not in _SHARED_WITH_OPS:
         return untouched(site)
-    return ROWS[layer.class_name](site)
+    try:
+        return ROWS[layer.class_name](site)
+    except MALFORMED as e:
+        part = Part(layer.class_name, site.inputs, site.outputs, opaque(Reason.BAD_PARAMETERS, str(e)))
+        part.is_batchnorm = layer.class_name in BATCHNORMS
+        return [part]
 
 
 def _is_op(layer: Layer) -> bool:

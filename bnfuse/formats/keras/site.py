@@ -17,7 +17,6 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Array
-from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.network import Call, Layer, Variable
 
 Path = tuple[str, ...]
@@ -199,8 +198,3 @@ def single(site: Site, rule: Rule | Callable[[str], Rule], stored: Stored | None
     """A layer that is one node."""
     made = always(rule) if isinstance(rule, Rule) else rule
     return [Part(site.layer.class_name, site.inputs, site.outputs, made, stored=stored)]
-
-
-def malformed(site: Site, why: object) -> UnreadableModel:
-    """A layer whose config makes no sense."""
-    return UnreadableModel(f"layer '{'/'.join(site.path)}' is damaged: {why}; save the model again")
