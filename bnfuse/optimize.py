@@ -180,8 +180,8 @@ def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
 
 
 def foldable(report: Report) -> int:
-    """How many nodes the plan folds: the gate of ``--check``."""
-    return len(report.plan.order)
+    """How many nodes the plan folds, in whole or in part: the gate of ``--check``."""
+    return report.plan.rewrites
 
 
 def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, Format]:
@@ -243,7 +243,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) 
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     with phases("verify", "verifying"):
-        agreement = _prove(report.input, written, wanted.verify, len(report.plan.order))
+        agreement = _prove(report.input, written, wanted.verify, report.plan.rewrites)
     report = replace(report, verification=agreement, versions=versions(runtimes=True))
     if agreement.status is Status.EQUAL:
         return report
@@ -261,7 +261,7 @@ def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: 
 
 def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
     """The report with its latencies. A model that is proved is not lost because a bench failed."""
-    changed = report.plan.order or report.operators_before != report.operators_after
+    changed = report.plan.rewrites or report.operators_before != report.operators_after
     if wanted.bench is None or not changed:
         return report
     from bnfuse.bench import bench

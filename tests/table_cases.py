@@ -132,9 +132,3 @@ def with_space(*sizes: int) -> Callable[[Shape], Shape]:
 
 def to(*sizes: int) -> Callable[[Shape], Shape]:
     return lambda _: sizes
-
-
-# What bnfuse does not do yet: (case, place) and the kinds it should fold but keeps.
-GAPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("Neg", "before"): ("zero",),
-}

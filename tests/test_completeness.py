@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from _pytest.mark import ParameterSet
 from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
@@ -116,20 +115,8 @@ def _removed(path: Path, order: tuple[int, ...] | None = None) -> set[str]:
     return found
 
 
-# A shift that would have to be divided between branches that begin in one value: it goes to one branch whole.
-_DIVIDED_SHIFT = (509,)
-
-
-def _seeds(count: int) -> list[ParameterSet]:
-    marks = dict.fromkeys(_DIVIDED_SHIFT, "a divided shift")
-    return [
-        pytest.param(seed, marks=pytest.mark.xfail(strict=True, reason=marks[seed]) if seed in marks else ())
-        for seed in range(count)
-    ]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", _seeds(1000))
+@pytest.mark.parametrize("seed", range(1000))
 def test_nothing_removable_is_left(seed: int, tmp_path: Path) -> None:
     model, network = random_twin(seed)
     path = tmp_path / "a.onnx"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 
 from bnfuse.core.apply import apply
 from bnfuse.core.plan import plan
@@ -25,7 +24,6 @@ def _left(model: onnx.ModelProto, folder: Path) -> list[str]:
     return sorted(folded.operators(folded.after))
 
 
-@pytest.mark.xfail(strict=True, reason="the bias becomes a node, though the Conv behind could take it")
 def test_a_shift_passes_a_product_that_has_no_bias(tmp_path: Path) -> None:
     """BN → W·x (no bias) → Conv: the shift goes through the product into the convolution's bias."""
     net = Net(3)

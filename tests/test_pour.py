@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import LinearForm, ScaledTensor
+from bnfuse.core.linear import LinearForm
+from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import ArrayTensor
 from bnfuse.formats.onnx import pour
 from bnfuse.formats.onnx.storage import Files

@@ -25,7 +25,7 @@ from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
-from tests.table_cases import GAPS, Case, Outcomes, linear
+from tests.table_cases import Case, Outcomes, linear
 from tests.table_joint_cases import JOINT
 from tests.table_linear_cases import LINEAR
 from tests.table_moving_cases import MOVING
@@ -100,10 +100,8 @@ def _expectations() -> Iterator[ParameterSet]:
     for case in CASES:
         places: tuple[tuple[Place, Outcomes | None], ...] = (("before", case.before), ("behind", case.behind))
         for place, expected in places:
-            missed = GAPS.get((case.name, place), ())
             for kind, reason in (expected or {}).items():
-                marks = [pytest.mark.xfail(strict=True, reason="a fold is missed")] if kind in missed else []
-                yield pytest.param(case, place, kind, reason, id=f"{kind} {place} {case.name}", marks=marks)
+                yield pytest.param(case, place, kind, reason, id=f"{kind} {place} {case.name}")
 
 
 @pytest.mark.parametrize(("case", "place", "kind", "reason"), list(_expectations()))

@@ -66,8 +66,12 @@ class Reparam:
     @property
     def scale_only(self) -> Reparam:
         """The same scale without the shift."""
-        back = None if self.backward is None else (self.backward[0], np.zeros_like(self.backward[1]))
-        fore = None if self.forward is None else (self.forward[0], np.zeros_like(self.forward[1]))
+        return self.shift_times(0.0)
+
+    def shift_times(self, factor: float) -> Reparam:
+        """The same scale, the shift multiplied by a number."""
+        back = None if self.backward is None else (self.backward[0], factor * self.backward[1])
+        fore = None if self.forward is None else (self.forward[0], factor * self.forward[1])
         return Reparam(self.axes, back, fore)
 
     @property

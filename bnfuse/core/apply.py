@@ -15,14 +15,16 @@ import numpy as np
 from bnfuse.core.affine import Pair, Vector, compose_reads, compose_writes
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Plan
-from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear import LinearForm, Rewrite, ScaledTensor, factors, new_bias, round_once
+from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.narrow import narrow, places
 from bnfuse.core.ops import Edit, Source
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.record import record
+from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.spread import spread
-from bnfuse.core.state import State
+from bnfuse.core.state import Place, State
 from bnfuse.core.tensor import as_float64
 
 
@@ -84,19 +86,35 @@ class Merged:
 
 
 @record
+class Moved:
+    """``node`` moves from behind ``joint`` in front of its input ``port``, and computes y = a·x + c there.
+
+    ``channels`` are those of its channels that stay with it; a and c have that many, float64.
+    """
+
+    node: Node
+    joint: Node
+    port: Port
+    channels: slice
+    a: Vector
+    c: Vector
+
+
+@record
 class Patch:
-    """All that ``write`` needs: nodes that become aliases, new parameters per node, chains to merge."""
+    """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge."""
 
     removed: frozenset[Node] = frozenset()
     linears: dict[Node, NewLinear] = field(default_factory=dict)
     affines: dict[Node, NewAffine] = field(default_factory=dict)
     sources: dict[Node, NewSource] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
+    moved: tuple[Moved, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.removed or self.merged)
+        return bool(self.removed or self.merged or self.moved)
 
 
 class OverflowingFold(Exception):
@@ -123,9 +141,10 @@ def apply(graph: Graph, plan: Plan) -> Patch:
     """
     memo, graph.replay = graph.replay, None
     state = memo.state if isinstance(memo, Replayed) and memo.plan is plan else replay(graph, plan)
-    patch = Patch(removed=frozenset(state.removed))
+    moved = tuple(_moved(state, node, found.place) for node, found in state.narrowed.items())
+    patch = Patch(removed=frozenset(state.removed), moved=moved)
     for node, edits in state.edits.items():
-        if node not in state.removed:
+        if node not in state.removed and node not in state.narrowed:
             _add(patch, graph, node, edits, tuple(state.folded[node]))
     return patch
 
@@ -143,7 +162,21 @@ def replay(graph: Graph, plan: Plan) -> State:
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)
+    for name, wanted in plan.narrowed:
+        node = by_name[name]
+        (place,) = [p for p in places(state, node) if p.port == wanted.port]
+        move = narrow(state, node, place, dict(wanted.choices))
+        if isinstance(move, Refusal):
+            raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
+        state.accept_narrowing(move)
     return state
+
+
+def _moved(state: State, node: Node, place: Place) -> Moved:
+    """The part of the current numbers that stays with a node."""
+    a, c, _ = state.affine(node)
+    part = slice(place.start, place.stop)
+    return Moved(node, place.joint, place.port, part, a[part], -c[part] if place.flips else c[part])
 
 
 def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tuple[str, ...]) -> None:

@@ -19,9 +19,9 @@ from bnfuse.core.affine import Reparam
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.axes import Permute, SameAxes
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.joint import Total
 from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.total import Total
 
 
 @dataclass(eq=False, slots=True)

@@ -46,14 +46,34 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowed:
+    """What became of a node that can go in part: it moves onto one branch of the ``joint`` before it.
+
+    ``port`` is the joint's input that it reads now, with ``channels`` channels; the other branches
+    absorbed their share: ``into``, ``through`` and ``choices`` are as in ``Fold``.
+    """
+
+    joint: str
+    port: int
+    channels: int
+    into: tuple[str, ...]
+    through: tuple[str, ...]
+    choices: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
-    """This node stays: ``refusals`` holds, per split that was tried, who said no and why."""
+    """This node stays: ``refusals`` holds, per split that was tried, who said no and why.
+
+    ``narrowed`` tells where it stays on a part of its work only.
+    """
 
     node: str
     op: str
     is_batchnorm: bool
     channels: int | None
     refusals: tuple[Refusal, ...]
+    narrowed: Narrowed | None = None
 
     @property
     def primary(self) -> Refusal:
@@ -66,7 +86,17 @@ class Keep:
         seen: dict[str, str] = {}
         for refusal in self.refusals:
             seen.setdefault(refusal.sentence, refusal.split)
-        return "; ".join(f"{split}: {text}" if split else text for text, split in seen.items())
+        why = "; ".join(f"{split}: {text}" if split else text for text, split in seen.items())
+        return f"{self._moved}; {why}" if self.narrowed else why
+
+    @property
+    def _moved(self) -> str:
+        assert self.narrowed is not None
+        left, joint = self.narrowed.channels, self.narrowed.joint
+        rest = f"the rest folded into {', '.join(self.narrowed.into)}"
+        if left == self.channels:
+            return f"stays on the smaller operand of {joint}, {rest}"
+        return f"stays on {left} of {self.channels} channels, before {joint}, {rest}"
 
 
 Decision = Fold | Keep
@@ -74,10 +104,23 @@ Decision = Fold | Keep
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One decision per candidate, in graph order; ``order`` lists folds in the order to apply them."""
+    """One decision per candidate, in graph order; ``order`` lists folds in the order to apply them.
+
+    What is narrowed is so after all folds, in graph order.
+    """
 
     decisions: tuple[Decision, ...]
     order: tuple[Fold, ...] = field(default=())
+
+    @property
+    def narrowed(self) -> tuple[tuple[str, Narrowed], ...]:
+        """The nodes that stay on a part of their work, and how."""
+        return tuple((d.node, d.narrowed) for d in self.decisions if isinstance(d, Keep) and d.narrowed)
+
+    @property
+    def rewrites(self) -> int:
+        """How many nodes are folded, in whole or in part."""
+        return len(self.order) + len(self.narrowed)
 
     def counts(self, *, batchnorm: bool) -> tuple[int, int, int]:
         """(found, folded, kept) among true BatchNormalizations, or among decomposed affines."""

@@ -22,7 +22,7 @@ from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Decision, Fold, Plan, Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Current, Joint, Rule
-from bnfuse.core.plan import objection
+from bnfuse.core.plan import made_nodes, objection
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.splits import holdings, splits
 from bnfuse.core.spread import MAX_ATTEMPTS, NEAR, Worklist, next_choices, scale_refused, spread
@@ -227,7 +227,8 @@ def _searched(state: State, node: Node, split: Split, limit: int) -> Trial:
         refusal = run.begin(split)
         attempts.append(run.outcome(refusal, split))
         if refusal is None:
-            return _told(run, split, attempts, objection(state, run.as_spread(split)))
+            found = run.as_spread(split)
+            return _told(run, split, attempts, objection(state, found, len(made_nodes(state, found))))
         if furthest is None or len(run.touched) > len(furthest.touched):
             furthest = run
         following = next_choices(run.choices)
@@ -314,7 +315,8 @@ class _Observed(Worklist):
         refusal = super()._settle(node)
         _, taken, of = self.choices[-1]
         if takers and of > 1:
-            self.described.append(Choice(node.name, node.op, node.value(takers[taken]), taken, of))
+            taker = "all inputs alike" if taken == of else node.value(takers[taken])
+            self.described.append(Choice(node.name, node.op, taker, taken, of))
         port, held = next((p, h) for p, h in known.items() if not h.is_identity)
         self._write_down(node, node.value(port), held, refusal, absorbs=False, passes=True)
         return refusal

@@ -1,6 +1,5 @@
-"""Rules of ops with several data inputs: sums, products, concatenations and splits.
+"""Rules of ops with several data inputs, beside sums (``total``): products, choices, concatenations, splits.
 
-    Total     y = Σ σⱼxⱼ      all are held with one scale s; the shifts obey t_y = Σ σⱼtⱼ
     Product   y = Π xⱼ^eⱼ     no shifts; the scales obey s_y = Π sⱼ^eⱼ
     Alike     y = one of xⱼ    all are held alike
     Join      whole = parts side by side along one axis; every part holds its slice
@@ -15,145 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfuse.core.affine import IDENTITY, Pair, Reparam, Vector, from_backward, same
-from bnfuse.core.axes import Shape
+from bnfuse.core.affine import IDENTITY, Pair, Reparam, same
 from bnfuse.core.graph import Node, Port
+from bnfuse.core.operands import Operand
 from bnfuse.core.ops import Demands, Joint, Known, Sign
 from bnfuse.core.reasons import Reason, Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """How one operand's axes lie in the output's under broadcasting (right-aligned).
-
-    ``offset`` is the output's rank minus the operand's; ``stretched`` are the output axes along
-    which the operand is repeated.
-    """
-
-    offset: int
-    stretched: frozenset[int]
-
-    def to_output(self, held: Reparam) -> Reparam:
-        """Operand axes to output axes."""
-        if not self.offset:
-            return held
-        return held.map(lambda v: v, [a + self.offset for a in held.axes])
-
-    def from_output(self, held: Reparam) -> Reparam | None:
-        """Output axes to operand axes; None where the factors vary along a repeated axis."""
-        if any(a in self.stretched for a in held.axes):
-            held = held.compact()
-        if any(a in self.stretched for a in held.axes):
-            return None
-        return held.map(lambda v: v, [a - self.offset for a in held.axes]) if self.offset else held
-
-
-def operands(shapes: list[Shape | None], output: Shape | None) -> tuple[Operand, ...] | None:
-    """Broadcasting of every operand against the output; None where ranks are unknown.
-
-    A dimension that could be 1 or more (a symbol that differs from the output's) counts as repeated.
-    """
-    if output is None or any(s is None for s in shapes):
-        return None
-    known = [s for s in shapes if s is not None]
-    if all(s == output for s in known):
-        return tuple(Operand(0, frozenset()) for _ in known)
-    made = []
-    for shape in known:
-        offset = len(output) - len(shape)
-        if offset < 0:
-            return None
-        stretched = set(range(offset))
-        for axis, dim in enumerate(shape):
-            if dim != output[axis + offset] and not (isinstance(dim, int) and dim > 1):
-                stretched.add(axis + offset)
-        made.append(Operand(offset, frozenset(stretched)))
-    return tuple(made)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Total(Joint):
-    """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
-
-    signs: tuple[float, ...]
-    operands: tuple[Operand, ...]
-
-    def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
-        """Inputs first (a branch may end in an op that absorbs), then the output."""
-        return tuple(p for p in (*range(len(self.signs)), ~0) if p not in known)
-
-    def settle(self, node: Node, known: Known, taker: Port) -> Demands | Refusal:
-        """One scale for all; the taker's shift makes t_y = Σ σⱼtⱼ true."""
-        lifted = {p: self._lift(p, held) for p, held in known.items()}
-        scale = next((h for h in lifted.values() if h.axes), next(iter(lifted.values()))).scale_only
-        for port, held in lifted.items():
-            if not same(held.scale_only, scale):
-                return Refusal(Reason.CONFLICT, node.label, node.value(port))
-        rest = _missing_shift(lifted, self.signs)
-        if rest is None or scale.backward is None:
-            return Refusal(Reason.ZERO_SCALE, node.label, node.value(taker))
-        open_ports = [p for p in (*range(len(self.signs)), ~0) if p not in known]
-        if not open_ports:
-            return () if not rest[1].any() else Refusal(Reason.CONFLICT, node.label, node.value(~0))
-        demands = []
-        together = [p for p in open_ports if node.value(p) == node.value(taker)]
-        weight = -1.0 if taker == ~0 else sum(self.signs[p] for p in together)
-        if weight == 0.0 and rest[1].any():
-            return Refusal(Reason.CONFLICT, node.label, node.value(taker))
-        for port in open_ports:
-            # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
-            sign = 1.0 / weight if port in together and weight else 0.0
-            asked = self._lower(port, _with_shift(scale, rest, sign))
-            if asked is None:
-                return Refusal(Reason.BROADCAST, node.label, node.value(port))
-            demands.append((port, asked))
-        return tuple(demands)
-
-    def _lift(self, port: Port, held: Reparam) -> Reparam:
-        return held if port < 0 else self.operands[port].to_output(held)
-
-    def _lower(self, port: Port, held: Reparam) -> Reparam | None:
-        return held if port < 0 else self.operands[port].from_output(held)
-
-
-def _missing_shift(lifted: Known, signs: tuple[float, ...]) -> tuple[tuple[int, ...], Vector] | None:
-    """t_y − Σ σⱼtⱼ over the known ports, as (axes, array); None where a known shift has no inverse."""
-    shifted = {p: h for p, h in lifted.items() if h.backward is None or h.backward[1].any()}
-    if not shifted:
-        return (), np.zeros(())
-    axes = max((h.axes for h in shifted.values()), key=len)
-    total: Vector = np.zeros((1,) * len(axes))
-    largest: Vector = np.zeros(())
-    for port, held in shifted.items():
-        if held.backward is None or not set(held.axes) <= set(axes):
-            return None
-        index = tuple(slice(None) if a in held.axes else None for a in axes)
-        part = held.backward[1][index]
-        total = total + part if port == ~0 else total - signs[port] * part
-        largest = np.maximum(largest, np.abs(part))
-    # What cancels exactly on paper may leave float64 dust: it is not a shift.
-    return axes, np.where(np.abs(total) <= 1e-13 * largest, 0.0, total)
-
-
-def _with_shift(scale: Reparam, rest: tuple[tuple[int, ...], Vector], sign: float) -> Reparam:
-    """The common scale together with ±the missing shift."""
-    axes, t = rest
-    if sign == 0 or not t.any():
-        return scale
-    assert scale.backward is not None
-    s = scale.backward[0]
-    if scale.axes == axes:
-        s, t = np.broadcast_arrays(s, t)
-        return from_backward(axes, s, sign * t)
-    if not scale.axes:
-        return from_backward(axes, np.broadcast_to(s, t.shape), sign * t)
-    if not axes:
-        return from_backward(scale.axes, s, np.broadcast_to(sign * t, s.shape))
-    every = tuple(sorted({*scale.axes, *axes}))
-    s = s[tuple(slice(None) if a in scale.axes else None for a in every)]
-    t = t[tuple(slice(None) if a in axes else None for a in every)]
-    s, t = np.broadcast_arrays(s, t)
-    return from_backward(every, s, sign * t)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

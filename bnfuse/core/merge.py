@@ -20,7 +20,8 @@ _AXIS = 1  # where a BatchNormalization has its channels
 
 def merge_affines(graph: Graph, patch: Patch) -> tuple[Merged, ...]:
     """Every chain of two or more affine nodes that stay, as one map."""
-    stays = {n for n in graph.candidates if n not in patch.removed and _mergeable(graph, n)}
+    busy = {*patch.removed, *(moved.node for moved in patch.moved)}
+    stays = {n for n in graph.candidates if n not in busy and _mergeable(graph, n)}
     found = []
     for node in graph.candidates:
         if node not in stays or _before(graph, node, stays) is not None:

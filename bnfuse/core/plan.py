@@ -6,6 +6,7 @@ neighbours look like. At first no candidate may hand what it holds to another th
 could make that one's signs worse; only when nothing more goes that way may it.
 
 A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
+One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``).
 
 Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is
 refused here when that can be told without reading all weights of the model (float16, bfloat16 and
@@ -17,14 +18,16 @@ Nothing is changed: the result is pure data, in graph order and deterministic.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.apply import Replayed, linear_rewrite, overflows
-from bnfuse.core.decisions import Decision, Fold, Keep, Plan, Split
+from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan, Split
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.narrow import narrow, places
 from bnfuse.core.ops import Edit, Opaque
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.splits import splits
@@ -33,6 +36,9 @@ from bnfuse.core.state import Spread, State
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 _MAX_SHIFT = 1e3
+
+# How many linear ops of one attempt are tried without a bias of their own.
+_MOST_LEAN = 8
 
 
 def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
@@ -66,6 +72,10 @@ def plan(graph: Graph, banned: Collection[str] = ()) -> Plan:
             break
         patient = progress
     state.spared = set()
+    for node, decision in decisions.items():
+        if isinstance(decision, Keep) and node.name not in banned:
+            decisions[node] = _narrowed(state, node, decision)
+    state.spared = set()
     made = Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
     graph.replay = Replayed(made, state)
     return made
@@ -93,6 +103,20 @@ def _decide(state: State, node: Node, banned: Collection[str]) -> Decision:
     )
 
 
+def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
+    """The same decision, on a part of the work where that is a clear gain."""
+    for place in places(state, node):
+        found = narrow(state, node, place)
+        if isinstance(found, Refusal) or made_nodes(state, found.spread) or objection(state, found.spread, 0):
+            continue
+        state.accept_narrowing(found)
+        spread = found.spread
+        left = place.stop - place.start
+        narrowed = Narrowed(place.joint.name, place.port, left, spread.into, spread.through, spread.choices)
+        return replace(kept, narrowed=narrowed)
+    return kept
+
+
 def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
     """The accepted attempt that touches the fewest nodes, and what the other splits were told.
 
@@ -100,6 +124,7 @@ def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
     is usually settled within a few nodes, while another would go all the way.
     """
     best: Spread | None = None
+    made = 0  # nodes that the best attempt so far must make
     refusals: dict[Split, Refusal] = {}
     a, c, _ = state.affine(node)
     open_splits: Iterable[Split] = splits(a, c)
@@ -107,26 +132,44 @@ def _cheapest(state: State, node: Node) -> tuple[Spread | None, list[Refusal]]:
     while open_splits and best is None:
         far: list[Split] = []
         for split in open_splits:
-            limit = reach if best is None else min(reach, len(best.touched) - 1)
+            limit = reach if best is None or made else min(reach, len(best.touched) - 1)
             if limit == 0:
                 break
-            outcome = spread(state, node, split, limit)
-            why_not = outcome if isinstance(outcome, Refusal) else objection(state, outcome)
-            if isinstance(outcome, Spread) and why_not is None:
-                best = outcome
-            elif why_not is not None:
-                refusals[split] = why_not
-                if why_not.reason is Reason.TOO_FAR:
+            outcome = _attempt(state, node, split, limit)
+            if isinstance(outcome, Refusal):
+                refusals[split] = outcome
+                if outcome.reason is Reason.TOO_FAR:
                     far.append(split)
+                continue
+            makes = len(made_nodes(state, outcome))
+            why_not = objection(state, outcome, makes)
+            if why_not is not None:
+                refusals[split] = why_not
+            elif best is None or (makes, len(outcome.touched)) < (made, len(best.touched)):
+                best, made = outcome, makes
         open_splits = far
         reach *= 8
     return best, list(refusals.values())
 
 
-def objection(state: State, found: Spread) -> Refusal | None:
-    """Why an attempt that goes through on paper is not worth it or would spoil numbers."""
+def _attempt(state: State, node: Node, split: Split, limit: int) -> Spread | Refusal:
+    """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
+    found = spread(state, node, split, limit)
+    if isinstance(found, Refusal):
+        return found
+    lean: tuple[str, ...] = ()
+    makers = made_nodes(state, found)
+    for linear in list(dict.fromkeys(makers))[:_MOST_LEAN]:
+        leaner = spread(state, node, split, limit, lean=(*lean, linear.name))
+        if isinstance(leaner, Spread) and len(fewer := made_nodes(state, leaner)) < len(makers):
+            found, makers, lean = leaner, fewer, (*lean, linear.name)
+    return found
+
+
+def objection(state: State, found: Spread, makes: int) -> Refusal | None:
+    """Why an attempt that goes through on paper, making so many nodes, is not worth it or spoils numbers."""
     split = found.split.value
-    if _grows(state, found):
+    if makes > (1 if found.node.is_batchnorm else 0):
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
     lost = _loses_digits(state, found)
     if lost is not None:
@@ -147,17 +190,17 @@ def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit
             yield node, [*state.edits.get(node, ()), *new]
 
 
-def _grows(state: State, found: Spread) -> bool:
-    """Whether biases that must be made as nodes of their own outweigh the node that goes."""
-    made = 0
+def made_nodes(state: State, found: Spread) -> list[Node]:
+    """The linear ops whose bias must be made as a node of its own, each as often as it needs nodes."""
+    made: list[Node] = []
     for node, edits in _linear_edits(state, found):
         rule = state.graph.rule(node)
         assert isinstance(rule, Linear)
         if rule.bias is None and rule.bias_nodes:
             before = any(e.pair[1].any() for e in state.edits.get(node, ()))
             if not before and any(e.pair[1].any() for e in edits):
-                made += rule.bias_nodes
-    return made > (1 if found.node.is_batchnorm else 0)
+                made.extend([node] * rule.bias_nodes)
+    return made
 
 
 def _loses_digits(state: State, found: Spread) -> Refusal | None:

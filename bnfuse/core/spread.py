@@ -6,24 +6,29 @@ value that is held differently; each node absorbs, passes the demand on, or refu
 succeeds when nothing is left to visit and no value was asked for two different things.
 
 Which way a shift takes at a sum is a choice; the attempt is repeated with the next choice, last
-one first, up to a bound. This module changes nothing: success is a ``Spread`` that the caller may
-accept.
+one first, up to a bound. Where all of them ask some value for two things, the branches of a sum may begin
+in one value: then each takes the same share. A linear op without a bias makes one, unless it is told to
+pass the shift on to its output. This module changes nothing: success is a ``Spread`` that the caller
+may accept.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from bnfuse.core.affine import IDENTITY, Reparam, same
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Join, Product
+from bnfuse.core.linear_rule import Linear
 from bnfuse.core.ops import Current, Edit, Joint, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.splits import holdings
 from bnfuse.core.state import Spread, State
+from bnfuse.core.total import Total
 
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
@@ -35,13 +40,16 @@ MAX_ATTEMPTS = 64
 class Worklist:
     """One run of the worklist with some choices fixed in advance."""
 
-    def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
+    def __init__(
+        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool = False
+    ) -> None:
         self.state = state
         self.graph = state.graph
         self.node = node
         self.going = (node, *self.graph.tied.get(node, ()))
         self.fixed = fixed
         self.limit = limit
+        self.shares = shares
         self.deep = limit is None or limit > NEAR
         self.held: dict[str, Reparam] = {}
         self.queue: deque[str] = deque()
@@ -64,11 +72,18 @@ class Worklist:
 
     def run(self, in_port: Port, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
-        for node in self.going:
-            for value, held in ((node.value(in_port), x_held), (node.outputs[0], y_held)):
-                refusal = self._demand(value, held)
-                if refusal is not None:
-                    return refusal
+        return self.spread(
+            demand
+            for node in self.going
+            for demand in ((node.value(in_port), x_held), (node.outputs[0], y_held))
+        )
+
+    def spread(self, demands: Iterable[tuple[str, Reparam]]) -> Refusal | None:
+        """Spread what values are to be held as; None when everything was absorbed."""
+        for value, held in demands:
+            refusal = self._demand(value, held)
+            if refusal is not None:
+                return refusal
         while True:
             if self.queue:
                 refusal = self._visit(self.queue.popleft())
@@ -132,6 +147,9 @@ class Worklist:
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
         if node in self.state.spared:
             return Refusal(Reason.NO_GAIN, node.label)
+        if isinstance(rule, Linear) and self.fixed.get(node.name):
+            rule = replace(rule, has_bias=False)
+            self.choices.append((node.name, 1, 1))
         reaction = rule.react(node, port, held, self)
         if isinstance(reaction, Refusal):
             return reaction
@@ -164,10 +182,14 @@ class Worklist:
         self.settled.add(node)
         known = {port: self.held[value] for port, value in _ports(node) if value in self.held}
         takers = rule.takers(node, known) or (~0,)
-        chosen = self.fixed.get(node.name, 0)
+        shared = len(takers)  # the choice beyond them all: every open input of a sum takes the same
+        chosen = self.fixed.get(node.name, shared if self.shares and isinstance(rule, Total) else 0)
         self.choices.append((node.name, chosen, len(takers)))
         self.routes_scales |= isinstance(rule, Product) and len(takers) > 1
-        demands = rule.settle(node, known, takers[chosen])
+        if chosen == shared and isinstance(rule, Total):
+            demands = rule.settle(node, known, None)
+        else:
+            demands = rule.settle(node, known, takers[chosen])
         if isinstance(demands, Refusal):
             return demands
         return self._ask(node, demands)
@@ -179,7 +201,12 @@ def _ports(node: Node) -> list[tuple[Port, str]]:
 
 
 def spread(
-    state: State, node: Node, split: Split, limit: int | None = None, choices: Mapping[str, int] | None = None
+    state: State,
+    node: Node,
+    split: Split,
+    limit: int | None = None,
+    choices: Mapping[str, int] | None = None,
+    lean: Collection[str] = (),
 ) -> Spread | Refusal:
     """Try to remove ``node`` with one split.
 
@@ -189,6 +216,7 @@ def spread(
         split: which share of it x takes on.
         limit: give up beyond so many nodes touched (a cheaper way is known).
         choices: replay exactly these choices; None to search them.
+        lean: linear ops that make no bias but pass a shift on.
 
     Returns:
         The attempt that went through, or the first refusal of the first attempt.
@@ -197,24 +225,35 @@ def spread(
     assert isinstance(rule, Affine)
     a, c, axes = state.affine(node)
     x_held, y_held = holdings(split, axes, a, c)
-    fixed: dict[str, int] = dict(choices or {})
+    always = dict.fromkeys(lean, 1)
+    fixed: dict[str, int] = {**always, **(choices or {})}
     first: Refusal | None = None
     for _ in range(MAX_ATTEMPTS):
         attempt = Worklist(state, node, fixed, limit)
         refusal = attempt.run(rule.in_port, x_held, y_held)
         if refusal is None:
-            taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
-            return Spread(node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
-        first = first or _of_split(refusal, split)
+            return _succeeded(attempt, split)
         following = None if choices is not None else next_choices(attempt.choices)
+        if first is None:
+            first = _of_split(refusal, split)
+            if following is not None:
+                alone = scale_refused(state, node, limit, x_held, y_held)
+                if alone is not None:
+                    return _of_split(alone, split)
         if following is None:
-            return first
-        if not fixed:
-            alone = scale_refused(state, node, limit, x_held, y_held)
-            if alone is not None:
-                return _of_split(alone, split)
-        fixed = following
-    return first or Refusal(Reason.TOO_MANY_CHOICES, node.label, split=split.value)
+            break
+        fixed = {**always, **following}
+    assert first is not None
+    if choices is None and first.reason is Reason.CONFLICT and limit is not None and limit <= NEAR:
+        attempt = Worklist(state, node, always, limit, shares=True)
+        if attempt.run(rule.in_port, x_held, y_held) is None:
+            return _succeeded(attempt, split)
+    return first
+
+
+def _succeeded(attempt: Worklist, split: Split) -> Spread:
+    taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
+    return Spread(attempt.node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
 
 
 def scale_refused(

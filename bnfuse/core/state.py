@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.classes import Classes
 from bnfuse.core.decisions import Split
-from bnfuse.core.graph import Graph, Node
+from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Current, Edit, Pass, Rule
 from bnfuse.core.record import record
 
@@ -34,6 +34,34 @@ class Spread:
         return tuple(node.name for node in self.touched if node.name not in into)
 
 
+@record
+class Place:
+    """Where a BatchNormalization could move: onto input ``port`` of ``joint``.
+
+    Attributes:
+        joint: the node that writes what it reads.
+        port: the input that it would read instead.
+        start, stop: which of its channels stay with it.
+        flips: whether the branch is subtracted, so that the shift changes its sign.
+        share: how much of its work is left.
+    """
+
+    joint: Node
+    port: Port
+    start: int
+    stop: int
+    flips: bool
+    share: float
+
+
+@record
+class Narrowing:
+    """A move that goes through: what the other branches absorb."""
+
+    place: Place
+    spread: Spread
+
+
 @dataclass(eq=False)
 class State:
     """What earlier folds did: removed nodes, edits per node, current numbers of affines."""
@@ -44,6 +72,7 @@ class State:
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
     spared: set[Node] = field(default_factory=set)
+    narrowed: dict[Node, Narrowing] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.classes = Classes(self.graph, self.removed)
@@ -69,6 +98,15 @@ class State:
             assert isinstance(rule, Affine)
             self.removed.add(node)
             self.classes.merge(node.value(rule.in_port), node.outputs[0])
+        self._absorb(spread)
+
+    def accept_narrowing(self, found: Narrowing) -> None:
+        """Make a move part of the state: nobody may ask anything of the moved node from now on."""
+        self._absorb(found.spread)
+        self.narrowed[found.spread.node] = found
+        self.spared.add(found.spread.node)
+
+    def _absorb(self, spread: Spread) -> None:
         for node, edit in spread.edits:
             if isinstance(self.graph.rule(node), Affine):
                 self.affines[node] = (*edit.pair, edit.axes)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.reasons import Refusal
 from bnfuse.report.groups import groups
 from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, Percentiles, Report
@@ -179,6 +179,7 @@ def decided(decision: Decision) -> dict[str, Any]:
                 "through": list(decision.through),
                 "reason": None,
                 "refusals": [],
+                "narrowed": None,
             }
         case Keep():
             return common | {
@@ -188,7 +189,21 @@ def decided(decision: Decision) -> dict[str, Any]:
                 "through": [],
                 "reason": decision.primary.reason.name,
                 "refusals": [refused(refusal) for refusal in decision.refusals],
+                "narrowed": _narrowed(decision.narrowed),
             }
+
+
+def _narrowed(value: Narrowed | None) -> dict[str, Any] | None:
+    """Where a node that stays does so on a part of its work only."""
+    if value is None:
+        return None
+    return {
+        "joint": value.joint,
+        "port": value.port,
+        "channels": value.channels,
+        "into": list(value.into),
+        "through": list(value.through),
+    }
 
 
 def refused(refusal: Refusal) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class KerasModel:
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Layers by class as ``write`` would leave them."""
-        return _classes(self._edit(patch).network) if patch.removed else self.operators()
+        return _classes(self._edit(patch).network) if patch.removed or patch.moved else self.operators()
 
     def total_bytes(self) -> int:
         """Size of the file."""
@@ -66,7 +66,7 @@ class KerasModel:
         from bnfuse.formats.keras.hdf5_copy import output_errors
         from bnfuse.formats.keras.write import write
 
-        if not patch.removed:  # nothing changes, so not one byte does
+        if not (patch.removed or patch.moved):  # nothing changes, so not one byte does
             with output_errors(path):
                 shutil.copyfile(self.path, path)
             return Written(path, (), 0)

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.apply import NewAffine, NewLinear, OverflowingFold, Patch
+from bnfuse.core.apply import Moved, NewAffine, NewLinear, OverflowingFold, Patch
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import ScaledTensor, round_once
+from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.config import parse
 from bnfuse.formats.keras.flow import Handle, handle_of
 from bnfuse.formats.keras.messages import dtype_named
+from bnfuse.formats.keras.move import Move
 from bnfuse.formats.keras.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.rewrite import Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.site import Path, Site, Stored
@@ -49,6 +50,7 @@ class Editor:
     edits: dict[Path, Edit] = field(default_factory=dict)
     arrays: dict[tuple[Path, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
+    moves: dict[Path, Move] = field(default_factory=dict)
 
     def collect(self, patch: Patch) -> None:
         """Work out all small values; kernels and tables wait until they are written.
@@ -62,6 +64,8 @@ class Editor:
             self._guarded(linear.folded, self._linear, node, linear)
         for node, affine in patch.affines.items():
             self._guarded(affine.folded, self._affine, node, affine)
+        for moved in patch.moved:
+            self._guarded((moved.node.name,), self._move, moved.node, moved)
         for node, source in patch.sources.items():
             stored = _stored(handle_of(node))
             self.arrays[stored.path, stored.weight] = source.values
@@ -121,6 +125,26 @@ class Editor:
             beta = new.c + mean * new.a
         self._pair(site, stored, gamma, beta)
 
+    def _move(self, handle: Handle, new: Moved) -> None:
+        """In front of the joint, with those of its channels that stay."""
+        stored, site, joint = _stored(handle), handle.site, handle_of(new.joint).site
+        shape = joint.shapes[new.port]
+        assert shape is not None
+        sizes = tuple(n if isinstance(n, int) else None for n in shape)
+        self.moves[stored.path] = Move(joint.path[-1], new.port, sizes)
+        mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
+        assert mean is not None and variance is not None
+        deviation = np.sqrt(variance[new.channels] + float(site.config.get("epsilon", 1e-3)))
+        gamma, beta = new.a * deviation, new.c + mean[new.channels] * new.a
+        # What the layer computes without γ or β comes back from a and c up to roundings of float64.
+        gamma = np.where(np.abs(gamma - 1.0) < 1e-14, 1.0, gamma)
+        beta = np.where(np.abs(beta) < 1e-14 * np.abs(new.c), 0.0, beta)
+        self._pair(site, stored, gamma, beta)
+        for name in ("moving_mean", "moving_variance"):
+            variable = site.variable(name)
+            assert variable is not None
+            self.arrays[stored.path, name] = np.asarray(variable.read())[new.channels]
+
     def _pair(self, site: Site, stored: Stored, gamma: Array, beta: Array) -> None:
         """γ and β, made where the layer had none."""
         switches = {stored.weight: "scale", stored.bias: "center"}
@@ -154,7 +178,7 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
     """
     editor = Editor()
     editor.collect(patch)
-    new_config = rewrite(config, editor.edits, keras_version)
+    new_config = rewrite(config, editor.edits, keras_version, editor.moves)
     new_network = parse(new_config, keras_version)
     before = {(*path, layer.name): layer for path, layer in walk(network)}
     for path, layer in walk(new_network):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from bnfuse.core.axes import Shape
-from bnfuse.core.graph import Graph, Node, unique_names
+from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import MALFORMED
@@ -195,7 +195,7 @@ class Flow:
             Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, Handle(site, part))
             for name, (site, part) in zip(names, self.parts, strict=True)
         ]
-        graph = Graph(nodes, pinned, [], _rule_of)
+        graph = Graph(nodes, pinned, [], _rule_of, movable=_movable)
         calls: dict[tuple[Path, str], list[Node]] = {}
         for node, (_, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:
@@ -208,6 +208,18 @@ class Flow:
             if (part.is_batchnorm or part.is_affine) and first:
                 graph.candidates.append(node)
         return graph
+
+
+_JOINTS = {"Concatenate", "Add", "Subtract"}
+
+
+def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
+    """Both are called once, in one network, and the outside world knows the BatchNormalization by no name."""
+    ours, theirs = handle_of(node).site, handle_of(joint).site
+    called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
+    plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
+    known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
+    return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
 
 
 def _label(site: Site, part: Part) -> str:

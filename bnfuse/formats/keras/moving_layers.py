@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, regroup
-from bnfuse.core.joint import Alike, Join, Operand, Product, Total, operands
+from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.operands import Operand, operands
 from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason
+from bnfuse.core.total import Total
 from bnfuse.formats.keras.site import Part, Site, opaque, single
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from bnfuse.formats.keras.calls import Replace, Stored, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.config import parse
+from bnfuse.formats.keras.move import Move, move
 from bnfuse.formats.keras.network import Layer, Network, Ref, Shape, networks, walk
 from bnfuse.formats.keras.order import keras_order
 
@@ -48,8 +49,10 @@ Edit = Remove | Configure | BecomeLinear
 Edits = Mapping[Path, Edit]
 
 
-def rewrite(config: Any, edits: Edits, keras_version: str = "") -> Any:
-    """A copy of a config with ``edits`` made and the layers in Keras's order.
+def rewrite(
+    config: Any, edits: Edits, keras_version: str = "", moves: Mapping[Path, Move] | None = None
+) -> Any:
+    """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
 
     ``edits`` are settled first (see ``settle``). The config itself is not changed.
 
@@ -69,6 +72,9 @@ def rewrite(config: Any, edits: Edits, keras_version: str = "") -> Any:
                 layer.entry["config"].update(copy.deepcopy(dict(changes)))
             case BecomeLinear():
                 _make_linear(layer.entry)
+    for place, wanted in (moves or {}).items():  # only now do they read what they will read
+        nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
+        move(nested, place[-1], wanted)
     _sort(parse(new, keras_version))
     return new
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import ScaledTensor
+from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.keras.tree import Stored
 
 

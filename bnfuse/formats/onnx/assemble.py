@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from bnfuse.core.linear import ScaledTensor
+from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.pool import Constant, Pending, message
 from bnfuse.formats.onnx.scope import bodies
 from bnfuse.formats.onnx.wire import tag, varint

@@ -15,7 +15,7 @@ import numpy as np
 
 from bnfuse.core.affine import Vector
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import ScaledTensor, round_once, scale_together
+from bnfuse.core.scaled import ScaledTensor, round_once, scale_together
 from bnfuse.core.tensor import Array
 
 _GROUP = 256

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from bnfuse.core.affine_rule import Affine
-from bnfuse.core.graph import Graph, Node, unique_names
+from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import MALFORMED
@@ -165,6 +165,7 @@ class Drafts:
             for op, name, _, _, h in self._drafts
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
+        graph.movable = _movable
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
@@ -192,6 +193,14 @@ class Drafts:
 def _plain(node: onnx.NodeProto) -> bool:
     """Whether a node's result follows from its inputs: no graphs, no attributes of a function's caller."""
     return not any(a.type == onnx.AttributeProto.GRAPH or a.ref_attr_name for a in node.attribute)
+
+
+def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
+    """Both in one scope; what the node would read is no constant, and no part of a folded-in bias."""
+    ours, theirs = handle_of(node), handle_of(joint)
+    writer = graph.writer(joint.value(port))
+    constant = writer is not None and handle_of(writer).operand is not None
+    return ours.scope is theirs.scope and theirs.operand is None and not constant
 
 
 def _is_affine(graph: Graph, node: Node) -> bool:

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from bnfuse.core.affine import Vector
-from bnfuse.core.apply import Merged, NewAffine, NewLinear, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, Moved, NewAffine, NewLinear, OverflowingFold, Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear import ScaledTensor, is_small, round_once
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
 from bnfuse.formats.onnx.assemble import Edited, assemble
 from bnfuse.formats.onnx.constants import Constants
@@ -63,6 +63,8 @@ class Editor:
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self._pool.drop(handle_of(node))
         Names(self._graph, self._pool).merge(patch.removed)
+        for moved in patch.moved:
+            self._move(moved)
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
@@ -153,18 +155,20 @@ class Editor:
         with _Blaming(new.folded):
             match node.op:
                 case "BatchNormalization":
-                    self._batchnorm(handle, new)
+                    self._batchnorm(handle, new.a.reshape(-1), new.c.reshape(-1), slice(None))
                 case "Mul" | "Div" | "Add" | "Sub":
                     self._arithmetic(node.op, handle, new)
                 case _:
                     self._normalization(handle, new)
 
-    def _batchnorm(self, handle: Handle, new: NewAffine) -> None:
-        """γ' = a'·√(σ² + ε), β' = c' + μ·a'; statistics stay as they are."""
-        epsilon = epsilon_of(handle.proto)
-        mean, variance = (as_float64(self._constant(handle, i)) for i in (3, 4))
-        self._round_into(handle, 1, new.a.reshape(-1) * np.sqrt(variance.reshape(-1) + epsilon))
-        self._round_into(handle, 2, new.c.reshape(-1) + mean.reshape(-1) * new.a.reshape(-1))
+    def _batchnorm(self, handle: Handle, a: Vector, c: Vector, channels: slice) -> None:
+        """γ' = a·√(σ² + ε), β' = c + μ·a; of the statistics those of the channels that stay."""
+        mean, variance = (as_float64(self._constant(handle, i)).reshape(-1)[channels] for i in (3, 4))
+        self._round_into(handle, 1, a * np.sqrt(variance + epsilon_of(handle.proto)))
+        self._round_into(handle, 2, c + mean * a)
+        if mean.size != size(self._constant(handle, 3)):
+            self._round_into(handle, 3, mean)
+            self._round_into(handle, 4, variance)
 
     def _normalization(self, handle: Handle, new: NewAffine) -> None:
         self._round_into(handle, 1, new.a)
@@ -194,6 +198,20 @@ class Editor:
         if rank is None:
             raise OverflowingFold(new.folded)  # cannot be stored: keep what was folded into it
         return rank
+
+    def _move(self, new: Moved) -> None:
+        """From behind the joint in front of its input; the joint's output takes the name of what went."""
+        bn, joint = handle_of(new.node), handle_of(new.joint)
+        with _Blaming((new.node.name,)):
+            self._batchnorm(bn, new.a, new.c, new.channels)
+        branch = joint.proto.input[new.port]
+        joint.proto.output[0] = bn.proto.output[0]
+        bn.proto.input[0] = branch
+        bn.proto.output[0] = joint.proto.input[new.port] = self._pool.unique(f"{branch}_normalized")
+        pending = self._pending[joint.scope]
+        pending.dead.add(bn.index)
+        before = pending.after.setdefault(joint.index - 1, []) if joint.index else pending.fresh
+        before.append(bn.proto)
 
     def _merge(self, merged: Merged) -> None:
         """A chain of affine nodes as one BatchNormalization: γ = a, β = c, μ = 0, σ² = 1, ε = 0."""

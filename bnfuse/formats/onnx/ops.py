@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bnfuse.core.joint import Alike, Join, Product, Total, operands
+from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.operands import operands
 from bnfuse.core.ops import Opaque, Pass, Reader, Rule, Sign, Source
 from bnfuse.core.reasons import Reason
+from bnfuse.core.total import Total
 from bnfuse.formats.onnx.affine_ops import arithmetic, batchnorm, normalization
 from bnfuse.formats.onnx.linear_ops import conv, conv_transpose, einsum, gemm, matmul, recurrent, table
 from bnfuse.formats.onnx.moving_ops import (

@@ -17,7 +17,7 @@ from functools import partial
 from queue import Queue
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import ScaledTensor
+from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.storage import Files
 from bnfuse.formats.onnx.wire import FileSlice
 

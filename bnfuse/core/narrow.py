@@ -1,0 +1,113 @@
+"""A BatchNormalization over a concatenation or a sum that can go only in part: it moves onto the one branch
+that does not take it, the other branches absorb their share.
+
+    BN(concat(u, v)) = concat(BN'(u), v')        v' = a·v + c by the nodes that write v
+    BN(u + v)        = BN''(u) + v''             v'' = a·v; u is broadcast, so that it is smaller
+
+The graph keeps its nodes, so this is done only for a clear gain, by counting what the BatchNormalization
+still has to compute: at most ``MOST`` of what it did. Where two branches refuse, it stays whole: two
+BatchNormalizations would cost more than they save. Nothing is changed here: success is a ``Narrowing``
+that the caller may accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bnfuse.core.affine import IDENTITY, Reparam, from_backward
+from bnfuse.core.affine_rule import Affine
+from bnfuse.core.decisions import Split
+from bnfuse.core.graph import Graph, Node
+from bnfuse.core.joint import Join
+from bnfuse.core.reasons import Refusal
+from bnfuse.core.spread import NEAR, Worklist
+from bnfuse.core.state import Narrowing, Place, Spread, State
+from bnfuse.core.total import Total
+
+# The share of its work that a BatchNormalization may keep, for moving it to be worth while.
+MOST = 0.5
+
+
+def places(state: State, node: Node) -> list[Place]:
+    """Where a BatchNormalization could move for a clear gain, the best first."""
+    graph, rule = state.graph, state.graph.rule(node)
+    if not isinstance(rule, Affine) or not node.is_batchnorm or rule.broken is not None:
+        return []
+    joint = _only_for(state, node.value(rule.in_port))
+    a, _, axes = state.affine(node)
+    if joint is None or len(axes) != 1 or a.ndim != 1 or graph.tied.get(node) or graph.tied.get(joint):
+        return []
+    found = [p for p in _places(graph, joint, axes[0], a.size) if graph.movable(graph, node, joint, p.port)]
+    return sorted(found, key=lambda p: (p.share, p.port))
+
+
+def _only_for(state: State, value: str) -> Node | None:
+    """Who writes a value that has one reader and no name outside, past nodes that went."""
+    graph = state.graph
+    while value not in graph.pinned and len(graph.adjacent(value)) == 2:
+        writer = graph.writer(value)
+        if writer is None or writer not in state.removed:
+            return writer
+        rule = graph.rule(writer)
+        assert isinstance(rule, Affine)
+        value = writer.value(rule.in_port)
+    return None
+
+
+def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Place]:
+    rule = graph.rule(joint)
+    if isinstance(rule, Join) and rule.whole == ~0 and rule.axis == axis:
+        start = 0
+        for port, n in zip(rule.parts, rule.sizes, strict=True):
+            if n is None:
+                return
+            if n and n <= MOST * channels and joint.inputs.count(joint.value(port)) == 1:
+                yield Place(joint, port, start, start + n, flips=False, share=n / channels)
+            start += n
+    elif isinstance(rule, Total) and not any(axis in lies.stretched for lies in rule.operands):
+        for port, (sign, lies) in enumerate(zip(rule.signs, rule.operands, strict=True)):
+            smaller = bool(lies.stretched) and not lies.offset
+            if smaller and abs(sign) == 1.0 and joint.inputs.count(joint.value(port)) == 1:
+                yield Place(joint, port, 0, channels, flips=sign < 0, share=0.0)
+
+
+def narrow(
+    state: State, node: Node, place: Place, choices: Mapping[str, int] | None = None
+) -> Narrowing | Refusal:
+    """Try one place.
+
+    Args:
+        state: what earlier folds did.
+        node: the BatchNormalization.
+        place: one of ``places``.
+        choices: replay exactly these choices; None for the first of each.
+    """
+    attempt = Worklist(state, node, choices or {}, None if choices is not None else NEAR)
+    attempt.going = (node, place.joint)
+    refusal = attempt.spread([*_branches(state, node, place), (node.outputs[0], IDENTITY)])
+    if refusal is not None:
+        return refusal
+    taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
+    found = Spread(node, Split.UP, tuple(attempt.edits), tuple(attempt.touched), taken)
+    return Narrowing(place, found)
+
+
+def _branches(state: State, node: Node, place: Place) -> Iterator[tuple[str, Reparam]]:
+    """What each input of the joint is to be held as."""
+    a, c, axes = state.affine(node)
+    rule = state.graph.rule(place.joint)
+    if isinstance(rule, Join):
+        start = 0
+        for port, n in zip(rule.parts, rule.sizes, strict=True):
+            assert n is not None
+            cut = slice(start, start + n)
+            start += n
+            held = IDENTITY if port == place.port else from_backward(axes, a[cut], c[cut])
+            yield place.joint.value(port), held
+        return
+    assert isinstance(rule, Total)
+    scale = from_backward(axes, a, 0.0 * c)
+    for port, lies in enumerate(rule.operands):
+        asked = IDENTITY if port == place.port else lies.from_output(scale)
+        assert asked is not None, "an operand is repeated along the channels: ``places`` leaves such sums out"
+        yield place.joint.value(port), asked

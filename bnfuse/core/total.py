@@ -1,0 +1,122 @@
+"""The rule of sums: y = Σ σⱼxⱼ. All are held with one scale s; the shifts obey t_y = Σ σⱼtⱼ.
+
+What the known shifts leave open goes to one ``taker`` (the planner tries each), or to all open inputs
+alike, which is the way where all of them begin in one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfuse.core.affine import Reparam, Vector, from_backward, same
+from bnfuse.core.graph import Node, Port
+from bnfuse.core.operands import Operand
+from bnfuse.core.ops import Demands, Joint, Known
+from bnfuse.core.reasons import Reason, Refusal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Total(Joint):
+    """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
+
+    signs: tuple[float, ...]
+    operands: tuple[Operand, ...]
+
+    def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
+        """Inputs first (a branch may end in an op that absorbs), then the output."""
+        return tuple(p for p in (*range(len(self.signs)), ~0) if p not in known)
+
+    def settle(self, node: Node, known: Known, taker: Port | None) -> Demands | Refusal:
+        """One scale for all; the taker's shift (None: that of all open inputs) makes t_y = Σ σⱼtⱼ true."""
+        if len(set(node.inputs)) == 1 and (~0 in known) != (0 in known):
+            return self._multiple(node, *next(iter(known.items())))
+        lifted = {p: self._lift(p, held) for p, held in known.items()}
+        scale = next((h for h in lifted.values() if h.axes), next(iter(lifted.values()))).scale_only
+        for port, held in lifted.items():
+            if not same(held.scale_only, scale):
+                return Refusal(Reason.CONFLICT, node.label, node.value(port))
+        rest = _missing_shift(lifted, self.signs)
+        if rest is None or scale.backward is None:
+            return Refusal(Reason.ZERO_SCALE, node.label, node.value(~0 if taker is None else taker))
+        open_ports = [p for p in (*range(len(self.signs)), ~0) if p not in known]
+        if not open_ports:
+            return () if not rest[1].any() else Refusal(Reason.CONFLICT, node.label, node.value(~0))
+        demands = []
+        together = [p for p in open_ports if _takes(node, p, taker)]
+        weight = -1.0 if taker == ~0 else sum(self.signs[p] for p in together)
+        if weight == 0.0 and rest[1].any():
+            return Refusal(Reason.CONFLICT, node.label, node.value(~0 if taker is None else taker))
+        for port in open_ports:
+            # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
+            sign = 1.0 / weight if port in together and weight else 0.0
+            asked = self._lower(port, _with_shift(scale, rest, sign))
+            if asked is None:
+                return Refusal(Reason.BROADCAST, node.label, node.value(port))
+            demands.append((port, asked))
+        return tuple(demands)
+
+    def _multiple(self, node: Node, port: Port, held: Reparam) -> Demands | Refusal:
+        """y = w·x with w = Σ σⱼ (Neg, a value added to itself): the scale passes, zeros too; t_y = w·t_x."""
+        weight = sum(self.signs)
+        if weight == 0.0 and held.shifts:
+            return Refusal(Reason.CONFLICT, node.label, node.value(port))
+        lifted = self._lift(port, held)
+        if port >= 0:
+            return ((~0, lifted.shift_times(weight)),)
+        asked = self._lower(0, lifted.shift_times(1.0 / weight if weight else 1.0))
+        if asked is None:
+            return Refusal(Reason.BROADCAST, node.label, node.value(~0))
+        return tuple((p, asked) for p in range(len(self.signs)))
+
+    def _lift(self, port: Port, held: Reparam) -> Reparam:
+        return held if port < 0 else self.operands[port].to_output(held)
+
+    def _lower(self, port: Port, held: Reparam) -> Reparam | None:
+        return held if port < 0 else self.operands[port].from_output(held)
+
+
+def _takes(node: Node, port: Port, taker: Port | None) -> bool:
+    """Whether what is left over goes to this port: one that reads the taker's value does so, too."""
+    return port >= 0 if taker is None else node.value(port) == node.value(taker)
+
+
+def _missing_shift(lifted: Known, signs: tuple[float, ...]) -> tuple[tuple[int, ...], Vector] | None:
+    """t_y − Σ σⱼtⱼ over the known ports, as (axes, array); None where a known shift has no inverse."""
+    shifted = {p: h for p, h in lifted.items() if h.backward is None or h.backward[1].any()}
+    if not shifted:
+        return (), np.zeros(())
+    axes = max((h.axes for h in shifted.values()), key=len)
+    total: Vector = np.zeros((1,) * len(axes))
+    largest: Vector = np.zeros(())
+    for port, held in shifted.items():
+        if held.backward is None or not set(held.axes) <= set(axes):
+            return None
+        index = tuple(slice(None) if a in held.axes else None for a in axes)
+        part = held.backward[1][index]
+        total = total + part if port == ~0 else total - signs[port] * part
+        largest = np.maximum(largest, np.abs(part))
+    # What cancels exactly on paper may leave float64 dust: it is not a shift.
+    return axes, np.where(np.abs(total) <= 1e-13 * largest, 0.0, total)
+
+
+def _with_shift(scale: Reparam, rest: tuple[tuple[int, ...], Vector], sign: float) -> Reparam:
+    """The common scale together with ±the missing shift."""
+    axes, t = rest
+    if sign == 0 or not t.any():
+        return scale
+    assert scale.backward is not None
+    s = scale.backward[0]
+    if scale.axes == axes:
+        s, t = np.broadcast_arrays(s, t)
+        return from_backward(axes, s, sign * t)
+    if not scale.axes:
+        return from_backward(axes, np.broadcast_to(s, t.shape), sign * t)
+    if not axes:
+        return from_backward(scale.axes, s, np.broadcast_to(sign * t, s.shape))
+    every = tuple(sorted({*scale.axes, *axes}))
+    s = s[tuple(slice(None) if a in scale.axes else None for a in every)]
+    t = t[tuple(slice(None) if a in axes else None for a in every)]
+    s, t = np.broadcast_arrays(s, t)
+    return from_backward(every, s, sign * t)
