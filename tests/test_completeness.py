@@ -18,7 +18,8 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
-from bnfuse.core.decisions import Fold
+from bnfuse.core.decisions import Fold, Plan
+from bnfuse.core.graph import Graph
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -146,10 +147,10 @@ def test_a_folded_file_holds_nothing_removable(seed: int, tmp_path: Path) -> Non
     model, network = random_twin(seed)
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
-    removed = _removed(path)
-    left = _without(network, removed)
     opened = FORMAT.read(path, ReadOptions())
-    opened.write(apply(opened.graph, plan(opened.graph)), tmp_path / "b.onnx")
+    decided = plan(opened.graph)
+    left = _with_moves(_without(network, _removed(path)), opened.graph, decided)
+    opened.write(apply(opened.graph, decided), tmp_path / "b.onnx")
     written = onnx.load(tmp_path / "b.onnx")
     now = _with_statistics_of(left, written)
     assert [op.output for op in now.batchnorms if removable(now, {op.output})] == []
@@ -161,6 +162,26 @@ def _without(network: Network, removed: set[str]) -> Network:
         replace(op, kind="Identity", a=(), c=()) if op.output in removed else op for op in network.ops
     )
     return replace(network, ops=ops)
+
+
+def _with_moves(network: Network, graph: Graph, decided: Plan) -> Network:
+    """The network with the BatchNormalizations that went onto one branch, before the node that joins them."""
+    outputs = {node.name: node.outputs[0] for node in graph.nodes}
+    for name, moved in decided.narrowed:
+        y, joined = outputs[name], outputs[moved.joint]
+        made: list[Op] = []
+        for op in network.ops:
+            if op.output == joined:
+                branch = op.inputs[moved.port]
+                made.append(Op("BatchNormalization", (branch,), f"{y} moved"))
+                inputs = tuple(f"{y} moved" if k == moved.port else v for k, v in enumerate(op.inputs))
+                op = replace(op, inputs=inputs)
+            elif op.output == y:
+                op = Op("Identity", op.inputs, y)
+            made.append(op)
+        channels = {**network.channels, f"{y} moved": moved.channels}
+        network = replace(network, ops=tuple(made), channels=channels)
+    return network
 
 
 def _with_statistics_of(network: Network, model: onnx.ModelProto) -> Network:

@@ -28,8 +28,8 @@ def _behind(net: Net, joined: str, channels: int) -> str:
     return net.op("Tanh", net.bn(joined, channels, name="bn"))
 
 
-def _conv(net: Net, out: int, **kw: object) -> str:
-    return net.conv("x", 4, out, 3, 3, pads=[1, 1, 1, 1], **kw)
+def _conv(net: Net, out: int, *, bias: bool = True) -> str:
+    return net.conv("x", 4, out, 3, 3, pads=[1, 1, 1, 1], bias=bias)
 
 
 def _fixed(net: Net) -> str:
@@ -195,3 +195,17 @@ def test_weights_that_overflow_keep_it_whole(tmp_path: Path) -> None:
     done = optimized(made, tmp_path, proof="skipped")
     assert [d["narrowed"] for d in done.report["decisions"]] == [None]
     assert done.before.read_bytes() == done.after.read_bytes()
+
+
+def test_an_input_of_unknown_size(tmp_path: Path) -> None:
+    """The second input's shape is nowhere to be found, and nobody asked for it before."""
+    net = Net(13)
+    first = net.bn("x", 8)
+    y = net.bn(net.op("Concat", "x", first, axis=-1), 16)
+    model = net.build({"x": ("N", 8)}, [y, first])
+    del model.graph.output[1].type.tensor_type.shape.dim[:]
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    graph = FORMAT.read(path, ReadOptions()).graph
+    assert None in graph.rule(graph.nodes[1]).sizes  # type: ignore[attr-defined]
+    assert [d.narrowed for d in plan(graph).decisions if isinstance(d, Keep)] == [None, None]

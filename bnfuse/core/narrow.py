@@ -58,9 +58,10 @@ def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Pla
     rule = graph.rule(joint)
     if isinstance(rule, Join) and rule.whole == ~0 and rule.axis == axis:
         start = 0
+        if None in rule.sizes:
+            return
         for port, n in zip(rule.parts, rule.sizes, strict=True):
-            if n is None:
-                return
+            assert n is not None
             if n and n <= MOST * channels and joint.inputs.count(joint.value(port)) == 1:
                 yield Place(joint, port, start, start + n, flips=False, share=n / channels)
             start += n
