@@ -23,6 +23,12 @@ _FORMS = {
     ".html": "bnfuse.report.html",
     ".xml": "bnfuse.report.junit",
 }
+_DETAILED = (".html", ".json")
+
+
+def wants_details(paths: Sequence[Path]) -> bool:
+    """Whether one of these report files shows ``Report.details``."""
+    return any(path.suffix.lower() in _DETAILED for path in paths)
 
 
 def check_reports(paths: Sequence[Path], model: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.decisions import Decision, Fold, Keep
-from bnfuse.results import Agreement, BenchRun, FileInfo, Report, Status
+from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Status
 
 SHOWN_NAMES = 3
 
@@ -157,11 +157,15 @@ def proof(agreement: Agreement) -> str:
             return f"not verified{_because(agreement)}"
 
 
+def worst_output(agreement: Agreement) -> OutputAgreement:
+    """The output that comes closest to its tolerance, or exceeds it most; NaN counts as worst."""
+    return max(agreement.outputs, key=lambda o: o.max_rel / o.tolerance if o.max_rel >= 0 else math.inf)
+
+
 def _closeness(agreement: Agreement) -> str:
     if not agreement.outputs:
         return ""
-    # the output that comes closest to its tolerance, or exceeds it most; NaN counts as worst
-    worst = max(agreement.outputs, key=lambda o: o.max_rel / o.tolerance if o.max_rel >= 0 else math.inf)
+    worst = worst_output(agreement)
     allowed = f"(allowed: {worst.tolerance:.2g})"
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"
@@ -179,6 +183,30 @@ def _because(agreement: Agreement) -> str:
 def milliseconds(value: float) -> str:
     """Three significant digits: ``1.23 ms``, ``12.3 ms``, ``1230 ms``."""
     return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def setting(run: BenchRun, latency: Latency) -> str:
+    """``optimisation on``, and its number of threads where they are not the same in all runs."""
+    if len({one.threads for one in latency.runs}) < 2:
+        return run.setting
+    return f"{run.setting}, {threads(run.threads)}"
+
+
+def threads(count: int) -> str:
+    """``2 threads``."""
+    return f"{count} thread{'s' if count != 1 else ''}"
+
+
+def where(latency: Latency) -> str:
+    """``cpu, 2 threads, CPUExecutionProvider``; the threads are left out where runs differ in them."""
+    same = len({run.threads for run in latency.runs}) < 2
+    return ", ".join([latency.device, *([threads(latency.threads)] if same else []), *latency.providers])
+
+
+def throughput(run: BenchRun) -> str:
+    """``560 → 590`` items per second; "" where not told."""
+    rates = (run.before_items_per_s, run.after_items_per_s)
+    return " → ".join(f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}" for rate in rates if rate is not None)
 
 
 def speedup(run: BenchRun) -> str:

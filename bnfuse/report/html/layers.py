@@ -1,0 +1,155 @@
+"""What became of the weights, layer by layer: by how much they changed, and what a quantiser will meet."""
+
+from __future__ import annotations
+
+import math
+
+from bnfuse.core.ranges import GROWTH, MOST
+from bnfuse.report.html.charts import dumbbells, meter, sparkline
+from bnfuse.report.html.markup import Cell, code, esc, figure, section, shortened, table
+from bnfuse.results import LayerChange, Report
+
+# What a quantiser with one step for the whole weight has for its largest channel.
+_BITS = 8
+_EXPLANATION = """<details class="how"><summary>How to read this</summary><ul class="notes">
+<li><b>Factors</b>: the least and the largest number (without its sign) that a weight was multiplied by.</li>
+<li><b>Largest change</b>: the largest difference of a weight, in percent of the layer's largest
+old weight.</li>
+<li><b>Spread</b>: the largest channel's range over the median channel's, where a channel's range is its
+largest |weight|. Below it: how many of 8 bits the median channel keeps if one step serves
+the whole weight.</li>
+<li><b>Channel ranges</b>: all output channels from the narrowest to the widest,
+<span class="key before">before</span> and <span class="key after">after</span>; the height is the range as a
+share of the widest, 8 bits (a factor of 256) from top to bottom, the line in the middle at 4.</li>
+</ul></details>"""
+# A table of more layers than this scrolls in a frame of its own.
+_MOST_WHOLE = 30
+# Fewer layers than this need no chart beside the table.
+_FEWEST_DRAWN = 4
+_KINDS = {"weight": "", "scale": "scale", "constant": "constant"}
+
+
+def layers_section(report: Report) -> str:
+    """A table of all rewritten layers; "" where the report has none."""
+    layers = report.details.layers if report.details else ()
+    if not layers:
+        return ""
+    head = (
+        "layer",
+        "shape, type",
+        "folds",
+        "factors",
+        "largest change",
+        "largest |weight|",
+        "spread",
+        "channel ranges",
+        "bias",
+    )
+    steepest = max((layer.largest_change or 0.0 for layer in layers), default=0.0)
+    rows = [_row(layer, steepest) for layer in layers]
+    tall = ' class="tall"' if len(layers) > _MOST_WHOLE else ""
+    return section(
+        "layers",
+        "Weights, layer by layer",
+        _words(layers),
+        _chart(layers),
+        f'<div id="layers-table"{tall}>{table(head, rows, text_columns=2, sortable=True)}</div>',
+        _EXPLANATION,
+    )
+
+
+def _words(layers: tuple[LayerChange, ...]) -> str:
+    made = sum(layer.bias == "made" for layer in layers)
+    wide = [layer for layer in layers if _is_wide(layer)]
+    biases = f" {made} of them got a bias they did not have." if made else ""
+    worse = (
+        f' <strong class="warn">In {len(wide)} the ranges of the channels spread by far more than before: '
+        "quantise per channel, not per tensor.</strong>"
+        if wide
+        else " In none of them do the ranges of the channels spread by far more than before."
+    )
+    return f"<p>Folding rewrote {len(layers)} layer{'s' if len(layers) != 1 else ''}.{biases}{worse}</p>"
+
+
+def _is_wide(layer: LayerChange) -> bool:
+    return layer.spread_after > MOST and layer.spread_after > GROWTH * layer.spread_before
+
+
+def _chart(layers: tuple[LayerChange, ...]) -> str:
+    """Spread before and after over all layers, in graph order."""
+    ranged = [layer for layer in layers if layer.ranges_after]
+    if len(ranged) < _FEWEST_DRAWN:
+        return ""
+    pairs = [
+        (
+            layer.spread_before,
+            layer.spread_after,
+            f"{shortened(layer.node, 80)}: {figure(layer.spread_before)} → {figure(layer.spread_after)}",
+        )
+        for layer in ranged
+    ]
+    drawn = dumbbells(pairs, MOST, "Spread of the channel ranges of each layer, before and after")
+    caption = (
+        "Spread of each layer's channel ranges, in the model's order: "
+        '<span class="key before">before</span> <span class="key after">after</span>, '
+        f'<span class="key limit">above {MOST:.0f} a typical channel is left with 4 of 8 bits</span>'
+    )
+    return f'<figure><div class="wide" tabindex="0">{drawn}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _row(layer: LayerChange, steepest: float) -> tuple[str | Cell, ...]:
+    shape = "×".join(str(n) for n in layer.shape) or "one number"
+    kind = _KINDS[layer.kind]
+    return (
+        f"{code(layer.node)} <br><small>{esc(layer.op)}{' ' + kind if kind else ''}</small>",
+        f"{shape} <br><small>{esc(layer.dtype)}</small>",
+        Cell(f'<span class="folds">{len(layer.folded)}</span>', len(layer.folded)),
+        Cell(_factors(layer), layer.factor_max),
+        _change(layer, steepest),
+        _largest(layer),
+        _spread(layer),
+        _ranges(layer),
+        esc(layer.bias) or '<span class="dim">as it was</span>',
+    )
+
+
+def _factors(layer: LayerChange) -> str:
+    least, most = figure(layer.factor_min), figure(layer.factor_max)
+    return least if least == most else f"{least} … {most}"
+
+
+def _change(layer: LayerChange, steepest: float) -> Cell:
+    """In percent of the layer's largest old value; from tenfold on as a factor."""
+    change = layer.largest_change
+    if change is None:
+        return Cell("from zeros", math.inf)
+    told = f"{figure(100 * change)} %" if change < 10 else f"{figure(change)}×"
+    bar = math.log1p(change) / math.log1p(steepest) if steepest > 0 else 0.0
+    return Cell(f"{told}{meter([(bar, 'after')], 60)}", change)
+
+
+def _largest(layer: LayerChange) -> Cell | str:
+    if not layer.ranges_after:
+        return ""
+    before, after = layer.ranges_before[-1], layer.ranges_after[-1]
+    return Cell(f"{figure(before)} → {figure(after)}", after)
+
+
+def _spread(layer: LayerChange) -> Cell | str:
+    if not layer.ranges_after:
+        return ""
+    kind = ' class="warn"' if _is_wide(layer) else ""
+    told = f"{figure(layer.spread_before)} → <b{kind}>{figure(layer.spread_after)}</b>"
+    bits = f"{_bits(layer.spread_before)} → {_bits(layer.spread_after)} bits"
+    return Cell(f"{told} <br><small>{bits}</small>", layer.spread_after)
+
+
+def _bits(spread: float) -> str:
+    """How many of 8 bits the median channel is left with."""
+    return f"{max(0.0, _BITS - math.log2(max(1.0, spread))):.1f}"
+
+
+def _ranges(layer: LayerChange) -> Cell | str:
+    if not layer.ranges_after:
+        return ""
+    return Cell(sparkline(layer.ranges_before, layer.ranges_after), layer.spread_after / layer.spread_before)

@@ -1,0 +1,105 @@
+"""The head of the page: what happened in one sentence, and the figures an engineer looks for first."""
+
+from __future__ import annotations
+
+from bnfuse.report import text
+from bnfuse.report.html.charts import meter
+from bnfuse.report.html.latency import kind, setting
+from bnfuse.report.html.markup import code, esc, facts, figure
+from bnfuse.results import BenchRun, Latency, Report, Status
+
+_PROOF = {
+    Status.EQUAL: "Equal",
+    Status.DIFFERENT: "Different",
+    Status.INCONCLUSIVE: "Inconclusive",
+    Status.SKIPPED: "Not verified",
+}
+_MOST_RUNS = 4
+
+
+def head(report: Report) -> str:
+    """The title, the verdict and the tiles."""
+    cards = (_batchnorms(report), _proof(report), _latency(report), _size(report))
+    return "\n".join(
+        (
+            "<header>",
+            f'<p class="product">bnfuse report · {code(report.input.path.name)}</p>',
+            f"<h1>{esc(text.headline(report))}</h1>",
+            f'<p class="lead">{_verdict(report)}</p>',
+            f'<div class="tiles">{"".join(card for card in cards if card)}</div>',
+            "</header>",
+        )
+    )
+
+
+def files(report: Report) -> str:
+    """Where it was read and written."""
+    pairs = [("model", code(str(report.input.path)))]
+    pairs.append(("written", code(str(report.output.path)) if report.output else "nothing"))
+    for what, info in (("SHA-256 of the model", report.input), ("SHA-256 of the result", report.output)):
+        if info is not None and info.sha256:
+            pairs.append((what, code(info.sha256)))
+    pairs += [(what, esc(value)) for what, value in text.counts(report)]
+    pairs.append(("proof", esc(text.proof(report.verification))))
+    return facts(pairs)
+
+
+def _verdict(report: Report) -> str:
+    """Status of the proof as a badge, then what was written."""
+    status = report.verification.status
+    badge = f'<span class="badge {status.value}">{_PROOF[status]}</span>'
+    if report.output is not None:
+        return f"{badge} {code(report.output.path.name)} was written."
+    wrote = "Nothing was written." if status is not Status.SKIPPED else "A plan only: nothing was written."
+    return f"{badge} {wrote}"
+
+
+def _tile(name: str, value: str, *below: str, kind: str = "") -> str:
+    lines = "".join(f'<p class="below">{line}</p>' for line in below if line)
+    return f'<div class="tile {kind}"><p class="name">{name}</p><p class="value">{value}</p>{lines}</div>'
+
+
+def _batchnorms(report: Report) -> str:
+    found, folded, kept = report.plan.counts(batchnorm=True)
+    affines, gone, _ = report.plan.counts(batchnorm=False)
+    bar = meter([(folded / found, "folded"), (kept / found, "kept")]) if found else ""
+    also = f"and {gone} of {affines} per-channel Mul, Add, Sub, Div" if affines else ""
+    stay = f"{kept} stay{'s' if kept == 1 else ''}" if kept else "none stays" if found else ""
+    return _tile("BatchNormalizations folded", f"{folded} <small>of {found}</small>", bar, stay, also)
+
+
+def _proof(report: Report) -> str:
+    proof = report.verification
+    below = []
+    if proof.outputs and proof.status in (Status.EQUAL, Status.DIFFERENT):
+        worst = text.worst_output(proof)
+        below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
+        below.append(f"allowed {figure(worst.tolerance, 2)}")
+    sets = f"on {proof.samples} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
+    return _tile("Proof", _PROOF[proof.status], *below, sets, kind=proof.status.value)
+
+
+def _latency(report: Report) -> str:
+    latency = report.benchmark
+    paired = [run for run in latency.runs if run.speedup is not None] if latency else []
+    if latency is None or not paired:
+        return ""
+    lines = [_run(run, latency) for run in paired[:_MOST_RUNS]]
+    return f'<div class="tile"><p class="name">Speed-up (before ÷ after)</p>{"".join(lines)}</div>'
+
+
+def _run(run: BenchRun, latency: Latency) -> str:
+    speedup = f"{figure(run.speedup or 1.0)}×"
+    return (
+        f'<p class="run"><b class="{kind(run)}">{speedup}</b> <span>{setting(run, latency)}, '
+        f"batch {run.batch}"
+        f" <br><small>{esc(run.verdict)}</small></span></p>"
+    )
+
+
+def _size(report: Report) -> str:
+    before, after = sum(report.operators_before.values()), sum(report.operators_after.values())
+    size = text.size(report.output.total_bytes if report.output else report.input.total_bytes)
+    change = text.size_change(report.input, report.output) if report.output else ""
+    fewer = f"{before} → {after} nodes" if before != after else f"{before} nodes"
+    return _tile("Size", esc(size), esc(change), esc(fewer))
