@@ -1,6 +1,6 @@
 """bnfuse removes BatchNormalization layers from saved models exactly, proves it and measures it.
 
-The four functions of the public API are imported on first use, so ``import bnfuse`` costs nothing.
+The functions of the public API are imported on first use, so ``import bnfuse`` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfuse.bench import bench
+    from bnfuse.diff import diff
     from bnfuse.optimize import inspect, optimize
     from bnfuse.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "inspect", "optimize", "verify"]
+__all__ = ["__version__", "bench", "diff", "inspect", "optimize", "verify"]
 
 _HOME = {
     "optimize": "bnfuse.optimize",
     "inspect": "bnfuse.optimize",
     "verify": "bnfuse.verify",
     "bench": "bnfuse.bench",
+    "diff": "bnfuse.diff",
 }
 
 

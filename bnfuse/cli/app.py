@@ -1,4 +1,4 @@
-"""The ``bnfuse`` command: its group and its four commands by name."""
+"""The ``bnfuse`` command: its group and its commands by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from bnfuse import __version__
 from bnfuse.cli.compare import bench, verify
+from bnfuse.cli.difference import diff
 from bnfuse.cli.fold import inspect, optimize
 from bnfuse.cli.guard import GuardedGroup
 from bnfuse.cli.options import VERBOSITY
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (optimize, inspect, verify, bench):
+for command in (optimize, inspect, verify, bench, diff):
     main.add_command(command)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
 
 
@@ -54,6 +55,15 @@ class Screen:
         from bnfuse.report.terminal import console, print_latency
 
         print_latency(latency, console())
+
+    def difference(self, difference: Difference) -> None:
+        """The result of ``diff`` on stdout."""
+        if self.quiet:
+            return
+        from bnfuse.report.difference.terminal import print_difference
+        from bnfuse.report.terminal import console
+
+        print_difference(difference, console(), verbose=self.verbose)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:

@@ -6,16 +6,19 @@ runtime that can run the file for ``verify`` and ``bench``. Nothing above this l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph
+
+if TYPE_CHECKING:
+    from bnfuse.formats.contents import Contents
 
 # What files that parse but make no sense lead to: text where a number should be, settings of another type
 # than their name says, indices that point nowhere. Nothing may be concluded from the node or layer then.
@@ -118,17 +121,52 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTime:
+    """What one node of the running graph cost in one call of the model: ``ns``, without nodes inside it.
+
+    ``name`` is the runtime's own, unique in the graph; ``op`` and ``provider`` say what ran, and where.
+    """
+
+    name: str
+    op: str
+    provider: str
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """One call of the model: its wall time, and its nodes in the order they ran."""
+
+    ns: int
+    nodes: tuple[NodeTime, ...]
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """A runner whose runtime tells what each node costs; loaded with ``RunSettings(profile=True)``."""
+
+    def profile(self, feeds: Tensors, calls: int) -> Sequence[CallTimes]:
+        """Some calls in a row, node by node. Once: nothing may be asked of the runner afterwards.
+
+        Raises:
+            BnfuseError: the runtime wrote no profile, or one that makes no sense.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """How to load a model into its runtime.
 
     ``optimise`` is the runtime's own graph optimisation: off for proof, off and on for bench.
-    ``threads`` is the number of intra-op threads, 0 for the runtime's default.
+    ``threads`` is the number of intra-op threads, 0 for the runtime's default. ``profile`` asks for a
+    runner that is ``Profiling``, where the runtime has such a thing; it runs a little slower.
     """
 
     optimise: bool = False
     device: str = "cpu"
     threads: int = 0
     allow_unsafe: bool = False
+    profile: bool = False
 
 
 class Format(Protocol):
@@ -147,6 +185,13 @@ class Format(Protocol):
             UnsafeModel: it reaches outside its own folder.
         """
 
+    def contents(self, path: Path) -> Contents:
+        """What is in a file, as data: cheaper than ``read``, and without rules of what its nodes compute.
+
+        Raises:
+            UnreadableModel, UnsafeModel: as ``read``.
+        """
+
     def suffix(self, path: Path) -> str:
         """The suffix the optimised file keeps, such as ``.onnx``."""
 
@@ -156,4 +201,11 @@ class Format(Protocol):
         Raises:
             RuntimeMissing: the runtime or the device is not there.
             UnreadableModel: the runtime refuses the model.
+        """
+
+    def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
+        """Import the runtime into this process, and answer with a function that loads models there.
+
+        For a process that exists for nothing else, which is what a cold start is measured in
+        (``bnfuse.cold``). Errors are those of ``load``.
         """

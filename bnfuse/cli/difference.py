@@ -1,0 +1,65 @@
+"""``bnfuse diff``: what differs between two models, from their files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bnfuse.cli import options as opt
+from bnfuse.cli.screen import Screen
+from bnfuse.errors import ExitCode
+
+
+@click.command()
+@click.argument("a", type=opt.PATH)
+@click.argument("b", type=opt.PATH)
+@click.option(
+    "--ignore-below",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="REL",
+    help="Count, but do not list, weights whose largest change is below this fraction of their largest "
+    "value: 1e-6 leaves out what rounding may do.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
+@click.option(
+    "--report",
+    "reports",
+    type=opt.PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Also write the report to FILE: .json, .md or .html choose the form. Repeatable.",
+)
+@opt.JSON
+@opt.VERBOSITY
+@click.pass_obj
+def diff(
+    screen: Screen,
+    *,
+    a: Path,
+    b: Path,
+    ignore_below: float,
+    exit_code: bool,
+    reports: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Say what differs between the models A and B: interface, operators, nodes, weights by size of change.
+
+    Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
+    changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
+    """
+    from bnfuse.diff import diff as run
+    from bnfuse.report.difference import check_files, render, write_file
+
+    check_files(reports, (a, b))
+    with screen.progress() as progress:
+        found = run(a, b, ignore_below=ignore_below, hashes=as_json or bool(reports), progress=progress)
+    if as_json:
+        screen.document(render(found, ".json"))
+    else:
+        screen.difference(found)
+    for path in reports:
+        write_file(found, path)
+    if exit_code and found.differs:
+        raise click.exceptions.Exit(ExitCode.GATE)
