@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from click.testing import CliRunner, Result
 
 from bnfuse.cli import main
 
+ROOT = Path(__file__).resolve().parents[1]
 FAST = ("--verify-time", "0.2", "--bench-time", "0.2")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]  # the fixture ``bnfuse_cli``
 
 
 def call(*arguments: object) -> Result:

@@ -1,19 +1,25 @@
-"""What all tests share: the order they run in, and the command line as a user calls it."""
+"""What all tests share: the order they run in, the command line as a user calls it, small models, Keras."""
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from tests.cli_models import convnet
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.command import Cli
+from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
+from tests.keras_models import import_keras
+from tests.keras_nets import computing_in
+from tests.keras_saved import run_keras
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,3 +60,66 @@ def plain_model(tmp_path: Path) -> Path:
     path = tmp_path / "plain.onnx"
     onnx.save(convnet(norm=False), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def keras3() -> Any:
+    """Keras 3 on TensorFlow as it comes; skips where there is none."""
+    module = import_keras()
+    gc.collect()
+    gc.freeze()  # TensorFlow's objects are many: looking at them again and again took a third of the time
+    return module
+
+
+@pytest.fixture(scope="session")
+def keras2() -> Any:
+    """tf_keras as it comes; skips where there is none."""
+    module = pytest.importorskip("tf_keras")
+    gc.collect()
+    gc.freeze()
+    return module
+
+
+@pytest.fixture
+def keras(keras3: Any) -> Iterator[Any]:
+    """Keras 3 in float64, so that a defect cannot hide in rounding."""
+    with computing_in(keras3, "float64"):
+        yield keras3
+
+
+@pytest.fixture
+def tf_keras(keras2: Any) -> Iterator[Any]:
+    """Keras 2 in float64."""
+    keras2.backend.set_floatx("float64")
+    yield keras2
+    keras2.backend.set_floatx("float32")
+
+
+@pytest.fixture(params=[pytest.param("keras3", id="keras"), pytest.param("keras2", id="tf_keras")])
+def either_keras(request: pytest.FixtureRequest) -> Any:
+    """Keras 3 and Keras 2, one after the other, as they come."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every model of ``tests/keras_saved_models.py``, saved by Keras itself."""
+    folder = tmp_path_factory.mktemp("keras_saved")
+    run_keras("build", folder)
+    return folder
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A ``.keras`` of one Dense, made by hand."""
+    rng = np.random.default_rng(0)
+    arrays = {KERNEL: rng.normal(size=(3, 3)), BIAS: rng.normal(size=3)}
+    return make_archive(tmp_path / "m.keras", [dense("a")], arrays)
+
+
+@pytest.fixture
+def hdf5(tmp_path: Path) -> Path:
+    """The same as an ``.h5``."""
+    rng = np.random.default_rng(0)
+    arrays = {"a/kernel:0": rng.normal(size=(3, 3)), "a/bias:0": rng.normal(size=3)}
+    return legacy(tmp_path / "m.h5", [dense("a")], {"a": arrays})

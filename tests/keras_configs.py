@@ -85,6 +85,11 @@ def merge_keras3() -> Json:
     return functional(layers, ["x", 0, 0], ["add", 0, 0])
 
 
+def one_dense(*nodes: Any) -> Json:
+    """An input, and a Dense "d" that is called so."""
+    return functional([source(), dense("d", *nodes)], [["x", 0, 0]], [["d", 0, 0]])
+
+
 def twice_keras2() -> Json:
     """A nested Functional called twice, counted from 1, in a model with a keyword tensor and a constant."""
     inner = functional(

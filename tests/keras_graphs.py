@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.keras_configs import Json
+
 
 def random_model(keras: Any, rng: np.random.Generator, steps: int = 9, depth: int = 0) -> Any:
     """A Functional over tensors of shape (batch, 3, 4), with 1-3 inputs and 1-3 outputs.
@@ -76,3 +78,22 @@ def _shuffle(value: Any, rng: np.random.Generator) -> None:
     elif isinstance(value, list):
         for item in value:
             _shuffle(item, rng)
+
+
+def without_shapes(model: Any) -> Json:
+    """A model's config with no shape in it but those of its inputs, as Keras 2 writes it."""
+    config: Json = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
+    _strip(config)
+    return config
+
+
+def _strip(value: Any) -> None:
+    if isinstance(value, dict):
+        value.pop("build_config", None)
+        if value.get("class_name") == "__keras_tensor__":
+            del value["config"]["shape"]
+        for item in value.values():
+            _strip(item)
+    elif isinstance(value, list):
+        for item in value:
+            _strip(item)

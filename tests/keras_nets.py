@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Plan
@@ -16,6 +17,10 @@ from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.keras import FORMAT
+
+Keras = Any  # the module, of either version
+Make = Callable[[Any], Any]  # keras.layers -> a layer
+both_containers = pytest.mark.parametrize("suffix", [".keras", ".h5"])
 
 # Relative to the range of the output; what the arithmetic of the type leaves, with deep nets in mind.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
@@ -108,6 +113,14 @@ def stir(model: Any, *, gamma: str = "mixed", seed: int = 11) -> Any:
         values.append(_drawn(rng, name.rsplit("/", 1)[-1], array, gamma).astype(array.dtype))
     model.set_weights(values)
     return model
+
+
+def chain(keras: Keras, shape: tuple[int | None, ...], *steps: Any, gamma: str = "mixed") -> Any:
+    """Layers one after the other, with random weights."""
+    x = y = keras.layers.Input(shape, name="x")
+    for step in steps:
+        y = step(y)
+    return stir(keras.Model(x, y), gamma=gamma)
 
 
 def _drawn(rng: np.random.Generator, name: str, old: np.ndarray, gamma: str) -> np.ndarray:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,10 @@ import pytest
 
 import bnfuse
 from bnfuse.cli import main
-from bnfuse.errors import (
-    UnreadableModel,
-)
-from tests.command import call
-
-ROOT = Path(__file__).parents[1]
-SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+from bnfuse.errors import UnreadableModel
+from tests.command import ROOT, call
 
 use_case = import_module("bnfuse.optimize")
-verify_module = import_module("bnfuse.verify")
-bench_module = import_module("bnfuse.bench")
-
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 HEAVY = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
 
@@ -178,7 +166,7 @@ def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (seen["read"].strict_inputs, seen["read"].freeze_inputs) == (False, True)
     verify, bench = seen["verify"], seen["bench"]
     assert (verify.batch, verify.threads, verify.device, verify.budget_s) == (4, 2, "gpu", 3.0)
-    assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), 2, "gpu", 4.0)
+    assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), (2,), "gpu", 4.0)
     assert verify.inputs == bench.inputs == Path("x.npz")
 
 

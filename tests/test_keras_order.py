@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +29,6 @@ MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
 def names(config: Json) -> list[str]:
     """The layers as a config lists them."""
     return [entry["name"] for entry in config["config"]["layers"]]
-
-
-@pytest.fixture(params=["keras", "tf_keras"])
-def keras(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Keras 3 and tf_keras."""
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
-    module: ModuleType = pytest.importorskip(request.param)
-    return module
 
 
 # --- by hand ---
@@ -111,33 +101,33 @@ def layer_names(model: Any) -> list[str]:
 
 
 @pytest.mark.slow
-def test_random_graphs_are_ordered_as_keras_does(keras: ModuleType) -> None:
+def test_random_graphs_are_ordered_as_keras_does(either_keras: ModuleType) -> None:
     """Keras is handed the layers shuffled, so that its order is its own."""
     moved = 0
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        model = random_model(keras, rng)
+        model = random_model(either_keras, rng)
         config = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
         check_order(parse(config))
         mixed = shuffled(config, rng)
         moved += names(mixed) != names(config)
-        loaded = keras.Model.from_config(json.loads(json.dumps(mixed["config"])))
+        loaded = either_keras.Model.from_config(json.loads(json.dumps(mixed["config"])))
         assert names(sort_layers(mixed)) == layer_names(loaded), seed
     assert moved > 35
 
 
 @pytest.mark.slow
-def test_keras_binds_by_its_own_order_whatever_the_file_says(keras: ModuleType) -> None:
+def test_keras_binds_by_its_own_order_whatever_the_file_says(either_keras: ModuleType) -> None:
     """The trap: left in the file's order, the weights would go to the wrong Dense without an error."""
-    layers = keras.layers
-    x = keras.Input((4,), name="x")
+    layers = either_keras.layers
+    x = either_keras.Input((4,), name="x")
     left = layers.BatchNormalization(epsilon=0.0, name="bn")(layers.Dense(4, name="d1")(x))
     right = layers.ReLU(name="relu")(layers.Dense(4, name="d2")(x))
-    model = keras.Model(x, layers.Add(name="add")([left, right]))
+    model = either_keras.Model(x, layers.Add(name="add")([left, right]))
     config = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
     edited = rewrite(config, {("bn",): Remove()})
     unsorted = [name for name in names(config) if name != "bn"]
-    slim = keras.Model.from_config(copy.deepcopy(edited["config"]))
+    slim = either_keras.Model.from_config(copy.deepcopy(edited["config"]))
     assert layer_names(slim) == names(edited) != unsorted
 
     data = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -152,10 +142,10 @@ def test_keras_binds_by_its_own_order_whatever_the_file_says(keras: ModuleType) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_saved_files_pass_the_check(keras: ModuleType, suffix: str, tmp_path: Path) -> None:
+def test_saved_files_pass_the_check(either_keras: ModuleType, suffix: str, tmp_path: Path) -> None:
     for seed in range(100, 108):
         path = tmp_path / f"{seed}{suffix}"
-        model = random_model(keras, np.random.default_rng(seed))
+        model = random_model(either_keras, np.random.default_rng(seed))
         model.save(path)
         if suffix == ".h5":
             with h5py.File(path) as file:
@@ -188,12 +178,12 @@ def _flat(outputs: Any) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_random_graphs_compute_the_same_without_their_batchnorms(keras: ModuleType) -> None:
+def test_random_graphs_compute_the_same_without_their_batchnorms(either_keras: ModuleType) -> None:
     """The BNs are identities: without them, with the weights bound by position, nothing may change."""
     removed = 0
     for seed in range(14):
         rng = np.random.default_rng(1000 + seed)
-        model = random_model(keras, rng, steps=18)
+        model = random_model(either_keras, rng, steps=18)
         config = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
         places = [
             (*path, each.name)
@@ -202,7 +192,7 @@ def test_random_graphs_compute_the_same_without_their_batchnorms(keras: ModuleTy
         ]
         edited = rewrite(config, dict.fromkeys(places, Remove()))
         check_order(parse(edited))
-        slim = keras.Model.from_config(json.loads(json.dumps(edited["config"])))
+        slim = either_keras.Model.from_config(json.loads(json.dumps(edited["config"])))
         assert names(edited) == layer_names(slim)
         _bind_by_position(parse(edited), slim, model)
         inputs = [rng.normal(size=(2, 3, 4)).astype(np.float32) for _ in model.inputs]

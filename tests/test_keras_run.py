@@ -60,7 +60,7 @@ def test_bad_requests_are_usage_errors(tmp_path: Path, monkeypatch: pytest.Monke
     for text in ("soon", "-1", "0", "nan"):
         monkeypatch.setenv(process.LIMIT_VARIABLE, text)
         with pytest.raises(UsageError, match="number of seconds"):
-            process._limit_s()
+            process.answer_limit_s()
 
 
 def test_the_environment_is_fixed_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

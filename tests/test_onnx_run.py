@@ -1,12 +1,11 @@
-"""The onnxruntime runner: dtypes, settings, devices, and what it says when something is wrong."""
+"""The onnxruntime runner: dtypes, settings, times, and what it says when something is wrong."""
 
 from __future__ import annotations
 
 import sys
 import time
-import types
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,13 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.onnx import run
-from tests.tiny_models import layer, model, net, save
-
-
-def _identity(element: int, path: Path, shape: list[Any] | None = None) -> Path:
-    info = [helper.make_tensor_value_info(name, element, shape or ["N", 3]) for name in ("x", "y")]
-    return save(model([helper.make_node("Identity", ["x"], ["y"])], [info[0]], [info[1]]), path)
-
+from tests.tiny_models import identity, layer, model, net, save
 
 VALUES: list[tuple[int, str, Any]] = [
     (TensorProto.FLOAT, "float32", np.array([[1.5, -2, 3]], np.float32)),
@@ -40,7 +33,7 @@ VALUES: list[tuple[int, str, Any]] = [
 
 @pytest.mark.parametrize(("element", "dtype", "value"), VALUES, ids=[v[1] for v in VALUES])
 def test_every_dtype_goes_in_and_comes_out(tmp_path: Path, element: int, dtype: str, value: Any) -> None:
-    with run.load(_identity(element, tmp_path / "m.onnx"), RunSettings()) as runner:
+    with run.load(identity(element, tmp_path / "m.onnx"), RunSettings()) as runner:
         assert [(s.name, s.dtype, s.shape) for s in runner.inputs] == [("x", dtype, ("N", 3))]
         got = runner.run({"x": value})["y"]
     assert got.dtype == value.dtype
@@ -49,7 +42,7 @@ def test_every_dtype_goes_in_and_comes_out(tmp_path: Path, element: int, dtype: 
 
 
 def test_declared_axes_keep_number_symbol_and_none(tmp_path: Path) -> None:
-    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx", [None, "seq", 7])
+    path = identity(TensorProto.FLOAT, tmp_path / "m.onnx", [None, "seq", 7])
     with run.load(path, RunSettings()) as runner:
         assert runner.inputs[0].shape == (None, "seq", 7)
 
@@ -87,7 +80,7 @@ def test_settings_reach_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(path, options, **kwargs)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
-    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     with run.load(path, RunSettings(optimise=optimise, threads=2)) as runner:
         assert runner.providers == ("CPUExecutionProvider",)
         assert runner.runtime == f"onnxruntime {ort.__version__}"
@@ -179,7 +172,7 @@ FEEDS: list[tuple[str, dict[str, Any], type[BnfuseError], str]] = [
 def test_feeds_that_do_not_fit(
     tmp_path: Path, name: str, feeds: dict[str, Any], kind: type[BnfuseError], reason: str
 ) -> None:
-    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     with run.load(path, RunSettings()) as runner, pytest.raises(kind, match=reason):
         runner.run(feeds)
 
@@ -201,143 +194,15 @@ def test_a_failing_run_is_one_sentence_and_quiet(tmp_path: Path, capfd: pytest.C
 
 
 def test_a_closed_runner_holds_no_session(tmp_path: Path) -> None:
-    with run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings()) as runner:
+    with run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings()) as runner:
         pass
     with pytest.raises(BnfuseError, match="closed"):
         runner.run({"x": np.ones((1, 3), np.float32)})
 
 
-# --- devices -----------------------------------------------------------------------------------
-
-
-def test_an_unknown_device_is_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="tpu"):
-        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="tpu"))
-
-
-class FakeSession:
-    """A session whose providers are what a test says they are."""
-
-    providers: tuple[str, ...] = ()
-    busy: tuple[str, ...] = ()
-    calls: ClassVar[list[Any]] = []
-
-    def __init__(self, path: str, options: Any, providers: Any = None, enable_fallback: int = 1) -> None:
-        assert enable_fallback == 0
-        type(self).calls.append(providers)
-
-    def get_providers(self) -> list[str]:
-        return list(self.providers)
-
-    def get_provider_graph_assignment_info(self) -> list[Any]:
-        return [types.SimpleNamespace(ep_name=name) for name in self.busy]
-
-    def get_inputs(self) -> list[Any]:
-        return []
-
-    get_outputs = get_inputs
-
-
-def _fake_session(providers: tuple[str, ...], busy: tuple[str, ...]) -> type[FakeSession]:
-    facts = {"providers": providers, "busy": busy, "calls": []}
-    return type("Fake", (FakeSession,), facts)
-
-
-def _no_plugins(monkeypatch: pytest.MonkeyPatch, *, cuda: bool) -> None:
-    names = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-    monkeypatch.setattr(ort, "get_available_providers", lambda: names)
-    monkeypatch.setattr(ort, "get_ep_devices", list)
-    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    for package in run.PLUGINS:
-        monkeypatch.setitem(sys.modules, package, None)  # its import fails
-
-
-def test_a_gpu_that_is_not_there_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _no_plugins(monkeypatch, cuda=False)
-    with pytest.raises(RuntimeMissing, match=r"bnfuse\[gpu\].*onnxruntime-gpu"):
-        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
-
-
-GPU_SESSIONS = [
-    ("used", ("CUDAExecutionProvider", "CPUExecutionProvider"), ("CUDAExecutionProvider",), ""),
-    ("fell back", ("CPUExecutionProvider",), ("CPUExecutionProvider",), "fell back to the CPU"),
-    ("idle", ("CUDAExecutionProvider", "CPUExecutionProvider"), ("CPUExecutionProvider",), "no node"),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "providers", "busy", "reason"), GPU_SESSIONS, ids=[g[0] for g in GPU_SESSIONS]
-)
-def test_cuda_must_really_run(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    providers: tuple[str, ...],
-    busy: tuple[str, ...],
-    reason: str,
-) -> None:
-    _no_plugins(monkeypatch, cuda=True)
-    fake = _fake_session(providers, busy)
-    monkeypatch.setattr(ort, "InferenceSession", fake)
-    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
-    if reason:
-        with pytest.raises(RuntimeMissing, match=reason):
-            run.load(path, RunSettings(device="gpu"))
-        return
-    with run.load(path, RunSettings(device="gpu")) as runner:
-        assert runner.providers == ("CUDAExecutionProvider",)
-    assert fake.calls == [[("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]]
-
-
-def test_cuda_that_fails_to_start_is_missing_but_a_broken_model_is_unreadable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _no_plugins(monkeypatch, cuda=True)
-    real = ort.InferenceSession
-
-    def without_driver(path: str, options: Any, providers: Any, enable_fallback: int) -> Any:
-        if providers != ["CPUExecutionProvider"]:
-            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
-        return real(path, options, providers=providers, enable_fallback=enable_fallback)
-
-    monkeypatch.setattr(ort, "InferenceSession", without_driver)
-    with pytest.raises(RuntimeMissing, match="driver version is insufficient"):
-        run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"garbage")
-    with pytest.raises(UnreadableModel):
-        run.load(broken, RunSettings(device="gpu"))
-
-
-def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _no_plugins(monkeypatch, cuda=False)
-    registered: list[tuple[str, str]] = []
-    added: list[Any] = []
-    plugin = types.SimpleNamespace(get_ep_name=lambda: "Rtx", get_library_path=lambda: "/lib/rtx.so")
-    gpu = types.SimpleNamespace(
-        ep_name="Rtx", device=types.SimpleNamespace(type=ort.OrtHardwareDeviceType.GPU)
-    )
-    cpu = types.SimpleNamespace(
-        ep_name="Cpu", device=types.SimpleNamespace(type=ort.OrtHardwareDeviceType.CPU)
-    )
-    monkeypatch.setitem(sys.modules, run.PLUGINS[0], plugin)
-    monkeypatch.setattr(ort, "register_execution_provider_library", lambda *a: registered.append(a))
-    monkeypatch.setattr(ort, "get_ep_devices", lambda: [cpu, gpu] if registered else [cpu])
-    fake = type(
-        "Fake", (FakeSession,), {"providers": ("Rtx", "CPUExecutionProvider"), "busy": ("Rtx",), "calls": []}
-    )
-    monkeypatch.setattr(ort, "InferenceSession", fake)
-    options = types.SimpleNamespace(add_provider_for_devices=lambda devices, extra: added.append(devices))
-    monkeypatch.setattr(run, "_options", lambda module, settings: options)
-    with run.load(_identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu")) as runner:
-        assert runner.providers == ("Rtx",)
-    assert registered == [("Rtx", "/lib/rtx.so")]
-    assert added == [[gpu]]
-
-
 def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
     """A session that takes 1, 2, 3, 4 × 5 ms is told apart call by call, and is called as ``run`` does."""
-    path = _identity(TensorProto.FLOAT, tmp_path / "m.onnx")
+    path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     x = np.ones((1, 3), np.float32)
     with run.load(path, RunSettings()) as runner:
         assert len(runner.time({"x": x}, 3)) == 3
