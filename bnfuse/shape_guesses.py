@@ -29,7 +29,8 @@ def shape_guesses(
     specs: Sequence[TensorSpec], fixed: Shapes, batch: int | None, default_batch: int
 ) -> Iterator[dict[str, Shape]]:
     """Shapes to try for all inputs, the likeliest first, without repetition."""
-    batches = (batch,) if batch is not None else tuple(dict.fromkeys((default_batch, 1)))
+    usual = dict.fromkeys((default_batch, min(2, default_batch), 1))
+    batches = tuple(usual) if batch is None else (batch,)
     tried: set[tuple[tuple[str, Shape], ...]] = set()
     for size, channels, first in itertools.product(LADDER, CHANNELS, batches):
         shapes = _resolve(specs, fixed, first, channels, size)

@@ -6,6 +6,9 @@ runs on every input set, its outputs are kept, it is freed, and only then the ca
 The runtime's graph optimisation is off: switched on, a runtime may fold the reference itself, and
 two folded models would be compared.
 
+Models of two formats are compared too (a Keras model and its ONNX export): there names, layouts and
+widths of types may differ (``bnfuse.alignment``).
+
 Says *inconclusive*, never equal, where the reference cannot be run: the runtime refuses it, memory
 is short, nothing it puts out is finite, or it is so unstable that noise explains the difference.
 """
@@ -17,29 +20,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bnfuse.alignment import Unalignable, align
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
+from bnfuse.formats import detect
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Runner, RunSettings
-from bnfuse.interface import interface_difference
+from bnfuse.formats.base import Runner, RunSettings, TensorSpec
+from bnfuse.labels import read_labels
 from bnfuse.machine import available_memory_bytes
-from bnfuse.proof.deviation import Deviation, deviation, is_float, relative_change
-from bnfuse.proof.observe import Effort, Observed, observe
-from bnfuse.proof.verdict import UNKNOWN_DEPTH, Verdict, judge, judge_exact, limit_for
+from bnfuse.proof.compare import Compared, conclude, confront, unexplained
+from bnfuse.proof.observe import Effort, Observed, measure_noise, observe
+from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, Status
 from bnfuse.samples import InputRequest
 
 Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
 MEMORY_FACTOR = 2.5
+# Rows of the user's data whose noise is measured when they show a difference.
+_SECOND_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyRequest:
     """How to compare two models.
 
-    ``samples`` is the most input sets, ``budget_s`` the time after which no more are added (at
-    least one always runs). ``batch``, ``shapes``, ``inputs`` and ``seed`` are about the inputs, see
-    ``samples.InputRequest``. ``weights`` is the dtype the model computes in where that is known
+    ``samples`` is the most input sets that are made up, ``budget_s`` the time after which no more are
+    added (at least one always runs). ``batch``, ``shapes``, ``inputs`` and ``seed`` are about the inputs,
+    see ``samples.InputRequest``; of the user's ``inputs`` all samples are run, however long it takes.
+    ``labels`` are files with one integer per sample of ``inputs``, by output name ("" for the only
+    output). ``weights`` is the dtype the model computes in where that is known
     and its outputs do not show it, ``depth`` how many folded layers follow one another,
     ``model_bytes`` the size of a model with its external data (0: that of its file).
     """
@@ -56,11 +65,17 @@ class VerifyRequest:
     weights: str = ""
     depth: int = UNKNOWN_DEPTH
     model_bytes: int = 0
+    labels: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def input_request(self) -> InputRequest:
         """What it says about inputs."""
         return InputRequest(self.batch, self.shapes, self.inputs, self.seed)
+
+    @property
+    def settings(self) -> RunSettings:
+        """How to load both models."""
+        return RunSettings(False, self.device, self.threads, self.allow_unsafe)
 
 
 def verify(
@@ -70,7 +85,7 @@ def verify(
 
     Raises:
         UnreadableModel: a file does not exist.
-        UsageError: the request does not fit the model's inputs.
+        UsageError: the request does not fit the model's inputs, or labels not its outputs.
         UnsafeModel: running it would run code that it carries.
         RuntimeMissing: the runtime or the device is not there.
     """
@@ -81,17 +96,82 @@ def verify(
     shortage = _shortage(reference, candidate, request)
     if shortage:
         return Agreement(Status.INCONCLUSIVE, detail=shortage)
-    settings = RunSettings(False, request.device, request.threads, request.allow_unsafe)
-    effort = Effort(request.samples, time.perf_counter(), request.budget_s, request.weights)
+    across = _formats_differ(reference, candidate)
     try:
-        observed = observe(lambda: load(reference, settings), request.input_request, effort)
+        specs = _narrowed(reference, candidate, request, load) if across else None
+        witness = Witness.of(reference, request, load, specs=specs)
     except (UsageError, UnsafeModel, RuntimeMissing):
         raise
+    except Unalignable as mismatch:
+        return Agreement(Status.DIFFERENT, detail=str(mismatch))
     except BnfuseError as error:
         return Agreement(Status.INCONCLUSIVE, detail=f"the original cannot be run: {error}")
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
-    return _confront(lambda: load(candidate, settings), observed, request.depth, effort)
+    return witness.compare(candidate, across=across)
+
+
+@dataclass(slots=True, eq=False)
+class Witness:
+    """The reference after it has run: candidates are compared with what it put out, one after the other.
+
+    ``allowed`` is what each output may be off by in any case (from an earlier proof of the same models).
+    """
+
+    reference: Path
+    request: VerifyRequest
+    load: Loader
+    seen: Observed
+    deadline: float
+    allowed: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        reference: Path,
+        request: VerifyRequest,
+        load: Loader,
+        *,
+        only: tuple[int, ...] = (),
+        specs: Sequence[TensorSpec] | None = None,
+    ) -> Witness:
+        """Run the reference, on some input sets ``only`` where that is not ().
+
+        Raises:
+            UsageError: the request does not fit the model.
+            UnsafeModel, RuntimeMissing, BnfuseError: it cannot be run.
+        """
+        labels = {} if only else {name: read_labels(path) for name, path in request.labels.items()}
+        if labels and request.inputs is None:
+            raise UsageError("--labels are for your own samples: give those with --inputs")
+        tables = request.device == "cpu"  # on a GPU an index out of range may end the process
+        start = time.perf_counter()
+        size = request.model_bytes or reference.stat().st_size
+        effort = Effort(request.samples, start, request.budget_s, request.weights, only, tables, size)
+        seen = observe(
+            lambda: load(reference, request.settings), request.input_request, effort, labels, specs
+        )
+        return cls(reference, request, load, seen, start + 1.5 * request.budget_s)
+
+    def compare(self, candidate: Path, *, across: bool = False) -> Agreement:
+        """Run a candidate, and look twice at the user's samples where it differs.
+
+        Raises:
+            UsageError, UnsafeModel, RuntimeMissing: as ``verify``.
+        """
+        compared = Compared(self.seen, self.request.depth, self.allowed)
+        agreement = confront(
+            lambda: self.load(candidate, self.request.settings), compared, self.deadline, across=across
+        )
+        rows = unexplained(compared) if agreement.status is Status.DIFFERENT else []
+        if not rows:
+            return agreement
+        with self.load(self.reference, self.request.settings) as runner:
+            for row in rows[:_SECOND_LOOKS]:
+                feeds = self.seen.samples.feeds(self.seen.used[row])
+                outputs = self.seen.outputs[row]
+                self.seen.noises[row] = measure_noise(runner, feeds, outputs, self.seen.roundoff)
+        return conclude(compared)
 
 
 def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:
@@ -106,124 +186,33 @@ def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:
     )
 
 
-def _confront(load: Callable[[], Runner], seen: Observed, depth: int, effort: Effort) -> Agreement:
-    """Load the candidate, compare its interface, then its values."""
-    evidence = _evidence(seen, len(seen.used))
+def _formats_differ(reference: Path, candidate: Path) -> bool:
+    """Whether both are models, of two formats; what is no model is told when it is loaded."""
     try:
-        runner = load()
-    except UnreadableModel as error:
-        return Agreement(
-            Status.DIFFERENT, evidence=evidence, detail=f"the second model cannot be loaded: {error}"
-        )
-    except MemoryError:
-        text = "memory ran out while the second model was loading"
-        return Agreement(Status.INCONCLUSIVE, evidence=evidence, detail=text)
-    with runner:
-        if (moved := _moved(seen.runtime, runner.runtime)) is not None:
-            return Agreement(Status.DIFFERENT, evidence=evidence, detail=moved)
-        mismatch = interface_difference(
-            seen.inputs, runner.inputs, "input", free_may_differ=False
-        ) or interface_difference(seen.declared, runner.outputs, "output", free_may_differ=True)
-        if mismatch:
-            return Agreement(Status.DIFFERENT, evidence=evidence, detail=mismatch)
-        try:
-            found = _deviations(runner, seen, effort.start + 1.5 * effort.budget_s)
-        except BnfuseError as error:
-            text = f"the second model does not run where the original does: {error}"
-            return Agreement(Status.DIFFERENT, evidence=evidence, detail=text)
-        except MemoryError:
-            text = "memory ran out while the second model was running"
-            return Agreement(Status.INCONCLUSIVE, evidence=evidence, detail=text)
-    return _conclude(seen, found, depth)
+        return detect(reference).name != detect(candidate).name
+    except UnreadableModel:
+        return False
 
 
-def _moved(before: str, after: str) -> str | None:
-    """A result that only another generation of the same runtime still loads is a broken result."""
-    generations = {"keras", "tf_keras"}
-    names = [runtime.split(" ")[0] for runtime in (before, after)]
-    if names[0] == names[1] or not generations.issuperset(names):
+def _narrowed(
+    reference: Path, candidate: Path, request: VerifyRequest, load: Loader
+) -> tuple[TensorSpec, ...] | None:
+    """What inputs must fit for both models of two formats; each is loaded once to ask what it declares.
+
+    Raises:
+        Unalignable: their interfaces do not correspond.
+        UsageError, UnsafeModel, RuntimeMissing, BnfuseError: as ``verify``.
+    """
+    try:
+        second = _interface(candidate, request, load)
+    except UnreadableModel:  # told when its turn comes
         return None
-    return f"{names[0]} loads the original, but only {names[1]} loads the second model"
+    return align(_interface(reference, request, load), second).narrowed()
 
 
-def _deviations(runner: Runner, seen: Observed, deadline: float) -> dict[str, list[Deviation | None]]:
-    """Run the candidate on the reference's input sets, at least one, until the deadline."""
-    ranges = {spec.name: seen.scales(spec.name) for spec in seen.declared}
-    found: dict[str, list[Deviation | None]] = {name: [] for name in ranges}
-    for row, index in enumerate(seen.used):
-        if row and time.perf_counter() > deadline:
-            break
-        produced = runner.run(seen.samples.feeds(index))
-        for name, rows in found.items():
-            rows.append(deviation(seen.outputs[row][name], produced[name], ranges[name][row]))
-    return found
-
-
-def _conclude(seen: Observed, found: Mapping[str, Sequence[Deviation | None]], depth: int) -> Agreement:
-    """One status from the verdicts on all outputs: the worst."""
-    count = max((len(rows) for rows in found.values()), default=0)
-    verdicts = [_verdict(seen, name, rows, depth) for name, rows in found.items()]
-    status = Status.EQUAL
-    for worse in (Status.DIFFERENT, Status.INCONCLUSIVE):
-        if any(v.status is worse for v in verdicts):
-            status = worse
-            break
-    arrays = [array for outputs in seen.outputs[:count] for array in outputs.values()]
-    if status is Status.EQUAL and not any(array.size for array in arrays):
-        return Agreement(
-            Status.INCONCLUSIVE, evidence=_evidence(seen, count), detail="no output has any values"
-        )
-    return Agreement(
-        status=status,
-        outputs=tuple(v.agreement for v in verdicts),
-        samples=count,
-        tolerance=max((v.agreement.tolerance for v in verdicts), default=limit_for(seen.roundoff)),
-        evidence=_evidence(seen, count),
-        detail=_detail(seen, verdicts, status, count),
-    )
-
-
-def _verdict(seen: Observed, name: str, rows: Sequence[Deviation | None], depth: int) -> Verdict:
-    noises = [noise[name] for noise in seen.noises[: len(rows)]]
-    if not any(is_float(outputs[name]) for outputs in seen.outputs):
-        return judge_exact(name, rows, noises)
-    return judge(name, rows, noises, seen.roundoff, depth)
-
-
-def _detail(seen: Observed, verdicts: Sequence[Verdict], status: Status, count: int) -> str:
-    """Why the status is what it is; for a pass, what weakens the evidence."""
-    if status is not Status.EQUAL:
-        texts = [v.detail for v in verdicts if v.status is status]
-        more = f" (and {len(texts) - 1} more outputs)" if len(texts) > 1 else ""
-        floats = [v for v in verdicts if is_float(seen.outputs[0][v.agreement.name])]
-        only_exact = status is Status.DIFFERENT and floats and all(v.status is Status.EQUAL for v in floats)
-        hint = "; all outputs of floats agree, so a tie may have fallen the other way" if only_exact else ""
-        return texts[0] + more + hint
-    weak = [
-        f"output '{v.agreement.name}' {why}"
-        for v in verdicts
-        if (why := _weakness(seen, v.agreement.name, count))
-    ]
-    return "; ".join(weak[:3]) + (f"; and {len(weak) - 3} more such outputs" if len(weak) > 3 else "")
-
-
-def _weakness(seen: Observed, name: str, count: int) -> str:
-    """What makes the agreement of this output weak evidence, else ""."""
-    arrays = [outputs[name] for outputs in seen.outputs[:count]]
-    if all(not array.size for array in arrays):
-        return "is empty for every input"
-    if count < 2 or not is_float(arrays[0]):
-        return ""
-    limit = limit_for(seen.roundoff)
-    ranges = seen.scales(name)
-    if all(
-        relative_change(arrays[0], array, scale) <= limit
-        for array, scale in zip(arrays, ranges, strict=False)
-    ):
-        return "does not vary with the input, so its agreement proves little"
-    return ""
-
-
-def _evidence(seen: Observed, count: int) -> str:
-    sets = "1 input set" if count == 1 else f"{count} input sets"
-    return f"{seen.runtime}, graph optimisation off, {sets}"
+def _interface(
+    path: Path, request: VerifyRequest, load: Loader
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What a model declares: its inputs and outputs."""
+    with load(path, request.settings) as runner:
+        return tuple(runner.inputs), tuple(runner.outputs)

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from fixtures.accuracy import HERE, batchnorms, correct, logits
 
 if TYPE_CHECKING:
-    from tests.conftest import Cli
+    from tests.command import Cli
 
 BATCHNORMS = {"digits_cnn": 8, "digits_mlp": 4}
 models = pytest.mark.parametrize("name", BATCHNORMS)

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.formats.base import RunSettings, TensorSpec
+from bnfuse.formats.onnx.run import load
 from bnfuse.results import Status
+from bnfuse.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.verify import VerifyRequest, verify
 from tests.fake_runner import Fake, confront
-from tests.tiny_models import net
+from tests.tiny_models import model, net, save
 from tests.verify_nets import compare, mlp
 
 EQUAL, DIFFERENT, INCONCLUSIVE = Status.EQUAL, Status.DIFFERENT, Status.INCONCLUSIVE
@@ -109,3 +114,115 @@ def test_own_data_comes_first_and_as_npy_too(tmp_path: Path) -> None:
     request = VerifyRequest(inputs=tmp_path / "d.npy")
     found = verify(*runners, request=request, load=lambda path, settings: runners[path])
     assert found.status is DIFFERENT
+
+
+# ---- integers, text, truth values -----------------------------------------------------------------
+
+
+def gathers(rows: int, wrong: int | None = None) -> onnx.ModelProto:
+    """ids(N, 6) → table[ids] → y; one row of the table may be wrong."""
+    table = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
+    if wrong is not None:
+        table[wrong] += 0.01
+    return model(
+        [helper.make_node("Gather", ["t", "ids"], ["y"])],
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6, 4])],
+        [numpy_helper.from_array(table, "t")],
+    )
+
+
+@pytest.mark.parametrize("rows", [7, 30, 400])
+def test_indices_come_from_the_whole_table(tmp_path: Path, rows: int) -> None:
+    """3 of 8 sets of 16·6 indices are drawn from all of it: every row of a small table is met."""
+    seen = save(gathers(rows), tmp_path / "a.onnx")
+    with load(seen, RunSettings()) as runner:
+        samples, first = fit(runner, InputRequest(), 16)
+
+        def accepts(feeds: Feeds) -> bool:
+            try:
+                return runner.run(feeds)["y"].shape == first["y"].shape
+            except BnfuseError:
+                return False
+
+        size = with_tables(samples, accepts).tables["ids"]
+    assert 0.98 * rows - 1 <= size <= rows
+    if rows < 100:
+        assert compare(tmp_path, gathers(rows), gathers(rows, wrong=rows - 1)).status is DIFFERENT
+    assert compare(tmp_path, gathers(rows), gathers(rows)).status is EQUAL
+
+
+def test_a_length_is_not_taken_for_an_index(tmp_path: Path) -> None:
+    """y has as many rows as the integer says: asked for a large one, it would fill the memory."""
+    largest = []
+
+    def repeats(x: np.ndarray) -> np.ndarray:
+        largest.append(int(x.max(initial=0)))
+        return np.zeros(int(x.max(initial=0)), np.float32)
+
+    found, _ = confront(tmp_path, repeats, repeats, dtype="int64")
+    assert found.status is EQUAL
+    assert max(largest) < 100
+
+
+def test_values_without_an_end_are_no_indices() -> None:
+    spec = (TensorSpec("x", "int64", (2, 3)), TensorSpec("n", "int64", (1,)))
+    samples = Samples(spec, {"x": (2, 3), "n": (1,)}, 0)
+    assert with_tables(samples, lambda feeds: True).tables == {}
+    assert with_tables(samples, lambda feeds: False).tables == {}
+    assert with_tables(samples, lambda feeds: bool(feeds["x"].max() < 1000)).tables["x"] in range(980, 1001)
+
+
+def one_node(
+    kind: int, op: str, inputs: list[str], inits: dict[str, np.ndarray], **made: Any
+) -> onnx.ModelProto:
+    domain = "ai.onnx.ml" if op == "LabelEncoder" else ""
+    return model(
+        [helper.make_node(op, inputs, ["y"], domain=domain, **made)],
+        [helper.make_tensor_value_info("x", kind, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(v, k) for k, v in inits.items()],
+        ml=bool(domain),
+    )
+
+
+def test_text_is_made_up(tmp_path: Path) -> None:
+    def encodes(value: float) -> onnx.ModelProto:
+        keys = {"keys_strings": ["a", "7"], "values_floats": [1.0, value], "default_float": -1.0}
+        proto = one_node(TensorProto.STRING, "LabelEncoder", ["x"], {}, **keys)
+        proto.opset_import[1].version = 2
+        return proto
+
+    assert compare(tmp_path, encodes(2.0), encodes(2.0)).status is EQUAL
+    assert compare(tmp_path, encodes(2.0), encodes(2.5)).status is DIFFERENT
+
+
+def test_truth_values_are_made_up(tmp_path: Path) -> None:
+    def chooses(value: float) -> onnx.ModelProto:
+        halves = {"p": np.array(1.0, np.float32), "q": np.array(value, np.float32)}
+        return one_node(TensorProto.BOOL, "Where", ["x", "p", "q"], halves)
+
+    assert compare(tmp_path, chooses(0.0), chooses(0.0)).status is EQUAL
+    assert compare(tmp_path, chooses(0.0), chooses(0.01)).status is DIFFERENT
+
+
+def test_what_is_no_tensor_cannot_be_made_up(tmp_path: Path) -> None:
+    x = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    proto = model([helper.make_node("ConcatFromSequence", ["x"], ["y"], axis=0)], [x], [y])
+    with pytest.raises(UsageError, match=r"input of type seq\(tensor\(float\)\).*--no-verify --no-bench"):
+        compare(tmp_path, proto, proto)
+
+
+BATCHES = [
+    ([TensorSpec("x", "float32", ("N", 16))], 1000, 16),
+    ([TensorSpec("x", "float32", ("N", 16))], 100 << 20, 2),
+    ([TensorSpec("x", "float32", ("N", 3, 224, 224))], 1000, 2),
+    ([TensorSpec("x", "float32", ("N", 3, 16, 16))], 1000, 10),
+    ([TensorSpec("x", "int64", ("N", "s")), TensorSpec("y", "float32", None)], 1000, 16),
+]
+
+
+@pytest.mark.parametrize(("specs", "model_bytes", "expected"), BATCHES)
+def test_small_models_get_more_samples(specs: list[TensorSpec], model_bytes: int, expected: int) -> None:
+    assert ample_batch(specs, model_bytes) == expected

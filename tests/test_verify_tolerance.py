@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfuse.proof.deviation import ROUNDOFF, deviation, scales
+from bnfuse.proof.deviation import ROUNDOFF, deviation, largest_magnitude, scales
 from bnfuse.proof.observe import perturb
-from bnfuse.proof.verdict import judge, roundoff_of
+from bnfuse.proof.verdict import Scale, Verdict, judge, judge_exact, roundoff_of, tolerance_for
 from bnfuse.results import Status
 from tests.fake_runner import confront
 
@@ -63,12 +63,12 @@ def test_half_precision_behind_a_cast_is_recognised() -> None:
 
 def test_judgement_follows_noise_up_to_the_limit() -> None:
     reference = np.linspace(-1, 1, 50, dtype=np.float32)
-    (scale,) = scales([reference])
+    (scale,) = scales([largest_magnitude(reference)])
     assert scale == 1.0
 
     def status(error: float, noise: float) -> Status:
         found = deviation(reference, reference + np.float32(error), scale)
-        return judge("y", [found], [noise], 2.0**-24).status
+        return judge("y", [found], [noise], Scale(2.0**-24)).status
 
     assert status(5e-7, 0.0) is EQUAL  # below the floor of 4·√16·2⁻²⁴ = 9.5e-7
     assert status(1e-5, 0.0) is DIFFERENT
@@ -77,3 +77,52 @@ def test_judgement_follows_noise_up_to_the_limit() -> None:
     assert status(1e-5, 2e-6) is EQUAL  # explained by the noise
     assert status(2e-4, 1e-4) is INCONCLUSIVE  # explained, but beyond the limit
     assert status(1e-2, 1e-4) is DIFFERENT  # beyond what the noise explains
+
+
+def test_unstable_sets_are_left_out_but_not_with_gross_errors() -> None:
+    """One set is steady; on the other rounding alone moves the output by 1e-3, beyond a sixth of 1e-4."""
+    reference = np.linspace(-1, 1, 50, dtype=np.float32)
+
+    def verdict(error: float) -> Verdict:
+        found = [deviation(reference, reference + np.float32(e), 1.0) for e in (0.0, error)]
+        return judge("y", found, [1e-8, 1e-3], Scale(2.0**-24))
+
+    assert (verdict(0.0).status, verdict(0.0).detail) == (EQUAL, "")
+    assert verdict(9e-5).detail == ""
+    assert "not compared on 1 of 2 input sets" in verdict(5e-2).detail
+    assert verdict(5e-2).status is EQUAL
+    assert verdict(5e-2).agreement.max_rel == 0.0
+    assert verdict(0.1).status is DIFFERENT
+    assert verdict(0.1).failing == (1,)
+    assert verdict(0.1).agreement.max_rel == pytest.approx(0.1, rel=1e-5)
+
+
+BASES = [
+    ([0.0], Scale(2.0**-24, 9), 16 * 3 * 2.0**-24, "16 × √9 roundings of float32 (6.0e-08), as for 9 folds"),
+    ([0.0], Scale(2.0**-24, 1), 16 * 2.0**-24, "as for 1 fold"),
+    ([], Scale(2.0**-24, 4), 64 * 2 * 2.0**-24, "own rounding could not be measured"),
+    ([1e-6, 2e-6], Scale(2.0**-24, 4), 1.2e-5, "6 × 2.0e-06, how far rounding alone moves the original"),
+    ([1e-4], Scale(2.0**-24, 4), 1e-4, "the most that is ever called equal in float32"),
+    ([0.0], Scale(2.0**-11, 100), 2e-2, "the most that is ever called equal in float16"),
+    ([0.0], Scale(2.0**-53, 4), 16 * 2 * 2.0**-53, "roundings of float64"),
+    ([1e-6], Scale(2.0**-24, 4, 3e-5), 3e-5, "what the proof of the whole result allowed"),
+]
+
+
+@pytest.mark.parametrize(("noises", "scale", "value", "basis"), BASES)
+def test_a_tolerance_says_where_it_comes_from(
+    noises: list[float], scale: Scale, value: float, basis: str
+) -> None:
+    found = tolerance_for(noises, scale)
+    assert found.value == pytest.approx(value, rel=1e-12)
+    assert basis in found.basis
+
+
+def test_the_rms_is_over_all_elements_of_all_sets() -> None:
+    reference = np.zeros((2, 50), np.float32)
+    one = deviation(reference, reference + np.float32(3), 1.0)
+    two = deviation(reference[0], reference[0] + np.float32(0), 1.0)
+    agreement = judge("y", [one, two], [0.0, 0.0], Scale(2.0**-24)).agreement
+    assert agreement.rms == pytest.approx(math.sqrt(9 * 100 / 150))
+    exact = deviation(np.array([1, 5, 5]), np.array([1, 2, 5]), 1.0)
+    assert judge_exact("y", [exact], [0.0]).agreement.rms == pytest.approx(math.sqrt(3))

@@ -126,6 +126,12 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
+def identity(element: int, path: Path, shape: list[Any] | None = None) -> Path:
+    """x → y, as it is, saved; ``shape`` is (N, 3) unless told."""
+    info = [helper.make_tensor_value_info(name, element, shape or ["N", 3]) for name in ("x", "y")]
+    return save(model([helper.make_node("Identity", ["x"], ["y"])], [info[0]], [info[1]]), path)
+
+
 def save(proto: onnx.ModelProto, path: Path) -> Path:
     """Write the model and return its path."""
     path.write_bytes(proto.SerializeToString())

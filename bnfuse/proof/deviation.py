@@ -35,7 +35,8 @@ class Deviation:
     """How one output of the candidate differs from the reference for one input set.
 
     ``absolute`` and ``relative`` are maxima over elements, ``relative`` to the range; ``signal``
-    and ``error`` are sums of squares over range². ``hits`` of ``rows`` agree in their arg-max.
+    and ``error`` are sums of squares over range², ``squares`` is the sum of squares of the difference
+    itself over ``count`` elements. ``hits`` of ``rows`` agree in their arg-max; ``compared`` elements were.
     ``broken`` says, as the end of a sentence, what forbids a comparison by numbers.
     """
 
@@ -43,9 +44,12 @@ class Deviation:
     relative: float = 0.0
     signal: float = 0.0
     error: float = 0.0
+    squares: float = 0.0
+    count: int = 0
     hits: int = 0
     rows: int = 0
     broken: str = ""
+    compared: int = 0
 
 
 def is_float(array: np.ndarray) -> bool:
@@ -53,16 +57,16 @@ def is_float(array: np.ndarray) -> bool:
     return array.dtype.name in ROUNDOFF
 
 
-def scales(arrays: Sequence[np.ndarray]) -> list[float]:
-    """The range of each input set's output: max |value|, at least a share of the largest of all."""
-    largest = [_largest(array) for array in arrays]
+def scales(largest: Sequence[float]) -> list[float]:
+    """The range of each input set's output from its max |value|: at least a share of the largest of all."""
     finite = [value for value in largest if math.isfinite(value)]
     tiny = float(np.finfo(np.float32).tiny)
     least = max(tiny, _RANGE_SHARE * max(finite, default=0.0))
     return [max(value, least) if math.isfinite(value) else least for value in largest]
 
 
-def _largest(array: np.ndarray) -> float:
+def largest_magnitude(array: np.ndarray) -> float:
+    """max |value|; 0 for what has no values, or none that are floats."""
     return float(np.abs(array).max()) if is_float(array) and array.size else 0.0
 
 
@@ -131,6 +135,9 @@ def _numeric(reference: Floats, candidate: Floats, scale: float) -> Deviation:
         relative=float(error.max()) / scale,
         signal=float(np.square(reference / scale).sum()),
         error=float(np.square(error / scale).sum()),
+        squares=float(np.square(error).sum()),
+        count=error.size,
+        compared=error.size,
         hits=hits,
         rows=rows,
     )
@@ -143,8 +150,16 @@ def _exact(reference: np.ndarray, candidate: np.ndarray) -> Deviation:
     wrong = ~_equal(reference, candidate)
     count = int(np.count_nonzero(wrong))
     numeric = reference.dtype.kind in "iub"
-    gap = float(np.abs(_wide(reference) - _wide(candidate)).max()) if numeric else float(count > 0)
-    return Deviation(absolute=gap, relative=count / reference.size, signal=reference.size, error=count)
+    gaps = np.abs(_wide(reference) - _wide(candidate)) if numeric else np.zeros(0)
+    return Deviation(
+        absolute=float(gaps.max()) if numeric else float(count > 0),
+        relative=count / reference.size,
+        signal=reference.size,
+        error=count,
+        squares=float(np.square(gaps).sum()),
+        count=gaps.size,
+        compared=reference.size,
+    )
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> NDArray[np.bool_]:
@@ -163,7 +178,7 @@ def _same(x: object, y: object) -> bool:
         return len(x) == len(y) and all(_same(a, b) for a, b in zip(x, y, strict=True))
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return x.shape == y.shape and (
-            not x.size or relative_change(x, y, scales([x])[0]) <= LIMIT["float32"]
+            not x.size or relative_change(x, y, scales([largest_magnitude(x)])[0]) <= LIMIT["float32"]
         )
     if isinstance(x, float) and isinstance(y, float):
         return abs(x - y) <= LIMIT["float32"] * max(1.0, abs(x))

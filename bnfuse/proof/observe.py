@@ -1,6 +1,8 @@
-"""Runs the reference on as many input sets as the time allows, and measures its own rounding noise.
+"""Runs the reference on input sets, and measures its own rounding noise.
 
-The noise comes from the same inputs moved a little (equation: ``bnfuse.proof.verdict``). The runtime's
+All of the user's data is run, however long it takes; made-up sets are added as the time allows. The noise
+comes from the same inputs moved a little (equation: ``bnfuse.proof.verdict``); of the user's sets only the
+first few are moved, the others later where they turn out to matter (``measure_noise``). The runtime's
 graph optimisation is the caller's to switch off: switched on, it may fold the reference itself.
 """
 
@@ -8,43 +10,61 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Runner, TensorSpec
-from bnfuse.proof.deviation import ROUNDOFF, is_float, relative_change, rounding_noise, scales
+from bnfuse.proof.accuracy import Answers, Labels, check_labels
+from bnfuse.proof.deviation import (
+    ROUNDOFF,
+    is_float,
+    largest_magnitude,
+    relative_change,
+    rounding_noise,
+    scales,
+)
+from bnfuse.proof.kept import Kept
 from bnfuse.proof.verdict import roundoff_of
-from bnfuse.samples import Feeds, InputRequest, Samples, fit
+from bnfuse.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 
-_MAX_KEPT_BYTES = 1 << 29
-# Batch 2 shows whether samples of a batch get mixed up.
-_BATCH = 2
 # Perturbed runs per input set.
 _PROBES = 3
+# User's sets whose noise is measured at once.
+_MOVED_OWN_SETS = 4
+# The share of the time that is left for running where loading took all of it.
+_LEAST_SHARE = 0.3
+# The share of the time that looking for the sizes of tables may take.
+_TABLE_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to run: at most ``samples`` input sets, until ``budget_s`` have passed since ``start``.
+    """How much to run: at most ``samples`` made-up sets, until ``budget_s`` have passed since ``start``.
 
     ``start`` is a ``time.perf_counter``; loading and running the candidate are to fit into the budget
-    as well. ``weights`` is the dtype the model computes in where its outputs do not show it.
+    as well. ``weights`` is the dtype the model computes in where its outputs do not show it. ``only``
+    numbers the sets to run, () for all. ``tables`` says whether to look for the sizes of tables;
+    few samples are drawn at a time for a model of many ``model_bytes``.
     """
 
     samples: int
     start: float
     budget_s: float
     weights: str = ""
+    only: tuple[int, ...] = ()
+    tables: bool = True
+    model_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Observed:
     """What the reference did. ``used`` numbers the input sets on which it ran.
 
-    ``outputs`` and ``noises`` hold, per input set, a value for every output by name.
+    ``outputs``, ``noises`` and ``magnitudes`` hold, per input set, a value for every output by name;
+    ``magnitudes`` is max |value|. ``labels`` are the user's, by output, ``answers`` what the model says.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -52,47 +72,123 @@ class Observed:
     runtime: str
     samples: Samples
     roundoff: float
-    used: list[int]
-    outputs: list[Feeds]
-    noises: list[dict[str, float]]
+    labels: Labels
+    answers: Answers
+    used: list[int] = field(default_factory=list)
+    outputs: Kept = field(default_factory=Kept)
+    noises: list[dict[str, float]] = field(default_factory=list)
+    magnitudes: list[dict[str, float]] = field(default_factory=list)
 
     def scales(self, name: str) -> list[float]:
         """The output's range, per input set."""
-        return scales([outputs[name] for outputs in self.outputs])
+        return scales([row[name] for row in self.magnitudes])
 
-    def size_bytes(self) -> int:
-        """What the kept outputs take."""
-        return sum(array.nbytes for outputs in self.outputs for array in outputs.values())
+    def own_rows(self, row: int) -> int:
+        """Samples of the user's in this row; 0 where it was made up."""
+        user, index = self.samples.user, self.used[row]
+        return user.rows(index) if user is not None and index < len(user) else 0
+
+    def add(self, index: int, outputs: Feeds, noise: dict[str, float]) -> None:
+        """Keep what came out for one input set.
+
+        Raises:
+            UsageError: no accuracy can be read from an output that has labels.
+        """
+        self.used.append(index)
+        self.outputs.append(outputs)
+        self.noises.append(noise)
+        self.magnitudes.append({name: largest_magnitude(array) for name, array in outputs.items()})
+        if rows := self.own_rows(len(self.used) - 1):
+            self.answers.add(outputs, rows)
 
 
-def observe(load: Callable[[], Runner], wanted: InputRequest, effort: Effort) -> Observed:
-    """Run the reference on as many input sets as the budget allows, at least one, and on moved copies.
+def observe(
+    load: Callable[[], Runner],
+    wanted: InputRequest,
+    effort: Effort,
+    labels: Labels | None = None,
+    specs: Sequence[TensorSpec] | None = None,
+) -> Observed:
+    """Run the reference on the user's data and on made-up sets, at least one in all, and on moved copies.
+
+    ``specs`` narrows what the inputs must fit, as for ``samples.fit``.
 
     Raises:
-        UsageError: what was wanted does not fit the model's inputs.
-        BnfuseError: the model does not run.
+        UsageError: what was wanted does not fit the model's inputs, or labels not its outputs.
+        BnfuseError: the model does not run, or not on one of the user's samples.
     """
-    start = effort.start
     with load() as runner:
-        samples, first = fit(runner, wanted, _BATCH)
+        samples, first = fit(runner, wanted, ample_batch(runner.inputs, effort.model_bytes), specs)
+        setup_s = time.perf_counter() - effort.start
+        # The candidate must load as well; but loading alone must not use up what one noise takes.
+        now = effort.start + setup_s
+        deadline = max(effort.start + effort.budget_s - setup_s, now + _LEAST_SHARE * effort.budget_s)
+        if effort.tables and not samples.own_sets:
+            samples = _sized(runner, samples, first, deadline)
+        outputs = tuple(runner.outputs)
+        own = 0 if samples.user is None else samples.user.samples
+        named = check_labels(labels or {}, [spec.name for spec in outputs], own)
         roundoff = roundoff_of(list(first.values()), effort.weights)
-        specs = tuple(runner.inputs), tuple(runner.outputs)
-        seen = Observed(*specs, runner.runtime, samples, roundoff, used=[], outputs=[], noises=[])
-        setup_s = time.perf_counter() - start
-        deadline = start + max(0.0, effort.budget_s - setup_s)  # the candidate must load as well
-        for index in range(max(1, effort.samples)):
-            begin = time.perf_counter()
-            outputs = first if index == 0 else _attempt(runner, samples.feeds(index))
-            if outputs is not None:
-                seen.used.append(index)
-                seen.outputs.append(outputs)
-                seen.noises.append(_noise(runner, samples.feeds(index), outputs, roundoff, deadline))
-            now = time.perf_counter()
-            # Still to come: the candidate loads, and runs each set once.
-            ahead = setup_s + (now - begin) * (1.0 + (len(seen.used) + 1) / (1.0 + _PROBES))
-            if now - start + ahead > effort.budget_s or seen.size_bytes() > _MAX_KEPT_BYTES:
-                break
+        interface = tuple(runner.inputs), outputs
+        seen = Observed(*interface, runner.runtime, samples, roundoff, named, Answers(list(named)))
+        _observe_own(runner, seen, first, effort, deadline)
+        _observe_made_up(runner, seen, first, effort, deadline, setup_s)
         return seen
+
+
+def _sized(runner: Runner, samples: Samples, first: Feeds, deadline: float) -> Samples:
+    """The samples with the sizes of tables, where integers index some and there is time to find out."""
+    start = time.perf_counter()
+    end = start + _TABLE_SHARE * (deadline - start)
+
+    def accepts(feeds: Feeds) -> bool:
+        outputs = None if time.perf_counter() > end else _attempt(runner, feeds)
+        return outputs is not None and all(
+            outputs[name].shape == array.shape for name, array in first.items()
+        )
+
+    return with_tables(samples, accepts)
+
+
+def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float) -> None:
+    """All of the user's sets; one that stops the model is no set to leave out in silence."""
+    user = seen.samples.user
+    for index in range(seen.samples.own_sets):
+        if user is None or (effort.only and index not in effort.only):
+            continue
+        feeds = seen.samples.feeds(index)
+        try:
+            outputs = first if index == 0 else runner.run(feeds)
+        except BnfuseError as error:
+            raise BnfuseError(f"with {user.where(index)} of your data: {error}") from error
+        moved = index < _MOVED_OWN_SETS or bool(effort.only)
+        noise = (
+            measure_noise(runner, feeds, outputs, seen.roundoff, deadline) if moved else unmeasured(outputs)
+        )
+        seen.add(index, outputs, noise)
+
+
+def _observe_made_up(
+    runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float, setup_s: float
+) -> None:
+    """Sets of random values, until the time is up; at least one where there is no other set."""
+    own = seen.samples.own_sets
+    count = effort.samples if own else max(1, effort.samples)
+    for index in effort.only or range(own, own + count):
+        if index < own:
+            continue
+        begin = time.perf_counter()
+        if seen.used and not effort.only and begin > deadline:
+            break
+        feeds = seen.samples.feeds(index)
+        outputs = first if index == 0 else _attempt(runner, feeds)
+        if outputs is not None:
+            seen.add(index, outputs, measure_noise(runner, feeds, outputs, seen.roundoff, deadline))
+        now = time.perf_counter()
+        # Still to come: the candidate loads, and runs each set once.
+        ahead = setup_s + (now - begin) * (1.0 + (len(seen.used) + 1) / (1.0 + _PROBES))
+        if not effort.only and (now - effort.start + ahead > effort.budget_s or seen.outputs.full()):
+            break
 
 
 def _attempt(runner: Runner, feeds: Feeds) -> Feeds | None:
@@ -103,15 +199,20 @@ def _attempt(runner: Runner, feeds: Feeds) -> Feeds | None:
         return None
 
 
-def _noise(
-    runner: Runner, feeds: Feeds, outputs: Feeds, roundoff: float, deadline: float
+def unmeasured(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """NaN for each output: its noise is not known."""
+    return dict.fromkeys(outputs, math.nan)
+
+
+def measure_noise(
+    runner: Runner, feeds: Feeds, outputs: Feeds, roundoff: float, deadline: float = math.inf
 ) -> dict[str, float]:
     """The reference's own noise in each output (equation: ``bnfuse.proof.verdict``).
 
     NaN where it cannot be measured: no input is a float, the deadline has passed, or the model
     does not run on the moved inputs.
     """
-    noises = dict.fromkeys(outputs, math.nan)
+    noises = unmeasured(outputs)
     if not any(is_float(array) for array in feeds.values()):
         return noises
 
@@ -121,7 +222,7 @@ def _noise(
     shaken = moved(2.0 * roundoff, 0)
     up, down = moved(roundoff**0.75, 1), moved(-(roundoff**0.75), 1)
     for name, array in outputs.items():
-        scale = scales([array])[0]
+        scale = scales([largest_magnitude(array)])[0]
         found = []
         if shaken is not None:
             found.append(relative_change(array, shaken[name], scale))

@@ -40,16 +40,41 @@ from bnfuse.results import OutputAgreement, Status
 FLOOR = 16.0
 FLOOR_UNMEASURED = 64.0
 MARGIN = 6.0
+GROSS = 10.0 * MARGIN
 UNKNOWN_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found about one output; ``detail`` is a sentence, "" for a plain pass."""
+    """What was found about one output; ``detail`` is a sentence, "" for a plain pass.
+
+    ``failing`` numbers the rows (input sets as they ran) that show a difference, the clearest first.
+    """
 
     agreement: OutputAgreement
     status: Status
     detail: str = ""
+    failing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What tolerances are made of: the unit roundoff of the arithmetic, and the folds in a row.
+
+    ``least`` is what is allowed in any case (from an earlier proof of the same models, else 0).
+    """
+
+    roundoff: float
+    depth: int = UNKNOWN_DEPTH
+    least: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What one output may be off by, relative to its range, and a clause that says where it comes from."""
+
+    value: float
+    basis: str
 
 
 def roundoff_of(arrays: Sequence[np.ndarray], weights: str = "") -> float:
@@ -84,76 +109,128 @@ def limit_for(roundoff: float) -> float:
     return next(LIMIT[name] for name, u in ROUNDOFF.items() if u == roundoff)
 
 
+def tolerance_for(noises: Sequence[float], scale: Scale) -> Tolerance:
+    """The tolerance of one output from the noises that were measured; the equation is the module's."""
+    limit, noise = limit_for(scale.roundoff), max(noises, default=0.0)
+    kind = _dtype_of(scale.roundoff)
+    floors = FLOOR if noises else FLOOR_UNMEASURED
+    floor = floors * scale.roundoff * math.sqrt(max(1, scale.depth))
+    found = max(floor, MARGIN * noise, scale.least)
+    if found >= limit:
+        return Tolerance(limit, f"the most that is ever called equal in {kind}, about half its digits")
+    if scale.least >= found:
+        return Tolerance(found, "what the proof of the whole result allowed")
+    if MARGIN * noise >= floor:
+        what = f"{MARGIN:g} × {noise:.1e}, how far rounding alone moves the original on these inputs"
+        return Tolerance(found, what)
+    steps = "1 fold" if scale.depth == 1 else f"{scale.depth} folds in a row"
+    what = f"{floors:g} × √{max(1, scale.depth)} roundings of {kind} ({scale.roundoff:.1e}), as for {steps}"
+    why = "" if noises else ", wide because the original's own rounding could not be measured"
+    return Tolerance(found, what + why)
+
+
+def _dtype_of(roundoff: float) -> str:
+    return next(name for name, u in ROUNDOFF.items() if u == roundoff)
+
+
 def judge_exact(name: str, found: Sequence[Deviation | None], noises: Sequence[float]) -> Verdict:
     """The verdict on an output of integers, booleans, strings, sequences or maps.
 
     ``noises`` is, per input set, the fraction of elements that rounding of the inputs changes in
     the reference: where that is none or was not measured (NaN), not one element may differ.
     """
-    pairs = [(d, n) for d, n in zip(found, noises, strict=True) if d is not None]
-    agreement = _agreement(name, [d for d, _ in pairs], 0.0)
-    if any(d.broken for d, _ in pairs):
-        return _broken(agreement, [d for d, _ in pairs])
+    pairs = [(row, d, n) for row, (d, n) in enumerate(zip(found, noises, strict=True)) if d is not None]
+    exact = Tolerance(0.0, "integers, booleans and text must be identical")
+    agreement = _agreement(name, [d for _, d, _ in pairs], exact)
+    if any(d.broken for _, d, _ in pairs):
+        return _broken(agreement, found)
     if agreement.max_rel == 0.0:
         return Verdict(agreement, Status.EQUAL)
     share = f"{agreement.max_rel:.2%} of the values of output '{name}' differ"
-    if all(d.relative == 0.0 or d.relative <= MARGIN * n for d, n in pairs):
-        flips = max(n for d, n in pairs if d.relative)
+    if all(d.relative == 0.0 or d.relative <= MARGIN * n for _, d, n in pairs):
+        flips = max(n for _, d, n in pairs if d.relative)
         text = f"{share}, and rounding of the inputs alone changes {flips:.2%} in the original"
         return Verdict(agreement, Status.INCONCLUSIVE, text)
-    return Verdict(agreement, Status.DIFFERENT, share)
+    unexplained = [row for row, d, n in pairs if d.relative and not d.relative <= MARGIN * n]
+    return Verdict(agreement, Status.DIFFERENT, share, _clearest(unexplained, found))
 
 
-def judge(
-    name: str,
-    found: Sequence[Deviation | None],
-    noises: Sequence[float],
-    roundoff: float,
-    depth: int = UNKNOWN_DEPTH,
-) -> Verdict:
+def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float], scale: Scale) -> Verdict:
     """The verdict on an output of floats, over all input sets.
 
-    ``noises`` is the reference's own noise per input set, NaN where it could not be measured.
+    ``noises`` is the reference's own noise per input set, NaN where it was not or could not be measured.
     Sets on which the reference is not finite (None) are left out; so are those on which noise
-    alone may exceed the limit, unless all are such.
+    alone may exceed the limit, unless all are such: there only what is far beyond the noise counts, and
+    a pass says on how many of them the models are further apart than the limit.
     """
-    limit = limit_for(roundoff)
-    usable = [(d, n) for d, n in zip(found, noises, strict=True) if d is not None]
+    limit = limit_for(scale.roundoff)
+    usable = [(row, d, n) for row, (d, n) in enumerate(zip(found, noises, strict=True)) if d is not None]
     if not usable:
         text = f"the original's output '{name}' is not finite for any of the inputs"
-        return Verdict(_agreement(name, [], limit), Status.INCONCLUSIVE, text)
-    if any(d.broken for d, _ in usable):
-        return _broken(_agreement(name, [d for d, _ in usable], limit), [d for d, _ in usable])
-    usable = [(d, n) for d, n in usable if not MARGIN * n > limit] or usable
-    measured = [n for _, n in usable if not math.isnan(n)]
-    noise = max(measured, default=0.0)
-    floor = (FLOOR if measured else FLOOR_UNMEASURED) * roundoff * math.sqrt(max(1, depth))
-    tolerance = min(limit, max(floor, MARGIN * noise))
-    agreement = _agreement(name, [d for d, _ in usable], tolerance)
-    if agreement.max_rel <= tolerance:
-        return Verdict(agreement, Status.EQUAL)
+        nothing = Tolerance(limit, "nothing could be measured")
+        return Verdict(_agreement(name, [], nothing), Status.INCONCLUSIVE, text)
+    steady = [(row, d, n) for row, d, n in usable if not MARGIN * n > limit] or usable
+    measured = [n for _, _, n in steady if not math.isnan(n)]
+    tolerance = tolerance_for(measured, scale)
+    if any(d.broken for _, d, _ in usable):
+        return _broken(_agreement(name, [d for _, d, _ in usable], tolerance), found)
+    agreement = _agreement(name, [d for _, d, _ in steady], tolerance)
+    shaky = [(row, d, n) for row, d, n in usable if all(row != kept for kept, _, _ in steady)]
+    gross = [row for row, d, n in shaky if d.relative > GROSS * n]
+    if gross:
+        whole = _agreement(name, [d for _, d, _ in usable], tolerance)
+        share = f"more than {GROSS:g} times what rounding does"
+        text = f"output '{name}' differs by {whole.max_rel:.1e} of its range, {share}"
+        return Verdict(whole, Status.DIFFERENT, text, _clearest(gross, found))
+    if agreement.max_rel <= tolerance.value:
+        left_out = [n for _, d, n in shaky if d.relative > limit]
+        return Verdict(agreement, Status.EQUAL, _left_out(name, left_out, len(usable)))
     error = f"output '{name}' differs by {agreement.max_rel:.1e} of its range"
+    noise = max(measured, default=0.0)
     if agreement.max_rel <= MARGIN * noise:
         text = f"{error}, but the original is unstable: rounding its inputs alone moves it by {noise:.1e}"
         return Verdict(agreement, Status.INCONCLUSIVE, text)
-    return Verdict(agreement, Status.DIFFERENT, f"{error}, where rounding explains {tolerance:.1e}")
+    beyond = [row for row, d, _ in steady if d.relative > tolerance.value]
+    text = f"{error}, where rounding explains {tolerance.value:.1e}"
+    return Verdict(agreement, Status.DIFFERENT, text, _clearest(beyond, found))
 
 
-def _broken(agreement: OutputAgreement, seen: Sequence[Deviation]) -> Verdict:
-    what = next(d.broken for d in seen if d.broken)
-    return Verdict(agreement, Status.DIFFERENT, f"output '{agreement.name}' of the second model {what}")
+def _left_out(name: str, noises: Sequence[float], sets: int) -> str:
+    if not noises:
+        return ""
+    return (
+        f"output '{name}' was not compared on {len(noises)} of {sets} input sets, because there rounding "
+        f"alone moves the original by {max(noises):.1e}"
+    )
 
 
-def _agreement(name: str, seen: Sequence[Deviation], tolerance: float) -> OutputAgreement:
-    rows = sum(d.rows for d in seen)
+def _broken(agreement: OutputAgreement, found: Sequence[Deviation | None]) -> Verdict:
+    broken = [(row, d.broken) for row, d in enumerate(found) if d is not None and d.broken]
+    text = f"output '{agreement.name}' of the second model {broken[0][1]}"
+    return Verdict(agreement, Status.DIFFERENT, text, tuple(row for row, _ in broken))
+
+
+def _clearest(rows: Sequence[int], found: Sequence[Deviation | None]) -> tuple[int, ...]:
+    def size(row: int) -> float:
+        here = found[row]
+        return 0.0 if here is None else -here.relative
+
+    return tuple(sorted(rows, key=size))
+
+
+def _agreement(name: str, seen: Sequence[Deviation], tolerance: Tolerance) -> OutputAgreement:
+    rows, count = sum(d.rows for d in seen), sum(d.count for d in seen)
     broken = any(d.broken for d in seen)
+    rms = math.sqrt(sum(d.squares for d in seen) / count) if count else math.nan
     return OutputAgreement(
         name=name,
         max_abs=math.inf if broken else max((d.absolute for d in seen), default=math.nan),
         max_rel=math.inf if broken else max((d.relative for d in seen), default=math.nan),
         snr_db=-math.inf if broken else _snr_db(seen),
-        tolerance=tolerance,
+        tolerance=tolerance.value,
         argmax_agreement=sum(d.hits for d in seen) / rows if rows else None,
+        rms=math.inf if broken else rms,
+        basis=tolerance.basis,
     )
 
 

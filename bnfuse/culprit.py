@@ -1,0 +1,181 @@
+"""Which fold breaks equality? Bisects over a plan whose result was found different.
+
+The steps of a plan (its folds in order, then what is narrowed) build on those before them, so every prefix
+is a plan of its own. The result of a prefix is written beside the whole result and compared with the
+original, only on input sets that showed the difference and with the tolerance of the proof.
+
+What is concluded: with the steps before the culprit the result is equal, with the culprit it is not. That
+is the first step that breaks equality if equality, once broken, stays so. It need not: two errors may
+cancel each other, a later step may hide an earlier one, and a step may be right in itself and show what an
+earlier one spoiled. That nothing folded is equal is taken for granted: it is the file itself.
+
+Does not act without an input set that shows the difference, nor name anything where the difference does
+not show again. Ends after about log2(steps) trials, or with a few suspects when its time is up.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bnfuse.core.apply import OverflowingFold, apply
+from bnfuse.core.decisions import Keep, Plan
+from bnfuse.errors import BnfuseError
+from bnfuse.formats import detect
+from bnfuse.formats.base import ReadOptions
+from bnfuse.results import Agreement, Culprit, Status
+from bnfuse.staging import output_errors
+from bnfuse.verify import Loader, VerifyRequest, Witness
+
+# How much longer than the proof the search may take.
+PATIENCE = 3.0
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A result that is wrong: how it was made from ``model``, and where it lies.
+
+    ``merged`` tells that chains of arithmetic were merged behind the folds. ``folder`` takes trials.
+    """
+
+    model: Path
+    read: ReadOptions
+    plan: Plan
+    merged: bool
+    result: Path
+    folder: Path
+
+
+def name_culprit(failed: Agreement, made: Folded, request: VerifyRequest, load: Loader) -> Agreement:
+    """The failed agreement with its culprit or suspects, and a clause about them in its detail.
+
+    ``request`` is that of the proof. The agreement comes back as it is where nothing can be said.
+    """
+    steps = _steps(made.plan)
+    if failed.status is not Status.DIFFERENT or not failed.failing_sets or not steps:
+        return failed
+    if len(steps) == 1 and not made.merged:
+        return _named(failed, steps[0], f"the only fold is that of {_told(steps[0])}")
+    search = _Search(made, steps, time.perf_counter() + PATIENCE * request.budget_s)
+    try:
+        witness = Witness.of(made.model, request, load, only=failed.failing_sets)
+        witness.allowed.update({output.name: output.tolerance for output in failed.outputs})
+        if witness.compare(made.result).status is not Status.DIFFERENT:
+            return _noted(failed, "the difference did not show a second time, so no fold is named")
+        search.run(witness)
+    except (BnfuseError, MemoryError):
+        pass  # what was found out so far is said; why the result is refused is known already
+    return search.concluded(failed)
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """Between ``low`` steps, which are equal, and ``high``, which are not."""
+
+    made: Folded
+    steps: list[Culprit]
+    deadline: float
+    low: int = 0
+    high: int = 0
+    merging: bool = False
+
+    def __post_init__(self) -> None:
+        self.high = len(self.steps)
+        self.merging = self.made.merged
+
+    def run(self, witness: Witness) -> None:
+        """Halve until one step is left, the time is up, or a trial tells nothing."""
+        if self.merging:
+            different = self._trial(witness, self.high)
+            if not different:  # equal, or nothing can be said: the steps are not shown to be at fault
+                self.low = self.high if different is False else 0
+                return
+            self.merging = False
+        while self.high - self.low > 1 and time.perf_counter() < self.deadline:
+            middle = (self.low + self.high) // 2
+            different = self._trial(witness, middle)
+            if different is None:
+                return
+            self.low, self.high = (self.low, middle) if different else (middle, self.high)
+
+    def _trial(self, witness: Witness, count: int) -> bool | None:
+        """Whether the first ``count`` steps make a difference; None where that cannot be told."""
+        with _written(self.made, count) as result:
+            status = Status.SKIPPED if result is None else witness.compare(result).status
+        return {Status.DIFFERENT: True, Status.EQUAL: False}.get(status)
+
+    def concluded(self, failed: Agreement) -> Agreement:
+        """What the search says in the end."""
+        if self.merging and self.low == self.high:
+            text = "the folds alone are equal: merging what stays (--merge-affines) breaks equality"
+            return _noted(failed, text)
+        if self.high - self.low == 1 and not self.merging:
+            found = self.steps[self.low]
+            before = f"with the {self.low} before it the result is equal" if self.low else "it is the first"
+            return _named(
+                failed, found, f"of {len(self.steps)} folds that of {_told(found)} breaks equality ({before})"
+            )
+        left = tuple(step.node for step in self.steps[self.low : self.high])
+        told = ", ".join(f"'{name}'" for name in left[:_NAMED])
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        of = " or of merging" if self.merging else ""
+        text = f"it is the fold of one of these {len(left)}{of}: {told}{more}"
+        return replace(_noted(failed, text), suspects=left)
+
+
+@contextmanager
+def _written(made: Folded, count: int) -> Iterator[Path | None]:
+    """The result of the first ``count`` steps, for as long as it is looked at; None if it cannot be made.
+
+    Raises:
+        OutputError: no space.
+    """
+    with (
+        output_errors(made.folder),
+        tempfile.TemporaryDirectory(prefix="trial-", dir=made.folder) as folder,
+        closing(detect(made.model).read(made.model, made.read)) as model,
+    ):
+        patch = apply(model.graph, prefix(made.plan, count))
+        path = Path(folder) / made.result.name
+        try:
+            model.write(patch, path)
+        except OverflowingFold:  # the whole does not overflow, but a part of it may
+            yield None
+            return
+        yield path
+
+
+def prefix(plan: Plan, count: int) -> Plan:
+    """The plan's first ``count`` steps as a plan of its own."""
+    wanted = {name for name, _ in plan.narrowed[: max(0, count - len(plan.order))]}
+    decisions = tuple(
+        replace(d, narrowed=None) if isinstance(d, Keep) and d.narrowed and d.node not in wanted else d
+        for d in plan.decisions
+    )
+    return Plan(decisions, plan.order[:count])
+
+
+def _steps(plan: Plan) -> list[Culprit]:
+    """What a plan does, in order."""
+    ops = {decision.node: decision.op for decision in plan.decisions}
+    folds = [Culprit(fold.node, fold.op, fold.split.value, fold.into) for fold in plan.order]
+    return folds + [Culprit(name, ops[name], "narrowed", move.into) for name, move in plan.narrowed]
+
+
+def _told(step: Culprit) -> str:
+    into = ", ".join(step.into[:_NAMED]) or "nothing"
+    more = f" and {len(step.into) - _NAMED} more" if len(step.into) > _NAMED else ""
+    return f"'{step.node}' ({step.split}, into {into}{more})"
+
+
+def _named(failed: Agreement, found: Culprit, text: str) -> Agreement:
+    return replace(_noted(failed, text), culprit=found)
+
+
+def _noted(failed: Agreement, text: str) -> Agreement:
+    return replace(failed, detail=f"{failed.detail}; {text}" if failed.detail else text)

@@ -1,0 +1,55 @@
+"""The words and figures of a proof beyond its one sentence: output by output, and the user's labels.
+
+Plain text without markup, shared by the terminal, Markdown and JUnit.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bnfuse.report.text import names
+from bnfuse.results import Accuracy, Agreement, OutputAgreement
+
+HEAD = ("output", "max |difference|", "RMS", "of the range", "allowed", "SNR", "arg-max agrees")
+
+
+def figures(output: OutputAgreement) -> tuple[str, ...]:
+    """The cells behind the output's name, as in ``HEAD``; "" for what does not apply."""
+    agrees = "" if output.argmax_agreement is None else f"{100 * output.argmax_agreement:.4g} %"
+    rms = "" if math.isnan(output.rms) else f"{output.rms:.3g}"
+    snr = "identical" if output.snr_db == math.inf else f"{output.snr_db:.1f} dB"
+    parts = (f"{output.max_abs:.3g}", rms, f"{output.max_rel:.3g}", f"{output.tolerance:.3g}")
+    return (*parts, snr, agrees)
+
+
+def allowances(agreement: Agreement) -> list[str]:
+    """Per origin of a tolerance one sentence: which outputs, how much of their range, and why."""
+    by_basis: dict[tuple[float, str], list[str]] = {}
+    for output in agreement.outputs:
+        if output.basis:
+            by_basis.setdefault((output.tolerance, output.basis), []).append(f"'{output.name}'")
+    return [
+        f"{_share(tolerance)} for {names(every)}: {basis}" for (tolerance, basis), every in by_basis.items()
+    ]
+
+
+def _share(tolerance: float) -> str:
+    return f"{tolerance:.2g} of the range" if tolerance else "no difference"
+
+
+def accuracies(agreement: Agreement) -> list[str]:
+    """Per output with labels one sentence."""
+    return [_accuracy(found) for found in agreement.accuracy]
+
+
+def _accuracy(found: Accuracy) -> str:
+    after = "not to be read" if found.after is None else _percent(found.after)
+    answers = "1 answer differs" if found.changed == 1 else f"{found.changed} answers differ"
+    return (
+        f"{_percent(found.before)} → {after} of {found.samples} labels right by '{found.output}', "
+        f"{answers} (an answer is {found.rule})"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
