@@ -1,70 +1,78 @@
 """What does the rewritten model gain, on this machine and runtime?
 
-For every batch size, with the runtime's graph optimisation off and on, both models are loaded,
-warmed up and timed in interleaved rounds, beside a second copy of the original as a control: see
-``bnfuse.timing``. Cold start (loading and the first run) is a setting of its own.
+For every batch size and number of threads, with the runtime's graph optimisation off and on, both models
+are loaded, warmed up and timed in interleaved rounds (``bnfuse.steady``, ``bnfuse.timing``) until the wished
+precision is reached or the time is up; ``bnfuse.judging`` makes figures and a verdict of the rounds. Cold
+start is a setting of its own (``bnfuse.cold``).
 
 Does not measure what does not fit into memory or does not load in one setting; it says so in a note
-instead. Models that fit only one at a time are timed one after the other, with a note.
+instead.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from bnfuse.cold import Limits, cold_starts, judged
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Runner, RunSettings
-from bnfuse.machine import available_memory_bytes, usable_cpus
-from bnfuse.results import BenchRun, Latency
+from bnfuse.formats.base import RunSettings
+from bnfuse.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
+from bnfuse.machine import available_memory_bytes, describe, usable_cpus
+from bnfuse.profile import profile, profile_hints
+from bnfuse.results import BenchRun, Latency, Profile
 from bnfuse.samples import Feeds, InputRequest, fit
-from bnfuse.timing import FASTER, TOO_FEW, Rounds, enough, interleave, summarise, time_call, visit
+from bnfuse.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
+from bnfuse.timing import enough
 from bnfuse.verify import MEMORY_FACTOR, Loader
 
-OFF, ON, COLD = "optimisation off", "optimisation on", "cold start"
+__all__ = ["COLD", "OFF", "ON", "BenchRequest", "bench"]
 
+COLD = "cold start"
+
+_COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
+_COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
+_COLD_HINT = (
+    "cold start is a fresh process: its start, importing the runtime, loading the model, the first answer; "
+    "with all files in the system's cache"
+)
+_WARM_HINT = "cold start is loading the model and its first run, with the runtime already imported"
+
+_PROFILE_SHARE = 0.1
 _MAX_COLD_ROUNDS = 20
-_NOISY = 0.05
-_DEFAULT_BATCH = 1
+_NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
 
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure. ``budget_s`` bounds all settings together; loading a model is never cut short.
+    """What to measure. ``budget_s`` bounds all settings together; loading models is apart from it.
 
-    ``batches`` empty means 1, or the size that the model fixes; ``threads`` 0 means all processors
-    this process may use; the inputs are described in ``samples.InputRequest``; ``model_bytes`` is
-    the size of a model with its external data (0: that of its file).
+    A setting takes less time where ``precision`` is reached: the half-width of the 95 % interval of the
+    ratio (of the median call, for one model), as a fraction. ``batches`` empty means 1, or the size that
+    the model fixes; ``threads`` empty means all processors this process may use; the inputs are described
+    in ``samples.InputRequest``; ``model_bytes`` is the size of a model with its external data (0: that of
+    its file). ``profile`` adds a tenth of the time, and loading both models once more, for the time by
+    operator.
     """
 
     batches: tuple[int, ...] = ()
     optimise: tuple[bool, ...] = (False, True)
     cold_start: bool = True
-    budget_s: float = 10.0
+    budget_s: float = 20.0
+    precision: float = 0.01
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     inputs: Path | None = None
     device: str = "cpu"
-    threads: int = 0
+    threads: tuple[int, ...] = ()
     allow_unsafe: bool = False
     model_bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Findings:
-    """What has been collected so far."""
-
-    runs: list[BenchRun] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    providers: tuple[str, ...] = ()
-    runtime: str = ""
+    profile: bool = False
 
 
 def bench(
@@ -87,20 +95,58 @@ def bench(
     for path in paths:
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
-    threads = request.threads or usable_cpus()
-    seen = _Findings()
+    threads = _threads(request)[0]
+    seen = Findings()
     copies = _copies_that_fit(paths, request)
     if copies == 0:
         seen.notes.append("nothing was timed: the model does not fit into the free memory")
     else:
-        _measure_all(paths, request, threads, load, seen, copies)
+        _measure_all(paths, request, load, seen, copies)
+    profiled = _profiled(paths, request, threads, load, seen) if request.profile and copies else None
     seen.notes.extend(_reading_hints(seen))
-    return Latency(request.device, threads, seen.providers, tuple(seen.runs), tuple(seen.notes))
+    return Latency(
+        request.device,
+        threads,
+        seen.providers,
+        tuple(seen.runs),
+        tuple(seen.notes),
+        runtime=seen.runtime,
+        machine=describe(request.device),
+        profile=profiled,
+    )
+
+
+def _profiled(
+    paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader, seen: Findings
+) -> Profile | None:
+    """Where the time goes, for the first batch size, with optimisation as asked for last (on, by default)."""
+    settings = RunSettings(request.optimise[-1], request.device, threads, request.allow_unsafe)
+    batch = request.batches[0] if request.batches else None
+    inputs = InputRequest(batch, request.shapes, request.inputs, request.seed)
+    try:
+        with load(paths[0], settings) as runner:
+            samples, _ = fit(runner, inputs, DEFAULT_BATCH)
+        found = profile(
+            paths,
+            settings,
+            [samples.feeds(0)] * len(paths),
+            setting=ON if settings.optimise else OFF,
+            batch=samples.batch,
+            budget_s=_PROFILE_SHARE * request.budget_s,
+            load=load,
+        )
+        seen.notes.extend(profile_hints(found, request.device))
+        return found
+    except (UsageError, UnsafeModel, RuntimeMissing):
+        raise
+    except BnfuseError as error:
+        seen.notes.append(f"no profile by operator: {error}")
+        return None
 
 
 def _copies_that_fit(paths: Sequence[Path], request: BenchRequest) -> int:
-    """How many of the sessions wanted (three for two models, one for one) fit into memory."""
-    wanted = 3 if len(paths) == 2 else 1
+    """How many of the sessions wanted (two of each of two models, or one) fit into memory."""
+    wanted = MOST_COPIES if len(paths) == 2 else 1
     largest = max(request.model_bytes, *(path.stat().st_size for path in paths))
     free = available_memory_bytes()
     if free is None:
@@ -109,124 +155,73 @@ def _copies_that_fit(paths: Sequence[Path], request: BenchRequest) -> int:
 
 
 def _measure_all(
-    paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader, seen: _Findings, copies: int
+    paths: Sequence[Path], request: BenchRequest, load: Loader, seen: Findings, copies: int
 ) -> None:
-    batches: tuple[int | None, ...] = request.batches or (None,)
-    settings = [RunSettings(on, request.device, threads, request.allow_unsafe) for on in request.optimise]
-    parts = len(batches) * len(settings) + (1 if request.cold_start else 0)
+    settings = [
+        Setting(RunSettings(on, request.device, threads, request.allow_unsafe), _inputs(request, batch))
+        for batch in request.batches or (None,)
+        for threads in _threads(request)
+        for on in request.optimise
+    ]
+    cold_s = _COLD_SHARE * request.budget_s if request.cold_start and settings else 0.0
     end = time.perf_counter() + request.budget_s
-    for batch in batches:
-        inputs = InputRequest(batch, request.shapes, request.inputs, request.seed)
-        for setting in settings:
-            share = max(0.0, end - time.perf_counter()) / max(1, parts)
-            parts -= 1
-            measure = partial(_steady, paths, setting, inputs, share, load, seen, copies)
-            _guarded(seen, _label(setting), measure)
-    if request.cold_start and settings:
-        share = max(0.0, end - time.perf_counter())
-        inputs = InputRequest(batches[0], request.shapes, request.inputs, request.seed)
-        _guarded(seen, COLD, partial(_cold, paths, settings[-1], inputs, share, load, seen))
-
-
-def _label(settings: RunSettings) -> str:
-    return ON if settings.optimise else OFF
-
-
-def _guarded(seen: _Findings, setting: str, measure: Callable[[], BenchRun]) -> None:
-    """Measure; what fails in one setting becomes a note, unless it is the request's fault."""
-    try:
-        seen.runs.append(measure())
-    except (UsageError, UnsafeModel, RuntimeMissing):
-        raise
-    except BnfuseError as error:
-        seen.notes.append(f"{setting} was not timed: {error}")
-    except MemoryError:
-        seen.notes.append(f"{setting} was not timed: memory ran out")
-
-
-def _steady(
-    paths: Sequence[Path],
-    settings: RunSettings,
-    inputs: InputRequest,
-    budget_s: float,
-    load: Loader,
-    seen: _Findings,
-    copies: int,
-) -> BenchRun:
-    """One setting: all models in memory, interleaved; one after the other where that cannot be."""
-    if copies < len(paths):
-        return _apart(paths, settings, inputs, budget_s, load, seen)
-    chosen = [*paths, paths[0]] if copies == 3 else list(paths)
-    if len(paths) == 2 and copies == 2:
-        seen.notes.append("there was no memory for a third model, so no control (A/A) was run")
-    with contextlib.ExitStack() as stack:
-        runners = [stack.enter_context(load(path, settings)) for path in chosen]
-        start = time.perf_counter()  # loading is not what the time is for: some runtimes take long
-        samples, _ = fit(runners[0], inputs, _DEFAULT_BATCH)
-        feeds = samples.feeds(0)
-        _remember(seen, runners[0])
-        rounds = interleave(runners, feeds, start + budget_s)
-    return summarise(_label(settings), samples.batch, rounds, inputs.seed)
-
-
-def _remember(seen: _Findings, runner: Runner) -> None:
-    seen.providers, seen.runtime = tuple(runner.providers), runner.runtime
-
-
-def _apart(
-    paths: Sequence[Path],
-    settings: RunSettings,
-    inputs: InputRequest,
-    budget_s: float,
-    load: Loader,
-    seen: _Findings,
-) -> BenchRun:
-    """Models loaded one at a time, in the order A B B A, for what does not fit twice into memory."""
-    start = time.perf_counter()
-    calls: list[list[float]] = [[] for _ in paths]
-    medians: list[list[float]] = [[] for _ in paths]
-    samples = None
-    order = (0, 1, 1, 0) if len(paths) == 2 else (0, 0)
-    for turn, at in enumerate(order):
-        left = start + budget_s - time.perf_counter()
-        with load(paths[at], settings) as runner:
-            if samples is None:
-                samples, _ = fit(runner, inputs, _DEFAULT_BATCH)
-                _remember(seen, runner)
-            feeds = samples.feeds(0)
-            runner.run(feeds)
-            block = visit(runner, feeds, _calls_for(max(0.0, left / (len(order) - turn)), runner, feeds))
-        calls[at].extend(block)
-        medians[at].append(float(np.median(block)))
-    seen.notes.append(
-        f"{_label(settings)}: the models did not fit into memory together, so they were timed one after "
-        "the other, which other load on the machine can distort"
+    measure_steady(
+        paths,
+        settings,
+        budget_s=request.budget_s - (cold_s if settings else 0.0),
+        precision=request.precision,
+        copies=copies,
+        load=load,
+        seen=seen,
     )
-    rounds = Rounds(tuple(np.array(c) for c in calls), np.array(medians))
-    assert samples is not None
-    return summarise(_label(settings), samples.batch, rounds, inputs.seed)
+    if cold_s:
+        # as users run a model: the first batch and number of threads, with optimisation as asked for last
+        first = settings[len(request.optimise) - 1]
+        with seen.guard(COLD):
+            verdict_s = max(_COLD_OVERRUN * cold_s, end - time.perf_counter())
+            limits = Limits(cold_s, verdict_s, request.budget_s)
+            run = _cold(paths, first.settings, first.inputs, limits, load, seen)
+            seen.runs.append(replace(run, threads=first.settings.threads))
 
 
-def _calls_for(seconds: float, runner: Runner, feeds: Feeds) -> int:
-    """How many calls fill this time, between 3 and 500."""
-    once_ns = max(1, time_call(runner, feeds))
-    return int(np.clip(seconds * 1e9 / once_ns, 3, 500))
+def _threads(request: BenchRequest) -> tuple[int, ...]:
+    return request.threads or (usable_cpus(),)
+
+
+def _inputs(request: BenchRequest, batch: int | None) -> InputRequest:
+    return InputRequest(batch, request.shapes, request.inputs, request.seed)
 
 
 def _cold(
     paths: Sequence[Path],
     settings: RunSettings,
     inputs: InputRequest,
-    budget_s: float,
+    limits: Limits,
     load: Loader,
-    seen: _Findings,
+    seen: Findings,
 ) -> BenchRun:
-    """Loading and the first run, in turns; the runtime itself is imported already."""
-    end = time.perf_counter() + budget_s
+    """Process start to first answer, in fresh processes.
+
+    A loader that is not the formats' own exists in this process only: then loading and the first run
+    are timed here, with the runtime imported already.
+    """
+    end = time.perf_counter() + limits.share_s
     with load(paths[0], settings) as runner:  # also brings the files into the system's cache
-        samples, _ = fit(runner, inputs, _DEFAULT_BATCH)
-        _remember(seen, runner)
+        samples, _ = fit(runner, inputs, DEFAULT_BATCH)
+        seen.remember(runner)
     feeds = samples.feeds(0)
+    if load is load_by_content:
+        starts = cold_starts(paths, settings, [feeds] * len(paths), limits)
+        seen.notes.append(_COLD_HINT)
+        run = judged(COLD, samples.batch, starts, inputs.seed)
+        if run.verdict == TOO_FEW:
+            enough_s = starts.round_s * ROUNDS_FOR_VERDICT / (_COLD_SHARE * _COLD_OVERRUN)
+            seen.notes.append(
+                f"cold start: a start of each model took {starts.round_s:.2g} s; a verdict on it needs about "
+                f"{enough_s:.0f} s in all (--max-time)"
+            )
+        return run
+    seen.notes.append(_WARM_HINT)
     chosen = [*paths, paths[0]] if len(paths) == 2 else list(paths)
     times: list[list[float]] = [[] for _ in chosen]
     for turn in range(_MAX_COLD_ROUNDS):
@@ -247,15 +242,16 @@ def _time_cold(path: Path, settings: RunSettings, feeds: Feeds, load: Loader) ->
         return float(time.perf_counter_ns() - begin)
 
 
-def _reading_hints(seen: _Findings) -> list[str]:
+def _reading_hints(seen: Findings) -> list[str]:
     """Sentences that keep a reader from drawing the wrong conclusion."""
     hints = []
-    told = [r for r in seen.runs if r.verdict != TOO_FEW and r.setting != COLD]
-    width = max((r.control[1] - r.control[0] for r in told if r.control is not None), default=0.0)
-    if width > _NOISY:
+    missed = [r for r in seen.runs if r.verdict == SAME and r.setting != COLD and r.detectable is not None]
+    coarsest = max(missed, key=lambda r: r.detectable or 0.0, default=None)
+    if coarsest is not None and coarsest.detectable is not None and coarsest.detectable > _NOISY:
         hints.append(
-            f"this machine is noisy: the original against itself varies by {width:.0%}, "
-            "so changes smaller than that do not show"
+            f"this machine is noisy: with {coarsest.setting}, batch {coarsest.batch}, a change below "
+            f"{coarsest.detectable:.0%} would hardly have shown; more time (--max-time), fewer threads or "
+            "less other load shows smaller ones"
         )
     steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
     if seen.runtime.startswith("onnxruntime") and any(r.verdict != FASTER for r in steady_on):
@@ -263,6 +259,4 @@ def _reading_hints(seen: _Findings) -> list[str]:
             "onnxruntime folds Conv+BatchNormalization itself when its optimisation is on, so the steady "
             "state gains little there; compare the cold start, and runtimes that do not fold"
         )
-    if any(r.setting == COLD for r in seen.runs):
-        hints.append("cold start is loading the model and its first run, with the runtime already imported")
     return hints

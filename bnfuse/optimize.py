@@ -26,7 +26,7 @@ from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
 from bnfuse.provenance import sha256, versions
-from bnfuse.results import Agreement, FileInfo, Latency, Report, Status
+from bnfuse.results import Agreement, Details, FileInfo, Latency, Report, Status
 from bnfuse.staging import check_target, default_output, output_errors, place, staging_folder
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class _Wanted:
     verify: VerifyRequest | None
     bench: BenchRequest | None
     hashes: bool
+    read: ReadOptions
     merge: bool = False
 
     @property
@@ -82,11 +83,12 @@ def inspect(
     *,
     read: ReadOptions | None = None,
     hashes: bool = True,
+    details: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
 
-    ``report.operators_after`` counts nodes as ``optimize`` would leave them.
+    ``report.operators_after`` counts nodes as ``optimize`` would leave them; ``details`` is as there.
 
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
@@ -97,8 +99,11 @@ def inspect(
     with closing(opened):
         with phases("plan", "planning"):
             plan = plan_folds(opened.graph)
-            operators = opened.operators_after(apply(opened.graph, plan))
+            patch = apply(opened.graph, plan)
+            operators = opened.operators_after(patch)
         report = _report(opened, form, plan, operators, phases, hashes=hashes)
+        if details:
+            report = _detailed(report, opened, patch, phases)
     return replace(report, seconds=dict(phases.seconds))
 
 
@@ -112,6 +117,8 @@ def optimize(
     read: ReadOptions | None = None,
     hashes: bool = True,
     merge_affines: bool = False,
+    details: bool = False,
+    only_if_faster: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Fold what can be folded exactly, write the result, prove it equal, measure it.
@@ -125,6 +132,10 @@ def optimize(
         read: what to make of initializers that are also inputs.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
+        details: whether ``report.details`` are wanted: the graph around each decision, and what became of
+            each layer's weights, which are read once more for it.
+        only_if_faster: whether the original is kept, and nothing written, unless the bench shows a gain in
+            the runs that count (``gates``): ``report.output`` is None then, and a note says why.
         progress: called with a word for each phase.
 
     ``report.notes`` warn where folding spreads the ranges of a layer's channels (``core.ranges``). That
@@ -133,16 +144,19 @@ def optimize(
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
-        UsageError: the output is the input, or the inputs given do not fit the model.
+        UsageError: the output is the input, the inputs given do not fit the model, or ``only_if_faster``
+            without a bench.
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
     """
     path, phases = Path(model), _Phases(progress)
-    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes, merge_affines)
+    options = read or ReadOptions()
+    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes, options, merge_affines)
+    if only_if_faster and wanted.bench is None:
+        raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
     check_target(target, path, force=force)
-    options = read or ReadOptions()
     opened, form = _read(path, options, phases)
     with staging_folder(target) as folder:
         opened, plan, patch, written = _fold(
@@ -153,11 +167,15 @@ def optimize(
             own_files = (opened.path, *opened.side_files)
             if merge_affines:
                 report = replace(report, notes=(*report.notes, *merged_note(report)))
+            if details:
+                report = _detailed(report, opened, patch, phases)
             if wanted.reads_weights:
                 report = replace(report, notes=(*report.notes, *ranges_note(patch)))
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
+        if only_if_faster and (kept := _kept(report)):
+            return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
         report = _completed(report, _output_info(written, target, form, phases, hashes=hashes))
         place((*written.side_files, written.path), target, own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
@@ -182,6 +200,11 @@ def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
 def foldable(report: Report) -> int:
     """How many nodes the plan folds, in whole or in part: the gate of ``--check``."""
     return report.plan.rewrites
+
+
+def changed(report: Report) -> bool:
+    """Whether the result differs from the original at all."""
+    return bool(report.plan.rewrites) or report.operators_before != report.operators_after
 
 
 def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, Format]:
@@ -238,31 +261,60 @@ def _report(
     )
 
 
+def _detailed(report: Report, model: Model, patch: Patch, phases: _Phases) -> Report:
+    """The report with its details."""
+    from bnfuse.layer_changes import layer_changes
+    from bnfuse.surroundings import surroundings
+
+    with phases("details", "looking at weights"):
+        around = surroundings(model.graph, report.plan, patch.removed)
+        return replace(report, details=Details(around, layer_changes(model.graph, patch)))
+
+
 def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     with phases("verify", "verifying"):
-        agreement = _prove(report.input, written, wanted.verify, report.plan.rewrites)
+        agreement = _prove(report, written, wanted.verify)
+    if agreement.failing_sets:
+        with phases("bisect", "looking for the fold that breaks equality"):
+            agreement = _blamed(agreement, report, written, wanted, wanted.verify)
     report = replace(report, verification=agreement, versions=versions(runtimes=True))
     if agreement.status is Status.EQUAL:
         return report
     raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
-def _prove(original: FileInfo, written: Written, request: VerifyRequest, folds: int) -> Agreement:
-    if not written.side_files and filecmp.cmp(original.path, written.path, shallow=False):
+def _prove(report: Report, written: Written, request: VerifyRequest) -> Agreement:
+    original = report.input.path
+    same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
+    if same and not request.labels:  # an accuracy takes a run
         return Agreement(Status.EQUAL, evidence="identical bytes")
     from bnfuse.verify import verify
 
-    request = replace(request, model_bytes=original.total_bytes, depth=folds)
-    return verify(original.path, written.path, request=request, load=load)
+    return verify(original, written.path, request=_request(report, request), load=load)
+
+
+def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
+    """The request with what is known about the model."""
+    return replace(request, model_bytes=report.input.total_bytes, depth=report.plan.rewrites)
+
+
+def _blamed(
+    failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
+) -> Agreement:
+    """The failed agreement with the fold that breaks equality, where that can be found out."""
+    from bnfuse.culprit import Folded, name_culprit
+
+    folder = written.path.parent
+    made = Folded(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
+    return name_culprit(failed, made, _request(report, request), load)
 
 
 def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
     """The report with its latencies. A model that is proved is not lost because a bench failed."""
-    changed = report.plan.rewrites or report.operators_before != report.operators_after
-    if wanted.bench is None or not changed:
+    if wanted.bench is None or not changed(report):
         return report
     from bnfuse.bench import bench
 
@@ -276,6 +328,16 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases
         except BnfuseError as error:
             latency, notes = None, (f"the latency could not be measured: {error}",)
     return replace(report, benchmark=latency, notes=(*report.notes, *notes), versions=versions(runtimes=True))
+
+
+def _kept(report: Report) -> str:
+    """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
+    from bnfuse.gates import gain_missing
+
+    if not changed(report):
+        return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
+    why = gain_missing(report.benchmark)
+    return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"
 
 
 def _output_info(written: Written, target: Path, form: Format, phases: _Phases, *, hashes: bool) -> FileInfo:

@@ -1,16 +1,12 @@
-"""Times models in interleaved rounds, and turns the rounds into figures and a verdict.
+"""Times models in interleaved rounds. What is made of the rounds is for ``bnfuse.judging``.
 
-A round visits the models forth and back: A C B B C A, where A is the original, B the result and C a
-second copy of the original. A visit is a few calls in a row; the first is dropped, because it finds
-the caches full of another model. With m the median of all calls of a model in one round::
+A round visits the models in an order drawn anew, forth and back: B C A D D A C B, where A is the original, B
+the result, C a second copy of the original and D one of the result. A visit is a few calls in a row. Its
+first is dropped, because it finds the caches full of another model; not so where a call takes so long
+that this is nothing. Drawn anew, because whoever is visited twice in a row finds its caches warm: in a fixed
+order that made equal models differ by 0.6 %.
 
-    speedup = median over rounds of m_A / m_B        (above 1: the result is faster)
-
-and its 95 % interval is a bootstrap over rounds, so that drift and bursts of other load hit both
-sides of a ratio alike. The same ratio for A and C is the control: what this machine calls a
-difference between equal models. A change is called one only where the interval excludes 1 by more
-than the control's does, and by more than 0.5 %, what memory layout alone does to equal models in one
-process. Does not judge fewer than six rounds.
+Two copies of each, because a model's place in memory is part of its speed, and another session has another.
 """
 
 from __future__ import annotations
@@ -18,75 +14,84 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bnfuse.formats.base import Runner
-from bnfuse.results import BenchRun, Percentiles
+from bnfuse.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, SLOWER, TOO_FEW, Rounds, summarise
 from bnfuse.samples import Feeds
 
-FASTER, SLOWER, SAME = "faster", "slower", "no significant change"
-TOO_FEW = "too few runs to tell"
+__all__ = ["FASTER", "SAME", "SLOWER", "TOO_FEW", "Rounds", "enough", "interleave", "summarise"]
 
 _VISIT_NS = 4_000_000  # calls per visit are chosen to fill about this time
+_LONG_NS = 50_000_000  # calls beyond this take so long that caches filled by another model are nothing
 _MAX_CALLS = 50
-_ROUNDS_FOR_VERDICT = 6  # below this, an interval of 95 % means nothing
-_RESAMPLES = 2000
-_LAYOUT = 1.005  # ratios nearer to 1 than this come from where a model lies in memory
 MIN_ROUNDS = 3
-MAX_ROUNDS = 400
+MAX_ROUNDS = 1000
 _GRACE_S = 0.5  # beyond the deadline, to get from a few rounds to a verdict
+# Looking whether it is enough takes some milliseconds, so it is asked when a fifth more has been gathered.
+_ASK_AFTER = 1.2
+_WARM_CALLS = 12
+_STEADY = 0.98  # the latest half of the calls is no faster than the half before, but for this
 
-Nanoseconds = NDArray[np.float64]
 
+def interleave(
+    runners: Sequence[Runner],
+    feeds: Feeds,
+    deadline: float,
+    *,
+    done: Callable[[Rounds], bool] = lambda _: False,
+    seed: int = 0,
+) -> Rounds:
+    """Rounds of visits to all models until the deadline (at least a few rounds), or until ``done`` says so.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rounds:
-    """Times in ns: ``calls`` of every kept call, by model, and ``medians`` (model, round) of visits.
-
-    Models are in the order original, result, control, as far as they take part.
+    ``runners`` are the original, the result, the original again and the result again, as far as they take
+    part. ``deadline`` is by ``time.perf_counter``.
     """
-
-    calls: tuple[Nanoseconds, ...]
-    medians: Nanoseconds
-
-
-def interleave(runners: Sequence[Runner], feeds: Feeds, deadline: float) -> Rounds:
-    """Rounds of visits to all models, forth and back, until the deadline (at least a few rounds).
-
-    ``runners`` are the original, the result and the control, as far as they take part.
-    """
-    order = [i for i in (0, 2, 1) if i < len(runners)]
-    per_visit = max(_warm_up(runner, feeds, deadline, len(runners)) for runner in runners)
+    warm = [_warm_up(runner, feeds, deadline, len(runners)) for runner in runners]
+    per_visit, dropped = max(calls for calls, _ in warm), max(first for _, first in warm)
+    order = np.random.default_rng(seed)
     calls: list[list[float]] = [[] for _ in runners]
-    medians: list[list[float]] = [[] for _ in runners]
+    medians: list[list[tuple[float, float]]] = [[] for _ in runners]
+    ask_at = ROUNDS_FOR_VERDICT
     with _no_garbage_collection():
-        for _ in range(MAX_ROUNDS):
+        for count in range(1, MAX_ROUNDS + 1):
+            forth = order.permutation(len(runners)).tolist()
             visits: list[list[float]] = [[] for _ in runners]
-            for at in (*order, *reversed(order)):
-                visits[at].extend(visit(runners[at], feeds, per_visit))
-            for at, times in enumerate(visits):
-                calls[at].extend(times)
-                medians[at].append(float(np.median(times)))
-            if enough(len(medians[0]), deadline):
+            for at in (*forth, *reversed(forth)):
+                block = visit(runners[at], feeds, per_visit, dropped=dropped)
+                calls[at].extend(block)
+                visits[at].append(float(np.median(block)))
+            for at, (first, second) in enumerate(visits):
+                medians[at].append((first, second))
+            if enough(count, deadline):
                 break
+            if count >= ask_at:
+                if done(_rounds(calls, medians)):
+                    break
+                ask_at = int(count * _ASK_AFTER) + 1
+    return _rounds(calls, medians)
+
+
+def _rounds(calls: Sequence[Sequence[float]], medians: Sequence[Sequence[tuple[float, float]]]) -> Rounds:
     return Rounds(tuple(np.array(c) for c in calls), np.array(medians))
 
 
 def enough(rounds: int, deadline: float) -> bool:
     """Whether to stop: the time is up, and there is a verdict or no hope of one soon."""
     late_s = time.perf_counter() - deadline
-    wanted = _ROUNDS_FOR_VERDICT if late_s < _GRACE_S else MIN_ROUNDS
+    wanted = ROUNDS_FOR_VERDICT if late_s < _GRACE_S else MIN_ROUNDS
     return late_s > 0.0 and rounds >= wanted
 
 
-def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> int:
-    """Run until the latest calls are no faster than those before; returns calls per visit.
+def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> tuple[int, int]:
+    """Run until the latest calls are no faster than those before.
 
-    Bounded by a tenth of the time that is left.
+    Bounded by a tenth of the time that is left, but for two calls.
+
+    Returns:
+        Calls to keep per visit, and calls to drop before them (0 or 1).
     """
     start = time.perf_counter()
     end = start + max(0.0, deadline - start) * 0.1 / models
@@ -94,15 +99,15 @@ def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> int:
     while len(times) < 2 or time.perf_counter() < end:
         times.append(time_call(runner, feeds))
         half = len(times) // 2
-        if len(times) >= 12 and np.median(times[half:]) >= 0.98 * np.median(times[:half]):
+        if len(times) >= _WARM_CALLS and np.median(times[half:]) >= _STEADY * np.median(times[:half]):
             break
     typical = max(1.0, float(np.median(times[-6:])))
-    return int(np.clip(_VISIT_NS / typical, 1, _MAX_CALLS))
+    return int(np.clip(_VISIT_NS / typical, 1, _MAX_CALLS)), int(typical < _LONG_NS)
 
 
-def visit(runner: Runner, feeds: Feeds, calls: int) -> list[float]:
-    """Nanoseconds of each of some calls in a row, after one that finds the caches full of another model."""
-    return [float(ns) for ns in runner.time(feeds, calls + 1)[1:]]
+def visit(runner: Runner, feeds: Feeds, calls: int, *, dropped: int = 1) -> list[float]:
+    """Nanoseconds of each of some calls in a row, after one or none that is not counted."""
+    return [float(ns) for ns in runner.time(feeds, calls + dropped)[dropped:]]
 
 
 def time_call(runner: Runner, feeds: Feeds) -> int:
@@ -120,54 +125,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def summarise(setting: str, batch: int, rounds: Rounds, seed: int) -> BenchRun:
-    """The figures of one setting, and their verdict in words."""
-    before_ms = percentiles_ms(rounds.calls[0])
-    count = rounds.medians.shape[1]
-    if len(rounds.calls) == 1:
-        return BenchRun(setting, batch, before_ms, pairs=count)
-    speedup, ci95 = paired_ratio(rounds.medians[0], rounds.medians[1], seed)
-    control = None
-    if len(rounds.calls) == 3:
-        control = paired_ratio(rounds.medians[0], rounds.medians[2], seed)[1]
-    return BenchRun(
-        setting=setting,
-        batch=batch,
-        before_ms=before_ms,
-        after_ms=percentiles_ms(rounds.calls[1]),
-        speedup=speedup,
-        ci95=ci95,
-        control=control,
-        pairs=count,
-        verdict=verdict(ci95, control) if count >= _ROUNDS_FOR_VERDICT else TOO_FEW,
-    )
-
-
-def percentiles_ms(times_ns: Nanoseconds) -> Percentiles:
-    """p50, p90 and p99 in milliseconds."""
-    p50, p90, p99 = (float(v) / 1e6 for v in np.percentile(times_ns, (50, 90, 99)))
-    return Percentiles(p50, p90, p99)
-
-
-def paired_ratio(before: Nanoseconds, after: Nanoseconds, seed: int) -> tuple[float, tuple[float, float]]:
-    """Median of before/after over rounds, and its 95 % interval by the percentile bootstrap.
-
-    Both arrays are (round). Source: Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13.
-    """
-    ratios = before / after
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, ratios.size, (_RESAMPLES, ratios.size))
-    low, high = np.percentile(np.median(ratios[picks], axis=1), (2.5, 97.5))
-    return float(np.median(ratios)), (float(low), float(high))
-
-
-def verdict(ci95: tuple[float, float], control: tuple[float, float] | None) -> str:
-    """Faster or slower only where the interval excludes 1 by more than the control strays from 1."""
-    stray = _LAYOUT if control is None else max(control[1], 1.0 / control[0], _LAYOUT)
-    if ci95[0] > stray:
-        return FASTER
-    if ci95[1] < 1.0 / stray:
-        return SLOWER
-    return SAME

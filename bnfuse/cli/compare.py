@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.screen import Screen
+from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
 from bnfuse.errors import ExitCode
-
-if TYPE_CHECKING:
-    from bnfuse.results import Latency
 
 
 @click.command()
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("b", type=opt.PATH)
 @opt.JSON
 @opt.INPUTS
+@opt.LABELS
 @opt.BATCH
 @opt.DEVICE
 @opt.THREADS
@@ -35,6 +33,7 @@ def verify(
     as_json: bool,
     inputs: Path | None,
     shapes: dict[str, tuple[int, ...]],
+    labels: dict[str, Path],
     batch: int | None,
     device: str,
     threads: int | None,
@@ -43,7 +42,8 @@ def verify(
 ) -> None:
     """Are the models A and B equal, and on what evidence?
 
-    Runs both on the same inputs, about 10 s at most, with the runtime's own optimisation off.
+    Runs both on the same inputs, with the runtime's own optimisation off: made-up ones for about 10 s at
+    most, and all of your own (--inputs). A and B may be of two formats, a .keras and its .onnx export.
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
     from bnfuse.cli.requests import verify_request
@@ -54,8 +54,10 @@ def verify(
     from bnfuse.verify import verify as run
 
     files = [file_info(path, hashes=as_json) for path in (a, b)]
+    opt.check_labels(labels, inputs)
     request = verify_request(
         inputs=inputs,
+        labels=labels,
         shapes=shapes,
         batch=batch,
         device=device,
@@ -85,10 +87,12 @@ def verify(
 @opt.INPUTS
 @opt.BATCHES
 @opt.DEVICE
-@opt.THREADS
+@opt.THREAD_COUNTS
 @opt.ALLOW_UNSAFE
-@opt.BENCH_TIME
+@opt.MEASURING
 @opt.FAIL_IF_SLOWER
+@opt.BASELINE
+@opt.PROFILE
 @opt.VERBOSITY
 @click.pass_obj
 def bench(
@@ -101,60 +105,49 @@ def bench(
     shapes: dict[str, tuple[int, ...]],
     batches: tuple[int, ...],
     device: str,
-    threads: int | None,
+    thread_counts: tuple[int, ...],
     allow_unsafe: bool,
+    precision_percent: float,
     bench_time: float,
     most_percent: float | None,
+    baseline: Path | None,
+    profile: bool,
 ) -> None:
     """Measure the latency of the model A, or of A and B in interleaved pairs.
 
-    Takes about 10 s, with the runtime's own optimisation off and on.
+    Measures with the runtime's own optimisation off and on, and a cold start, until --precision is
+    reached: often in 10 s, at most in about 20 s (--max-time), and the time to load the models.
     """
-    if most_percent is not None and b is None:
-        raise click.UsageError("--fail-if-slower compares two models: give B as well")
+    if most_percent is not None and b is None and baseline is None:
+        raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
+    earlier = read_earlier(baseline)
     from bnfuse.bench import bench as run
     from bnfuse.cli.requests import bench_request
     from bnfuse.formats import load
     from bnfuse.provenance import file_info, versions
     from bnfuse.report.json import bench_document, dumps
 
-    before = file_info(a, hashes=as_json)
+    before = file_info(a, hashes=as_json or earlier is not None)
     after = None if b is None else file_info(b, hashes=as_json)
     request = bench_request(
         inputs=inputs,
         shapes=shapes,
         batches=batches,
         device=device,
-        threads=threads,
+        threads=thread_counts,
         allow_unsafe=allow_unsafe,
         seconds=bench_time,
+        precision_percent=precision_percent,
         model_bytes=max(file.total_bytes for file in (before, after) if file),
+        profile=profile,
     )
     with screen.progress() as progress:
         progress("measuring")
         latency = run(a, b, request=request, load=load)
+    latency = beside_earlier(latency, before, earlier)
     if as_json:
         screen.document(dumps(bench_document(before, after, latency, versions(runtimes=True))))
     else:
         screen.latency(latency)
     if most_percent is not None:
-        _gate(screen, latency, most_percent)
-
-
-def _gate(screen: Screen, latency: Latency, most_percent: float) -> None:
-    """Exit 1 where even the interval's mildest end says that B is slower by more than allowed.
-
-    ``ci95`` bounds before/after, so its upper end is the least slow-down: 1/hi − 1.
-    """
-    compared = [(run.ci95[1], run) for run in latency.runs if run.ci95 is not None]
-    if not compared:
-        screen.fail("nothing could be compared, so --fail-if-slower cannot say yes")
-        raise click.exceptions.Exit(ExitCode.GATE)
-    most_speedup, run = min(compared, key=lambda pair: pair[0])
-    least_slowdown = 100 * (1 / most_speedup - 1)
-    if least_slowdown > most_percent:
-        screen.fail(
-            f"slower by at least {least_slowdown:.1f} % with {run.setting}, batch {run.batch} "
-            f"(--fail-if-slower {most_percent:g})"
-        )
-        raise click.exceptions.Exit(ExitCode.GATE)
+        gate_speed(screen, latency, most_percent, against_earlier=earlier is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.screen import Screen
+from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
 from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -32,12 +34,22 @@ if TYPE_CHECKING:
 @opt.REPORTS
 @opt.JSON
 @opt.INPUTS
+@opt.LABELS
 @opt.BATCH
 @opt.DEVICE
 @opt.THREADS
 @opt.ALLOW_UNSAFE
 @opt.VERIFY_TIME
-@opt.BENCH_TIME
+@opt.MEASURING
+@opt.FAIL_IF_SLOWER
+@click.option(
+    "--only-if-faster",
+    is_flag=True,
+    help="Write nothing unless the result is shown to be faster, in steady state with the runtime's own "
+    "optimisation on: in at least one batch size, and slower in none. The exit code is 0 either way.",
+)
+@opt.BASELINE
+@opt.PROFILE
 @opt.READING
 @opt.VERBOSITY
 @click.pass_obj
@@ -56,21 +68,38 @@ def optimize(
     as_json: bool,
     inputs: Path | None,
     shapes: dict[str, tuple[int, ...]],
+    labels: dict[str, Path],
     batch: int | None,
     device: str,
     threads: int | None,
     allow_unsafe: bool,
     verify_time: float,
+    precision_percent: float,
     bench_time: float,
+    most_percent: float | None,
+    only_if_faster: bool,
+    baseline: Path | None,
+    profile: bool,
     strict_inputs: bool,
     freeze_inputs: bool,
 ) -> None:
     """Fold every BatchNormalization of MODEL that can go exactly, and write the result.
 
-    The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 10 s);
+    The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 20 s at most);
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
     """
     _check_reports(reports, model)
+    if (no_bench or dry_run or check) and (
+        most_percent is not None or only_if_faster or baseline is not None or profile
+    ):
+        raise click.UsageError(
+            "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "
+            "--no-bench, --dry-run and --check leave out"
+        )
+    if labels and (no_verify or dry_run or check):
+        raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
+    opt.check_labels(labels, inputs)
+    earlier = read_earlier(baseline)
     if dry_run or check:
         report = _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
         if check:
@@ -78,19 +107,27 @@ def optimize(
         return
     from bnfuse.cli.requests import bench_request, verify_request
     from bnfuse.formats.base import ReadOptions
-    from bnfuse.optimize import Unproved
+    from bnfuse.optimize import Unproved, changed
     from bnfuse.optimize import optimize as run
 
     wanted: dict[str, Any] = {
         "inputs": inputs,
         "shapes": shapes,
         "device": device,
-        "threads": threads,
         "allow_unsafe": allow_unsafe,
     }
     batches = () if batch is None else (batch,)
-    verify = not no_verify and verify_request(**wanted, batch=batch, seconds=verify_time)
-    bench = not no_bench and bench_request(**wanted, batches=batches, seconds=bench_time)
+    verify = not no_verify and verify_request(
+        **wanted, labels=labels, batch=batch, threads=threads, seconds=verify_time
+    )
+    bench = not no_bench and bench_request(
+        **wanted,
+        batches=batches,
+        threads=() if threads is None else (threads,),
+        seconds=bench_time,
+        precision_percent=precision_percent,
+        profile=profile,
+    )
     try:
         with screen.progress() as progress:
             report = run(
@@ -100,14 +137,20 @@ def optimize(
                 bench=bench,
                 force=force,
                 read=ReadOptions(strict_inputs, freeze_inputs),
-                hashes=as_json or bool(reports),
+                hashes=as_json or bool(reports) or earlier is not None,
                 merge_affines=merge_affines,
+                only_if_faster=only_if_faster,
+                details=_wants_details(reports),
                 progress=progress,
             )
     except Unproved as error:
         _show(screen, error.report, reports, as_json)
         raise
+    if report.benchmark is not None:
+        report = replace(report, benchmark=beside_earlier(report.benchmark, report.input, earlier))
     _show(screen, report, reports, as_json)
+    if most_percent is not None and (earlier is not None or changed(report)):
+        gate_speed(screen, report.benchmark, most_percent, against_earlier=earlier is not None)
 
 
 @click.command()
@@ -166,7 +209,8 @@ def _explain(
     with screen.progress() as progress:
         progress("explaining")
         explanations = explain(model, pattern, read=read)
-        report = run(model, read=read, progress=progress) if as_json or reports else None
+        wanted = as_json or bool(reports)
+        report = run(model, read=read, details=_wants_details(reports), progress=progress) if wanted else None
     if not as_json and not screen.quiet:
         print_explanations(explanations, console(), verbose=screen.verbose)
     if report is None:
@@ -186,7 +230,11 @@ def _inspect(
 
     with screen.progress() as progress:
         report = run(
-            model, read=ReadOptions(strict, freeze), hashes=as_json or bool(reports), progress=progress
+            model,
+            read=ReadOptions(strict, freeze),
+            hashes=as_json or bool(reports),
+            details=_wants_details(reports),
+            progress=progress,
         )
     _show(screen, report, reports, as_json)
     return report
@@ -208,6 +256,15 @@ def _check_reports(reports: tuple[Path, ...], model: Path) -> None:
         from bnfuse.report import check_reports
 
         check_reports(reports, model)
+
+
+def _wants_details(reports: tuple[Path, ...]) -> bool:
+    """Whether the graph around each decision and the weights of each layer are looked at, too."""
+    if not reports:
+        return False
+    from bnfuse.report import wants_details
+
+    return wants_details(reports)
 
 
 def _show(screen: Screen, report: Report, reports: tuple[Path, ...], as_json: bool) -> None:

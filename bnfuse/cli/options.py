@@ -47,7 +47,31 @@ def _shapes(
     return shapes
 
 
-def _batches(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+def _labels(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """``("y=labels.npy",)`` → ``{"y": Path("labels.npy")}``; "" where no output is named."""
+    labels: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = ("", "", value) if Path(value).exists() else value.partition("=")
+        if not equals:
+            name, file = "", value
+        if name in labels:
+            of = f" for '{name}'" if name else ""
+            raise click.BadParameter(f"there are two files of labels{of}: name their outputs, OUTPUT=FILE")
+        labels[name] = Path(file)
+    return labels
+
+
+def check_labels(labels: dict[str, Path], inputs: Path | None) -> None:
+    """Refuse labels of no samples.
+
+    Raises:
+        click.UsageError: ``--labels`` without ``--inputs``.
+    """
+    if labels and inputs is None:
+        raise click.UsageError("--labels are for your own samples: give those with --inputs")
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
     """``("1,8", "32")`` → ``(1, 8, 32)``."""
     every = (_sizes(value, f"'{value}' is not a list of numbers above 0", least=1) for value in values)
     return tuple(size for sizes in every for size in sizes)
@@ -73,6 +97,14 @@ def _percent(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
         percent = -1.0
     if not 0 <= percent < float("inf"):
         raise click.BadParameter(f"'{value}' is not a percentage, such as 3 or 3%")
+    return percent
+
+
+def _precision(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """``1`` and ``1%`` → 1.0; 0 would never be reached."""
+    percent = _percent(ctx, param, value)
+    if percent == 0:
+        raise click.BadParameter("no measurement is that precise: give a percentage above 0")
     return percent
 
 
@@ -111,7 +143,12 @@ READING = together(
     ),
 )
 INPUTS = together(
-    click.option("--inputs", type=PATH, metavar="FILE", help="Your own inputs: .npz by input name, or .npy."),
+    click.option(
+        "--inputs",
+        type=PATH,
+        metavar="FILE|FOLDER",
+        help="Your own samples: .npz by input name, .npy, or a folder of them. All are used.",
+    ),
     click.option(
         "--shape",
         "shapes",
@@ -121,12 +158,20 @@ INPUTS = together(
         help="The shape of an input whose axes are free. Repeatable.",
     ),
 )
+LABELS = click.option(
+    "--labels",
+    multiple=True,
+    callback=_labels,
+    metavar="[OUTPUT=]FILE",
+    help="The right answer to each sample of --inputs, as integers (.npy, .npz, .csv): tells the accuracy "
+    "before and after. Repeatable, by output.",
+)
 BATCH = click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Size of a free first axis.")
 BATCHES = click.option(
     "--batch",
     "batches",
     multiple=True,
-    callback=_batches,
+    callback=_numbers,
     metavar="N[,N...]",
     help="Sizes of a free first axis to measure. Repeatable.",
 )
@@ -134,6 +179,14 @@ DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where models run."
 )
 THREADS = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.")
+THREAD_COUNTS = click.option(
+    "--threads",
+    "thread_counts",
+    multiple=True,
+    callback=_numbers,
+    metavar="N[,N...]",
+    help="Numbers of threads of the runtime to measure.  [default: all processors]",
+)
 ALLOW_UNSAFE = click.option(
     "--allow-unsafe",
     is_flag=True,
@@ -145,20 +198,43 @@ VERIFY_TIME = click.option(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="About how long the proof may take.",
+    help="About how long the proof may take. Your own samples are all run, however long that takes.",
 )
-BENCH_TIME = click.option(
-    "--bench-time",
-    type=SECONDS,
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="About how long the measurement may take.",
+MEASURING = together(
+    click.option(
+        "--precision",
+        "precision_percent",
+        callback=_precision,
+        default="1%",
+        show_default=True,
+        metavar="PERCENT",
+        help="End a setting early once its 95 % interval is that narrow, to either side.",
+    ),
+    click.option(
+        "--bench-time",
+        "--max-time",
+        "bench_time",
+        type=SECONDS,
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="The most that all settings together may take, however imprecise; loading models comes on top.",
+    ),
 )
 FAIL_IF_SLOWER = click.option(
     "--fail-if-slower",
     "most_percent",
     callback=_percent,
     metavar="PERCENT",
-    help="Exit 1 if B is slower than A by more, with 95 % confidence: noise does not trip it.",
+    help="Exit 1 if the second model (the result) is slower than the first by more, with 95 % confidence: "
+    "noise does not trip it. With --baseline: slower than it was then.",
+)
+BASELINE = click.option(
+    "--baseline",
+    type=PATH,
+    metavar="FILE.json",
+    help="Compare with an earlier report (of --json) from this machine: the result of now with that of then.",
+)
+PROFILE = click.option(
+    "--profile", is_flag=True, help="Also tell the time by operator, and what ran where (ONNX)."
 )

@@ -23,11 +23,13 @@ def verify_request(
     seconds: float,
     allow_unsafe: bool = False,
     model_bytes: int = 0,
+    labels: Mapping[str, Path] | None = None,
 ) -> VerifyRequest:
-    """How to prove; ``seconds`` bounds it."""
+    """How to prove; ``seconds`` bounds it. ``labels`` are files by output name."""
     from bnfuse.verify import VerifyRequest
 
     return VerifyRequest(
+        labels=labels or {},
         budget_s=seconds,
         batch=batch,
         shapes=shapes,
@@ -45,21 +47,25 @@ def bench_request(
     shapes: Shapes,
     batches: tuple[int, ...],
     device: str,
-    threads: int | None,
+    threads: tuple[int, ...],
     seconds: float,
+    precision_percent: float,
     allow_unsafe: bool = False,
     model_bytes: int = 0,
+    profile: bool = False,
 ) -> BenchRequest:
-    """How to measure; ``seconds`` bounds it."""
+    """How to measure; ``seconds`` bounds it. ``profile`` adds the time by operator."""
     from bnfuse.bench import BenchRequest
 
     return BenchRequest(
+        profile=profile,
         budget_s=seconds,
+        precision=precision_percent / 100,
         batches=batches,
         shapes=shapes,
         inputs=inputs,
         device=device,
-        threads=threads or 0,
+        threads=threads,
         allow_unsafe=allow_unsafe,
         model_bytes=model_bytes,
     )

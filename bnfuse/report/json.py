@@ -8,12 +8,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.reasons import Refusal
 from bnfuse.report.groups import groups
-from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, Percentiles, Report
+from bnfuse.results import (
+    Accuracy,
+    Agreement,
+    BenchRun,
+    Culprit,
+    Details,
+    FileInfo,
+    Latency,
+    Percentiles,
+    Report,
+)
 
 SCHEMA = "bnfuse.report/1"
 VERIFY_SCHEMA = "bnfuse.verify/1"
@@ -46,9 +57,35 @@ def document(report: Report) -> dict[str, Any]:
         "benchmark": latency(report.benchmark),
         "notes": list(report.notes),
         "subnormals_flushed": report.subnormals_flushed,
+        "layers": layers(report.details),
         "seconds": dict(report.seconds),
         "versions": dict(report.versions),
     }
+
+
+def layers(details: Details | None) -> list[dict[str, Any]] | None:
+    """What became of each layer's weights; null where nobody looked. The graphs are for drawing only."""
+    if details is None:
+        return None
+    return [
+        {
+            "name": layer.node,
+            "op": layer.op,
+            "kind": layer.kind,
+            "shape": list(layer.shape),
+            "dtype": layer.dtype or None,
+            "factor_min": layer.factor_min,
+            "factor_max": layer.factor_max,
+            "largest_change": layer.largest_change,
+            "bias": layer.bias or None,
+            "folded": list(layer.folded),
+            "largest_before": layer.ranges_before[-1] if layer.ranges_before else None,
+            "largest_after": layer.ranges_after[-1] if layer.ranges_after else None,
+            "spread_before": layer.spread_before,
+            "spread_after": layer.spread_after,
+        }
+        for layer in details.layers
+    ]
 
 
 def verify_document(
@@ -101,6 +138,8 @@ def agreement(result: Agreement) -> dict[str, Any]:
                 "snr_db": output.snr_db,
                 "tolerance": output.tolerance,
                 "argmax_agreement": output.argmax_agreement,
+                "rms": output.rms,
+                "tolerance_basis": output.basis,
             }
             for output in result.outputs
         ],
@@ -108,7 +147,30 @@ def agreement(result: Agreement) -> dict[str, Any]:
         "tolerance": result.tolerance,
         "evidence": result.evidence,
         "detail": result.detail,
+        "own_samples": result.own_samples,
+        "accuracy": [_accuracy(found) for found in result.accuracy],
+        "notes": list(result.notes),
+        "failing_sets": list(result.failing_sets),
+        "culprit": _culprit(result.culprit),
+        "suspects": list(result.suspects),
     }
+
+
+def _accuracy(found: Accuracy) -> dict[str, Any]:
+    return {
+        "output": found.output,
+        "samples": found.samples,
+        "before": found.before,
+        "after": found.after,
+        "changed": found.changed,
+        "rule": found.rule,
+    }
+
+
+def _culprit(found: Culprit | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"node": found.node, "op": found.op, "split": found.split, "into": list(found.into)}
 
 
 def latency(result: Latency | None) -> dict[str, Any] | None:
@@ -121,6 +183,10 @@ def latency(result: Latency | None) -> dict[str, Any] | None:
         "providers": list(result.providers),
         "runs": [_run(run) for run in result.runs],
         "notes": list(result.notes),
+        "runtime": result.runtime,
+        "machine": None if result.machine is None else asdict(result.machine),
+        "profile": None if result.profile is None else asdict(result.profile),
+        "baseline": None if result.baseline is None else asdict(result.baseline),
     }
 
 
@@ -135,11 +201,22 @@ def _run(run: BenchRun) -> dict[str, Any]:
         "control": run.control and list(run.control),
         "pairs": run.pairs,
         "verdict": run.verdict,
+        "before_cold": None if run.before_cold is None else asdict(run.before_cold),
+        "after_cold": None if run.after_cold is None else asdict(run.after_cold),
+        "threads": run.threads,
+        "before_ci95_ms": run.before_ci95_ms and list(run.before_ci95_ms),
+        "before_quantiles_ms": list(run.before_quantiles_ms),
+        "after_quantiles_ms": list(run.after_quantiles_ms),
+        "before_items_per_s": run.before_items_per_s,
+        "after_items_per_s": run.after_items_per_s,
+        "detectable": run.detectable,
     }
 
 
-def _percentiles(value: Percentiles | None) -> dict[str, float] | None:
-    return None if value is None else {"p50": value.p50, "p90": value.p90, "p99": value.p99}
+def _percentiles(value: Percentiles | None) -> dict[str, float | None] | None:
+    if value is None:
+        return None
+    return {"p50": value.p50, "p90": value.p90, "p99": value.p99, "min": value.least}
 
 
 def _counts(plan: Plan, *, batchnorm: bool) -> dict[str, int]:

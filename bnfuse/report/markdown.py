@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bnfuse.report import text
+from bnfuse.report import measured, proved, text
 from bnfuse.report.groups import groups
-from bnfuse.results import BenchRun, Latency, Report, Status
+from bnfuse.results import Agreement, Baseline, BenchRun, Latency, Profile, Report, Status
 
 # GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
 _MOST_ROWS = 100
@@ -27,6 +27,7 @@ def render(report: Report) -> str:
         _kept(report),
         _decisions(report),
         _operators(report),
+        _proof(report.verification),
         _latency(report.benchmark),
         _notes(report),
     ]
@@ -58,6 +59,7 @@ def _summary(report: Report) -> str:
         ("model", code(report.input.path.name)),
         *text.counts(report),
         ("proof", f"{mark} {prose(text.proof(report.verification))}"),
+        *(("accuracy", prose(sentence)) for sentence in proved.accuracies(report.verification)),
         ("size", prose(text.size_change(report.input, report.output))),
         ("written", code(str(report.output.path)) if report.output else "nothing"),
     ]
@@ -94,21 +96,64 @@ def _operators(report: Report) -> str:
     return _table(("operator", "before", "after"), lines)
 
 
+def _proof(agreement: Agreement) -> str:
+    """Output by output, and where the tolerances come from; folded away."""
+    if not agreement.outputs:
+        return ""
+    shown = agreement.outputs[:_MOST_ROWS]
+    table = _table(proved.HEAD, [(code(o.name), *map(prose, proved.figures(o))) for o in shown])
+    words = [f"allowed: {sentence}" for sentence in proved.allowances(agreement)[:_MOST_ROWS]]
+    items = "\n".join(_item(sentence) for sentence in (*words, *agreement.notes))
+    title = f"The proof, output by output ({len(agreement.outputs)})"
+    return f"<details><summary>{title}</summary>\n\n{table}\n\n{items}\n\n</details>"
+
+
 def _latency(latency: Latency | None) -> str:
     if latency is None:
         return ""
     table = _table(
         ("setting", "batch", "before p50", "after p50", "speed-up (95 %)", "verdict"),
-        [_run(run) for run in latency.runs],
+        [_run(run, latency) for run in latency.runs],
     )
-    where = prose(f"{latency.device}, {latency.threads} threads, {', '.join(latency.providers)}")
-    return "\n\n".join([f"Latency of one call, on {where}:", table, *(_item(note) for note in latency.notes)])
+    title = f"Latency of one call, on {prose(text.where(latency))}:"
+    parts = [title, table, _measured(latency), _profile(latency.profile)]
+    parts += [_baseline(latency.baseline), "\n".join(_item(note) for note in latency.notes)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _run(run: BenchRun) -> tuple[str, ...]:
+def _measured(latency: Latency) -> str:
+    return "\n".join(f"- {prose(label)}: {prose(value)}" for label, value in measured.facts(latency))
+
+
+def _profile(profile: Profile | None) -> str:
+    """Where the time goes, folded away."""
+    if profile is None:
+        return ""
+    head = measured.OPERATORS_ALONE if profile.after_ms is None else measured.OPERATORS
+    rows = [(code(op), *map(prose, cells)) for op, *cells in measured.profile_rows(profile)]
+    title = _sentence(measured.profile_title(profile))
+    return f"<details><summary>{title}</summary>\n\n{_table(head, rows)}\n\n</details>"
+
+
+def _baseline(baseline: Baseline | None) -> str:
+    if baseline is None:
+        return ""
+    title = _sentence(measured.baseline_title(baseline))
+    if not baseline.runs:
+        return f"{title}."
+    rows = [[prose(cell) for cell in cells] for cells in measured.baseline_rows(baseline)]
+    return f"{title}:\n\n{_table(measured.THEN_AND_NOW, rows)}"
+
+
+def _run(run: BenchRun, latency: Latency) -> tuple[str, ...]:
     after = text.milliseconds(run.after_ms.p50) if run.after_ms else ""
     before = text.milliseconds(run.before_ms.p50)
-    return prose(run.setting), str(run.batch), before, after, text.speedup(run), prose(run.verdict)
+    label = prose(text.setting(run, latency))
+    return label, str(run.batch), before, after, text.speedup(run), prose(run.verdict)
+
+
+def _sentence(value: str) -> str:
+    return prose(value[:1].upper() + value[1:])
 
 
 def _notes(report: Report) -> str:

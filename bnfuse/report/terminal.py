@@ -14,16 +14,18 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bnfuse.report import text
+from bnfuse.report import measured, proved, text
 from bnfuse.report.groups import groups
 from bnfuse.results import Agreement, BenchRun, Latency, Report, Status
 
 _MOST_ROWS = 30
 _MOST_GROUPS = 10
+_MOST_ALLOWANCES = 3
 _PIPE_WIDTH = 140
 
 _BEFORE = ("before p50", "p90")
 _AFTER = ("after p50", "p90", "speed-up (95 %)", "verdict")
+_ALONE = ("min", "p50 (95 %)", "p90", "p99", "per second")
 _ACTION_STYLE = {"folded": "green", "kept": "yellow"}
 _STATUS_STYLE = {
     Status.EQUAL: "green",
@@ -48,7 +50,9 @@ def print_report(report: Report, out: Console, *, verbose: bool = False) -> None
         out.print(_decisions(report, verbose=verbose))
     if report.operators_before != report.operators_after:
         out.print(_operators(report))
-    for label, value, style in _facts(report):
+    if verbose:
+        _print_outputs(report.verification, out, verbose=True)
+    for label, value, style in _facts(report, verbose=verbose):
         say(out, label, value, style)
     if report.benchmark is not None:
         print_latency(report.benchmark, out)
@@ -71,37 +75,86 @@ def _print_groups(report: Report, out: Console, *, verbose: bool) -> None:
 def print_agreement(agreement: Agreement, out: Console, *, verbose: bool = False) -> None:
     """The outcome of ``verify``, output by output."""
     say(out, "proof", text.proof(agreement), _STATUS_STYLE[agreement.status])
+    _print_outputs(agreement, out, verbose=verbose)
+    for label, value, style in _proof_facts(agreement, verbose=verbose):
+        say(out, label, value, style)
+
+
+def _print_outputs(agreement: Agreement, out: Console, *, verbose: bool) -> None:
     shown = agreement.outputs if verbose else agreement.outputs[:_MOST_ROWS]
     if not shown:
         return
-    table = new_table("output", "max |difference|", "of the range", "allowed", "SNR", "arg-max agrees")
+    table = new_table(*proved.HEAD)
     for output in shown:
-        agrees = "" if output.argmax_agreement is None else f"{100 * output.argmax_agreement:.4g} %"
-        figures = (f"{output.max_abs:.3g}", f"{output.max_rel:.3g}", f"{output.tolerance:.3g}")
-        add_row(table, output.name, *figures, f"{output.snr_db:.1f} dB", agrees)
+        add_row(table, output.name, *proved.figures(output))
     out.print(table)
     if len(agreement.outputs) > len(shown):
         say(out, "", f"{len(agreement.outputs) - len(shown)} more outputs: -v shows them all", "dim")
 
 
+def _proof_facts(agreement: Agreement, *, verbose: bool) -> list[tuple[str, str, str]]:
+    """What was allowed and why, the user's labels, and how models of two formats were brought together."""
+    allowed = proved.allowances(agreement)
+    shown = allowed if verbose else allowed[:_MOST_ALLOWANCES]
+    facts = [("allowed", sentence, "dim") for sentence in shown]
+    if len(shown) < len(allowed):
+        facts.append(("", f"{len(allowed) - len(shown)} more tolerances: -v shows them all", "dim"))
+    facts += [("accuracy", sentence, "") for sentence in proved.accuracies(agreement)]
+    return facts + [("note", note, "dim") for note in agreement.notes]
+
+
 def print_latency(latency: Latency, out: Console) -> None:
     """The outcome of ``bench``, setting by setting, with its verdicts."""
-    threads = f"{latency.threads} threads" if latency.threads != 1 else "1 thread"
-    where = f"{latency.device}, {threads}, {', '.join(latency.providers)}"
-    say(out, "latency", f"of one call, on {where}")
+    say(out, "latency", f"of one call, on {text.where(latency)}")
     paired = any(run.after_ms for run in latency.runs)
-    columns = (*_BEFORE, *_AFTER) if paired else ("p50", "p90", "p99")
+    columns = (*_BEFORE, *_AFTER) if paired else _ALONE
     table = new_table("setting", "batch", *columns)
     for run in latency.runs:
-        add_row(table, run.setting, str(run.batch), *(_paired(run) if paired else _single(run)))
+        figures = _paired(run) if paired else _single(run)
+        add_row(table, text.setting(run, latency), str(run.batch), *figures)
     out.print(table)
+    for label, value in measured.facts(latency):
+        say(out, label, value)
+    _print_profile(latency, out)
+    _print_baseline(latency, out)
     for note in latency.notes:
         say(out, "note", note, "dim")
 
 
+def _print_profile(latency: Latency, out: Console) -> None:
+    """Where the time goes, operator by operator."""
+    if latency.profile is None:
+        return
+    alone = latency.profile.after_ms is None
+    table = new_table(*(measured.OPERATORS_ALONE if alone else measured.OPERATORS))
+    for cells in measured.profile_rows(latency.profile):
+        add_row(table, *cells)
+    say(out, "profile", measured.profile_title(latency.profile))
+    out.print(table)
+
+
+def _print_baseline(latency: Latency, out: Console) -> None:
+    """Beside an earlier report."""
+    if latency.baseline is None:
+        return
+    say(out, "baseline", measured.baseline_title(latency.baseline))
+    if not latency.baseline.runs:
+        return
+    table = new_table(*measured.THEN_AND_NOW)
+    for cells in measured.baseline_rows(latency.baseline):
+        add_row(table, *cells)
+    out.print(table)
+
+
 def _single(run: BenchRun) -> tuple[str, ...]:
+    """Cells for ``_ALONE``."""
     time = run.before_ms
-    return tuple(text.milliseconds(figure) for figure in (time.p50, time.p90, time.p99))
+    least, p50, p90, p99 = (
+        "" if figure is None else text.milliseconds(figure)
+        for figure in (time.least, time.p50, time.p90, time.p99)
+    )
+    doubt = f" ({run.before_ci95_ms[0]:.3g}–{run.before_ci95_ms[1]:.3g})" if run.before_ci95_ms else ""
+    return least, p50 + doubt, p90, p99, text.throughput(run)
 
 
 def _paired(run: BenchRun) -> tuple[str, ...]:
@@ -112,15 +165,17 @@ def _paired(run: BenchRun) -> tuple[str, ...]:
     return (*times, text.speedup(run), run.verdict)
 
 
-def _facts(report: Report) -> list[tuple[str, str, str]]:
+def _facts(report: Report, *, verbose: bool) -> list[tuple[str, str, str]]:
     """(label, value, style) of the lines below the tables."""
     facts = [("size", text.size_change(report.input, report.output), "")]
     if report.output is not None:
         style = _STATUS_STYLE[report.verification.status]
         facts.append(("proof", text.proof(report.verification), style))
+        facts += _proof_facts(report.verification, verbose=verbose)
         facts.append(("written", str(report.output.path), "bold"))
     elif report.verification.status is not Status.SKIPPED:
         facts.append(("proof", text.proof(report.verification), _STATUS_STYLE[report.verification.status]))
+        facts += _proof_facts(report.verification, verbose=verbose)
     facts += [("note", note, "dim") for note in report.notes]
     if report.subnormals_flushed:
         facts.append(("note", f"{report.subnormals_flushed} subnormal weights were set to zero", "dim"))

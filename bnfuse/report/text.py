@@ -159,13 +159,23 @@ def proof(agreement: Agreement) -> str:
 
 def worst_output(agreement: Agreement) -> OutputAgreement:
     """The output that comes closest to its tolerance, or exceeds it most; NaN counts as worst."""
-    return max(agreement.outputs, key=lambda o: o.max_rel / o.tolerance if o.max_rel >= 0 else math.inf)
+
+    def used(output: OutputAgreement) -> float:
+        if output.tolerance > 0 and output.max_rel >= 0:
+            return output.max_rel / output.tolerance
+        return 0.0 if output.max_rel == 0 else math.inf
+
+    return max(agreement.outputs, key=used)
 
 
 def _closeness(agreement: Agreement) -> str:
     if not agreement.outputs:
         return ""
     worst = worst_output(agreement)
+    if worst.tolerance == 0:  # integers, booleans, text
+        if worst.max_rel == 0 or not math.isfinite(worst.max_rel):
+            return "" if worst.max_rel else ", value by value"
+        return f": {100 * worst.max_rel:.2g} % of the values of '{worst.name}' differ (allowed: none)"
     allowed = f"(allowed: {worst.tolerance:.2g})"
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 
 if TYPE_CHECKING:
+    from bnfuse.formats.contents import Contents
     from bnfuse.formats.keras.container import Container
     from bnfuse.formats.keras.edit import Edited
     from bnfuse.formats.keras.network import Network
@@ -114,6 +116,12 @@ class KerasFormat:
             container.close()
             raise
 
+    def contents(self, path: Path) -> Contents:
+        """What is in a file; see ``Format.contents``."""
+        from bnfuse.formats.keras.contents import read_contents
+
+        return read_contents(path)
+
     def suffix(self, path: Path) -> str:
         """The suffix the input has."""
         return path.suffix or ".keras"
@@ -123,6 +131,12 @@ class KerasFormat:
         from bnfuse.formats.keras.run import load
 
         return load(path, settings)
+
+    def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
+        """Import Keras into this process; see ``Format.here``."""
+        from bnfuse.formats.keras.here import here
+
+        return here(settings)
 
 
 FORMAT = KerasFormat()

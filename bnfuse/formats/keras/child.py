@@ -1,8 +1,7 @@
 """The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
 
-Started by ``bnfuse.formats.keras.process``; answers every request with one message, and an error
-is an answer. Keeps the pipes for itself: whatever a runtime or a model prints goes to stderr, and
-whoever reads stdin finds it empty. Ends as soon as the requests end, even in the middle of a call.
+Started by ``bnfuse.formats.keras.process``; answers every request with one message
+(``bnfuse.formats.child_loop``), and an error is an answer.
 
 A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
 tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
@@ -14,22 +13,18 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
-import os
-import queue
 import re
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
+from bnfuse.formats.child_loop import serve
 from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
-from bnfuse.formats.keras.messages import Arrays, Head, read_message, write_message
+from bnfuse.formats.keras.messages import Arrays, Head
 from bnfuse.formats.keras.nests import (
     Leaf,
     distinct,
@@ -256,7 +251,7 @@ def reason(error: BaseException) -> str:
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "…"
 
 
-def _respond(server: Server, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
+def respond(server: Server, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
     """The answer, which may be an error. Nothing but the end of the process escapes."""
     try:
         return server.answer(head, arrays)
@@ -269,34 +264,7 @@ def _respond(server: Server, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
         return {"error": kind, "text": reason(error)}, {}
 
 
-def _private_pipes() -> tuple[BufferedReader, IO[bytes]]:
-    """Our own ends of stdin and stdout; everybody else's stdout is stderr from now on."""
-    requests, answers = os.dup(0), os.dup(1)
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
-
-
-def _receive(requests: BufferedReader, inbox: queue.SimpleQueue[tuple[Head, Arrays]]) -> None:
-    """Pass requests on. When they end, so does the process, whatever it is doing."""
-    try:
-        while True:
-            inbox.put(read_message(requests))
-    finally:
-        os._exit(0)
-
-
 def main(token: str) -> None:
-    """Answer requests until they end. ``token`` goes ahead of the first answer: noise may precede it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started us
-    requests, answers = _private_pipes()
-    inbox: queue.SimpleQueue[tuple[Head, Arrays]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
-    answers.write(token.encode("ascii"))
+    """Answer requests until they end."""
     server = Server()
-    while True:
-        head, results = _respond(server, *inbox.get())
-        write_message(answers, head, results)
+    serve(token, lambda head, arrays: respond(server, head, arrays))

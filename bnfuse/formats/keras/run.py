@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +28,10 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageErr
 from bnfuse.formats.base import RunSettings, Tensors, TensorSpec
 from bnfuse.formats.keras.messages import Arrays, Head
 from bnfuse.formats.keras.process import Answer, Process, ProcessLost, Setup, acquire, release
-from bnfuse.formats.keras.safety import refuse_unsafe
+from bnfuse.formats.keras.safety import LoadFacts, refuse_unsafe
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.here import Here
 
 BACKEND_VARIABLE = "BNFUSE_KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax", "torch", "tf_keras")
@@ -44,8 +48,8 @@ class KerasRunner:
     calls them (``output_names``), or by their keys.
     """
 
-    def __init__(self, process: Process, loaded: Head, name: str) -> None:
-        self._process: Process | None = process
+    def __init__(self, process: Process | Here, loaded: Head, name: str) -> None:
+        self._process: Process | Here | None = process
         self._model = loaded["model"]
         self._name = name
         self.inputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["inputs"])
@@ -95,8 +99,8 @@ class KerasRunner:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
+        if not isinstance(process, Process):
+            return  # closed before, or the process is our own and ends soon
         if process.alive():
             with contextlib.suppress(ProcessLost, Answer):  # it is gone, and the model with it
                 process.ask({"op": "close", "model": self._model})
@@ -117,24 +121,40 @@ def load(path: Path, settings: RunSettings) -> KerasRunner:
     if not path.is_file():
         raise UnreadableModel(f"'{path}' does not exist: check the path to the model")
     facts = refuse_unsafe(path, settings.allow_unsafe)
-    threads = settings.threads or _all_processors()
-    setup = Setup(choose_backend(), settings.device, threads, settings.allow_unsafe)
-    process = _started(setup)
+    process = _started(setup_for(settings))
+    try:
+        return load_into(process, path, settings, facts)
+    except BaseException:
+        release(process)
+        raise
+
+
+def load_into(process: Process | Here, path: Path, settings: RunSettings, facts: LoadFacts) -> KerasRunner:
+    """Load the model at ``path``, of which ``refuse_unsafe`` has told the facts, into this process.
+
+    Raises:
+        UnreadableModel: the runtime refuses it, or does not survive it.
+    """
     try:
         with _suffixed(path, facts.suffix) as seen:
             request = {"op": "load", "path": str(seen), "optimise": settings.optimise}
             only = {"input_name": facts.only_input, "input_rank": facts.only_input_rank}
             loaded, _ = process.ask({**request, **only})
     except ProcessLost as error:
-        release(process)
         raise UnreadableModel(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
     except Answer as error:
-        release(process)
         raise UnreadableModel(_refusal(path, error)) from error
-    except BaseException:
-        release(process)
-        raise
     return KerasRunner(process, loaded, path.name)
+
+
+def setup_for(settings: RunSettings) -> Setup:
+    """What a process for these settings starts with.
+
+    Raises:
+        RuntimeMissing, UsageError: as ``choose_backend``.
+    """
+    threads = settings.threads or _all_processors()
+    return Setup(choose_backend(), settings.device, threads, settings.allow_unsafe)
 
 
 def choose_backend() -> str:
@@ -187,14 +207,20 @@ def _started(setup: Setup) -> Process:
     except ProcessLost as error:
         raise RuntimeMissing(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
     except Answer as error:
-        if error.kind == "no-gpu":
-            build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")
-            text = f"no GPU was found by {error}: install its GPU build ({build}), or use --device cpu"
-            raise RuntimeMissing(text) from error
-        raise RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}") from error
+        raise no_start(setup, error) from error
 
 
-def _runtime(process: Process) -> str:
+def no_start(setup: Setup, error: Answer) -> RuntimeMissing:
+    """Why a process for this setup did not come up, and what to do."""
+    if error.kind == "no-gpu":
+        build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")
+        return RuntimeMissing(
+            f"no GPU was found by {error}: install its GPU build ({build}), or use --device cpu"
+        )
+    return RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}")
+
+
+def _runtime(process: Process | Here) -> str:
     return f"Keras ({process.facts.get('version', process.setup.backend)})"
 
 

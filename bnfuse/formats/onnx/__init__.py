@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
@@ -10,6 +12,9 @@ from bnfuse.formats.onnx.assemble import Edited
 from bnfuse.formats.onnx.edit import Editor
 from bnfuse.formats.onnx.read import Source, parse, read_graph
 from bnfuse.formats.onnx.write import copy_model, write_model
+
+if TYPE_CHECKING:
+    from bnfuse.formats.contents import Contents
 
 
 class OnnxModel:
@@ -82,6 +87,12 @@ class OnnxFormat:
         """Open a model; see ``Format.read``."""
         return OnnxModel(parse(path), options)
 
+    def contents(self, path: Path) -> Contents:
+        """What is in a file; see ``Format.contents``."""
+        from bnfuse.formats.onnx.contents import read_contents
+
+        return read_contents(path)
+
     def suffix(self, path: Path) -> str:
         """ONNX files keep ``.onnx``."""
         return path.suffix or ".onnx"
@@ -91,6 +102,13 @@ class OnnxFormat:
         from bnfuse.formats.onnx.run import load
 
         return load(path, settings)
+
+    def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
+        """Import onnxruntime; it runs in this process anyway."""
+        from bnfuse.formats.onnx.run import import_runtime, load
+
+        import_runtime()
+        return lambda path: load(path, settings)
 
 
 FORMAT = OnnxFormat()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,7 +29,10 @@ from typing import Any
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
-from bnfuse.formats.base import RunSettings, Tensors, TensorSpec
+from bnfuse.formats.base import CallTimes, RunSettings, Tensors, TensorSpec
+from bnfuse.formats.onnx.bound import bind, bindable, time_bound
+
+Traces = tempfile.TemporaryDirectory[str]
 
 INSTALL_GPU = (
     "install a GPU provider beside onnxruntime with 'pip install bnfuse[gpu]', "
@@ -57,8 +61,11 @@ class OrtRunner:
     among them. onnxruntime shows a scalar and an unknown rank alike; both have ``shape`` None here.
     """
 
-    def __init__(self, session: Any, runtime: str, providers: Sequence[str]) -> None:
+    def __init__(
+        self, session: Any, runtime: str, providers: Sequence[str], traces: Traces | None = None
+    ) -> None:
         self._session = session
+        self._traces = traces
         self.inputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_inputs())
         self.outputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_outputs())
         self.providers: Sequence[str] = tuple(providers)
@@ -74,11 +81,7 @@ class OrtRunner:
             UsageError: an input is missing or does not fit the model's declaration.
             BnfuseError: the model stops while it runs.
         """
-        if self._session is None:
-            raise BnfuseError("this model was closed before it was run")
-        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
-        if missing:
-            raise UsageError(f"the model needs a value for its input '{missing[0]}'")
+        self._check(feeds)
         try:
             values = (
                 self._run_values(feeds) if self._by_value else self._session.run(self._names, dict(feeds))
@@ -88,17 +91,50 @@ class OrtRunner:
         return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
 
     def time(self, feeds: Tensors, calls: int) -> list[int]:
-        """Nanoseconds of each of ``calls`` calls in a row; ``run`` returns when the device has finished.
+        """Nanoseconds of each of ``calls`` calls in a row; synchronous, as ``run`` is.
+
+        With CUDA, inputs are on the device before the first call and outputs stay there (``bound``).
 
         Raises:
             UsageError, BnfuseError: as ``run``.
         """
+        if CUDA in self.providers and bindable((*self.inputs, *self.outputs)):
+            return self._time_on_cuda(feeds, calls)
         clock, times = time.perf_counter_ns, []
         for _ in range(calls):
             begin = clock()
             self.run(feeds)
             times.append(clock() - begin)
         return times
+
+    def _check(self, feeds: Tensors) -> None:
+        if self._session is None:
+            raise BnfuseError("this model was closed before it was run")
+        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
+        if missing:
+            raise UsageError(f"the model needs a value for its input '{missing[0]}'")
+
+    def _time_on_cuda(self, feeds: Tensors, calls: int) -> list[int]:
+        self._check(feeds)
+        try:
+            binding = bind(self._session, self.inputs, self.outputs, feeds, "cuda", _on_cuda)
+            return time_bound(self._session, binding, calls)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise BnfuseError(f"the model stopped while running in onnxruntime: {_reason(error)}") from error
+
+    def profile(self, feeds: Tensors, calls: int) -> Sequence[CallTimes]:
+        """Some calls in a row, node by node; see ``formats.base.Profiling``.
+
+        Raises:
+            UsageError, BnfuseError: as ``run``; it was not loaded with ``profile``; no profile was written.
+        """
+        if self._traces is None:
+            raise BnfuseError("this model was loaded without its profiler")
+        for _ in range(calls):
+            self.run(feeds)
+        from bnfuse.formats.onnx.trace import read_trace
+
+        return read_trace(Path(self._session.end_profiling()))
 
     def _run_values(self, feeds: Tensors) -> list[Any]:
         """The same through OrtValues, for bfloat16."""
@@ -113,6 +149,8 @@ class OrtRunner:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session = None  # the last reference: onnxruntime frees weights, arena and threads
+        if self._traces is not None:
+            self._traces.cleanup()
 
 
 def load(path: Path, settings: RunSettings) -> OrtRunner:
@@ -125,8 +163,9 @@ def load(path: Path, settings: RunSettings) -> OrtRunner:
         UnreadableModel: onnxruntime refuses the model.
         UsageError: the device is neither "cpu" nor "gpu".
     """
-    ort = _onnxruntime()
+    ort = import_runtime()
     options = _options(ort, settings)
+    traces = _traced(options) if settings.profile else None
     providers = _choose_provider(ort, options, settings)
     if not path.is_file():
         raise UnreadableModel(f"{path} does not exist")
@@ -137,10 +176,23 @@ def load(path: Path, settings: RunSettings) -> OrtRunner:
             raise RuntimeMissing(f"the GPU cannot be used ({_reason(error)}): {INSTALL_GPU}") from error
         raise UnreadableModel(f"onnxruntime cannot load {path.name}: {_reason(error)}") from error
     used = _providers_in_use(session, settings.device)
-    return OrtRunner(session, f"onnxruntime {ort.__version__}", used)
+    return OrtRunner(session, f"onnxruntime {ort.__version__}", used, traces)
 
 
-def _onnxruntime() -> ModuleType:
+def _traced(options: Any) -> Traces:
+    """A folder for what the profiler writes, which is the current one otherwise."""
+    folder = tempfile.TemporaryDirectory(prefix="bnfuse-")
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(folder.name) / "trace")
+    return folder
+
+
+def import_runtime() -> ModuleType:
+    """onnxruntime itself.
+
+    Raises:
+        RuntimeMissing: it is not there, or broken.
+    """
     try:
         with _stdout_to_stderr():
             import onnxruntime
@@ -278,6 +330,12 @@ def _as_array(value: Any) -> np.ndarray:
     for index, element in enumerate(elements):
         array[index] = element
     return array
+
+
+def _on_cuda(array: np.ndarray) -> Any:
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
 
 
 def _to_value(array: np.ndarray, dtype: str) -> Any:

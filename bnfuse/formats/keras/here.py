@@ -1,0 +1,74 @@
+"""Runs Keras models in this very process, which must be one that exists for nothing else.
+
+A cold start is measured from the start of a process to its first answer, and its memory is that of
+one process: ``bnfuse.cold_child`` loads with this, where ``run.load`` would start another process.
+Nothing may have imported a runtime before: what a runtime reads from the environment is set here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from bnfuse.errors import UsageError
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.child_process import Answer, checked
+from bnfuse.formats.keras.messages import Arrays, Head
+from bnfuse.formats.keras.process import Setup, environment
+from bnfuse.formats.keras.run import KerasRunner, load_into, no_start, setup_for
+from bnfuse.formats.keras.safety import refuse_unsafe
+
+
+class Here:
+    """What ``process.Process`` is for a child process, for this one."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Import the runtime.
+
+        Raises:
+            Answer: it cannot be imported, or has no such device.
+        """
+        os.environ.update(environment(setup))
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+        from bnfuse.formats.keras.child import Server
+
+        self.setup = setup
+        self._server = Server()
+        self.facts, _ = self.ask({"op": "start", **asdict(setup)})
+
+    def ask(self, head: Head, arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Head, Arrays]:
+        """Do it, and answer.
+
+        Raises:
+            Answer: an error is the answer.
+            MemoryError: memory ran out.
+        """
+        from bnfuse.formats.keras.child import respond
+
+        answer, results = respond(self._server, head, dict(arrays or {}))
+        return checked(answer), results
+
+
+def here(settings: RunSettings) -> Callable[[Path], KerasRunner]:
+    """The runtime imported into this process, as a function that loads models.
+
+    Raises:
+        RuntimeMissing: no Keras runtime, or not the device that was asked for.
+        UsageError: the environment names an unknown backend, or the device is none.
+    """
+    if settings.device not in ("cpu", "gpu"):
+        raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
+    setup = setup_for(settings)
+    try:
+        process = Here(setup)
+    except Answer as error:
+        raise no_start(setup, error) from error
+
+    def load(path: Path) -> KerasRunner:
+        return load_into(process, path, settings, refuse_unsafe(path, settings.allow_unsafe))
+
+    return load

@@ -1,0 +1,147 @@
+"""What a bench found beside the latencies, in words and rows that terminal and Markdown share.
+
+Plain text without markup, as ``report.text``; strings of a model (operators of its own) are untrusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnfuse.report import text
+from bnfuse.results import Baseline, BaselineRun, BenchRun, ColdStart, Latency, Profile
+
+OPERATORS = ("operator", "before", "nodes", "after", "nodes", "change")
+OPERATORS_ALONE = ("operator", "time", "nodes", "share")
+THEN_AND_NOW = ("setting", "batch", "then p50", "now p50", "slower by at least", "judged by")
+_BETWEEN = "between operators"
+_MOST_OPERATORS = 15
+
+
+def facts(latency: Latency) -> Iterator[tuple[str, str]]:
+    """(label, sentence) of what is told beside the tables."""
+    if latency.machine is not None:
+        yield "machine", machine(latency)
+    for run in latency.runs:
+        if run.before_cold is not None:
+            yield "cold", _cold(run.before_cold, run.after_cold)
+            if run.before_cold.peak_bytes is not None:
+                yield "memory", _memory(run)
+    if latency.profile is not None:
+        yield "ran on", placed(latency.profile)
+
+
+def machine(latency: Latency) -> str:
+    """``AMD EPYC, 2 processors, 25.28 GB, Linux x86_64; onnxruntime 1.32.0``."""
+    found = latency.machine
+    if found is None:
+        return latency.runtime
+    parts = [
+        found.cpu or "unknown processor",
+        f"{found.processors} processor{'s' if found.processors != 1 else ''}",
+        text.size(found.memory_bytes) if found.memory_bytes else "",
+        found.system,
+        found.gpu,
+    ]
+    named = ", ".join(part for part in parts if part)
+    return f"{named}; {latency.runtime}" if latency.runtime else named
+
+
+def _cold(before: ColdStart, after: ColdStart | None) -> str:
+    """``process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
+    stages = (
+        ("process", "start_ms"),
+        ("runtime", "runtime_ms"),
+        ("load", "load_ms"),
+        ("first answer", "first_run_ms"),
+    )
+    return ", ".join(f"{name} {_stage(before, after, field)}" for name, field in stages)
+
+
+def _stage(before: ColdStart, after: ColdStart | None, field: str) -> str:
+    times = [text.milliseconds(getattr(one, field)) for one in (before, after) if one is not None]
+    return " → ".join(times)
+
+
+def _memory(run: BenchRun) -> str:
+    """``peak of a process 180 MB → 172 MB (−4.4 %)``."""
+    assert run.before_cold is not None
+    before = run.before_cold.peak_bytes or 0
+    after = run.after_cold.peak_bytes if run.after_cold is not None else None
+    if not after or not before:
+        return f"peak of a process {text.size(before)}"
+    change = f"{100 * (after / before - 1):+.2g} %".replace("-", "−")
+    return f"peak of a process {text.size(before)} → {text.size(after)} ({change})"
+
+
+def placed(profile: Profile) -> str:
+    """``CPUExecutionProvider 100 % of 23 nodes``; before and after where they differ."""
+    before = _shares(profile.before_placed)
+    after = before if profile.after_placed is None else _shares(profile.after_placed)
+    return before if before == after else f"before: {before}; after: {after}"
+
+
+def _shares(nodes: dict[str, int]) -> str:
+    total = sum(nodes.values())
+    order = sorted(nodes.items(), key=lambda entry: (-entry[1], entry[0]))
+    parts = [f"{name or 'unknown'} {100 * count / total:.3g} %" for name, count in order]
+    return f"{', '.join(parts)} of {total} nodes"
+
+
+def profile_title(profile: Profile) -> str:
+    """What the table of operators shows."""
+    return f"time by operator, {profile.setting}, batch {profile.batch}, median of {profile.calls} calls"
+
+
+def profile_rows(profile: Profile) -> list[tuple[str, ...]]:
+    """Cells for ``OPERATORS``, or for ``OPERATORS_ALONE`` of one model; the last row is the whole call."""
+    shown, rest = profile.operators[:_MOST_OPERATORS], profile.operators[_MOST_OPERATORS:]
+    lines = [(o.op, o.before_ms, o.before_nodes, o.after_ms, o.after_nodes) for o in shown]
+    if rest:
+        after = None if profile.after_ms is None else sum(o.after_ms or 0.0 for o in rest)
+        after_nodes = None if profile.after_ms is None else sum(o.after_nodes or 0 for o in rest)
+        before_nodes = sum(o.before_nodes for o in rest)
+        lines.append((f"{len(rest)} more", sum(o.before_ms for o in rest), before_nodes, after, after_nodes))
+    gap = max(0.0, profile.before_ms - sum(o.before_ms for o in profile.operators))
+    if profile.after_ms is None:
+        rows = [(op, ms, str(count)) for op, ms, count, _, _ in lines]
+        rows += [(_BETWEEN, gap, ""), ("whole call", profile.before_ms, "")]
+        whole = profile.before_ms or 1.0
+        return [(op, text.milliseconds(ms), count, f"{100 * ms / whole:.3g} %") for op, ms, count in rows]
+    after_gap = max(0.0, profile.after_ms - sum(o.after_ms or 0.0 for o in profile.operators))
+    cells = [(op, ms, str(n), ams or 0.0, str(an or 0)) for op, ms, n, ams, an in lines]
+    cells += [(_BETWEEN, gap, "", after_gap, ""), ("whole call", profile.before_ms, "", profile.after_ms, "")]
+    return [
+        (op, text.milliseconds(ms), n, text.milliseconds(ams), an, _change(ams - ms))
+        for op, ms, n, ams, an in cells
+    ]
+
+
+def _change(ms: float) -> str:
+    sign = "−" if ms < 0 else "+"
+    return f"{sign}{text.milliseconds(abs(ms))}"
+
+
+def baseline_title(baseline: Baseline) -> str:
+    """What was compared with, or why it was not."""
+    if baseline.refusal:
+        return f"not comparable with '{baseline.path}': {baseline.refusal}"
+    return f"compared with '{baseline.path}'" + "".join(f"; {note}" for note in baseline.notes)
+
+
+def baseline_rows(baseline: Baseline) -> list[tuple[str, ...]]:
+    """Cells for ``THEN_AND_NOW``."""
+    return [
+        (
+            run.setting,
+            str(run.batch),
+            text.milliseconds(run.then_ms),
+            text.milliseconds(run.now_ms),
+            _slowdown(run),
+            run.basis,
+        )
+        for run in baseline.runs
+    ]
+
+
+def _slowdown(run: BaselineRun) -> str:
+    return f"{100 * (run.slowdown - 1):.1f} %" if run.slowdown > 1 else "nothing shown"

@@ -1,0 +1,260 @@
+"""Measures the steady state: calls of models that are loaded and warm, setting by setting.
+
+A setting is one size of batch, one number of threads, and the runtime's graph optimisation off or on. Each is
+measured in up to three passes, every pass with the models loaded anew (another place in memory) and at
+another time (other load on the machine). A setting that has reached the precision takes no further
+pass, so that its time is left for those that have not. Where loading takes longer than a tenth of the
+measuring, or calls so long that a pass could not tell anything, one pass takes it all.
+
+Two copies of each model are loaded where memory and time allow it, else fewer. Does not measure what does not
+fit into memory or does not load in one setting; it says so in a note instead. Models that fit only one at a
+time are timed one after the other, with a note.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnsafeModel, UsageError
+from bnfuse.formats.base import Runner, RunSettings
+from bnfuse.judging import Rounds, precise, summarise
+from bnfuse.results import BenchRun
+from bnfuse.samples import Feeds, InputRequest, Samples, fit
+from bnfuse.timing import interleave, time_call, visit
+
+OFF, ON = "optimisation off", "optimisation on"
+DEFAULT_BATCH = 1
+MOST_COPIES = 4  # sessions at once, for two models
+
+_PASSES = 3
+_CHEAP_LOAD = 0.1  # of the time a setting may take: below this, models are loaded anew for every pass
+# Rounds that should fit into the time a setting may take; where they do not, fewer copies are timed.
+_WANTED_ROUNDS = 12
+_VISIT_S = 0.005  # a visit takes about so long, where calls are short
+_LONG_NS = 500_000_000  # a call that is timed once only, to know how long it takes
+_NO_CONTROL = "there was no {} for a second copy of the original, so no control (A/A) was run"
+
+Load = Callable[[Path, RunSettings], Runner]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What has been collected so far."""
+
+    runs: list[BenchRun] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    providers: tuple[str, ...] = ()
+    runtime: str = ""
+
+    def remember(self, runner: Runner) -> None:
+        """What really ran."""
+        self.providers, self.runtime = tuple(runner.providers), runner.runtime
+
+    def note(self, text: str) -> None:
+        """Say it, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @contextlib.contextmanager
+    def guard(self, setting: str) -> Iterator[None]:
+        """What fails in one setting becomes a note, unless it is the request's fault."""
+        try:
+            yield
+        except (UsageError, UnsafeModel, RuntimeMissing):
+            raise
+        except BnfuseError as error:
+            self.note(f"{setting} was not timed: {error}")
+        except MemoryError:
+            self.note(f"{setting} was not timed: memory ran out")
+
+
+@dataclass(slots=True)
+class Setting:
+    """One setting, and its rounds so far. ``done`` is set where no further pass is wanted."""
+
+    settings: RunSettings
+    inputs: InputRequest
+    batch: int = 0
+    rounds: Rounds | None = None
+    done: bool = False
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return ON if self.settings.optimise else OFF
+
+
+def measure_steady(
+    paths: Sequence[Path],
+    every: Sequence[Setting],
+    *,
+    budget_s: float,
+    precision: float,
+    copies: int,
+    load: Load,
+    seen: Findings,
+) -> None:
+    """Measure one model, or two against each other, in every setting; adds to ``seen``.
+
+    Args:
+        paths: the models.
+        every: the settings, as they will be reported.
+        budget_s: seconds for all of them together; loading is apart from it.
+        precision: half-width of the 95 % interval at which a setting needs no more, as a fraction.
+        copies: how many sessions fit into memory at once.
+        load: loads a model into its runtime.
+        seen: what has been found.
+    """
+    left_s = budget_s
+    for at_pass in range(_PASSES):
+        open_ones = [setting for setting in every if not setting.done]
+        for at, setting in enumerate(open_ones):
+            share_s = max(0.0, left_s) / (len(open_ones) - at)
+            if setting.rounds is not None and share_s == 0.0:
+                continue
+            setting.done = at_pass == _PASSES - 1
+            spent = _Stopwatch(share_s, _PASSES - at_pass)
+            with seen.guard(setting.label):
+                _one_pass(paths, setting, spent, precision, copies, load, seen)
+            setting.done |= setting.rounds is None
+            left_s -= spent.seconds()
+    for setting in every:
+        if setting.rounds is not None:
+            seen.runs.append(
+                summarise(
+                    setting.label,
+                    setting.batch,
+                    setting.rounds,
+                    setting.inputs.seed,
+                    threads=setting.settings.threads,
+                )
+            )
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """The time of one pass: of the seconds that its setting may still take, and the passes to come."""
+
+    share_s: float
+    passes: int
+    begin: float | None = None
+
+    def start(self, *, all_at_once: bool) -> float:
+        """Begin to count; returns the deadline."""
+        self.begin = time.perf_counter()
+        return self.begin + self.share_s / (1 if all_at_once else self.passes)
+
+    def seconds(self) -> float:
+        """Since the start, 0 if there was none."""
+        return 0.0 if self.begin is None else time.perf_counter() - self.begin
+
+
+def _one_pass(
+    paths: Sequence[Path],
+    setting: Setting,
+    spent: _Stopwatch,
+    precision: float,
+    copies: int,
+    load: Load,
+    seen: Findings,
+) -> None:
+    """All models in memory, interleaved; one after the other where that cannot be."""
+    if copies < len(paths):
+        setting.done = True
+        _apart(paths, setting, spent, load, seen)
+        return
+    earlier = setting.rounds
+    with contextlib.ExitStack() as stack:
+
+        def loaded(turns: Sequence[int]) -> dict[int, Runner]:
+            return {at: stack.enter_context(load(paths[at % 2], setting.settings)) for at in turns}
+
+        begin = time.perf_counter()
+        models = loaded(range(len(paths)))
+        load_s = time.perf_counter() - begin
+        samples, feeds = _inputs(setting, models[0], seen)
+        call_s = _call_s(models[0], feeds)
+        if len(paths) == 2:
+            copies = (
+                len(earlier.calls)
+                if earlier is not None
+                else _copies_in_time(copies, call_s, spent.share_s, seen)
+            )
+            models |= loaded(range(copies - 1, 1, -1))  # A B B A, for what is loaded first may fare better
+        runners = [models[at] for at in sorted(models)]
+        loads_s = load_s * len(runners) / len(paths)
+        pass_s = _WANTED_ROUNDS * 2 * len(runners) * max(call_s, _VISIT_S)
+        at_once = loads_s > _CHEAP_LOAD * spent.share_s or pass_s > spent.share_s / _PASSES
+
+        def all_rounds(rounds: Rounds) -> Rounds:
+            return rounds if earlier is None else earlier.followed_by(rounds)
+
+        # The first pass stops where the next will reach the precision: with half of the rounds.
+        wanted = precision if at_once or earlier is not None else precision * 2**0.5
+        deadline = spent.start(all_at_once=at_once)
+        rounds = interleave(
+            runners,
+            feeds,
+            deadline,
+            done=lambda new: precise(all_rounds(new), wanted, setting.inputs.seed),
+            seed=setting.inputs.seed + (0 if earlier is None else len(earlier)),
+        )
+    setting.rounds, setting.batch = all_rounds(rounds), samples.batch
+    if at_once or (earlier is not None and precise(setting.rounds, precision, setting.inputs.seed)):
+        setting.done = True
+
+
+def _inputs(setting: Setting, runner: Runner, seen: Findings) -> tuple[Samples, Feeds]:
+    samples, _ = fit(runner, setting.inputs, DEFAULT_BATCH)
+    seen.remember(runner)
+    return samples, samples.feeds(0)
+
+
+def _call_s(runner: Runner, feeds: Feeds) -> float:
+    """About how long a call takes, in seconds: the fastest of three, or the one that takes long."""
+    first = time_call(runner, feeds)
+    return (first if first > _LONG_NS else min(first, *(time_call(runner, feeds) for _ in range(2)))) / 1e9
+
+
+def _copies_in_time(copies: int, call_s: float, share_s: float, seen: Findings) -> int:
+    """How many sessions of two models to time: as many as fit into memory, and leave time for rounds."""
+    fitting = [n for n in range(3, copies + 1) if 2 * n * call_s * _WANTED_ROUNDS <= share_s]
+    if not fitting:
+        seen.note(_NO_CONTROL.format("memory" if copies == 2 else "time"))
+    return max(fitting, default=2)
+
+
+def _apart(paths: Sequence[Path], setting: Setting, spent: _Stopwatch, load: Load, seen: Findings) -> None:
+    """Models loaded one at a time, in the order A B B A, for what does not fit twice into memory."""
+    calls: list[list[float]] = [[] for _ in paths]
+    medians: list[list[float]] = [[] for _ in paths]
+    order = (0, 1, 1, 0) if len(paths) == 2 else (0, 0)
+    end = spent.start(all_at_once=True)
+    feeds: Feeds | None = None
+    for turn, at in enumerate(order):
+        left_s = end - time.perf_counter()
+        with load(paths[at], setting.settings) as runner:
+            if feeds is None:
+                samples, feeds = _inputs(setting, runner, seen)
+                setting.batch = samples.batch
+            runner.run(feeds)
+            block = visit(runner, feeds, _calls_for(max(0.0, left_s / (len(order) - turn)), runner, feeds))
+        calls[at].extend(block)
+        medians[at].append(float(np.median(block)))
+    seen.note(
+        f"{setting.label}: the models did not fit into memory together, so they were timed one after "
+        "the other, which other load on the machine can distort"
+    )
+    setting.rounds = Rounds(tuple(np.array(c) for c in calls), np.array(medians))
+
+
+def _calls_for(seconds: float, runner: Runner, feeds: Feeds) -> int:
+    """How many calls fill this time, between 3 and 500."""
+    once_ns = max(1, time_call(runner, feeds))
+    return int(np.clip(seconds * 1e9 / once_ns, 3, 500))

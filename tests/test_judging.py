@@ -1,0 +1,274 @@
+"""From rounds to figures and a verdict: the arithmetic, on times that are made up."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+
+from bnfuse.judging import (
+    FASTER,
+    SAME,
+    SLOWER,
+    TOO_FEW,
+    Interval,
+    Rounds,
+    detectable,
+    half_width,
+    median_ms,
+    median_over_blocks,
+    paired_ratio,
+    percentiles_ms,
+    precise,
+    quantiles_ms,
+    summarise,
+    verdict,
+)
+
+VERDICTS = [
+    ((1.02, 1.06), (0.99, 1.01), FASTER),
+    ((1.006, 1.06), (0.9, 1.1), FASTER),  # a control that holds 1 says nothing against it, however wide
+    ((1.02, 1.06), (1.03, 1.05), SAME),  # the control proves that this machine makes 3 % of nothing
+    ((1.02, 1.06), (0.95, 0.97), SAME),  # the same, the other way round
+    ((1.04, 1.06), (1.03, 1.05), FASTER),
+    ((0.90, 0.97), (0.99, 1.01), SLOWER),
+    ((0.90, 0.97), (0.93, 0.96), SAME),
+    ((0.98, 1.03), (1.0, 1.0), SAME),
+    ((1.001, 1.003), (1.0, 1.0), SAME),  # sure, and still nothing that a change of layout could not do
+    ((0.997, 0.999), (1.0, 1.0), SAME),
+    ((1.02, 1.06), None, FASTER),
+    ((0.99, 1.06), None, SAME),
+]
+
+
+@pytest.mark.parametrize(("ci95", "control", "expected"), VERDICTS)
+def test_verdict(ci95: Interval, control: Interval | None, expected: str) -> None:
+    assert verdict(ci95, control) == expected
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    found = percentiles_ms(np.linspace(1e6, 101e6, 101))
+    assert (found.p50, found.p90, found.p99, found.least) == (51.0, 91.0, 100.0, 1.0)
+
+
+def test_quantiles_run_evenly_from_the_fastest_call_to_the_slowest() -> None:
+    found = quantiles_ms(np.random.default_rng(0).permutation(np.linspace(1e6, 41e6, 81)))
+    assert found == pytest.approx(tuple(range(1, 42)))
+
+
+# --- the ratio -----------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_paired() -> None:
+    """Drift that doubles both times leaves the ratio of every round, and so the interval, alone."""
+    before = np.linspace(1e6, 2e6, 20)
+    speedup, (low, high) = paired_ratio(before, before / 1.25, seed=0)
+    assert (speedup, low, high) == pytest.approx((1.25, 1.25, 1.25), rel=1e-3)
+
+
+def test_the_median_of_ratios_is_not_the_ratio_of_means() -> None:
+    before, after = [1.0, 1.0, 9.0], [1.0, 1.0, 1.0]
+    assert paired_ratio(np.array(before), np.array(after), 0)[0] == statistics.median([1.0, 1.0, 9.0])
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.3])
+def test_the_ratio_is_the_one_that_most_pairs_agree_on(noise: float) -> None:
+    """The sum over all pairs, written out and searched on a grid, two sessions against one."""
+    rng = np.random.default_rng(3)
+    before, after = (
+        np.exp(noise * rng.standard_normal((2, 50, 2))),
+        np.exp(noise * rng.standard_normal((1, 50, 2))),
+    )
+    fast, faster = (np.sort(np.log(times).ravel()) for times in (before, after))
+    pairs = fast[:100, None] - faster[None, :50] + math.log(1.4)  # the faster half of each
+    grid = np.arange(math.log(1.2), math.log(1.6), 1e-4)
+    agreeing = [float(np.sum(np.exp(-((pairs - shift) ** 2) / (2 * 0.05**2)))) for shift in grid]
+    assert (fast.size, faster.size) == (200, 100)
+    found, (low, high) = paired_ratio(1.4 * before, after, 0)
+    assert math.log(found) == pytest.approx(float(grid[np.argmax(agreeing)]), abs=2e-3)
+    assert low < found < high
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.003, 7.3, 1000.0, 1 / 1000])
+def test_any_ratio_of_constant_times_is_found_exactly(factor: float) -> None:
+    before = np.full((2, 12, 2), 1e6)
+    found, interval = paired_ratio(before, before / factor, 0)
+    assert (found, *interval) == pytest.approx((factor, factor, factor))
+
+
+def test_calls_that_had_to_wait_do_not_move_the_ratio() -> None:
+    """A mixture, as on a machine that others use: 5 % slower, while of each model another share, up to a
+    half, takes up to four times as long. Medians of whole samples stray by more than the estimate."""
+    rng = np.random.default_rng(4)
+    estimates, medians = [], []
+    for seed in range(30):
+        times = 1e6 * np.exp(0.02 * rng.standard_normal((2, 60, 2)))
+        waited = rng.random(times.shape) < rng.uniform(0.2, 0.55, (2, 1, 1))
+        times *= np.where(waited, rng.uniform(1.5, 4.0, times.shape), 1.0)
+        times[1] *= 1.05
+        estimates.append(math.log(paired_ratio(times[:1], times[1:], seed)[0] * 1.05))
+        medians.append(math.log(np.median(times[0]) / np.median(times[1]) * 1.05))
+    print("estimates", np.abs(estimates).max(), "medians", np.abs(medians).max())
+    assert np.abs(estimates).max() < 0.02 < 0.1 < np.abs(medians).max()
+
+
+@pytest.mark.parametrize(("rounds", "noise"), [(12, 0.1), (40, 0.1)])
+def test_the_interval_covers_the_truth_about_95_times_in_100(rounds: int, noise: float) -> None:
+    rng = np.random.default_rng(rounds)
+    hits = 0
+    for seed in range(200):
+        visits = 1e6 * np.exp(noise * rng.standard_normal((4, rounds, 2)))
+        low, high = paired_ratio(1.1 * visits[0::2], visits[1::2], seed)[1]
+        hits += low <= 1.1 <= high
+    assert 0.91 <= hits / 200 <= 0.99
+
+
+def test_the_interval_takes_neighbours_that_are_disturbed_together_for_one() -> None:
+    """Bursts of ten rounds that hit one model more than the other: by rounds, they would seem sure."""
+    rng = np.random.default_rng(6)
+    hits = 0
+    for seed in range(200):
+        bursts = np.repeat(0.1 * rng.standard_normal((2, 48, 1)), 10, axis=1)
+        visits = 1e6 * np.exp(bursts + 0.02 * rng.standard_normal((2, 480, 2)))
+        low, high = paired_ratio(visits[:1], visits[1:], seed)[1]
+        hits += low <= 1.0 <= high
+    assert hits / 200 >= 0.9
+
+
+def test_the_median_over_blocks_agrees_with_resampling_by_hand() -> None:
+    values = np.random.default_rng(7).standard_normal((24, 10))
+    estimate, (low, high) = median_over_blocks(values, 0)
+    picks = np.random.default_rng(8).integers(0, 24, (4000, 24))
+    by_hand = np.percentile([np.median(values[pick]) for pick in picks], (2.5, 97.5))
+    wider = 2.0687 / 1.96 * math.sqrt(24 / 23)  # Student's t with 23 degrees of freedom, from a table
+    assert estimate == pytest.approx(float(np.median(values)))
+    expected = [estimate + wider * (end - estimate) for end in by_hand]
+    assert [low, high] == pytest.approx(expected, abs=0.03)
+
+
+def test_the_interval_of_one_model_holds_its_median() -> None:
+    rng = np.random.default_rng(9)
+    hits = 0
+    for seed in range(200):
+        low, high = median_ms(2e6 * np.exp(0.1 * rng.standard_normal((1, 40, 2))), seed)
+        hits += low <= 2.0 <= high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+# --- the verdict of a run ------------------------------------------------------------------------
+
+
+def made_up(rng: np.random.Generator, slowdown: float, noise: float, rounds: int = 40) -> Rounds:
+    visits = 1e6 * np.exp(noise * rng.standard_normal((4, rounds, 2)))
+    visits[1::2] *= slowdown
+    return Rounds(tuple(visits.reshape(4, -1)), visits)
+
+
+@pytest.mark.slow
+def test_equal_and_slowed_noise_get_the_right_verdict() -> None:
+    rng = np.random.default_rng(1)
+    said = {
+        slowdown: [summarise("", 1, made_up(rng, slowdown, 0.05), seed).verdict for seed in range(40)]
+        for slowdown in (1.0, 1.05, 1 / 1.05)
+    }
+    assert said[1.0].count(SAME) >= 38
+    assert said[1.05].count(SLOWER) >= 38
+    assert said[1 / 1.05].count(FASTER) >= 38
+
+
+def test_few_rounds_give_figures_but_no_verdict() -> None:
+    medians = np.array([[2e6] * 3, [1e6] * 3])
+    run = summarise("optimisation on", 4, Rounds(tuple(medians), medians), 0, threads=3)
+    assert (run.speedup, run.verdict, run.pairs, run.batch, run.threads) == (2.0, TOO_FEW, 3, 4, 3)
+    assert (run.control, run.detectable) == (None, None)
+
+
+def test_a_single_round_has_no_interval() -> None:
+    medians = np.array([[2e6], [1e6], [2e6]])
+    run = summarise("cold start", 1, Rounds(tuple(medians), medians), 0)
+    assert (run.speedup, run.ci95, run.control, run.verdict) == (2.0, None, None, TOO_FEW)
+
+
+def test_the_figures_of_a_run_take_both_copies_together() -> None:
+    medians = np.array([[2e6] * 8, [1e6] * 8, [4e6] * 8, [1e6] * 8])
+    run = summarise("s", 6, Rounds(tuple(medians), medians), 0)
+    assert run.after_ms is not None
+    assert (run.before_ms.p50, run.before_ms.least, run.after_ms.p50) == (3.0, 2.0, 1.0)
+    assert (run.before_items_per_s, run.after_items_per_s) == (2000.0, 6000.0)
+    assert (len(run.before_quantiles_ms), len(run.after_quantiles_ms)) == (41, 41)
+    assert (run.before_quantiles_ms[0], run.before_quantiles_ms[-1]) == (2.0, 4.0)
+    assert run.control is not None
+    assert run.control == pytest.approx((0.5, 0.5))  # the copies differ by a factor of two
+    assert run.verdict == SAME  # and so a factor of about three is nothing to believe in
+
+
+def test_one_model_alone_has_an_interval_of_its_own() -> None:
+    medians = np.full((1, 8, 2), 4e6)
+    run = summarise("s", 2, Rounds((medians.ravel(),), medians), 0)
+    assert run.before_ci95_ms is not None
+    assert run.before_ci95_ms == pytest.approx((4.0, 4.0))
+    assert (run.before_items_per_s, run.after_items_per_s) == (500.0, None)
+    assert (run.speedup, run.after_ms, run.verdict, run.after_quantiles_ms) == (None, None, "", ())
+
+
+@pytest.mark.slow
+def test_what_is_called_detectable_is_found_in_nine_of_ten_cases() -> None:
+    """The truth is put where ``detectable`` says, judged from equal models with the same noise."""
+    rng = np.random.default_rng(11)
+    least = []
+    for seed in range(30):
+        run = summarise("", 1, made_up(rng, 1.0, 0.08), seed)
+        assert run.detectable is not None
+        least.append(run.detectable)
+    change = 1 + float(np.median(least))
+    found = [summarise("", 1, made_up(rng, change, 0.08), seed).verdict for seed in range(100)]
+    assert 0.8 <= found.count(SLOWER) / 100 <= 0.97
+
+
+def test_a_wide_interval_detects_large_changes_only() -> None:
+    assert detectable((0.999, 1.001), None) < 0.01
+    assert detectable((0.9, 1.1), None) > 0.1
+    assert detectable((0.999, 1.001), (1.1, 1.2)) > 0.1  # equal models differ by 10 % here
+
+
+# --- when to stop --------------------------------------------------------------------------------
+
+STOPS = [
+    (1.0, 0.05, 0.02, True),  # half-width about 1 %
+    (1.0, 0.05, 0.002, False),
+    (1.5, 0.05, 0.005, True),  # coarse, but 40 times its own doubt
+    (1.03, 0.05, 0.002, False),
+]
+
+
+@pytest.mark.parametrize(("slowdown", "noise", "precision", "expected"), STOPS)
+def test_enough_is_a_matter_of_precision(
+    slowdown: float, noise: float, precision: float, expected: bool
+) -> None:
+    rounds = made_up(np.random.default_rng(12), slowdown, noise)
+    run = summarise("", 1, rounds, 0)
+    assert run.ci95 is not None
+    print("half-width", half_width(run.ci95))
+    assert precise(rounds, precision, 0) == expected
+
+
+def test_few_rounds_are_never_enough() -> None:
+    medians = np.full((2, 5, 2), 1e6)
+    assert not precise(Rounds(tuple(medians.reshape(2, -1)), medians), 0.5, 0)
+
+
+def test_one_model_is_measured_to_the_precision_of_its_median() -> None:
+    visits = 1e6 * np.exp(0.05 * np.random.default_rng(13).standard_normal((1, 60, 2)))
+    rounds = Rounds((visits.ravel(),), visits)
+    assert precise(rounds, 0.05, 0)
+    assert not precise(rounds, 0.001, 0)
+
+
+def test_rounds_follow_each_other_as_far_as_both_have_the_models() -> None:
+    first, second = made_up(np.random.default_rng(0), 1, 0.1, 6), made_up(np.random.default_rng(1), 1, 0.1, 4)
+    both = first.followed_by(Rounds(second.calls[:3], second.medians[:3]))
+    assert (both.medians.shape, len(both), [len(c) for c in both.calls]) == ((3, 10, 2), 10, [20, 20, 20])
+    assert np.array_equal(both.medians[:, :6], first.medians[:3])
+    assert np.array_equal(both.calls[2], np.concatenate([first.calls[2], second.calls[2]]))
