@@ -19,7 +19,7 @@ import pytest
 from bnfuse.core.reasons import Reason
 from tests.command import call
 from tests.keras_files import entry, with_setting
-from tests.keras_nets import Keras, computing_in, fold_file, outputs_of, random_inputs
+from tests.keras_nets import Keras, assert_same, computing_in, fold_file, outputs_of, random_inputs, stir
 from tests.keras_subjects import SUBJECTS, subject
 
 pytestmark = pytest.mark.slow
@@ -64,6 +64,10 @@ def network(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         ("Rescaling", "scale", "big"),
         ("Rescaling", "offset", [1.0, 2.0]),
         ("Rescaling", "scale", {"class_name": "int"}),
+        ("Rescaling", "scale", []),
+        ("Rescaling", "scale", float("nan")),
+        ("Rescaling", "offset", None),
+        ("Rescaling", "offset", 1e308),
     ],
 )
 def test_settings_that_make_no_sense(
@@ -82,6 +86,7 @@ def test_settings_that_make_no_sense(
     }
 
 
+_NO_SIZES: tuple[Any, ...] = (*NO_NUMBERS, [], [1, -1], 0, -1, 1.5, 1e308, 2**70, True)
 _SOME_GROUPS = ("x", -1, [[1, 2]], {"class_name": "x"}, 1e308, 2**70, float("nan"))
 _NOT_EMPTY = ("x", -1, [1], [[1, 2], [3, 4]], {"class_name": "x"}, 1e308, 2**70, float("nan"))
 # kind, setting, values, the BNs beside it that stay, why: what the row of the layer reads before it decides
@@ -91,14 +96,14 @@ BESIDE: tuple[tuple[str, str, tuple[Any, ...], str, set[Reason]], ...] = (
     ("EinsumDense", "bias_axes", _NOT_EMPTY, "before behind", {Reason.UNSUPPORTED_OP}),
     ("Conv2D", "groups", _SOME_GROUPS, "before behind", {Reason.BAD_PARAMETERS}),
     ("Conv2D", "padding", NONSENSE, "before", {Reason.ZERO_PADDING}),
-    ("Conv2D 1x1, same", "kernel_size", NO_NUMBERS, "before behind", {Reason.BAD_PARAMETERS}),
+    ("Conv2D 1x1, same", "kernel_size", _NO_SIZES, "before behind", {Reason.BAD_PARAMETERS}),
     ("DepthwiseConv2D", "padding", NONSENSE, "before", {Reason.ZERO_PADDING}),
     ("SeparableConv2D", "padding", NONSENSE, "before", {Reason.ZERO_PADDING}),
     ("GRU", "reset_after", ("", 0, None, [], {}), "before", {Reason.BAD_PARAMETERS}),
     ("LayerNormalization", "axis", ("x", 0, None, [], [1, 2], {}, 2**70), "behind", {Reason.UNSUPPORTED_OP}),
     ("GroupNormalization", "axis", ("x", 0, None, [], [1, 2], {}), "behind", {Reason.UNSUPPORTED_OP}),
-    ("MaxPooling2D", "pool_size", NO_NUMBERS, "before", {Reason.BAD_PARAMETERS}),
-    ("AveragePooling2D", "pool_size", NO_NUMBERS, "before", {Reason.BAD_PARAMETERS}),
+    ("MaxPooling2D", "pool_size", _NO_SIZES, "before", {Reason.BAD_PARAMETERS}),
+    ("AveragePooling2D", "pool_size", _NO_SIZES, "before", {Reason.BAD_PARAMETERS}),
     ("ZeroPadding2D", "padding", NO_NUMBERS, "before", {Reason.BAD_PARAMETERS, Reason.ZERO_PADDING}),
     ("UpSampling2D", "interpolation", NONSENSE, "before", {Reason.UNSUPPORTED_OP}),
     ("Permute", "dims", NONSENSE, "before", {Reason.BAD_PARAMETERS, Reason.AXIS}),
@@ -179,3 +184,18 @@ def _assert_equal_if_loadable(
         got = outputs_of(keras.models.load_model(after, compile=False), feeds)
         for a, b in zip(want, got, strict=True):
             assert float(np.abs(a - b).max()) <= 1e-11 * float(np.abs(a).max()), told
+
+
+def test_a_layout_in_capitals_is_the_same_layout(keras: Keras, tmp_path: Path) -> None:
+    """Keras reads ``data_format`` in any case, so a Flatten moves the channels in any case."""
+    layers = keras.layers
+    x = layers.Input((3, 5, 4), name="x")
+    y = layers.Flatten(data_format="channels_first", name="it")(layers.BatchNormalization(axis=1)(x))
+    model = stir(keras.Model(x, layers.Dense(6)(y)))
+    model.save(tmp_path / "small.keras")
+    with_setting(tmp_path / "small.keras", tmp_path / "a.keras", "it", "data_format", "CHANNELS_FIRST")
+    folded = fold_file(tmp_path / "a.keras", tmp_path / "b.keras")
+    assert not folded.kept
+    feeds = random_inputs(model)
+    loaded = [keras.models.load_model(tmp_path / name, compile=False) for name in ("a.keras", "b.keras")]
+    assert_same(outputs_of(loaded[0], feeds), outputs_of(loaded[1], feeds), 1e-12)

@@ -165,6 +165,8 @@ def rescaling(site: Site) -> Sequence[Part]:
         if scale.ndim == offset.ndim and scale.size != offset.size:
             return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
         scale, offset = np.broadcast_arrays(scale, offset)
+        if not scale.size or not (np.isfinite(scale).all() and np.isfinite(offset).all()):
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
         axes = (rank - 1,) if scale.ndim else ()
         if site.compute_dtype == "float64":
             return Affine((scale, offset), axes, has_scale=False, has_shift=False)

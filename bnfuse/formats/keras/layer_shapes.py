@@ -46,7 +46,7 @@ def channel_axis(config: Config, rank: int) -> int | None:
     """
     axis = config.get("axis", -1)
     if "data_format" in config:
-        axis = {"channels_first": 1, "channels_last": -1}.get(str(config["data_format"]))
+        axis = {"channels_first": 1, "channels_last": -1}.get(str(config["data_format"]).lower())
     elif isinstance(axis, dict | list | tuple):
         several = as_shape(axis) if isinstance(axis, dict) else tuple(axis)
         axis = several[0] if several is not None and len(several) == 1 else None
@@ -82,10 +82,10 @@ def _windows(size: Size, window: int, stride: int, padding: str) -> Size:
 
 
 def _channels_first(config: Config) -> bool:
-    stored = config.get("data_format", "channels_last")
+    stored = str(config.get("data_format", "channels_last")).lower()
     if stored not in ("channels_first", "channels_last"):
         raise ValueError("data_format")
-    return bool(stored == "channels_first")
+    return stored == "channels_first"
 
 
 def _split(config: Config, shape: Shape) -> tuple[Shape, Size]:

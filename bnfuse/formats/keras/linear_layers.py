@@ -96,14 +96,9 @@ def _unknown(site: Site) -> Sequence[Part]:
     return [Part(site.layer.class_name, site.inputs, site.outputs, rule)]
 
 
-def _window(site: Site, n: int) -> list[int]:
-    size = site.config["kernel_size"]
-    return [int(k) for k in size] if isinstance(size, (list, tuple)) else [int(size)] * n
-
-
 def _padding(site: Site, n: int) -> Reason | None:
     """Why a shift cannot come in: zeros at the borders; 'same' pads nothing where the window is one."""
-    if site.config.get("padding", "valid") == "valid" or all(k == 1 for k in _window(site, n)):
+    if site.config.get("padding", "valid") == "valid" or set(site.window("kernel_size", n)) == {1}:
         return None
     return Reason.ZERO_PADDING
 

@@ -26,10 +26,8 @@ def dropout(site: Site) -> Sequence[Part]:
 
 def pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
     """Max: monotone. Average: over valid elements only ('same' does not count its padding)."""
-    size = site.config.get("pool_size", 2)
-    window = [int(k) for k in size] if isinstance(size, (list, tuple)) else [int(size)] * n
     spatial = site.spatial_axes(n + 2 + site.lead)
-    one = all(k == 1 for k in window)
+    one = set(site.window("pool_size", n, 2)) == {1}
     return single(site, Pass(Sign.ANY if one else sign, mixes=spatial.__contains__))
 
 
