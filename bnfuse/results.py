@@ -154,7 +154,7 @@ class BenchRun:
     ``control`` is the interval of the same ratio for the original against itself (A/A).
     ``after_ms``, ``speedup`` and ``ci95`` are None when only one model was timed; ``before_ci95_ms``, the
     interval of its median call, is there only then. ``pairs`` counts rounds, ``threads`` is 0 where not told.
-    ``detectable`` is the least change, as a fraction, that these rounds would have shown in nine of ten cases.
+    ``detectable`` is the least change, as a fraction, that these rounds would show in nine of ten cases.
     ``…_items_per_s`` is batch / p50, ``…_quantiles_ms`` are 41 evenly spaced quantiles of single calls, from
     the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``.
     """

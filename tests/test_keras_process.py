@@ -128,7 +128,7 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
 
 
 def pid_of(runner: run.KerasRunner) -> int:
-    assert runner._process is not None
+    assert isinstance(runner._process, process.Process)
     return runner._process.pid
 
 
