@@ -1,0 +1,153 @@
+"""What a bench measured, and on what machine. Units are in the names (``_ms``, ``_bytes``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Latency of one call, in milliseconds; ``least`` is the fastest call, None where it is not known."""
+
+    p50: float
+    p90: float
+    p99: float
+    least: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """One model's starts in fresh processes, as medians over them, from process start to first answer.
+
+    ``start_ms`` is the start of the process itself, ``runtime_ms`` importing the runtime, ``load_ms``
+    loading the model, ``first_run_ms`` the first answer. ``peak_bytes`` is the most memory that was
+    resident in the process (not on a GPU), None where the system does not tell.
+    """
+
+    start_ms: float
+    runtime_ms: float
+    load_ms: float
+    first_run_ms: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRun:
+    """One setting measured in interleaved rounds.
+
+    ``speedup`` is before/after (above 1: the result is faster), ``ci95`` its bootstrap interval;
+    ``control`` is the interval of the same ratio for the original against itself (A/A).
+    ``after_ms``, ``speedup`` and ``ci95`` are None when only one model was timed; ``before_ci95_ms``, the
+    interval of its median call, is there only then. ``pairs`` counts rounds, ``threads`` is 0 where not told.
+    ``detectable`` is the least change, as a fraction, that these rounds would show in nine of ten cases.
+    ``…_items_per_s`` is batch / p50, ``…_quantiles_ms`` are 41 evenly spaced quantiles of single calls, from
+    the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``.
+    """
+
+    setting: str
+    batch: int
+    before_ms: Percentiles
+    after_ms: Percentiles | None = None
+    speedup: float | None = None
+    ci95: tuple[float, float] | None = None
+    control: tuple[float, float] | None = None
+    pairs: int = 0
+    verdict: str = ""
+    before_cold: ColdStart | None = None
+    after_cold: ColdStart | None = None
+    threads: int = 0
+    before_ci95_ms: tuple[float, float] | None = None
+    before_quantiles_ms: tuple[float, ...] = ()
+    after_quantiles_ms: tuple[float, ...] = ()
+    before_items_per_s: float | None = None
+    after_items_per_s: float | None = None
+    detectable: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """What all nodes of one operator cost in one call, before and after: median over calls, and count."""
+
+    op: str
+    before_ms: float
+    before_nodes: int
+    after_ms: float | None = None
+    after_nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the time of a call goes, and what ran where, as the runtime's own profiler tells it.
+
+    The operators are those that really ran, the runtime's own fusions among them. ``before_ms`` and
+    ``after_ms`` are the median of whole calls under the profiler, which slows them a little; what the
+    operators do not add up to is spent between them. ``…_placed`` counts nodes by provider.
+    """
+
+    setting: str
+    batch: int
+    calls: int
+    operators: tuple[OperatorTime, ...]
+    before_ms: float
+    before_placed: dict[str, int]
+    after_ms: float | None = None
+    after_placed: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a bench ran on. ``processors`` are those this process may use; ``gpu`` is "" where none ran."""
+
+    cpu: str
+    processors: int
+    memory_bytes: int | None
+    system: str
+    gpu: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineRun:
+    """One setting beside the same setting of an earlier report.
+
+    ``then_ms`` and ``now_ms`` are p50. ``slowdown`` is the least one that the figures show, as a ratio:
+    1.05 where all doubt taken away the model is still 5 % slower (``bnfuse.baseline`` has the formula).
+    ``basis`` says whether calls ("time") or gains over the same original ("speed-up") were compared.
+    """
+
+    setting: str
+    batch: int
+    threads: int
+    then_ms: float
+    now_ms: float
+    slowdown: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A comparison with an earlier report; ``refusal`` says why nothing could be compared, else ""."""
+
+    path: str
+    runs: tuple[BaselineRun, ...] = ()
+    refusal: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """What a bench measured, on what device and with how many threads.
+
+    ``providers`` are those that really ran. ``notes`` are sentences the user should read. ``runtime``
+    is what ran the models, with its version. ``profile`` is there where one was asked for and the
+    runtime has one, ``baseline`` where an earlier report was given.
+    """
+
+    device: str
+    threads: int
+    providers: tuple[str, ...]
+    runs: tuple[BenchRun, ...]
+    notes: tuple[str, ...] = ()
+    runtime: str = ""
+    machine: Machine | None = None
+    profile: Profile | None = None
+    baseline: Baseline | None = None

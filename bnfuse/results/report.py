@@ -1,0 +1,46 @@
+"""Everything one ``optimize`` or ``inspect`` found out and did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bnfuse.core.decisions import Plan
+from bnfuse.results.details import Details
+from bnfuse.results.latency import Latency
+from bnfuse.results.proof import Agreement, Status
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One model file. ``total_bytes`` counts external data too; ``sha256`` is of the model file."""
+
+    path: Path
+    format: str
+    sha256: str
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything one ``optimize`` (or ``inspect``) found out and did.
+
+    ``operators_before``/``operators_after`` count nodes by operator over all scopes.
+    ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
+    ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
+    ``details`` is None unless it was asked for.
+    ``seconds`` maps a phase ("read", "plan", "write", "verify", "bench") to its wall time.
+    """
+
+    input: FileInfo
+    plan: Plan
+    operators_before: dict[str, int]
+    operators_after: dict[str, int]
+    output: FileInfo | None = None
+    verification: Agreement = field(default_factory=lambda: Agreement(Status.SKIPPED))
+    benchmark: Latency | None = None
+    notes: tuple[str, ...] = ()
+    subnormals_flushed: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    details: Details | None = None
