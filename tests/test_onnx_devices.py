@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from bnfuse.errors import RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx import run
+from bnfuse.formats.onnx import providers, run
 from tests.tiny_models import identity
 
 
@@ -55,7 +55,7 @@ def _no_plugins(monkeypatch: pytest.MonkeyPatch, *, cuda: bool) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: names)
     monkeypatch.setattr(ort, "get_ep_devices", list)
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    for package in run.PLUGINS:
+    for package in providers.PLUGINS:
         monkeypatch.setitem(sys.modules, package, None)  # its import fails
 
 
@@ -127,7 +127,7 @@ def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest
     cpu = types.SimpleNamespace(
         ep_name="Cpu", device=types.SimpleNamespace(type=ort.OrtHardwareDeviceType.CPU)
     )
-    monkeypatch.setitem(sys.modules, run.PLUGINS[0], plugin)
+    monkeypatch.setitem(sys.modules, providers.PLUGINS[0], plugin)
     monkeypatch.setattr(ort, "register_execution_provider_library", lambda *a: registered.append(a))
     monkeypatch.setattr(ort, "get_ep_devices", lambda: [cpu, gpu] if registered else [cpu])
     fake = type(

@@ -105,7 +105,8 @@ class OnnxFormat:
 
     def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
         """Import onnxruntime; it runs in this process anyway."""
-        from bnfuse.formats.onnx.run import import_runtime, load
+        from bnfuse.formats.onnx.run import load
+        from bnfuse.formats.onnx.runtime import import_runtime
 
         import_runtime()
         return lambda path: load(path, settings)

@@ -4,23 +4,14 @@ Decides which execution provider runs the model and refuses when that is not the
 asked for. It never falls back: a GPU that is not there, or that gets not a single node, is
 ``RuntimeMissing``, not a slow run on the CPU.
 
-Two ways to a GPU, because ``onnxruntime`` and ``onnxruntime-gpu`` install the same Python package
-and so cannot live side by side:
-
-1. swap: ``pip uninstall onnxruntime && pip install onnxruntime-gpu`` gives ``CUDAExecutionProvider``;
-2. add: ``pip install bnfuse[gpu]`` puts a plugin provider beside the plain ``onnxruntime``.
-
 onnxruntime is imported inside functions: it costs 0.1 s that ``inspect`` must not pay.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -31,27 +22,11 @@ import numpy as np
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import CallTimes, RunSettings, Tensors, TensorSpec
 from bnfuse.formats.onnx.bound import bind, bindable, time_bound
+from bnfuse.formats.onnx.providers import CUDA, INSTALL_GPU, choose_provider, providers_in_use
+from bnfuse.formats.onnx.runtime import import_runtime, reason, stdout_to_stderr
+from bnfuse.formats.onnx.values import as_array, from_value, on_cuda, spec_of, to_value
 
 Traces = tempfile.TemporaryDirectory[str]
-
-INSTALL_GPU = (
-    "install a GPU provider beside onnxruntime with 'pip install bnfuse[gpu]', "
-    "or swap onnxruntime for onnxruntime-gpu"
-)
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-# Packages that bring a GPU as a plugin of the plain onnxruntime, and so can be installed beside it.
-PLUGINS = ("onnxruntime_ep_nv_tensorrt_rtx",)
-
-# onnxruntime's element types that numpy has under the same or another name.
-_NUMPY_NAMES = {
-    "float": "float32",
-    "double": "float64",
-    "string": "string",
-    "bool": "bool",
-    **{name: name for name in ("float16", "int8", "int16", "int32", "int64")},
-    **{name: name for name in ("uint8", "uint16", "uint32", "uint64", "bfloat16")},
-}
 
 
 class OrtRunner:
@@ -66,8 +41,8 @@ class OrtRunner:
     ) -> None:
         self._session = session
         self._traces = traces
-        self.inputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_inputs())
-        self.outputs: Sequence[TensorSpec] = tuple(_spec(arg) for arg in session.get_outputs())
+        self.inputs: Sequence[TensorSpec] = tuple(spec_of(arg) for arg in session.get_inputs())
+        self.outputs: Sequence[TensorSpec] = tuple(spec_of(arg) for arg in session.get_outputs())
         self.providers: Sequence[str] = tuple(providers)
         self.runtime = runtime
         self._names = [spec.name for spec in self.outputs]
@@ -87,8 +62,8 @@ class OrtRunner:
                 self._run_values(feeds) if self._by_value else self._session.run(self._names, dict(feeds))
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise BnfuseError(f"the model stopped while running in onnxruntime: {_reason(error)}") from error
-        return {name: _as_array(value) for name, value in zip(self._names, values, strict=True)}
+            raise BnfuseError(f"the model stopped while running in onnxruntime: {reason(error)}") from error
+        return {name: as_array(value) for name, value in zip(self._names, values, strict=True)}
 
     def time(self, feeds: Tensors, calls: int) -> list[int]:
         """Nanoseconds of each of ``calls`` calls in a row; synchronous, as ``run`` is.
@@ -117,10 +92,10 @@ class OrtRunner:
     def _time_on_cuda(self, feeds: Tensors, calls: int) -> list[int]:
         self._check(feeds)
         try:
-            binding = bind(self._session, self.inputs, self.outputs, feeds, "cuda", _on_cuda)
+            binding = bind(self._session, self.inputs, self.outputs, feeds, "cuda", on_cuda)
             return time_bound(self._session, binding, calls)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise BnfuseError(f"the model stopped while running in onnxruntime: {_reason(error)}") from error
+            raise BnfuseError(f"the model stopped while running in onnxruntime: {reason(error)}") from error
 
     def profile(self, feeds: Tensors, calls: int) -> Sequence[CallTimes]:
         """Some calls in a row, node by node; see ``formats.base.Profiling``.
@@ -138,9 +113,9 @@ class OrtRunner:
 
     def _run_values(self, feeds: Tensors) -> list[Any]:
         """The same through OrtValues, for bfloat16."""
-        given = {spec.name: _to_value(np.asarray(feeds[spec.name]), spec.dtype) for spec in self.inputs}
+        given = {spec.name: to_value(np.asarray(feeds[spec.name]), spec.dtype) for spec in self.inputs}
         values = self._session.run_with_ort_values(self._names, given)
-        return [_from_value(value) for value in values]
+        return [from_value(value) for value in values]
 
     def __enter__(self) -> OrtRunner:
         return self
@@ -166,16 +141,16 @@ def load(path: Path, settings: RunSettings) -> OrtRunner:
     ort = import_runtime()
     options = _options(ort, settings)
     traces = _traced(options) if settings.profile else None
-    providers = _choose_provider(ort, options, settings)
+    providers = choose_provider(ort, options, settings)
     if not path.is_file():
         raise UnreadableModel(f"{path} does not exist")
     try:
         session = _session(ort, path, options, providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         if settings.device == "gpu" and _loads_on_cpu(path, settings):
-            raise RuntimeMissing(f"the GPU cannot be used ({_reason(error)}): {INSTALL_GPU}") from error
-        raise UnreadableModel(f"onnxruntime cannot load {path.name}: {_reason(error)}") from error
-    used = _providers_in_use(session, settings.device)
+            raise RuntimeMissing(f"the GPU cannot be used ({reason(error)}): {INSTALL_GPU}") from error
+        raise UnreadableModel(f"onnxruntime cannot load {path.name}: {reason(error)}") from error
+    used = providers_in_use(session, settings.device)
     return OrtRunner(session, f"onnxruntime {ort.__version__}", used, traces)
 
 
@@ -185,22 +160,6 @@ def _traced(options: Any) -> Traces:
     options.enable_profiling = True
     options.profile_file_prefix = str(Path(folder.name) / "trace")
     return folder
-
-
-def import_runtime() -> ModuleType:
-    """onnxruntime itself.
-
-    Raises:
-        RuntimeMissing: it is not there, or broken.
-    """
-    try:
-        with _stdout_to_stderr():
-            import onnxruntime
-    except ImportError as error:
-        text = f"onnxruntime cannot be imported ({_reason(error)}): install it with 'pip install onnxruntime'"
-        raise RuntimeMissing(text) from error
-    module: ModuleType = onnxruntime
-    return module
 
 
 def _options(ort: ModuleType, settings: RunSettings) -> Any:
@@ -220,79 +179,9 @@ def _options(ort: ModuleType, settings: RunSettings) -> Any:
     return options
 
 
-def _choose_provider(ort: ModuleType, options: Any, settings: RunSettings) -> list[Any] | None:
-    """The provider list for the session; None where a plugin device was put into ``options``."""
-    if settings.device == "cpu":
-        return [CPU]
-    if settings.device != "gpu":
-        raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
-    if CUDA in ort.get_available_providers():
-        _preload_cuda(ort)
-        # TF32 keeps 10 bits of float32's 23: nothing could be proved with it.
-        return [(CUDA, {"use_tf32": "1" if settings.optimise else "0"}), CPU]
-    device_found = _plugin_device(ort)
-    if device_found is None:
-        raise RuntimeMissing(f"no GPU provider was found in onnxruntime {ort.__version__}: {INSTALL_GPU}")
-    options.add_provider_for_devices([device_found], {})
-    return None
-
-
-def _preload_cuda(ort: ModuleType) -> None:
-    """Let onnxruntime find the CUDA libraries that came as Python packages."""
-    if hasattr(ort, "preload_dlls"):
-        with _stdout_to_stderr():
-            ort.preload_dlls()
-
-
-def _plugin_device(ort: ModuleType) -> Any:
-    """The first GPU that a plugin provider offers, or None."""
-    if not hasattr(ort, "get_ep_devices"):  # onnxruntime before 1.22
-        return None
-    for package in PLUGINS:
-        _register(ort, package)
-    gpus = [d for d in ort.get_ep_devices() if d.device.type == ort.OrtHardwareDeviceType.GPU]
-    return gpus[0] if gpus else None
-
-
-def _register(ort: ModuleType, package: str) -> None:
-    """Make the plugin of this package known to onnxruntime, where the package is installed."""
-    import importlib
-
-    try:
-        plugin = importlib.import_module(package)
-    except ImportError:
-        return
-    try:
-        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        if "already registered" not in str(error).lower():
-            text = f"the GPU provider {package} cannot be loaded ({_reason(error)}): check its CUDA libraries"
-            raise RuntimeMissing(text) from error
-
-
-def _providers_in_use(session: Any, device: str) -> list[str]:
-    """The providers that run at least one node.
-
-    Raises:
-        RuntimeMissing: a GPU was asked for, and the session runs without it.
-    """
-    providers: list[str] = list(session.get_providers())
-    if device == "cpu":
-        return providers
-    accelerators = [name for name in providers if name != CPU]
-    if not accelerators:
-        raise RuntimeMissing(f"onnxruntime fell back to the CPU although a GPU was asked for: {INSTALL_GPU}")
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # onnxruntime before 1.24
-        return providers
-    busy = {part.ep_name for part in session.get_provider_graph_assignment_info()}
-    if not busy.intersection(accelerators):
-        raise RuntimeMissing(f"{accelerators[0]} can run no node of this model: use --device cpu")
-    return [name for name in providers if name in busy]
-
-
 def _session(ort: ModuleType, path: Path, options: Any, providers: list[Any] | None) -> Any:
     """A session that does not fall back to another provider by itself."""
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
 
 
@@ -303,78 +192,3 @@ def _loads_on_cpu(path: Path, settings: RunSettings) -> bool:
             return True
     except BnfuseError:
         return False
-
-
-def _spec(arg: Any) -> TensorSpec:
-    """onnxruntime's NodeArg as a ``TensorSpec``."""
-    kind: str = arg.type
-    if not kind.startswith("tensor("):
-        return TensorSpec(arg.name, kind, None)  # "seq(…)", "map(…)", "optional(…)"
-    element = kind[len("tensor(") : -1]
-    return TensorSpec(arg.name, _NUMPY_NAMES.get(element, element), _shape(arg.shape))
-
-
-def _shape(shape: Sequence[Any]) -> tuple[int | str | None, ...] | None:
-    """The declared axes. Symbols that onnxruntime's shape inference made up are not the model's."""
-    if not shape:
-        return None
-    return tuple(None if isinstance(d, str) and d.startswith("unk__") else d for d in shape)
-
-
-def _as_array(value: Any) -> np.ndarray:
-    """One output as an array; what is no tensor as a 1-D object array of its elements."""
-    if isinstance(value, np.ndarray):
-        return value
-    elements = value if isinstance(value, list) else [value]
-    array = np.empty(len(elements), dtype=object)
-    for index, element in enumerate(elements):
-        array[index] = element
-    return array
-
-
-def _on_cuda(array: np.ndarray) -> Any:
-    import onnxruntime as ort
-
-    return ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
-
-
-def _to_value(array: np.ndarray, dtype: str) -> Any:
-    import onnxruntime as ort
-
-    if dtype != "bfloat16":
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-    import ml_dtypes
-    from onnx import TensorProto
-
-    bits = np.ascontiguousarray(array.astype(ml_dtypes.bfloat16)).view(np.uint16)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
-
-
-def _from_value(value: Any) -> Any:
-    """An OrtValue as an array; bfloat16 is copied out bit by bit, since numpy cannot name it."""
-    if not value.is_tensor() or "bfloat16" not in value.data_type():
-        return value.numpy()
-    import ml_dtypes
-
-    if value.device_name() != "cpu":
-        raise BnfuseError("bfloat16 outputs on a GPU cannot be read back by onnxruntime: use --device cpu")
-    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(raw, dtype=ml_dtypes.bfloat16).reshape(value.shape())
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what onnxruntime says, without its codes."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    if text.startswith("[ONNXRuntimeError]"):
-        text = text.split(" : ", 3)[-1]
-    if text.startswith("Load model from "):  # the path is named by our own sentence
-        text = text.partition(" failed:")[2] or text
-    return text.strip().rstrip(".")
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """onnxruntime's Python layer prints advice to stdout, where only results belong."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
