@@ -86,7 +86,7 @@ class OnCuda:
 
 @pytest.fixture
 def on_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> run.OrtRunner:
-    monkeypatch.setattr(run, "_on_cuda", lambda array: ("on cuda", array.tolist()))
+    monkeypatch.setattr(run, "on_cuda", lambda array: ("on cuda", array.tolist()))
     runner = run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings())
     runner.providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
     return runner
