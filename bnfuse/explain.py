@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bnfuse.core.explain import Explanation
 from bnfuse.core.explain import explain as explain_decisions
+from bnfuse.core.explanation import Explanation
 from bnfuse.core.graph import Graph
 from bnfuse.core.plan import plan
 from bnfuse.errors import UsageError

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from bnfuse.core.explain import Explanation
+from bnfuse.core.explanation import Explanation
 from bnfuse.explain import explain as explain_file
 from tests.onnx_graphs import Net
 

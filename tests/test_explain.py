@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.core.decisions import Fold, Keep, Split
-from bnfuse.core.explain import Answer
+from bnfuse.core.explanation import Answer
 from bnfuse.core.reasons import Reason
 from tests.explained_nets import affine_of, explained, outcome, saved
 from tests.onnx_graphs import Net

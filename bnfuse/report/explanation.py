@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bnfuse.core.decisions import Fold, Split
-from bnfuse.core.explain import Asked, Attempt, Explanation, Numbers, Step, Trial
+from bnfuse.core.explanation import Asked, Attempt, Explanation, Numbers, Step, Trial
 from bnfuse.report import text
 from bnfuse.report.json import decided, refused
 from bnfuse.report.terminal import add_row, new_table, say

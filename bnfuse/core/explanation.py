@@ -1,0 +1,119 @@
+"""What an explanation of a decision holds: every split that was tried, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from bnfuse.core.decisions import Decision, Split
+from bnfuse.core.reasons import Refusal
+
+
+class Answer(str, Enum):
+    """What a node did with a demand."""
+
+    ABSORBS = "absorbs"
+    ABSORBS_AND_PASSES = "absorbs a part, passes on the rest"
+    PASSES = "passes on"
+    GONE = "folded already: passes on"
+    NO_MATTER = "is not affected"
+    REFUSES = "refuses"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The scale a and shift c of y = a·x + c in figures: counts of channels, and sizes.
+
+    ``least`` and ``most`` bound |a|; ``shifted`` counts c ≠ 0, ``largest_shift`` is max |c|.
+    """
+
+    channels: int
+    positive: int
+    negative: int
+    zero: int
+    least: float
+    most: float
+    shifted: int
+    largest_shift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a value was to be held with: ``negative`` of its ``size`` scales are below zero."""
+
+    scale: bool
+    shift: bool
+    negative: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node that a demand reached, by which of its values, and what it did."""
+
+    node: str
+    op: str
+    value: str
+    asked: Asked
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """At this sum or product, what was left over went to ``taker``, the ``taken``-th (from 0) of ``of``."""
+
+    node: str
+    op: str
+    taker: str
+    taken: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run with fixed choices: ``reached`` counts the nodes met; no ``refusal``: it went through."""
+
+    choices: tuple[Choice, ...]
+    reached: int
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One split: all its attempts, and the steps of the one that got furthest.
+
+    Attributes:
+        taken: whether the plan took it.
+        attempts: in the order they were made; the last one went through if any did.
+        steps: what the furthest attempt met, in order; where it was refused from afar (the values that
+            scale together are known to end in somebody who refuses), the way there as far as its reach.
+        refusal: why the split was not possible; None where it was (another one touched fewer nodes).
+        into, through: as in ``Fold``, for an attempt that went through.
+    """
+
+    split: Split
+    taken: bool
+    attempts: tuple[Attempt, ...]
+    steps: tuple[Step, ...]
+    refusal: Refusal | None
+    into: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One decision in full.
+
+    Attributes:
+        decision: as the plan holds it.
+        numbers: as the file holds them; None where they are not known.
+        numbers_then: when it was decided, where earlier folds had changed them.
+        absorbed: the nodes whose folds had changed them.
+        trials: empty where the node itself is at fault.
+    """
+
+    decision: Decision
+    numbers: Numbers | None
+    numbers_then: Numbers | None
+    absorbed: tuple[str, ...]
+    trials: tuple[Trial, ...]
