@@ -9,31 +9,26 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 from __future__ import annotations
 
 import filecmp
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import OverflowingFold, Patch, apply
+from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Plan
-from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
+from bnfuse.folding import Phases, Progress, fold, read_model
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
 from bnfuse.provenance import sha256, versions
 from bnfuse.results import Agreement, Details, FileInfo, Latency, Report, Status
-from bnfuse.staging import check_target, default_output, output_errors, place, staging_folder
+from bnfuse.staging import check_target, default_output, place, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.bench import BenchRequest
     from bnfuse.verify import VerifyRequest
-
-Progress = Callable[[str], None]
 
 
 class Unproved(NotEqual):
@@ -61,23 +56,6 @@ class _Wanted:
         return self.hashes or self.verify is not None or self.bench is not None
 
 
-@dataclass(slots=True)
-class _Phases:
-    """Wall time by phase, in seconds; tells ``progress`` what is being done."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str, doing: str) -> Iterator[None]:
-        self.progress(doing)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def inspect(
     model: str | Path,
     *,
@@ -94,8 +72,8 @@ def inspect(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
-    path, phases = Path(model), _Phases(progress)
-    opened, form = _read(path, read or ReadOptions(), phases)
+    path, phases = Path(model), Phases(progress)
+    opened, form = read_model(path, read or ReadOptions(), phases)
     with closing(opened):
         with phases("plan", "planning"):
             plan = plan_folds(opened.graph)
@@ -150,16 +128,16 @@ def optimize(
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
     """
-    path, phases = Path(model), _Phases(progress)
+    path, phases = Path(model), Phases(progress)
     options = read or ReadOptions()
     wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes, options, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
     check_target(target, path, force=force)
-    opened, form = _read(path, options, phases)
+    opened, form = read_model(path, options, phases)
     with staging_folder(target) as folder:
-        opened, plan, patch, written = _fold(
+        opened, plan, patch, written = fold(
             opened, form, options, folder / target.name, phases, merge=merge_affines
         )
         with closing(opened):
@@ -207,47 +185,8 @@ def changed(report: Report) -> bool:
     return bool(report.plan.rewrites) or report.operators_before != report.operators_after
 
 
-def _read(path: Path, options: ReadOptions, phases: _Phases) -> tuple[Model, Format]:
-    form = detect(path)
-    with phases("read", "reading"):
-        return form.read(path, options), form
-
-
-def _fold(
-    model: Model, form: Format, options: ReadOptions, path: Path, phases: _Phases, *, merge: bool = False
-) -> tuple[Model, Plan, Patch, Written]:
-    """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
-    folder, name = path.parent, path.name
-    banned: frozenset[str] = frozenset()
-    while True:
-        with phases("plan", "planning"):
-            plan = plan_folds(model.graph, banned=banned)
-            patch = apply(model.graph, plan)
-            if merge:
-                patch = replace(patch, merged=merge_chains(model.graph, patch))
-        fresh = folder / str(len(banned))
-        with phases("write", "writing"), output_errors(fresh / name):
-            fresh.mkdir()
-            outcome = _write(model, patch, fresh / name)
-        if isinstance(outcome, Written):
-            return model, plan, patch, outcome
-        if outcome.nodes <= banned:
-            raise outcome
-        banned |= outcome.nodes
-        shutil.rmtree(fresh)
-        model.close()
-        model = form.read(model.path, options)  # what was written from is spent
-
-
-def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:
-    try:
-        return model.write(patch, path)
-    except OverflowingFold as overflow:
-        return overflow
-
-
 def _report(
-    model: Model, form: Format, plan: Plan, operators: dict[str, int], phases: _Phases, *, hashes: bool
+    model: Model, form: Format, plan: Plan, operators: dict[str, int], phases: Phases, *, hashes: bool
 ) -> Report:
     with phases("hash", "hashing"):
         digest = sha256(model.path) if hashes else ""
@@ -261,7 +200,7 @@ def _report(
     )
 
 
-def _detailed(report: Report, model: Model, patch: Patch, phases: _Phases) -> Report:
+def _detailed(report: Report, model: Model, patch: Patch, phases: Phases) -> Report:
     """The report with its details."""
     from bnfuse.layer_changes import layer_changes
     from bnfuse.surroundings import surroundings
@@ -271,7 +210,7 @@ def _detailed(report: Report, model: Model, patch: Patch, phases: _Phases) -> Re
         return replace(report, details=Details(around, layer_changes(model.graph, patch)))
 
 
-def _proved(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
+def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
@@ -298,7 +237,8 @@ def _prove(report: Report, written: Written, request: VerifyRequest) -> Agreemen
 
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
     """The request with what is known about the model."""
-    return replace(request, model_bytes=report.input.total_bytes, depth=report.plan.rewrites)
+    depth = max(1, report.plan.rewrites)  # merging alone rounds, too
+    return replace(request, model_bytes=report.input.total_bytes, depth=depth)
 
 
 def _blamed(
@@ -312,7 +252,7 @@ def _blamed(
     return name_culprit(failed, made, _request(report, request), load)
 
 
-def _measured(report: Report, written: Written, wanted: _Wanted, phases: _Phases) -> Report:
+def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
     """The report with its latencies. A model that is proved is not lost because a bench failed."""
     if wanted.bench is None or not changed(report):
         return report
@@ -340,7 +280,7 @@ def _kept(report: Report) -> str:
     return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"
 
 
-def _output_info(written: Written, target: Path, form: Format, phases: _Phases, *, hashes: bool) -> FileInfo:
+def _output_info(written: Written, target: Path, form: Format, phases: Phases, *, hashes: bool) -> FileInfo:
     total = sum(path.stat().st_size for path in (written.path, *written.side_files))
     with phases("hash", "hashing"):
         return FileInfo(target, form.name, sha256(written.path) if hashes else "", total)

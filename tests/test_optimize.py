@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from bnfuse import formats
+from bnfuse import folding, formats
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.errors import (
     OutputError,
@@ -51,11 +51,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
             raise made.latency
         return made.latency
 
-    module = cast("ModuleType", SimpleNamespace(FORMAT=made))
+    fake_module = cast("ModuleType", SimpleNamespace(FORMAT=made))
     monkeypatch.setattr(formats, "_MODULES", {"FAKE": "bnfuse_fake_format"})
-    monkeypatch.setitem(sys.modules, "bnfuse_fake_format", module)
-    monkeypatch.setattr(use_case, "plan_folds", fake_plan)
-    monkeypatch.setattr(use_case, "apply", lambda _, plan: FakePatch(f.node for f in plan.order))
+    monkeypatch.setitem(sys.modules, "bnfuse_fake_format", fake_module)
+    for module in (use_case, folding):
+        monkeypatch.setattr(module, "plan_folds", fake_plan)
+        monkeypatch.setattr(module, "apply", lambda _, plan: FakePatch(f.node for f in plan.order))
     monkeypatch.setattr(verify_module, "verify", verify)
     monkeypatch.setattr(bench_module, "bench", bench)
     return made
@@ -162,7 +163,7 @@ def test_a_fold_that_overflows_although_banned_does_not_loop(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.model.overflowing = frozenset({"bn1"})
-    monkeypatch.setattr(use_case, "plan_folds", lambda model, banned: fake_plan(model))
+    monkeypatch.setattr(folding, "plan_folds", lambda model, banned: fake_plan(model))
     with nothing_changed(tmp_path), pytest.raises(OverflowingFold):
         optimize(fake.model.path)
     assert len(fake.model.writes) == 2

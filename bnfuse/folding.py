@@ -1,0 +1,83 @@
+"""Read, plan, apply and write: what ``optimize`` does before anything is proved or measured."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bnfuse.core.apply import OverflowingFold, Patch, apply
+from bnfuse.core.decisions import Plan
+from bnfuse.core.merge import merge_affines as merge_chains
+from bnfuse.core.plan import plan as plan_folds
+from bnfuse.formats import detect
+from bnfuse.formats.base import Format, Model, ReadOptions, Written
+from bnfuse.staging import output_errors
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Phases:
+    """Wall time by phase, in seconds; tells ``progress`` what is being done."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str, doing: str) -> Iterator[None]:
+        """One phase, for as long as the context lasts."""
+        self.progress(doing)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model, Format]:
+    """Open a model of whatever format it is.
+
+    Raises:
+        UnreadableModel: not a whole, valid model of a known format.
+        UnsafeModel: it reaches outside its own folder.
+    """
+    form = detect(path)
+    with phases("read", "reading"):
+        return form.read(path, options), form
+
+
+def fold(
+    model: Model, form: Format, options: ReadOptions, path: Path, phases: Phases, *, merge: bool = False
+) -> tuple[Model, Plan, Patch, Written]:
+    """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
+    folder, name = path.parent, path.name
+    banned: frozenset[str] = frozenset()
+    while True:
+        with phases("plan", "planning"):
+            plan = plan_folds(model.graph, banned=banned)
+            patch = apply(model.graph, plan)
+            if merge:
+                patch = replace(patch, merged=merge_chains(model.graph, patch))
+        fresh = folder / str(len(banned))
+        with phases("write", "writing"), output_errors(fresh / name):
+            fresh.mkdir()
+            outcome = _write(model, patch, fresh / name)
+        if isinstance(outcome, Written):
+            return model, plan, patch, outcome
+        if outcome.nodes <= banned:
+            raise outcome
+        banned |= outcome.nodes
+        shutil.rmtree(fresh)
+        model.close()
+        model = form.read(model.path, options)  # what was written from is spent
+
+
+def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:
+    try:
+        return model.write(patch, path)
+    except OverflowingFold as overflow:
+        return overflow
