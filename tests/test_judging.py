@@ -82,9 +82,11 @@ def test_the_ratio_is_the_one_that_most_pairs_agree_on(noise: float) -> None:
         np.exp(noise * rng.standard_normal((1, 50, 2))),
     )
     fast, faster = (np.sort(np.log(times).ravel()) for times in (before, after))
-    pairs = fast[:100, None] - faster[None, :50] + math.log(1.4)  # the faster half of each
+    pairs = fast[:, None] - faster[None, :] + math.log(1.4)
+    ranks = [(np.arange(size) + 0.5) / size for size in (fast.size, faster.size)]
+    weights = (1 - ranks[0][:, None]) ** 2 * (1 - ranks[1][None, :]) ** 2
     grid = np.arange(math.log(1.2), math.log(1.6), 1e-4)
-    agreeing = [float(np.sum(np.exp(-((pairs - shift) ** 2) / (2 * 0.05**2)))) for shift in grid]
+    agreeing = [float(np.sum(weights * np.exp(-((pairs - shift) ** 2) / (2 * 0.05**2)))) for shift in grid]
     assert (fast.size, faster.size) == (200, 100)
     found, (low, high) = paired_ratio(1.4 * before, after, 0)
     assert math.log(found) == pytest.approx(float(grid[np.argmax(agreeing)]), abs=2e-3)
