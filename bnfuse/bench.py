@@ -1,9 +1,9 @@
 """What does the rewritten model gain, on this machine and runtime?
 
 For every batch size and number of threads, with the runtime's graph optimisation off and on, both models
-are loaded, warmed up and timed in interleaved rounds (``bnfuse.steady``, ``bnfuse.timing``) until the wished
-precision is reached or the time is up; ``bnfuse.judging`` makes figures and a verdict of the rounds. Cold
-start is a setting of its own (``bnfuse.cold``).
+are loaded, warmed up and timed in interleaved rounds (``measure.steady``, ``measure.timing``) until the
+wished precision is reached or the time is up; ``measure.judging`` makes figures and a verdict of the
+rounds. Cold start is a setting of its own (``measure.cold``).
 
 Does not measure what does not fit into memory or does not load in one setting; it says so in a note
 instead.
@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfuse.cold import Limits, cold_starts, judged
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
-from bnfuse.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
+from bnfuse.inputs.samples import Feeds, InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
-from bnfuse.profile import profile, profile_hints
+from bnfuse.measure.cold import Limits, cold_starts, judged
+from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
+from bnfuse.measure.profile import profile, profile_hints
+from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
+from bnfuse.measure.timing import enough
 from bnfuse.results import BenchRun, Latency, Profile
-from bnfuse.samples import Feeds, InputRequest, fit
-from bnfuse.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
-from bnfuse.timing import enough
 from bnfuse.verify import MEMORY_FACTOR, Loader
 
 __all__ = ["COLD", "OFF", "ON", "BenchRequest", "bench"]

@@ -202,8 +202,8 @@ def _report(
 
 def _detailed(report: Report, model: Model, patch: Patch, phases: Phases) -> Report:
     """The report with its details."""
-    from bnfuse.layer_changes import layer_changes
-    from bnfuse.surroundings import surroundings
+    from bnfuse.details.layer_changes import layer_changes
+    from bnfuse.details.surroundings import surroundings
 
     with phases("details", "looking at weights"):
         around = surroundings(model.graph, report.plan, patch.removed)
@@ -272,7 +272,7 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases)
 
 def _kept(report: Report) -> str:
     """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
-    from bnfuse.gates import gain_missing
+    from bnfuse.measure.gates import gain_missing
 
     if not changed(report):
         return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"

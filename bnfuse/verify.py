@@ -7,7 +7,7 @@ The runtime's graph optimisation is off: switched on, a runtime may fold the ref
 two folded models would be compared.
 
 Models of two formats are compared too (a Keras model and its ONNX export): there names, layouts and
-widths of types may differ (``bnfuse.alignment``).
+widths of types may differ (``bnfuse.inputs.alignment``).
 
 Says *inconclusive*, never equal, where the reference cannot be run: the runtime refuses it, memory
 is short, nothing it puts out is finite, or it is so unstable that noise explains the difference.
@@ -20,18 +20,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnfuse.alignment import Unalignable, align
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import detect
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings, TensorSpec
-from bnfuse.labels import read_labels
+from bnfuse.inputs.alignment import Unalignable, align
+from bnfuse.inputs.labels import read_labels
+from bnfuse.inputs.samples import InputRequest
 from bnfuse.machine import available_memory_bytes
 from bnfuse.proof.compare import Compared, conclude, confront, unexplained
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, Status
-from bnfuse.samples import InputRequest
 
 Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bnfuse.baseline import compare, read_baseline
 from bnfuse.errors import UsageError
+from bnfuse.measure.baseline import compare, read_baseline
 from bnfuse.report.json import bench_document, dumps
 from bnfuse.results import BenchRun, FileInfo, Latency, Machine, Percentiles
 from tests.command import call

@@ -13,7 +13,7 @@ from bnfuse import bench as bench_function
 from bnfuse.bench import COLD, OFF, ON, BenchRequest, bench
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.run import load
-from bnfuse.judging import FASTER, SAME, SLOWER
+from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from tests.clockwork import clockworks
 from tests.command import call
 from tests.tiny_models import layer, net, save

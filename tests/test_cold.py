@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse import cold
-from bnfuse.cold import ColdStarts, Limits, Start, chance, cold_starts, judged, start_once
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
-from bnfuse.formats import child_process
 from bnfuse.formats.base import RunSettings
-from bnfuse.judging import FASTER, SAME, SLOWER, TOO_FEW, Rounds
+from bnfuse.formats.child import process as child_process
+from bnfuse.measure import cold
+from bnfuse.measure.cold import ColdStarts, Limits, Start, chance, cold_starts, judged, start_once
+from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW, Rounds
 from bnfuse.results import ColdStart
 from tests.cli_models import convnet
 from tests.command import call
@@ -116,7 +116,7 @@ def fake_starts(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[float]
         return Start(int(seconds * 1e9), 10**6, 2 * 10**6, 3 * 10**6, 10**6 * len(log))
 
     monkeypatch.setattr(cold, "start_once", start)
-    monkeypatch.setattr("bnfuse.cold.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bnfuse.measure.cold.time.perf_counter", lambda: clock[0])
     return log, times
 
 
@@ -302,7 +302,7 @@ def test_no_process_outlives_bnfuse(model: Path, tmp_path: Path, number: int, co
     )
     script = (
         "import sys\nfrom importlib import import_module\nfrom pathlib import Path\nimport numpy as np\n"
-        "from bnfuse.cli import main\nfrom bnfuse.cold import start_once\n"
+        "from bnfuse.cli import main\nfrom bnfuse.measure.cold import start_once\n"
         "from bnfuse.formats.base import RunSettings\n"
         "X = {'x': np.zeros((1, 3, 9, 7), np.float32)}\n"
         "def bench(a, *_, **__):\n    start_once(a, RunSettings(), X)\n"

@@ -11,8 +11,8 @@ import pytest
 
 from bnfuse.bench import COLD, OFF, ON
 from bnfuse.errors import UnreadableModel, UsageError
-from bnfuse.gates import gain_missing, slower
-from bnfuse.judging import FASTER, SAME, SLOWER, TOO_FEW
+from bnfuse.measure.gates import gain_missing, slower
+from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import BenchRun, Latency, Machine, Percentiles
 from tests.command import call
 from tests.report_schema import assert_fits

@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
-from bnfuse.judging import (
+from bnfuse.measure.judging import (
     FASTER,
     SAME,
     SLOWER,

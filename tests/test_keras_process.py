@@ -18,8 +18,8 @@ import pytest
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
 from bnfuse.formats.base import RunSettings
+from bnfuse.formats.child.messages import read_message, write_message
 from bnfuse.formats.keras import process, run
-from bnfuse.formats.keras.messages import read_message, write_message
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
 # --- messages ----------------------------------------------------------------------------------

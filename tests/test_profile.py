@@ -11,7 +11,7 @@ import pytest
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import CallTimes, NodeTime, Runner, RunSettings
-from bnfuse.profile import compared, profile, profile_hints, summed
+from bnfuse.measure.profile import compared, profile, profile_hints, summed
 from bnfuse.report import measured
 from bnfuse.results import OperatorTime, Profile
 from tests.command import call

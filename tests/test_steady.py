@@ -12,7 +12,7 @@ import pytest
 from bnfuse.bench import OFF, ON, BenchRequest, bench
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.judging import FASTER, SAME, SLOWER
+from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from tests.clockwork import Clockwork, Told, clockworks, files, most_open
 
 CHANGES = [(0.5, 1.0, SLOWER, 0.5), (1.0, 0.5, FASTER, 2.0)]

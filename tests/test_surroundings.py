@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from bnfuse.details.surroundings import MOST_DRAWN, MOST_NODES
 from bnfuse.optimize import inspect
 from bnfuse.results import DrawnNode, Neighbourhood
-from bnfuse.surroundings import MOST_DRAWN, MOST_NODES
 from tests.onnx_graphs import Net
 
 CNN = Path(__file__).parents[1] / "fixtures" / "digits_cnn.onnx"

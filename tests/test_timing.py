@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.judging import Rounds
-from bnfuse.timing import enough, interleave
+from bnfuse.measure.judging import Rounds
+from bnfuse.measure.timing import enough, interleave
 from tests.clockwork import Clockwork, Told
 
 FEEDS = {"x": np.zeros((1, 4), np.float32)}

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfuse.alignment import Pair, Unalignable, align
 from bnfuse.formats.base import TensorSpec
+from bnfuse.inputs.alignment import Pair, Unalignable, align
 from bnfuse.results import Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.command import call

@@ -11,7 +11,7 @@ import pytest
 
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import TensorSpec
-from bnfuse.labels import read_labels
+from bnfuse.inputs.labels import read_labels
 from bnfuse.results import Accuracy, Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.cli_models import outputs_of

@@ -12,9 +12,9 @@ import pytest
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import Runner, TensorSpec
+from bnfuse.inputs.user_inputs import UserData, read_user_data
 from bnfuse.proof.kept import Kept
 from bnfuse.results import Agreement, Status
-from bnfuse.user_inputs import UserData, read_user_data
 from bnfuse.verify import VerifyRequest, verify
 
 X = np.random.default_rng(0).standard_normal((70, 3, 2)).astype(np.float32)

@@ -12,7 +12,7 @@ from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
-    from bnfuse.baseline import Earlier
+    from bnfuse.measure.baseline import Earlier
     from bnfuse.results import FileInfo, Latency
 
 
@@ -24,7 +24,7 @@ def read_earlier(path: Path | None) -> Earlier | None:
     """
     if path is None:
         return None
-    from bnfuse.baseline import read_baseline
+    from bnfuse.measure.baseline import read_baseline
 
     return read_baseline(path)
 
@@ -33,7 +33,7 @@ def beside_earlier(latency: Latency, original: FileInfo, earlier: Earlier | None
     """What was measured, with its comparison where an earlier report was given."""
     if earlier is None:
         return latency
-    from bnfuse.baseline import compare
+    from bnfuse.measure.baseline import compare
 
     return replace(latency, baseline=compare(latency, original.sha256, earlier))
 
@@ -42,7 +42,7 @@ def gate_speed(
     screen: Screen, latency: Latency | None, most_percent: float, *, against_earlier: bool
 ) -> None:
     """Exit 1 where the figures show a slow-down beyond ``most_percent``, or show nothing at all."""
-    from bnfuse.gates import slower, slower_than_baseline
+    from bnfuse.measure.gates import slower, slower_than_baseline
 
     if against_earlier:
         refusal = slower_than_baseline(None if latency is None else latency.baseline, most_percent)

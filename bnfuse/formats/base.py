@@ -207,5 +207,5 @@ class Format(Protocol):
         """Import the runtime into this process, and answer with a function that loads models there.
 
         For a process that exists for nothing else, which is what a cold start is measured in
-        (``bnfuse.cold``). Errors are those of ``load``.
+        (``bnfuse.measure.cold``). Errors are those of ``load``.
         """

@@ -1,7 +1,7 @@
 """Runs the candidate on what the reference ran on, and concludes: equal, different or inconclusive.
 
-The interface comes first: within one format the very same (``bnfuse.interface``), across formats one that
-corresponds (``bnfuse.alignment``). Then the values, output by output (``bnfuse.proof.verdict``): the worst
+The interface comes first: within one format the very same (``inputs.interface``), across formats one that
+corresponds (``inputs.alignment``). Then the values, output by output (``bnfuse.proof.verdict``): the worst
 verdict is the outcome.
 """
 
@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bnfuse.alignment import Alignment, Unalignable, align
 from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
 from bnfuse.formats.base import Runner
-from bnfuse.interface import interface_difference
+from bnfuse.inputs.alignment import Alignment, Unalignable, align
+from bnfuse.inputs.interface import interface_difference
+from bnfuse.inputs.samples import Feeds
 from bnfuse.proof.accuracy import Answers, accuracies
 from bnfuse.proof.deviation import ROUNDOFF, Deviation, deviation, is_float, relative_change
 from bnfuse.proof.observe import Observed
 from bnfuse.proof.verdict import Scale, Verdict, judge, judge_exact, limit_for
 from bnfuse.results import Agreement, Status
-from bnfuse.samples import Feeds
 
 _FAILING_SETS = 3
 # Of so many input sets it is looked at whether outputs vary.

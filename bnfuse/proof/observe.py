@@ -17,6 +17,7 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Runner, TensorSpec
+from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.proof.accuracy import Answers, Labels, check_labels
 from bnfuse.proof.deviation import (
     ROUNDOFF,
@@ -28,7 +29,6 @@ from bnfuse.proof.deviation import (
 )
 from bnfuse.proof.kept import Kept
 from bnfuse.proof.verdict import roundoff_of
-from bnfuse.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 
 # Perturbed runs per input set.
 _PROBES = 3

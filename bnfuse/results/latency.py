@@ -110,7 +110,7 @@ class BaselineRun:
     """One setting beside the same setting of an earlier report.
 
     ``then_ms`` and ``now_ms`` are p50. ``slowdown`` is the least one that the figures show, as a ratio:
-    1.05 where all doubt taken away the model is still 5 % slower (``bnfuse.baseline`` has the formula).
+    1.05 where all doubt taken away the model is still 5 % slower (``measure.baseline`` has the formula).
     ``basis`` says whether calls ("time") or gains over the same original ("speed-up") were compared.
     """
 

@@ -1,7 +1,7 @@
 """The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
 
 Started by ``bnfuse.formats.keras.process``; answers every request with one message
-(``bnfuse.formats.child_loop``), and an error is an answer.
+(``bnfuse.formats.child.loop``), and an error is an answer.
 
 A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
 tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
@@ -22,9 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bnfuse.formats.child_loop import serve
+from bnfuse.formats.child.loop import serve
+from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
-from bnfuse.formats.keras.messages import Arrays, Head
 from bnfuse.formats.keras.nests import (
     Leaf,
     distinct,

@@ -17,9 +17,9 @@ from bnfuse.core.apply import Moved, NewAffine, NewLinear, OverflowingFold, Patc
 from bnfuse.core.graph import Node
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
+from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.config import parse
 from bnfuse.formats.keras.flow import Handle, handle_of
-from bnfuse.formats.keras.messages import dtype_named
 from bnfuse.formats.keras.move import Move
 from bnfuse.formats.keras.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.rewrite import Configure, Edit, Remove, rewrite

@@ -1,7 +1,7 @@
 """Runs Keras models in this very process, which must be one that exists for nothing else.
 
 A cold start is measured from the start of a process to its first answer, and its memory is that of
-one process: ``bnfuse.cold_child`` loads with this, where ``run.load`` would start another process.
+one process: ``bnfuse.measure.cold_child`` loads with this, where ``run.load`` would start another process.
 Nothing may have imported a runtime before: what a runtime reads from the environment is set here.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.child_process import Answer, checked
-from bnfuse.formats.keras.messages import Arrays, Head
+from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.process import Answer, checked
 from bnfuse.formats.keras.process import Setup, environment
 from bnfuse.formats.keras.run import KerasRunner, load_into, no_start, setup_for
 from bnfuse.formats.keras.safety import refuse_unsafe

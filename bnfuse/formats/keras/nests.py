@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnfuse.formats.keras.messages import Head
+from bnfuse.formats.child.messages import Head
 
 Place = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
 

@@ -1,6 +1,6 @@
 """Child processes that run Keras: what they start with, who shares them, and when they end.
 
-Starting, asking and losing one is ``bnfuse.formats.child_process``. Decides how long an answer may
+Starting, asking and losing one is ``bnfuse.formats.child.process``. Decides how long an answer may
 take, and when a process ends:
 
 - models with the same ``Setup`` share one process, because importing a runtime takes seconds;
@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bnfuse.errors import UsageError
-from bnfuse.formats.child_process import LIMIT_S, Answer, ChildProcess, ProcessLost
-from bnfuse.formats.keras.messages import Arrays, Head
+from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.process import LIMIT_S, Answer, ChildProcess, ProcessLost
 
 __all__ = ["Answer", "Process", "ProcessLost", "Setup", "acquire", "environment", "release", "stop_all"]
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings, Tensors, TensorSpec
-from bnfuse.formats.keras.messages import Arrays, Head
+from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.keras.process import Answer, Process, ProcessLost, Setup, acquire, release
 from bnfuse.formats.keras.safety import LoadFacts, refuse_unsafe
 

@@ -24,9 +24,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfuse.errors import BnfuseError, UsageError
-from bnfuse.shape_guesses import LADDER, Shape, Shapes, check_batch, check_shape, no_shape, shape_guesses
-from bnfuse.user_arrays import Feeds, numpy_dtype
-from bnfuse.user_inputs import UserData, names_of, read_user_data
+from bnfuse.inputs.shape_guesses import (
+    LADDER,
+    Shape,
+    Shapes,
+    check_batch,
+    check_shape,
+    no_shape,
+    shape_guesses,
+)
+from bnfuse.inputs.user_arrays import Feeds, numpy_dtype
+from bnfuse.inputs.user_inputs import UserData, names_of, read_user_data
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import Runner, TensorSpec

@@ -1,7 +1,7 @@
 """Cold start: how long from the start of a process to its first answer, and how much memory it takes.
 
-Each start is a fresh process (``bnfuse.cold_child``) that imports the runtime, loads the model and
-answers once. The models take turns, A B, B A, A B…, and each turn is a round of ``bnfuse.timing``::
+Each start is a fresh process (``bnfuse.measure.cold_child``) that imports the runtime, loads the model and
+answers once. The models take turns, A B, B A, A B…, and each turn is a round of ``bnfuse.measure.timing``::
 
     time = wall time from before the process is made until its answer is here
            − what the process spent on bnfuse's own modules and on receiving the inputs
@@ -29,8 +29,8 @@ import numpy as np
 from bnfuse import errors
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.child_process import Answer, ChildProcess, ProcessLost
-from bnfuse.judging import ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, Times, summarise
+from bnfuse.formats.child.process import Answer, ChildProcess, ProcessLost
+from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, Times, summarise
 from bnfuse.results import BenchRun, ColdStart
 
 Feeds = Mapping[str, np.ndarray]
@@ -169,7 +169,7 @@ def start_once(path: Path, settings: RunSettings, feeds: Feeds) -> Start:
     """
     request = {"path": str(path.resolve()), "settings": asdict(settings)}
     begin = time.perf_counter_ns()
-    process = ChildProcess("bnfuse.cold_child", os.environ)
+    process = ChildProcess("bnfuse.measure.cold_child", os.environ)
     try:
         answer, _ = process.ask(request, feeds)
         total_ns = time.perf_counter_ns() - begin

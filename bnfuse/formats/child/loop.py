@@ -1,4 +1,4 @@
-"""The child's end of ``bnfuse.formats.child_process``: answers requests until they end.
+"""The child's end of ``bnfuse.formats.child.process``: answers requests until they end.
 
 Keeps the pipes for itself: whatever a runtime or a model prints goes to stderr, and whoever reads
 stdin finds it empty. Ends as soon as the requests end, even in the middle of a call.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from io import BufferedReader
 from typing import IO
 
-from bnfuse.formats.keras.messages import Arrays, Head, read_message, write_message
+from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
 
 Respond = Callable[[Head, Arrays], tuple[Head, Arrays]]
 

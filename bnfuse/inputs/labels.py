@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfuse.errors import UsageError
-from bnfuse.user_arrays import ArrayFiles
+from bnfuse.inputs.user_arrays import ArrayFiles
 
 _NAMES = ("label", "labels", "class", "target", "y")
 _NUMPY = (".npy", ".npz")

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnfuse.baseline import stray
 from bnfuse.bench import COLD, ON
-from bnfuse.judging import FASTER, SAME, SLOWER, TOO_FEW
+from bnfuse.measure.baseline import stray
+from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import Baseline, BenchRun, Latency
 
 

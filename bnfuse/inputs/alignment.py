@@ -8,7 +8,7 @@ and take another width of integer or float. Decides, for models of two formats o
 3. **layout**: axes as they are, or channels moved, whichever agrees in more fixed sizes; as they are where
    both agree alike. Where both models fix an axis they must fix the same.
 
-Two models of one format get none of this: there ``bnfuse.interface`` wants the very same interface.
+Two models of one format get none of this: there ``bnfuse.inputs.interface`` wants the very same interface.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfuse.formats.base import TensorSpec
-from bnfuse.interface import Axes
-from bnfuse.user_arrays import Feeds, numpy_dtype
-from bnfuse.user_inputs import names_of
+from bnfuse.inputs.interface import Axes
+from bnfuse.inputs.user_arrays import Feeds, numpy_dtype
+from bnfuse.inputs.user_inputs import names_of
 
 
 class Unalignable(Exception):

@@ -1,4 +1,4 @@
-"""Times models in interleaved rounds. What is made of the rounds is for ``bnfuse.judging``.
+"""Times models in interleaved rounds. What is made of the rounds is for ``bnfuse.measure.judging``.
 
 A round visits the models in an order drawn anew, forth and back: B C A D D A C B, where A is the original, B
 the result, C a second copy of the original and D one of the result. A visit is a few calls in a row. Its
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from bnfuse.formats.base import Runner
-from bnfuse.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, SLOWER, TOO_FEW, Rounds, summarise
-from bnfuse.samples import Feeds
+from bnfuse.inputs.samples import Feeds
+from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, SLOWER, TOO_FEW, Rounds, summarise
 
 __all__ = ["FASTER", "SAME", "SLOWER", "TOO_FEW", "Rounds", "enough", "interleave", "summarise"]
 

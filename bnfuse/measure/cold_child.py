@@ -1,6 +1,6 @@
 """The process in which one cold start happens: imports the runtime, loads the model, answers once.
 
-Started by ``bnfuse.cold``, which tells it the model's path, the settings and the inputs as data.
+Started by ``bnfuse.measure.cold``, which tells it the model's path, the settings and the inputs as data.
 What only bnfuse needs (its own modules, receiving the inputs) is timed apart, so that it can be taken
 off: a program of the user's would not do it.
 """
@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 from bnfuse.errors import BnfuseError  # noqa: E402
 from bnfuse.formats import detect  # noqa: E402
 from bnfuse.formats.base import RunSettings  # noqa: E402
-from bnfuse.formats.child_loop import serve  # noqa: E402
+from bnfuse.formats.child.loop import serve  # noqa: E402
 from bnfuse.machine import peak_memory_bytes  # noqa: E402
 
 Head = dict[str, Any]

@@ -23,10 +23,10 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnsafeModel, UsageError
 from bnfuse.formats.base import Runner, RunSettings
-from bnfuse.judging import Rounds, precise, summarise
+from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
+from bnfuse.measure.judging import Rounds, precise, summarise
+from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun
-from bnfuse.samples import Feeds, InputRequest, Samples, fit
-from bnfuse.timing import interleave, time_call, visit
 
 OFF, ON = "optimisation off", "optimisation on"
 DEFAULT_BATCH = 1

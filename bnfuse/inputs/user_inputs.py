@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfuse.errors import UsageError
-from bnfuse.shape_guesses import Shape, check_shape
-from bnfuse.user_arrays import ArrayFiles, Feeds, StoredArray, numpy_dtype
+from bnfuse.inputs.shape_guesses import Shape, check_shape
+from bnfuse.inputs.user_arrays import ArrayFiles, Feeds, StoredArray, numpy_dtype
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec

@@ -1,8 +1,8 @@
 """A child process that answers questions: started, asked, and ended, whatever becomes of it.
 
 A runtime may crash, hang, or print what it likes; in a process of its own, each of these is one
-sentence to the user. The other end is ``bnfuse.formats.child_loop``; what they say to each other is
-``bnfuse.formats.keras.messages``. Decides how an answer that does not come ends: the process is killed
+sentence to the user. The other end is ``bnfuse.formats.child.loop``; what they say to each other is
+``bnfuse.formats.child.messages``. Decides how an answer that does not come ends: the process is killed
 when its time is up, and when whoever waited for it is interrupted. The other end stops by itself as
 soon as its input is closed, so nothing is left behind even where this program is killed.
 
@@ -25,7 +25,7 @@ from typing import cast
 import numpy as np
 
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.keras.messages import Arrays, Head, read_message, write_message
+from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
 
 LIMIT_S = 300.0
 _STOP_S = 5.0

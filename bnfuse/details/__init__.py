@@ -1,0 +1,1 @@
+"""What reports show beside decisions: the graph around them, and what became of weights."""

@@ -1,0 +1,1 @@
+"""How fast models are: rounds of calls, fresh processes, profiles, and what is concluded from them."""
