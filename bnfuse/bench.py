@@ -23,7 +23,7 @@ from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
-from bnfuse.measure.cold import Limits, cold_starts, judged
+from bnfuse.measure.cold import COLD, Limits, cold_starts, judged
 from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
 from bnfuse.measure.profile import profile, profile_hints
 from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
@@ -33,7 +33,6 @@ from bnfuse.verify import MEMORY_FACTOR, Loader
 
 __all__ = ["COLD", "OFF", "ON", "BenchRequest", "bench"]
 
-COLD = "cold start"
 
 _COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict

@@ -35,6 +35,8 @@ from bnfuse.results import BenchRun, ColdStart
 
 Feeds = Mapping[str, np.ndarray]
 
+COLD = "cold start"  # the setting's name
+
 _MAX_ROUNDS = 20
 _LEAST_S = 0.25  # a process that imports a runtime takes longer than this
 _MOST_CHANCE = 0.05

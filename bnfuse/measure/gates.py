@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnfuse.bench import COLD, ON
 from bnfuse.measure.baseline import stray
+from bnfuse.measure.cold import COLD
 from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW
+from bnfuse.measure.steady import ON
 from bnfuse.results import Baseline, BenchRun, Latency
 
 
