@@ -22,8 +22,9 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeMo
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
+from bnfuse.inputs.twins import Twins, twins_of
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
-from bnfuse.measure.cold import COLD, Limits, cold_starts, judged
+from bnfuse.measure.cold import COLD, ColdStarts, Limits, cold_starts, judged
 from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
 from bnfuse.measure.profile import profile, profile_hints
 from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
@@ -97,11 +98,20 @@ def bench(
     threads = _threads(request)[0]
     seen = Findings()
     copies = _copies_that_fit(paths, request)
+    profiled = None
     if copies == 0:
         seen.notes.append("nothing was timed: the model does not fit into the free memory")
     else:
-        _measure_all(paths, request, load, seen, copies)
-    profiled = _profiled(paths, request, threads, load, seen) if request.profile and copies else None
+        twins = _twins(paths, request, threads, load)
+        seen.notes.extend(twins.notes if twins else ())
+        loader = twins.loader(load) if twins else load
+        begin = time.perf_counter()
+        _measure_all(paths, request, loader, seen, copies)
+        if request.cold_start and request.optimise:
+            left_s = request.budget_s - (time.perf_counter() - begin)
+            with seen.guard(COLD):
+                seen.runs.append(_measured_cold(paths, request, load, twins, left_s, seen))
+        profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
     seen.notes.extend(_reading_hints(seen))
     return Latency(
         request.device,
@@ -162,25 +172,23 @@ def _measure_all(
         for threads in _threads(request)
         for on in request.optimise
     ]
-    cold_s = _COLD_SHARE * request.budget_s if request.cold_start and settings else 0.0
-    end = time.perf_counter() + request.budget_s
+    cold = request.cold_start and settings
     measure_steady(
         paths,
         settings,
-        budget_s=request.budget_s - (cold_s if settings else 0.0),
+        budget_s=request.budget_s * (1.0 - _COLD_SHARE if cold else 1.0),
         precision=request.precision,
         copies=copies,
         load=load,
         seen=seen,
     )
-    if cold_s:
-        # as users run a model: the first batch and number of threads, with optimisation as asked for last
-        first = settings[len(request.optimise) - 1]
-        with seen.guard(COLD):
-            verdict_s = max(_COLD_OVERRUN * cold_s, end - time.perf_counter())
-            limits = Limits(cold_s, verdict_s, request.budget_s)
-            run = _cold(paths, first.settings, first.inputs, limits, load, seen)
-            seen.runs.append(replace(run, threads=first.settings.threads))
+
+
+def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader) -> Twins | None:
+    """How the models correspond where they are of two formats; a loader of one's own feeds its own models."""
+    if load is not load_by_content:
+        return None
+    return twins_of(paths, RunSettings(True, request.device, threads, request.allow_unsafe), load)
 
 
 def _threads(request: BenchRequest) -> tuple[int, ...]:
@@ -191,35 +199,61 @@ def _inputs(request: BenchRequest, batch: int | None) -> InputRequest:
     return InputRequest(batch, request.shapes, request.inputs, request.seed)
 
 
-def _cold(
+def _measured_cold(
     paths: Sequence[Path],
-    settings: RunSettings,
-    inputs: InputRequest,
-    limits: Limits,
+    request: BenchRequest,
     load: Loader,
+    twins: Twins | None,
+    left_s: float,
     seen: Findings,
 ) -> BenchRun:
-    """Process start to first answer, in fresh processes.
+    """Process start to first answer, in fresh processes, as users run a model: the first batch and number of
+    threads, with optimisation as asked for last.
 
     A loader that is not the formats' own exists in this process only: then loading and the first run
     are timed here, with the runtime imported already.
     """
-    end = time.perf_counter() + limits.share_s
-    with load(paths[0], settings) as runner:  # also brings the files into the system's cache
+    settings = RunSettings(request.optimise[-1], request.device, _threads(request)[0], request.allow_unsafe)
+    inputs = _inputs(request, request.batches[0] if request.batches else None)
+    share_s = _COLD_SHARE * request.budget_s
+    loader = twins.loader(load) if twins else load
+    end = time.perf_counter() + share_s
+    with loader(paths[0], settings) as runner:  # also brings the files into the system's cache
         samples, _ = fit(runner, inputs, DEFAULT_BATCH)
         seen.remember(runner)
     feeds = samples.feeds(0)
     if load is load_by_content:
-        starts = cold_starts(paths, settings, [feeds] * len(paths), limits)
-        seen.notes.append(_COLD_HINT)
-        run = judged(COLD, samples.batch, starts, inputs.seed)
-        if run.verdict == TOO_FEW:
-            enough_s = starts.round_s * ROUNDS_FOR_VERDICT / (_COLD_SHARE * _COLD_OVERRUN)
-            seen.notes.append(
-                f"cold start: a start of each model took {starts.round_s:.2g} s; a verdict on it needs about "
-                f"{enough_s:.0f} s in all (--max-time)"
-            )
-        return run
+        limits = Limits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)
+        fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]
+        run = _judged_cold(cold_starts(paths, settings, fed, limits), samples.batch, inputs.seed, seen)
+    else:
+        run = _reloaded(paths, settings, feeds, load, end, samples.batch, inputs.seed, seen)
+    return replace(run, threads=settings.threads)
+
+
+def _judged_cold(starts: ColdStarts, batch: int, seed: int, seen: Findings) -> BenchRun:
+    seen.notes.append(_COLD_HINT)
+    run = judged(COLD, batch, starts, seed)
+    if run.verdict == TOO_FEW:
+        enough_s = starts.round_s * ROUNDS_FOR_VERDICT / (_COLD_SHARE * _COLD_OVERRUN)
+        seen.notes.append(
+            f"cold start: a start of each model took {starts.round_s:.2g} s; a verdict on it needs about "
+            f"{enough_s:.0f} s in all (--max-time)"
+        )
+    return run
+
+
+def _reloaded(
+    paths: Sequence[Path],
+    settings: RunSettings,
+    feeds: Feeds,
+    load: Loader,
+    end: float,
+    batch: int,
+    seed: int,
+    seen: Findings,
+) -> BenchRun:
+    """Loading and the first run in this process, until ``end``."""
     seen.notes.append(_WARM_HINT)
     chosen = [*paths, paths[0]] if len(paths) == 2 else list(paths)
     times: list[list[float]] = [[] for _ in chosen]
@@ -229,7 +263,7 @@ def _cold(
         if enough(turn + 1, end):
             break
     rounds = Rounds(tuple(np.array(t) for t in times), np.array(times))
-    return summarise(COLD, samples.batch, rounds, inputs.seed)
+    return summarise(COLD, batch, rounds, seed)
 
 
 def _time_cold(path: Path, settings: RunSettings, feeds: Feeds, load: Loader) -> float:

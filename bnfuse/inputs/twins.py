@@ -1,0 +1,97 @@
+"""A model and its twin in another format, fed with the same values, so that both can be timed alike.
+
+The second model's inputs are made of the first one's (``alignment``) before a clock is started; its outputs
+are not looked at. Models of one format are fed as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.formats import detect
+from bnfuse.formats.base import CallTimes, Profiling, Runner, RunSettings, Tensors, TensorSpec
+from bnfuse.inputs.alignment import Alignment, Unalignable, align
+
+Load = Callable[[Path, RunSettings], Runner]
+
+
+class _Fed:
+    """A runner that is fed with another model's inputs."""
+
+    def __init__(
+        self, runner: Runner, inputs: Sequence[TensorSpec], translate: Callable[[Tensors], Tensors]
+    ) -> None:
+        self.inputs, self._runner, self._translate = inputs, runner, translate
+        self.outputs, self.providers, self.runtime = runner.outputs, runner.providers, runner.runtime
+
+    def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
+        return self._runner.run(self._translate(feeds))
+
+    def time(self, feeds: Tensors, calls: int) -> list[int]:
+        return self._runner.time(self._translate(feeds), calls)
+
+    def profile(self, feeds: Tensors, calls: int) -> Sequence[CallTimes]:
+        if not isinstance(self._runner, Profiling):
+            raise BnfuseError(f"{self.runtime} has no profiler that bnfuse could read")
+        return self._runner.profile(self._translate(feeds), calls)
+
+    def __enter__(self) -> _Fed:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.__exit__(kind, value, trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Two models of two formats. ``notes`` say what was done to bring their interfaces together."""
+
+    second: Path
+    alignment: Alignment
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As sentences."""
+        return self.alignment.notes
+
+    def feeds(self, path: Path, feeds: Tensors) -> Tensors:
+        """Inputs of the first model as the model at ``path`` takes them."""
+        return self.alignment.feeds(feeds) if path == self.second else feeds
+
+    def loader(self, load: Load) -> Load:
+        """``load``, whose runners all take the first model's inputs."""
+
+        def aligned(path: Path, settings: RunSettings) -> Runner:
+            inputs = self.alignment.narrowed()
+            return _Fed(load(path, settings), inputs, lambda feeds: self.feeds(path, feeds))
+
+        return aligned
+
+
+def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> Twins | None:
+    """How two models of two formats correspond; None for models of one format.
+
+    Raises:
+        UsageError: their inputs or outputs do not correspond.
+        UnreadableModel: the runtime refuses one of them.
+        RuntimeMissing: a runtime or the device is not there.
+    """
+    if len(paths) < 2 or detect(paths[0]).name == detect(paths[1]).name:
+        return None
+    told = []
+    for path in paths:
+        with load(path, replace(settings, profile=False)) as runner:
+            told.append((tuple(runner.inputs), tuple(runner.outputs)))
+    try:
+        return Twins(paths[1], align(told[0], told[1]))
+    except Unalignable as mismatch:
+        raise UsageError(f"the two models cannot be fed alike: {mismatch}") from mismatch
