@@ -17,7 +17,7 @@ from bnfuse.core.decisions import Keep
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from tests.command import Optimized, optimized
+from tests.command import FAST, Optimized, call, optimized
 from tests.onnx_graphs import Net, Shape, assert_equal
 
 IMAGE: dict[str, Shape] = {"x": ("N", 4, 6, 5)}
@@ -209,3 +209,15 @@ def test_an_input_of_unknown_size(tmp_path: Path) -> None:
     graph = FORMAT.read(path, ReadOptions()).graph
     assert None in graph.rule(graph.nodes[1]).sizes  # type: ignore[attr-defined]
     assert [d.narrowed for d in plan(graph).decisions if isinstance(d, Keep)] == [None, None]
+
+
+def test_reports_say_that_it_went_in_part(tmp_path: Path) -> None:
+    net = Net(14)
+    path, after = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    path.write_bytes(net.build(IMAGE, _concat("wide", "fixed")(net)).SerializeToString())
+    assert call("optimize", path, "--check").exit_code == 1
+    done = call("optimize", path, "-o", after, "--no-bench", "--report", tmp_path / "r.md", *FAST[:2])
+    assert done.exit_code == 0, done.output
+    assert "0 of 1 BatchNormalizations folded, 1 in part" in done.stdout
+    assert "1 of them only on a part of their work" in (tmp_path / "r.md").read_text()
+    assert call("optimize", after, "--check").exit_code == 0

@@ -87,8 +87,10 @@ def counts(report: Report) -> list[tuple[str, str]]:
     """(what, how many of them were folded and kept), decomposed ones only where there are any."""
     kinds = (("BatchNormalization", True), ("per-channel Mul/Add/Sub/Div", False))
     every = [(what, *report.plan.counts(batchnorm=batchnorm)) for what, batchnorm in kinds]
+    partly = len(report.plan.narrowed)
+    in_part = f", {partly} of them only on a part of their work" if partly else ""
     return [
-        (what, f"{folded} of {found} folded, {kept} kept")
+        (what, f"{folded} of {found} folded, {kept} kept" + (in_part if what == kinds[0][0] else ""))
         for what, found, folded, kept in every
         if found or what == kinds[0][0]
     ]
@@ -99,8 +101,10 @@ def headline(report: Report) -> str:
     found, folded, _ = report.plan.counts(batchnorm=True)
     _, affines, _ = report.plan.counts(batchnorm=False)
     also = f" and {affines} per-channel Mul/Add/Sub/Div" if affines else ""
-    if folded or affines:
-        return f"{folded} of {found} BatchNormalizations{also} folded"
+    partly = len(report.plan.narrowed)
+    in_part = f", {partly} in part" if partly else ""
+    if folded or affines or partly:
+        return f"{folded} of {found} BatchNormalizations{also} folded{in_part}"
     if not found:
         return "nothing to fold: the model has no BatchNormalization"
     return f"nothing could be folded: {'the one' if found == 1 else f'all {found}'} BatchNormalization" + (
