@@ -70,7 +70,7 @@ def test_help_is_fast() -> None:
     assert min(times) < 0.2
 
 
-COMMANDS = ["optimize", "inspect", "verify", "bench"]
+COMMANDS = ["optimize", "inspect", "verify", "bench", "diff"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -85,6 +85,11 @@ def test_the_time_it_takes_is_said_in_the_help() -> None:
     assert "10 s" in call("optimize", "--help").stdout
     assert "10 s" in call("verify", "--help").stdout
     assert "10 s" in call("bench", "--help").stdout
+
+
+def test_the_exit_codes_are_in_the_help() -> None:
+    lines = [line.strip() for line in call("--help").stdout.splitlines()]
+    assert "Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be read;" in lines
 
 
 def test_version() -> None:
