@@ -23,11 +23,12 @@ from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
 from bnfuse.provenance import sha256, versions
-from bnfuse.results import Agreement, Details, FileInfo, Latency, Report, Status
+from bnfuse.results import Agreement, FileInfo, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.bench import BenchRequest
+    from bnfuse.results import Latency
     from bnfuse.verify import VerifyRequest
 
 
@@ -204,6 +205,7 @@ def _detailed(report: Report, model: Model, patch: Patch, phases: Phases) -> Rep
     """The report with its details."""
     from bnfuse.details.layer_changes import layer_changes
     from bnfuse.details.surroundings import surroundings
+    from bnfuse.results import Details
 
     with phases("details", "looking at weights"):
         around = surroundings(model.graph, report.plan, patch.removed)

@@ -1,22 +1,32 @@
 """The one result object of every use case: frozen values that all reports read.
 
 Units are in the names (``_ms``, ``_bytes``, ``_db``). Nothing here computes.
+
+What a bench and the details of reports hold is imported when somebody names it: making a dozen dataclasses
+takes as long as folding a small model.
 """
 
-from bnfuse.results.details import Details, DrawnNode, LayerChange, Neighbourhood
-from bnfuse.results.latency import (
-    Baseline,
-    BaselineRun,
-    BenchRun,
-    ColdStart,
-    Latency,
-    Machine,
-    OperatorTime,
-    Percentiles,
-    Profile,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, Status
 from bnfuse.results.report import FileInfo, Report
+
+if TYPE_CHECKING:
+    from bnfuse.results.details import Details, DrawnNode, LayerChange, Neighbourhood
+    from bnfuse.results.latency import (
+        Baseline,
+        BaselineRun,
+        BenchRun,
+        ColdStart,
+        Latency,
+        Machine,
+        OperatorTime,
+        Percentiles,
+        Profile,
+    )
 
 __all__ = [
     "Accuracy",
@@ -40,3 +50,15 @@ __all__ = [
     "Report",
     "Status",
 ]
+
+
+_LATER = ("bnfuse.results.latency", "bnfuse.results.details")
+
+
+def __getattr__(name: str) -> Any:
+    """A class of ``latency`` or ``details``."""
+    if name in __all__:
+        for module in map(import_module, _LATER):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnfuse.core.decisions import Plan
-from bnfuse.results.details import Details
-from bnfuse.results.latency import Latency
 from bnfuse.results.proof import Agreement, Status
+
+if TYPE_CHECKING:
+    from bnfuse.results.details import Details
+    from bnfuse.results.latency import Latency
 
 
 @dataclass(frozen=True, slots=True)
