@@ -193,13 +193,12 @@ def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit
 def made_nodes(state: State, found: Spread) -> list[Node]:
     """The linear ops whose bias must be made as a node of its own, each as often as it needs nodes."""
     made: list[Node] = []
-    for node, edits in _linear_edits(state, found):
+    for node, edit in found.edits:
         rule = state.graph.rule(node)
-        assert isinstance(rule, Linear)
-        if rule.bias is None and rule.bias_nodes:
-            before = any(e.pair[1].any() for e in state.edits.get(node, ()))
-            if not before and any(e.pair[1].any() for e in edits):
-                made.extend([node] * rule.bias_nodes)
+        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
+            continue
+        if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
+            made.extend([node] * rule.bias_nodes)
     return made
 
 
