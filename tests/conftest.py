@@ -16,6 +16,7 @@ import pytest
 
 from tests.cli_models import convnet
 from tests.command import Cli
+from tests.diff_nets import array, changed, mlp, node_of, set_array
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras
 from tests.keras_nets import computing_in
@@ -60,6 +61,17 @@ def plain_model(tmp_path: Path) -> Path:
     path = tmp_path / "plain.onnx"
     onnx.save(convnet(norm=False), path)
     return path
+
+
+@pytest.fixture
+def diff_pair(tmp_path: Path) -> tuple[Path, Path]:
+    """An mlp, and the same with one weight and one setting changed."""
+    after = changed(mlp(), set_array("w1", 2 * array(mlp(), "w1")))
+    node_of(after, "act2").attribute[0].f = 0.5
+    paths = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    for path, proto in zip(paths, (mlp(), after), strict=True):
+        path.write_bytes(proto.SerializeToString())
+    return paths
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""ONNX models for the tests of ``diff``, and the ways to change one of them."""
+"""ONNX models for the tests of ``diff``, ways to change one of them, and which lists a difference fills."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from bnfuse.difference.result import Difference
 
 Change = Callable[[onnx.ModelProto], object]
 Axes = tuple[int | str | None, ...]
+
+LISTS = [
+    "interface",
+    "facts",
+    "nodes_renamed",
+    "nodes_changed",
+    "nodes_removed",
+    "nodes_added",
+    "weights_renamed",
+    "weights_changed",
+    "weights_removed",
+    "weights_added",
+]
 
 
 def value(name: str, shape: Axes | None = ("N", 6), dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -54,6 +68,14 @@ def mlp(seed: int = 3) -> onnx.ModelProto:
     return model(nodes, weights)
 
 
+def siblings() -> onnx.ModelProto:
+    """x → three MatMuls, summed; their weights are alike but for a factor."""
+    weight = np.random.default_rng(2).standard_normal((6, 6)).astype(np.float32)
+    weights = {f"w{i}": weight * np.float32(1 + i / 4) for i in range(3)}
+    nodes = [helper.make_node("MatMul", ["x", f"w{i}"], [f"m{i}"], name=f"mm{i}") for i in range(3)]
+    return model([*nodes, helper.make_node("Sum", ["m0", "m1", "m2"], ["y"], name="sum")], weights)
+
+
 def changed(original: onnx.ModelProto, *changes: Change) -> onnx.ModelProto:
     """A copy with these changes made."""
     copy = onnx.ModelProto()
@@ -69,6 +91,12 @@ def compared(folder: Path, before: onnx.ModelProto, after: onnx.ModelProto, **op
     for path, proto in zip(paths, (before, after), strict=True):
         path.write_bytes(proto.SerializeToString())
     return diff(*paths, **options)
+
+
+def kinds(found: Difference) -> set[str]:
+    """Which of the lists hold anything."""
+    assert {*LISTS} <= {field.name for field in fields(found)}
+    return {name for name in LISTS if getattr(found, name)}
 
 
 def array(proto: onnx.ModelProto, name: str) -> np.ndarray:

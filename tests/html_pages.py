@@ -30,7 +30,7 @@ from bnfuse.results import (
     Report,
     Status,
 )
-from tests.test_report import report
+from tests.report_samples import report
 
 # Elements that HTML knows without an end.
 _VOID = {"meta", "input", "br", "img", "link", "hr"}

@@ -14,7 +14,7 @@ from bnfuse.report import render, text
 from bnfuse.report.html.markup import figure, shortened
 from bnfuse.results import Agreement, Details, Report, Status
 from tests.html_pages import Page, layer, whole_report
-from tests.test_report import HOSTILE, bench_run, fold, keep, report
+from tests.report_samples import HOSTILE, bench_run, fold, keep, report
 
 PAGES = {
     "whole": whole_report(),

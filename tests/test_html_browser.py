@@ -20,7 +20,7 @@ from bnfuse.core.decisions import Plan
 from bnfuse.report import render
 from bnfuse.results import Details
 from tests.html_pages import layer, neighbourhood, whole_report
-from tests.test_report import fold, keep, report
+from tests.report_samples import fold, keep, report
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (

@@ -1,238 +1,30 @@
-"""Every form of a report says what the result holds, and no model string escapes its place."""
+"""Every form of a report says what the result holds, and is written where it was asked for."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from io import StringIO
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import jsonschema
 import pytest
 from rich.console import Console
 
-from bnfuse.core.decisions import Fold, Keep, Plan, Split
-from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.report import check_reports, render, text, write_report
-from bnfuse.report import json as json_form
-from bnfuse.report.terminal import print_agreement, print_latency, print_report
+from bnfuse.report.terminal import print_agreement, print_latency
 from bnfuse.results import (
     Agreement,
-    BenchRun,
     FileInfo,
     Latency,
     OutputAgreement,
-    Percentiles,
-    Report,
     Status,
 )
+from tests.report_samples import bench_run, fold, in_terminal, keep, report
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 FORMS = (".json", ".md", ".html", ".xml")
-
-HOSTILE = [
-    "[red]x[/]",
-    "[/nonsense]",
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(1)>",
-    "a|b||c",
-    "`tick` ``two`` ```three",
-    "line\nbreak\r\n\ttab",
-    "]]> <![CDATA[ & &amp; &lt;",
-    "\x00\x01\x1b[31mred\x1b[0m\x07",
-    "::error file=a::owned",
-    "##[error]owned",
-    "@everyone #1 GH-1 https://evil.example",
-    "![image](https://evil.example/x.png) [link](javascript:alert(1))",
-    "\u202egnp.exe \u2028 \ufffe \udc80",
-    "'\"><b onmouseover=x>",
-    "",
-    "x" * 5000,
-]
-
-
-def fold(name: str, *, into: tuple[str, ...] = ("conv",), batchnorm: bool = True) -> Fold:
-    op = "BatchNormalization" if batchnorm else "Mul"
-    return Fold(name, op, batchnorm, 8, Split.UP, into, ())
-
-
-def keep(name: str, reason: Reason = Reason.NONLINEAR, node: str = "Softmax 's'") -> Keep:
-    refusals = (
-        Refusal(reason, node, "v", split="up"),
-        Refusal(Reason.GRAPH_OUTPUT, node, "out", split="down"),
-    )
-    return Keep(name, "BatchNormalization", True, 4, refusals)
-
-
-def report(**changes: Any) -> Report:
-    values: dict[str, Any] = {
-        "input": FileInfo(Path("dir/model.onnx"), "ONNX", "a" * 64, 102_400_000),
-        "plan": Plan((fold("bn1"), keep("bn2"), fold("mul", batchnorm=False)), (fold("bn1"),)),
-        "operators_before": {"Conv": 2, "BatchNormalization": 2, "Mul": 1},
-        "operators_after": {"Conv": 2, "BatchNormalization": 1},
-        "output": FileInfo(Path("dir/model.fused.onnx"), "ONNX", "b" * 64, 102_300_000),
-        "verification": Agreement(
-            Status.EQUAL,
-            (OutputAgreement("y", 1e-6, 2e-7, 131.5, 1e-5, 1.0), OutputAgreement("z", 0, 0, math.inf, 1e-5)),
-            6,
-            1e-5,
-            "onnxruntime 1.32, graph optimisation off, 6 input sets",
-        ),
-        "benchmark": Latency(
-            "cpu", 2, ("CPUExecutionProvider",), (bench_run("optimisation off"), bench_run("optimisation on"))
-        ),
-        "notes": ("a note",),
-        "versions": {"bnfuse": "0.1.0"},
-        "seconds": {"read": 0.1, "verify": 1.5},
-    }
-    return Report(**(values | changes))
-
-
-def bench_run(setting: str, **changes: Any) -> BenchRun:
-    values: dict[str, Any] = {
-        "setting": setting,
-        "batch": 1,
-        "before_ms": Percentiles(1.5, 1.75, 2.125),
-        "after_ms": Percentiles(1.25, 1.5, 2.0),
-        "speedup": 1.2,
-        "ci95": (1.15, 1.25),
-        "control": (0.99, 1.01),
-        "pairs": 100,
-        "verdict": "faster",
-    }
-    return BenchRun(**(values | changes))
-
-
-def hostile_report(name: str) -> Report:
-    """A report in which every string that a model can choose is ``name``."""
-    return report(
-        input=FileInfo(Path("model.onnx"), "ONNX", "", 1),
-        plan=Plan((fold(name, into=(name,)), keep(name, node=name), fold(name, batchnorm=False))),
-        operators_before={name: 3, "Conv": 1},
-        operators_after={"Conv": 1},
-        verification=Agreement(
-            Status.DIFFERENT, (OutputAgreement(name, 1.0, 1.0, 1.0, 1e-5),), 1, 1e-5, name, f"output '{name}'"
-        ),
-        notes=(f"about {name}",),
-    )
-
-
-def in_terminal(value: Report, *, verbose: bool = False, width: int = 200) -> str:
-    stream = StringIO()
-    print_report(value, Console(file=stream, width=width, markup=False, highlight=False), verbose=verbose)
-    return stream.getvalue()
-
-
-# ---- JSON -----------------------------------------------------------------------------------------
-
-VARIANTS = {
-    "written": report(),
-    "inspected": report(output=None, verification=Agreement(Status.SKIPPED), benchmark=None),
-    "one model timed": report(
-        benchmark=Latency(
-            "cpu", 1, (), (bench_run("s", after_ms=None, speedup=None, ci95=None, control=None),)
-        )
-    ),
-    "empty": report(plan=Plan(()), operators_before={}, operators_after={}, versions={}, seconds={}),
-    "not finite": report(
-        verification=Agreement(
-            Status.INCONCLUSIVE, (OutputAgreement("y", math.nan, math.inf, -math.inf, 1e-5, math.nan),), 1
-        ),
-        benchmark=Latency("cpu", 1, (), (bench_run("s", speedup=math.inf, ci95=(math.nan, math.inf)),)),
-    ),
-    **{f"hostile {number}": hostile_report(name) for number, name in enumerate(HOSTILE)},
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_json_is_strict_and_fits_the_schema(name: str) -> None:
-    document = json.loads(
-        render(VARIANTS[name], ".json"), parse_constant=lambda c: pytest.fail(f"{c} in JSON")
-    )
-    jsonschema.Draft202012Validator(SCHEMA).validate(document)
-
-
-def test_the_schema_refuses_what_is_wrong() -> None:
-    good = json_form.document(report())
-    bad = [
-        good | {"schema": "bnfuse.report/2"},
-        good | {"batchnorms": {"found": 1, "folded": 1}},
-        good | {"decisions": [good["decisions"][0] | {"reason": "NONLINEAR"}]},
-        good | {"decisions": [good["decisions"][1] | {"reason": None}]},
-        good | {"verification": good["verification"] | {"status": "fine"}},
-        {key: value for key, value in good.items() if key != "output"},
-    ]
-    validator = jsonschema.Draft202012Validator(SCHEMA)
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert [validator.is_valid(document) for document in bad] == [False] * len(bad)
-
-
-def test_json_says_what_the_result_holds() -> None:
-    document = json.loads(render(report(), ".json"))
-    assert document["input"] == {
-        "path": str(Path("dir/model.onnx")),
-        "format": "ONNX",
-        "sha256": "a" * 64,
-        "bytes": 102_400_000,
-    }
-    assert document["batchnorms"] == {"found": 2, "folded": 1, "kept": 1}
-    assert document["affines"] == {"found": 1, "folded": 1, "kept": 0}
-    first, second, _ = document["decisions"]
-    assert (first["action"], first["split"], first["into"], first["reason"]) == ("fold", "up", ["conv"], None)
-    assert (second["action"], second["split"], second["reason"]) == ("keep", None, "NONLINEAR")
-    assert [refusal["reason"] for refusal in second["refusals"]] == ["NONLINEAR", "GRAPH_OUTPUT"]
-    assert second["message"].startswith("up: Softmax 's' is nonlinear")
-    assert [output["snr_db"] for output in document["verification"]["outputs"]] == [131.5, None]
-    run = document["benchmark"]["runs"][0]
-    assert (run["before_ms"]["p99"], run["after_ms"]["p50"], run["ci95"]) == (2.125, 1.25, [1.15, 1.25])
-
-
-def test_a_hash_that_was_not_computed_is_null() -> None:
-    value = report(input=FileInfo(Path("m.onnx"), "ONNX", "", 5))
-    assert json.loads(render(value, ".json"))["input"]["sha256"] is None
-
-
-# ---- hostile strings ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_xml_is_well_formed_and_keeps_the_name(name: str) -> None:
-    root = ElementTree.fromstring(render(hostile_report(name), ".xml"))
-    names = [case.get("name") for case in root.iter("testcase")]
-    assert names == [text.plain(name) or "(no name)"] * 2 + ["the result equals the original"]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_markdown_holds_no_markup_of_the_model(name: str) -> None:
-    document = render(hostile_report(name), ".md")
-    harmless = render(hostile_report("harmless"), ".md")
-    assert document.count("\n") == harmless.count("\n")
-    assert document.count("|") == harmless.count("|")
-    # What is left once our own few elements are gone must hold no sign that starts markup.
-    body = re.sub(r"</?(code|details|summary)>", "", document)
-    assert not re.search(r"[<>\[\]`*_@]|!\(|https?:|javascript:", body.replace("/", "|"))
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_terminal_prints_names_as_they_are_and_no_control_characters(name: str) -> None:
-    printed = in_terminal(hostile_report(name), verbose=True)
-    assert all(c == "\n" or c.isprintable() for c in printed)
-    assert "##[" not in printed
-    assert not any(line.lstrip().startswith("::") for line in printed.splitlines())
-    if len(name) < 50:
-        assert text.plain(name) in printed  # [red] was not parsed as markup
-
-
-def test_plain_text_is_left_alone() -> None:
-    assert text.plain("StatefulPartitionedCall/модель/バッチ:0") == "StatefulPartitionedCall/модель/バッチ:0"
-    assert text.plain("a\nb\x1b") == r"a\nb\x1b"
-
-
-# ---- what the forms say ---------------------------------------------------------------------------
 
 
 def test_terminal_says_everything() -> None:
@@ -373,9 +165,6 @@ def test_agreement_and_latency_stand_alone() -> None:
     assert "131.5 dB" in printed and "100 %" in printed
     assert "1 thread," in printed and "2.12 ms" in printed and "noisy machine" in printed
     assert "after" not in printed
-
-
-# ---- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", FORMS)

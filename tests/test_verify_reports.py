@@ -12,8 +12,8 @@ import pytest
 
 from bnfuse.report import proved, render, text
 from bnfuse.results import Accuracy, Agreement, Culprit, OutputAgreement, Report, Status
+from tests.report_samples import HOSTILE, in_terminal, report
 from tests.report_schema import assert_fits
-from tests.test_report import HOSTILE, in_terminal, report
 
 NOISE = "6 × 1.1e-06, how far rounding alone moves the original on these inputs"
 EXACT = "integers, booleans and text must be identical"

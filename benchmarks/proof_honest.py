@@ -1,0 +1,119 @@
+"""Honest folds, by hand and bnfuse's own: does the proof say "equal"?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.proof_cases import KINDS, Table, Tally
+from bnfuse.core.apply import OverflowingFold, apply
+from bnfuse.core.plan import plan
+from bnfuse.errors import BnfuseError
+from bnfuse.formats import detect
+from bnfuse.formats.base import ReadOptions
+from bnfuse.results import Agreement, Status
+from bnfuse.verify import VerifyRequest, verify
+from tests.planted import border, keras_net
+from tests.random_moves import NAMES, STEPS
+from tests.random_nets import build, preactivation, recipe
+from tests.tiny_models import net, save
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5")
+
+
+def judge_honest(table: Table, name: str, found: Agreement, case: str) -> None:
+    """Count one honest fold."""
+    tally = table.setdefault(name, Tally())
+    tally.add(found.status.value, found)
+    if found.status is not Status.EQUAL:
+        tally.wrong.append(f"{case}: {found.detail}")
+
+
+def honest_by_hand(table: Table, folder: Path, per_dtype: int) -> None:
+    """Folds made from the equation, apart from bnfuse."""
+    for dtype in ("float32", "float16", "float64"):
+        for seed in range(per_dtype):
+            depth = (1, 2, 3, 5, 8, 12, 20, 40)[seed % 8]
+            kind = "dense" if dtype == "float64" or seed % 2 else "conv"
+            layers = KINDS[kind](5000 + seed, depth)
+            pair = [
+                save(net(layers, folded=folded, dtype=dtype), folder / f"{folded}.onnx")
+                for folded in (False, True)
+            ]
+            found = verify(*pair, request=VerifyRequest(seed=seed, depth=depth))
+            judge_honest(table, f"by hand, 1 to 40 layers, {dtype}", found, f"{kind}, {depth}, seed {seed}")
+    for seed in range(10):
+        pair_ = border(honest=True, seed=seed)
+        before, after = save(pair_.before, folder / "a.onnx"), save(pair_.after, folder / "b.onnx")
+        judge_honest(table, "borders made right", verify(before, after), f"seed {seed}")
+
+
+def fold(source: Path, target: Path) -> int:
+    """bnfuse's own fold of a file, without its proof; returns how many nodes went."""
+    banned: frozenset[str] = frozenset()
+    form = detect(source)
+    while True:
+        opened = form.read(source, ReadOptions())
+        try:
+            decided = plan(opened.graph, banned)
+            opened.write(apply(opened.graph, decided), target)
+            return decided.rewrites
+        except OverflowingFold as overflowing:
+            banned |= overflowing.nodes
+        finally:
+            opened.close()
+
+
+def honest_fold(table: Table, name: str, source: Path, target: Path, request: VerifyRequest) -> None:
+    """bnfuse's own fold of one file; none where nothing folds."""
+    count = fold(source, target)
+    if not count:
+        return
+    found = verify(source, target, request=replace(request, depth=count))
+    if "cannot be loaded" in found.detail or "cannot load" in found.detail:
+        print(f"left out: {source.name}: {found.detail}", file=sys.stderr)
+        return
+    judge_honest(table, name, found, source.name)
+
+
+def honest_random(table: Table, folder: Path, graphs: int) -> None:
+    """bnfuse's folds of random graphs, where onnxruntime gives finite outputs, and of residual stacks."""
+    for seed in range(graphs):
+        source = save(build(recipe(seed, NAMES), STEPS), folder / f"random-{seed}.onnx")
+        honest_fold(table, "bnfuse, random graphs", source, folder / "out.onnx", VerifyRequest(budget_s=2.0))
+        source.unlink()
+    for blocks in (1, 4, 16):
+        for seed in range(4):
+            source = save(
+                preactivation(blocks, positive=True, seed=seed), folder / f"pre-{blocks}-{seed}.onnx"
+            )
+            honest_fold(table, "bnfuse, pre-activation stacks", source, folder / "out.onnx", VerifyRequest())
+
+
+def honest_files(table: Table, folder: Path, roots: Sequence[Path], *, keras: bool) -> None:
+    """bnfuse's folds of the models in these folders; what no runtime loads is left out."""
+    for root in roots:
+        for source in sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES):
+            if source.suffix != ".onnx" and not keras:
+                continue
+            name = f"bnfuse, {'fixtures' if root == FIXTURES else 'real models'}"
+            target = folder / f"out{source.suffix}"
+            try:
+                honest_fold(table, name, source, target, VerifyRequest(budget_s=12.0, samples=3))
+            except BnfuseError as error:
+                print(f"left out: {source.name}: {error}", file=sys.stderr)
+
+
+def honest_keras(table: Table, folder: Path, keras: Any, count: int) -> None:
+    """Folds of Keras models made from the equation."""
+    for seed in range(count):
+        depth, kind = 1 + seed % 8, ("conv", "dense")[seed % 2]
+        for folded in (False, True):
+            keras_net(keras, KINDS[kind](9000 + seed, depth), folded=folded).save(folder / f"{folded}.keras")
+        request = VerifyRequest(budget_s=6.0, samples=3, depth=depth)
+        found = verify(folder / "False.keras", folder / "True.keras", request=request)
+        judge_honest(table, "by hand, Keras", found, f"{kind}, {depth} layers, seed {seed}")

@@ -1,0 +1,72 @@
+"""Cold start as ``bench`` and ``optimize`` tell it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnfuse.measure.judging import SLOWER, TOO_FEW
+from tests.cli_models import convnet
+from tests.command import call
+from tests.report_schema import assert_fits
+from tests.tiny_models import layer, net, save
+
+
+@pytest.mark.slow
+def test_bench_finds_the_slower_start_and_the_larger_memory(tmp_path: Path) -> None:
+    """B has 72 MB of weights to load, A hardly any; both take the same inputs."""
+    rng = np.random.default_rng(0)
+    small = net([layer(rng, 64, 64)], folded=True)
+    large = net(
+        [layer(rng, 3000, 64), *(layer(rng, 3000, 3000) for _ in range(2)), layer(rng, 64, 3000)], folded=True
+    )
+    a, b = save(small, tmp_path / "a.onnx"), save(large, tmp_path / "b.onnx")
+    options = ("--json", "--bench-time", "16", "--precision", "20%", "--threads", "1")
+    result = call("bench", a, b, *options, "--fail-if-slower", "3%")
+    document = json.loads(result.stdout)
+    assert_fits(document["benchmark"], "benchmark")
+    run = next(run for run in document["benchmark"]["runs"] if run["setting"] == "cold start")
+    assert run["verdict"] == SLOWER, run
+    assert run["pairs"] >= 6 and run["control"] is None
+    before, after = run["before_cold"], run["after_cold"]
+    assert after["load_ms"] > 3 * before["load_ms"]
+    assert 60e6 < after["peak_bytes"] - before["peak_bytes"] < 500e6
+    assert result.exit_code == 1 and "slower by at least" in result.stderr
+
+
+def test_bench_tells_the_time_that_is_missing(model: Path) -> None:
+    result = call("bench", model, "--json", "--bench-time", "0.2")
+    notes = json.loads(result.stdout)["benchmark"]["notes"]
+    assert any("cold start was not timed" in note and "too short" in note for note in notes)
+
+
+def test_bench_tells_how_much_time_a_verdict_needs(model: Path) -> None:
+    """Two starts take about a second, and the 0.3 s of 1 s that they may take bring no verdict."""
+    result = call("bench", model, model, "--json", "--bench-time", "1")
+    found = json.loads(result.stdout)["benchmark"]
+    run = next(run for run in found["runs"] if run["setting"] == "cold start")
+    (note,) = [note for note in found["notes"] if note.startswith("cold start: a start of each")]
+    assert run["verdict"] == TOO_FEW
+    assert re.search(r"needs about \d+ s in all", note)
+
+
+def test_optimize_tells_cold_start_and_memory(tmp_path: Path) -> None:
+    path = save(convnet(), tmp_path / "m.onnx")
+    report = tmp_path / "report.json"
+    result = call("optimize", path, "--bench-time", "2", "--verify-time", "0.2", "--report", report)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(report.read_text())
+    assert_fits(document)
+    run = document["benchmark"]["runs"][-1]
+    assert run["setting"] == "cold start"
+    for side in ("before", "after"):
+        stages = run[f"{side}_cold"]
+        total = sum(stages[f"{stage}_ms"] for stage in ("start", "runtime", "load", "first_run"))
+        assert total == pytest.approx(run[f"{side}_ms"]["p50"], rel=0.5)
+        assert 30e6 < stages["peak_bytes"] < 500e6
+    for word in ("cold start", "peak of a process", "runtime", "first answer", "machine"):
+        assert word in result.stdout
