@@ -1,8 +1,8 @@
 """Turns interleaved rounds of call times into figures and a verdict.
 
-A round visits every model twice; a visit's figure is the median of its few calls. The ratio of two models
-is the one that most pairs of a visit of A and a visit of B agree on, to within some 5 %, where fast visits
-count for more::
+A round visits every model twice; a visit's figure is the (lower) median of its few calls. The ratio of two
+models is the one that most pairs of a visit of A and a visit of B agree on, to within some 5 %, where fast
+visits count for more::
 
     log speedup = argmax over d of  sum over i, j of  w(i) w(j) exp(−(log A(i) − log B(j) − d)² / 2h²)
 
