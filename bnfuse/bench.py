@@ -32,9 +32,6 @@ from bnfuse.measure.timing import enough
 from bnfuse.results import BenchRun, Latency, Profile
 from bnfuse.verify import MEMORY_FACTOR, Loader
 
-__all__ = ["COLD", "OFF", "ON", "BenchRequest", "bench"]
-
-
 _COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
 _COLD_HINT = (

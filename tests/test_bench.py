@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from bnfuse import bench as bench_function
-from bnfuse.bench import COLD, OFF, ON, BenchRequest, bench
+from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.run import load
+from bnfuse.measure.cold import COLD
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
+from bnfuse.measure.steady import OFF, ON
 from tests.clockwork import clockworks
 from tests.command import call
 from tests.tiny_models import layer, net, save

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.bench import OFF, ON, BenchRequest, bench
+from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
+from bnfuse.measure.steady import OFF, ON
 from tests.clockwork import Clockwork, Told, clockworks, files, most_open
 
 CHANGES = [(0.5, 1.0, SLOWER, 0.5), (1.0, 0.5, FASTER, 2.0)]

@@ -89,18 +89,12 @@ def optimize(
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
     """
     _check_reports(reports, model)
-    if (no_bench or dry_run or check) and (
-        most_percent is not None or only_if_faster or baseline is not None or profile
-    ):
-        raise click.UsageError(
-            "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "
-            "--no-bench, --dry-run and --check leave out"
-        )
-    if labels and (no_verify or dry_run or check):
-        raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
+    measures = most_percent is not None or only_if_faster or baseline is not None or profile
+    plan_only = dry_run or check
+    _check_together(measures and (no_bench or plan_only), bool(labels) and (no_verify or plan_only))
     opt.check_labels(labels, inputs)
     earlier = read_earlier(baseline)
-    if dry_run or check:
+    if plan_only:
         report = _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
         if check:
             _gate(screen, report)
@@ -249,6 +243,17 @@ def _gate(screen: Screen, report: Report) -> None:
             f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded (--check)"
         )
         raise click.exceptions.Exit(ExitCode.GATE)
+
+
+def _check_together(unmeasured: bool, unproved: bool) -> None:
+    """Refuse options that need a step which other options leave out."""
+    if unmeasured:
+        raise click.UsageError(
+            "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "
+            "--no-bench, --dry-run and --check leave out"
+        )
+    if unproved:
+        raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
 
 
 def _check_reports(reports: tuple[Path, ...], model: Path) -> None:

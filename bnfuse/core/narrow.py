@@ -82,6 +82,9 @@ def narrow(
         node: the BatchNormalization.
         place: one of ``places``.
         choices: replay exactly these choices; None for the first of each.
+
+    Returns:
+        The move with what the other branches absorb, or the first refusal.
     """
     attempt = Worklist(state, node, choices or {}, None if choices is not None else NEAR)
     attempt.going = (node, place.joint)

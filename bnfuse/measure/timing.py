@@ -20,9 +20,7 @@ import numpy as np
 
 from bnfuse.formats.base import Runner
 from bnfuse.inputs.samples import Feeds
-from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, SLOWER, TOO_FEW, Rounds, summarise
-
-__all__ = ["FASTER", "SAME", "SLOWER", "TOO_FEW", "Rounds", "enough", "interleave", "summarise"]
+from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds
 
 _VISIT_NS = 4_000_000  # calls per visit are chosen to fill about this time
 _LONG_NS = 50_000_000  # calls beyond this take so long that caches filled by another model are nothing
