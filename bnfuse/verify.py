@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
-from bnfuse.formats import detect
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Runner, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
 from bnfuse.inputs.labels import read_labels
 from bnfuse.inputs.samples import InputRequest
+from bnfuse.inputs.twins import interface_of, of_two_formats
 from bnfuse.machine import available_memory_bytes
 from bnfuse.proof.compare import Compared, conclude, confront, unexplained
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe
@@ -96,7 +96,7 @@ def verify(
     shortage = _shortage(reference, candidate, request)
     if shortage:
         return Agreement(Status.INCONCLUSIVE, detail=shortage)
-    across = _formats_differ(reference, candidate)
+    across = of_two_formats(reference, candidate)
     try:
         specs = _narrowed(reference, candidate, request, load) if across else None
         witness = Witness.of(reference, request, load, specs=specs)
@@ -186,14 +186,6 @@ def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:
     )
 
 
-def _formats_differ(reference: Path, candidate: Path) -> bool:
-    """Whether both are models, of two formats; what is no model is told when it is loaded."""
-    try:
-        return detect(reference).name != detect(candidate).name
-    except UnreadableModel:
-        return False
-
-
 def _narrowed(
     reference: Path, candidate: Path, request: VerifyRequest, load: Loader
 ) -> tuple[TensorSpec, ...] | None:
@@ -204,15 +196,7 @@ def _narrowed(
         UsageError, UnsafeModel, RuntimeMissing, BnfuseError: as ``verify``.
     """
     try:
-        second = _interface(candidate, request, load)
+        second = interface_of(candidate, request.settings, load)
     except UnreadableModel:  # told when its turn comes
         return None
-    return align(_interface(reference, request, load), second).narrowed()
-
-
-def _interface(
-    path: Path, request: VerifyRequest, load: Loader
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What a model declares: its inputs and outputs."""
-    with load(path, request.settings) as runner:
-        return tuple(runner.inputs), tuple(runner.outputs)
+    return align(interface_of(reference, request.settings, load), second).narrowed()

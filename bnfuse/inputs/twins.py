@@ -1,4 +1,4 @@
-"""A model and its twin in another format, fed with the same values, so that both can be timed alike.
+"""A model and its twin in another format: what both declare, and how to feed them with the same values.
 
 The second model's inputs are made of the first one's (``alignment``) before a clock is started; its outputs
 are not looked at. Models of one format are fed as they are.
@@ -13,12 +13,13 @@ from types import TracebackType
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
 from bnfuse.formats import detect
 from bnfuse.formats.base import CallTimes, Profiling, Runner, RunSettings, Tensors, TensorSpec
 from bnfuse.inputs.alignment import Alignment, Unalignable, align
 
 Load = Callable[[Path, RunSettings], Runner]
+Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 class _Fed:
@@ -77,6 +78,24 @@ class Twins:
         return aligned
 
 
+def of_two_formats(first: Path, second: Path) -> bool:
+    """Whether both are models, of two formats; what is no model is told when it is loaded."""
+    try:
+        return detect(first).name != detect(second).name
+    except UnreadableModel:
+        return False
+
+
+def interface_of(path: Path, settings: RunSettings, load: Load) -> Interface:
+    """What a model declares: its inputs and outputs.
+
+    Raises:
+        UnreadableModel, UnsafeModel, RuntimeMissing: it cannot be loaded.
+    """
+    with load(path, replace(settings, profile=False)) as runner:
+        return tuple(runner.inputs), tuple(runner.outputs)
+
+
 def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> Twins | None:
     """How two models of two formats correspond; None for models of one format.
 
@@ -85,13 +104,10 @@ def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> Twins 
         UnreadableModel: the runtime refuses one of them.
         RuntimeMissing: a runtime or the device is not there.
     """
-    if len(paths) < 2 or detect(paths[0]).name == detect(paths[1]).name:
+    if len(paths) < 2 or not of_two_formats(*paths):
         return None
-    told = []
-    for path in paths:
-        with load(path, replace(settings, profile=False)) as runner:
-            told.append((tuple(runner.inputs), tuple(runner.outputs)))
+    first, second = (interface_of(path, settings, load) for path in paths)
     try:
-        return Twins(paths[1], align(told[0], told[1]))
+        return Twins(paths[1], align(first, second))
     except Unalignable as mismatch:
         raise UsageError(f"the two models cannot be fed alike: {mismatch}") from mismatch
