@@ -24,7 +24,7 @@ from bnfuse.core.reasons import Refusal
 from bnfuse.core.record import record
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.spread import spread
-from bnfuse.core.state import Place, State
+from bnfuse.core.state import Place, Spread, State
 from bnfuse.core.tensor import as_float64
 
 
@@ -102,7 +102,10 @@ class Moved:
 
 @record
 class Patch:
-    """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge."""
+    """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge.
+
+    ``steps`` are the folds it comes from, for whoever proves them.
+    """
 
     removed: frozenset[Node] = frozenset()
     linears: dict[Node, NewLinear] = field(default_factory=dict)
@@ -110,6 +113,7 @@ class Patch:
     sources: dict[Node, NewSource] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
+    steps: tuple[Spread, ...] = ()
 
     @property
     def changes(self) -> bool:
@@ -142,7 +146,7 @@ def apply(graph: Graph, plan: Plan) -> Patch:
     memo, graph.replay = graph.replay, None
     state = memo.state if isinstance(memo, Replayed) and memo.plan is plan else replay(graph, plan)
     moved = tuple(_moved(state, node, found.place) for node, found in state.narrowed.items())
-    patch = Patch(removed=frozenset(state.removed), moved=moved)
+    patch = Patch(removed=frozenset(state.removed), moved=moved, steps=tuple(state.accepted))
     for node, edits in state.edits.items():
         if node not in state.removed and node not in state.narrowed:
             _add(patch, graph, node, edits, tuple(state.folded[node]))

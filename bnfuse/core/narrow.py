@@ -92,7 +92,8 @@ def narrow(
     if refusal is not None:
         return refusal
     taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
-    found = Spread(node, Split.UP, tuple(attempt.edits), tuple(attempt.touched), taken)
+    edits, touched = tuple(attempt.edits), tuple(attempt.touched)
+    found = Spread(node, Split.UP, edits, touched, taken, attempt.changed)
     return Narrowing(place, found)
 
 

@@ -62,6 +62,11 @@ class Worklist:
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
         self.routes_scales = False  # whether one of the choices was where a scale goes
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The values that are held in another way than before."""
+        return tuple([value for value, held in self.held.items() if not held.is_identity])
+
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
         return self.overlay.get(node) or self.state.affine(node)
@@ -253,7 +258,8 @@ def spread(
 
 def _succeeded(attempt: Worklist, split: Split) -> Spread:
     taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
-    return Spread(attempt.node, split, tuple(attempt.edits), tuple(attempt.touched), taken)
+    edits, touched = tuple(attempt.edits), tuple(attempt.touched)
+    return Spread(attempt.node, split, edits, touched, taken, attempt.changed)
 
 
 def scale_refused(

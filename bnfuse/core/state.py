@@ -14,13 +14,17 @@ from bnfuse.core.record import record
 
 @record
 class Spread:
-    """A successful attempt: what each node absorbs, in the order they were reached."""
+    """A successful attempt: what each node absorbs, in the order they were reached.
+
+    ``held`` names the values that are held in another way than before.
+    """
 
     node: Node
     split: Split
     edits: tuple[tuple[Node, Edit], ...]
     touched: tuple[Node, ...]
     choices: tuple[tuple[str, int], ...]
+    held: tuple[str, ...] = ()
 
     @property
     def into(self) -> tuple[str, ...]:
@@ -73,6 +77,7 @@ class State:
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
     spared: set[Node] = field(default_factory=set)
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
+    accepted: list[Spread] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.classes = Classes(self.graph, self.removed)
@@ -107,6 +112,7 @@ class State:
         self.spared.add(found.spread.node)
 
     def _absorb(self, spread: Spread) -> None:
+        self.accepted.append(spread)
         for node, edit in spread.edits:
             if isinstance(self.graph.rule(node), Affine):
                 self.affines[node] = (*edit.pair, edit.axes)

@@ -6,7 +6,7 @@ runtime that can run the file for ``verify`` and ``bench``. Nothing above this l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from bnfuse.core.apply import Patch
-from bnfuse.core.graph import Graph
+from bnfuse.core.graph import Graph, Node
 
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
@@ -72,6 +72,19 @@ class Model(Protocol):
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
+
+    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """Names of the stored arrays of floats that these nodes compute with, for ``Probe.shaken``.
+
+        To be asked before the patch is written: names are those of this file.
+        """
+
+    def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
+        """How values of the graph are called in ``Probe.seams``: here, and in what ``write`` makes.
+
+        Values that a runtime cannot be asked for (inside bodies, or held by no tensor of either file), and
+        inputs and outputs of the model, are left out.
+        """
 
     def close(self) -> None:
         """Close its files; nothing may be asked of it afterwards."""
@@ -154,12 +167,33 @@ class Profiling(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """What to see, to set and to shake inside a model while it runs, beside its inputs and outputs.
+
+    Attributes:
+        seams: values inside, by names that ``Model.probe_points`` gives: ``run`` answers with them too.
+        forced: ``run`` is also given every seam: what reads one reads what was given instead, and the
+            answer is what was computed for it.
+        shaken: stored arrays of floats, by names of ``Model.constants_of``: each element is moved by one
+            unit in the last place of its own type, up or down at random.
+        seed: of that randomness.
+    """
+
+    seams: tuple[str, ...] = ()
+    forced: bool = False
+    shaken: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """How to load a model into its runtime.
 
     ``optimise`` is the runtime's own graph optimisation: off for proof, off and on for bench.
     ``threads`` is the number of intra-op threads, 0 for the runtime's default. ``profile`` asks for a
-    runner that is ``Profiling``, where the runtime has such a thing; it runs a little slower.
+    runner that is ``Profiling``, where the runtime has such a thing; it runs a little slower. ``probe``
+    opens the model up; its seams are then among what ``run`` takes and answers, not among ``inputs`` and
+    ``outputs``.
     """
 
     optimise: bool = False
@@ -167,6 +201,7 @@ class RunSettings:
     threads: int = 0
     allow_unsafe: bool = False
     profile: bool = False
+    probe: Probe | None = None
 
 
 class Format(Protocol):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
+from bnfuse.core.graph import Node
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ class KerasModel:
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Layers by class as ``write`` would leave them."""
         return _classes(self._edit(patch).network) if patch.removed or patch.moved else self.operators()
+
+    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """Nothing yet."""
+        return ()
+
+    def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
+        """Nothing yet."""
+        return {}
 
     def total_bytes(self) -> int:
         """Size of the file."""

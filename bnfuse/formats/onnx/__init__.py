@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
+from bnfuse.core.graph import Node
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 from bnfuse.formats.onnx.assemble import Edited
 from bnfuse.formats.onnx.edit import Editor
@@ -39,6 +40,14 @@ class OnnxModel:
         """Nodes by operator type as ``write`` would leave them."""
         self._edit(patch)
         return self._operators_after
+
+    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """Nothing yet."""
+        return ()
+
+    def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
+        """Nothing yet."""
+        return {}
 
     def total_bytes(self) -> int:
         """Size of the model file and the external data its tensors point to."""
