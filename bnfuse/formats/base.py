@@ -73,10 +73,11 @@ class Model(Protocol):
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
 
-    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
-        """Names of the stored arrays of floats that these nodes compute with, for ``Probe.shaken``.
+    def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
+        """What these nodes compute with, for ``Probe.shaken``: here, or in what ``write`` makes of a patch.
 
-        To be asked before the patch is written: names are those of this file.
+        Names may be among them that are no stored array of floats; those are not shaken. What this file
+        calls them is to be asked before the patch is looked at or written.
         """
 
     def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
@@ -174,6 +175,7 @@ class Probe:
         seams: values inside, by names that ``Model.probe_points`` gives: ``run`` answers with them too.
         forced: ``run`` is also given every seam: what reads one reads what was given instead, and the
             answer is what was computed for it.
+        dtypes: the type of each seam, where they are forced: as they were seen before.
         shaken: stored arrays of floats, by names of ``Model.constants_of``: each element is moved by one
             unit in the last place of its own type, up or down at random.
         seed: of that randomness.
@@ -181,6 +183,7 @@ class Probe:
 
     seams: tuple[str, ...] = ()
     forced: bool = False
+    dtypes: tuple[str, ...] = ()
     shaken: tuple[str, ...] = ()
     seed: int = 0
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Node
+from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 from bnfuse.formats.onnx.assemble import Edited
 from bnfuse.formats.onnx.edit import Editor
 from bnfuse.formats.onnx.read import Source, parse, read_graph
+from bnfuse.formats.onnx.view import handle_of
 from bnfuse.formats.onnx.write import copy_model, write_model
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
     from bnfuse.formats.contents import Contents
 
 
@@ -31,6 +35,8 @@ class OnnxModel:
         self._patch: Patch | None = None  # the one that the parsed file was edited for
         self._edited: Edited | None = None
         self._operators_after: dict[str, int] = {}
+        self._name_of: Callable[[str], str] = str  # what stands for a value in the edited model
+        self._made: Mapping[int, list[NodeProto]] = {}  # its new nodes, by the position they follow
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""
@@ -41,13 +47,28 @@ class OnnxModel:
         self._edit(patch)
         return self._operators_after
 
-    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
-        """Nothing yet."""
-        return ()
+    def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
+        """The inputs of these nodes, as far as they are of the main graph; see ``Model.constants_of``."""
+        if patch is not None:
+            self._edit(patch)
+        handles = [h for h in map(handle_of, nodes) if not h.scope.prefix and h.operand is None]
+        protos = [h.proto for h in handles]
+        body = self._source.proto.graph.node
+        protos += [body[h.bias_index] for h in handles if h.bias_index is not None]
+        protos += [made for h in handles for made in self._made.get(h.index, ())]
+        return tuple(dict.fromkeys(name for proto in protos for name in proto.input if name))
 
     def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
-        """Nothing yet."""
-        return {}
+        """Values that nodes of the main graph write; see ``Model.probe_points``."""
+        self._edit(patch)
+        found = {}
+        for value in values:
+            writer = self.graph.writer(value)
+            if writer is None or self.graph.pinned.get(value, Reason.CAPTURED) is not Reason.CAPTURED:
+                continue
+            if not handle_of(writer).scope.prefix and handle_of(writer).operand is None:
+                found[value] = (value, self._name_of(value))
+        return found
 
     def total_bytes(self) -> int:
         """Size of the model file and the external data its tensors point to."""
@@ -77,6 +98,7 @@ class OnnxModel:
         editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
         self._edited = editor.run(patch)
         self._operators_after = dict(self._edited.operators())
+        self._name_of, self._made = self._edited.name_of, self._edited.made
 
 
 # Tags of ModelProto's fields: ir_version, producer_name, …, graph, opset_import, metadata_props.

@@ -8,7 +8,7 @@ messages, are rebuilt in place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Edited:
         frame: all but the main graph's nodes, initializers and value_info.
         payloads: what its tensors point to, by number.
         flushed: subnormals flushed so far.
+        name_of: what stands for a value of the main graph now, where two have become one tensor.
+        made: new nodes of the main graph, by the position of the node that they follow.
     """
 
     frame: onnx.ModelProto
@@ -39,6 +41,8 @@ class Edited:
     value_info: list[onnx.ValueInfoProto]
     payloads: dict[int, ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
+    name_of: Callable[[str], str] = str
+    made: Mapping[int, list[onnx.NodeProto]] = field(default_factory=dict)
 
     def operators(self) -> Counter[str]:
         """How many nodes of every type there are, over all scopes."""

@@ -62,13 +62,15 @@ class Editor:
             self._affine(node, affine)
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self._pool.drop(handle_of(node))
-        Names(self._graph, self._pool).merge(patch.removed)
+        names = Names(self._graph, self._pool)
+        names.merge(patch.removed)
         for moved in patch.moved:
             self._move(moved)
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
+        edited.name_of, edited.made = names.name_of, self._pending[self._source.scopes[0]].after
         edited.payloads, edited.flushed = self._payloads, self._flushed + self._deferred.flushed
         return edited
 

@@ -42,6 +42,10 @@ class Names:
                 self._keep_as_identity(handle, x)
         self._rename()
 
+    def name_of(self, value: str) -> str:
+        """The value that stands for this one now (itself, or the one that it is a tensor with)."""
+        return self._find(value)
+
     def _find(self, value: str) -> str:
         while value in self._survivor:
             value = self._survivor[value]

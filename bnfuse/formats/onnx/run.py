@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
-from bnfuse.formats.base import CallTimes, RunSettings, Tensors, TensorSpec
+from bnfuse.formats.base import CallTimes, Probe, RunSettings, Tensors, TensorSpec
 from bnfuse.formats.onnx.bound import bind, bindable, time_bound
 from bnfuse.formats.onnx.providers import CUDA, INSTALL_GPU, choose_provider, providers_in_use
 from bnfuse.formats.onnx.runtime import import_runtime, reason, stdout_to_stderr
@@ -37,15 +37,24 @@ class OrtRunner:
     """
 
     def __init__(
-        self, session: Any, runtime: str, providers: Sequence[str], traces: Traces | None = None
+        self,
+        session: Any,
+        runtime: str,
+        providers: Sequence[str],
+        traces: Traces | None = None,
+        answers: Mapping[str, str] | None = None,
     ) -> None:
         self._session = session
         self._traces = traces
-        self.inputs: Sequence[TensorSpec] = tuple(spec_of(arg) for arg in session.get_inputs())
-        self.outputs: Sequence[TensorSpec] = tuple(spec_of(arg) for arg in session.get_outputs())
+        self._seams = {output: seam for seam, output in (answers or {}).items()}
+        given, made = set(self._seams.values()), [spec_of(arg) for arg in session.get_outputs()]
+        self.inputs: Sequence[TensorSpec] = tuple(
+            spec_of(arg) for arg in session.get_inputs() if arg.name not in given
+        )
+        self.outputs: Sequence[TensorSpec] = tuple(spec for spec in made if spec.name not in self._seams)
         self.providers: Sequence[str] = tuple(providers)
         self.runtime = runtime
-        self._names = [spec.name for spec in self.outputs]
+        self._names = [spec.name for spec in made]
         # numpy has no bfloat16 of its own, and session.run refuses it: such models go by OrtValue.
         self._by_value = any(spec.dtype == "bfloat16" for spec in (*self.inputs, *self.outputs))
 
@@ -63,7 +72,8 @@ class OrtRunner:
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BnfuseError(f"the model stopped while running in onnxruntime: {reason(error)}") from error
-        return {name: as_array(value) for name, value in zip(self._names, values, strict=True)}
+        names = [self._seams.get(name, name) for name in self._names]
+        return {name: as_array(value) for name, value in zip(names, values, strict=True)}
 
     def time(self, feeds: Tensors, calls: int) -> list[int]:
         """Nanoseconds of each of ``calls`` calls in a row; synchronous, as ``run`` is.
@@ -144,14 +154,36 @@ def load(path: Path, settings: RunSettings) -> OrtRunner:
     providers = choose_provider(ort, options, settings)
     if not path.is_file():
         raise UnreadableModel(f"{path} does not exist")
+    answers: Mapping[str, str] = {}
     try:
-        session = _session(ort, path, options, providers)
+        if settings.probe is not None:
+            session, answers = _opened_up(ort, path, options, providers, settings.probe)
+        else:
+            session = _session(ort, path, options, providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         if settings.device == "gpu" and _loads_on_cpu(path, settings):
             raise RuntimeMissing(f"the GPU cannot be used ({reason(error)}): {INSTALL_GPU}") from error
         raise UnreadableModel(f"onnxruntime cannot load {path.name}: {reason(error)}") from error
     used = providers_in_use(session, settings.device)
-    return OrtRunner(session, f"onnxruntime {ort.__version__}", used, traces)
+    return OrtRunner(session, f"onnxruntime {ort.__version__}", used, traces, answers)
+
+
+def _opened_up(
+    ort: ModuleType, path: Path, options: Any, providers: list[Any] | None, probe: Probe
+) -> tuple[Any, Mapping[str, str]]:
+    """A session of the model opened up, and the outputs that answer for seams."""
+    from bnfuse.formats.onnx.probe import probed
+
+    made = probed(path, probe)
+    values = {name: to_value(array, array.dtype.name) for name, array in made.shaken.items()}
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    folder = str(path.resolve().parent)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    with stdout_to_stderr():
+        session = ort.InferenceSession(made.model, options, providers=providers, enable_fallback=0)
+    session.bnfuse_keeps = values  # the session does not copy them
+    return session, made.answers
 
 
 def _traced(options: Any) -> Traces:
