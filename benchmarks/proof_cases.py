@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from bnfuse.core.apply import apply
+from bnfuse.core.plan import plan
+from bnfuse.formats import detect
+from bnfuse.formats.base import ReadOptions
+from bnfuse.proof.inside import inside
 from bnfuse.results import Agreement
+from bnfuse.verify import VerifyRequest
 from tests.tiny_models import Layer, layer
 
 Kind = Callable[[int, int], list[Layer]]
@@ -51,3 +58,14 @@ class Tally:
 
 
 Table = dict[str, Tally]
+
+
+def looking_inside(model: Path, request: VerifyRequest) -> VerifyRequest:
+    """The request with where to look between the folds of a model, as ``optimize`` has it."""
+    opened = detect(model).read(model, ReadOptions())
+    try:
+        patch = apply(opened.graph, plan(opened.graph))
+        near = opened.constants_of(patch.near)
+        return replace(request, inside=inside(opened, patch, near), depth=max(1, len(patch.steps)))
+    finally:
+        opened.close()

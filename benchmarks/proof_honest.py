@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof_cases import KINDS, Table, Tally
+from benchmarks.proof_cases import KINDS, Table, Tally, looking_inside
 from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.plan import plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
+from bnfuse.proof.inside import Inside, inside
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.planted import border, keras_net
@@ -44,7 +45,7 @@ def honest_by_hand(table: Table, folder: Path, per_dtype: int) -> None:
                 save(net(layers, folded=folded, dtype=dtype), folder / f"{folded}.onnx")
                 for folded in (False, True)
             ]
-            found = verify(*pair, request=VerifyRequest(seed=seed, depth=depth))
+            found = verify(*pair, request=looking_inside(pair[0], VerifyRequest(seed=seed)))
             judge_honest(table, f"by hand, 1 to 40 layers, {dtype}", found, f"{kind}, {depth}, seed {seed}")
     for seed in range(10):
         pair_ = border(honest=True, seed=seed)
@@ -52,16 +53,18 @@ def honest_by_hand(table: Table, folder: Path, per_dtype: int) -> None:
         judge_honest(table, "borders made right", verify(before, after), f"seed {seed}")
 
 
-def fold(source: Path, target: Path) -> int:
-    """bnfuse's own fold of a file, without its proof; returns how many nodes went."""
+def fold(source: Path, target: Path) -> tuple[int, Inside | None]:
+    """bnfuse's own fold of a file, without its proof: how many nodes went, and where to look between."""
     banned: frozenset[str] = frozenset()
     form = detect(source)
     while True:
         opened = form.read(source, ReadOptions())
         try:
             decided = plan(opened.graph, banned)
-            opened.write(apply(opened.graph, decided), target)
-            return decided.rewrites
+            patch = apply(opened.graph, decided)
+            near = opened.constants_of(patch.near)
+            opened.write(patch, target)
+            return decided.rewrites, inside(opened, patch, near) if patch.steps else None
         except OverflowingFold as overflowing:
             banned |= overflowing.nodes
         finally:
@@ -70,10 +73,10 @@ def fold(source: Path, target: Path) -> int:
 
 def honest_fold(table: Table, name: str, source: Path, target: Path, request: VerifyRequest) -> None:
     """bnfuse's own fold of one file; none where nothing folds."""
-    count = fold(source, target)
+    count, look = fold(source, target)
     if not count:
         return
-    found = verify(source, target, request=replace(request, depth=count))
+    found = verify(source, target, request=replace(request, depth=count, inside=look))
     if "cannot be loaded" in found.detail or "cannot load" in found.detail:
         print(f"left out: {source.name}: {found.detail}", file=sys.stderr)
         return
@@ -114,6 +117,6 @@ def honest_keras(table: Table, folder: Path, keras: Any, count: int) -> None:
         depth, kind = 1 + seed % 8, ("conv", "dense")[seed % 2]
         for folded in (False, True):
             keras_net(keras, KINDS[kind](9000 + seed, depth), folded=folded).save(folder / f"{folded}.keras")
-        request = VerifyRequest(budget_s=6.0, samples=3, depth=depth)
+        request = looking_inside(folder / "False.keras", VerifyRequest(budget_s=6.0, samples=3))
         found = verify(folder / "False.keras", folder / "True.keras", request=request)
         judge_honest(table, "by hand, Keras", found, f"{kind}, {depth} layers, seed {seed}")

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from benchmarks.proof_cases import KINDS, Table, Tally, dense
+from benchmarks.proof_cases import KINDS, Table, Tally, dense, looking_inside
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, Pair, border, keras_net, overflow, spoiled
@@ -38,7 +38,7 @@ def plant_all(
                 layers = make(seed, depth)
                 rng = np.random.default_rng((seed, depth))
                 before, honest = write(layers, False, "before"), write(layers, True, "honest")
-                request = replace(usual, depth=depth)  # as optimize does
+                request = looking_inside(before, usual)
                 for at in places(depth):
                     for name, plant in DEFECTS.items():
                         channel = int(rng.integers(layers[at].gamma.size))
@@ -46,7 +46,7 @@ def plant_all(
                         found = verify(before, after, request=request)
                         outcome = "caught" if found.status is Status.DIFFERENT else "missed"
                         if outcome == "missed":
-                            effect = largest(verify(honest, after, request=request))
+                            effect = largest(verify(honest, after, request=replace(request, inside=None)))
                             outcome = "too small" if "float16" in label else outcome
                             outcome = outcome if effect else "no effect"
                         tally = table.setdefault(f"{name} | {label}", Tally())
@@ -63,7 +63,7 @@ def largest(found: Agreement) -> float:
 
 def once(table: Table, name: str, before: Path, after: Path, request: VerifyRequest) -> None:
     """One defect of the whole model."""
-    found = verify(before, after, request=request)
+    found = verify(before, after, request=looking_inside(before, request))
     tally = table.setdefault(name, Tally())
     tally.add("caught" if found.status is Status.DIFFERENT else "missed", found)
     if found.status is not Status.DIFFERENT:

@@ -1,5 +1,8 @@
 """Which fold breaks equality? Bisects over a plan whose result was found different.
 
+Where the proof saw the models part between two seams (``proof.seams``), the folds that meet there are known,
+and nothing is searched. Else:
+
 The steps of a plan (its folds in order, then what is narrowed) build on those before them, so every prefix
 is a plan of its own. The result of a prefix is written beside the whole result and compared with the
 original, only on input sets that showed the difference and with the tolerance of the proof.
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +40,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class Failed:
     """A result that is wrong: how it was made from ``model``, and where it lies.
 
     ``merged`` tells that chains of arithmetic were merged behind the folds. ``folder`` takes trials.
@@ -51,16 +54,19 @@ class Folded:
     folder: Path
 
 
-def name_culprit(failed: Agreement, made: Folded, request: VerifyRequest, load: Loader) -> Agreement:
+def name_culprit(failed: Agreement, made: Failed, request: VerifyRequest, load: Loader) -> Agreement:
     """The failed agreement with its culprit or suspects, and a clause about them in its detail.
 
     ``request`` is that of the proof. The agreement comes back as it is where nothing can be said.
     """
     steps = _steps(made.plan)
+    if failed.inside is not None and failed.inside.suspects:
+        return _at_the_seams(failed, steps, failed.inside.suspects)
     if failed.status is not Status.DIFFERENT or not failed.failing_sets or not steps:
         return failed
     if len(steps) == 1 and not made.merged:
         return _named(failed, steps[0], f"the only fold is that of {_told(steps[0])}")
+    request = replace(request, inside=None)  # a part of the folds has other seams
     search = _Search(made, steps, time.perf_counter() + PATIENCE * request.budget_s)
     try:
         witness = Witness.of(made.model, request, load, only=failed.failing_sets)
@@ -73,11 +79,22 @@ def name_culprit(failed: Agreement, made: Folded, request: VerifyRequest, load: 
     return search.concluded(failed)
 
 
+def _at_the_seams(failed: Agreement, steps: Sequence[Culprit], suspects: Sequence[str]) -> Agreement:
+    """Where the models part between two seams, the folds in between are known: nothing is to be searched."""
+    found = [step for step in steps if step.node in suspects]
+    if len(found) == 1:
+        return _named(failed, found[0], f"that of {_told(found[0])} is the fold that breaks equality")
+    told = ", ".join(f"'{step.node}'" for step in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    text = f"{len(found)} folds meet there: {told}{more}"
+    return replace(_noted(failed, text), suspects=tuple(step.node for step in found))
+
+
 @dataclass(slots=True, eq=False)
 class _Search:
     """Between ``low`` steps, which are equal, and ``high``, which are not."""
 
-    made: Folded
+    made: Failed
     steps: list[Culprit]
     deadline: float
     low: int = 0
@@ -129,7 +146,7 @@ class _Search:
 
 
 @contextmanager
-def _written(made: Folded, count: int) -> Iterator[Path | None]:
+def _written(made: Failed, count: int) -> Iterator[Path | None]:
     """The result of the first ``count`` steps, for as long as it is looked at; None if it cannot be made.
 
     Raises:

@@ -50,9 +50,31 @@ def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model,
         return form.read(path, options), form
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Folded:
+    """A model, what was planned for it, and the file that was written.
+
+    ``near`` is what the nodes near the folds compute with in the original (``Model.constants_of``), where a
+    proof is to come.
+    """
+
+    model: Model
+    plan: Plan
+    patch: Patch
+    written: Written
+    near: tuple[str, ...]
+
+
 def fold(
-    model: Model, form: Format, options: ReadOptions, path: Path, phases: Phases, *, merge: bool = False
-) -> tuple[Model, Plan, Patch, Written]:
+    model: Model,
+    form: Format,
+    options: ReadOptions,
+    path: Path,
+    phases: Phases,
+    *,
+    merge: bool = False,
+    prove: bool = True,
+) -> Folded:
     """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
     folder, name = path.parent, path.name
     banned: frozenset[str] = frozenset()
@@ -62,12 +84,13 @@ def fold(
             patch = apply(model.graph, plan)
             if merge:
                 patch = replace(patch, merged=merge_chains(model.graph, patch))
+            near = model.constants_of(patch.near) if prove else ()
         fresh = folder / str(len(banned))
         with phases("write", "writing"), output_errors(fresh / name):
             fresh.mkdir()
             outcome = _write(model, patch, fresh / name)
         if isinstance(outcome, Written):
-            return model, plan, patch, outcome
+            return Folded(model, plan, patch, outcome, near)
         if outcome.nodes <= banned:
             raise outcome
         banned |= outcome.nodes

@@ -18,7 +18,7 @@ from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
-from bnfuse.folding import Phases, Progress, fold, read_model
+from bnfuse.folding import Folded, Phases, Progress, fold, read_model
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
@@ -138,11 +138,11 @@ def optimize(
     check_target(target, path, force=force)
     opened, form = read_model(path, options, phases)
     with staging_folder(target) as folder:
-        opened, plan, patch, written = fold(
-            opened, form, options, folder / target.name, phases, merge=merge_affines
-        )
+        staged, prove = folder / target.name, wanted.verify is not None
+        made = fold(opened, form, options, staged, phases, merge=merge_affines, prove=prove)
+        opened, patch, written = made.model, made.patch, made.written
         with closing(opened):
-            report = _report(opened, form, plan, opened.operators_after(patch), phases, hashes=hashes)
+            report = _report(opened, form, made.plan, opened.operators_after(patch), phases, hashes=hashes)
             own_files = (opened.path, *opened.side_files)
             if merge_affines:
                 report = replace(report, notes=(*report.notes, *merged_note(report)))
@@ -150,6 +150,7 @@ def optimize(
                 report = _detailed(report, opened, patch, phases)
             if wanted.reads_weights:
                 report = replace(report, notes=(*report.notes, *ranges_note(patch)))
+            wanted = _looking_inside(wanted, made)
         report = replace(report, subnormals_flushed=written.subnormals_flushed)
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
@@ -158,6 +159,16 @@ def optimize(
         report = _completed(report, _output_info(written, target, form, phases, hashes=hashes))
         place((*written.side_files, written.path), target, own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
+
+
+def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
+    """The same, with where to look between the folds; a patch that merges chains has more than folds."""
+    if wanted.verify is None or not made.patch.steps:
+        return wanted
+    from bnfuse.proof.inside import inside
+
+    look = inside(made.model, made.patch, made.near)
+    return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
 def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
@@ -218,7 +229,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     with phases("verify", "verifying"):
         agreement = _prove(report, written, wanted.verify)
-    if agreement.failing_sets:
+    if agreement.status is Status.DIFFERENT:
         with phases("bisect", "looking for the fold that breaks equality"):
             agreement = _blamed(agreement, report, written, wanted, wanted.verify)
     report = replace(report, verification=agreement, versions=versions(runtimes=True))
@@ -247,10 +258,10 @@ def _blamed(
     failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
-    from bnfuse.culprit import Folded, name_culprit
+    from bnfuse.culprit import Failed, name_culprit
 
     folder = written.path.parent
-    made = Folded(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
+    made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
     return name_culprit(failed, made, _request(report, request), load)
 
 

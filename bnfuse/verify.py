@@ -17,27 +17,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Runner, RunSettings, TensorSpec
+from bnfuse.formats.base import Probe, Runner, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
 from bnfuse.inputs.labels import read_labels
-from bnfuse.inputs.samples import InputRequest
+from bnfuse.inputs.samples import Feeds, InputRequest
 from bnfuse.inputs.twins import interface_of, of_two_formats
 from bnfuse.machine import available_memory_bytes
 from bnfuse.proof.compare import Compared, conclude, confront, unexplained
-from bnfuse.proof.observe import Effort, Observed, measure_noise, observe
+from bnfuse.proof.deviation import ROUNDOFF
+from bnfuse.proof.inside import Inside
+from bnfuse.proof.observe import Effort, Observed, measure_noise, observe, shaken_noise
+from bnfuse.proof.seams import SETS, SeamProof
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
-from bnfuse.results import Agreement, Status
+from bnfuse.results import Agreement, SeamAgreement, Status
 
 Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
 MEMORY_FACTOR = 2.5
-# Rows of the user's data whose noise is measured when they show a difference.
-_SECOND_LOOKS = 3
+# Input sets whose noise is measured where they show a difference, and runs with moved weights for each.
+_SECOND_LOOKS = 8
+_SHAKES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class VerifyRequest:
     ``labels`` are files with one integer per sample of ``inputs``, by output name ("" for the only
     output). ``weights`` is the dtype the model computes in where that is known
     and its outputs do not show it, ``depth`` how many folded layers follow one another,
-    ``model_bytes`` the size of a model with its external data (0: that of its file).
+    ``model_bytes`` the size of a model with its external data (0: that of its file). ``inside`` says where to
+    look between the folds, where those are known.
     """
 
     samples: int = 8
@@ -66,6 +73,12 @@ class VerifyRequest:
     depth: int = UNKNOWN_DEPTH
     model_bytes: int = 0
     labels: Mapping[str, Path] = field(default_factory=dict)
+    inside: Inside | None = None
+
+    @property
+    def coarsest(self) -> str:
+        """The dtype that the model computes in, as far as that is known."""
+        return self.weights or (self.inside.coarsest if self.inside is not None else "")
 
     @property
     def input_request(self) -> InputRequest:
@@ -147,14 +160,14 @@ class Witness:
         tables = request.device == "cpu"  # on a GPU an index out of range may end the process
         start = time.perf_counter()
         size = request.model_bytes or reference.stat().st_size
-        effort = Effort(request.samples, start, request.budget_s, request.weights, only, tables, size)
+        effort = Effort(request.samples, start, request.budget_s, request.coarsest, only, tables, size)
         seen = observe(
             lambda: load(reference, request.settings), request.input_request, effort, labels, specs
         )
         return cls(reference, request, load, seen, start + 1.5 * request.budget_s)
 
     def compare(self, candidate: Path, *, across: bool = False) -> Agreement:
-        """Run a candidate, and look twice at the user's samples where it differs.
+        """Run a candidate, look between the folds, and measure noise where the outputs differ.
 
         Raises:
             UsageError, UnsafeModel, RuntimeMissing: as ``verify``.
@@ -163,15 +176,52 @@ class Witness:
         agreement = confront(
             lambda: self.load(candidate, self.request.settings), compared, self.deadline, across=across
         )
-        rows = unexplained(compared) if agreement.status is Status.DIFFERENT else []
-        if not rows:
+        if not compared.rows:
             return agreement
-        with self.load(self.reference, self.request.settings) as runner:
-            for row in rows[:_SECOND_LOOKS]:
-                feeds = self.seen.samples.feeds(self.seen.used[row])
-                outputs = self.seen.outputs[row]
-                self.seen.noises[row] = measure_noise(runner, feeds, outputs, self.seen.roundoff)
+        compared.inside = self._between_folds(candidate)
+        if rows := unexplained(
+            compared
+        ):  # then of the other sets, too: steady ones decide where there are any
+            others = [row for row in range(compared.rows) if row not in rows]
+            self._measure_noise([*rows, *others][:_SECOND_LOOKS])
         return conclude(compared)
+
+    def _between_folds(self, candidate: Path) -> SeamAgreement | None:
+        """What is found out at the seams; None where they are not known."""
+        inside = self.request.inside
+        if inside is None or not inside.folds:
+            return None
+        proof = SeamProof(
+            self.reference,
+            candidate,
+            inside,
+            self.request.settings,
+            self.load,
+            ROUNDOFF.get(inside.coarsest, 0.0),
+            time.perf_counter() + self.request.budget_s,
+        )
+        proof.run([self.seen.samples.feeds(index) for index in self.seen.used[:SETS]])
+        return proof.agreement()
+
+    def _measure_noise(self, rows: Sequence[int]) -> None:
+        """How far rounding moves the reference on these input sets, its inputs and its weights moved."""
+        inside, settings = self.request.inside, self.request.settings
+        with self.load(self.reference, settings) as runner:
+            for row in rows:
+                feeds, outputs = self._row(row)
+                self.seen.noises[row] = measure_noise(runner, feeds, outputs, self.seen.roundoff)
+        for seed in range(_SHAKES):
+            near = () if inside is None else inside.original
+            probe = Probe(shaken=near, shakes_all=not near, seed=seed + 1)
+            with self.load(self.reference, replace(settings, probe=probe)) as runner:
+                for row in rows:
+                    moved = shaken_noise(runner, *self._row(row))
+                    known = self.seen.noises[row]
+                    self.seen.noises[row] = {n: float(np.fmax(known[n], moved[n])) for n in known}
+
+    def _row(self, row: int) -> tuple[Feeds, Feeds]:
+        """Inputs and outputs of one input set."""
+        return self.seen.samples.feeds(self.seen.used[row]), self.seen.outputs[row]
 
 
 def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:

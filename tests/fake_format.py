@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -55,6 +55,9 @@ class FakeModel:
     def operators_after(self, patch: frozenset[str]) -> dict[str, int]:
         return {"BatchNormalization": len(self.candidates) - len(patch), "Conv": 1}
 
+    def constants_of(self, nodes: Iterable[Any], patch: Any = None) -> tuple[str, ...]:
+        return ()
+
     def close(self) -> None:
         pass
 
@@ -79,6 +82,8 @@ class FakePatch(frozenset[str]):
     """The names of the BNs that go; no weights."""
 
     linears: ClassVar[dict[Any, Any]] = {}
+    steps: ClassVar[tuple[Any, ...]] = ()
+    near: ClassVar[tuple[Any, ...]] = ()
     merged: ClassVar[tuple[Any, ...]] = ()
 
 

@@ -72,8 +72,8 @@ def test_judgement_follows_noise_up_to_the_limit() -> None:
 
     assert status(5e-7, 0.0) is EQUAL  # below the floor of 4·√16·2⁻²⁴ = 9.5e-7
     assert status(1e-5, 0.0) is DIFFERENT
-    assert status(1e-5, math.nan) is EQUAL  # not measured: 64·√16·2⁻²⁴ = 1.5e-5
-    assert status(2e-5, math.nan) is DIFFERENT
+    assert status(5e-7, math.nan) is EQUAL  # not measured, since the floor suffices
+    assert status(1e-5, math.nan) is DIFFERENT  # to be measured
     assert status(1e-5, 2e-6) is EQUAL  # explained by the noise
     assert status(2e-4, 1e-4) is INCONCLUSIVE  # explained, but beyond the limit
     assert status(1e-2, 1e-4) is DIFFERENT  # beyond what the noise explains
@@ -100,7 +100,7 @@ def test_unstable_sets_are_left_out_but_not_with_gross_errors() -> None:
 BASES = [
     ([0.0], Scale(2.0**-24, 9), 16 * 3 * 2.0**-24, "16 × √9 roundings of float32 (6.0e-08), as for 9 folds"),
     ([0.0], Scale(2.0**-24, 1), 16 * 2.0**-24, "as for 1 fold"),
-    ([], Scale(2.0**-24, 4), 64 * 2 * 2.0**-24, "own rounding could not be measured"),
+    ([], Scale(2.0**-24, 4), 16 * 2 * 2.0**-24, "as for 4 folds in a row"),
     ([1e-6, 2e-6], Scale(2.0**-24, 4), 1.2e-5, "6 × 2.0e-06, how far rounding alone moves the original"),
     ([1e-4], Scale(2.0**-24, 4), 1e-4, "the most that is ever called equal in float32"),
     ([0.0], Scale(2.0**-11, 100), 2e-2, "the most that is ever called equal in float16"),

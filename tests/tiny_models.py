@@ -78,7 +78,8 @@ def net(
 ) -> onnx.ModelProto:
     """Layers with Relu between; Conv (padded) where weights have 4 axes, Gemm where 2.
 
-    A Flatten-free net: all layers are of one kind. Input "x" is (N, i, h, w) or (N, i).
+    A Flatten-free net: all layers are of one kind. Input "x" is (N, i, h, w) or (N, i). Folded, what held
+    the BatchNormalization's output keeps its name.
     """
     nodes, inits, value = [], [], "x"
     for index, one in enumerate(layers):
@@ -86,8 +87,9 @@ def net(
         inits += [_array(weight, dtype, f"w{index}"), _array(bias, dtype, f"b{index}")]
         linear = "Conv" if weight.ndim == 4 else "Gemm"
         attributes: dict[str, Any] = {"pads": [1, 1, 1, 1]} if linear == "Conv" else {"transB": 1}
-        nodes.append(helper.make_node(linear, [value, f"w{index}", f"b{index}"], [f"l{index}"], **attributes))
-        value = f"l{index}"
+        made = f"n{index}" if folded else f"l{index}"
+        nodes.append(helper.make_node(linear, [value, f"w{index}", f"b{index}"], [made], **attributes))
+        value = made
         if not folded:
             names = [f"{part}{index}" for part in ("gamma", "beta", "mean", "var")]
             inits += [_array(getattr(one, n[: -len(str(index))]), dtype, n) for n in names]

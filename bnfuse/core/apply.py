@@ -116,6 +116,11 @@ class Patch:
     steps: tuple[Spread, ...] = ()
 
     @property
+    def near(self) -> list[Node]:
+        """The nodes that the folds remove, change or pass, each once."""
+        return list(dict.fromkeys(node for step in self.steps for node in (step.node, *step.touched)))
+
+    @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.removed or self.merged or self.moved)

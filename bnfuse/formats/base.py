@@ -178,6 +178,7 @@ class Probe:
         dtypes: the type of each seam, where they are forced: as they were seen before.
         shaken: stored arrays of floats, by names of ``Model.constants_of``: each element is moved by one
             unit in the last place of its own type, up or down at random.
+        shakes_all: whether all stored arrays of floats are.
         seed: of that randomness.
     """
 
@@ -185,6 +186,7 @@ class Probe:
     forced: bool = False
     dtypes: tuple[str, ...] = ()
     shaken: tuple[str, ...] = ()
+    shakes_all: bool = False
     seed: int = 0
 
 

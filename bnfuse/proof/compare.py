@@ -21,7 +21,7 @@ from bnfuse.proof.accuracy import Answers, accuracies
 from bnfuse.proof.deviation import ROUNDOFF, Deviation, deviation, is_float, relative_change
 from bnfuse.proof.observe import Observed
 from bnfuse.proof.verdict import Scale, Verdict, judge, judge_exact, limit_for
-from bnfuse.results import Agreement, Status
+from bnfuse.results import Agreement, SeamAgreement, Status
 
 _FAILING_SETS = 3
 # Of so many input sets it is looked at whether outputs vary.
@@ -33,11 +33,13 @@ class Compared:
     """A comparison with all that it was concluded from; ``found`` holds, by output, a row per input set.
 
     ``allowed`` is what each output may be off by in any case (from an earlier proof of the same models).
+    ``inside`` is what was found out between the folds, where they are known.
     """
 
     seen: Observed
     depth: int
     allowed: dict[str, float] = field(default_factory=dict)
+    inside: SeamAgreement | None = None
     found: dict[str, list[Deviation | None]] = field(default_factory=dict)
     answers: Answers | None = None
     runtime: str = ""
@@ -53,11 +55,17 @@ class Compared:
         """What was found about each output."""
         return [self._verdict(name, rows) for name, rows in self.found.items()]
 
+    @property
+    def proved(self) -> bool:
+        """Whether every fold was proved by itself."""
+        return self.inside is not None and 0 < self.inside.folds == self.inside.proved
+
     def _verdict(self, name: str, rows: Sequence[Deviation | None]) -> Verdict:
         noises = [noise[name] for noise in self.seen.noises[: len(rows)]]
         if not is_float(self.seen.outputs[0][name]):
-            return judge_exact(name, rows, noises)
-        scale = Scale(max(self.roundoff, self.seen.roundoff), self.depth, self.allowed.get(name, 0.0))
+            return judge_exact(name, rows, noises, proved=self.proved)
+        roundoff, least = max(self.roundoff, self.seen.roundoff), self.allowed.get(name, 0.0)
+        scale = Scale(roundoff, self.depth, least, proved=self.proved)
         return judge(name, rows, noises, scale)
 
 
@@ -181,6 +189,8 @@ def conclude(compared: Compared) -> Agreement:
     if status is Status.EQUAL and not any(d is None or d.compared for d in every):
         status, detail = Status.INCONCLUSIVE, "no output has any values"
     failing = [row for v in verdicts if v.status is Status.DIFFERENT for row in v.failing]
+    if compared.inside is not None and compared.inside.failing:
+        status, detail = Status.DIFFERENT, "; ".join((compared.inside.failing[0], *filter(None, (detail,))))
     return Agreement(
         status=status,
         outputs=tuple(v.agreement for v in verdicts),
@@ -192,6 +202,7 @@ def conclude(compared: Compared) -> Agreement:
         accuracy=accuracies(seen.labels, seen.answers, compared.answers),
         notes=compared.notes,
         failing_sets=tuple(seen.used[row] for row in dict.fromkeys(failing))[:_FAILING_SETS],
+        inside=compared.inside,
     )
 
 
@@ -254,4 +265,7 @@ def evidence(compared: Compared, count: int) -> str:
         made = count - len(own)
         parts.append("1 input set" if made == 1 else f"{made} input sets")
     runtimes = dict.fromkeys(runtime for runtime in (seen.runtime, compared.runtime) if runtime)
+    inside = compared.inside
+    if inside is not None and inside.seams:
+        parts[-1] += f", and {inside.seams} values inside"
     return f"{' and '.join(runtimes)}, graph optimisation off, {' and '.join(parts)}"

@@ -1,9 +1,9 @@
 """Runs the reference on input sets, and measures its own rounding noise.
 
 All of the user's data is run, however long it takes; made-up sets are added as the time allows. The noise
-comes from the same inputs moved a little (equation: ``bnfuse.proof.verdict``); of the user's sets only the
-first few are moved, the others later where they turn out to matter (``measure_noise``). The runtime's
-graph optimisation is the caller's to switch off: switched on, it may fold the reference itself.
+comes from the same inputs, and the model's own weights, moved a little (equation: ``bnfuse.proof.verdict``).
+It is measured later, and only where a difference is to be explained (``measure_noise``, ``shaken_noise``).
+The runtime's graph optimisation is the caller's to switch off: switched on, it may fold the reference itself.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ from bnfuse.proof.deviation import (
 from bnfuse.proof.kept import Kept
 from bnfuse.proof.verdict import roundoff_of
 
-# Perturbed runs per input set.
-_PROBES = 3
-# User's sets whose noise is measured at once.
-_MOVED_OWN_SETS = 4
 # The share of the time that is left for running where loading took all of it.
 _LEAST_SHARE = 0.3
 # The share of the time that looking for the sizes of tables may take.
@@ -88,15 +84,15 @@ class Observed:
         user, index = self.samples.user, self.used[row]
         return user.rows(index) if user is not None and index < len(user) else 0
 
-    def add(self, index: int, outputs: Feeds, noise: dict[str, float]) -> None:
-        """Keep what came out for one input set.
+    def add(self, index: int, outputs: Feeds) -> None:
+        """Keep what came out for one input set; its noise is not known yet.
 
         Raises:
             UsageError: no accuracy can be read from an output that has labels.
         """
         self.used.append(index)
         self.outputs.append(outputs)
-        self.noises.append(noise)
+        self.noises.append(unmeasured(outputs))
         self.magnitudes.append({name: largest_magnitude(array) for name, array in outputs.items()})
         if rows := self.own_rows(len(self.used) - 1):
             self.answers.add(outputs, rows)
@@ -109,7 +105,7 @@ def observe(
     labels: Labels | None = None,
     specs: Sequence[TensorSpec] | None = None,
 ) -> Observed:
-    """Run the reference on the user's data and on made-up sets, at least one in all, and on moved copies.
+    """Run the reference on the user's data and on made-up sets, at least one in all.
 
     ``specs`` narrows what the inputs must fit, as for ``samples.fit``.
 
@@ -131,7 +127,7 @@ def observe(
         roundoff = roundoff_of(list(first.values()), effort.weights)
         interface = tuple(runner.inputs), outputs
         seen = Observed(*interface, runner.runtime, samples, roundoff, named, Answers(list(named)))
-        _observe_own(runner, seen, first, effort, deadline)
+        _observe_own(runner, seen, first, effort)
         _observe_made_up(runner, seen, first, effort, deadline, setup_s)
         return seen
 
@@ -150,7 +146,7 @@ def _sized(runner: Runner, samples: Samples, first: Feeds, deadline: float) -> S
     return with_tables(samples, accepts)
 
 
-def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float) -> None:
+def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort) -> None:
     """All of the user's sets; one that stops the model is no set to leave out in silence."""
     user = seen.samples.user
     for index in range(seen.samples.own_sets):
@@ -161,11 +157,7 @@ def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort, d
             outputs = first if index == 0 else runner.run(feeds)
         except BnfuseError as error:
             raise BnfuseError(f"with {user.where(index)} of your data: {error}") from error
-        moved = index < _MOVED_OWN_SETS or bool(effort.only)
-        noise = (
-            measure_noise(runner, feeds, outputs, seen.roundoff, deadline) if moved else unmeasured(outputs)
-        )
-        seen.add(index, outputs, noise)
+        seen.add(index, outputs)
 
 
 def _observe_made_up(
@@ -183,10 +175,10 @@ def _observe_made_up(
         feeds = seen.samples.feeds(index)
         outputs = first if index == 0 else _attempt(runner, feeds)
         if outputs is not None:
-            seen.add(index, outputs, measure_noise(runner, feeds, outputs, seen.roundoff, deadline))
+            seen.add(index, outputs)
         now = time.perf_counter()
         # Still to come: the candidate loads, and runs each set once.
-        ahead = setup_s + (now - begin) * (1.0 + (len(seen.used) + 1) / (1.0 + _PROBES))
+        ahead = setup_s + (now - begin) * (len(seen.used) + 1)
         if not effort.only and (now - effort.start + ahead > effort.budget_s or seen.outputs.full()):
             break
 
@@ -204,23 +196,16 @@ def unmeasured(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     return dict.fromkeys(outputs, math.nan)
 
 
-def measure_noise(
-    runner: Runner, feeds: Feeds, outputs: Feeds, roundoff: float, deadline: float = math.inf
-) -> dict[str, float]:
-    """The reference's own noise in each output (equation: ``bnfuse.proof.verdict``).
+def measure_noise(runner: Runner, feeds: Feeds, outputs: Feeds, roundoff: float) -> dict[str, float]:
+    """How far the reference's outputs move with its inputs (equation: ``bnfuse.proof.verdict``).
 
-    NaN where it cannot be measured: no input is a float, the deadline has passed, or the model
-    does not run on the moved inputs.
+    NaN where it cannot be measured: no input is a float, or the model does not run on the moved inputs.
     """
     noises = unmeasured(outputs)
     if not any(is_float(array) for array in feeds.values()):
         return noises
-
-    def moved(step: float, seed: int) -> Feeds | None:
-        return None if time.perf_counter() > deadline else _attempt(runner, perturb(feeds, step, seed))
-
-    shaken = moved(2.0 * roundoff, 0)
-    up, down = moved(roundoff**0.75, 1), moved(-(roundoff**0.75), 1)
+    shaken = _attempt(runner, perturb(feeds, 2.0 * roundoff, 0))
+    up, down = (_attempt(runner, perturb(feeds, step, 1)) for step in (roundoff**0.75, -(roundoff**0.75)))
     for name, array in outputs.items():
         scale = scales([largest_magnitude(array)])[0]
         found = []
@@ -230,6 +215,17 @@ def measure_noise(
             found.append(rounding_noise(array, up[name], down[name], scale))
         noises[name] = max(found, default=math.nan)
     return noises
+
+
+def shaken_noise(runner: Runner, feeds: Feeds, outputs: Feeds) -> dict[str, float]:
+    """How far the outputs of a runner whose weights were moved are from the reference's; NaN if it stops."""
+    moved = _attempt(runner, feeds)
+    if moved is None:
+        return unmeasured(outputs)
+    return {
+        name: relative_change(array, moved[name], scales([largest_magnitude(array)])[0])
+        for name, array in outputs.items()
+    }
 
 
 def perturb(feeds: Feeds, step: float, seed: int) -> Feeds:

@@ -1,26 +1,31 @@
 """Derives how far apart two outputs may be, and judges.
 
 An honest fold changes only roundings, so the tolerance follows the reference's own rounding noise.
-With u the unit roundoff of the arithmetic (2⁻²⁴ for float32), f the reference, and everything relative
-to the output's range (max |f|)::
+With u the unit roundoff of the arithmetic (2⁻²⁴ for float32), f the reference, w its weights, and
+everything relative to the output's range (max |f|)::
 
+    weights      = max |f(x; w ± ulp(w)) − f(x; w)|                 signs at random, SHAKES times
     conditioning = max |f(x·(1 ± 2u)) − f(x)|                       signs at random
     rounding     = max |f(x·(1 + δ)) + f(x·(1 − δ)) − 2·f(x)| / 2   δ = ±u^¾, signs at random
-    noise        = max(conditioning, rounding)                      over all input sets
+    noise        = max(weights, conditioning, rounding)             over the input sets it was measured on
     tolerance    = min(LIMIT, max(FLOOR·u·√depth, MARGIN·noise))    per output
 
-``conditioning`` moves the inputs by about one rounding unit: it is how the network amplifies the
-rounding of its weights. ``rounding`` moves them enough that every later rounding falls another way,
+``weights`` moves the weights near the folds (all of them where the folds are not known) by one unit in the
+last place of their own type: it shows what rounding does where types inside are narrower than the outputs,
+where inputs are integers, and behind what jumps or saturates. ``conditioning`` moves the inputs by about one
+rounding unit. ``rounding`` moves them enough that every later rounding falls another way,
 and cancels what is linear in δ: it shows what the sums inside lose, above all where a large mean
 is subtracted. ``depth`` folded layers in a row, whose weights were each rounded once, add up as
-√depth, which the floor covers (four times the floor where no noise could be measured, as with
-integer inputs only). Neither probe shows what rounding the weights does behind activations that
-saturate, nor that weights which are all alike (ConstantOfShape) all round the same way: such networks
-of 6 layers reach 9 u·√depth, so the floor is 16. ``MARGIN`` is the distance from a few measurements
-to the worst case.
+√depth, which the floor covers: weights which are all alike (ConstantOfShape) all round the same way, such
+networks of 6 layers reach 9 u·√depth, so the floor is 16. The noise is measured only where the floor does
+not suffice. ``MARGIN`` is the distance from a few measurements to the worst case.
 ``LIMIT`` is about half the digits of the type: 1e-4 in float32. Measured on some hundred random
 networks of 1 to 10 layers folded by hand, means up to 100 standard deviations off zero, honest
 errors stay below 4 noises; one channel's lost shift is typically 1e3 to 1e6 noises in float32.
+
+Where every fold was proved by itself, between the seams (``seams``), outputs are equal as far as that noise
+goes, up to GROSS times: later layers may amplify honest roundings as they like (a softmax of large logits, a
+DynamicQuantizeLinear), and integers and booleans may fall the other way where the moved original's do.
 
 Says *inconclusive* rather than different where the noise alone may exceed the limit and explains
 the error, and where the reference has no finite values. Matching NaNs prove nothing.
@@ -38,7 +43,6 @@ from bnfuse.proof.deviation import LIMIT, ROUNDOFF, Deviation, is_float
 from bnfuse.results import OutputAgreement, Status
 
 FLOOR = 16.0
-FLOOR_UNMEASURED = 64.0
 MARGIN = 6.0
 GROSS = 10.0 * MARGIN
 UNKNOWN_DEPTH = 16
@@ -61,12 +65,14 @@ class Verdict:
 class Scale:
     """What tolerances are made of: the unit roundoff of the arithmetic, and the folds in a row.
 
-    ``least`` is what is allowed in any case (from an earlier proof of the same models, else 0).
+    ``least`` is what is allowed in any case (from an earlier proof of the same models, else 0). ``proved``
+    tells that every fold was proved by itself.
     """
 
     roundoff: float
     depth: int = UNKNOWN_DEPTH
     least: float = 0.0
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,7 @@ def tolerance_for(noises: Sequence[float], scale: Scale) -> Tolerance:
     """The tolerance of one output from the noises that were measured; the equation is the module's."""
     limit, noise = limit_for(scale.roundoff), max(noises, default=0.0)
     kind = _dtype_of(scale.roundoff)
-    floors = FLOOR if noises else FLOOR_UNMEASURED
-    floor = floors * scale.roundoff * math.sqrt(max(1, scale.depth))
+    floor = FLOOR * scale.roundoff * math.sqrt(max(1, scale.depth))
     found = max(floor, MARGIN * noise, scale.least)
     if found >= limit:
         return Tolerance(limit, f"the most that is ever called equal in {kind}, about half its digits")
@@ -124,20 +129,22 @@ def tolerance_for(noises: Sequence[float], scale: Scale) -> Tolerance:
         what = f"{MARGIN:g} × {noise:.1e}, how far rounding alone moves the original on these inputs"
         return Tolerance(found, what)
     steps = "1 fold" if scale.depth == 1 else f"{scale.depth} folds in a row"
-    what = f"{floors:g} × √{max(1, scale.depth)} roundings of {kind} ({scale.roundoff:.1e}), as for {steps}"
-    why = "" if noises else ", wide because the original's own rounding could not be measured"
-    return Tolerance(found, what + why)
+    what = f"{FLOOR:g} × √{max(1, scale.depth)} roundings of {kind} ({scale.roundoff:.1e}), as for {steps}"
+    return Tolerance(found, what)
 
 
 def _dtype_of(roundoff: float) -> str:
     return next(name for name, u in ROUNDOFF.items() if u == roundoff)
 
 
-def judge_exact(name: str, found: Sequence[Deviation | None], noises: Sequence[float]) -> Verdict:
+def judge_exact(
+    name: str, found: Sequence[Deviation | None], noises: Sequence[float], *, proved: bool = False
+) -> Verdict:
     """The verdict on an output of integers, booleans, strings, sequences or maps.
 
-    ``noises`` is, per input set, the fraction of elements that rounding of the inputs changes in
-    the reference: where that is none or was not measured (NaN), not one element may differ.
+    ``noises`` is, per input set, the fraction of elements that rounding changes in the reference: where that
+    is none or was not measured (NaN), not one element may differ. Where rounding explains the share of
+    elements, they are equal if none is more than one step off, or if every fold was proved by itself.
     """
     pairs = [(row, d, n) for row, (d, n) in enumerate(zip(found, noises, strict=True)) if d is not None]
     exact = Tolerance(0.0, "integers, booleans and text must be identical")
@@ -147,11 +154,15 @@ def judge_exact(name: str, found: Sequence[Deviation | None], noises: Sequence[f
     if agreement.max_rel == 0.0:
         return Verdict(agreement, Status.EQUAL)
     share = f"{agreement.max_rel:.2%} of the values of output '{name}' differ"
-    if all(d.relative == 0.0 or d.relative <= MARGIN * n for _, d, n in pairs):
+    margin = GROSS if proved else MARGIN
+    unexplained = [row for row, d, n in pairs if d.relative and not d.relative <= margin * n]
+    if not unexplained:
         flips = max(n for _, d, n in pairs if d.relative)
-        text = f"{share}, and rounding of the inputs alone changes {flips:.2%} in the original"
-        return Verdict(agreement, Status.INCONCLUSIVE, text)
-    unexplained = [row for row, d, n in pairs if d.relative and not d.relative <= MARGIN * n]
+        text = f"{share}, and rounding alone changes {flips:.2%} in the original"
+        if not proved and any(d.absolute > 1.0 for _, d, _ in pairs):
+            return Verdict(agreement, Status.INCONCLUSIVE, text)
+        ties = Tolerance(min(1.0, margin * flips), f"{margin:g} × {flips:.2%}, what rounding alone changes")
+        return Verdict(_agreement(name, [d for _, d, _ in pairs], ties), Status.EQUAL, text)
     return Verdict(agreement, Status.DIFFERENT, share, _clearest(unexplained, found))
 
 
@@ -177,6 +188,8 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     agreement = _agreement(name, [d for _, d, _ in steady], tolerance)
     shaky = [(row, d, n) for row, d, n in usable if all(row != kept for kept, _, _ in steady)]
     gross = [row for row, d, n in shaky if d.relative > GROSS * n]
+    if scale.proved and not gross and (moved := _amplified(name, usable, tolerance)):
+        return Verdict(_agreement(name, [d for _, d, _ in usable], tolerance), Status.EQUAL, moved)
     if gross:
         whole = _agreement(name, [d for _, d, _ in usable], tolerance)
         share = f"more than {GROSS:g} times what rounding does"
@@ -188,11 +201,23 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     error = f"output '{name}' differs by {agreement.max_rel:.1e} of its range"
     noise = max(measured, default=0.0)
     if agreement.max_rel <= MARGIN * noise:
-        text = f"{error}, but the original is unstable: rounding its inputs alone moves it by {noise:.1e}"
+        text = f"{error}, but the original is unstable: rounding alone moves it by {noise:.1e}"
         return Verdict(agreement, Status.INCONCLUSIVE, text)
     beyond = [row for row, d, _ in steady if d.relative > tolerance.value]
     text = f"{error}, where rounding explains {tolerance.value:.1e}"
     return Verdict(agreement, Status.DIFFERENT, text, _clearest(beyond, found))
+
+
+def _amplified(name: str, usable: Sequence[tuple[int, Deviation, float]], tolerance: Tolerance) -> str:
+    """What is said of an output beyond its tolerance whose every fold was proved; "" if that is not so."""
+    beyond = [(d.relative, n) for _, d, n in usable if d.relative > tolerance.value]
+    if not beyond or not all(size <= GROSS * noise for size, noise in beyond):
+        return ""
+    size, noise = max(beyond)
+    return (
+        f"output '{name}' moves by {size:.1e} of its range, as rounding alone moves the original's by "
+        f"{noise:.1e}; every fold was proved by itself"
+    )
 
 
 def _left_out(name: str, noises: Sequence[float], sets: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, Status
+from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, SeamAgreement, Status
 from bnfuse.results.report import FileInfo, Report
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ __all__ = [
     "Percentiles",
     "Profile",
     "Report",
+    "SeamAgreement",
     "Status",
 ]
 

@@ -79,6 +79,27 @@ class Culprit:
 
 
 @dataclass(frozen=True, slots=True)
+class SeamAgreement:
+    """What was found out between the folds, at values that both models must hold alike.
+
+    Each stretch from seam to seam ran on the same values in both models. ``folds`` counts the folds,
+    ``proved`` those all of whose seams agree. ``seams`` counts the seams that were compared. ``worst`` is the
+    value that used most of what it was allowed, ``share`` how much of it (at most 1 where rounding explains
+    the difference). ``failing`` says where the models part, as sentences, the clearest first; ``suspects``
+    names the folds that are felt there. ``detail`` says why not all folds could be looked at.
+    """
+
+    folds: int
+    proved: int
+    seams: int
+    worst: str = ""
+    share: float = 0.0
+    failing: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """The outcome of comparing two models on the same inputs.
 
@@ -87,7 +108,8 @@ class Agreement:
     ``samples`` counts input sets, ``own_samples`` the samples among them that are the user's own.
     ``notes`` are sentences on how the models were made comparable. Where they differ, ``failing_sets``
     numbers up to three input sets that show it, the clearest first; ``culprit`` is the fold that breaks
-    equality, or ``suspects`` names those among which it is, where the time did not suffice.
+    equality, or ``suspects`` names those among which it is, where the time did not suffice. ``inside`` tells
+    what was compared between the folds, where they are known.
     """
 
     status: Status
@@ -102,3 +124,4 @@ class Agreement:
     failing_sets: tuple[int, ...] = ()
     culprit: Culprit | None = None
     suspects: tuple[str, ...] = ()
+    inside: SeamAgreement | None = None

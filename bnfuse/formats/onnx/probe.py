@@ -92,11 +92,12 @@ def _force(graph: onnx.GraphProto, probe: Probe) -> dict[str, str]:
 
 def _shake(graph: onnx.GraphProto, files: Files, probe: Probe) -> dict[str, Array]:
     """New values for every stored array of floats that the named values are made of."""
-    if not probe.shaken:
+    if not probe.shaken and not probe.shakes_all:
         return {}
     writers = {name: node for node in graph.node for name in node.output if name}
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    wanted = _stored_behind(probe.shaken, writers, stored)
+    every = (*stored, *(name for name, node in writers.items() if node.op_type == "Constant"))
+    wanted = _stored_behind(every if probe.shakes_all else probe.shaken, writers, stored)
     for name in wanted:
         if name not in stored:
             stored[name] = _as_initializer(graph, writers[name], name)

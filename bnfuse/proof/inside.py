@@ -1,0 +1,85 @@
+"""Where to look inside two models: the seams of a patch, by the names that their runtimes know.
+
+Made from the plan's own state before and after the patch is written; pure data, so that a proof needs
+neither graph nor weights. Seams that no runtime can be asked for (in bodies and functions) are told by the
+folds that end there: those are ``hidden``, and only the outputs can prove them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bnfuse.core.apply import Patch
+from bnfuse.core.seams import Seam, seams
+from bnfuse.formats.base import Model
+from bnfuse.proof.deviation import ROUNDOFF
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One seam: its names in both models, the folds felt there, and the points that its stretch begins at."""
+
+    original: str
+    result: str
+    folds: tuple[int, ...]
+    before: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """All that is needed to look inside.
+
+    Attributes:
+        points: in graph order; ``Point.before`` counts among them.
+        folds: names of the folded nodes; ``Point.folds`` counts among them.
+        hidden: folds with a seam that nobody can be asked for.
+        exits: folds that are felt in an output of the model at once, and the points before those outputs.
+        original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
+        coarsest: the coarsest type of floats among their weights, "" where none is known.
+    """
+
+    points: tuple[Point, ...]
+    folds: tuple[str, ...]
+    hidden: frozenset[int]
+    exits: tuple[frozenset[int], frozenset[int]]
+    original: tuple[str, ...]
+    result: tuple[str, ...]
+    coarsest: str
+
+
+def inside(model: Model, patch: Patch, original: Sequence[str]) -> Inside:
+    """Where to look.
+
+    Args:
+        model: opened, its patch planned.
+        patch: what is written.
+        original: ``model.constants_of(patch.near)``, asked before the patch was looked at or written.
+    """
+    found = seams(model.graph, patch.steps)
+    names = model.probe_points([seam.value for seam in found], patch)
+    shown = [seam for seam in found if seam.value in names]
+    at = {seam.value: k for k, seam in enumerate(shown)}
+    ends = [seam for seam in found if seam.is_output]
+
+    def before(seam: Seam) -> tuple[int, ...]:
+        return tuple(at[found[k].value] for k in seam.before if found[k].value in at)
+
+    return Inside(
+        points=tuple(Point(*names[seam.value], seam.folds, before(seam)) for seam in shown),
+        folds=tuple(step.node.name for step in patch.steps),
+        hidden=frozenset(f for s in found if s.value not in at and not s.is_output for f in s.folds),
+        exits=(
+            frozenset(f for seam in ends for f in seam.folds),
+            frozenset(k for seam in ends for k in before(seam)),
+        ),
+        original=tuple(original),
+        result=model.constants_of(patch.near, patch),
+        coarsest=_coarsest(patch),
+    )
+
+
+def _coarsest(patch: Patch) -> str:
+    types = {new.rule.weight.dtype.name for new in patch.linears.values()}
+    types |= {new.rule.computes.name for new in patch.linears.values() if new.rule.computes is not None}
+    return max(types & ROUNDOFF.keys(), key=ROUNDOFF.__getitem__, default="")
