@@ -19,7 +19,8 @@ from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import MALFORMED
-from bnfuse.formats.onnx.constants import FOLDABLE, Constants
+from bnfuse.formats.onnx.constants import Constants
+from bnfuse.formats.onnx.evaluate import operators
 from bnfuse.formats.onnx.ops import rule_of
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.shapes import Shapes
@@ -67,7 +68,7 @@ class Drafts:
             self.pinned |= {scope.prefix + o: Reason.CONFLICT for o in outputs if o in scope.defined}
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
-        if op in FOLDABLE and not any(inputs) and standard and _plain(node):
+        if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
             return False

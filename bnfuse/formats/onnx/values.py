@@ -61,11 +61,11 @@ def to_value(array: np.ndarray, dtype: str) -> Any:
     import onnxruntime as ort
 
     if dtype != "bfloat16":
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
     import ml_dtypes
     from onnx import TensorProto
 
-    bits = np.ascontiguousarray(array.astype(ml_dtypes.bfloat16)).view(np.uint16)
+    bits = np.asarray(array.astype(ml_dtypes.bfloat16), order="C").view(np.uint16)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
 
 
