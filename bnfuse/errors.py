@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     UNREADABLE = 3
     UNPROVED = 4
     RUNTIME_MISSING = 5
+    INTERNAL = 70
 
 
 class BnfuseError(Exception):

@@ -30,8 +30,8 @@ ERRORS: list[tuple[BaseException, int]] = [
     (BnfuseError("the sentence"), 3),
     (NotEqual("the sentence"), 4),
     (RuntimeMissing("the sentence"), 5),
-    (ZeroDivisionError("the sentence"), 3),
-    (RecursionError("the sentence"), 3),
+    (ZeroDivisionError("the sentence"), 70),
+    (RecursionError("the sentence"), 70),
     (MemoryError(), 3),
     (KeyboardInterrupt(), 130),
 ]
@@ -58,13 +58,15 @@ def test_errors_are_one_sentence_and_a_code(
 
 
 @pytest.mark.parametrize("place", [("-v", "inspect", "m.onnx"), ("inspect", "m.onnx", "-v")])
-@pytest.mark.parametrize("error", [UnreadableModel("the sentence"), ZeroDivisionError("the sentence")])
+@pytest.mark.parametrize(
+    ("error", "code"), [(UnreadableModel("the sentence"), 3), (ZeroDivisionError("the sentence"), 70)]
+)
 def test_verbose_shows_the_traceback(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, place: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, place: tuple[str, ...]
 ) -> None:
     failing(monkeypatch, error)
     result = call(*place)
-    assert result.exit_code == 3
+    assert result.exit_code == code
     assert "Traceback" in result.stderr and "the sentence" in result.stderr
 
 

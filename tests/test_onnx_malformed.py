@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from bnfuse.errors import BnfuseError
+from bnfuse.formats.onnx.ops import ROWS
 from bnfuse.optimize import optimize
+from tests.command import call
 from tests.onnx_graphs import Net, Shape, session
 from tests.onnx_mutants import mutants
 
@@ -231,3 +234,38 @@ def test_damage_is_refused_or_harmless(name: str, tmp_path: Path) -> None:
             wrong = _differs(before, after)
             assert not wrong, f"mutant {number} ({what}) in {before}: {wrong}"
     assert ran > _MUTANTS / 3 and folded > _MUTANTS / 10
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, ValueError, KeyError, RecursionError])
+def test_a_bug_of_a_row_is_not_blamed_on_the_file(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only what a row raises for the purpose is a fault of the file."""
+    path = tmp_path / "model.onnx"
+    onnx.save(conv(Net(1)), path)
+
+    def row(*_: Any) -> Any:
+        raise error("a bug")
+
+    monkeypatch.setitem(ROWS, "Conv", row)
+    done = call("inspect", path)
+    assert done.exit_code == 70
+    assert f"internal error ({error.__name__}: " in done.stderr and "a bug" in done.stderr
+    assert "damaged" not in done.stderr and "together" not in done.stderr
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """Protobuf hands out bytes for them; inside a body they meet text."""
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["INNER"])], "b", [], [onnx.ValueInfoProto(name="INNER")]
+    )
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    infos = [
+        helper.make_tensor_value_info(n, t, s) for n, t, s in (("x", 1, [2]), ("c", 9, []), ("y", 1, [2]))
+    ]
+    made = helper.make_model(helper.make_graph([node], "g", infos[:2], infos[2:]), ir_version=8)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString().replace(b"INNER", b"IN\xff\xfeR"))
+    done = call("inspect", path)
+    assert done.exit_code == 3
+    assert "a name in it is not text" in done.stderr and done.stderr.count("\n") == 1

@@ -60,7 +60,7 @@ class GuardedGroup(click.Group):
         except Exception as error:  # noqa: BLE001 - a bug: shown whole with -v
             kind = type(error).__name__
             screen.fail(f"internal error ({kind}: {error}): please report it; -v shows the traceback")
-            _leave(screen, error, ExitCode.UNREADABLE)
+            _leave(screen, error, ExitCode.INTERNAL)
 
 
 def _print_anything() -> None:

@@ -20,9 +20,13 @@ from bnfuse.core.graph import Graph, Node
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
 
-# What files that parse but make no sense lead to: text where a number should be, settings of another type
-# than their name says, indices that point nowhere. Nothing may be concluded from the node or layer then.
-MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
+
+class Malformed(Exception):
+    """What a file says makes no sense: text where a number should be, axes that are not there.
+
+    Rows of an op table raise it: nothing may be concluded from the node or layer then. Anything else that
+    comes out of a row is a bug of its own, and is not blamed on the file.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.base import MALFORMED, TensorSpec
+from bnfuse.formats.base import Malformed, TensorSpec
 from bnfuse.formats.contents import Contents, NodeItem, Setting, Slot, WeightItem
 from bnfuse.formats.keras.config import parse
 from bnfuse.formats.keras.container import Container, open_container
@@ -50,7 +50,7 @@ def read_contents(path: Path) -> Contents:
         check_order(network)
         bind(container, network)
         return _contents(path, container, network)
-    except MALFORMED as e:
+    except Malformed as e:
         container.close()
         raise UnreadableModel(f"{path}: its config does not hold together ({e}); save the model again") from e
     except BaseException:

@@ -14,7 +14,7 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.base import MALFORMED
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
 from bnfuse.formats.keras.ops import parts_of
 from bnfuse.formats.keras.order import topological
@@ -229,7 +229,7 @@ def _label(site: Site, part: Part) -> str:
 def _rule_of(node: Node) -> Rule:
     try:
         return handle_of(node).part.rule(node.label)
-    except MALFORMED as e:
+    except Malformed as e:
         return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 
 

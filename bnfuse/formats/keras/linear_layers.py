@@ -17,6 +17,7 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.activations import activation_rule
 from bnfuse.formats.keras.site import Part, Site, Stored, VariableTensor, always, opaque, single
 
@@ -108,10 +109,18 @@ def _channel_axes(site: Site, n: int) -> tuple[int, int]:
     return axis, axis
 
 
+def _groups(site: Site) -> int:
+    """``groups``, which older files leave out."""
+    stored = site.config.get("groups")
+    if stored is not None and type(stored) is not int:
+        raise Malformed(f"groups {stored}")
+    return stored or 1
+
+
 def convolution(site: Site, n: int) -> Sequence[Part]:
     """Conv1D/2D/3D: (k…, in/groups, out)."""
     part = linear_part(
-        site, "k* i go", axes=_channel_axes(site, n), groups=int(site.config.get("groups") or 1),
+        site, "k* i go", axes=_channel_axes(site, n), groups=_groups(site),
         shift_in=_padding(site, n),
     )  # fmt: skip
     return with_activation(site, [part])

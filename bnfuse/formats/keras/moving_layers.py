@@ -11,6 +11,7 @@ from bnfuse.core.operands import Operand, operands
 from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason
 from bnfuse.core.total import Total
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.site import Part, Site, opaque, single
 
 
@@ -55,7 +56,9 @@ def zero_padding(site: Site, n: int) -> Sequence[Part]:
 def _flat(value: Any) -> list[int]:
     if isinstance(value, (list, tuple)):
         return [n for inner in value for n in _flat(inner)]
-    return [int(value)]
+    if type(value) is not int:
+        raise Malformed(f"padding {value}")
+    return [value]
 
 
 def spatial(site: Site, n: int) -> Sequence[Part]:
@@ -96,7 +99,9 @@ def reshape(site: Site) -> Sequence[Part]:
 def permute(site: Site) -> Sequence[Part]:
     """``dims`` counts from 1 and leaves the batch out."""
     dims = site.config.get("dims")
-    if not isinstance(dims, (list, tuple)) or sorted(dims) != list(range(1, len(dims) + 1)):
+    if not isinstance(dims, (list, tuple)) or not all(type(d) is int for d in dims):
+        return single(site, opaque(Reason.BAD_PARAMETERS))
+    if sorted(dims) != list(range(1, len(dims) + 1)):
         return single(site, opaque(Reason.BAD_PARAMETERS))
     perm = (*range(1 + site.lead), *(int(d) + site.lead for d in dims))
     return single(site, Pass(axes=Permute(perm)))

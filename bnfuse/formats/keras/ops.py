@@ -14,7 +14,7 @@ from functools import partial
 
 from bnfuse.core.ops import Sign
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.base import MALFORMED
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.activations import activation_rule, layer_rule
 from bnfuse.formats.keras.affine_layers import batchnorm, layer_norm, normalization, rescaling, untouched
 from bnfuse.formats.keras.linear_layers import (
@@ -169,7 +169,7 @@ def _layer_parts(site: Site) -> Sequence[Part]:
         return untouched(site)
     try:
         return ROWS[layer.class_name](site)
-    except MALFORMED as e:
+    except Malformed as e:
         part = Part(layer.class_name, site.inputs, site.outputs, opaque(Reason.BAD_PARAMETERS, str(e)))
         part.is_batchnorm = layer.class_name in BATCHNORMS
         return [part]

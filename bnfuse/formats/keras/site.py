@@ -17,6 +17,7 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Array
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.network import Call, Layer, Variable
 
 Path = tuple[str, ...]
@@ -120,23 +121,23 @@ class Site:
         """Where the layer's ``data_format`` puts the channels; Keras reads it in any case.
 
         Raises:
-            ValueError: it says neither.
+            Malformed: it says neither.
         """
         stored = str(self.config.get("data_format") or "channels_last").lower()
         if stored not in ("channels_first", "channels_last"):
-            raise ValueError(f"data_format '{stored}'")
+            raise Malformed(f"data_format '{stored}'")
         return stored == "channels_first"
 
     def window(self, key: str, n: int, default: int | None = None) -> tuple[int, ...]:
         """A setting of ``n`` sizes above 0, one per spatial axis; one number stands for all.
 
         Raises:
-            ValueError: it is nothing of the kind, or missing where there is no default.
+            Malformed: it is nothing of the kind, or missing where there is no default.
         """
         stored = self.config.get(key, default)
         sizes = tuple(stored) if isinstance(stored, (list, tuple)) else (stored,) * n
         if len(sizes) != n or any(type(k) is not int or not 0 < k < 1 << 31 for k in sizes):
-            raise ValueError(f"{key} {stored}")
+            raise Malformed(f"{key} {stored}")
         return sizes
 
     def channel_axis(self, rank: int) -> int:

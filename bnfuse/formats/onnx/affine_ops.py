@@ -55,10 +55,23 @@ def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
     return tuple(range(1, 1 + ndim))
 
 
+def _trains(view: View) -> bool:
+    """Whether it uses the statistics of each batch.
+
+    Told by ``is_test`` below operator set 7 and by ``training_mode`` from 14 on. Between them nothing tells
+    but the outputs: with names for more than the first it trains, whether they are read or not.
+    """
+    if view.opset < 7:
+        return not view.attr("is_test", 0)
+    if view.opset < 14:
+        return any(view.proto.output[1:])
+    return bool(view.attr("training_mode", 0))
+
+
 def _mode_refusal(view: View) -> Refusal | None:
     """Training mode, or statistics that somebody reads."""
     label = view.node.label
-    if view.attr("training_mode", 0) or (view.opset < 7 and not view.attr("is_test", 0)):
+    if _trains(view):
         return Refusal(Reason.TRAINING_MODE, label)
     if len(view.node.outputs) > 1:  # the reader keeps only outputs that are read
         return Refusal(Reason.LIVE_STATISTICS, label)

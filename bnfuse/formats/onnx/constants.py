@@ -29,7 +29,7 @@ class Constants:
     """Resolves names to tensors; what must be computed is computed once."""
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        self.files = files
         self._known: dict[str, Tensor | None] = {}
 
     def get(self, scope: Scope, name: str) -> Tensor | None:
@@ -43,7 +43,7 @@ class Constants:
             return None
         proto = owner.initializer(name)
         if proto is not None:
-            return self._files.tensor(proto)
+            return self.files.tensor(proto)
         key = owner.prefix + name
         if key not in self._known:
             self._known[key] = self._resolve(owner, name)
@@ -100,7 +100,7 @@ class Constants:
         attribute = node.attribute[0]
         match attribute.name:
             case "value" if attribute.type == onnx.AttributeProto.TENSOR:
-                return self._files.tensor(attribute.t)
+                return self.files.tensor(attribute.t)
             case "sparse_value" if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 return self._dense(attribute.sparse_tensor)
             case "value_float" | "value_floats" | "value_int" | "value_ints":
@@ -113,7 +113,7 @@ class Constants:
     def _dense(self, sparse: onnx.SparseTensorProto) -> Tensor:
         """The stored elements at their places (positions in C order or rows of indices), else zeros."""
         shape = tuple(sparse.dims)
-        values, indices = (whole(self._files.tensor(t)) for t in (sparse.values, sparse.indices))
+        values, indices = (whole(self.files.tensor(t)) for t in (sparse.values, sparse.indices))
         if prod(shape) > MOST_ELEMENTS or values.ndim != 1 or indices.dtype != np.int64:
             raise Unknown("no sparse tensor")
         if indices.ndim == 2 and indices.shape == (values.size, len(shape)):

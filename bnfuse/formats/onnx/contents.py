@@ -23,7 +23,7 @@ import onnx
 
 from bnfuse.core.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.base import MALFORMED
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.contents import Contents, NodeItem, Slot, WeightItem
 from bnfuse.formats.onnx.described import (
     GRAPHS,
@@ -33,10 +33,10 @@ from bnfuse.formats.onnx.described import (
     dtype_name,
     facts_of,
     settings_of,
-    text_of,
 )
-from bnfuse.formats.onnx.read import Source, parse
-from bnfuse.formats.onnx.scope import ONNX_DOMAINS
+from bnfuse.formats.onnx.initializers import positions
+from bnfuse.formats.onnx.read import Source, damaged, parse
+from bnfuse.formats.onnx.scope import ONNX_DOMAINS, text_of
 from bnfuse.formats.onnx.storage import Files, nbytes, numpy_dtype
 from bnfuse.formats.onnx.unpack import PackedTensor, element_bits
 
@@ -53,10 +53,8 @@ def read_contents(path: Path) -> Contents:
     source = parse(path)
     try:
         return _Reader(source).contents()
-    except MALFORMED as e:
-        raise UnreadableModel(
-            f"{path} is damaged: its graph does not hold together ({e}); fetch or export it again"
-        ) from e
+    except Malformed as e:
+        raise damaged(path, str(e)) from e
 
 
 @dataclass(slots=True, eq=False)
@@ -121,6 +119,7 @@ class _Reader:
     def _graph(self, graph: onnx.GraphProto, scope: _Scope) -> tuple[str, ...]:
         """Read a graph; the values it results in."""
         scope.defined.update(text_of(info.name) for info in graph.input)
+        positions(graph, self._source.files)
         for tensor in graph.initializer:
             name = text_of(tensor.name)
             scope.defined.add(name)

@@ -15,7 +15,7 @@ import onnx
 
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import NodeItem, Setting
-from bnfuse.formats.onnx.scope import ONNX_DOMAINS
+from bnfuse.formats.onnx.scope import ONNX_DOMAINS, text_of
 from bnfuse.formats.onnx.storage import numpy_dtype
 
 _Kind = onnx.AttributeProto
@@ -29,11 +29,6 @@ class Handle:
 
     proto: onnx.NodeProto
     opset: int
-
-
-def text_of(value: str | bytes) -> str:
-    """A string of the file; protobuf hands out bytes where it is not UTF-8."""
-    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 @cache

@@ -18,9 +18,10 @@ from bnfuse.core.affine_rule import Affine
 from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.base import MALFORMED
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.evaluate import operators
+from bnfuse.formats.onnx.initializers import ambiguous
 from bnfuse.formats.onnx.ops import rule_of
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.shapes import Shapes
@@ -64,8 +65,8 @@ class Drafts:
         names = node.input[:]
         inputs = tuple([self._read(scope, name) for name in names])
         outputs = tuple(node.output[:])
-        if not scope.defined.isdisjoint(outputs):  # written twice, which no runtime takes
-            self.pinned |= {scope.prefix + o: Reason.CONFLICT for o in outputs if o in scope.defined}
+        if not scope.defined.isdisjoint(outputs) or not scope.initializers.keys().isdisjoint(outputs):
+            self._refuse_second(scope, outputs)
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
         if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
@@ -84,6 +85,12 @@ class Drafts:
             self._rank_hint(scope, node)
         self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
         return op in _WITH_BODIES or not standard
+
+    def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
+        """Values that already have a meaning: of the file's many readers each takes another one."""
+        twice = next((name for name in outputs if name and scope.defines(name)), None)
+        if twice is not None:
+            raise ambiguous(self.constants.files, twice, "two values, of which one is written by a node")
 
     def _read(self, scope: Scope, name: str) -> str:
         """Count a reader; the core value, "" where it is known before the model runs or absent."""
@@ -171,7 +178,7 @@ class Drafts:
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
         if lost is not None:
-            raise ValueError(f"'{lost}' is read, but nothing writes it")
+            raise Malformed(f"'{lost}' is read, but nothing writes it")
         for node in graph.nodes:
             if node.is_batchnorm or (node.op in _ARITHMETIC and _is_affine(graph, node)):
                 graph.candidates.append(node)
@@ -187,7 +194,7 @@ class Drafts:
     def _rule_of(self, node: Node) -> Rule:
         try:
             return rule_of(View(node, handle_of(node), self.constants, self.shapes, self.statistics))
-        except MALFORMED as e:  # attributes or inputs that make no sense: nothing may be concluded
+        except Malformed as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 
 

@@ -110,6 +110,8 @@ class Editor:
         elif kind == "MatMul" and rule.bias_nodes == 0:
             handle.proto.op_type = "Gemm"
             self._append_input(handle, 2, bias)
+        elif kind == "MatMul" and len(rule.weight.shape) == 1:
+            self._add_after(handle, bias.reshape(()))  # what a vector leaves has no channels
         elif kind == "MatMul":
             self._add_after(handle, bias.reshape(-1, 1) if rule.in_port == 1 else bias)
         elif kind == "Einsum":

@@ -10,6 +10,7 @@ from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.core.tensor import ArrayTensor, Tensor, size, whole
 from bnfuse.formats.onnx.constants import is_float
+from bnfuse.formats.onnx.scope import text_of
 from bnfuse.formats.onnx.view import View
 
 
@@ -114,7 +115,7 @@ def matmul(view: View) -> Rule:
         return weight
     rank = len(weight.shape)
     if rank < 2:
-        return Opaque(Reason.BAD_PARAMETERS, f"weight of shape {weight.shape}")
+        return _vector_product(view, weight, left)
     batched = any(n != 1 for n in weight.shape[:-2])
     add = _added_bias(view)
     if add is not None and any(a.name == "axis" for a in add.attribute):
@@ -134,6 +135,15 @@ def matmul(view: View) -> Rule:
         shift_in=Reason.SHIFT_REFUSED if batched else None,
         bias_nodes=0 if _as_gemm(view, left, rank) else 1,
     )
+
+
+def _vector_product(view: View, weight: Tensor, left: bool) -> Rule:
+    """x·w or w·x of a vector w: one number is left of the channels, so nothing along them comes back."""
+    if not weight.shape:
+        return Opaque(Reason.BAD_PARAMETERS, "weight of shape ()")
+    x = 1 if left else 0
+    axis = view.axis(-2 if left else -1, x)
+    return Linear(weight, linear_form(weight.shape, "i"), None, axis, -1, x, bias_nodes=1, writes=False)
 
 
 def _as_gemm(view: View, left: bool, rank: int) -> bool:
@@ -189,7 +199,7 @@ def einsum(view: View) -> Rule:
     weight = _weight(view, k)
     if isinstance(weight, Opaque):
         return weight
-    left, arrow, out = view.attr("equation", b"").decode().replace(" ", "").partition("->")
+    left, arrow, out = text_of(view.attr("equation", b"")).replace(" ", "").partition("->")
     terms = left.split(",")
     if not arrow or len(terms) != 2 or len(set(terms[k])) != 2 or len(terms[k]) != 2 or "." in left:
         return Opaque(Reason.UNSUPPORTED_OP, "its equation")

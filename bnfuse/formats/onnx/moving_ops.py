@@ -1,7 +1,7 @@
 """Rows of the op table: operators that move, drop or average elements but compute nothing else.
 
 Axes are checked against the rank here, since the maps of ``core.axes`` believe what they are given.
-What does not fit raises ``ValueError``, which refuses the node.
+What does not fit raises ``Malformed``, which refuses the node.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import onnx
 from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, Take, regroup
 from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.scope import text_of
 from bnfuse.formats.onnx.view import View
 
 _FLOATS = {
@@ -40,7 +42,7 @@ def transpose(view: View) -> Rule:
             return Opaque(Reason.SHAPE_UNKNOWN)
         perm = range(rank)[::-1]
     if sorted(perm) != list(range(len(perm))):
-        raise ValueError(f"perm {list(perm)}")
+        raise Malformed(f"perm {list(perm)}")
     return Pass(axes=Permute(tuple(perm)))
 
 
@@ -52,7 +54,7 @@ def flatten(view: View) -> Rule:
     axis = view.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     if not 0 <= axis <= len(shape):
-        raise ValueError(f"axis {axis} of {len(shape)} axes")
+        raise Malformed(f"axis {axis} of {len(shape)} axes")
     out = tuple(_product(part) for part in (shape[:axis], shape[axis:]))
     groups = ((range(axis), range(1)), (range(axis, len(shape)), range(1, 2)))
     return Pass(axes=Regroup(shape, out, groups))
@@ -62,11 +64,11 @@ def _axes(axes: Sequence[int], rank: int) -> list[int]:
     """Axes counted from zero.
 
     Raises:
-        ValueError: one is out of range, or named twice.
+        Malformed: one is out of range, or named twice.
     """
     counted = [a + rank if a < 0 else a for a in axes]
     if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
-        raise ValueError(f"axes {list(axes)} of {rank}")
+        raise Malformed(f"axes {list(axes)} of {rank}")
     return counted
 
 
@@ -106,7 +108,7 @@ def squeeze(view: View) -> Rule:
         axes = [a for a, d in enumerate(shape) if d == 1]
     gone = set(_axes(axes, len(shape)))
     if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
-        raise ValueError(f"axes {axes} of the shape {shape}")
+        raise Malformed(f"axes {axes} of the shape {shape}")
     return Pass(axes=_dropping(len(shape), gone))
 
 
@@ -153,7 +155,7 @@ def pad(view: View) -> Rule:
     axes = _axes(view.ints(3) or range(len(shape)), len(shape))
     half = len(axes)
     if len(pads) != 2 * half:
-        raise ValueError(f"{len(pads)} pads for {half} axes")
+        raise Malformed(f"{len(pads)} pads for {half} axes")
     padded = {a for k, a in enumerate(axes) if pads[k] or pads[k + half]}
     grows = any(n > 0 for n in pads)
     if mode != b"constant" or not grows:
@@ -178,7 +180,7 @@ def slice_(view: View) -> Rule:
         return Opaque(Reason.SHAPE_UNKNOWN)
     steps = view.ints(4) or [1] * len(starts)
     if not len(axes) == len(starts) == len(ends) == len(steps):
-        raise ValueError(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
+        raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
     takes = []
     mixed = set()
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
@@ -211,7 +213,7 @@ def gather(view: View) -> Rule:
     if len(tensor.shape) > 1 or not isinstance(size, int):
         return Opaque(Reason.UNSUPPORTED_OP)
     if not all(-size <= i < size for i in indices):
-        raise ValueError(f"indices {indices} of {size} elements")
+        raise Malformed(f"indices {indices} of {size} elements")
     take = Take(axis, tuple(i % size for i in indices), size)
     if tensor.shape:
         return Pass(axes=take)
@@ -224,11 +226,11 @@ def resize(view: View) -> Rule:
     crop = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
     before, after = view.shape(0), view.out_shape()
     if mode not in (b"nearest", b"linear", b"bilinear") or crop:
-        return Opaque(Reason.UNSUPPORTED_OP, f"mode {mode.decode()}")
+        return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
     if before is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
     if after is not None and len(after) != len(before):
-        raise ValueError(f"{len(before)} axes become {len(after)}")
+        raise Malformed(f"{len(before)} axes become {len(after)}")
     scales = _scales(view)
 
     def mixes(axis: int) -> bool:
@@ -259,7 +261,7 @@ def relabelled(view: View) -> Rule:
         return Opaque(Reason.SHAPE_UNKNOWN)
     n, c, h, w = shape
     if block < 1 or (view.proto.op_type == "DepthToSpace" and c % (block * block)):
-        raise ValueError(f"blocks of {block} and {c} channels")
+        raise Malformed(f"blocks of {block} and {c} channels")
     if view.proto.op_type == "SpaceToDepth":
         out_h = h // block if isinstance(h, int) else None
         out_w = w // block if isinstance(w, int) else None

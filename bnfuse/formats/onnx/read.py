@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.base import MALFORMED, ReadOptions
+from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.drafts import Drafts
+from bnfuse.formats.onnx.initializers import positions
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.shapes import Shapes, body_prefix
 from bnfuse.formats.onnx.storage import Files
@@ -92,10 +93,30 @@ def read_graph(source: Source, options: ReadOptions) -> Loaded:
         for i, function in enumerate(source.proto.functions):
             builder.scope(builder.function_scope(i, function))
         return Loaded(builder.drafts.graph(), constants, shapes, builder.drafts.operators)
-    except MALFORMED as e:
-        raise UnreadableModel(
-            f"{source.path} is damaged: its graph does not hold together ({e}); fetch or export it again"
-        ) from e
+    except Malformed as e:
+        raise damaged(source.path, str(e)) from e
+    except TypeError as e:  # what protobuf leads to where a name is not text
+        if all_text(source.proto):
+            raise
+        raise damaged(source.path, "a name in it is not text") from e
+
+
+def damaged(path: Path, what: str) -> UnreadableModel:
+    """The refusal of a file that parses and makes no sense."""
+    return UnreadableModel(
+        f"{path} is damaged: its graph does not hold together ({what}); fetch or export it again"
+    )
+
+
+def all_text(message: Message) -> bool:
+    """Whether every string in a message is UTF-8: protobuf hands out bytes where one is not."""
+    for field_, value in message.ListFields():
+        if field_.type not in (field_.TYPE_STRING, field_.TYPE_MESSAGE):
+            continue
+        for one in value if field_.is_repeated else (value,):
+            if isinstance(one, bytes) or (isinstance(one, Message) and not all_text(one)):
+                return False
+    return True
 
 
 def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:
@@ -113,9 +134,9 @@ class _Builder:
         proto = self.source.proto
         graph = proto.graph
         scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)))
-        for at, tensor in enumerate(graph.initializer):
+        scope.initializers = positions(graph, self.source.files)
+        for tensor in graph.initializer:
             name = tensor.name
-            scope.initializers[name] = at
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 where = self.source.files.slice_of(tensor)  # contained and complete, or refused now
                 if where is not None and where.path != self.source.path:
@@ -172,7 +193,7 @@ class _Builder:
     ) -> Scope:
         prefix = body_prefix(outer.prefix, node, attribute, which)
         scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
-        scope.initializers = {t.name: at for at, t in enumerate(body.initializer)}
+        scope.initializers = positions(body, self.source.files)
         scope.defined.update(v.name for v in body.input)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
         return scope

@@ -14,6 +14,11 @@ import onnx
 ONNX_DOMAINS = ("", "ai.onnx")
 
 
+def text_of(value: str | bytes) -> str:
+    """A string of the file; protobuf hands out bytes where it is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+
+
 @dataclass(eq=False)
 class Scope:
     """One graph or function body.

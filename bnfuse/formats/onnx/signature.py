@@ -3,8 +3,8 @@
 Decides by onnx's own schema of the operator in the model's operator set: how many inputs and
 outputs, which of them must be there, which attributes must be there and of which type. An attribute
 of another version of the operator is a fault: what it would mean here is anybody's guess. One that
-no version knows is none: it means nothing, and is kept. Operators without a schema (other domains,
-newer sets) are not judged.
+no version knows is none: it means nothing, and is kept. Operators without a schema (other domains)
+are not judged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 import onnx
 from onnx import defs
 
+from bnfuse.formats.base import Malformed
+
 _AttributeType = defs.OpSchema.AttrType
 _SINGLE = defs.OpSchema.FormalParameterOption.Single
 
 
-class Misfit(ValueError):
+class Misfit(Malformed):
     """A node that is no valid use of its operator; the message says what is wrong with it."""
 
 
@@ -32,14 +34,22 @@ def _number(kind: Any) -> int:
 @lru_cache(maxsize=1024)
 def _schema(op: str, opset: int) -> tuple[int, int, int, int, int, dict[str, int], frozenset[str]] | None:
     """(inputs least, most, outputs least, most, bits of the inputs that must be given, types, required)."""
-    try:
-        found = defs.get_schema(op, opset, "")
-    except defs.SchemaError:
+    found = _nearest(op, opset)
+    if found is None:
         return None
     needed = sum(1 << i for i, formal in enumerate(found.inputs) if formal.option == _SINGLE)
     types = {name: _number(attribute.type) for name, attribute in found.attributes.items()}
     required = frozenset(name for name, attribute in found.attributes.items() if attribute.required)
     return found.min_input, found.max_input, found.min_output, found.max_output, needed, types, required
+
+
+def _nearest(op: str, opset: int) -> defs.OpSchema | None:
+    """The schema of a version; of an operator that some runtime had before its time, the first one."""
+    try:
+        return defs.get_schema(op, opset, "")
+    except defs.SchemaError:
+        history = (s for s in defs.get_all_schemas_with_history() if not s.domain and s.name == op)
+        return min(history, key=lambda schema: schema.since_version, default=None)
 
 
 @cache
