@@ -90,8 +90,8 @@ def _an_input_is_written(graph: onnx.GraphProto, w: np.ndarray) -> None:
 
 SPOILS: dict[str, Spoil] = {
     spoil.__name__.strip("_"): spoil
-    for spoil in (_behind, _before, _other_shape, _other_type, _one_bit, _sparse_too, _sparse_twice, _constant_too,
-                  _constant_behind, _two_constants, _written_too, _an_input_is_written)
+    for spoil in (_behind, _before, _other_shape, _other_type, _one_bit, _sparse_too, _sparse_twice,
+                  _constant_too, _constant_behind, _two_constants, _written_too, _an_input_is_written)
 }  # fmt: skip
 
 

@@ -55,6 +55,11 @@ class Drafts:
     _strings: dict[str, str] = field(default_factory=dict)
     _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
 
+    @property
+    def unordered(self) -> bool:
+        """Whether something was read where nothing had written it yet."""
+        return bool(self._unwritten)
+
     def __len__(self) -> int:
         return len(self._drafts)
 

@@ -9,7 +9,7 @@ constants and which a caller may override.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.constants import Constants
 from bnfuse.formats.onnx.drafts import Drafts
 from bnfuse.formats.onnx.initializers import positions
+from bnfuse.formats.onnx.order import in_order
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.shapes import Shapes, body_prefix
 from bnfuse.formats.onnx.storage import Files
@@ -42,6 +43,13 @@ class Source:
     scopes: list[Scope] = field(default_factory=list)
     uses: dict[str, int] = field(default_factory=dict)  # readers of each value, over all scopes
     external: set[str] = field(default_factory=set)  # names of tensors with data in other files
+
+    def forget(self) -> None:
+        """All that reading found, to read anew."""
+        self.notes.clear()
+        self.scopes.clear()
+        self.uses.clear()
+        self.external.clear()
 
 
 def parse(path: Path) -> Source:
@@ -87,18 +95,27 @@ def read_graph(source: Source, options: ReadOptions) -> Loaded:
         UnreadableModel, UnsafeModel: see ``parse``; also malformed or uncontained tensors.
     """
     try:
-        shapes, constants = Shapes(source.proto), Constants(source.files)
-        builder = _Builder(source, options, Drafts(source.uses, shapes, constants))
-        builder.scope(builder.main_scope())
-        for i, function in enumerate(source.proto.functions):
-            builder.scope(builder.function_scope(i, function))
-        return Loaded(builder.drafts.graph(), constants, shapes, builder.drafts.operators)
+        drafts = _drafted(source, options, sorts=False)
+        if drafts.unordered:  # in another order than they are listed in, or never written
+            source.forget()
+            drafts = _drafted(source, options, sorts=True)
+        return Loaded(drafts.graph(), drafts.constants, drafts.shapes, drafts.operators)
     except Malformed as e:
         raise damaged(source.path, str(e)) from e
     except TypeError as e:  # what protobuf leads to where a name is not text
         if all_text(source.proto):
             raise
         raise damaged(source.path, "a name in it is not text") from e
+
+
+def _drafted(source: Source, options: ReadOptions, sorts: bool) -> Drafts:
+    """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
+    drafts = Drafts(source.uses, Shapes(source.proto, sorts), Constants(source.files))
+    builder = _Builder(source, options, drafts, sorts)
+    builder.scope(builder.main_scope())
+    for i, function in enumerate(source.proto.functions):
+        builder.scope(builder.function_scope(i, function))
+    return drafts
 
 
 def damaged(path: Path, what: str) -> UnreadableModel:
@@ -128,6 +145,7 @@ class _Builder:
     source: Source
     options: ReadOptions
     drafts: Drafts
+    sorts: bool
 
     def main_scope(self) -> Scope:
         """The main graph's scope, with initializers told from inputs (TRAPS: overridable)."""
@@ -198,6 +216,10 @@ class _Builder:
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
         return scope
 
+    def _nodes(self, body: onnx.GraphProto | onnx.FunctionProto) -> Iterable[tuple[int, onnx.NodeProto]]:
+        """Nodes with their positions, writers before readers."""
+        return ((at, body.node[at]) for at in in_order(body.node)) if self.sorts else enumerate(body.node)
+
     def scope(self, scope: Scope) -> None:
         """Draft all nodes of a scope and of the bodies in it."""
         self.source.scopes.append(scope)
@@ -206,7 +228,7 @@ class _Builder:
             key = scope.prefix + (output if isinstance(output, str) else output.name)
             uses[key] = uses.get(key, 0) + 1
         start = len(self.drafts)
-        for index, node in enumerate(scope.body.node):
+        for index, node in self._nodes(scope.body):
             if self.drafts.add(scope, index, node):
                 for attribute, which, body in bodies(node):
                     self.scope(self._body_scope(scope, index, attribute, which, body))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import onnx
 
 from bnfuse.core.axes import Shape
+from bnfuse.formats.onnx.order import in_order, ordered
 from bnfuse.formats.onnx.scope import bodies
 
 # Beyond this, inference would cost more than all the rest; such models usually carry value_info.
@@ -21,13 +22,16 @@ _MAX_NODES = 300_000
 class Shapes:
     """Looks up by core value (prefix + name)."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, sorts: bool = False) -> None:
         self._model = model
+        self._sorts = sorts  # inference follows the nodes as they are listed
         self._shapes: dict[str, Shape] = {}
         self._types: dict[str, int] = {}
         self._inferred = False
         self.ranks: dict[str, int] = {}  # hints from neighbouring ops
-        self._collect(model.graph, "")
+        self._collect(model.graph, model.graph, "")
+        for function in model.functions:
+            self._add(function.value_info, f"{function.name}/")
 
     def shape(self, value: str) -> Shape | None:
         """Sizes, symbols or None per axis; None where even the rank is unknown."""
@@ -57,21 +61,39 @@ class Shapes:
         self._inferred = True
         if len(self._model.graph.node) > _MAX_NODES:
             return
-        # Following the values of shape arithmetic costs half as much again.
-        computes = any(node.op_type == "Shape" for node in self._model.graph.node)
-        try:
-            inferred = onnx.shape_inference.infer_shapes(self._model, strict_mode=False, data_prop=computes)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-            return  # a model that inference cannot digest still has what the file says
-        self._collect(inferred.graph, "")
+        inferred = self._inferred_model()
+        if inferred is not None:
+            self._collect(inferred.graph, self._model.graph, "")
 
-    def _collect(self, graph: onnx.GraphProto, prefix: str) -> None:
+    def _inferred_model(self) -> onnx.ModelProto | None:
+        """The model with the shapes that onnx finds.
+
+        Below IR 4 inference knows of no initializer that is not listed as an input, though runtimes do: it
+        is told another version.
+        """
+        model = ordered(self._model) if self._sorts else self._model
+        # Following the values of shape arithmetic costs half as much again.
+        computes = any(node.op_type == "Shape" for node in model.graph.node)
+        said = model.ir_version
+        model.ir_version = max(said, 4)
+        try:
+            return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return None  # a model that inference cannot digest still has what the file says
+        finally:
+            model.ir_version = said
+
+    def _collect(self, graph: onnx.GraphProto, listed: onnx.GraphProto, prefix: str) -> None:
+        """Shapes of a graph and the bodies in it; ``listed`` is the same graph as the file has it."""
         for infos in (graph.value_info, graph.input, graph.output):
             self._add(infos, prefix)
-        for index, node in enumerate(graph.node):
+        moved = graph is not listed and self._sorts
+        places = in_order(listed.node) if moved else range(len(graph.node))
+        for index, node in zip(places, graph.node, strict=True):
             if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
-                for attribute, which, body in bodies(node):
-                    self._collect(body, body_prefix(prefix, index, attribute, which))
+                both = zip(bodies(node), bodies(listed.node[index]), strict=True)
+                for (attribute, which, body), (_, _, inner) in both:
+                    self._collect(body, inner, body_prefix(prefix, index, attribute, which))
 
     def _add(self, infos: Iterable[onnx.ValueInfoProto], prefix: str) -> None:
         for info in infos:
