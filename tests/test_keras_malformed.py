@@ -29,7 +29,7 @@ from tests.command import call
 from tests.keras_nets import Keras
 from tests.keras_subjects import SUBJECTS, subject
 
-_MUTANTS = int(os.environ.get("BNFUSE_FUZZ", "25"))
+_MUTANTS = int(os.environ.get("BNFUSE_FUZZ", "12"))
 JUNK: tuple[Any, ...] = (
     None, -1, 0, 1, 2, 3, 2**70, 1.5, float("nan"), "", "x", "same", "channels_first", [], {}, [None],
     [1, 2], [2, "x"], [[1]], {"a": 1}, True,
