@@ -214,6 +214,18 @@ def _(net: Net) -> onnx.ModelProto:
     return calling(net, net.op("Block", x, net.weight(4, 4, 1, 1, fan_in=4), domain="local"), [block])
 
 
+@row("a function whose statistics its callers give", bn=Reason.PARAMETER_IS_ARGUMENT)
+def _(net: Net) -> onnx.ModelProto:
+    inner = Inside(1)
+    inner.const(np.ones(4))  # γ of its own; β, μ and σ² through nodes, which change nothing of whose they are
+    names = [inner.op("Neg", inner.op("Neg", name)) for name in ("s", "t", "u")]
+    y = inner.op("BatchNormalization", inner.conv("v", 4, 4, 1, 1), "body1_c0", *names, name="bn")
+    inner.op("Tanh", y, out="out")
+    block = function([*stored(inner), *inner.nodes], ["v", "s", "t", "u"])
+    variance = net.const(net.factors(4, positive=True))
+    return calling(net, net.op("Block", "x", net.vector(4), net.vector(4), variance, domain="local"), [block])
+
+
 @row(
     "a BN around calls: the function's input and output stay as they are",
     before=FOLD,

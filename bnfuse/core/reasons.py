@@ -33,6 +33,8 @@ class Reason(Enum):
     CONFLICT = "'{value}' would have to be held in two different ways"
     WEIGHT_NOT_CONSTANT = "the weight of {node} is not a constant{detail}"
     PARAMETER_NOT_CONSTANT = "{node} computes its scale or statistics at run time{detail}"
+    PARAMETER_IS_ARGUMENT = "the scale or statistics of {node} are arguments of the function it is in{detail}"
+    PARAMETER_QUANTISED = "the scale or statistics of {node} are stored quantised{detail}"
     PARAMETER_OVERRIDABLE = "a caller may override '{value}', an initializer that is also an input"
     TRAINING_MODE = "{node} runs in training mode, so it uses the statistics of each batch"
     LIVE_STATISTICS = "the statistics that {node} puts out are read by others"

@@ -29,6 +29,8 @@ _RANKS: tuple[tuple[Reason, ...], ...] = (
         Reason.LOCKED_WEIGHTS,
         Reason.OTHER_TYPE,
         Reason.PARAMETER_NOT_CONSTANT,
+        Reason.PARAMETER_IS_ARGUMENT,
+        Reason.PARAMETER_QUANTISED,
         Reason.PARAMETER_OVERRIDABLE,
     ),
     (Reason.ZERO_PADDING, Reason.SHIFT_REFUSED),

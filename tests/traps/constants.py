@@ -38,6 +38,23 @@ def _(net: Net) -> onnx.ModelProto:
     return net.build(IMAGE, net.op("BatchNormalization", x, pooled, *stats[1:]))
 
 
+@trap("γ is stored quantised", Reason.PARAMETER_QUANTISED)
+def _(net: Net) -> onnx.ModelProto:
+    stats = net.statistics(3)
+    net.initializers.append(numpy_helper.from_array(np.array([90, -50, 20], np.int8), "q"))
+    gamma = net.op(
+        "Reshape", net.op("DequantizeLinear", "q", net.const(np.array(0.02))), net.const(np.array([3]))
+    )
+    return net.build(IMAGE, net.op("BatchNormalization", net.conv("x", 3, 3, 3, 3), gamma, *stats[1:]))
+
+
+@trap("γ follows from constants by an operator that is not worked out", Reason.PARAMETER_NOT_CONSTANT)
+def _(net: Net) -> onnx.ModelProto:
+    stats = net.statistics(3)
+    gamma = net.op("Erf", net.vector(3))
+    return net.build(IMAGE, net.op("BatchNormalization", net.conv("x", 3, 3, 3, 3), gamma, *stats[1:]))
+
+
 @trap("a constant of [C] that meets W = C", Reason.GRAPH_OUTPUT)
 def _(net: Net) -> onnx.ModelProto:
     x = net.conv("x", 3, 7, 3, 3)  # N, 7, 6, 7

@@ -14,6 +14,7 @@ from bnfuse.core.ops import Opaque, Rule
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.constants import is_float
+from bnfuse.formats.onnx.origin import Origin
 from bnfuse.formats.onnx.statistics import DEFAULT_EPSILON
 from bnfuse.formats.onnx.view import View
 
@@ -94,13 +95,23 @@ def _parameters(view: View) -> Sequence[NDArray[np.float64]] | Refusal:
     return arrays
 
 
+_NOT_CONSTANT = {
+    Origin.RUN_TIME: Reason.PARAMETER_NOT_CONSTANT,
+    Origin.UNKNOWN: Reason.PARAMETER_NOT_CONSTANT,
+    Origin.ARGUMENT: Reason.PARAMETER_IS_ARGUMENT,
+    Origin.QUANTISED: Reason.PARAMETER_QUANTISED,
+}
+
+
 def _parameter(view: View, i: int, what: str) -> NDArray[np.float64] | Refusal:
     name = view.overridable(i)
     if name is not None:
         return Refusal(Reason.PARAMETER_OVERRIDABLE, view.node.label, name)
     tensor = view.const(i)
     if tensor is None:
-        return Refusal(Reason.PARAMETER_NOT_CONSTANT, view.node.label, detail=what)
+        source = view.origin(i)
+        detail = f"{what}: {source.value}" if source is Origin.UNKNOWN else what
+        return Refusal(_NOT_CONSTANT[source], view.node.label, detail=detail)
     if not is_float(tensor):
         return Refusal(Reason.BAD_PARAMETERS, view.node.label, detail=f"{what} of type {tensor.dtype}")
     array = as_float64(tensor)

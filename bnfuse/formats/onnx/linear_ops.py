@@ -10,6 +10,7 @@ from bnfuse.core.ops import Opaque, Rule, Source
 from bnfuse.core.reasons import Reason
 from bnfuse.core.tensor import ArrayTensor, Tensor, size, whole
 from bnfuse.formats.onnx.constants import is_float
+from bnfuse.formats.onnx.origin import Origin
 from bnfuse.formats.onnx.scope import text_of
 from bnfuse.formats.onnx.view import View
 
@@ -21,7 +22,8 @@ def _weight(view: View, i: int) -> Tensor | Opaque:
         return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"a caller may override '{name}'")
     tensor = view.const(i)
     if tensor is None:
-        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+        source = view.origin(i)
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT, "" if source is Origin.RUN_TIME else source.value)
     if not is_float(tensor):
         return Opaque(Reason.UNSUPPORTED_OP, f"weights of type {tensor.dtype}")
     return tensor

@@ -44,6 +44,7 @@ class Scope:
     overridable: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
     constants: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    _writers: dict[str, onnx.NodeProto] = field(default_factory=dict)  # made when the first is asked for
 
     @property
     def is_function(self) -> bool:
@@ -68,6 +69,12 @@ class Scope:
     def defines(self, name: str) -> bool:
         """Whether the name is one of this scope's own."""
         return name in self.defined or name in self.initializers
+
+    def writer(self, name: str) -> onnx.NodeProto | None:
+        """The node of this scope that writes a value."""
+        if not self._writers:
+            self._writers = {output: node for node in self.body.node for output in node.output}
+        return self._writers.get(name)
 
     def key(self, name: str) -> str:
         """The core value a name stands for here."""

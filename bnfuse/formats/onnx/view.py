@@ -11,6 +11,7 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.constants import Constants
+from bnfuse.formats.onnx.origin import Origin, origin
 from bnfuse.formats.onnx.scope import Scope
 from bnfuse.formats.onnx.shapes import Shapes
 
@@ -129,6 +130,10 @@ class View:
         """``axes`` as attribute (older opsets) or as constant input i; None where neither is there."""
         given = self.attr("axes")
         return list(given) if given is not None else self.ints(i)
+
+    def origin(self, i: int) -> Origin:
+        """Where input i comes from, which is no constant; absent ones are computed by nobody."""
+        return origin(self.handle.scope, self.proto.input[i]) if self.has_input(i) else Origin.RUN_TIME
 
     def overridable(self, i: int) -> str | None:
         """The name of input i if a caller may override it."""
