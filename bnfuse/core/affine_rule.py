@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Reparam, Vector, from_backward, from_forward
+from bnfuse.core.affine import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.ops import Edit, Numbers, Reaction, Rule, zero_scale
 from bnfuse.core.reasons import Reason, Refusal
@@ -19,11 +19,13 @@ class Affine(Rule):
         pair: (a, c) as stored, float64, shape (channels,) or () for one number.
         axes: the axes of x and y they vary along: one, or none for one number.
         has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
+            What it cannot store stays as it is in ``pair`` and goes on to the node's other side.
         stores_along: the one axis along which it can store vectors; None where any will do.
         divides: whether it stores 1/a, so that a must not become zero.
         magnitude: typical size of x per channel (from a BN's statistics), if known.
         in_port: which input is x.
-        reads: False where only the output is affine (a normalisation's own γ and β).
+        reads: False where only the output is affine (a normalisation's own γ and β): nothing is asked of
+            the input then, so what the node cannot store it refuses.
         broken: set where the node cannot be removed at all, and why.
     """
 
@@ -61,37 +63,64 @@ class Affine(Rule):
     def _read(
         self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
     ) -> Reaction | Refusal:
-        """x = p·h + q, so y = a·p·h + a·q + c."""
-        if held.forward is None:
+        """x = p·h + q, so y = (a·p)·h + (a·q + c): what is not stored is how y is held from now on."""
+        seen = _seen(held, a)
+        if seen is None:
             return zero_scale(node, held)
-        p, q = np.broadcast_arrays(*held.forward, np.zeros(a.shape))[:2]
+        ap, aq = seen
+        c = np.broadcast_to(c, ap.shape)
         if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(self.in_port, (a * p, a * q + c), axes))
-        if self.has_scale:
-            rest = from_forward(axes, np.ones_like(p), a * q)
-            demands = ((~0, rest),) if q.any() else ()
-            return Reaction(demands, Edit(self.in_port, (a * p, np.zeros_like(p)), axes))
-        if (p == 0.0).any():
+            return Reaction(edit=Edit(self.in_port, (settled_scale(ap), dustless(aq, c)), axes))
+        if self.has_scale:  # y = (a·p·h + c) + a·q
+            demands = ((~0, from_forward(axes, np.ones_like(ap), aq)),) if aq.any() else ()
+            return Reaction(demands, Edit(self.in_port, (settled_scale(ap), c), axes))
+        if held.forward is None or held.zeros:
             return zero_scale(node, held)
+        p = np.broadcast_to(held.forward[0], ap.shape)  # y = p·(a·h + (a·q + c)/p)
         demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
-        return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), (a * q + c) / p), axes))
+        return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), dustless(aq, c) / p), axes))
 
     def _write(
         self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
     ) -> Reaction | Refusal:
-        """h = s·y + t, so h = s·a·x + s·c + t."""
+        """h = s·y + t = (s·a)·x + (s·c + t): what is not stored is how x is held, where that may change."""
         if held.backward is None:
             return zero_scale(node, held)
         s, t = np.broadcast_arrays(*held.backward, np.zeros(a.shape))[:2]
+        scale, shift = settled_scale(s * a), dustless(s * c, t)
         if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(~0, (s * a, s * c + t), axes))
-        if self.has_scale:
-            scale = s * a
-            if not t.any():
-                return Reaction(edit=Edit(~0, (scale, np.zeros_like(t)), axes))
+            return Reaction(edit=Edit(~0, (scale, shift), axes))
+        if self.has_scale:  # h = s·a·(x + (s·c + t − c)/(s·a)) + c
+            left = dustless(shift, -c)
+            edit = Edit(~0, (scale, np.broadcast_to(c, scale.shape)), axes)
+            if not left.any():
+                return Reaction(edit=edit)
+            if not self.reads:
+                return Refusal(Reason.SHIFT_REFUSED, node.label, node.value(~0))
             if (scale == 0.0).any():
                 return zero_scale(node, held)
-            rest = from_backward(axes, np.ones_like(t), t / scale)
-            return Reaction(((self.in_port, rest),), Edit(~0, (scale, np.zeros_like(t)), axes))
-        demands = () if (s == 1.0).all() else ((self.in_port, from_backward(axes, s, np.zeros_like(s))),)
-        return Reaction(demands, Edit(~0, (np.broadcast_to(a, s.shape), s * c + t), axes))
+            return Reaction(((self.in_port, from_backward(axes, np.ones_like(s), left / scale)),), edit)
+        edit = Edit(~0, (np.broadcast_to(a, s.shape), shift), axes)  # h = a·(s·x) + (s·c + t)
+        if (s == 1.0).all():
+            return Reaction(edit=edit)
+        if not self.reads:
+            return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(~0), "it has no scale of its own")
+        return Reaction(((self.in_port, from_backward(axes, s, np.zeros_like(s))),), edit)
+
+
+def _seen(held: Reparam, a: Vector) -> Pair | None:
+    """(a·p, a·q) of a·x = a·p·h + a·q, where x is held as h = s·x + t.
+
+    A channel with s = 0 holds nothing of x, only t. Where a is zero there, too, nothing is needed:
+    0·x = 1·h − t. None where it is.
+    """
+    if held.forward is not None:
+        p, q = np.broadcast_arrays(*held.forward, np.zeros(a.shape))[:2]
+        return a * p, a * q
+    assert held.backward is not None
+    s, t, a = np.broadcast_arrays(*held.backward, a)
+    lost = s == 0.0
+    if bool(a[lost].any()):
+        return None
+    p = 1.0 / np.where(lost, 1.0, s)
+    return np.where(lost, 1.0, a * p), np.where(lost, -t, a * (-t * p))
