@@ -23,7 +23,7 @@ from bnfuse.core.ops import Edit, Source
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.record import record
 from bnfuse.core.scaled import ScaledTensor, round_once
-from bnfuse.core.spread import spread
+from bnfuse.core.spread import retrace
 from bnfuse.core.state import Place, Spread, State
 from bnfuse.core.tensor import as_float64
 
@@ -167,7 +167,7 @@ def replay(graph: Graph, plan: Plan) -> State:
     state = State(graph)
     by_name = {node.name: node for node in graph.candidates}
     for fold in plan.order:
-        found = spread(state, by_name[fold.node], fold.split, choices=dict(fold.choices))
+        found = retrace(state, by_name[fold.node], fold.split, dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bnfuse.core.reasons import Refusal
+from bnfuse.core.reasons import Reason, Refusal
 
 
 class Split(str, Enum):
@@ -116,6 +116,12 @@ class Plan:
     def narrowed(self) -> tuple[tuple[str, Narrowed], ...]:
         """The nodes that stay on a part of their work, and how."""
         return tuple((d.node, d.narrowed) for d in self.decisions if isinstance(d, Keep) and d.narrowed)
+
+    @property
+    def banned(self) -> frozenset[str]:
+        """The nodes that stay because their fold overflowed when it was written: no split was tried."""
+        kept = (d for d in self.decisions if isinstance(d, Keep))
+        return frozenset(d.node for d in kept if d.primary.reason is Reason.OVERFLOW and not d.primary.split)
 
     @property
     def rewrites(self) -> int:

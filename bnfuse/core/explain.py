@@ -1,12 +1,9 @@
-"""How one decision came about: every split tried again, with all that it met written down.
+"""How one decision came about: every way that the planner tried, with all that it met written down.
 
-``explain(graph, plan, names)`` replays the plan's folds up to the decision in question (all of them for
-a node that stays, since it was refused once nothing more went) and runs that node's attempts anew with
-an observer. The planner itself records nothing and pays nothing.
-
-Does not decide: a split that was taken is replayed with the plan's own choices, the others are searched
-as ``spread`` searches them, near first. Where a node goes, its other splits are followed no further than
-``FAR`` nodes.
+``explain(graph, plan, names)`` plans once more, with somebody who looks on at the nodes in question: what is
+told of a node is the search that decided on it, in the state in which it was decided. There is no second
+search. The splits that the planner cut short, because a cheaper one was known, are gone on with in that same
+state, no further than the planner went for the one it took.
 """
 
 from __future__ import annotations
@@ -18,18 +15,16 @@ import numpy as np
 
 from bnfuse.core.affine import Reparam
 from bnfuse.core.affine_rule import Affine
-from bnfuse.core.decisions import Decision, Fold, Plan, Split
+from bnfuse.core.decisions import Decision, Plan, Split
 from bnfuse.core.explanation import Answer, Asked, Attempt, Choice, Explanation, Numbers, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Current, Joint, Rule
-from bnfuse.core.plan import made_nodes, objection
+from bnfuse.core.plan import plan as plan_folds
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.search import Found, Observer, Tried, try_split
 from bnfuse.core.splits import holdings, splits
-from bnfuse.core.spread import MAX_ATTEMPTS, NEAR, Worklist, next_choices, scale_refused, spread
-from bnfuse.core.state import Spread, State
-
-# How many nodes away the splits that were not taken are followed.
-FAR = NEAR * 64
+from bnfuse.core.spread import Worklist
+from bnfuse.core.state import State
 
 
 def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanation, ...]:
@@ -43,38 +38,26 @@ def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanati
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
-    wanted = {node.name: node for node in graph.candidates if node.name in names}
-    decisions = {d.node: d for d in plan.decisions if d.node in wanted}
-    state = State(graph)
-    by_name = {node.name: node for node in graph.candidates}
-    found: dict[str, Explanation] = {}
-    for fold in plan.order:
-        node = by_name[fold.node]
-        if fold.node in wanted:
-            found[fold.node] = _explained(state, node, fold)
-        outcome = spread(state, node, fold.split, choices=dict(fold.choices))
-        if isinstance(outcome, Refusal):
-            raise AssertionError(f"the plan does not fit the graph: {outcome.sentence}")
-        state.accept(outcome)
-    for name, node in wanted.items():
-        if name not in found:
-            found[name] = _explained(state, node, decisions[name])
-    return tuple(found[name] for name in wanted)
+    witnesses = {node.name: _Witness() for node in graph.candidates if node.name in names}
+    memo = graph.replay
+    again = plan_folds(graph, plan.banned, witnesses)
+    graph.replay = memo
+    if again != plan:
+        raise AssertionError("the plan does not fit the graph: planning it again decides otherwise")
+    return tuple(
+        _explained(graph, node, decision, witnesses[node.name])
+        for node, decision in zip(graph.candidates, plan.decisions, strict=True)
+        if node.name in witnesses
+    )
 
 
-def _explained(state: State, node: Node, decision: Decision) -> Explanation:
-    rule = state.graph.rule(node)
+def _explained(graph: Graph, node: Node, decision: Decision, seen: _Witness) -> Explanation:
+    rule = graph.rule(node)
     if not isinstance(rule, Affine):
         return Explanation(decision, None, None, (), ())
-    stored = (*rule.pair, rule.axes)
-    numbers = _numbers(stored) if rule.pair[0].size else None
-    if rule.broken is not None:
-        return Explanation(decision, numbers, None, (), ())
-    now = state.affine(node)
-    then = _numbers(now)
-    trials = tuple(_trial(state, node, split, decision) for split in splits(now[0], now[1]))
-    absorbed = tuple(dict.fromkeys(state.folded.get(node, ())))
-    return Explanation(decision, numbers, then if then != numbers else None, absorbed, trials)
+    numbers = _numbers((*rule.pair, rule.axes)) if rule.pair[0].size else None
+    then = seen.numbers if seen.numbers != numbers else None
+    return Explanation(decision, numbers, then, seen.absorbed, tuple(seen.trials))
 
 
 def _numbers(current: Current) -> Numbers:
@@ -92,103 +75,106 @@ def _numbers(current: Current) -> Numbers:
     )
 
 
-def _trial(state: State, node: Node, split: Split, decision: Decision) -> Trial:
-    """One split as the planner tried it: near first, then further and further."""
-    if isinstance(decision, Fold) and decision.split is split:
-        run = _Observed(state, node, dict(decision.choices), None)
-        refusal = run.begin(split)
-        return _told(run, split, [run.outcome(refusal, split)], refusal, taken=True)
-    reach = NEAR
-    while True:
-        trial = _searched(state, node, split, reach)
-        far = trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR
-        if not far or (isinstance(decision, Fold) and reach >= FAR):
-            return trial
-        reach *= 8
+class _Witness(Observer):
+    """Looks on while the ways to remove one node are tried, and writes them down."""
+
+    def __init__(self) -> None:
+        self.numbers: Numbers | None = None
+        self.absorbed: tuple[str, ...] = ()
+        self.trials: list[Trial] = []
+        self._by_split: dict[Split, Trial] = {}
+        self._searches: list[list[tuple[_Observed, Refusal | None]]] = []
+
+    def begins(self, state: State, node: Node) -> None:
+        """Forget what an earlier round tried."""
+        self.numbers = _numbers(state.affine(node))
+        self.absorbed = tuple(dict.fromkeys(state.folded.get(node, ())))
+        self._by_split.clear()
+        self._searches.clear()
+
+    def worklist(
+        self, state: State, node: Node, fixed: Mapping[str, int], limit: int, *, shares: bool
+    ) -> Worklist:
+        """An attempt that writes down what it meets."""
+        return _Observed(state, node, fixed, limit, shares=shares)
+
+    def searches(self) -> None:
+        """A row of attempts begins."""
+        self._searches.append([])
+
+    def ran(self, run: Worklist, refusal: Refusal | None) -> None:
+        """One of them is over."""
+        assert isinstance(run, _Observed)
+        self._searches[-1].append((run, refusal))
+
+    def tried(self, tried: Tried) -> None:
+        """A split was gone through; further away it may be again."""
+        self._by_split[tried.split] = _trial(tried, self._row_of(tried))
+        self._searches.clear()
+
+    def _row_of(self, tried: Tried) -> list[tuple[_Observed, Refusal | None]]:
+        """The attempts that led to the result: the last one that went through made its choices."""
+        if tried.spread is None:
+            return self._searches[0]
+        choices = tried.spread.choices
+        rows = (row for row in self._searches if row[-1][1] is None and row[-1][0].taken == choices)
+        return next(rows)
+
+    def decided(self, state: State, node: Node, found: Found) -> None:
+        """Go on with what was cut short, then put the splits in order."""
+        a, c, _ = state.affine(node)
+        wanted = list(splits(a, c))
+        for split in wanted if found.best is not None else ():
+            trial = self._by_split.get(split)
+            if trial is None or (trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR):
+                try_split(state, node, split, found.reach, self)
+        taken = None if found.best is None else found.best.split
+        self.trials = [replace(self._by_split[split], taken=split is taken) for split in wanted]
 
 
-def _searched(state: State, node: Node, split: Split, limit: int) -> Trial:
-    """All attempts of a split within a reach, in the order of ``spread``."""
-    fixed: dict[str, int] = {}
-    attempts: list[Attempt] = []
-    furthest: _Observed | None = None
-    while True:
-        run = _Observed(state, node, fixed, limit)
-        refusal = run.begin(split)
-        attempts.append(run.outcome(refusal, split))
-        if refusal is None:
-            found = run.as_spread(split)
-            return _told(run, split, attempts, objection(state, found, len(made_nodes(state, found))))
-        if furthest is None or len(run.touched) > len(furthest.touched):
-            furthest = run
-        following = next_choices(run.choices)
-        alone = None if fixed or following is None else run.scale_refused(split)
-        if following is None or alone is not None or len(attempts) == MAX_ATTEMPTS:
-            walked = _walked(furthest, split) if furthest.deep else furthest
-            return _told(walked, split, attempts, alone or attempts[0].refusal)
-        fixed = following
-
-
-def _walked(run: _Observed, split: Split) -> _Observed:
-    """The same attempt on foot: far attempts refuse where a value's class is known to, before any node."""
-    walk = _Observed(run.state, run.node, run.fixed, run.limit)
-    walk.deep = False
-    walk.begin(split)
-    return walk
-
-
-def _told(
-    run: _Observed, split: Split, attempts: list[Attempt], refusal: Refusal | None, *, taken: bool = False
-) -> Trial:
-    through = attempts[-1].refusal is None
-    made = run.as_spread(split)
+def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
+    attempts = tuple(run.outcome(refusal, tried.split) for run, refusal in row)
+    run = row[-1][0]
+    if tried.spread is None:
+        furthest = max((run for run, _ in row), key=lambda run: len(run.touched))
+        run = _on_foot(furthest, tried.split) if furthest.deep else furthest
     return Trial(
-        split=split,
-        taken=taken,
-        attempts=tuple(attempts),
+        split=tried.split,
+        taken=False,
+        attempts=attempts,
         steps=tuple(run.steps),
-        refusal=refusal,
-        into=made.into if through else (),
-        through=made.through if through else (),
+        refusal=tried.refusal,
+        into=tried.spread.into if tried.spread is not None else (),
+        through=tried.spread.through if tried.spread is not None else (),
+        makes=tried.makes,
     )
+
+
+def _on_foot(run: _Observed, split: Split) -> _Observed:
+    """The same attempt on foot: far attempts refuse where a value's class is known to, before any node."""
+    walk = _Observed(run.state, run.node, run.fixed, run.limit, shares=run.shares)
+    walk.deep = False
+    rule = run.graph.rule(run.node)
+    assert isinstance(rule, Affine)
+    a, c, axes = run.state.affine(run.node)
+    walk.run(rule.in_port, *holdings(split, axes, a, c))
+    return walk
 
 
 class _Observed(Worklist):
     """An attempt that writes down what it meets."""
 
-    def __init__(self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None) -> None:
-        super().__init__(state, node, fixed, limit)
+    def __init__(
+        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool
+    ) -> None:
+        super().__init__(state, node, fixed, limit, shares=shares)
         self.steps: list[Step] = []
         self.described: list[Choice] = []
-
-    def begin(self, split: Split) -> Refusal | None:
-        """Spread the demands of a split."""
-        return self.run(self._in_port, *self._holdings(split))
-
-    def scale_refused(self, split: Split) -> Refusal | None:
-        """Why the scales alone are refused, so that no other choice helps; None where they are not."""
-        refusal = scale_refused(self.state, self.node, self.limit, *self._holdings(split))
-        return None if refusal is None else replace(refusal, split=split.value)
-
-    def as_spread(self, split: Split) -> Spread:
-        """The attempt as ``spread`` would hand it out."""
-        taken = tuple((name, chosen) for name, chosen, _ in self.choices)
-        return Spread(self.node, split, tuple(self.edits), tuple(self.touched), taken)
 
     def outcome(self, refusal: Refusal | None, split: Split) -> Attempt:
         """The attempt in short."""
         told = None if refusal is None else replace(refusal, split=split.value)
         return Attempt(tuple(self.described), len(self.touched), told)
-
-    @property
-    def _in_port(self) -> Port:
-        rule = self.graph.rule(self.node)
-        assert isinstance(rule, Affine)
-        return rule.in_port
-
-    def _holdings(self, split: Split) -> tuple[Reparam, Reparam]:
-        a, c, axes = self.state.affine(self.node)
-        return holdings(split, axes, a, c)
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
         edits, asked = len(self.edits), len(self.asked)

@@ -84,11 +84,13 @@ class Trial:
 
     Attributes:
         taken: whether the plan took it.
-        attempts: in the order they were made; the last one went through if any did.
+        attempts: in the order they were made; the last one went through if any did. Where linear ops
+            were tried without a bias of their own, those that led to the result.
         steps: what the furthest attempt met, in order; where it was refused from afar (the values that
             scale together are known to end in somebody who refuses), the way there as far as its reach.
-        refusal: why the split was not possible; None where it was (another one touched fewer nodes).
+        refusal: why the split was not possible; None where it was (another one makes or touches fewer nodes).
         into, through: as in ``Fold``, for an attempt that went through.
+        makes: how many nodes that attempt would have to make.
     """
 
     split: Split
@@ -98,6 +100,7 @@ class Trial:
     refusal: Refusal | None
     into: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
+    makes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

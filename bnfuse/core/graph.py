@@ -104,6 +104,11 @@ class Graph:
         """Who reads a value, once per port."""
         return (node for node, port in self.adjacent(value) if port >= 0)
 
+    def reader_count(self, value: str) -> int:
+        """How many ports read a value."""
+        adjacent = self.adjacent(value)
+        return len(adjacent) - sum(port < 0 for _, port in adjacent[:1])
+
 
 def unique_names(wanted: Iterable[str]) -> Iterator[str]:
     """Names made unique by a counter, the first of each kept as it is."""

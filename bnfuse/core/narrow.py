@@ -21,7 +21,7 @@ from bnfuse.core.graph import Graph, Node
 from bnfuse.core.joint import Join
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.spread import NEAR, Worklist
-from bnfuse.core.state import Narrowing, Place, Spread, State
+from bnfuse.core.state import Narrowing, Place, State
 from bnfuse.core.total import Total
 
 # The share of its work that a BatchNormalization may keep, for moving it to be worth while.
@@ -87,14 +87,11 @@ def narrow(
         The move with what the other branches absorb, or the first refusal.
     """
     attempt = Worklist(state, node, choices or {}, None if choices is not None else NEAR)
-    attempt.going = (node, place.joint)
+    attempt.removed_calls = dict.fromkeys((node, place.joint))
     refusal = attempt.spread([*_branches(state, node, place), (node.outputs[0], IDENTITY)])
     if refusal is not None:
         return refusal
-    taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
-    edits, touched = tuple(attempt.edits), tuple(attempt.touched)
-    found = Spread(node, Split.UP, edits, touched, taken, attempt.changed)
-    return Narrowing(place, found)
+    return Narrowing(place, attempt.found(Split.UP))
 
 
 def _branches(state: State, node: Node, place: Place) -> Iterator[tuple[str, Reparam]]:

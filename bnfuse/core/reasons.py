@@ -42,6 +42,7 @@ class Reason(Enum):
     BAD_PARAMETERS = "the parameters of {node} do not fit together{detail}"
     OVERFLOW = "the weights of {node} would overflow {detail}"
     NO_GAIN = "removing {node} would need a new node elsewhere, so nothing would be gained"
+    WAITING = "{node} takes nothing on while it may go itself: that could make its own way harder"
     TOO_MANY_CHOICES = "the ways to route the shift past {node} were too many to try them all"
     TOO_FAR = "{node} can go another way that touches fewer nodes"
     PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, which costs digits"

@@ -5,17 +5,15 @@ held and, since it is the same tensor, how y is. From there a worklist visits ev
 value that is held differently; each node absorbs, passes the demand on, or refuses. The attempt
 succeeds when nothing is left to visit and no value was asked for two different things.
 
-Which way a shift takes at a sum is a choice; the attempt is repeated with the next choice, last
-one first, up to a bound. Where all of them ask some value for two things, the branches of a sum may begin
-in one value: then each takes the same share. A linear op without a bias makes one, unless it is told to
-pass the shift on to its output. This module changes nothing: success is a ``Spread`` that the caller
-may accept.
+Which way a shift takes at a sum is a choice, fixed in advance or the first one; a linear op without a bias
+makes one, unless it is told to pass the shift on to its output. ``search`` goes through the choices. This
+module changes nothing: success is a ``Spread`` that the caller may accept.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bnfuse.core.affine import IDENTITY, Reparam, same
@@ -33,9 +31,6 @@ from bnfuse.core.total import Total
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
 
-# Attempts per split: enough for every routing past a handful of sums.
-MAX_ATTEMPTS = 64
-
 
 class Worklist:
     """One run of the worklist with some choices fixed in advance."""
@@ -46,7 +41,7 @@ class Worklist:
         self.state = state
         self.graph = state.graph
         self.node = node
-        self.going = (node, *self.graph.tied.get(node, ()))
+        self.removed_calls = dict.fromkeys((node, *self.graph.tied.get(node, ())))
         self.fixed = fixed
         self.limit = limit
         self.shares = shares
@@ -63,9 +58,20 @@ class Worklist:
         self.routes_scales = False  # whether one of the choices was where a scale goes
 
     @property
-    def changed(self) -> tuple[str, ...]:
-        """The values that are held in another way than before."""
-        return tuple([value for value, held in self.held.items() if not held.is_identity])
+    def first_choice(self) -> str:
+        """The label of the first node that left a choice; "" where none did."""
+        names = {name for name, _, count in self.choices[:1] if count > 1}
+        return next((node.label for node in self.settled if node.name in names), "")
+
+    @property
+    def taken(self) -> tuple[tuple[str, int], ...]:
+        """Which choice was made at each node that left one, in the order they were met."""
+        return tuple([(name, chosen) for name, chosen, _ in self.choices])
+
+    def found(self, split: Split) -> Spread:
+        """What the attempt came to, once everything was absorbed."""
+        changed = tuple([value for value, held in self.held.items() if not held.is_identity])
+        return Spread(self.node, split, tuple(self.edits), tuple(self.touched), self.taken, changed)
 
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
@@ -79,7 +85,7 @@ class Worklist:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
         return self.spread(
             demand
-            for node in self.going
+            for node in self.removed_calls
             for demand in ((node.value(in_port), x_held), (node.outputs[0], y_held))
         )
 
@@ -135,7 +141,7 @@ class Worklist:
         if not adjacent or adjacent[0][1] >= 0:  # a constant, or what else is no node's output
             return Refusal(Reason.UNREACHABLE, next((n.label for n in self.graph.readers(value)), ""), value)
         for node, port in adjacent:
-            if node in self.going or (node, port) in self.asked:
+            if node in self.removed_calls or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)
             if rule.joint:
@@ -150,8 +156,8 @@ class Worklist:
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
-        if node in self.state.spared:
-            return Refusal(Reason.NO_GAIN, node.label)
+        if node in self.state.waiting:
+            return Refusal(Reason.WAITING, node.label)
         if isinstance(rule, Linear) and self.fixed.get(node.name):
             rule = replace(rule, has_bias=False)
             self.choices.append((node.name, 1, 1))
@@ -205,82 +211,11 @@ def _ports(node: Node) -> list[tuple[Port, str]]:
     return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
 
 
-def spread(
-    state: State,
-    node: Node,
-    split: Split,
-    limit: int | None = None,
-    choices: Mapping[str, int] | None = None,
-    lean: Collection[str] = (),
-) -> Spread | Refusal:
-    """Try to remove ``node`` with one split.
-
-    Args:
-        state: what earlier folds did.
-        node: the affine node to remove.
-        split: which share of it x takes on.
-        limit: give up beyond so many nodes touched (a cheaper way is known).
-        choices: replay exactly these choices; None to search them.
-        lean: linear ops that make no bias but pass a shift on.
-
-    Returns:
-        The attempt that went through, or the first refusal of the first attempt.
-    """
+def retrace(state: State, node: Node, split: Split, choices: Mapping[str, int]) -> Spread | Refusal:
+    """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
     rule = state.graph.rule(node)
     assert isinstance(rule, Affine)
     a, c, axes = state.affine(node)
-    x_held, y_held = holdings(split, axes, a, c)
-    always = dict.fromkeys(lean, 1)
-    fixed: dict[str, int] = {**always, **(choices or {})}
-    first: Refusal | None = None
-    for _ in range(MAX_ATTEMPTS):
-        attempt = Worklist(state, node, fixed, limit)
-        refusal = attempt.run(rule.in_port, x_held, y_held)
-        if refusal is None:
-            return _succeeded(attempt, split)
-        following = None if choices is not None else next_choices(attempt.choices)
-        if first is None:
-            first = _of_split(refusal, split)
-            if following is not None:
-                alone = scale_refused(state, node, limit, x_held, y_held)
-                if alone is not None:
-                    return _of_split(alone, split)
-        if following is None:
-            break
-        fixed = {**always, **following}
-    assert first is not None
-    if choices is None and first.reason is Reason.CONFLICT and limit is not None and limit <= NEAR:
-        attempt = Worklist(state, node, always, limit, shares=True)
-        if attempt.run(rule.in_port, x_held, y_held) is None:
-            return _succeeded(attempt, split)
-    return first
-
-
-def _succeeded(attempt: Worklist, split: Split) -> Spread:
-    taken = tuple((name, chosen) for name, chosen, _ in attempt.choices)
-    edits, touched = tuple(attempt.edits), tuple(attempt.touched)
-    return Spread(attempt.node, split, edits, touched, taken, attempt.changed)
-
-
-def scale_refused(
-    state: State, node: Node, limit: int | None, x_held: Reparam, y_held: Reparam
-) -> Refusal | None:
-    """Whether the scales alone are refused: then no way of the shift helps."""
-    attempt = Worklist(state, node, {}, limit)
-    rule = state.graph.rule(node)
-    assert isinstance(rule, Affine)
-    refusal = attempt.run(rule.in_port, x_held.scale_only, y_held.scale_only)
-    return None if attempt.routes_scales else refusal
-
-
-def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
-    """The next combination in depth-first order, None when all were tried."""
-    for last in range(len(choices) - 1, -1, -1):
-        name, chosen, count = choices[last]
-        if chosen + 1 < count:
-            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
-    return None
-
-
-def _of_split(refusal: Refusal, split: Split) -> Refusal:
-    return Refusal(refusal.reason, refusal.node, refusal.value, refusal.detail, split.value)
+    attempt = Worklist(state, node, choices, None)
+    refusal = attempt.run(rule.in_port, *holdings(split, axes, a, c))
+    return refusal or attempt.found(split)

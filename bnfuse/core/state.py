@@ -75,7 +75,7 @@ class State:
     affines: dict[Node, Current] = field(default_factory=dict)
     edits: dict[Node, list[Edit]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
-    spared: set[Node] = field(default_factory=set)
+    waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
     accepted: list[Spread] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ class State:
         """Make a move part of the state: nobody may ask anything of the moved node from now on."""
         self._absorb(found.spread)
         self.narrowed[found.spread.node] = found
-        self.spared.add(found.spread.node)
+        self.waiting.add(found.spread.node)
 
     def _absorb(self, spread: Spread) -> None:
         self.accepted.append(spread)

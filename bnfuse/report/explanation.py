@@ -109,11 +109,21 @@ def _verdict(trial: Trial, taken: Trial | None) -> str:
         return f"refused: {trial.refusal.sentence}"
     into = text.names(trial.into) or "nothing (it was the identity)"
     where = f"into {into}, through {text.names(trial.through)}" if trial.through else f"into {into}"
-    nodes = _count(_reached(trial), "node")
     if trial.taken:
-        return f"taken: {where} ({nodes})"
-    beside = f"; {taken.split.value} touches {_reached(taken)}" if taken is not None else ""
-    return f"possible too: {where} ({nodes}{beside})"
+        return f"taken: {where} ({_cost(trial)})"
+    beside = f"; {taken.split.value} {_touches(taken, trial)}" if taken is not None else ""
+    return f"possible too: {where} ({_cost(trial)}{beside})"
+
+
+def _cost(trial: Trial) -> str:
+    """How many nodes a split touches, and how many it would make."""
+    new = f", {trial.makes} new" if trial.makes else ""
+    return f"{_count(_reached(trial), 'node')}{new}"
+
+
+def _touches(taken: Trial, other: Trial) -> str:
+    """What the cheaper split needs: what is made counts first."""
+    return f"touches {_reached(taken)}" + (" and makes none" if other.makes and not taken.makes else "")
 
 
 def _reached(trial: Trial) -> int:
@@ -170,6 +180,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "refusal": trial.refusal and refused(trial.refusal),
         "into": list(trial.into),
         "through": list(trial.through),
+        "makes": trial.makes,
         "attempts": [_attempt(attempt) for attempt in trial.attempts],
         "steps": [_step(step) for step in trial.steps],
     }

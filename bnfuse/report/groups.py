@@ -36,7 +36,7 @@ _RANKS: tuple[tuple[Reason, ...], ...] = (
     (Reason.ZERO_PADDING, Reason.SHIFT_REFUSED),
     (Reason.SHIFT_THROUGH_ACTIVATION,),
     (Reason.AXIS, Reason.BROADCAST, Reason.SHAPE_UNKNOWN),
-    (Reason.CONFLICT, Reason.TOO_MANY_CHOICES),
+    (Reason.CONFLICT, Reason.TOO_MANY_CHOICES, Reason.WAITING),
     (Reason.NONLINEAR, Reason.UNSUPPORTED_OP),
     (Reason.CAPTURED, Reason.BODY_BOUNDARY, Reason.GRAPH_OUTPUT, Reason.GRAPH_INPUT),
 )

@@ -1,0 +1,223 @@
+"""The ways to remove one node, in the order in which they are tried.
+
+    split    which share of y = a·x + c the one tensor takes on (``splits``)
+    reach    near by first, then further and further: on a long residual stream one split is usually settled
+             within a few nodes, while another would go all the way
+    choices  which way a shift takes at each sum, depth first, the last one first, up to a bound; where all of
+             them ask some value for two things, the branches of a sum may begin in one value: then each
+             takes the same share
+    biasless linear ops that would need a node for their bias pass the shift on instead, where that can be
+
+``cheapest`` is what the planner follows; an ``Observer`` may look on, and ask for more of the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from bnfuse.core.affine import Reparam
+from bnfuse.core.affine_rule import Affine
+from bnfuse.core.decisions import Split
+from bnfuse.core.graph import Node
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
+from bnfuse.core.splits import holdings, splits
+from bnfuse.core.spread import NEAR, Worklist
+from bnfuse.core.state import Spread, State
+from bnfuse.core.worth import made_nodes, objection
+
+# Attempts per split and reach: enough for every routing past a handful of sums.
+MAX_ATTEMPTS = 64
+
+# How many linear ops of one attempt are tried without a bias of their own.
+_MOST_BIASLESS = 8
+
+
+@record
+class Tried:
+    """What came of one split within a reach.
+
+    Attributes:
+        split: the split.
+        spread: the attempt that went through, if one did.
+        makes: how many nodes it would have to make.
+        refusal: why the split is not to be had; None where it is.
+    """
+
+    split: Split
+    spread: Spread | None
+    makes: int
+    refusal: Refusal | None
+
+
+@record
+class Found:
+    """What came of all splits: the cheapest (if any), what others were told, and how far they were tried."""
+
+    best: Spread | None
+    refusals: tuple[Refusal, ...]
+    reach: int
+
+
+class Observer:
+    """Looks on while the ways to remove a node are tried; this one sees nothing."""
+
+    def begins(self, state: State, node: Node) -> None:
+        """The search for a node begins (again: only the last one counts)."""
+
+    def worklist(
+        self, state: State, node: Node, fixed: Mapping[str, int], limit: int, *, shares: bool
+    ) -> Worklist:
+        """What runs an attempt."""
+        return Worklist(state, node, fixed, limit, shares=shares)
+
+    def searches(self) -> None:
+        """The choices of a split are gone through: at first, or with one linear op more without a bias."""
+
+    def ran(self, run: Worklist, refusal: Refusal | None) -> None:
+        """One attempt is over."""
+
+    def tried(self, tried: Tried) -> None:
+        """A split was gone through within a reach."""
+
+    def decided(self, state: State, node: Node, found: Found) -> None:
+        """The search is over; nothing was changed yet."""
+
+
+def cheapest(state: State, node: Node, observer: Observer) -> Found:
+    """The way that makes and touches the fewest nodes.
+
+    What is tried after a first success must touch fewer nodes than that one.
+    """
+    best: Tried | None = None
+    touched = 0  # by the best
+    refusals: dict[Split, Refusal] = {}
+    observer.begins(state, node)
+    a, c, _ = state.affine(node)
+    open_splits: Iterable[Split] = splits(a, c)
+    reach = NEAR
+    while True:
+        far: list[Split] = []
+        for split in open_splits:
+            limit = reach if best is None or best.makes else min(reach, touched - 1)
+            if limit <= 0:
+                break
+            tried = try_split(state, node, split, limit, observer)
+            if tried.refusal is not None:
+                refusals[split] = tried.refusal
+                if tried.refusal.reason is Reason.TOO_FAR:
+                    far.append(split)
+            elif tried.spread is not None:
+                size = len(tried.spread.touched)
+                if best is None or (tried.makes, size) < (best.makes, touched):
+                    best, touched = tried, size
+        if best is not None or not far:
+            break
+        open_splits = far
+        reach *= 8
+    found = Found(None if best is None else best.spread, tuple(refusals.values()), reach)
+    observer.decided(state, node, found)
+    return found
+
+
+def try_split(state: State, node: Node, split: Split, limit: int, observer: Observer) -> Tried:
+    """One split, all choices, within a reach of so many nodes."""
+    outcome = _attempt(state, node, split, limit, observer)
+    if isinstance(outcome, Refusal):
+        tried = Tried(split, None, 0, outcome)
+    else:
+        makes = len(made_nodes(state, outcome))
+        tried = Tried(split, outcome, makes, objection(state, outcome, makes))
+    observer.tried(tried)
+    return tried
+
+
+def _attempt(state: State, node: Node, split: Split, limit: int, observer: Observer) -> Spread | Refusal:
+    """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
+    found = _Choices(state, node, split, limit, observer).search()
+    if isinstance(found, Refusal):
+        return found
+    biasless: tuple[str, ...] = ()
+    makers = made_nodes(state, found)
+    for linear in list(dict.fromkeys(makers))[:_MOST_BIASLESS]:
+        without = (*biasless, linear.name)
+        other = _Choices(state, node, split, limit, observer, without).search()
+        if isinstance(other, Spread) and len(fewer := made_nodes(state, other)) < len(makers):
+            found, makers, biasless = other, fewer, without
+    return found
+
+
+class _Choices:
+    """All choices at the sums and products that one split meets within a reach."""
+
+    def __init__(
+        self,
+        state: State,
+        node: Node,
+        split: Split,
+        limit: int,
+        observer: Observer,
+        biasless: Collection[str] = (),
+    ) -> None:
+        rule = state.graph.rule(node)
+        assert isinstance(rule, Affine)
+        a, c, axes = state.affine(node)
+        self.state, self.node, self.split, self.limit = state, node, split, limit
+        self.observer = observer
+        self.in_port = rule.in_port
+        self.held: tuple[Reparam, Reparam] = holdings(split, axes, a, c)
+        self.always = dict.fromkeys(biasless, 1)
+
+    def search(self) -> Spread | Refusal:
+        """The first choices that go through, or why none do: the first refusal of the first attempt."""
+        self.observer.searches()
+        first: Refusal | None = None
+        fixed: dict[str, int] = {}
+        for _ in range(MAX_ATTEMPTS):
+            run, refusal = self._run(fixed)
+            if refusal is None:
+                return run.found(self.split)
+            following = next_choices(run.choices)
+            if first is None:
+                first = refusal
+                alone = None if following is None else self._scale_refused()
+                if alone is not None:
+                    return self._told(alone)
+            if following is None:
+                break
+            fixed = following
+        assert first is not None
+        if first.reason is Reason.CONFLICT and self.limit <= NEAR:
+            run, refusal = self._run({}, shares=True)
+            if refusal is None:
+                return run.found(self.split)
+        if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
+            return self._told(Refusal(Reason.TOO_MANY_CHOICES, run.first_choice))
+        return self._told(first)
+
+    def _run(self, fixed: Mapping[str, int], *, shares: bool = False) -> tuple[Worklist, Refusal | None]:
+        chosen = {**self.always, **fixed}
+        run = self.observer.worklist(self.state, self.node, chosen, self.limit, shares=shares)
+        refusal = run.run(self.in_port, *self.held)
+        self.observer.ran(run, refusal)
+        return run, refusal
+
+    def _scale_refused(self) -> Refusal | None:
+        """Whether the scales alone are refused: then no way of the shift helps."""
+        run = Worklist(self.state, self.node, {}, self.limit)
+        x_held, y_held = self.held
+        refusal = run.run(self.in_port, x_held.scale_only, y_held.scale_only)
+        return None if run.routes_scales else refusal
+
+    def _told(self, refusal: Refusal) -> Refusal:
+        return replace(refusal, split=self.split.value)
+
+
+def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """The next combination in depth-first order, None when all were tried."""
+    for last in range(len(choices) - 1, -1, -1):
+        name, chosen, count = choices[last]
+        if chosen + 1 < count:
+            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
+    return None

@@ -1,0 +1,70 @@
+"""Whether an attempt that goes through on paper is worth it: nodes to make, digits to lose, overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bnfuse.core.affine_rule import Affine
+from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.graph import Node
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.ops import Edit
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.state import Spread, State
+
+# A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
+MAX_SHIFT = 1e3
+
+
+def made_nodes(state: State, found: Spread) -> list[Node]:
+    """The linear ops whose bias must be made as a node of its own, each as often as it needs nodes."""
+    made: list[Node] = []
+    for node, edit in found.edits:
+        rule = state.graph.rule(node)
+        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
+            continue
+        if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
+            made.extend([node] * rule.bias_nodes)
+    return made
+
+
+def objection(state: State, found: Spread, makes: int) -> Refusal | None:
+    """Why an attempt that goes through on paper, making so many nodes, is not worth it or spoils numbers."""
+    split = found.split.value
+    if makes > (1 if found.node.is_batchnorm else 0):
+        return Refusal(Reason.NO_GAIN, found.node.label, split=split)
+    lost = _loses_digits(state, found)
+    if lost is not None:
+        return lost
+    for node, edits in _linear_edits(state, found):
+        rule = state.graph.rule(node)
+        assert isinstance(rule, Linear)
+        if overflows(rule, linear_rewrite(rule, edits)):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
+    return None
+
+
+def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit]]]:
+    """All edits, old and new, of each linear op an attempt touches."""
+    for node in dict.fromkeys(n for n, _ in found.edits):
+        if isinstance(state.graph.rule(node), Linear):
+            new = [e for n, e in found.edits if n is node]
+            yield node, [*state.edits.get(node, ()), *new]
+
+
+def _loses_digits(state: State, found: Spread) -> Refusal | None:
+    """A tensor that others read too must not be shifted by far more than it varies."""
+    rule = state.graph.rule(found.node)
+    assert isinstance(rule, Affine)
+    x = found.node.value(rule.in_port)
+    if rule.magnitude is None or state.graph.reader_count(x) < 2:
+        return None
+    a, c, _ = state.affine(found.node)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(c) / (np.abs(a) * rule.magnitude)
+    worst = float(np.nanmax(ratio, initial=0.0))
+    if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
+        return None
+    return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
