@@ -137,7 +137,7 @@ def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
     run = row[-1][0]
     if tried.spread is None:
         furthest = max((run for run, _ in row), key=lambda run: len(run.touched))
-        run = _on_foot(furthest, tried.split) if furthest.deep else furthest
+        run = _on_foot(furthest, tried.split) if furthest.deep or furthest.hubs else furthest
     return Trial(
         split=tried.split,
         taken=False,
@@ -151,9 +151,9 @@ def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
 
 
 def _on_foot(run: _Observed, split: Split) -> _Observed:
-    """The same attempt on foot: far attempts refuse where a value's class is known to, before any node."""
+    """The same attempt on foot: others refuse where that is known of a value's class, or of a way from it."""
     walk = _Observed(run.state, run.node, run.fixed, run.limit, shares=run.shares)
-    walk.deep = False
+    walk.deep = walk.leads = False
     rule = run.graph.rule(run.node)
     assert isinstance(rule, Affine)
     a, c, axes = run.state.affine(run.node)

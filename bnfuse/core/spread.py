@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from bnfuse.core.affine import IDENTITY, Reparam, same
 from bnfuse.core.affine_rule import Affine
+from bnfuse.core.dead_ends import WIDE, Hop, Hub
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Join, Product
@@ -46,8 +47,10 @@ class Worklist:
         self.limit = limit
         self.shares = shares
         self.deep = limit is None or limit > NEAR
+        self.leads = True  # whether what was refused before is tried first
         self.held: dict[str, Reparam] = {}
         self.queue: deque[str] = deque()
+        self.wide: deque[str] = deque()  # hubs wait until all that is nearer was visited
         self.deferred: deque[Node] = deque()
         self.settled: set[Node] = set()
         self.asked: set[tuple[Node, Port]] = set()
@@ -56,6 +59,8 @@ class Worklist:
         self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
         self.routes_scales = False  # whether one of the choices was where a scale goes
+        self.hubs: set[Hub] = set()  # what many nodes share, as far as it was met
+        self.came: dict[str, Hop] = {}  # once there are hubs: how a value was come to
 
     @property
     def first_choice(self) -> str:
@@ -98,14 +103,14 @@ class Worklist:
         while True:
             if self.queue:
                 refusal = self._visit(self.queue.popleft())
+            elif self.wide:
+                refusal = self._visit_hub(self.wide.popleft())
             elif self.deferred:
                 refusal = self._settle(self._next_joint())
             else:
                 return None
             if refusal is not None:
                 return refusal
-            if self.limit is not None and len(self.touched) > self.limit:
-                return Refusal(Reason.TOO_FAR, self.node.label)
 
     def _next_joint(self) -> Node:
         """A concatenation waits: of the parts it is not told about it says that they stay as they are."""
@@ -125,15 +130,18 @@ class Worklist:
         self.held[value] = held
         if held is IDENTITY or held.is_identity:
             return None
+        refusal = self.barred(value, held)
+        if refusal is None:
+            wide = len(self.graph.adjacent(value)) > WIDE
+            (self.wide if wide else self.queue).append(value)
+        return refusal
+
+    def barred(self, value: str, held: Reparam) -> Refusal | None:
+        """Why a value cannot be held so, whoever writes or reads it; None if nothing is known against it."""
         pinned = self.graph.pinned.get(value)
         if pinned is not None:
             return Refusal(pinned, value=value)
-        if self.deep:
-            refusal = self.state.classes.refusal(value, held)
-            if refusal is not None:
-                return refusal
-        self.queue.append(value)
-        return None
+        return self.state.classes.refusal(value, held) if self.deep else None
 
     def _visit(self, value: str) -> Refusal | None:
         held = self.held[value]
@@ -144,15 +152,34 @@ class Worklist:
             if node in self.removed_calls or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)
-            if rule.joint:
-                if node not in self.settled and node not in self.touched:
-                    self.deferred.append(node)
-                    self.touched[node] = None
-                continue
-            self.touched[node] = None
-            refusal = self._react(node, port, rule, held)
+            refusal = self._meet(node, port, rule, held)
             if refusal is not None:
+                if self.hubs:
+                    self.state.dead_ends.remember(self, value, node, port, refusal)
                 return refusal
+            if self.limit is not None and len(self.touched) > self.limit:
+                return Refusal(Reason.TOO_FAR, self.node.label)
+        return None
+
+    def _visit_hub(self, value: str) -> Refusal | None:
+        return self._reach_hub(value, self.held[value]) or self._visit(value)
+
+    def _reach_hub(self, hub: Hub, held: Reparam) -> Refusal | None:
+        """Many nodes share it: what was refused there before is tried first."""
+        refusal = self.state.dead_ends.refusal(self, hub, held) if self.leads else None
+        self.hubs.add(hub)
+        return refusal
+
+    def _meet(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
+        if not rule.joint:
+            self.touched[node] = None
+            return self._react(node, port, rule, held)
+        if node in self.settled or node in self.touched:
+            return None
+        self.deferred.append(node)
+        self.touched[node] = None
+        if isinstance(rule, Join) and len(rule.parts) > WIDE and rule.axis not in held.axes:
+            return self._reach_hub(node, held)
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
@@ -172,12 +199,14 @@ class Worklist:
                 refusal = self._demand(twin.value(port), held)
                 if refusal is not None:
                     return refusal
-        return self._ask(node, reaction.demands)
+        return self._ask(node, port, reaction.demands)
 
-    def _ask(self, node: Node, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
+    def _ask(self, node: Node, into: Port, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
         for port, held in demands:
             self.asked.add((node, port))
             value = node.value(port)
+            if self.hubs and value not in self.held:
+                self.came[value] = Hop(node, into, port)
             if not value and port < 0:  # an output that is left out
                 continue
             if not value and not held.is_identity:
@@ -203,7 +232,7 @@ class Worklist:
             demands = rule.settle(node, known, takers[chosen])
         if isinstance(demands, Refusal):
             return demands
-        return self._ask(node, demands)
+        return self._ask(node, next(iter(known)), demands)
 
 
 def _ports(node: Node) -> list[tuple[Port, str]]:

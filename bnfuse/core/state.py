@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.classes import Classes
+from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.ops import Current, Edit, Pass, Rule
@@ -81,6 +82,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.classes = Classes(self.graph, self.removed)
+        self.dead_ends = DeadEnds()
 
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
