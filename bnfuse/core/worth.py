@@ -55,15 +55,19 @@ def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit
 
 
 def _loses_digits(state: State, found: Spread) -> Refusal | None:
-    """A tensor that others read too must not be shifted by far more than it varies."""
+    """A tensor that others read too must not be shifted by far more than it varies.
+
+    Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
+    """
     rule = state.graph.rule(found.node)
     assert isinstance(rule, Affine)
     x = found.node.value(rule.in_port)
     if rule.magnitude is None or state.graph.reader_count(x) < 2:
         return None
     a, c, _ = state.affine(found.node)
+    size = np.abs(a) * rule.magnitude
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(c) / (np.abs(a) * rule.magnitude)
+        ratio = np.where(a != 0.0, np.abs(c) / size, 0.0)
     worst = float(np.nanmax(ratio, initial=0.0))
     if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
         return None
