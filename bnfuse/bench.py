@@ -117,6 +117,7 @@ def bench(
         tuple(seen.runs),
         tuple(seen.notes),
         runtime=seen.runtime,
+        versions=seen.versions,
         machine=describe(request.device),
         profile=profiled,
     )
@@ -218,6 +219,7 @@ def _measured_cold(
     with loader(paths[0], settings) as runner:  # also brings the files into the system's cache
         samples, _ = fit(runner, inputs, DEFAULT_BATCH)
         seen.remember(runner)
+        seen.versions.update(runner.versions)
     feeds = samples.feeds(0)
     if load is load_by_content:
         limits = Limits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)

@@ -83,7 +83,7 @@ def diff(
         else:
             found = _compared(one, other, *sides, ignore_below=ignore_below, say=say)
     seconds = {"read": read - started, "compare": time.perf_counter() - read}
-    return replace(found, seconds=seconds, versions=versions(runtimes=False))
+    return replace(found, seconds=seconds, versions=versions())
 
 
 def _side(path: Path, contents: Contents, *, hashes: bool) -> Side:

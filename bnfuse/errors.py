@@ -51,6 +51,10 @@ class UnsafeModel(BnfuseError):
     exit_code = ExitCode.UNREADABLE
 
 
+class RuntimeLost(BnfuseError):
+    """The process of a runtime crashed, hung or took too much memory: what it was asked is not known."""
+
+
 class NotEqual(BnfuseError):
     """The folded model could not be proved equal to the original; nothing was written."""
 

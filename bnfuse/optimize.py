@@ -22,13 +22,12 @@ from bnfuse.folding import Folded, Phases, Progress, fold, read_model
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
-from bnfuse.provenance import sha256, versions
+from bnfuse.provenance import Loader, Witnessed, sha256, versions
 from bnfuse.results import Agreement, FileInfo, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.bench import BenchRequest
-    from bnfuse.results import Latency
     from bnfuse.verify import VerifyRequest
 
 
@@ -208,7 +207,7 @@ def _report(
         operators_before=model.operators(),
         operators_after=operators,
         notes=tuple(model.notes),
-        versions=versions(runtimes=False),
+        versions=versions(),
     )
 
 
@@ -227,18 +226,19 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
+    ran = Witnessed(load)
     with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify)
+        agreement = _prove(report, written, wanted.verify, ran.load)
     if agreement.status is Status.DIFFERENT:
         with phases("bisect", "looking for the fold that breaks equality"):
             agreement = _blamed(agreement, report, written, wanted, wanted.verify)
-    report = replace(report, verification=agreement, versions=versions(runtimes=True))
+    report = replace(report, verification=agreement, versions=versions(ran.versions))
     if agreement.status is Status.EQUAL:
         return report
     raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
-def _prove(report: Report, written: Written, request: VerifyRequest) -> Agreement:
+def _prove(report: Report, written: Written, request: VerifyRequest, load: Loader) -> Agreement:
     original = report.input.path
     same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
     if same and not request.labels:  # an accuracy takes a run
@@ -274,13 +274,13 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases)
     request = replace(wanted.bench, model_bytes=report.input.total_bytes)
     with phases("bench", "measuring"):
         try:
-            latency: Latency | None = bench(report.input.path, written.path, request=request, load=load)
-            notes: tuple[str, ...] = ()
+            latency = bench(report.input.path, written.path, request=request, load=load)
         except (RuntimeMissing, UsageError):
             raise
         except BnfuseError as error:
-            latency, notes = None, (f"the latency could not be measured: {error}",)
-    return replace(report, benchmark=latency, notes=(*report.notes, *notes), versions=versions(runtimes=True))
+            note = f"the latency could not be measured: {error}"
+            return replace(report, notes=(*report.notes, note))
+    return replace(report, benchmark=latency, versions={**report.versions, **latency.versions})
 
 
 def _kept(report: Report) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from bnfuse import __version__
 from bnfuse.formats import detect
-from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.base import ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
+
+Loader = Callable[[Path, RunSettings], Runner]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -26,12 +29,24 @@ def file_info(path: Path, *, hashes: bool = True) -> FileInfo:
     return FileInfo(path, form.name, sha256(path) if hashes else "", total)
 
 
-def versions(*, runtimes: bool) -> dict[str, str]:
-    """Versions of what took part; read from the packages' metadata, so nothing is imported."""
-    packages = ("numpy", "onnxruntime") if runtimes else ("numpy",)
-    known = {package: _version(package) for package in packages}
-    known = {"bnfuse": __version__, "python": platform.python_version(), **known}
-    return {name: version for name, version in known.items() if version}
+def versions(ran: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Versions of what took part: our own, and those of the runtimes that ``ran``, as they told them."""
+    known = {"bnfuse": __version__, "python": platform.python_version(), "numpy": _version("numpy")}
+    return {name: version for name, version in {**known, **(ran or {})}.items() if version}
+
+
+class Witnessed:
+    """A loader that remembers which runtimes it loaded models into: ``versions`` by package."""
+
+    def __init__(self, load: Loader) -> None:
+        self._load = load
+        self.versions: dict[str, str] = {}
+
+    def load(self, path: Path, settings: RunSettings) -> Runner:
+        """Load a model."""
+        runner = self._load(path, settings)
+        self.versions.update(runner.versions)
+        return runner
 
 
 def _version(package: str) -> str:

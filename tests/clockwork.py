@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Clockwork:
     shape: tuple[int | str | None, ...] = ("N", 4)
     providers: Sequence[str] = ("Clockwork",)
     runtime: str = "clockwork 1"
+    versions: Mapping[str, str] = field(default_factory=lambda: {"clockwork": "1"})
     outputs: Sequence[TensorSpec] = ()
     batches: list[int] = field(default_factory=list)
 

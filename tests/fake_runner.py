@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Fake:
     shape: tuple[int | str | None, ...] | None = ("N", 4)
     providers: Sequence[str] = ("Fake",)
     runtime: str = "fake 1"
+    versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
 
     def __post_init__(self) -> None:
         self.inputs: Sequence[TensorSpec] = (TensorSpec("x", self.dtype, self.shape),)

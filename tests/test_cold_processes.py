@@ -14,7 +14,7 @@ import pytest
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.child import process as child_process
+from bnfuse.formats.child import limits
 from bnfuse.measure.cold import start_once
 from tests.command import ROOT
 from tests.tiny_models import layer, net, save
@@ -115,7 +115,7 @@ def test_a_process_that_hangs_is_stopped(
         tmp_path,
         f"import os, pathlib, time; pathlib.Path({str(pids)!r}).write_text(str(os.getpid())); time.sleep(99)",
     )
-    monkeypatch.setattr(child_process.ChildProcess.ask, "__kwdefaults__", {"limit_s": 1.5})
+    monkeypatch.setenv(limits.TIME_VARIABLE, "1.5")
     begin_s = time.monotonic()
     with pytest.raises(BnfuseError, match=r"did not answer within 1\.5 s"):
         start_once(model, RunSettings(), X)

@@ -16,10 +16,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
+from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UsageError
 from bnfuse.formats.base import RunSettings
+from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.messages import read_message, write_message
-from bnfuse.formats.keras import process, run
+from bnfuse.formats.child.runner import ChildRunner
+from bnfuse.formats.keras import run
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
 # --- messages ----------------------------------------------------------------------------------
@@ -72,37 +74,46 @@ def test_a_broken_message_is_noticed() -> None:
 @pytest.fixture
 def no_process() -> Iterator[None]:
     """No process from before, and none left behind."""
-    process.stop_all()
+    pool.stop_all()
     yield
-    process.stop_all()
+    pool.stop_all()
 
 
 TENSORFLOWS = [
-    ("raise ImportError('no AVX here')", "cannot be used (no AVX here)"),
-    ("import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last words'); os._exit(3)", "3: last words"),
-    ("import os; os.abort()", "SIGABRT"),
-    ("import time; time.sleep(60)", "did not answer within 1.5 s"),
+    ("raise ImportError('no AVX here')", RuntimeMissing, "cannot be used (no AVX here)"),
+    (
+        "import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last words'); os._exit(3)",
+        RuntimeLost,
+        "3: last words",
+    ),
+    ("import os; os.abort()", RuntimeLost, "SIGABRT"),
+    ("import time; time.sleep(60)", RuntimeLost, "did not answer within 1.5 s"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("code", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"])
+@pytest.mark.parametrize(("code", "kind", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"])
 def test_a_runtime_that_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_process: None, code: str, says: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_process: None,
+    code: str,
+    kind: type[BnfuseError],
+    says: str,
 ) -> None:
     """One sentence with what to do, within the limit, whatever a TensorFlow does when it is imported."""
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv(process.LIMIT_VARIABLE, "1.5")
+    monkeypatch.setenv(limits.TIME_VARIABLE, "1.5")
     monkeypatch.setenv(run.BACKEND_VARIABLE, "")
     monkeypatch.setattr("bnfuse.formats.keras.run.choose_backend", lambda: "tensorflow")
     begin = time.monotonic()
-    with pytest.raises(RuntimeMissing) as caught:
+    with pytest.raises(kind) as caught:
         run.load(FIXTURE, RunSettings())
     assert time.monotonic() - begin < 10
     assert says in str(caught.value)
     assert "pip install" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not process._processes
+    assert not pool._processes
 
 
 # --- with Keras ---
@@ -127,9 +138,9 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     return False
 
 
-def pid_of(runner: run.KerasRunner) -> int:
-    assert isinstance(runner._process, process.Process)
-    return runner._process.pid
+def pid_of(runner: ChildRunner) -> int:
+    assert isinstance(runner._host, pool.Process)
+    return runner._host.pid
 
 
 IMAGES = {"image": np.random.default_rng(0).uniform(0, 16, (2, 28, 28)).astype(np.float32)}
@@ -139,7 +150,7 @@ IMAGES = {"image": np.random.default_rng(0).uniform(0, 16, (2, 28, 28)).astype(n
 def test_one_process_serves_several_models_and_ends_when_idle(
     keras: Any, monkeypatch: pytest.MonkeyPatch, no_process: None
 ) -> None:
-    monkeypatch.setattr(process, "_LINGER_S", 0.5)
+    monkeypatch.setattr(pool, "_LINGER_S", 0.5)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     first = run.load(FIXTURE, RunSettings())
     second = run.load(FIXTURE, RunSettings(optimise=True, threads=count))
@@ -182,7 +193,7 @@ def test_a_hang_is_a_sentence(
     )
     with run.load(path, RunSettings(allow_unsafe=True)) as runner:
         pid = pid_of(runner)
-        monkeypatch.setenv(process.LIMIT_VARIABLE, "1")
+        monkeypatch.setenv(limits.TIME_VARIABLE, "1")
         with pytest.raises(BnfuseError, match="did not answer within 1 s and was stopped"):
             runner.run({"x": np.ones((1, 2), np.float32)})
     assert gone(pid, 1.0)
@@ -224,7 +235,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.keras.run import load
 if __name__ == "__main__":
     runner = load(Path(sys.argv[1]), RunSettings())
-    print(runner._process.pid, flush=True)
+    print(runner._host.pid, flush=True)
     if sys.argv[2] == "wait":
         time.sleep(60)
 """
@@ -275,4 +286,4 @@ def test_a_gpu_that_is_not_there_is_missing(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with pytest.raises(RuntimeMissing, match=r"no GPU was found by tensorflow .*--device cpu"):
         run.load(FIXTURE, RunSettings(device="gpu"))
-    assert not process._processes
+    assert not pool._processes

@@ -11,7 +11,9 @@ import pytest
 
 from bnfuse.errors import RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras import process, run
+from bnfuse.formats.child import limits
+from bnfuse.formats.keras import run
+from bnfuse.formats.keras.process import Setup
 from tests.keras_models import FIXTURE, MAKERS, as_array, import_keras, stirred
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
@@ -58,19 +60,19 @@ def test_bad_requests_are_usage_errors(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UnreadableModel):
         run.load(tmp_path / "text.keras", RunSettings())
     for text in ("soon", "-1", "0", "nan"):
-        monkeypatch.setenv(process.LIMIT_VARIABLE, text)
+        monkeypatch.setenv(limits.TIME_VARIABLE, text)
         with pytest.raises(UsageError, match="number of seconds"):
-            process.answer_limit_s()
+            limits.answer_limit_s()
 
 
 def test_the_environment_is_fixed_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
-    on_cpu = process.environment(process.Setup("tf_keras", "cpu", 3))
+    on_cpu = Setup("tf_keras", "cpu", 3).environment()
     assert (on_cpu["KERAS_BACKEND"], on_cpu["CUDA_VISIBLE_DEVICES"]) == ("tensorflow", "-1")
     assert (on_cpu["OMP_NUM_THREADS"], on_cpu["TF_NUM_INTRAOP_THREADS"]) == ("3", "3")
     assert "TF_USE_LEGACY_KERAS" not in on_cpu
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    on_gpu = process.environment(process.Setup("jax", "gpu", 0))
+    on_gpu = Setup("jax", "gpu", 0).environment()
     assert (on_gpu["KERAS_BACKEND"], on_gpu["CUDA_VISIBLE_DEVICES"]) == ("jax", "1")
 
 

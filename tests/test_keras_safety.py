@@ -120,9 +120,9 @@ def test_code_in_a_model_runs_only_if_allowed(keras: Any, tmp_path: Path, suffix
     x = np.array([[1.0, -2.0]], np.float32)
     with run.load(path, RunSettings(allow_unsafe=True)) as runner:
         assert runner.run({"x": x})["y"].tolist() == [[3.0, -6.0]]
-        unsafe = runner._process
+        unsafe = runner._host
     with run.load(FIXTURE, RunSettings()) as runner:
-        assert runner._process is not unsafe
+        assert runner._host is not unsafe
 
 
 @pytest.mark.slow

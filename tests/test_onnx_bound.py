@@ -13,8 +13,9 @@ from onnx import TensorProto
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import RunSettings, TensorSpec
-from bnfuse.formats.onnx import run
+from bnfuse.formats.onnx import session as session_module
 from bnfuse.formats.onnx.bound import bind, bindable, time_bound
+from bnfuse.formats.onnx.session import OrtRunner, load_session
 from tests.tiny_models import identity, layer, net, save
 
 
@@ -23,7 +24,7 @@ def test_bound_calls_compute_what_run_computes(tmp_path: Path) -> None:
     path = save(net([layer(rng, 4, 3, 3, 3)], folded=False), tmp_path / "m.onnx")
     # a view with strides of its own: what is bound must be laid out anew
     feeds = {"x": rng.standard_normal((2, 9, 7, 3)).astype(np.float32).transpose(0, 3, 1, 2)}
-    with run.load(path, RunSettings()) as runner:
+    with load_session(path, RunSettings()) as runner:
         session = runner._session
         place = ort.OrtValue.ortvalue_from_numpy
         binding = bind(session, runner.inputs, runner.outputs, feeds, "cpu", place)
@@ -85,14 +86,14 @@ class OnCuda:
 
 
 @pytest.fixture
-def on_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> run.OrtRunner:
-    monkeypatch.setattr(run, "on_cuda", lambda array: ("on cuda", array.tolist()))
-    runner = run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings())
+def on_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OrtRunner:
+    monkeypatch.setattr(session_module, "on_cuda", lambda array: ("on cuda", array.tolist()))
+    runner = load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings())
     runner.providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
     return runner
 
 
-def test_on_cuda_inputs_are_copied_once_and_the_clock_waits_for_the_device(on_cuda: run.OrtRunner) -> None:
+def test_on_cuda_inputs_are_copied_once_and_the_clock_waits_for_the_device(on_cuda: OrtRunner) -> None:
     log: list[Any] = []
     on_cuda._session = OnCuda(log)
     times = on_cuda.time({"x": np.ones((1, 3), np.float32)}, 2)
@@ -108,7 +109,7 @@ def test_on_cuda_inputs_are_copied_once_and_the_clock_waits_for_the_device(on_cu
     assert min(times) >= 9_000_000
 
 
-def test_failures_on_cuda_are_told_as_those_of_run(on_cuda: run.OrtRunner) -> None:
+def test_failures_on_cuda_are_told_as_those_of_run(on_cuda: OrtRunner) -> None:
     on_cuda._session = OnCuda([], "CUDA failure 2: out of memory")
     with pytest.raises(BnfuseError, match="stopped while running in onnxruntime: CUDA failure 2"):
         on_cuda.time({"x": np.ones((1, 3), np.float32)}, 1)
@@ -117,7 +118,7 @@ def test_failures_on_cuda_are_told_as_those_of_run(on_cuda: run.OrtRunner) -> No
 
 
 def test_on_the_cpu_nothing_is_bound(tmp_path: Path) -> None:
-    with run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings()) as runner:
+    with load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings()) as runner:
         session, seen = runner._session, []
 
         class Plain:

@@ -13,13 +13,14 @@ from onnx import TensorProto
 
 from bnfuse.errors import RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx import providers, run
+from bnfuse.formats.onnx import providers, session
+from bnfuse.formats.onnx.session import load_session
 from tests.tiny_models import identity
 
 
 def test_an_unknown_device_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="tpu"):
-        run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="tpu"))
+        load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="tpu"))
 
 
 class FakeSession:
@@ -62,7 +63,7 @@ def _no_plugins(monkeypatch: pytest.MonkeyPatch, *, cuda: bool) -> None:
 def test_a_gpu_that_is_not_there_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _no_plugins(monkeypatch, cuda=False)
     with pytest.raises(RuntimeMissing, match=r"bnfuse\[gpu\].*onnxruntime-gpu"):
-        run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
+        load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
 
 
 GPU_SESSIONS = [
@@ -89,9 +90,9 @@ def test_cuda_must_really_run(
     path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     if reason:
         with pytest.raises(RuntimeMissing, match=reason):
-            run.load(path, RunSettings(device="gpu"))
+            load_session(path, RunSettings(device="gpu"))
         return
-    with run.load(path, RunSettings(device="gpu")) as runner:
+    with load_session(path, RunSettings(device="gpu")) as runner:
         assert runner.providers == ("CUDAExecutionProvider",)
     assert fake.calls == [[("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]]
 
@@ -109,11 +110,11 @@ def test_cuda_that_fails_to_start_is_missing_but_a_broken_model_is_unreadable(
 
     monkeypatch.setattr(ort, "InferenceSession", without_driver)
     with pytest.raises(RuntimeMissing, match="driver version is insufficient"):
-        run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
+        load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"garbage")
     with pytest.raises(UnreadableModel):
-        run.load(broken, RunSettings(device="gpu"))
+        load_session(broken, RunSettings(device="gpu"))
 
 
 def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +136,8 @@ def test_a_plugin_gpu_is_registered_and_used(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setattr(ort, "InferenceSession", fake)
     options = types.SimpleNamespace(add_provider_for_devices=lambda devices, extra: added.append(devices))
-    monkeypatch.setattr(run, "_options", lambda module, settings: options)
-    with run.load(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu")) as runner:
+    monkeypatch.setattr(session, "_options", lambda module, settings: options)
+    with load_session(identity(TensorProto.FLOAT, tmp_path / "m.onnx"), RunSettings(device="gpu")) as runner:
         assert runner.providers == ("Rtx",)
     assert registered == [("Rtx", "/lib/rtx.so")]
     assert added == [[gpu]]

@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.onnx import run
+from bnfuse.formats.onnx import session as session_module
+from bnfuse.formats.onnx.session import load_session
 from tests.tiny_models import identity, layer, model, net, save
 
 VALUES: list[tuple[int, str, Any]] = [
@@ -81,7 +83,7 @@ def test_settings_reach_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
     path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
-    with run.load(path, RunSettings(optimise=optimise, threads=2)) as runner:
+    with load_session(path, RunSettings(optimise=optimise, threads=2)) as runner:
         assert runner.providers == ("CPUExecutionProvider",)
         assert runner.runtime == f"onnxruntime {ort.__version__}"
     level = ort.GraphOptimizationLevel
@@ -97,7 +99,7 @@ def test_settings_reach_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_optimisation_off_leaves_the_graph_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With it on, onnxruntime folds Conv+BN by itself, and a proof would compare two folded models."""
     path = save(net([layer(np.random.default_rng(0), 5, 3, 3, 3)], folded=False), tmp_path / "m.onnx")
-    real = run._options
+    real = session_module._options
 
     def dumping(name: str) -> Any:
         def options(module: Any, settings: RunSettings) -> Any:
@@ -109,8 +111,8 @@ def test_optimisation_off_leaves_the_graph_alone(tmp_path: Path, monkeypatch: py
 
     operators = {}
     for optimise in (False, True):
-        monkeypatch.setattr(run, "_options", dumping(f"{optimise}.onnx"))
-        run.load(path, RunSettings(optimise=optimise))
+        monkeypatch.setattr(session_module, "_options", dumping(f"{optimise}.onnx"))
+        load_session(path, RunSettings(optimise=optimise))
         operators[optimise] = {n.op_type for n in onnx.load(tmp_path / f"{optimise}.onnx").graph.node}
     assert "BatchNormalization" in operators[False]
     assert "BatchNormalization" not in operators[True]
@@ -204,7 +206,7 @@ def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
     """A session that takes 1, 2, 3, 4 × 5 ms is told apart call by call, and is called as ``run`` does."""
     path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     x = np.ones((1, 3), np.float32)
-    with run.load(path, RunSettings()) as runner:
+    with load_session(path, RunSettings()) as runner:
         assert len(runner.time({"x": x}, 3)) == 3
         session, seen = runner._session, []
 
@@ -223,4 +225,4 @@ def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
 def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RuntimeMissing, match="pip install onnxruntime"):
-        run.load(tmp_path / "m.onnx", RunSettings())
+        load_session(tmp_path / "m.onnx", RunSettings())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Model:
     outputs: Sequence[TensorSpec] = (TensorSpec("y", "float32", None),)
     providers: Sequence[str] = ()
     runtime: str = "fake 1"
+    versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
 
     def __post_init__(self) -> None:
         self.inputs = (TensorSpec("x", "float32", (self.fixed or "N", 2)),)

@@ -48,7 +48,7 @@ def verify(
     """
     from bnfuse.cli.requests import verify_request
     from bnfuse.formats import load
-    from bnfuse.provenance import file_info, versions
+    from bnfuse.provenance import Witnessed, file_info, versions
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
     from bnfuse.verify import verify as run
@@ -68,9 +68,10 @@ def verify(
     )
     with screen.progress() as progress:
         progress("verifying")
-        agreement = run(a, b, request=request, load=load)
+        ran = Witnessed(load)
+        agreement = run(a, b, request=request, load=ran.load)
     if as_json:
-        screen.document(dumps(verify_document(files[0], files[1], agreement, versions(runtimes=True))))
+        screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
     else:
         screen.agreement(agreement)
     if agreement.status is Status.DIFFERENT:
@@ -146,7 +147,7 @@ def bench(
         latency = run(a, b, request=request, load=load)
     latency = beside_earlier(latency, before, earlier)
     if as_json:
-        screen.document(dumps(bench_document(before, after, latency, versions(runtimes=True))))
+        screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))
     else:
         screen.latency(latency)
     if most_percent is not None:

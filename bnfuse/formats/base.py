@@ -121,6 +121,7 @@ class Runner(Protocol):
     outputs: Sequence[TensorSpec]
     providers: Sequence[str]
     runtime: str  # "onnxruntime 1.32.0"
+    versions: Mapping[str, str]  # of the packages that run it: {"onnxruntime": "1.32.0"}
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name for inputs by name."""
@@ -128,7 +129,8 @@ class Runner(Protocol):
     def time(self, feeds: Tensors, calls: int) -> list[int]:
         """Nanoseconds of each of ``calls`` calls in a row; synchronous.
 
-        Measured where the model runs, so that the way there (a pipe to a process) is no part of it.
+        Measured where the model runs, so that the way there (a pipe to a process) is no part of it. Arrays
+        that were given last time, too, may be there already: they must not have been changed in place.
         """
 
     def __enter__(self) -> Runner: ...

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
 from bnfuse.inputs.shape_guesses import (
     LADDER,
     Shape,
@@ -161,6 +161,7 @@ def fit(
 
     Raises:
         UsageError: the request does not fit the model's inputs, or its free axes cannot be guessed.
+        RuntimeLost: the runtime crashes, hangs or takes too much memory.
         BnfuseError: the model does not run, though none of its axes is free.
     """
     specs = tuple(runner.inputs if specs is None else specs)
@@ -173,6 +174,8 @@ def fit(
         samples = Samples(specs, shapes, request.seed)
         try:
             return samples, runner.run(samples.feeds(0))
+        except RuntimeLost:
+            raise  # of the next size nothing would be known
         except BnfuseError as error:
             failure = failure or error
     raise no_shape(specs, fixed, failure)
@@ -189,6 +192,8 @@ def _fit_own(
         samples = Samples(specs, _shapes_like(first, user, default_batch), request.seed, user)
         try:
             return samples, runner.run(first)
+        except RuntimeLost:
+            raise
         except BnfuseError:
             rows = user.rows(0)
             if request.batch is not None or rows == 1 or not any(user.is_cut(name) for name in first):

@@ -20,16 +20,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from bnfuse import errors
-from bnfuse.errors import BnfuseError
+from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.process import Answer, ChildProcess, ProcessLost
+from bnfuse.formats.child.settings import settings_to_json
 from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, Times, summarise
 from bnfuse.results import BenchRun, ColdStart
 
@@ -166,19 +166,20 @@ def start_once(path: Path, settings: RunSettings, feeds: Feeds) -> Start:
     """One start in a fresh process, which is gone when this returns or raises.
 
     Raises:
+        RuntimeLost: it crashes, hangs or takes too much memory.
         BnfuseError: the model does not start there; of the class that its runner raises.
         MemoryError: the process ran out of memory.
     """
-    request = {"path": str(path.resolve()), "settings": asdict(settings)}
+    request = {"path": str(path.resolve()), "settings": settings_to_json(settings)}
     begin = time.perf_counter_ns()
     process = ChildProcess("bnfuse.measure.cold_child", os.environ)
     try:
         answer, _ = process.ask(request, feeds)
         total_ns = time.perf_counter_ns() - begin
     except ProcessLost as error:
-        raise BnfuseError(f"the process that started '{path.name}' {error}") from error
+        raise RuntimeLost(f"the process that started '{path.name}' {error}") from error
     except Answer as error:
-        raise _as_raised(error) from error
+        raise error.as_raised() or BnfuseError(str(error)) from error
     finally:
         process.kill()
     return Start(
@@ -188,11 +189,3 @@ def start_once(path: Path, settings: RunSettings, feeds: Feeds) -> Start:
         run_ns=int(answer["run_ns"]),
         peak_bytes=answer["peak_bytes"],
     )
-
-
-def _as_raised(error: Answer) -> BnfuseError:
-    """The error that the process raised; one of a class of its own becomes its nearest general one."""
-    named = getattr(errors, error.kind, None)
-    if isinstance(named, type) and issubclass(named, BnfuseError):
-        return named(str(error))
-    return BnfuseError(str(error))

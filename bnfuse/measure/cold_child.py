@@ -22,6 +22,7 @@ from bnfuse.errors import BnfuseError  # noqa: E402
 from bnfuse.formats import detect  # noqa: E402
 from bnfuse.formats.base import RunSettings  # noqa: E402
 from bnfuse.formats.child.loop import serve  # noqa: E402
+from bnfuse.formats.child.settings import settings_from_json  # noqa: E402
 from bnfuse.machine import peak_memory_bytes  # noqa: E402
 
 Head = dict[str, Any]
@@ -34,7 +35,7 @@ def main(token: str) -> None:
 
 def _respond(head: Head, arrays: dict[str, Any]) -> tuple[Head, dict[str, Any]]:
     try:
-        return _start(Path(head["path"]), RunSettings(**head["settings"]), arrays), {}
+        return _start(Path(head["path"]), settings_from_json(head["settings"]), arrays), {}
     except BnfuseError as error:
         return {"error": type(error).__name__, "text": str(error)}, {}
     except MemoryError:

@@ -51,6 +51,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     providers: tuple[str, ...] = ()
     runtime: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
     def remember(self, runner: Runner) -> None:
         """What really ran."""
@@ -188,6 +189,7 @@ def _one_pass(
             )
             models |= loaded(range(copies - 1, 1, -1))  # A B B A, for what is loaded first may fare better
         runners = [models[at] for at in sorted(models)]
+        seen.versions.update({name: v for runner in runners for name, v in runner.versions.items()})
         loads_s = load_s * len(runners) / len(paths)
         pass_s = _WANTED_ROUNDS * 2 * len(runners) * max(call_s, _VISIT_S)
         at_once = loads_s > _CHEAP_LOAD * spent.share_s or pass_s > spent.share_s / _PASSES
@@ -240,6 +242,7 @@ def _apart(paths: Sequence[Path], setting: Setting, spent: _Stopwatch, load: Loa
     for turn, at in enumerate(order):
         left_s = end - time.perf_counter()
         with load(paths[at], setting.settings) as runner:
+            seen.versions.update(runner.versions)
             if feeds is None:
                 samples, feeds = _inputs(setting, runner, seen)
                 setting.batch = samples.batch

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeLost, UnreadableModel, UsageError
 from bnfuse.formats.base import Runner
 from bnfuse.inputs.alignment import Alignment, Unalignable, align
 from bnfuse.inputs.interface import interface_difference
@@ -78,6 +78,8 @@ def confront(load: Callable[[], Runner], compared: Compared, deadline: float, *,
         runner = load()
     except UnreadableModel as error:
         return _differs(compared, f"the second model cannot be loaded: {error}")
+    except RuntimeLost as error:
+        return _unsure(compared, str(error))
     except MemoryError:
         return _unsure(compared, "memory ran out while the second model was loading")
     with runner:
@@ -90,6 +92,8 @@ def confront(load: Callable[[], Runner], compared: Compared, deadline: float, *,
             _run(runner, compared, aligned, deadline)
         except UsageError:
             raise
+        except RuntimeLost as error:
+            return _unsure(compared, str(error))
         except BnfuseError as error:
             return _differs(compared, f"the second model does not run where the original does: {error}")
         except MemoryError:

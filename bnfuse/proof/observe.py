@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError
+from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import Runner, TensorSpec
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.proof.accuracy import Answers, Labels, check_labels
@@ -187,6 +187,8 @@ def _attempt(runner: Runner, feeds: Feeds) -> Feeds | None:
     """Outputs, or None where these values stop the model (an index that is out of range)."""
     try:
         return runner.run(feeds)
+    except RuntimeLost:
+        raise  # what the model does with other values can no longer be asked
     except BnfuseError:
         return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ class Latency:
 
     ``providers`` are those that really ran. ``notes`` are sentences the user should read. ``runtime``
     is what ran the models, with its version. ``profile`` is there where one was asked for and the
-    runtime has one, ``baseline`` where an earlier report was given.
+    runtime has one, ``baseline`` where an earlier report was given. ``versions``
+    are those of the packages that ran the models.
     """
 
     device: str
@@ -151,3 +153,4 @@ class Latency:
     machine: Machine | None = None
     profile: Profile | None = None
     baseline: Baseline | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)

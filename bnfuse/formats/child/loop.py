@@ -6,6 +6,7 @@ stdin finds it empty. Ends as soon as the requests end, even in the middle of a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from io import BufferedReader
+from pathlib import Path
 from typing import IO
 
 from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
@@ -26,13 +28,27 @@ def serve(token: str, respond: Respond) -> None:
     ``respond`` answers an error with ``{"error": kind, "text": why}`` and raises nothing.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started us
+    _offer_to_the_system()
     requests, answers = _private_pipes()
     inbox: queue.SimpleQueue[tuple[Head, Arrays]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
     answers.write(token.encode("ascii"))
     while True:
-        head, results = respond(*inbox.get())
+        _answer(answers, *respond(*inbox.get()))
+
+
+def _answer(answers: IO[bytes], head: Head, results: Arrays) -> None:
+    """Send an answer, of which nothing is held here when it is sent."""
+    try:
         write_message(answers, head, results)
+    except TypeError as error:
+        write_message(answers, {"error": "run", "text": str(error)})
+
+
+def _offer_to_the_system() -> None:
+    """Where the whole machine runs out of memory, Linux ends this process rather than another."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _private_pipes() -> tuple[BufferedReader, IO[bytes]]:

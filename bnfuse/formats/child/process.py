@@ -1,10 +1,11 @@
 """A child process that answers questions: started, asked, and ended, whatever becomes of it.
 
-A runtime may crash, hang, or print what it likes; in a process of its own, each of these is one
-sentence to the user. The other end is ``bnfuse.formats.child.loop``; what they say to each other is
+A runtime may crash, hang, take all memory, or print what it likes; in a process of its own, each of these
+is one sentence to the user. The other end is ``bnfuse.formats.child.loop``; what they say to each other is
 ``bnfuse.formats.child.messages``. Decides how an answer that does not come ends: the process is killed
-when its time is up, and when whoever waited for it is interrupted. The other end stops by itself as
-soon as its input is closed, so nothing is left behind even where this program is killed.
+when its time is up or it grows too large (``bnfuse.formats.child.watch``), and when whoever waited for it
+is interrupted. The other end stops by itself as soon as its input is closed, so nothing is left behind even
+where this program is killed.
 
 Does not decide what is asked, nor how long a process lives: that is up to its users.
 """
@@ -24,10 +25,12 @@ from typing import cast
 
 import numpy as np
 
+from bnfuse import errors
 from bnfuse.errors import BnfuseError
+from bnfuse.formats.child.limits import Limits, answer_limit_s, memory_limit_bytes
 from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
+from bnfuse.formats.child.watch import Watchdog
 
-LIMIT_S = 300.0
 _STOP_S = 5.0
 _MAX_NOISE = 1 << 16
 _KEPT_LINES = 40
@@ -37,7 +40,7 @@ _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from {} import 
 
 
 class ProcessLost(BnfuseError):
-    """The process crashed, hung or was stopped. The message ends a sentence: "crashed (…)"."""
+    """The process crashed, hung, grew or was stopped. The message ends a sentence: "crashed (…)"."""
 
 
 class Answer(BnfuseError):
@@ -47,15 +50,26 @@ class Answer(BnfuseError):
         super().__init__(text)
         self.kind = kind
 
+    def as_raised(self) -> BnfuseError | None:
+        """The error of bnfuse's own that ``kind`` names, as it was raised there; None if it names none."""
+        named = getattr(errors, self.kind, None)
+        return named(str(self)) if isinstance(named, type) and issubclass(named, BnfuseError) else None
+
 
 class ChildProcess:
-    """One child process. ``ask`` is thread-safe; answers come in the order of the questions."""
+    """One child process. ``ask`` is thread-safe; answers come in the order of the questions.
 
-    def __init__(self, module: str, environment: Mapping[str, str], *, about_limit: str = "") -> None:
-        """Start ``main(token)`` of a module; ``about_limit`` says what sets the limit of an answer."""
-        self._lock = threading.Lock()
-        self._late = False
-        self._about_limit = f" ({about_limit})" if about_limit else ""
+    While it is asked, it may hold ``memory_bytes``; None where that is not watched.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str]) -> None:
+        """Start ``main(token)`` of a module.
+
+        Raises:
+            UsageError: the environment says no number where it says a limit.
+        """
+        self.memory_bytes = memory_limit_bytes()
+        self._lock = threading.RLock()
         self._stderr: deque[str] = deque(maxlen=_KEPT_LINES)
         token = secrets.token_hex(16)
         paths = "\n".join(path for path in sys.path if path) or "."
@@ -69,6 +83,7 @@ class ChildProcess:
         assert self._popen.stdin is not None
         self._requests = self._popen.stdin
         self._answers = cast(BufferedReader, self._popen.stdout)
+        self._watchdog = Watchdog(self._popen)
         self._drain = threading.Thread(target=self._keep_last_lines, daemon=True)
         self._drain.start()
         self._token: bytes | None = token.encode("ascii")
@@ -83,31 +98,28 @@ class ChildProcess:
         return self._popen.poll() is None
 
     def ask(
-        self, head: Head, arrays: Mapping[str, np.ndarray] | None = None, *, limit_s: float = LIMIT_S
+        self, head: Head, arrays: Mapping[str, np.ndarray] | None = None, *, extra_s: float = 0.0
     ) -> tuple[Head, Arrays]:
-        """Ask, and wait for the answer.
+        """Ask, and wait for the answer as long as the environment says, and ``extra_s``.
 
         Raises:
-            ProcessLost: it crashed, or took too long and was killed.
+            ProcessLost: it crashed, or took too long or too much memory and was killed.
             Answer: it answered with an error.
             MemoryError: its memory ran out.
+            UsageError: the environment says no number of seconds.
         """
-        with self._lock:
-            timer = threading.Timer(limit_s, self._expire)
-            timer.daemon = True
-            timer.start()
+        limits = Limits(answer_limit_s() + extra_s, self.memory_bytes)
+        with self._lock, self._watchdog.watching(limits):
             try:
                 write_message(self._requests, head, arrays)
                 self._skip_noise()
                 answer, results = read_message(self._answers)
             except (OSError, EOFError, ValueError) as error:
                 self.kill()
-                raise ProcessLost(self._epitaph(limit_s)) from error
+                raise ProcessLost(self._epitaph()) from error
             except BaseException:
                 self.kill()  # an answer that nobody waited for would be taken for the next one
                 raise
-            finally:
-                timer.cancel()
         return checked(answer), results
 
     def stop(self) -> None:
@@ -127,14 +139,11 @@ class ChildProcess:
 
     def _bury(self) -> None:
         self._popen.wait()
+        self._watchdog.end()
         self._drain.join(_STOP_S)
         for stream in (self._requests, self._answers):
             with contextlib.suppress(OSError):
                 stream.close()
-
-    def _expire(self) -> None:
-        self._late = True
-        self._popen.kill()
 
     def _skip_noise(self) -> None:
         """Before its first answer: what start-up code printed to stdout, up to the token we gave."""
@@ -156,9 +165,9 @@ class ChildProcess:
             while chunk := stream.readline(4096):
                 self._stderr.append(chunk.decode("utf-8", "replace").strip())
 
-    def _epitaph(self, limit_s: float) -> str:
-        if self._late:
-            return f"did not answer within {limit_s:g} s and was stopped{self._about_limit}"
+    def _epitaph(self) -> str:
+        if self._watchdog.verdict:
+            return self._watchdog.verdict
         code = self._popen.returncode
         how = f"signal {_signal_name(-code)}" if code is not None and code < 0 else f"exit code {code}"
         last = next((line for line in reversed(self._stderr) if line), "")

@@ -1,7 +1,7 @@
 """The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
 
-Started by ``bnfuse.formats.keras.process``; answers every request with one message
-(``bnfuse.formats.child.loop``), and an error is an answer.
+Started by ``bnfuse.formats.child.pool``; requests and answers are those of ``bnfuse.formats.child.server``.
+An error is an answer, of kind "missing", "no-gpu", "unknown-class", "load", "run" or "memory".
 
 A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
 tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
@@ -22,8 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bnfuse.formats.child.loop import serve
 from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.server import Engine, Refusal, serve_engine
 from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.nests import (
     Leaf,
@@ -46,14 +46,6 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages i
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory", re.IGNORECASE)
 
 
-class Refusal(Exception):
-    """An error that is an answer. ``kind``: "missing", "no-gpu", "unknown-class", "load", "run", "memory"."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
-
-
 @dataclass(slots=True)
 class Loaded:
     """One model, ready to be called."""
@@ -64,40 +56,24 @@ class Loaded:
     outputs: list[Leaf]
     structure: Any
     runtime: str
+    versions: dict[str, str]
 
 
-class Server:
-    """Holds the backend and the models; one method per request."""
+class KerasEngine(Engine[Loaded]):
+    """Holds the backend; one method per request."""
 
     def __init__(self) -> None:
-        self._models: dict[int, Loaded] = {}
-        self._count = 0
+        self._loaded_any = False
         self._backend: Backend | None = None
         self._flavours: list[str] = []
         self._allow_unsafe = False
         self._served_by: dict[tuple[str, int, int], str] = {}
 
-    def answer(self, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
-        """Do what the request says."""
-        match head["op"]:
-            case "start":
-                return self._start(**{key: value for key, value in head.items() if key != "op"}), {}
-            case "load":
-                return self._load(head), {}
-            case "run":
-                return {}, self._run(self._models[head["model"]], arrays)
-            case "time":
-                return {"ns": self._time(self._models[head["model"]], arrays, head["calls"])}, {}
-            case "close":
-                return self._close(head["model"]), {}
-            case other:
-                raise Refusal("run", f"'{other}' is no request")
-
-    def _start(self, backend: str, device: str, threads: int, allow_unsafe: bool) -> Head:
+    def start(self, setup: Head) -> Head:
         """Import the library, and the Keras that is tried first: what follows is quick."""
         try:
-            self._backend = make_backend(backend, device, threads)
-            self._flavours = _flavours(backend)
+            self._backend = make_backend(setup["backend"], setup["device"], setup["threads"])
+            self._flavours = _flavours(setup["backend"])
             if self._flavours:
                 self._imported(self._flavours[0])
         except NoGpu as error:
@@ -106,19 +82,19 @@ class Server:
             raise Refusal("missing", reason(error)) from error
         if not self._flavours:
             raise Refusal("missing", "neither keras nor tf_keras is installed")
-        self._allow_unsafe = allow_unsafe
-        return {"devices": list(self._backend.devices), "version": self._backend.version}
+        self._allow_unsafe = setup["allow_unsafe"]
+        return {"version": self._backend.version}
 
     def _imported(self, name: str) -> ModuleType:
         """A Keras package. What it brought with it is kept out of later garbage collections (0.3 s each)."""
         new = name not in sys.modules
         keras = importlib.import_module(name)
-        if new and not self._models:
+        if new and not self._loaded_any:
             gc.collect()
             gc.freeze()
         return keras
 
-    def _load(self, head: Head) -> Head:
+    def load(self, head: Head) -> tuple[Loaded, Head]:
         """Try each flavour of Keras in turn; the first that loads the file serves it."""
         failures: list[tuple[str, Exception]] = []
         # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
@@ -132,12 +108,13 @@ class Server:
                 version = getattr(sys.modules.get(flavour), "__version__", "")
                 failures.append((f"{flavour} {version}".rstrip(), error))
                 continue
-            self._count += 1
-            self._models[self._count] = loaded
+            self._loaded_any = True
             self._served_by[_identity(head["path"])] = flavour
-            return {
-                "model": self._count,
+            assert self._backend is not None
+            return loaded, {
                 "runtime": loaded.runtime,
+                "versions": loaded.versions,
+                "providers": list(self._backend.devices),
                 "inputs": [leaf.described() for leaf in loaded.inputs],
                 "outputs": [leaf.described() for leaf in loaded.outputs],
             }
@@ -164,9 +141,11 @@ class Server:
             outputs=distinct(outputs),
             structure=structure,
             runtime=f"{keras.__name__} {keras.__version__} ({backend.version})",
+            versions={keras.__name__: keras.__version__, **dict([backend.version.split(" ", 1)])},
         )
 
-    def _run(self, model: Loaded, arrays: Arrays) -> Arrays:
+    def run(self, model: Loaded, arrays: Arrays) -> Arrays:
+        """All outputs by name."""
         assert self._backend is not None
         inputs = self._inputs(model, arrays)
         with self._backend.mode(model.optimise):
@@ -176,22 +155,18 @@ class Server:
         named = zip(model.outputs, found, strict=True)
         return {leaf.name: self._backend.array(tensor) for leaf, tensor in named}
 
-    def _time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
+    def time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
         """Nanoseconds of each call, the inputs being on the device already."""
         assert self._backend is not None
         inputs, call, wait = self._inputs(model, arrays), model.call, self._backend.wait
         paths = [leaf.path for leaf in model.outputs]
         clock, times = time.perf_counter_ns, []
-        gc.disable()
-        try:
-            with self._backend.mode(model.optimise):
-                for _ in range(calls):
-                    begin = clock()
-                    result = call(inputs)
-                    wait([tensor_at(result, path) for path in paths])
-                    times.append(clock() - begin)
-        finally:
-            gc.enable()
+        with self._backend.mode(model.optimise):
+            for _ in range(calls):
+                begin = clock()
+                result = call(inputs)
+                wait([tensor_at(result, path) for path in paths])
+                times.append(clock() - begin)
         return times
 
     def _inputs(self, model: Loaded, arrays: Arrays) -> Any:
@@ -200,14 +175,18 @@ class Server:
         tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}
         return filled(model.structure, tensors)
 
-    def _close(self, number: int) -> Head:
-        self._models.pop(number, None)
-        if not self._models:
+    def closed(self, left: int) -> None:
+        """Free its memory, whatever references Keras keeps of its own."""
+        if not left:
             for keras in (sys.modules.get(flavour) for flavour in self._flavours):
                 if keras is not None:
-                    keras.backend.clear_session()  # Keras keeps references of its own
+                    keras.backend.clear_session()
         gc.collect()
-        return {}
+
+    def told(self, error: Exception) -> Head:
+        """Keras raises anything; all of it is reported."""
+        kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
+        return {"error": kind, "text": reason(error)}
 
 
 def _identity(path: str) -> tuple[str, int, int]:
@@ -251,20 +230,6 @@ def reason(error: BaseException) -> str:
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "…"
 
 
-def respond(server: Server, head: Head, arrays: Arrays) -> tuple[Head, Arrays]:
-    """The answer, which may be an error. Nothing but the end of the process escapes."""
-    try:
-        return server.answer(head, arrays)
-    except Refusal as error:
-        return {"error": error.kind, "text": str(error)}, {}
-    except MemoryError:
-        return {"error": "memory"}, {}
-    except Exception as error:  # noqa: BLE001  (a runtime raises anything; all of it is reported)
-        kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
-        return {"error": kind, "text": reason(error)}, {}
-
-
 def main(token: str) -> None:
     """Answer requests until they end."""
-    server = Server()
-    serve(token, lambda head, arrays: respond(server, head, arrays))
+    serve_engine(token, KerasEngine())

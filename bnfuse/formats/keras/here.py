@@ -18,13 +18,15 @@ from bnfuse.errors import UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.process import Answer, checked
-from bnfuse.formats.keras.process import Setup, environment
-from bnfuse.formats.keras.run import KerasRunner, load_into, no_start, setup_for
+from bnfuse.formats.child.runner import ChildRunner
+from bnfuse.formats.child.server import Server
+from bnfuse.formats.keras.process import Setup
+from bnfuse.formats.keras.run import load_into, no_start, setup_for
 from bnfuse.formats.keras.safety import refuse_unsafe
 
 
 class Here:
-    """What ``process.Process`` is for a child process, for this one."""
+    """What ``pool.Process`` is for a child process, for this one."""
 
     def __init__(self, setup: Setup) -> None:
         """Import the runtime.
@@ -32,28 +34,34 @@ class Here:
         Raises:
             Answer: it cannot be imported, or has no such device.
         """
-        os.environ.update(environment(setup))
+        os.environ.update(setup.environment())
         os.environ.pop("TF_USE_LEGACY_KERAS", None)
-        from bnfuse.formats.keras.child import Server
+        from bnfuse.formats.keras.child import KerasEngine
 
         self.setup = setup
-        self._server = Server()
-        self.facts, _ = self.ask({"op": "start", **asdict(setup)})
+        self._server = Server(KerasEngine())
+        self.facts, _ = self.ask({"op": "start", "setup": asdict(setup)})
 
-    def ask(self, head: Head, arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Head, Arrays]:
+    def ask(
+        self, head: Head, arrays: Mapping[str, np.ndarray] | None = None, *, extra_s: float = 0.0
+    ) -> tuple[Head, Arrays]:
         """Do it, and answer.
 
         Raises:
             Answer: an error is the answer.
             MemoryError: memory ran out.
         """
-        from bnfuse.formats.keras.child import respond
-
-        answer, results = respond(self._server, head, dict(arrays or {}))
+        answer, results = self._server.respond(head, dict(arrays or {}))
         return checked(answer), results
 
+    def ask_again(
+        self, head: Head, arrays: Mapping[str, np.ndarray], *, extra_s: float = 0.0
+    ) -> tuple[Head, Arrays]:
+        """The same: nothing needs to be sent."""
+        return self.ask({**head, "kept": False}, arrays)
 
-def here(settings: RunSettings) -> Callable[[Path], KerasRunner]:
+
+def here(settings: RunSettings) -> Callable[[Path], ChildRunner]:
     """The runtime imported into this process, as a function that loads models.
 
     Raises:
@@ -68,7 +76,7 @@ def here(settings: RunSettings) -> Callable[[Path], KerasRunner]:
     except Answer as error:
         raise no_start(setup, error) from error
 
-    def load(path: Path) -> KerasRunner:
+    def load(path: Path) -> ChildRunner:
         return load_into(process, path, settings, refuse_unsafe(path, settings.allow_unsafe))
 
     return load

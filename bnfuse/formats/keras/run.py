@@ -17,17 +17,16 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
-from bnfuse.formats.base import RunSettings, Tensors, TensorSpec
-from bnfuse.formats.child.messages import Arrays, Head
-from bnfuse.formats.keras.process import Answer, Process, ProcessLost, Setup, acquire, release
+from bnfuse.errors import RuntimeLost, RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.child.pool import Process, acquire, release
+from bnfuse.formats.child.process import Answer, ProcessLost
+from bnfuse.formats.child.runner import ChildRunner
+from bnfuse.formats.keras.process import Setup
 from bnfuse.formats.keras.safety import LoadFacts, refuse_unsafe
 
 if TYPE_CHECKING:
@@ -40,78 +39,16 @@ INSTALL = f"install one with pip install 'bnfuse[tensorflow]', or {WITHOUT_RUNNI
 _GPU_BUILDS = {"jax": "pip install 'jax[cuda12]'", "torch": "a CUDA build of PyTorch"}
 
 
-class KerasRunner:
-    """A model loaded into a child process (the ``Runner`` protocol).
+def load(path: Path, settings: RunSettings) -> ChildRunner:
+    """Load the model at ``path`` into Keras, in a child process.
 
     An input is called what its InputLayer is called, or by its key where the inputs are a dict;
     a Sequential without InputLayer has the one input "input". Outputs are called what the model
     calls them (``output_names``), or by their keys.
-    """
-
-    def __init__(self, process: Process | Here, loaded: Head, name: str) -> None:
-        self._process: Process | Here | None = process
-        self._model = loaded["model"]
-        self._name = name
-        self.inputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["inputs"])
-        self.outputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["outputs"])
-        self.providers: Sequence[str] = tuple(process.facts["devices"])
-        self.runtime = str(loaded["runtime"])
-
-    def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
-        """All outputs by name.
-
-        Raises:
-            UsageError: an input is missing.
-            BnfuseError: the model stops while it runs, crashes its runtime, or takes too long.
-        """
-        return self._ask({"op": "run", "model": self._model}, feeds)[1]
-
-    def time(self, feeds: Tensors, calls: int) -> list[int]:
-        """Nanoseconds of each of ``calls`` calls in a row, by the clock of the process that runs them.
-
-        The inputs are on the device before the first call; getting outputs back is not part of it.
-
-        Raises:
-            UsageError, BnfuseError: as ``run``.
-        """
-        return [
-            int(ns) for ns in self._ask({"op": "time", "model": self._model, "calls": calls}, feeds)[0]["ns"]
-        ]
-
-    def _ask(self, head: Head, feeds: Tensors) -> tuple[Head, Arrays]:
-        if self._process is None:
-            raise BnfuseError("this model was closed before it was run")
-        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
-        if missing:
-            raise UsageError(f"the model needs a value for its input '{missing[0]}'")
-        given = {spec.name: np.asarray(feeds[spec.name]) for spec in self.inputs}
-        try:
-            return self._process.ask(head, given)
-        except ProcessLost as error:
-            raise BnfuseError(f"{self.runtime} {error} while it was running '{self._name}'") from error
-        except Answer as error:
-            raise BnfuseError(f"the model stopped while running in {self.runtime}: {error}") from error
-
-    def __enter__(self) -> KerasRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        process, self._process = self._process, None
-        if not isinstance(process, Process):
-            return  # closed before, or the process is our own and ends soon
-        if process.alive():
-            with contextlib.suppress(ProcessLost, Answer):  # it is gone, and the model with it
-                process.ask({"op": "close", "model": self._model})
-        release(process)
-
-
-def load(path: Path, settings: RunSettings) -> KerasRunner:
-    """Load the model at ``path`` into Keras, in a child process.
 
     Raises:
         RuntimeMissing: no Keras runtime, or not the device that was asked for.
+        RuntimeLost: the runtime crashes, hangs or takes too much memory over it.
         UnsafeModel: loading it would run code of its own, and ``settings.allow_unsafe`` is off.
         UnreadableModel: it does not exist, or the runtime refuses it.
         UsageError: the device is neither "cpu" nor "gpu", or the environment names an unknown backend.
@@ -129,11 +66,12 @@ def load(path: Path, settings: RunSettings) -> KerasRunner:
         raise
 
 
-def load_into(process: Process | Here, path: Path, settings: RunSettings, facts: LoadFacts) -> KerasRunner:
+def load_into(process: Process | Here, path: Path, settings: RunSettings, facts: LoadFacts) -> ChildRunner:
     """Load the model at ``path``, of which ``refuse_unsafe`` has told the facts, into this process.
 
     Raises:
-        UnreadableModel: the runtime refuses it, or does not survive it.
+        RuntimeLost: the runtime does not survive it.
+        UnreadableModel: the runtime refuses it.
     """
     try:
         with _suffixed(path, facts.suffix) as seen:
@@ -141,10 +79,10 @@ def load_into(process: Process | Here, path: Path, settings: RunSettings, facts:
             only = {"input_name": facts.only_input, "input_rank": facts.only_input_rank}
             loaded, _ = process.ask({**request, **only})
     except ProcessLost as error:
-        raise UnreadableModel(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
+        raise RuntimeLost(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
     except Answer as error:
         raise UnreadableModel(_refusal(path, error)) from error
-    return KerasRunner(process, loaded, path.name)
+    return ChildRunner(process, loaded, path.name)
 
 
 def setup_for(settings: RunSettings) -> Setup:
@@ -200,12 +138,13 @@ def _started(setup: Setup) -> Process:
     """The process to load into.
 
     Raises:
-        RuntimeMissing: it does not come up, or has no GPU.
+        RuntimeLost: it does not come up.
+        RuntimeMissing: it is not there, or has no GPU.
     """
     try:
         return acquire(setup)
     except ProcessLost as error:
-        raise RuntimeMissing(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
+        raise RuntimeLost(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
     except Answer as error:
         raise no_start(setup, error) from error
 
@@ -221,7 +160,7 @@ def no_start(setup: Setup, error: Answer) -> RuntimeMissing:
 
 
 def _runtime(process: Process | Here) -> str:
-    return f"Keras ({process.facts.get('version', process.setup.backend)})"
+    return f"Keras ({process.facts['version']})"
 
 
 def _refusal(path: Path, error: Answer) -> str:
@@ -252,8 +191,3 @@ def _suffixed(path: Path, suffix: str) -> Iterator[Path]:
         except OSError:  # no right to make links
             shutil.copyfile(path, renamed)
         yield renamed
-
-
-def _spec(entry: Head) -> TensorSpec:
-    shape = entry["shape"]
-    return TensorSpec(entry["name"], entry["dtype"], None if shape is None else tuple(shape))

@@ -129,18 +129,18 @@ class OnnxFormat:
         return path.suffix or ".onnx"
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
-        """Load into onnxruntime."""
+        """Load into onnxruntime, in a child process."""
         from bnfuse.formats.onnx.run import load
 
         return load(path, settings)
 
     def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
-        """Import onnxruntime; it runs in this process anyway."""
-        from bnfuse.formats.onnx.run import load
+        """Import onnxruntime into this process."""
         from bnfuse.formats.onnx.runtime import import_runtime
+        from bnfuse.formats.onnx.session import load_session
 
         import_runtime()
-        return lambda path: load(path, settings)
+        return lambda path: load_session(path, settings)
 
 
 FORMAT = OnnxFormat()

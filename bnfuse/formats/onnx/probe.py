@@ -34,12 +34,14 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 class Probed:
     """A model's bytes with its seams as outputs, and the constants to use instead of its own.
 
-    ``answers`` names, by seam, the output that shows what is computed for it.
+    ``answers`` names, by seam, the output that shows what is computed for it. ``held`` keeps the runtime's
+    own values of ``shaken`` for as long as a session uses them.
     """
 
     model: bytes
     answers: Mapping[str, str]
     shaken: Mapping[str, Array] = field(default_factory=dict)
+    held: list[Any] = field(default_factory=list)
 
 
 def probed(path: Path, probe: Probe) -> Probed:
