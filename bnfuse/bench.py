@@ -26,6 +26,7 @@ from bnfuse.inputs.twins import Twins, twins_of
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
 from bnfuse.measure.cold import COLD, ColdStarts, Limits, cold_starts, judged
 from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
+from bnfuse.measure.one_runtime import Elsewhere, OneRuntime
 from bnfuse.measure.profile import profile, profile_hints
 from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
 from bnfuse.measure.timing import enough
@@ -54,7 +55,8 @@ class BenchRequest:
     the model fixes; ``threads`` empty means all processors this process may use; the inputs are described
     in ``samples.InputRequest``; ``model_bytes`` is the size of a model with its external data (0: that of
     its file). ``profile`` adds a tenth of the time, and loading both models once more, for the time by
-    operator.
+    operator. ``runtime`` is the one to run both in, as a runner calls its own ("": the first that loads the
+    original, or else another that loads both).
     """
 
     batches: tuple[int, ...] = ()
@@ -70,6 +72,11 @@ class BenchRequest:
     allow_unsafe: bool = False
     model_bytes: int = 0
     profile: bool = False
+    runtime: str = ""
+
+    def settings(self, threads: int, *, optimise: bool) -> RunSettings:
+        """How to load a model."""
+        return RunSettings(optimise, self.device, threads, self.allow_unsafe, runtime=self.runtime)
 
 
 def bench(
@@ -92,6 +99,13 @@ def bench(
     for path in paths:
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
+    try:
+        return _benched(paths, request, load)
+    except Elsewhere as found:
+        return _benched(paths, replace(request, runtime=found.runtime), load)
+
+
+def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader) -> Latency:
     threads = _threads(request)[0]
     seen = Findings()
     copies = _copies_that_fit(paths, request)
@@ -101,13 +115,13 @@ def bench(
     else:
         twins = _twins(paths, request, threads, load)
         seen.notes.extend(twins.notes if twins else ())
-        loader = twins.loader(load) if twins else load
+        loader = twins.loader(load) if twins else OneRuntime(load, paths, request.runtime)
         begin = time.perf_counter()
         _measure_all(paths, request, loader, seen, copies)
         if request.cold_start and request.optimise:
             left_s = request.budget_s - (time.perf_counter() - begin)
             with seen.guard(COLD):
-                seen.runs.append(_measured_cold(paths, request, load, twins, left_s, seen))
+                seen.runs.append(_measured_cold(paths, request, load, loader, twins, left_s, seen))
         profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
     seen.notes.extend(_reading_hints(seen))
     return Latency(
@@ -127,7 +141,7 @@ def _profiled(
     paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader, seen: Findings
 ) -> Profile | None:
     """Where the time goes, for the first batch size, with optimisation as asked for last (on, by default)."""
-    settings = RunSettings(request.optimise[-1], request.device, threads, request.allow_unsafe)
+    settings = request.settings(threads, optimise=request.optimise[-1])
     batch = request.batches[0] if request.batches else None
     inputs = InputRequest(batch, request.shapes, request.inputs, request.seed)
     try:
@@ -165,7 +179,7 @@ def _measure_all(
     paths: Sequence[Path], request: BenchRequest, load: Loader, seen: Findings, copies: int
 ) -> None:
     settings = [
-        Setting(RunSettings(on, request.device, threads, request.allow_unsafe), _inputs(request, batch))
+        Setting(request.settings(threads, optimise=on), _inputs(request, batch))
         for batch in request.batches or (None,)
         for threads in _threads(request)
         for on in request.optimise
@@ -186,7 +200,7 @@ def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loa
     """How the models correspond where they are of two formats; a loader of one's own feeds its own models."""
     if load is not load_by_content:
         return None
-    return twins_of(paths, RunSettings(True, request.device, threads, request.allow_unsafe), load)
+    return twins_of(paths, request.settings(threads, optimise=True), load)
 
 
 def _threads(request: BenchRequest) -> tuple[int, ...]:
@@ -201,6 +215,7 @@ def _measured_cold(
     paths: Sequence[Path],
     request: BenchRequest,
     load: Loader,
+    loader: Loader,
     twins: Twins | None,
     left_s: float,
     seen: Findings,
@@ -211,15 +226,16 @@ def _measured_cold(
     A loader that is not the formats' own exists in this process only: then loading and the first run
     are timed here, with the runtime imported already.
     """
-    settings = RunSettings(request.optimise[-1], request.device, _threads(request)[0], request.allow_unsafe)
+    settings = request.settings(_threads(request)[0], optimise=request.optimise[-1])
     inputs = _inputs(request, request.batches[0] if request.batches else None)
     share_s = _COLD_SHARE * request.budget_s
-    loader = twins.loader(load) if twins else load
     end = time.perf_counter() + share_s
     with loader(paths[0], settings) as runner:  # also brings the files into the system's cache
         samples, _ = fit(runner, inputs, DEFAULT_BATCH)
         seen.remember(runner)
         seen.versions.update(runner.versions)
+        if twins is None:  # the other processes do not know what was found out here
+            settings = replace(settings, runtime=runner.runtime)
     feeds = samples.feeds(0)
     if load is load_by_content:
         limits = Limits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)

@@ -251,7 +251,7 @@ def _prove(report: Report, written: Written, request: VerifyRequest, load: Loade
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
     """The request with what is known about the model."""
     depth = max(1, report.plan.rewrites)  # merging alone rounds, too
-    return replace(request, model_bytes=report.input.total_bytes, depth=depth)
+    return replace(request, model_bytes=report.input.total_bytes, depth=depth, successor=True)
 
 
 def _blamed(

@@ -56,8 +56,10 @@ class VerifyRequest:
     ``labels`` are files with one integer per sample of ``inputs``, by output name ("" for the only
     output). ``weights`` is the dtype the model computes in where that is known
     and its outputs do not show it, ``depth`` how many folded layers follow one another,
-    ``model_bytes`` the size of a model with its external data (0: that of its file). ``inside`` says where to
-    look between the folds, where those are known.
+    ``model_bytes`` the size of a model with its external data (0: that of its file). ``runtime`` is the one
+    to run both in, as a runner calls its own ("": the first that loads the reference). A ``successor`` takes
+    the reference's place, and so must load where that loads; other models are compared where both do.
+    ``inside`` says where to look between the folds, where those are known.
     """
 
     samples: int = 8
@@ -73,6 +75,8 @@ class VerifyRequest:
     depth: int = UNKNOWN_DEPTH
     model_bytes: int = 0
     labels: Mapping[str, Path] = field(default_factory=dict)
+    runtime: str = ""
+    successor: bool = False
     inside: Inside | None = None
 
     @property
@@ -88,7 +92,7 @@ class VerifyRequest:
     @property
     def settings(self) -> RunSettings:
         """How to load both models."""
-        return RunSettings(False, self.device, self.threads, self.allow_unsafe)
+        return RunSettings(False, self.device, self.threads, self.allow_unsafe, runtime=self.runtime)
 
 
 def verify(
@@ -167,15 +171,16 @@ class Witness:
         return cls(reference, request, load, seen, start + 1.5 * request.budget_s)
 
     def compare(self, candidate: Path, *, across: bool = False) -> Agreement:
-        """Run a candidate, look between the folds, and measure noise where the outputs differ.
+        """Run a candidate where the reference ran, look between the folds, measure noise if outputs differ.
 
         Raises:
             UsageError, UnsafeModel, RuntimeMissing: as ``verify``.
         """
         compared = Compared(self.seen, self.request.depth, self.allowed)
-        agreement = confront(
-            lambda: self.load(candidate, self.request.settings), compared, self.deadline, across=across
-        )
+        settings = self.request.settings if across else self._same_runtime()
+        agreement = confront(lambda: self.load(candidate, settings), compared, self.deadline, across=across)
+        if agreement.status is Status.DIFFERENT and not compared.runtime and not across:
+            return self._elsewhere(candidate, agreement)
         if not compared.rows:
             return agreement
         compared.inside = self._between_folds(candidate)
@@ -195,7 +200,7 @@ class Witness:
             self.reference,
             candidate,
             inside,
-            self.request.settings,
+            self._same_runtime(),
             self.load,
             ROUNDOFF.get(inside.coarsest, 0.0),
             time.perf_counter() + self.request.budget_s,
@@ -205,7 +210,7 @@ class Witness:
 
     def _measure_noise(self, rows: Sequence[int]) -> None:
         """How far rounding moves the reference on these input sets, its inputs and its weights moved."""
-        inside, settings = self.request.inside, self.request.settings
+        inside, settings = self.request.inside, self._same_runtime()
         with self.load(self.reference, settings) as runner:
             for row in rows:
                 feeds, outputs = self._row(row)
@@ -222,6 +227,29 @@ class Witness:
     def _row(self, row: int) -> tuple[Feeds, Feeds]:
         """Inputs and outputs of one input set."""
         return self.seen.samples.feeds(self.seen.used[row]), self.seen.outputs[row]
+
+    def _same_runtime(self) -> RunSettings:
+        """To load a model into the runtime in which the reference ran."""
+        return replace(self.request.settings, runtime=self.seen.runtime)
+
+    def _elsewhere(self, candidate: Path, refused: Agreement) -> Agreement:
+        """The comparison in another runtime, where the candidate loads in that alone."""
+        try:
+            with self.load(candidate, self.request.settings) as runner:
+                here, there = self.seen.runtime, runner.runtime
+        except (BnfuseError, MemoryError):
+            return refused
+        if here == there:
+            return refused
+        told = f"{here} loads the original, but only {there} loads the second model"
+        if self.request.successor:
+            return replace(refused, detail=told)
+        try:
+            witness = Witness.of(self.reference, replace(self.request, runtime=there), self.load)
+        except (BnfuseError, MemoryError):
+            return replace(refused, detail=told)
+        agreement = witness.compare(candidate)
+        return replace(agreement, notes=(*agreement.notes, f"{told}: compared there"))
 
 
 def _shortage(reference: Path, candidate: Path, request: VerifyRequest) -> str:

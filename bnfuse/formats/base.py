@@ -204,7 +204,8 @@ class RunSettings:
     ``threads`` is the number of intra-op threads, 0 for the runtime's default. ``profile`` asks for a
     runner that is ``Profiling``, where the runtime has such a thing; it runs a little slower. ``probe``
     opens the model up; its seams are then among what ``run`` takes and answers, not among ``inputs`` and
-    ``outputs``.
+    ``outputs``. ``runtime`` is what the runner of another model calls its own: this one is to be loaded
+    into the same; without it, a format that has several takes the first that loads the model.
     """
 
     optimise: bool = False
@@ -213,6 +214,7 @@ class RunSettings:
     allow_unsafe: bool = False
     profile: bool = False
     probe: Probe | None = None
+    runtime: str = ""
 
 
 class Format(Protocol):

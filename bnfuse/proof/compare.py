@@ -128,23 +128,12 @@ def _aligned(compared: Compared, runner: Runner, *, across: bool) -> Alignment |
         types = [pair.second.dtype for pair in aligned.outputs]
         compared.roundoff = max((ROUNDOFF.get(name, 0.0) for name in types), default=0.0)
         return aligned
-    mismatch = (
-        _moved(seen.runtime, runner.runtime)
-        or interface_difference(seen.inputs, runner.inputs, "input", free_may_differ=False)
-        or interface_difference(seen.declared, runner.outputs, "output", free_may_differ=True)
-    )
+    mismatch = interface_difference(
+        seen.inputs, runner.inputs, "input", free_may_differ=False
+    ) or interface_difference(seen.declared, runner.outputs, "output", free_may_differ=True)
     if mismatch:
         raise Unalignable(mismatch)
     return None
-
-
-def _moved(before: str, after: str) -> str:
-    """A result that only another generation of the same runtime still loads is a broken result."""
-    generations = {"keras", "tf_keras"}
-    names = [runtime.split(" ")[0] for runtime in (before, after)]
-    if names[0] == names[1] or not generations.issuperset(names):
-        return ""
-    return f"{names[0]} loads the original, but only {names[1]} loads the second model"
 
 
 def _run(runner: Runner, compared: Compared, aligned: Alignment | None, deadline: float) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bnfuse.formats.keras.container import Container
     from bnfuse.formats.keras.edit import Edited
     from bnfuse.formats.keras.network import Network
+    from bnfuse.formats.keras.seams import Seams
 
 _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
@@ -37,7 +38,7 @@ class KerasModel:
         self._network = parse(container.config, container.keras_version)
         check_order(self._network)
         bind(container, self._network)
-        self.graph = read_flow(self._network, infer(self._network))
+        self.graph, self._inside = read_flow(self._network, infer(self._network))
         self.notes = self._notes()
         self._edited: tuple[Patch, Edited] | None = None
 
@@ -60,13 +61,14 @@ class KerasModel:
         """Layers by class as ``write`` would leave them."""
         return _classes(self._edit(patch).network) if patch.removed or patch.moved else self.operators()
 
-    def constants_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
-        """Nothing yet."""
-        return ()
+    def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
+        """The nodes' layers, by the way to each, which stays as it is; see ``Model.constants_of``."""
+        gone = patch.removed if patch is not None else frozenset()
+        return self._seams().layers(node for node in nodes if node not in gone)
 
     def probe_points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
-        """Nothing yet."""
-        return {}
+        """What layers put out, by the way to each; see ``Model.probe_points``."""
+        return self._seams().points(values, patch)
 
     def total_bytes(self) -> int:
         """Size of the file."""
@@ -88,6 +90,11 @@ class KerasModel:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+    def _seams(self) -> Seams:
+        from bnfuse.formats.keras.seams import Seams, named_layers
+
+        return Seams(self.graph, self._inside, named_layers(self._network))
 
     def _edit(self, patch: Patch) -> Edited:
         from bnfuse.formats.keras.edit import edit

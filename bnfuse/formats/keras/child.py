@@ -22,8 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.server import Engine, Refusal, serve_engine
+from bnfuse.formats.child.settings import probe_from_json
 from bnfuse.formats.keras.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.nests import (
     Leaf,
@@ -35,6 +37,7 @@ from bnfuse.formats.keras.nests import (
     output_leaves,
     tensor_at,
 )
+from bnfuse.formats.keras.probe import Seams, shake
 
 _MAX_REASON = 300
 # Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
@@ -48,8 +51,9 @@ _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out 
 
 @dataclass(slots=True)
 class Loaded:
-    """One model, ready to be called."""
+    """One model, ready to be called; ``seams`` are what a probe sees of it."""
 
+    model: Any
     call: Call
     optimise: bool
     inputs: list[Leaf]
@@ -57,6 +61,7 @@ class Loaded:
     structure: Any
     runtime: str
     versions: dict[str, str]
+    seams: Seams | None = None
 
 
 class KerasEngine(Engine[Loaded]):
@@ -70,12 +75,13 @@ class KerasEngine(Engine[Loaded]):
         self._served_by: dict[tuple[str, int, int], str] = {}
 
     def start(self, setup: Head) -> Head:
-        """Import the library, and the Keras that is tried first: what follows is quick."""
+        """Import the library, and the Keras that is tried first, or is asked for: what follows is quick."""
+        flavour = setup.get("flavour", "")
         try:
             self._backend = make_backend(setup["backend"], setup["device"], setup["threads"])
             self._flavours = _flavours(setup["backend"])
             if self._flavours:
-                self._imported(self._flavours[0])
+                self._imported(flavour if flavour in self._flavours else self._flavours[0])
         except NoGpu as error:
             raise Refusal("no-gpu", str(error)) from error
         except ImportError as error:
@@ -95,11 +101,9 @@ class KerasEngine(Engine[Loaded]):
         return keras
 
     def load(self, head: Head) -> tuple[Loaded, Head]:
-        """Try each flavour of Keras in turn; the first that loads the file serves it."""
+        """Try each flavour of Keras in turn, or the one asked for: the first that loads it serves it."""
         failures: list[tuple[str, Exception]] = []
-        # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
-        known = self._served_by.get(_identity(head["path"]))
-        for flavour in [known] if known else self._flavours:
+        for flavour in self._to_try(head["path"], head["flavour"]):
             try:
                 loaded = self._loaded(self._imported(flavour), head)
             except MemoryError:
@@ -109,7 +113,9 @@ class KerasEngine(Engine[Loaded]):
                 failures.append((f"{flavour} {version}".rstrip(), error))
                 continue
             self._loaded_any = True
-            self._served_by[_identity(head["path"])] = flavour
+            self._probe(loaded, probe_from_json(head.get("probe")))
+            if not head["flavour"]:
+                self._served_by[_identity(head["path"])] = flavour
             assert self._backend is not None
             return loaded, {
                 "runtime": loaded.runtime,
@@ -119,6 +125,14 @@ class KerasEngine(Engine[Loaded]):
                 "outputs": [leaf.described() for leaf in loaded.outputs],
             }
         raise _load_refusal(failures)
+
+    def _to_try(self, path: str, wanted: str) -> Sequence[str]:
+        """The flavours to try, in turn."""
+        if wanted and wanted not in self._flavours:
+            raise Refusal("load", f"{wanted}, which is not installed")
+        # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
+        only = wanted or self._served_by.get(_identity(path))
+        return [only] if only else self._flavours
 
     def _loaded(self, keras: ModuleType, head: Head) -> Loaded:
         assert self._backend is not None
@@ -135,6 +149,7 @@ class KerasEngine(Engine[Loaded]):
         outputs = output_leaves(made, names)
         backend, optimise = self._backend, bool(head["optimise"])
         return Loaded(
+            model=model,
             call=backend.compiled(model) if optimise else backend.exact(model),
             optimise=optimise,
             inputs=distinct(inputs),
@@ -144,16 +159,27 @@ class KerasEngine(Engine[Loaded]):
             versions={keras.__name__: keras.__version__, **dict([backend.version.split(" ", 1)])},
         )
 
+    def _probe(self, loaded: Loaded, probe: Probe | None) -> None:
+        """Open the model up."""
+        assert self._backend is not None
+        if probe is not None:
+            shake(loaded.model, probe, self._backend)
+            loaded.seams = Seams(loaded.model, probe.seams, probe.forced, self._backend)
+
     def run(self, model: Loaded, arrays: Arrays) -> Arrays:
-        """All outputs by name."""
+        """All outputs, and seams, by name."""
         assert self._backend is not None
         inputs = self._inputs(model, arrays)
+        seen: Arrays = {}
         with self._backend.mode(model.optimise):
-            result = model.call(inputs)
+            if model.seams is None:
+                result = model.call(inputs)
+            else:
+                result, seen = model.seams.called(lambda: model.call(inputs), arrays)
             found = [tensor_at(result, leaf.path) for leaf in model.outputs]
             self._backend.wait(found)
         named = zip(model.outputs, found, strict=True)
-        return {leaf.name: self._backend.array(tensor) for leaf, tensor in named}
+        return {leaf.name: self._backend.array(tensor) for leaf, tensor in named} | seen
 
     def time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
         """Nanoseconds of each call, the inputs being on the device already."""

@@ -32,16 +32,26 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """Output ``output`` of a call of a layer: names and calls that lead there, the layer's own last."""
+
+    steps: tuple[tuple[str, int], ...]
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Where a network is: what surrounds it.
 
     Attributes:
         path: names that lead to it.
+        steps: the same, with the number of each call; None inside a wrapper, which calls as it likes.
         instance: the same, with the number of each call, so that values are told apart.
         training, lead: as of a ``Site``.
     """
 
     path: Path = ()
+    steps: tuple[tuple[str, int], ...] | None = ()
     instance: str = ""
     training: bool = False
     lead: int = 0
@@ -55,6 +65,7 @@ class Flow:
     parts: list[tuple[Site, Part]] = field(default_factory=list)
     dtypes: dict[str, str] = field(default_factory=dict)
     extents: dict[str, Shape] = field(default_factory=dict)
+    inside: dict[str, Inside] = field(default_factory=dict)
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
         """Follow all calls of a network; the core values of its outputs."""
@@ -111,11 +122,15 @@ class Flow:
         mark = f"@{position}" if position else ""
         instance = f"{context.instance}{layer.name}{mark}/"
         training = context.training or bool(call is not None and call.arguments.get("training"))
-        inner = replace(context, path=(*context.path, layer.name), instance=instance, training=training)
+        steps = None if context.steps is None else (*context.steps, (layer.name, position))
+        path = (*context.path, layer.name)
+        inner = replace(context, path=path, steps=steps, instance=instance, training=training)
         if layer.inner is not None:
             return self.network(layer.inner, given, inner)
         refs = [Ref(layer.name, position, j) for j in range(width)]
         outputs = [f"{context.instance}{layer.name}:{position}:{j}" for j in range(width)]
+        if steps is not None:
+            self.inside.update((value, Inside(steps, j)) for j, value in enumerate(outputs))
         out_shapes = [self._shape(context, ref) for ref in refs]
         if layer.class_name == "TimeDistributed" and len(layer.wrapped) == 1 and len(given) == 1:
             return self._time_distributed(layer.wrapped[0], given, outputs, out_shapes, inner)
@@ -168,6 +183,7 @@ class Flow:
         deeper = replace(
             context,
             path=(*context.path, wrapped.name),
+            steps=None,
             instance=f"{context.instance}{wrapped.name}/",
             lead=context.lead + 1,
         )
@@ -266,8 +282,8 @@ def _made_dtype(layer: Layer) -> str:
     return compute_dtype(layer.config.get("dtype"))
 
 
-def read_flow(network: Network, shapes: Shapes) -> Graph:
-    """Core's graph of a whole model.
+def read_flow(network: Network, shapes: Shapes) -> tuple[Graph, dict[str, Inside]]:
+    """Core's graph of a whole model, and which layer puts out each of its values.
 
     Raises:
         UnreadableModel: the calls form a cycle.
@@ -285,4 +301,4 @@ def read_flow(network: Network, shapes: Shapes) -> Graph:
         inputs.append(value)
     outputs = flow.network(network, inputs, Context())
     pinned = {**dict.fromkeys(inputs, Reason.GRAPH_INPUT), **dict.fromkeys(outputs, Reason.GRAPH_OUTPUT)}
-    return flow.graph(pinned)
+    return flow.graph(pinned), flow.inside

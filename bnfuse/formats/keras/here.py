@@ -21,15 +21,15 @@ from bnfuse.formats.child.process import Answer, checked
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.server import Server
 from bnfuse.formats.keras.process import Setup
-from bnfuse.formats.keras.run import load_into, no_start, setup_for
+from bnfuse.formats.keras.run import flavour_of, load_into, no_start, setup_for
 from bnfuse.formats.keras.safety import refuse_unsafe
 
 
 class Here:
     """What ``pool.Process`` is for a child process, for this one."""
 
-    def __init__(self, setup: Setup) -> None:
-        """Import the runtime.
+    def __init__(self, setup: Setup, flavour: str = "") -> None:
+        """Import the runtime: this Keras, or the one that is tried first.
 
         Raises:
             Answer: it cannot be imported, or has no such device.
@@ -40,7 +40,7 @@ class Here:
 
         self.setup = setup
         self._server = Server(KerasEngine())
-        self.facts, _ = self.ask({"op": "start", "setup": asdict(setup)})
+        self.facts, _ = self.ask({"op": "start", "setup": {**asdict(setup), "flavour": flavour}})
 
     def ask(
         self, head: Head, arrays: Mapping[str, np.ndarray] | None = None, *, extra_s: float = 0.0
@@ -72,7 +72,7 @@ def here(settings: RunSettings) -> Callable[[Path], ChildRunner]:
         raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
     setup = setup_for(settings)
     try:
-        process = Here(setup)
+        process = Here(setup, flavour_of(settings.runtime))
     except Answer as error:
         raise no_start(setup, error) from error
 

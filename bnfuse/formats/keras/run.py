@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ def load(path: Path, settings: RunSettings) -> ChildRunner:
     """
     if settings.device not in ("cpu", "gpu"):
         raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
+    if settings.probe is not None and settings.optimise:
+        raise ValueError("a compiled model cannot be looked into: a probe needs optimise off")
     if not path.is_file():
         raise UnreadableModel(f"'{path}' does not exist: check the path to the model")
     facts = refuse_unsafe(path, settings.allow_unsafe)
@@ -76,13 +79,20 @@ def load_into(process: Process | Here, path: Path, settings: RunSettings, facts:
     try:
         with _suffixed(path, facts.suffix) as seen:
             request = {"op": "load", "path": str(seen), "optimise": settings.optimise}
+            request["flavour"] = flavour_of(settings.runtime)
             only = {"input_name": facts.only_input, "input_rank": facts.only_input_rank}
-            loaded, _ = process.ask({**request, **only})
+            probe = {"probe": asdict(settings.probe)} if settings.probe is not None else {}
+            loaded, _ = process.ask({**request, **only, **probe})
     except ProcessLost as error:
         raise RuntimeLost(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
     except Answer as error:
         raise UnreadableModel(_refusal(path, error)) from error
     return ChildRunner(process, loaded, path.name)
+
+
+def flavour_of(runtime: str) -> str:
+    """Which Keras a runner's ``runtime`` speaks of; "" if none is."""
+    return runtime.partition(" ")[0]
 
 
 def setup_for(settings: RunSettings) -> Setup:
@@ -171,7 +181,7 @@ def _refusal(path: Path, error: Answer) -> str:
         return f"'{path.name}' has a layer that {runtimes} does not know, {name}: {WITHOUT_RUNNING}"
     hint = (
         ""
-        if "tf_keras" in text or not _installed("tensorflow")
+        if "tf_keras" in text or not _installed("tensorflow") or _installed("tf_keras")
         else ", and so may tf_keras (pip install tf_keras)"
     )
     return f"'{path.name}' cannot be loaded by {text}: {WITHOUT_RUNNING}{hint}"

@@ -23,11 +23,10 @@ import onnx
 from bnfuse.core.tensor import Array, whole
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import dtype_named
+from bnfuse.formats.child.shaking import is_shaken, stepped
 from bnfuse.formats.onnx.read import parse
 from bnfuse.formats.onnx.storage import Files, FileTensor
 from bnfuse.formats.onnx.wire import splice
-
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,8 +106,8 @@ def _shake(graph: onnx.GraphProto, files: Files, probe: Probe) -> dict[str, Arra
     shaken = {}
     for name in wanted:
         tensor = files.tensor(stored[name])
-        if tensor.dtype.name in _FLOATS:
-            shaken[name] = moved(whole(tensor), rng).reshape(tensor.shape)
+        if is_shaken(tensor.dtype):
+            shaken[name] = stepped(whole(tensor).reshape(tensor.shape), tensor.dtype, rng)
     return shaken
 
 
@@ -148,17 +147,3 @@ def _as_initializer(graph: onnx.GraphProto, node: onnx.NodeProto, name: str) -> 
     made.name = name
     graph.node.remove(node)
     return made
-
-
-def moved(values: Array, rng: np.random.Generator) -> Array:
-    """Each element one unit in the last place of its type further up or down, at random; zeros stay.
-
-    Args:
-        values: of a type of floats, any shape.
-        rng: decides where to.
-    """
-    towards = np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf).astype(values.dtype)
-    with np.errstate(over="ignore"):
-        found = np.nextafter(values, towards)
-    stays = (values == 0) | ~np.isfinite(found)
-    return np.asarray(np.where(stays, values, found), values.dtype)
