@@ -89,7 +89,8 @@ def bench(
     """Time one model, or two against each other.
 
     Raises:
-        UnreadableModel: a file does not exist, or the runtime refuses the original.
+        UnreadableModel: a file does not exist, or the runtime refuses it in every setting.
+        RuntimeLost: the runtime crashes, hangs or takes too much memory in every setting.
         UsageError: the request does not fit the model's inputs.
         UnsafeModel: running it would run code that it carries.
         RuntimeMissing: the runtime or the device is not there.
@@ -123,6 +124,8 @@ def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader) -> Late
             with seen.guard(COLD):
                 seen.runs.append(_measured_cold(paths, request, load, loader, twins, left_s, seen))
         profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
+    if not seen.runs and seen.failure is not None:
+        raise seen.failure
     seen.notes.extend(_reading_hints(seen))
     return Latency(
         request.device,

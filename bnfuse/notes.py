@@ -55,7 +55,8 @@ def why_unproved(agreement: Agreement) -> str:
             f"the folded model differs from the original{why}; nothing was written: "
             "please report it with the model (--no-verify writes the result unproved)"
         )
+    remedy = "give fitting --inputs or --shape, or write it" if agreement.runnable else "write the result"
     return (
         f"the folded model could not be proved equal{why}; nothing was written: "
-        "give fitting --inputs or --shape, or write it unproved with --no-verify"
+        f"{remedy} unproved with --no-verify"
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Probe, Runner, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
@@ -122,7 +122,10 @@ def verify(
     except Unalignable as mismatch:
         return Agreement(Status.DIFFERENT, detail=str(mismatch))
     except BnfuseError as error:
-        return Agreement(Status.INCONCLUSIVE, detail=f"the original cannot be run: {error}")
+        runnable = not isinstance(error, UnreadableModel | RuntimeLost)
+        return Agreement(
+            Status.INCONCLUSIVE, detail=f"the original cannot be run: {error}", runnable=runnable
+        )
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
     return witness.compare(candidate, across=across)

@@ -52,6 +52,7 @@ class Findings:
     providers: tuple[str, ...] = ()
     runtime: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    failure: BnfuseError | None = None  # the first
 
     def remember(self, runner: Runner) -> None:
         """What really ran."""
@@ -70,6 +71,7 @@ class Findings:
         except (UsageError, UnsafeModel, RuntimeMissing):
             raise
         except BnfuseError as error:
+            self.failure = self.failure or error
             self.note(f"{setting} was not timed: {error}")
         except MemoryError:
             self.note(f"{setting} was not timed: memory ran out")

@@ -109,7 +109,8 @@ class Agreement:
     ``notes`` are sentences on how the models were made comparable. Where they differ, ``failing_sets``
     numbers up to three input sets that show it, the clearest first; ``culprit`` is the fold that breaks
     equality, or ``suspects`` names those among which it is, where the time did not suffice. ``inside`` tells
-    what was compared between the folds, where they are known.
+    what was compared between the folds, where they are known. ``runnable`` is
+    False where the runtime refuses the original, or does not survive it, so that other inputs would not help.
     """
 
     status: Status
@@ -125,3 +126,4 @@ class Agreement:
     culprit: Culprit | None = None
     suspects: tuple[str, ...] = ()
     inside: SeamAgreement | None = None
+    runnable: bool = True

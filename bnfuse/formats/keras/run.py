@@ -178,7 +178,9 @@ def _refusal(path: Path, error: Answer) -> str:
     text = str(error)
     if error.kind == "unknown-class":
         name, _, runtimes = text.partition("\n")
-        return f"'{path.name}' has a layer that {runtimes} does not know, {name}: {WITHOUT_RUNNING}"
+        neither = "neither " if " nor " in runtimes else ""
+        knows = "knows" if neither else "does not know"
+        return f"'{path.name}' has a layer that {neither}{runtimes} {knows}, {name}: {WITHOUT_RUNNING}"
     hint = (
         ""
         if "tf_keras" in text or not _installed("tensorflow") or _installed("tf_keras")

@@ -21,6 +21,7 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeMo
 from bnfuse.formats.base import CallTimes, Probe, RunSettings, Tensors, TensorSpec
 from bnfuse.formats.onnx.bound import bind, bindable, time_bound
 from bnfuse.formats.onnx.providers import CUDA, INSTALL_GPU, choose_provider, providers_in_use
+from bnfuse.formats.onnx.refusals import refusal
 from bnfuse.formats.onnx.runtime import import_runtime, reason, stdout_to_stderr
 from bnfuse.formats.onnx.values import as_array, from_value, on_cuda, spec_of, to_value
 
@@ -33,6 +34,7 @@ class OrtRunner:
 
     ``inputs`` are those a caller must give: initializers that are also listed as inputs are not
     among them. onnxruntime shows a scalar and an unknown rank alike; both have ``shape`` None here.
+    ``seams`` are those of a probe, which the session has as outputs, and as inputs where they are forced.
     """
 
     def __init__(
@@ -165,7 +167,10 @@ def load_session(path: Path, settings: RunSettings, traces: Path | None = None) 
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         if settings.device == "gpu" and _loads_on_cpu(path, settings):
             raise RuntimeMissing(f"the GPU cannot be used ({reason(error)}): {INSTALL_GPU}") from error
-        raise UnreadableModel(f"onnxruntime cannot load {path.name}: {reason(error)}") from error
+        version = ort.__version__
+        raise UnreadableModel(
+            f"onnxruntime {version} cannot load '{path.name}': {refusal(error, path)}"
+        ) from error
     used = providers_in_use(session, settings.device)
     version = str(ort.__version__)
     return OrtRunner(session, version, used, profiled=traces is not None, probed=probed)
