@@ -69,12 +69,14 @@ def test_a_runtime_that_ends_badly_is_one_sentence(
     where: str,
 ) -> None:
     monkeypatch.syspath_prepend(stand_in(tmp_path, when, code))
-    monkeypatch.setenv(limits.TIME_VARIABLE, "1.5" if name == "hangs" else "20")
+    monkeypatch.setenv(limits.TIME_VARIABLE, "30")
     monkeypatch.setenv(limits.MEMORY_VARIABLE, "0.4")
     begin_s = time.monotonic()
     with pytest.raises(RuntimeLost) as caught, load(model, RunSettings()) as runner:
+        if name == "hangs":
+            monkeypatch.setenv(limits.TIME_VARIABLE, "1.5")
         runner.run(X)
-    assert time.monotonic() - begin_s < 15
+    assert time.monotonic() - begin_s < 25
     for part in (says, where):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -105,7 +107,7 @@ def test_the_command_line_survives_its_runtime(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     preferred(monkeypatch, stand_in(tmp_path, when, code))
-    for name, value in ((limits.TIME_VARIABLE, "3"), (limits.MEMORY_VARIABLE, "0.4"), ("TMPDIR", temporary)):
+    for name, value in ((limits.TIME_VARIABLE, "6"), (limits.MEMORY_VARIABLE, "0.4"), ("TMPDIR", temporary)):
         monkeypatch.setenv(name, str(value))
     files = {"optimize": [model], "verify": [model, plain_model], "bench": [model]}[command]
     before = sorted(tmp_path.rglob("*"))
