@@ -52,7 +52,7 @@ def _undeclared(found: Found) -> str:
 def _not_for_types(found: Found) -> str:
     return (
         f"it has not implemented operator {found['op']} (version {found['since']}), "
-        f"or not for the types it is used with{_named(found)}"
+        f"or not for the types used{_named(found)}"
     )
 
 
