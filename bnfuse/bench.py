@@ -146,7 +146,7 @@ def _profiled(
     """Where the time goes, for the first batch size, with optimisation as asked for last (on, by default)."""
     settings = request.settings(threads, optimise=request.optimise[-1])
     batch = request.batches[0] if request.batches else None
-    inputs = InputRequest(batch, request.shapes, request.inputs, request.seed)
+    inputs = _inputs(paths, request, batch)
     try:
         with load(paths[0], settings) as runner:
             samples, _ = fit(runner, inputs, DEFAULT_BATCH)
@@ -182,7 +182,7 @@ def _measure_all(
     paths: Sequence[Path], request: BenchRequest, load: Loader, seen: Findings, copies: int
 ) -> None:
     settings = [
-        Setting(request.settings(threads, optimise=on), _inputs(request, batch))
+        Setting(request.settings(threads, optimise=on), _inputs(paths, request, batch))
         for batch in request.batches or (None,)
         for threads in _threads(request)
         for on in request.optimise
@@ -210,8 +210,8 @@ def _threads(request: BenchRequest) -> tuple[int, ...]:
     return request.threads or (usable_cpus(),)
 
 
-def _inputs(request: BenchRequest, batch: int | None) -> InputRequest:
-    return InputRequest(batch, request.shapes, request.inputs, request.seed)
+def _inputs(paths: Sequence[Path], request: BenchRequest, batch: int | None) -> InputRequest:
+    return InputRequest(batch, request.shapes, request.inputs, request.seed, paths[0])
 
 
 def _measured_cold(
@@ -230,7 +230,7 @@ def _measured_cold(
     are timed here, with the runtime imported already.
     """
     settings = request.settings(_threads(request)[0], optimise=request.optimise[-1])
-    inputs = _inputs(request, request.batches[0] if request.batches else None)
+    inputs = _inputs(paths, request, request.batches[0] if request.batches else None)
     share_s = _COLD_SHARE * request.budget_s
     end = time.perf_counter() + share_s
     with loader(paths[0], settings) as runner:  # also brings the files into the system's cache
@@ -246,7 +246,7 @@ def _measured_cold(
         run = _judged_cold(cold_starts(paths, settings, fed, limits), samples.batch, inputs.seed, seen)
     else:
         run = _reloaded(paths, settings, feeds, load, end, samples.batch, inputs.seed, seen)
-    return replace(run, threads=settings.threads)
+    return replace(run, threads=settings.threads, inputs=samples.ran)
 
 
 def _judged_cold(starts: ColdStarts, batch: int, seed: int, seen: Findings) -> BenchRun:

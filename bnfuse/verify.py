@@ -27,6 +27,7 @@ from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Probe, Runner, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
 from bnfuse.inputs.labels import read_labels
+from bnfuse.inputs.repeatable import RandomOutputs
 from bnfuse.inputs.samples import Feeds, InputRequest
 from bnfuse.inputs.twins import interface_of, of_two_formats
 from bnfuse.machine import available_memory_bytes
@@ -121,6 +122,8 @@ def verify(
         raise
     except Unalignable as mismatch:
         return Agreement(Status.DIFFERENT, detail=str(mismatch))
+    except RandomOutputs as random:
+        return Agreement(Status.INCONCLUSIVE, detail=str(random))
     except BnfuseError as error:
         runnable = not isinstance(error, UnreadableModel | RuntimeLost)
         return Agreement(
@@ -128,7 +131,7 @@ def verify(
         )
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
-    return witness.compare(candidate, across=across)
+    return replace(witness.compare(candidate, across=across), inputs=witness.seen.samples.ran)
 
 
 @dataclass(slots=True, eq=False)
@@ -169,7 +172,11 @@ class Witness:
         size = request.model_bytes or reference.stat().st_size
         effort = Effort(request.samples, start, request.budget_s, request.coarsest, only, tables, size)
         seen = observe(
-            lambda: load(reference, request.settings), request.input_request, effort, labels, specs
+            lambda: load(reference, request.settings),
+            replace(request.input_request, model=reference),
+            effort,
+            labels,
+            specs,
         )
         return cls(reference, request, load, seen, start + 1.5 * request.budget_s)
 

@@ -145,8 +145,9 @@ def test_indices_come_from_the_whole_table(tmp_path: Path, rows: int) -> None:
             except BnfuseError:
                 return False
 
-        size = with_tables(samples, accepts).tables["ids"]
-    assert 0.98 * rows - 1 <= size <= rows
+        found = with_tables(samples, accepts).ranges["ids"]
+    assert found.least == 0 and found.beyond is not None
+    assert 0.98 * rows - 1 <= found.beyond <= rows
     if rows < 100:
         assert compare(tmp_path, gathers(rows), gathers(rows, wrong=rows - 1)).status is DIFFERENT
     assert compare(tmp_path, gathers(rows), gathers(rows)).status is EQUAL
@@ -168,9 +169,10 @@ def test_a_length_is_not_taken_for_an_index(tmp_path: Path) -> None:
 def test_values_without_an_end_are_no_indices() -> None:
     spec = (TensorSpec("x", "int64", (2, 3)), TensorSpec("n", "int64", (1,)))
     samples = Samples(spec, {"x": (2, 3), "n": (1,)}, 0)
-    assert with_tables(samples, lambda feeds: True).tables == {}
-    assert with_tables(samples, lambda feeds: False).tables == {}
-    assert with_tables(samples, lambda feeds: bool(feeds["x"].max() < 1000)).tables["x"] in range(980, 1001)
+    assert with_tables(samples, lambda feeds: True).ranges == {}
+    assert with_tables(samples, lambda feeds: False).ranges == {}
+    found = with_tables(samples, lambda feeds: bool(feeds["x"].max() < 1000)).ranges["x"]
+    assert found.beyond in range(980, 1001)
 
 
 def one_node(

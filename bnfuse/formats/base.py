@@ -19,6 +19,7 @@ from bnfuse.core.graph import Graph, Node
 
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
+    from bnfuse.formats.hints import Hints
 
 
 class Malformed(Exception):
@@ -239,6 +240,9 @@ class Format(Protocol):
         Raises:
             UnreadableModel, UnsafeModel: as ``read``.
         """
+
+    def hints(self, path: Path) -> Hints:
+        """What the file tells of its inputs beyond what it declares; nothing where it makes no sense."""
 
     def suffix(self, path: Path) -> str:
         """The suffix the optimised file keeps, such as ``.onnx``."""

@@ -2,21 +2,24 @@
 
 Decides three things:
 
-1. **shapes**: the user's (``--shape``, ``--batch``, ``--inputs``) first; a free first axis is the
-   batch; the same symbol has the same size everywhere; any other free axis is guessed from a short
-   ladder of sizes, by running the original model until one works;
-2. **values**: each sample set has its own seed and magnitude, because an error that vanishes
-   beside large values shows beside small ones, and the other way round;
+1. **shapes**: the user's (``--shape``, ``--batch``, ``--inputs``) first; a free first axis is the batch; the
+   same symbol has the same size everywhere; any other free axis is guessed (``shape_guesses``): as the file
+   speaks for, else from a short ladder of sizes, by running the original model until one works. A size with
+   which a run takes many seconds gives way to a smaller one;
+2. **values** (``values``): each sample set has its own seed and magnitude, because an error that vanishes
+   beside large values shows beside small ones, and the other way round; integers that the model does not
+   run on are tried in other ranges;
 3. **the user's own data**, which comes first, all of it in sets of a few samples, and then fixes the shapes
    of the generated sets (those have two samples where the model leaves that open).
 
-Does not act where nothing can be guessed (no size of the ladder runs): that is a ``UsageError``
-that names the input and the option that helps.
+Does not act where nothing can be guessed (no size of the ladder runs, no range of values): that is a
+``UsageError`` or ``BnfuseError`` that names the input and the option that helps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,41 +27,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
+from bnfuse.formats.hints import is_size, usual_sizes
+from bnfuse.inputs.hinted import FileHints, file_state
+from bnfuse.inputs.no_inputs import no_inputs
 from bnfuse.inputs.shape_guesses import (
-    LADDER,
     Shape,
     Shapes,
     check_batch,
     check_shape,
-    no_shape,
+    elements,
+    guessing,
+    ran_inputs,
     shape_guesses,
 )
-from bnfuse.inputs.user_arrays import Feeds, numpy_dtype
+from bnfuse.inputs.user_arrays import Feeds
 from bnfuse.inputs.user_inputs import UserData, names_of, read_user_data
+from bnfuse.inputs.values import Range, draw, value_trials
+from bnfuse.results.inputs import Axis, RanInput
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import Runner, TensorSpec
 
 __all__ = ["Feeds", "InputRequest", "Samples", "ample_batch", "draw", "fit", "with_tables"]
 
-_WORDS = ("", "a", "bnfuse", "0", "7", "the cat sat")
-_UNITS_OF_SPREAD = (  # (what it is called, how it is drawn)
-    ("normal(0, 1)", lambda rng, shape: rng.standard_normal(shape)),
-    ("uniform(0, 255)", lambda rng, shape: rng.uniform(0.0, 255.0, shape)),
-    ("uniform(0, 1)", lambda rng, shape: rng.uniform(0.0, 1.0, shape)),
-    ("normal(0, 0.1)", lambda rng, shape: 0.1 * rng.standard_normal(shape)),
-    ("normal(0, 10)", lambda rng, shape: 10.0 * rng.standard_normal(shape)),
-    ("zeros", lambda rng, shape: np.zeros(shape)),
-)
-# Upper bounds for integers, mostly small: they are often indices, masks or lengths.
-_INTEGER_BOUNDS = (2, 10, 2, 100, 5, 1)
-# An index into a table is drawn from the whole table, every so many sets, where its size is found out.
-_TABLE_SETS = 3
 # Batch 2 shows whether samples of a batch get mixed up.
 _LEAST_BATCH, _MOST_BATCH = 2, 16
 _SMALL_MODEL_BYTES = 8 << 20
 _AMPLE_ELEMENTS = 8192
 _LEAST_TABLE, _LARGEST_TABLE = 4, 1 << 18
+# A guessed size with which one run takes longer gives way to one with at most a quarter of the elements.
+_LONG_RUN_S, _SMALLER = 3.0, 4
+# How long all trying may take.
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +67,31 @@ class InputRequest:
 
     ``batch`` is the size of a free first axis (None: the caller's default), and how many samples of the
     user's data are run at a time; ``shapes`` overrides whole shapes by input name; ``data`` is an ``.npz``
-    (arrays by input name), for a model with one input an ``.npy`` file, or a folder of them.
+    (arrays by input name), for a model with one input an ``.npy`` file, or a folder of them. ``model`` is the
+    file whose inputs they are: it may tell what sizes and values fit.
     """
 
     batch: int | None = None
     shapes: Shapes = field(default_factory=dict)
     data: Path | None = None
     seed: int = 0
+    model: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """An endless, repeatable row of input sets: ``feeds(i)`` is the same at every call.
 
-    ``tables`` are the sizes of the tables that inputs of integers look things up in, where known.
+    ``ranges`` bound the whole numbers in an input, where they are known; ``given`` are the shapes that the
+    user fixed.
     """
 
     specs: tuple[TensorSpec, ...]
     shapes: Shapes
     seed: int
     user: UserData | None = None
-    tables: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    given: Shapes = field(default_factory=dict)
 
     @property
     def own_sets(self) -> int:
@@ -100,13 +104,23 @@ class Samples:
             return self.user.feeds(index)
         at = index - self.own_sets
         rng = np.random.default_rng((self.seed, at))
-        return {spec.name: self._draw(rng, spec, at) for spec in self.specs}
+        return {
+            spec.name: draw(rng, spec.dtype, self.shapes[spec.name], at, self.ranges.get(spec.name))
+            for spec in self.specs
+        }
 
-    def _draw(self, rng: np.random.Generator, spec: TensorSpec, at: int) -> np.ndarray:
-        size = self.tables.get(spec.name)
-        if size is not None and at % _TABLE_SETS == 1:
-            return np.asarray(rng.integers(0, size, self.shapes[spec.name])).astype(spec.dtype)
-        return draw(rng, spec.dtype, self.shapes[spec.name], at)
+    @property
+    def ran(self) -> tuple[RanInput, ...]:
+        """The inputs, with where each of their sizes comes from; of the user's those of the first set."""
+        if self.user is None:
+            return ran_inputs(self.specs, self.shapes, self.given)
+        own = {name: array.shape for name, array in self.user.feeds(0).items()}
+        return tuple(
+            replace(one, axes=(Axis.BATCH, *one.axes[1:]), more=self.user.other_shapes(one.name))
+            if self.user.is_cut(one.name)
+            else one
+            for one in ran_inputs(self.specs, own, own)
+        )
 
     @property
     def batch(self) -> int:
@@ -125,31 +139,14 @@ def ample_batch(specs: Sequence[TensorSpec], model_bytes: int) -> int:
     """
     if model_bytes > _SMALL_MODEL_BYTES:
         return _LEAST_BATCH
-    sizes = [[dim if isinstance(dim, int) else LADDER[0] for dim in (spec.shape or ())[1:]] for spec in specs]
-    elements = sum(int(np.prod(size, dtype=object)) for size in sizes)
-    return int(np.clip(_AMPLE_ELEMENTS // max(1, elements), _LEAST_BATCH, _MOST_BATCH))
+    one = {spec.name: tuple(_likely(spec.shape or ())) for spec in specs}
+    return int(np.clip(_AMPLE_ELEMENTS // max(1, elements(one)), _LEAST_BATCH, _MOST_BATCH))
 
 
-def draw(rng: np.random.Generator, dtype: str, shape: Shape, index: int) -> np.ndarray:
-    """Random values of a dtype; ``index`` picks the magnitude.
-
-    Raises:
-        UsageError: inputs of this dtype cannot be made up.
-    """
-    if dtype == "bool":
-        return np.asarray(rng.integers(0, 2, shape), dtype=bool)
-    if dtype == "string":
-        words = np.array(_WORDS, dtype=object)
-        return np.asarray(words[rng.integers(0, len(_WORDS), shape)], dtype=object)
-    if dtype.startswith(("int", "uint")):
-        bytes_of_image = dtype == "uint8" and index % 2 == 0
-        high = 256 if bytes_of_image else _INTEGER_BOUNDS[index % len(_INTEGER_BOUNDS)]
-        return np.asarray(rng.integers(0, high, shape)).astype(dtype)
-    if dtype.startswith(("float", "bfloat")):
-        values = _UNITS_OF_SPREAD[index % len(_UNITS_OF_SPREAD)][1](rng, shape)
-        return np.asarray(values).astype(numpy_dtype(dtype))
-    numpy_dtype(dtype)  # says so where no file can hold such inputs either
-    raise UsageError(f"inputs of type {dtype} cannot be made up: give them with --inputs")
+def _likely(shape: Sequence[int | str | None]) -> Iterator[int]:
+    """About how long the axes behind the batch will be."""
+    for dim in shape[1:]:
+        yield dim if isinstance(dim, int) and is_size(dim) else usual_sizes(shape)[0]
 
 
 def fit(
@@ -168,17 +165,63 @@ def fit(
     fixed = _fixed_shapes(specs, request)
     if request.data is not None:
         return _fit_own(runner, request, request.data, default_batch, specs)
-    guesses = shape_guesses(specs, fixed, request.batch, default_batch)
-    failure: BnfuseError | None = None
-    for shapes in guesses:
-        samples = Samples(specs, shapes, request.seed)
+    hints = FileHints(request.model, specs)
+    begin = time.perf_counter()
+    failures: list[tuple[Samples, BnfuseError]] = []
+    slow: tuple[Samples, Feeds] | None = None
+    for samples in _candidates(specs, fixed, request, default_batch, hints):
+        if slow is not None and elements(samples.shapes) * _SMALLER > elements(slow[0].shapes):
+            continue
+        if failures and time.perf_counter() - begin > _PATIENCE_S:
+            break
+        feeds = samples.feeds(0)
         try:
-            return samples, runner.run(samples.feeds(0))
+            first, long = _timed(runner, feeds)
         except RuntimeLost:
             raise  # of the next size nothing would be known
         except BnfuseError as error:
-            failure = failure or error
-    raise no_shape(specs, fixed, failure)
+            failures.append((samples, error))
+            continue
+        slow = samples, first
+        if not long or not guessing(specs, fixed):
+            break
+    if slow is None:
+        raise no_inputs(specs, fixed, failures)
+    _settle(request, specs, slow[0])
+    return slow
+
+
+def _candidates(
+    specs: tuple[TensorSpec, ...],
+    fixed: Shapes,
+    request: InputRequest,
+    default_batch: int,
+    hints: FileHints,
+) -> Iterator[Samples]:
+    """Samples to try, the likeliest first: what ran before, then of each size all ranges of values."""
+    settled = _SETTLED.get(_key(request, specs))
+    if settled is not None:
+        shapes, ranges = settled
+        for batch in dict.fromkeys((default_batch, 1) if request.batch is None else (request.batch,)):
+            yield Samples(specs, _with_batch(specs, shapes, fixed, batch), request.seed, None, ranges, fixed)
+    trials = list(value_trials(specs, hints))
+    for shapes in shape_guesses(specs, fixed, request.batch, default_batch, hints):
+        yield from (Samples(specs, shapes, request.seed, None, ranges, fixed) for ranges in trials)
+
+
+def _timed(runner: Runner, feeds: Feeds) -> tuple[Feeds, bool]:
+    """The outputs, and whether a run takes long; the first may do for what it sets up.
+
+    Raises:
+        BnfuseError: the model does not run.
+    """
+    begin = time.perf_counter()
+    first = runner.run(feeds)
+    if time.perf_counter() - begin < _LONG_RUN_S:
+        return first, False
+    begin = time.perf_counter()
+    runner.run(feeds)
+    return first, time.perf_counter() - begin > _LONG_RUN_S
 
 
 def _fit_own(
@@ -210,25 +253,30 @@ def _shapes_like(first: Feeds, user: UserData, default_batch: int) -> dict[str, 
 
 
 def with_tables(samples: Samples, accepts: Callable[[Feeds], bool]) -> Samples:
-    """The same samples, with the sizes of the tables that integers look things up in.
+    """The same samples, with the ranges of integers that look things up in tables.
 
-    Found out by trying ever larger indices in one input, the others as in the first made-up set, until
-    the model stops. ``accepts`` also says no where an output changes its shape: then the integer is a
-    length, and a large one would ask for all the memory there is.
+    Where the file does not tell them: found out by trying ever larger indices in one input, the others as in
+    the first made-up set, until the model stops. ``accepts`` also says no where an output changes its shape:
+    then the integer is a length, and a large one would ask for all the memory there is.
     """
-    tables = {}
+    ranges = dict(samples.ranges)
     base = samples.feeds(samples.own_sets)
     for spec in samples.specs:
         shape = samples.shapes[spec.name]
+        within = ranges.get(spec.name, Range(0))
         if spec.dtype not in ("int32", "int64", "uint32", "uint64") or len(shape) < 2 or 0 in shape:
             continue
+        if within.beyond is not None:
+            continue
 
-        def takes(size: int, spec: TensorSpec = spec, shape: Shape = shape) -> bool:
-            return accepts({**base, spec.name: np.full(shape, size - 1, spec.dtype)})
+        def takes(
+            size: int, spec: TensorSpec = spec, shape: Shape = shape, least: int = within.least
+        ) -> bool:
+            return accepts({**base, spec.name: np.full(shape, least + size - 1, spec.dtype)})
 
         if (size := _table_size(takes)) is not None:
-            tables[spec.name] = size
-    return replace(samples, tables=tables)
+            ranges[spec.name] = Range(within.least, within.least + size)
+    return replace(samples, ranges=ranges)
 
 
 def _table_size(takes: Callable[[int], bool]) -> int | None:
@@ -245,6 +293,37 @@ def _table_size(takes: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if takes(middle) else (low, middle)
     return low
+
+
+# What was guessed for a file, so that verify and every setting of a bench run the same sizes: the sizes of
+# all axes, of which the batch is not kept to, and the ranges of values.
+_SETTLED: dict[object, tuple[Shapes, Mapping[str, Range]]] = {}
+_MOST_SETTLED = 16
+
+
+def _settle(request: InputRequest, specs: tuple[TensorSpec, ...], samples: Samples) -> None:
+    """Remember what was guessed."""
+    key = _key(request, specs)
+    if key is not None:
+        if len(_SETTLED) >= _MOST_SETTLED:
+            _SETTLED.clear()
+        _SETTLED[key] = samples.shapes, samples.ranges
+
+
+def _key(request: InputRequest, specs: tuple[TensorSpec, ...]) -> object:
+    """What a guess is remembered by: the file as it is now, and what was wanted; None without a file."""
+    state = file_state(request.model)
+    return None if state is None else (state, specs, tuple(sorted(request.shapes.items())))
+
+
+def _with_batch(specs: Sequence[TensorSpec], shapes: Shapes, fixed: Shapes, batch: int) -> dict[str, Shape]:
+    """The same sizes with another number of samples."""
+    made = {}
+    for spec in specs:
+        shape = shapes[spec.name]
+        free = shape and spec.name not in fixed and not (spec.shape and is_size(spec.shape[0]))
+        made[spec.name] = (batch, *shape[1:]) if free else shape
+    return made
 
 
 def _fixed_shapes(specs: Sequence[TensorSpec], request: InputRequest) -> dict[str, Shape]:

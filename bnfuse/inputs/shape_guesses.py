@@ -1,7 +1,8 @@
 """Shapes for inputs whose axes are free: what the model declares, and what to try for the rest.
 
-A free first axis is the batch; the same symbol has the same size everywhere; any other free axis is
-guessed from a short ladder of sizes. Whether a guess works is for the caller to find out.
+A free first axis is the batch; the same symbol has the same size everywhere; any other free axis gets the
+sizes that the file speaks for (``inputs.hinted``), then usual ones: 224 for images, 64 for sequences, and on
+down a short ladder. Whether a guess works is for the caller to find out.
 """
 
 from __future__ import annotations
@@ -12,72 +13,149 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.errors import UsageError
+from bnfuse.formats.hints import Axes, free_axes, is_size, usual_sizes
+from bnfuse.inputs.hinted import FileHints
+from bnfuse.results.inputs import Axis, RanInput
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-# Sizes to try for axes of unknown length, the likeliest first; 3 channels before 1.
-LADDER = (64, 224, 32, 16, 1, 128)
+# Numbers of channels to try where nothing tells it.
 CHANNELS = (3, 1)
-_MAX_ELEMENTS = 1 << 28
+# More elements are not made up, and not guessed: the model would take long to run.
+_MAX_ELEMENTS, _MAX_GUESSED = 1 << 28, 1 << 24
+# Samples of more elements are taken one at a time, so that there is time for several sets of them.
+_LARGE_SAMPLE = 1 << 20
 
 
 def shape_guesses(
-    specs: Sequence[TensorSpec], fixed: Shapes, batch: int | None, default_batch: int
+    specs: Sequence[TensorSpec], fixed: Shapes, batch: int | None, default_batch: int, hints: FileHints
 ) -> Iterator[dict[str, Shape]]:
     """Shapes to try for all inputs, the likeliest first, without repetition."""
     usual = dict.fromkeys((default_batch, min(2, default_batch), 1))
     batches = tuple(usual) if batch is None else (batch,)
+    most = _MAX_GUESSED if guessing(specs, fixed) else _MAX_ELEMENTS
     tried: set[tuple[tuple[str, Shape], ...]] = set()
-    for size, channels, first in itertools.product(LADDER, CHANNELS, batches):
-        shapes = _resolve(specs, fixed, first, channels, size)
+    for (hinted, step), channels, first in itertools.product(_steps(specs, fixed, hints), CHANNELS, batches):
+        shapes = _resolve(specs, fixed, first, channels, hinted, step)
+        if first > 1 and batch is None and elements(shapes) > first * _LARGE_SAMPLE:
+            continue
         key = tuple(shapes.items())
-        if key not in tried and sum(int(np.prod(s, dtype=object)) for s in shapes.values()) <= _MAX_ELEMENTS:
+        if key not in tried and elements(shapes) <= most:
             tried.add(key)
             yield shapes
 
 
+Hinted = Mapping[str, "tuple[int | None, ...]"]
+
+
+def _steps(specs: Sequence[TensorSpec], fixed: Shapes, hints: FileHints) -> Iterator[tuple[Hinted, int]]:
+    """What to fill free axes with: shapes that the file speaks for, and a step of the ladder for the rest."""
+    open_ones = [spec for spec in specs if spec.name not in fixed and _is_open(spec)]
+    told = {spec.name: hints.sizes(spec) for spec in open_ones} if open_ones else {}
+    most = max((len(shapes) for shapes in told.values()), default=0)
+    for at in range(most):
+        yield {name: shapes[min(at, len(shapes) - 1)] for name, shapes in told.items() if shapes}, 0
+    for at in range(max((len(usual_sizes(spec.shape or ())) for spec in open_ones), default=1)):
+        yield {}, at
+
+
+def guessing(specs: Sequence[TensorSpec], fixed: Shapes) -> bool:
+    """Whether sizes must be guessed: an axis is free that is neither the batch nor given."""
+    return any(_is_open(spec) for spec in specs if spec.name not in fixed)
+
+
+def elements(shapes: Shapes) -> int:
+    """In all inputs together."""
+    return sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
+
+
+def _is_open(spec: TensorSpec) -> bool:
+    """Whether an axis other than the batch has no fixed size."""
+    return spec.shape is None or not all(map(is_size, spec.shape[1:]))
+
+
 def _resolve(
-    specs: Sequence[TensorSpec], fixed: Shapes, batch: int, channels: int, size: int
+    specs: Sequence[TensorSpec], fixed: Shapes, batch: int, channels: int, hinted: Hinted, step: int
 ) -> dict[str, Shape]:
-    """Every free axis filled in: by the same symbol elsewhere, as batch, as channels, or by size."""
-    symbols = _symbols(specs, fixed, batch)
+    """Every free axis filled in: by its symbol elsewhere, as batch, as hinted, as channels, or by size."""
+    symbols = _symbols(specs, fixed, batch, hinted)
     shapes: dict[str, Shape] = {}
     for spec in specs:
         if spec.name in fixed:
             shapes[spec.name] = tuple(fixed[spec.name])
             continue
+        told = hinted.get(spec.name)
+        declared = spec.shape if spec.shape is not None else told or ()
+        ladder = usual_sizes(declared)
+        size = ladder[min(step, len(ladder) - 1)]
         dims: list[int] = []
-        for axis, dim in enumerate(spec.shape or ()):
-            if isinstance(dim, int):
+        for axis, dim in enumerate(declared):
+            known = told[axis] if told is not None and axis else None
+            if isinstance(dim, int) and is_size(dim):
                 dims.append(dim)
             elif isinstance(dim, str) and dim in symbols:
                 dims.append(symbols[dim])
             elif axis == 0:
                 dims.append(batch)
+            elif known is not None:
+                dims.append(known)
             else:
-                is_channel = axis == 1 and len(spec.shape or ()) == 4
-                dims.append(channels if is_channel else size)
+                dims.append(channels if axis == _channel_axis(declared) else size)
         shapes[spec.name] = tuple(dims)
     return shapes
 
 
-def _symbols(specs: Sequence[TensorSpec], fixed: Shapes, batch: int) -> dict[str, int]:
-    """Sizes of named axes: what the user fixed, then the batch for symbols of a first axis."""
+def _channel_axis(shape: Axes) -> int | None:
+    """Of images whose number of channels is open: the first behind the batch, unless the last is fixed."""
+    return 1 if len(shape) == 4 and free_axes(shape) != (1, 2) else None
+
+
+def _symbols(specs: Sequence[TensorSpec], fixed: Shapes, batch: int, hinted: Hinted) -> dict[str, int]:
+    """Sizes of named axes: what the user fixed, the batch for symbols of a first axis, what is hinted."""
     sizes: dict[str, int] = {}
     for spec in specs:
         if spec.name in fixed and spec.shape is not None:
             for dim, size in zip(spec.shape, fixed[spec.name], strict=True):
-                if isinstance(dim, str):
-                    sizes.setdefault(dim, size)
+                if _is_symbol(dim):
+                    sizes.setdefault(str(dim), size)
     for spec in specs:
         first = spec.shape[0] if spec.shape else None
-        if isinstance(first, str):
+        if isinstance(first, str) and _is_symbol(first):
             sizes.setdefault(first, batch)
+    for spec in specs:
+        for dim, told in zip(spec.shape or (), hinted.get(spec.name, ()), strict=False):
+            if _is_symbol(dim) and told is not None:
+                sizes.setdefault(str(dim), told)
     return sizes
+
+
+def _is_symbol(dim: int | str | None) -> bool:
+    """Whether it names a size; "?" stands for any."""
+    return isinstance(dim, str) and dim != "?"
+
+
+def ran_inputs(specs: Sequence[TensorSpec], shapes: Shapes, given: Shapes) -> tuple[RanInput, ...]:
+    """Inputs of these shapes with where each size comes from; ``given`` are those that the user fixed."""
+    made = []
+    for spec in specs:
+        shape = shapes[spec.name]
+        declared = (
+            spec.shape if spec.shape is not None and len(spec.shape) == len(shape) else (None,) * len(shape)
+        )
+        origins = (
+            Axis.DECLARED if is_size(dim) else Axis.GIVEN if spec.name in given else _chosen(axis)
+            for axis, dim in enumerate(declared)
+        )
+        made.append(RanInput(spec.name, spec.dtype, shape, tuple(origins)))
+    return tuple(made)
+
+
+def _chosen(axis: int) -> Axis:
+    return Axis.GUESSED if axis else Axis.BATCH
 
 
 def check_shape(spec: TensorSpec, shape: Shape, source: str) -> None:
@@ -108,17 +186,3 @@ def check_batch(spec: TensorSpec, batch: int | None) -> None:
     if batch is not None and isinstance(first, int) and first != batch:
         text = f"input '{spec.name}' has a fixed first axis of {first}, which --batch {batch} does not fit"
         raise UsageError(text)
-
-
-def no_shape(specs: Sequence[TensorSpec], fixed: Shapes, failure: BnfuseError | None) -> BnfuseError:
-    """The error for a model that ran with none of the guesses."""
-    reason = f" ({failure})" if failure is not None else ""
-    for spec in specs:
-        if spec.name in fixed or (spec.shape is not None and all(isinstance(d, int) for d in spec.shape)):
-            continue
-        example = ",".join(str(d) if isinstance(d, int) else "N" for d in spec.shape or (1, 3, 224, 224))
-        return UsageError(
-            f"no size for the free axes of input '{spec.name}' could be guessed{reason}: "
-            f"give its shape with --shape {spec.name}={example}, whole numbers for N"
-        )
-    return failure or BnfuseError("the model has no inputs that could be made up")

@@ -134,6 +134,12 @@ class UserData:
             feeds[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         return feeds
 
+    def other_shapes(self, name: str) -> int:
+        """How many shapes of samples there are beside the first set's."""
+        parts = {id(cut.part): cut.part for cuts in self.sets for cut in cuts}.values()
+        shapes = {given.shape[1:] for part in parts for given in part.arrays if given.spec.name == name}
+        return len(shapes) - 1
+
     def is_cut(self, name: str) -> bool:
         """Whether an input's first axis counts samples, and may have another length."""
         part = self.sets[0][0].part

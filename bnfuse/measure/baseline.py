@@ -1,7 +1,8 @@
 """Is a model slower than it was in an earlier report? Reads that report, and compares run by run.
 
 Of each report the last model counts: the result where there are two, else the only one. Runs are the
-same where setting, batch and threads are; runs of fewer than six rounds are left out. Two ways:
+same where setting, batch, threads and the sizes of inputs are; runs of fewer than six rounds are left
+out. Two ways:
 
 *speed-up*, where both reports measured against the same original (by its SHA-256), so that what
 differs between two days hits both sides of each ratio alike::
@@ -37,6 +38,7 @@ _ROUNDS = 6
 _TIME, _SPEEDUP = "time", "speed-up"
 
 Key = tuple[str, int, int]
+Sizes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class _Then:
     p90: float
     ci95: tuple[float, float] | None
     stray: float
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,22 @@ def _runs(found: Mapping[str, Any]) -> Iterator[tuple[Key, _Then]]:
         if int(run["pairs"]) < _ROUNDS or not times["p50"] or not times["p90"]:
             continue
         ci95, control = _interval(run["ci95"]), _interval(run["control"])
-        yield key, _Then(float(times["p50"]), float(times["p90"]), ci95, stray(control))
+        then = _Then(
+            float(times["p50"]), float(times["p90"]), ci95, stray(control), _sizes(run.get("inputs"))
+        )
+        yield key, then
+
+
+def _sizes(inputs: Any) -> Sizes | None:
+    """The shapes of all inputs; None where the report does not tell them."""
+    return tuple(tuple(map(int, one["shape"])) for one in inputs) if inputs else None
+
+
+def _same_sizes(run: BenchRun, then: _Then) -> bool:
+    """Whether inputs had the same sizes; where the earlier report does not say, no size may be a guess."""
+    if not run.inputs or then.sizes is None:
+        return not any(one.guessed for one in run.inputs)
+    return tuple(one.shape for one in run.inputs) == then.sizes
 
 
 def _interval(value: Any) -> tuple[float, float] | None:
@@ -143,11 +161,13 @@ def compare(now: Latency, original: str, then: Earlier) -> Baseline:
         return Baseline(str(then.path), refusal=refusal)
     same_original = bool(original) and original == then.original
     pairs = [(run, then.runs.get(_key(run, now))) for run in now.runs if run.pairs >= _ROUNDS]
-    runs = [_compared(run, _key(run, now), old, same_original) for run, old in pairs if old is not None]
+    alike = [(run, old) for run, old in pairs if old is not None and _same_sizes(run, old)]
+    runs = [_compared(run, _key(run, now), old, same_original) for run, old in alike]
     if not runs:
+        others = any(old is not None for _, old in pairs)
+        what = "sizes of inputs" if others else "setting, batch and threads"
         return Baseline(
-            str(then.path),
-            refusal="no run of it has the setting, batch and threads of one measured now, and enough rounds",
+            str(then.path), refusal=f"no run of it has the {what} of one measured now, and enough rounds"
         )
     notes = (
         (f"another runtime: {then.runtime} then, {now.runtime} now",) if then.runtime != now.runtime else ()

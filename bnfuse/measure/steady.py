@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
 from bnfuse.measure.judging import Rounds, precise, summarise
 from bnfuse.measure.timing import interleave, time_call, visit
-from bnfuse.results import BenchRun
+from bnfuse.results import BenchRun, RanInput
 
 OFF, ON = "optimisation off", "optimisation on"
 DEFAULT_BATCH = 1
@@ -84,6 +84,7 @@ class Setting:
     settings: RunSettings
     inputs: InputRequest
     batch: int = 0
+    ran: tuple[RanInput, ...] = ()
     rounds: Rounds | None = None
     done: bool = False
 
@@ -129,15 +130,14 @@ def measure_steady(
             left_s -= spent.seconds()
     for setting in every:
         if setting.rounds is not None:
-            seen.runs.append(
-                summarise(
-                    setting.label,
-                    setting.batch,
-                    setting.rounds,
-                    setting.inputs.seed,
-                    threads=setting.settings.threads,
-                )
+            run = summarise(
+                setting.label,
+                setting.batch,
+                setting.rounds,
+                setting.inputs.seed,
+                threads=setting.settings.threads,
             )
+            seen.runs.append(replace(run, inputs=setting.ran))
 
 
 @dataclass(slots=True)
@@ -217,6 +217,7 @@ def _one_pass(
 def _inputs(setting: Setting, runner: Runner, seen: Findings) -> tuple[Samples, Feeds]:
     samples, _ = fit(runner, setting.inputs, DEFAULT_BATCH)
     seen.remember(runner)
+    setting.ran = samples.ran
     return samples, samples.feeds(0)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import Runner, TensorSpec
+from bnfuse.inputs.repeatable import check_repeatable
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.proof.accuracy import Answers, Labels, check_labels
 from bnfuse.proof.deviation import (
@@ -115,6 +116,7 @@ def observe(
     """
     with load() as runner:
         samples, first = fit(runner, wanted, ample_batch(runner.inputs, effort.model_bytes), specs)
+        check_repeatable(runner, samples.feeds(0), first, wanted.model)
         setup_s = time.perf_counter() - effort.start
         # The candidate must load as well; but loading alone must not use up what one noise takes.
         now = effort.start + setup_s

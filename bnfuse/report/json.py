@@ -23,6 +23,7 @@ from bnfuse.results import (
     FileInfo,
     Latency,
     Percentiles,
+    RanInput,
     Report,
 )
 
@@ -153,6 +154,19 @@ def agreement(result: Agreement) -> dict[str, Any]:
         "failing_sets": list(result.failing_sets),
         "culprit": _culprit(result.culprit),
         "suspects": list(result.suspects),
+        "inputs": [ran(each) for each in result.inputs],
+    }
+
+
+def ran(found: RanInput) -> dict[str, Any]:
+    """One input as it was run."""
+    return {
+        "name": found.name,
+        "dtype": found.dtype,
+        "shape": list(found.shape),
+        "axes": [axis.value for axis in found.axes],
+        "guessed": bool(found.guessed),
+        "more_shapes": found.more,
     }
 
 
@@ -210,6 +224,7 @@ def _run(run: BenchRun) -> dict[str, Any]:
         "before_items_per_s": run.before_items_per_s,
         "after_items_per_s": run.after_items_per_s,
         "detectable": run.detectable,
+        "inputs": [ran(each) for each in run.inputs],
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from bnfuse.report import measured, proved, text
 from bnfuse.report.groups import groups
+from bnfuse.report.sizes import sizes
 from bnfuse.results import Agreement, Baseline, BenchRun, Latency, Profile, Report, Status
 
 # GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
@@ -59,6 +60,7 @@ def _summary(report: Report) -> str:
         ("model", code(report.input.path.name)),
         *text.counts(report),
         ("proof", f"{mark} {prose(text.proof(report.verification))}"),
+        *([("inputs", prose(sizes(report.verification.inputs)))] if report.verification.inputs else []),
         *(("accuracy", prose(sentence)) for sentence in proved.accuracies(report.verification)),
         ("size", prose(text.size_change(report.input, report.output))),
         ("written", code(str(report.output.path)) if report.output else "nothing"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfuse.report import text
+from bnfuse.report.sizes import benched
 from bnfuse.results import Baseline, BaselineRun, BenchRun, ColdStart, Latency, Profile
 
 OPERATORS = ("operator", "before", "nodes", "after", "nodes", "change")
@@ -21,6 +22,8 @@ def facts(latency: Latency) -> Iterator[tuple[str, str]]:
     """(label, sentence) of what is told beside the tables."""
     if latency.machine is not None:
         yield "machine", machine(latency)
+    for sentence in benched(latency.runs):
+        yield "inputs", sentence
     for run in latency.runs:
         if run.before_cold is not None:
             yield "cold", _cold(run.before_cold, run.after_cold)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bnfuse.report import measured, proved, text
 from bnfuse.report.groups import groups
+from bnfuse.report.sizes import sizes
 from bnfuse.results import Agreement, BenchRun, Latency, Report, Status
 
 _MOST_ROWS = 30
@@ -94,9 +95,10 @@ def _print_outputs(agreement: Agreement, out: Console, *, verbose: bool) -> None
 
 def _proof_facts(agreement: Agreement, *, verbose: bool) -> list[tuple[str, str, str]]:
     """What was allowed and why, the user's labels, and how models of two formats were brought together."""
+    sized = [("inputs", sizes(agreement.inputs), "")] if agreement.inputs else []
     allowed = proved.allowances(agreement)
     shown = allowed if verbose else allowed[:_MOST_ALLOWANCES]
-    facts = [("allowed", sentence, "dim") for sentence in shown]
+    facts = [*sized, *(("allowed", sentence, "dim") for sentence in shown)]
     if len(shown) < len(allowed):
         facts.append(("", f"{len(allowed) - len(shown)} more tolerances: -v shows them all", "dim"))
     facts += [("accuracy", sentence, "") for sentence in proved.accuracies(agreement)]

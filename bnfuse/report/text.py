@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.report.sizes import inputs
 from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Status
 
 SHOWN_NAMES = 3
@@ -152,11 +153,11 @@ def proof(agreement: Agreement) -> str:
     """One sentence: was it proved, on what, how closely."""
     match agreement.status:
         case Status.EQUAL:
-            return f"equal{_closeness(agreement)}{_on(agreement)}{_because(agreement)}"
+            return f"equal{_closeness(agreement)}{_for(agreement)}{_on(agreement)}{_because(agreement)}"
         case Status.DIFFERENT:
-            return f"DIFFERENT{_closeness(agreement)}{_on(agreement)}{_because(agreement)}"
+            return f"DIFFERENT{_closeness(agreement)}{_for(agreement)}{_on(agreement)}{_because(agreement)}"
         case Status.INCONCLUSIVE:
-            return f"inconclusive{_on(agreement)}{_because(agreement)}"
+            return f"inconclusive{_for(agreement)}{_on(agreement)}{_because(agreement)}"
         case Status.SKIPPED:
             return f"not verified{_because(agreement)}"
 
@@ -184,6 +185,11 @@ def _closeness(agreement: Agreement) -> str:
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"
     return f": off by {worst.max_rel:.2g} of the range of '{worst.name}' {allowed}"
+
+
+def _for(agreement: Agreement) -> str:
+    """The sizes of the inputs: for others nothing was shown."""
+    return f", for {inputs(agreement.inputs)}" if agreement.inputs else ""
 
 
 def _on(agreement: Agreement) -> str:

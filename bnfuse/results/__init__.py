@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bnfuse.results.inputs import Axis, RanInput
 from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, SeamAgreement, Status
 from bnfuse.results.report import FileInfo, Report
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accuracy",
     "Agreement",
+    "Axis",
     "Baseline",
     "BaselineRun",
     "BenchRun",
@@ -47,6 +49,7 @@ __all__ = [
     "OutputAgreement",
     "Percentiles",
     "Profile",
+    "RanInput",
     "Report",
     "SeamAgreement",
     "Status",

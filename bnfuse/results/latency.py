@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bnfuse.results.inputs import RanInput
+
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
@@ -42,7 +44,8 @@ class BenchRun:
     interval of its median call, is there only then. ``pairs`` counts rounds, ``threads`` is 0 where not told.
     ``detectable`` is the least change, as a fraction, that these rounds would show in nine of ten cases.
     ``…_items_per_s`` is batch / p50, ``…_quantiles_ms`` are 41 evenly spaced quantiles of single calls, from
-    the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``.
+    the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``. ``inputs``
+    are those of the original, with their sizes and which of these were guessed.
     """
 
     setting: str
@@ -63,6 +66,7 @@ class BenchRun:
     before_items_per_s: float | None = None
     after_items_per_s: float | None = None
     detectable: float | None = None
+    inputs: tuple[RanInput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

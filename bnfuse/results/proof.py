@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from bnfuse.results.inputs import RanInput
+
 
 class Status(str, Enum):
     """Outcome of a verification."""
@@ -106,6 +108,7 @@ class Agreement:
     ``evidence`` says on what ("onnxruntime 1.32, graph optimisation off, 6 input sets"),
     ``detail`` why the status is what it is, as one sentence ("" for a plain pass).
     ``samples`` counts input sets, ``own_samples`` the samples among them that are the user's own.
+    ``inputs`` are those of the original, with their sizes and which of these were guessed.
     ``notes`` are sentences on how the models were made comparable. Where they differ, ``failing_sets``
     numbers up to three input sets that show it, the clearest first; ``culprit`` is the fold that breaks
     equality, or ``suspects`` names those among which it is, where the time did not suffice. ``inside`` tells
@@ -127,3 +130,4 @@ class Agreement:
     suspects: tuple[str, ...] = ()
     inside: SeamAgreement | None = None
     runnable: bool = True
+    inputs: tuple[RanInput, ...] = ()

@@ -14,6 +14,7 @@ from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
+    from bnfuse.formats.hints import Hints
     from bnfuse.formats.keras.container import Container
     from bnfuse.formats.keras.edit import Edited
     from bnfuse.formats.keras.network import Network
@@ -137,6 +138,12 @@ class KerasFormat:
         from bnfuse.formats.keras.contents import read_contents
 
         return read_contents(path)
+
+    def hints(self, path: Path) -> Hints:
+        """What the file tells of its inputs; see ``Format.hints``."""
+        from bnfuse.formats.keras.hints import read_hints
+
+        return read_hints(path)
 
     def suffix(self, path: Path) -> str:
         """The suffix the input has."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from bnfuse.formats.contents import Contents
+    from bnfuse.formats.hints import Hints
 
 
 class OnnxModel:
@@ -123,6 +124,12 @@ class OnnxFormat:
         from bnfuse.formats.onnx.contents import read_contents
 
         return read_contents(path)
+
+    def hints(self, path: Path) -> Hints:
+        """What the file tells of its inputs; see ``Format.hints``."""
+        from bnfuse.formats.onnx.hints import read_hints
+
+        return read_hints(path)
 
     def suffix(self, path: Path) -> str:
         """ONNX files keep ``.onnx``."""

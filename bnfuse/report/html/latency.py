@@ -10,6 +10,7 @@ from bnfuse.report import text
 from bnfuse.report.html.charts import Points, cumulative, interval, reach_of
 from bnfuse.report.html.markup import Cell, esc, figure, notes, section, table
 from bnfuse.report.html.spent import baseline, cold_start, profile
+from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Percentiles
 
 
@@ -23,6 +24,7 @@ def latency_section(latency: Latency | None) -> str:
         "latency",
         "Latency",
         f'<p class="dim">One call on {esc(", ".join(where))}</p>',
+        *(f"<p>Inputs: {esc(sentence)}</p>" for sentence in benched(latency.runs)),
         _figures(latency),
         f'<div class="charts">{"".join(_distribution(run, latency) for run in latency.runs)}</div>',
         notes(latency.notes),

@@ -6,6 +6,7 @@ import math
 
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import Cell, code, esc, figure, notes, section, table
+from bnfuse.report.sizes import sizes
 from bnfuse.results import Accuracy, Agreement, Culprit, OutputAgreement, Status
 
 
@@ -18,6 +19,7 @@ def proof_section(agreement: Agreement) -> str:
         "proof",
         "Proof",
         f"<p>{esc(words)}</p>" if words else "",
+        f"<p>Inputs: {esc(sizes(agreement.inputs))}</p>" if agreement.inputs else "",
         _culprit(agreement.culprit, agreement.suspects),
         _outputs(agreement),
         _accuracy(agreement.accuracy),

@@ -6,6 +6,7 @@ from bnfuse.report import text
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.latency import kind, setting
 from bnfuse.report.html.markup import code, esc, facts, figure
+from bnfuse.report.sizes import axes, shape
 from bnfuse.results import BenchRun, Latency, Report, Status
 
 _PROOF = {
@@ -76,7 +77,9 @@ def _proof(report: Report) -> str:
         below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
         below.append(f"allowed {figure(worst.tolerance, 2)}")
     sets = f"on {proof.samples} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
-    return _tile("Proof", _PROOF[proof.status], *below, sets, kind=proof.status.value)
+    guessed = next((one for one in proof.inputs if one.guessed), None)
+    at = f"for {esc(shape(guessed))}: {axes(guessed)} guessed" if guessed is not None else ""
+    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=proof.status.value)
 
 
 def _latency(report: Report) -> str:

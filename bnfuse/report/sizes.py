@@ -1,0 +1,86 @@
+"""The sizes of the inputs that models were run on, in words: a proof and a latency hold for those.
+
+Plain text without markup, as ``report.text``; names of inputs are untrusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from bnfuse.results import Axis, BenchRun, RanInput
+
+_MOST = 3
+_MORE_OPTION = "--shape gives others"
+# By the number of axes, and which of them were guessed.
+_CALLED = {
+    (4, (2, 3)): "height and width",
+    (4, (1, 2)): "height and width",
+    (5, (2, 3, 4)): "depth, height and width",
+    (5, (1, 2, 3)): "depth, height and width",
+}
+
+
+def inputs(every: Sequence[RanInput]) -> str:
+    """``x 1×3×224×224 (height and width guessed), ids 1×64 (axis 1 guessed) and 2 more``; "" for none."""
+    shown = ", ".join(_one(each, _guessed(each)) for each in every[:_MOST])
+    return shown + _more(every)
+
+
+def sizes(every: Sequence[RanInput]) -> str:
+    """The same with how many samples were taken at a time, and what to do about guesses."""
+    shown = ", ".join(_one(each, [*_batch(each), *_guessed(each)]) for each in every[:_MOST])
+    hint = f"; {_MORE_OPTION}" if any(each.guessed for each in every) else ""
+    return shown + _more(every) + hint
+
+
+def benched(runs: Iterable[BenchRun]) -> list[str]:
+    """The sizes of all runs; the batch, which a table tells, is N where there are several."""
+    every = [run.inputs for run in runs if run.inputs]
+    batches = {ran[0].shape[:1] for ran in every}
+    if len(batches) < 2:
+        return [sizes(ran) for ran in dict.fromkeys(every)]
+    open_batch = [tuple(map(_without_batch, ran)) for ran in every]
+    hint = f"; {_MORE_OPTION}" if any(one.guessed for ran in every for one in ran) else ""
+    return [inputs(ran) + hint for ran in dict.fromkeys(open_batch)]
+
+
+def axes(one: RanInput) -> str:
+    """``height and width``, ``axis 1``: the axes that were guessed; "" for none."""
+    found = one.guessed
+    if not found or (len(one.shape), found) in _CALLED:
+        return _CALLED.get((len(one.shape), found), "")
+    if len(found) == 1:
+        return f"axis {found[0]}"
+    return f"axes {', '.join(map(str, found[:-1]))} and {found[-1]}"
+
+
+def _one(one: RanInput, origins: Sequence[str]) -> str:
+    more = [f"and {one.more} other size{'s' if one.more > 1 else ''}"] if one.more else []
+    told = ", ".join([*origins, *more])
+    return f"{one.name} {shape(one)}" + (f" ({told})" if told else "")
+
+
+def shape(one: RanInput) -> str:
+    """``1×3×224×224``; a batch of any size is N."""
+    if not one.shape:
+        return "of one value"
+    return "×".join("N" if size < 0 else str(size) for size in one.shape)
+
+
+def _guessed(one: RanInput) -> list[str]:
+    return [f"{axes(one)} guessed"] if one.guessed else []
+
+
+def _batch(one: RanInput) -> list[str]:
+    return [f"batch {one.shape[0]}"] if Axis.BATCH in one.axes[:1] else []
+
+
+def _without_batch(one: RanInput) -> RanInput:
+    if Axis.BATCH not in one.axes[:1]:
+        return one
+    return replace(one, shape=(-1, *one.shape[1:]))
+
+
+def _more(every: Sequence[RanInput]) -> str:
+    return f" and {len(every) - _MOST} more" if len(every) > _MOST else ""
