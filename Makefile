@@ -3,6 +3,7 @@
 #   make demo      optimise a trained model of fixtures/, accuracy before and after
 #   make test      all tests, the fast ones first
 #   make fuzz      fold random graphs by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
+#   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
 #   make lint      ruff, mypy, import contracts
 #   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
 #   make bench     cost of the optimiser beside cp and other tools (installs them; needs about 20 GB of disk)
@@ -22,7 +23,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test fuzz mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,8 +40,11 @@ demo: $(VENV)/.ready-$(NEEDS_$(KIND))
 	@$(BIN)/python -m fixtures.accuracy $(FUSED)
 	@echo "== the result and its reports are in $(DEMO)"
 
+# A worker takes up to 4 GB where it has TensorFlow loaded. PYTEST_WORKERS=0 keeps all in one process (--pdb).
+PYTEST_WORKERS ?= 2
+
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 # Other graphs every time; the first seed is printed, and a failure prints its own.
 BNFUSE_FUZZ ?= 20000
@@ -49,6 +53,10 @@ BNFUSE_FUZZ_SEED := $(or $(BNFUSE_FUZZ_SEED),$(shell date +%s))
 fuzz: $(VENV)/.ready-test
 	@echo "== $(BNFUSE_FUZZ) random graphs from seed $(BNFUSE_FUZZ_SEED) on"
 	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_random_graphs.py
+
+# Hours for all; one module is quick: make mutants MODULE=core/axes.py (results: build/mutants, docs/mutants.md).
+mutants: $(VENV)/.ready-mutants
+	$(BIN)/python -m benchmarks.mutants $(MODULE)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def file_info(path: Path, *, hashes: bool = True) -> FileInfo:
         UnreadableModel: missing, or not a model.
     """
     form = detect(path)
-    total = form.read(path, ReadOptions()).total_bytes()
+    with closing(form.read(path, ReadOptions())) as model:
+        total = model.total_bytes()
     return FileInfo(path, form.name, sha256(path) if hashes else "", total)
 
 

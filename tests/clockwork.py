@@ -1,27 +1,53 @@
-"""Runners whose time is known: calls that actively wait, for tests of measuring."""
+"""Runners whose calls take a known time, by a clock that only their work moves.
+
+What is measured then depends on the work alone, neither on the machine nor on what else runs there.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bnfuse.formats.base import Runner, RunSettings, TensorSpec
+from bnfuse.measure.cold import Start
 
 Loaded = Callable[[Path, RunSettings], Any]
 
 
 @dataclass
-class Clockwork:
-    """A Runner whose calls take a known time. ``log`` gets its name per call, +name and -name per life."""
+class Clock:
+    """A clock that stands still but for work."""
 
-    milliseconds: float
+    ns: int = 0
+
+    def work(self, milliseconds: float) -> None:
+        """Let this time pass."""
+        self.ns += round(milliseconds * 1e6)
+
+    @property
+    def seconds(self) -> float:
+        """Since the clock was made."""
+        return self.ns / 1e9
+
+    def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From here on it is what ``time.perf_counter`` reads, whoever asks."""
+        monkeypatch.setattr("time.perf_counter", lambda: self.seconds)
+        monkeypatch.setattr("time.perf_counter_ns", lambda: self.ns)
+
+
+@dataclass
+class Clockwork:
+    """A Runner whose next call takes ``draw()`` ms. ``log`` gets its name a call, +name and -name a life."""
+
+    clock: Clock
     log: list[str]
     name: str
+    draw: Callable[[], float]
     shape: tuple[int | str | None, ...] = ("N", 4)
     providers: Sequence[str] = ("Clockwork",)
     runtime: str = "clockwork 1"
@@ -33,19 +59,17 @@ class Clockwork:
         self.inputs: Sequence[TensorSpec] = (TensorSpec("x", "float32", self.shape),)
 
     def run(self, feeds: Any) -> dict[str, np.ndarray]:
-        end = time.perf_counter_ns() + int(self.milliseconds * 1e6)
         self.log.append(self.name)
         self.batches.append(len(feeds["x"]))
-        while time.perf_counter_ns() < end:
-            pass
+        self.clock.work(self.draw())
         return {}
 
     def time(self, feeds: Any, calls: int) -> list[int]:
         times = []
         for _ in range(calls):
-            begin = time.perf_counter_ns()
+            begin = self.clock.ns
             self.run(feeds)
-            times.append(time.perf_counter_ns() - begin)
+            times.append(self.clock.ns - begin)
         return times
 
     def __enter__(self) -> Runner:
@@ -56,21 +80,18 @@ class Clockwork:
         self.log.append(f"-{self.name}")
 
 
-@dataclass
-class Told(Clockwork):
-    """A Clockwork that says how long its calls took instead of taking so long: ``draw()`` ms."""
+def starts(clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[str], float]) -> list[str]:
+    """Cold starts that take ``seconds`` of the file's name; returns the log of names."""
+    log: list[str] = []
 
-    draw: Callable[[], float] = lambda: 1.0
+    def start(path: Path, settings: RunSettings, feeds: Any) -> Start:
+        log.append(path.name)
+        took_ms = 1e3 * seconds(path.name)
+        clock.work(took_ms)
+        return Start(round(took_ms * 1e6), 10**6, 2 * 10**6, 3 * 10**6, 10**6 * len(log))
 
-    def run(self, feeds: Any) -> dict[str, np.ndarray]:
-        self.log.append(self.name)
-        self.batches.append(len(feeds["x"]))
-        return {}
-
-    def time(self, feeds: Any, calls: int) -> list[int]:
-        for _ in range(calls):
-            self.run(feeds)
-        return [int(1e6 * self.draw()) for _ in range(calls)]
+    monkeypatch.setattr("bnfuse.measure.cold.start_once", start)
+    return log
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -82,7 +103,7 @@ def files(folder: Path) -> tuple[Path, Path]:
 
 
 def clockworks(
-    tmp_path: Path, before_ms: float, after_ms: float
+    clock: Clock, tmp_path: Path, before_ms: float, after_ms: float
 ) -> tuple[Path, Path, Loaded, list[str], list[RunSettings]]:
     """Two files, a loader of their Clockworks, the log of calls, and the settings that were loaded with."""
     log: list[str] = []
@@ -92,7 +113,7 @@ def clockworks(
 
     def load_clockwork(path: Path, settings: RunSettings) -> Clockwork:
         seen.append(settings)
-        return Clockwork(times[path], log, path.name)
+        return Clockwork(clock, log, path.name, lambda: times[path])
 
     return *paths, load_clockwork, log, seen
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,38 @@ from click.testing import CliRunner, Result
 from bnfuse.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 300.0  # what hangs takes longer; what only has to wait for a processor does not
 FAST = ("--verify-time", "0.2", "--bench-time", "0.2")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]  # the fixture ``bnfuse_cli``
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Programs started in here end by Ctrl-C, even where SIGINT is ignored, as it is in a background job.
+
+    A handler is not inherited by what is started: that gets the default in its place.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def gone(pid: int, within_s: float = PATIENCE_S) -> bool:
+    """Whether the process has ended (one that nobody has buried yet counts as ended)."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        with suppress(OSError):  # elsewhere than on Linux nobody tells
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        time.sleep(0.05)
+    return False
 
 
 def call(*arguments: object) -> Result:

@@ -15,7 +15,8 @@ import onnx
 import pytest
 
 from tests.cli_models import convnet
-from tests.command import Cli
+from tests.clockwork import Clock
+from tests.command import PATIENCE_S, Cli
 from tests.diff_nets import array, changed, mlp, node_of, set_array
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras
@@ -28,12 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How ``pytest -n 2`` shares the tests out; ``--dist`` chooses another way."""
+    if config.getoption("dist") != "load":
+        return None
+    from tests.scheduling import QuickThenSlow
+
+    return QuickThenSlow(config, log)
+
+
 @pytest.fixture(scope="session")
 def bnfuse_cli() -> Cli:
     """Call ``bnfuse`` with these arguments in a process of its own; never raises on an exit code."""
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUTF8": "1"}
 
-    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: object, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bnfuse", *map(str, arguments)],
             capture_output=True,
@@ -45,6 +56,14 @@ def bnfuse_cli() -> Cli:
         )
 
     return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time, for this test: it passes with the work of what knows this clock, and not otherwise."""
+    clock = Clock()
+    clock.rule(monkeypatch)
+    return clock
 
 
 @pytest.fixture

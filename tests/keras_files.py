@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ NamePath = tuple[str, ...]
 
 def opened(path: Path) -> tuple[Container, Network]:
     """A file's container and its network with the weights bound."""
-    container = open_container(path)
-    network = parse(container.config, container.keras_version)
-    bind(container, network)
+    with ExitStack() as damaged:
+        container = damaged.enter_context(open_container(path))
+        network = parse(container.config, container.keras_version)
+        bind(container, network)
+        damaged.pop_all()  # sound: whoever asked for it closes it
     return container, network
 
 

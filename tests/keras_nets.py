@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,11 @@ class Folded:
 
 def fold_file(before: Path, after: Path) -> Folded:
     """Read, plan, apply, write."""
-    model = FORMAT.read(before, ReadOptions())
-    decided = plan(model.graph)
-    patch = apply(model.graph, decided)
-    model.write(patch, after)
-    return Folded(before, after, decided, model.notes)
+    with closing(FORMAT.read(before, ReadOptions())) as model:
+        decided = plan(model.graph)
+        patch = apply(model.graph, decided)
+        model.write(patch, after)
+        return Folded(before, after, decided, model.notes)
 
 
 def fold(model: Any, folder: Path, suffix: str = ".keras") -> Folded:

@@ -16,7 +16,7 @@ from bnfuse.formats.onnx.run import load
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from bnfuse.measure.steady import OFF, ON
-from tests.clockwork import clockworks
+from tests.clockwork import Clock, clockworks
 from tests.command import call
 from tests.tiny_models import layer, net, save
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 
 
-def test_cold_start_comes_last_once_with_the_first_batch_and_threads(tmp_path: Path) -> None:
-    a, b, loaded, _, seen = clockworks(tmp_path, 0.2, 0.2)
+def test_cold_start_comes_last_once_with_the_first_batch_and_threads(clock: Clock, tmp_path: Path) -> None:
+    a, b, loaded, _, seen = clockworks(clock, tmp_path, 0.2, 0.2)
     request = BenchRequest(batches=(3, 8), threads=(2, 1), budget_s=0.6, optimise=(True,))
     found = bench(a, b, request=request, load=loaded)
     assert [(run.setting, run.batch, run.threads) for run in found.runs] == [

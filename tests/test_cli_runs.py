@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from bnfuse import formats
 from bnfuse.results import Agreement, BenchRun, Latency, Percentiles, Status
 from tests.cli_models import convnet, outputs_of
-from tests.command import FAST, ROOT, Cli, call
+from tests.command import FAST, PATIENCE_S, ROOT, Cli, call, interruptible
 from tests.report_schema import assert_fits
 
 use_case = import_module("bnfuse.optimize")
@@ -163,7 +163,7 @@ def test_broken_files_are_one_sentence_and_exit_3(
     path = tmp_path / "broken.onnx"
     path.write_bytes(BROKEN[broken](model.read_bytes()))
     names = sorted(p.name for p in tmp_path.iterdir())
-    done = bnfuse_cli(command, path, *([model] if command == "verify" else []), timeout=20)
+    done = bnfuse_cli(command, path, *([model] if command == "verify" else []))
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("bnfuse: ") and done.stderr.count("\n") == 1
@@ -261,19 +261,19 @@ def test_other_encodings_of_stdout(model: Path, tmp_path: Path) -> None:
 def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: int, code: int) -> None:
     script = (
         "import sys, time\nfrom importlib import import_module\nfrom bnfuse.cli import main\n"
-        "def wait(*_, **__):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(30)\n"
+        "def wait(*_, **__):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(600)\n"
         "import_module('bnfuse.verify').verify = wait\n"
         "main(['optimize', sys.argv[1]], prog_name='bnfuse')"
     )
     command = [sys.executable, "-c", script, str(model)]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as child:
+    with interruptible():
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with child:
         assert child.stderr is not None
         assert child.stderr.readline() == "waiting\n"
         assert len(list(tmp_path.iterdir())) == 2  # the model and the hidden folder
         child.send_signal(number)
-        _, said = child.communicate(timeout=20)
+        _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == code
     assert "Traceback" not in said
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

@@ -6,17 +6,16 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import RunSettings
-from bnfuse.measure import cold
-from bnfuse.measure.cold import ColdStarts, Limits, Start, chance, cold_starts, judged
+from bnfuse.measure.cold import ColdStarts, Limits, chance, cold_starts, judged
 from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW, Rounds
 from bnfuse.results import ColdStart
+from tests.clockwork import Clock, starts
 
 
 def by_hand(before: Sequence[float], after: Sequence[float]) -> float:
@@ -82,20 +81,10 @@ def test_equal_models_are_called_equal_on_a_noisy_machine() -> None:
 
 
 @pytest.fixture
-def fake_starts(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[float]]:
-    """Starts that take as long as the list says, by a clock of their own."""
-    log: list[str] = []
-    clock = [0.0]
+def fake_starts(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[float]]:
+    """The log of starts, and how many seconds each of them is to take."""
     times: list[float] = []
-
-    def start(path: Path, settings: RunSettings, feeds: Any) -> Start:
-        log.append(path.name)
-        seconds = times[min(len(log), len(times)) - 1]
-        clock[0] += seconds
-        return Start(int(seconds * 1e9), 10**6, 2 * 10**6, 3 * 10**6, 10**6 * len(log))
-
-    monkeypatch.setattr(cold, "start_once", start)
-    monkeypatch.setattr("bnfuse.measure.cold.time.perf_counter", lambda: clock[0])
+    log = starts(clock, monkeypatch, lambda _: times[min(len(log), len(times)) - 1])
     return log, times
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,11 +39,11 @@ def test_splits_called_possible_do_fold(split: Split, tmp_path: Path) -> None:
     path = saved("between", tmp_path, seed=3)
     assert outcome(explained(path), split.value) == "possible"
     trial = next(t for t in explained(path).trials if t.split is split)
-    model = FORMAT.read(path, ReadOptions())
-    (decided,) = plan(model.graph).order
-    forced = replace(decided, split=split, into=trial.into, through=trial.through)
     after = tmp_path / "after.onnx"
-    model.write(apply(model.graph, Plan((forced,), (forced,))), after)
+    with closing(FORMAT.read(path, ReadOptions())) as model:
+        (decided,) = plan(model.graph).order
+        forced = replace(decided, split=split, into=trial.into, through=trial.through)
+        model.write(apply(model.graph, Plan((forced,), (forced,))), after)
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(after).graph.node}
     assert_equal(path, after)
 
@@ -54,10 +55,10 @@ def _size(trial: Trial) -> tuple[int, int]:
 
 def _check_against_the_plan(path: Path) -> Counter[str]:
     """Every trial ends as the decision says; returns how many ended how."""
-    model = detect(path).read(path, ReadOptions())
-    decided = plan(model.graph)
-    names = [d.node for d in decided.decisions]
-    told = explain(model.graph, decided, names)
+    with closing(detect(path).read(path, ReadOptions())) as model:
+        decided = plan(model.graph)
+        names = [d.node for d in decided.decisions]
+        told = explain(model.graph, decided, names)
     assert [e.decision for e in told] == list(decided.decisions)
     seen: Counter[str] = Counter()
     for explanation in told:
@@ -81,9 +82,8 @@ def _check_against_the_plan(path: Path) -> Counter[str]:
         seen.update(
             "taken" if t.taken else "refused" if t.refusal else "possible" for t in explanation.trials
         )
-    again = plan(detect(path).read(path, ReadOptions()).graph)
-    assert again == decided
-    model.close()
+    with closing(detect(path).read(path, ReadOptions())) as model:
+        assert plan(model.graph) == decided
     return seen
 
 

@@ -24,6 +24,7 @@ from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.messages import read_message, write_message
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.keras import run
+from tests.command import PATIENCE_S, gone
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
 # --- messages ----------------------------------------------------------------------------------
@@ -145,36 +146,40 @@ def no_process() -> Iterator[None]:
 
 
 TENSORFLOWS = [
-    ("raise ImportError('no AVX here')", RuntimeMissing, "cannot be used (no AVX here)"),
+    ("raise ImportError('no AVX here')", PATIENCE_S, RuntimeMissing, "cannot be used (no AVX here)"),
     (
-        "import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last words'); os._exit(3)",
+        "import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last'); os._exit(3)",
+        PATIENCE_S,
         RuntimeLost,
-        "3: last words",
+        "3: last",
     ),
-    ("import os; os.abort()", RuntimeLost, "SIGABRT"),
-    ("import time; time.sleep(60)", RuntimeLost, "did not answer within 1.5 s"),
-]  # fmt: skip
+    ("import os; os.abort()", PATIENCE_S, RuntimeLost, "SIGABRT"),
+    ("import time; time.sleep(999)", 0.5, RuntimeLost, "did not answer within 0.5 s"),
+]
 
 
-@pytest.mark.parametrize(("code", "kind", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"])
+@pytest.mark.parametrize(
+    ("code", "limit_s", "kind", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"]
+)
 def test_a_runtime_that_does_not_start(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     no_process: None,
     code: str,
+    limit_s: float,
     kind: type[BnfuseError],
     says: str,
 ) -> None:
     """One sentence with what to do, within the limit, whatever a TensorFlow does when it is imported."""
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv(limits.TIME_VARIABLE, "1.5")
+    monkeypatch.setenv(limits.TIME_VARIABLE, str(limit_s))
     monkeypatch.setenv(run.BACKEND_VARIABLE, "")
     monkeypatch.setattr("bnfuse.formats.keras.run.choose_backend", lambda: "tensorflow")
     begin = time.monotonic()
     with pytest.raises(kind) as caught:
         run.load(FIXTURE, RunSettings())
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < PATIENCE_S
     assert says in str(caught.value)
     assert "pip install" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -189,20 +194,6 @@ def keras() -> Any:
     return import_keras()
 
 
-def gone(pid: int, within_s: float = 10.0) -> bool:
-    """Whether the process has ended (one that nobody has buried yet counts as ended)."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-            os.kill(pid, 0)
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def pid_of(runner: ChildRunner) -> int:
     assert isinstance(runner._host, pool.Process)
     return runner._host.pid
@@ -215,7 +206,7 @@ IMAGES = {"image": np.random.default_rng(0).uniform(0, 16, (2, 28, 28)).astype(n
 def test_one_process_serves_several_models_and_ends_when_idle(
     keras: Any, monkeypatch: pytest.MonkeyPatch, no_process: None
 ) -> None:
-    monkeypatch.setattr(pool, "_LINGER_S", 0.5)
+    monkeypatch.setattr(pool, "_LINGER_S", 2.0)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     first = run.load(FIXTURE, RunSettings())
     second = run.load(FIXTURE, RunSettings(optimise=True, threads=count))
@@ -231,7 +222,7 @@ def test_one_process_serves_several_models_and_ends_when_idle(
             second.run({})
     with run.load(FIXTURE, RunSettings()) as third:
         assert pid_of(third) == pid  # it was kept for a while
-        time.sleep(1.0)
+        time.sleep(2.5)
         np.testing.assert_array_equal(third.run(IMAGES)["digit"], exact)
     assert gone(pid)
 
@@ -254,14 +245,14 @@ def test_a_hang_is_a_sentence(
     path = with_lambda(
         keras,
         tmp_path / "m.keras",
-        lambda x: (__import__("time").sleep(60), x)[1] if hasattr(x, "numpy") else x,
+        lambda x: (__import__("time").sleep(999), x)[1] if hasattr(x, "numpy") else x,
     )
     with run.load(path, RunSettings(allow_unsafe=True)) as runner:
         pid = pid_of(runner)
         monkeypatch.setenv(limits.TIME_VARIABLE, "1")
         with pytest.raises(BnfuseError, match="did not answer within 1 s and was stopped"):
             runner.run({"x": np.ones((1, 2), np.float32)})
-    assert gone(pid, 1.0)
+    assert gone(pid)
 
 
 @pytest.mark.slow
@@ -288,9 +279,11 @@ def test_the_clock_runs_where_the_model_runs(keras: Any, tmp_path: Path) -> None
         lambda x: (__import__("time").sleep(0.03), x)[1] if hasattr(x, "numpy") else x,
     )
     with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        begin = time.perf_counter_ns()
         times = runner.time({"x": np.ones((1, 2), np.float32)}, 4)
+        wall = time.perf_counter_ns() - begin
     assert len(times) == 4
-    assert all(0.03 <= ns / 1e9 < 0.2 for ns in times), times
+    assert all(ns >= 30e6 for ns in times) and sum(times) < wall, (times, wall)
 
 
 _LEAVES_A_PROCESS = """
@@ -302,7 +295,7 @@ if __name__ == "__main__":
     runner = load(Path(sys.argv[1]), RunSettings())
     print(runner._host.pid, flush=True)
     if sys.argv[2] == "wait":
-        time.sleep(60)
+        time.sleep(999)
 """
 
 
@@ -323,7 +316,7 @@ def test_no_process_is_left_behind(keras: Any, tmp_path: Path, how: str) -> None
         pid = int(program.stdout.readline())
     if how == "wait":
         program.kill()
-    program.wait(30)
+    program.wait(PATIENCE_S)
     assert gone(pid)
 
 

@@ -16,6 +16,7 @@ import pytest
 from bnfuse.errors import OutputError
 from bnfuse.formats.keras.variables import ArrayVariable, StoredVariable
 from bnfuse.formats.keras.write import write
+from tests.command import PATIENCE_S
 from tests.keras_files import contents, edited, opened, plain, rewritten, without
 from tests.keras_handmade import dense, legacy, make_archive
 from tests.keras_nets import both_containers
@@ -187,7 +188,7 @@ def test_full_disk(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert "out.keras cannot be written" in done.stdout, (done.stdout, done.stderr[-2000:])

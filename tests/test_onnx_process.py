@@ -19,9 +19,8 @@ from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.settings import settings_from_json, settings_to_json
 from bnfuse.formats.onnx.run import load
-from tests.command import ROOT
+from tests.command import ROOT, gone
 from tests.dying_runtimes import DIES, GROWS, HANGS, LEAVES, preferred, stand_in
-from tests.test_keras_process import gone
 from tests.tiny_models import identity, layer, net, save
 
 X = {"x": np.random.default_rng(0).standard_normal((1, 3, 9, 7)).astype(np.float32)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.onnx import run
 from bnfuse.formats.onnx import session as session_module
 from bnfuse.formats.onnx.session import load_session
+from tests.clockwork import Clock
 from tests.tiny_models import identity, layer, model, net, save
 
 VALUES: list[tuple[int, str, Any]] = [
@@ -202,7 +202,7 @@ def test_a_closed_runner_holds_no_session(tmp_path: Path) -> None:
         runner.run({"x": np.ones((1, 3), np.float32)})
 
 
-def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
+def test_time_is_that_of_the_calls_alone(clock: Clock, tmp_path: Path) -> None:
     """A session that takes 1, 2, 3, 4 × 5 ms is told apart call by call, and is called as ``run`` does."""
     path = identity(TensorProto.FLOAT, tmp_path / "m.onnx")
     x = np.ones((1, 3), np.float32)
@@ -213,13 +213,13 @@ def test_time_is_that_of_the_calls_alone(tmp_path: Path) -> None:
         class Slow:
             def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> Any:
                 seen.append((names, list(feeds)))
-                time.sleep(0.005 * len(seen))
+                clock.work(5.0 * len(seen))
                 return session.run(names, feeds)
 
         runner._session = Slow()
         times = runner.time({"x": x}, 4)
     assert seen == [(["y"], ["x"])] * 4
-    assert all(0.005 * n <= ns / 1e9 < 0.005 * n + 0.02 for n, ns in enumerate(times, 1)), times
+    assert times == [5_000_000 * n for n in (1, 2, 3, 4)]
 
 
 def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,17 +12,16 @@ import pytest
 
 from bnfuse.measure.judging import Rounds
 from bnfuse.measure.timing import enough, interleave
-from tests.clockwork import Clockwork, Told
+from tests.clockwork import Clock, Clockwork
 
 FEEDS = {"x": np.zeros((1, 4), np.float32)}
 
 
-def told(names: str, log: list[str], draw: Any) -> list[Told]:
-    return [Told(0.0, log, name, draw=draw) for name in names]
+FAR_S = 60.0  # a deadline that no test comes near to
 
 
-def in_seconds(seconds: float) -> float:
-    return time.perf_counter() + seconds
+def told(clock: Clock, names: str, log: list[str], draw: Callable[[], float]) -> list[Clockwork]:
+    return [Clockwork(clock, log, name, draw) for name in names]
 
 
 def visits(log: list[str], calls: int) -> list[str]:
@@ -33,10 +32,10 @@ def visits(log: list[str], calls: int) -> list[str]:
     return [turn[0] for turn in turns]
 
 
-def test_rounds_go_forth_and_back_in_an_order_drawn_anew() -> None:
+def test_rounds_go_forth_and_back_in_an_order_drawn_anew(clock: Clock) -> None:
     log: list[str] = []
-    runners = told("abcd", log, lambda: 5.0)  # beyond a visit's 4 ms: two calls kept, one dropped
-    rounds = interleave(runners, FEEDS, in_seconds(60), done=lambda found: len(found) >= 60)
+    runners = told(clock, "abcd", log, lambda: 5.0)  # beyond a visit's 4 ms: two calls kept, one dropped
+    rounds = interleave(runners, FEEDS, FAR_S, done=lambda found: len(found) >= 60)
     turns = visits(log[-3 * 8 * len(rounds) :], 3)
     each = [turns[at : at + 8] for at in range(0, len(turns), 8)]
     for turn in each:
@@ -49,84 +48,75 @@ def test_rounds_go_forth_and_back_in_an_order_drawn_anew() -> None:
 @pytest.mark.parametrize(
     ("call_ms", "kept", "dropped"), [(0.1, 40, 1), (1.0, 4, 1), (5.0, 2, 1), (30.0, 1, 1), (80.0, 1, 0)]
 )
-def test_a_visit_fills_about_four_milliseconds(call_ms: float, kept: int, dropped: int) -> None:
+def test_a_visit_fills_about_four_milliseconds(clock: Clock, call_ms: float, kept: int, dropped: int) -> None:
     log: list[str] = []
     asked: list[int] = []
 
-    class Asked(Told):
+    class Asked(Clockwork):
         def time(self, feeds: Any, calls: int) -> list[int]:
             asked.append(calls)
             return super().time(feeds, calls)
 
-    runners = [Asked(0.0, log, name, draw=lambda: call_ms) for name in "ab"]
-    rounds = interleave(runners, FEEDS, in_seconds(60), done=lambda _: True)
+    runners = [Asked(clock, log, name, lambda: call_ms) for name in "ab"]
+    rounds = interleave(runners, FEEDS, FAR_S, done=lambda _: True)
     assert set(asked[-4:]) == {kept + dropped}
     assert [len(calls) for calls in rounds.calls] == [2 * kept * len(rounds)] * 2
     assert rounds.medians == pytest.approx(call_ms * 1e6)
 
 
-def test_the_first_call_of_a_visit_is_not_counted() -> None:
+def test_the_first_call_of_a_visit_is_not_counted(clock: Clock) -> None:
     """It finds the caches full of another model: here it takes ten times as long."""
 
-    class ColdFirst(Told):
+    class ColdFirst(Clockwork):
         def time(self, feeds: Any, calls: int) -> list[int]:
-            super().run(feeds)
-            return [50_000_000, *[5_000_000] * (calls - 1)] if calls > 1 else [5_000_000]
+            first, *others = super().time(feeds, calls)
+            return [10 * first, *others] if others else [first]
 
-    rounds = interleave(
-        [ColdFirst(0.0, [], name) for name in "ab"], FEEDS, in_seconds(60), done=lambda _: True
-    )
+    runners = [ColdFirst(clock, [], name, lambda: 5.0) for name in "ab"]
+    rounds = interleave(runners, FEEDS, FAR_S, done=lambda _: True)
     assert {float(ns) for calls in rounds.calls for ns in calls} == {5e6}
 
 
-def test_the_median_of_a_visit_stands_for_it() -> None:
+def test_the_median_of_a_visit_stands_for_it(clock: Clock) -> None:
     times = iter([1.0] * 40 + [1.0, 1.0, 1.0, 2.0, 9.0] * 10_000)  # warm-up, then visits of 1 + 4 calls
-    (runner,) = told("a", [], lambda: next(times))
-    rounds = interleave([runner], FEEDS, in_seconds(60), done=lambda _: True)
+    (runner,) = told(clock, "a", [], lambda: next(times))
+    rounds = interleave([runner], FEEDS, FAR_S, done=lambda _: True)
     kept = rounds.calls[0].reshape(-1, 4) / 1e6
     assert rounds.medians.ravel() / 1e6 == pytest.approx(np.sort(kept, axis=1)[:, 1])
 
 
-def test_of_two_calls_the_one_that_had_to_wait_does_not_count() -> None:
+def test_of_two_calls_the_one_that_had_to_wait_does_not_count(clock: Clock) -> None:
     """Every other call waits for 8 ms; kept are two of a visit, so that one of them always does."""
     waits = iter([2.0] * 40 + [2.0, 2.0, 10.0] * 10_000)
-    (runner,) = told("a", [], lambda: next(waits))
-    rounds = interleave([runner], FEEDS, in_seconds(60), done=lambda _: True)
+    (runner,) = told(clock, "a", [], lambda: next(waits))
+    rounds = interleave([runner], FEEDS, FAR_S, done=lambda _: True)
     assert [len(rounds.calls[0]), *set(rounds.medians.ravel())] == [4 * len(rounds), 2e6]
 
 
-def test_warming_up_goes_on_until_calls_get_no_faster() -> None:
+def test_warming_up_goes_on_until_calls_get_no_faster(clock: Clock) -> None:
     """A runtime that needs 60 calls to get up to speed is not measured while it does."""
     log: list[str] = []
-
-    class Slow(Told):
-        def time(self, feeds: Any, calls: int) -> list[int]:
-            before = len(log)
-            super().time(feeds, calls)
-            return [int(1e6 * max(1.0, 10.0 * 0.96 ** (before + at))) for at in range(calls)]
-
-    rounds = interleave([Slow(0.0, log, "a")], FEEDS, in_seconds(60), done=lambda _: True)
+    runners = told(clock, "a", log, lambda: max(1.0, 10.0 * 0.96 ** len(log)))
+    rounds = interleave(runners, FEEDS, FAR_S, done=lambda _: True)
     assert rounds.calls[0].max() == 1e6
 
 
-def test_it_is_asked_less_and_less_often_whether_that_is_enough() -> None:
+def test_it_is_asked_less_and_less_often_whether_that_is_enough(clock: Clock) -> None:
     asked: list[int] = []
 
     def done(found: Rounds) -> bool:
         asked.append(len(found))
         return len(found) >= 200
 
-    rounds = interleave(told("ab", [], lambda: 5.0), FEEDS, in_seconds(60), done=done)
+    rounds = interleave(told(clock, "ab", [], lambda: 5.0), FEEDS, FAR_S, done=done)
     assert asked[0] == 6
     assert asked[-1] == len(rounds) < 300
     assert all(later >= 1.2 * sooner for sooner, later in pairwise(asked))
 
 
-def test_the_deadline_ends_it() -> None:
-    runners = [Clockwork(1.0, [], name) for name in "ab"]
-    begin = time.perf_counter()
-    rounds = interleave(runners, FEEDS, begin + 0.4)
-    assert 0.4 < time.perf_counter() - begin < 3.0  # other load on the machine may stretch it
+def test_the_deadline_ends_it(clock: Clock) -> None:
+    rounds = interleave(told(clock, "ab", [], lambda: 1.0), FEEDS, 0.4)
+    assert 0.4 < clock.seconds <= 0.4 + 4 * 5 * 1e-3  # one round more: four visits of five calls
     assert len(rounds) >= 3
 
 
@@ -135,15 +125,16 @@ def test_the_deadline_ends_it() -> None:
     [(100, -1.0, False), (2, 0.1, False), (5, 0.1, False), (6, 0.1, True), (3, 5.0, True), (2, 5.0, False)],
 )
 def test_a_verdict_is_worth_half_a_second_beyond_the_deadline(
-    rounds: int, late_s: float, expected: bool
+    clock: Clock, rounds: int, late_s: float, expected: bool
 ) -> None:
-    assert enough(rounds, time.perf_counter() - late_s) == expected
+    clock.work(60_000.0)
+    assert enough(rounds, 60.0 - late_s) == expected
 
 
-def test_no_garbage_is_collected_meanwhile_and_all_is_as_before() -> None:
+def test_no_garbage_is_collected_meanwhile_and_all_is_as_before(clock: Clock) -> None:
     seen: list[bool] = []
 
-    class Watching(Told):
+    class Watching(Clockwork):
         def time(self, feeds: Any, calls: int) -> list[int]:
             seen.append(gc.isenabled())
             return super().time(feeds, calls)
@@ -152,7 +143,7 @@ def test_no_garbage_is_collected_meanwhile_and_all_is_as_before() -> None:
     try:
         for switch, expected in ((gc.enable, True), (gc.disable, False)):
             switch()
-            interleave([Watching(0.0, [], "a")], FEEDS, in_seconds(60), done=lambda _: True)
+            interleave([Watching(clock, [], "a", lambda: 1.0)], FEEDS, FAR_S, done=lambda _: True)
             assert not seen[-1]
             assert gc.isenabled() == expected
     finally:

@@ -91,6 +91,7 @@ DATA: list[tuple[str, str, Any, str]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # NumPy 2.4 leaves what is no zip open
 @pytest.mark.parametrize(("name", "file", "content", "message"), DATA, ids=[d[0] for d in DATA])
 def test_data_that_does_not_fit(tmp_path: Path, name: str, file: str, content: Any, message: str) -> None:
     if isinstance(content, bytes):

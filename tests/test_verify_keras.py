@@ -6,6 +6,7 @@ writer is the product's, spoiled.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -79,8 +80,9 @@ def test_overflow_is_different(keras3: Any, tmp_path: Path) -> None:
 
 def test_the_culprit_is_named(keras3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keras_net(keras3, mlp(2, 6), folded=False).save(tmp_path / "model.keras")
-    opened = FORMAT.read(tmp_path / "model.keras", ReadOptions())
-    write = type(opened).write
+    with closing(FORMAT.read(tmp_path / "model.keras", ReadOptions())) as opened:
+        kind = type(opened)
+    write = kind.write
 
     def spoiling(self: Any, patch: Patch, path: Path) -> Written:
         written: Written = write(self, patch, path)
@@ -92,7 +94,7 @@ def test_the_culprit_is_named(keras3: Any, tmp_path: Path, monkeypatch: pytest.M
             made.save(path)
         return written
 
-    monkeypatch.setattr(type(opened), "write", spoiling)
+    monkeypatch.setattr(kind, "write", spoiling)
     with pytest.raises(Unproved, match="'bn3'") as caught:
         optimize(tmp_path / "model.keras", verify=VerifyRequest(samples=2), bench=False)
     culprit = caught.value.report.verification.culprit

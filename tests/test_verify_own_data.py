@@ -156,5 +156,6 @@ def test_outputs_beyond_memory_wait_on_the_disk(tmp_path: Path) -> None:
     assert kept._folder is not None
     place = Path(kept._folder.name)
     assert len(list(place.iterdir())) == 1
-    del kept
+    with pytest.warns(ResourceWarning, match="Implicitly cleaning up"):
+        del kept
     assert not place.exists()

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfuse.core.affine import Reparam
 from bnfuse.core.affine_rule import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
-from bnfuse.core.ops import Opaque, Rule
+from bnfuse.core.graph import Node, Port
+from bnfuse.core.ops import Numbers, Opaque, Reaction, Rule
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.constants import is_float
 from bnfuse.formats.onnx.origin import Origin
@@ -19,6 +22,20 @@ from bnfuse.formats.onnx.statistics import DEFAULT_EPSILON
 from bnfuse.formats.onnx.view import View
 
 _PARAMETERS = ("scale", "bias", "mean", "variance")
+
+
+@record
+class NumberOnly(Affine):
+    """A number in an operator of which no rank is known: a vector in its place could not be given a shape.
+
+    Only one along the last axis needs none.
+    """
+
+    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+        """As an Affine does, where that is along no axis or along the last."""
+        if held.axes not in ((), (-1,)):
+            return Refusal(Reason.SHAPE_UNKNOWN, node.label, node.value(port))
+        return Affine.react(self, node, port, held, numbers)
 
 
 def batchnorm(view: View) -> Rule:
@@ -142,10 +159,11 @@ def arithmetic(view: View) -> Affine | None:
     constant: Any = values if lies else values.reshape(())
     pair = _pair(kind, k, constant)
     scales = kind in ("Mul", "Div")
+    affine = NumberOnly if not lies and view.rank(1 - k) is None else Affine
     refusal = None
     if not all(bool(np.isfinite(v).all()) for v in pair):
         refusal = Refusal(Reason.INVALID_STATISTICS, view.node.label)
-    return Affine(
+    return affine(
         pair,
         lies,
         has_scale=scales,

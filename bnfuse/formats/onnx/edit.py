@@ -193,15 +193,17 @@ class Editor:
         old = self._constant(handle, at)
         shape = old.shape
         if values.size != size(old):
-            rank = self._rank(handle, new)
-            shape = (values.size,) + (1,) * (rank - 1 - new.axes[0] if new.axes[0] >= 0 else -1 - new.axes[0])
+            shape = (values.size,) + (1,) * self._axes_behind(handle, new)
         self._round_into(handle, at, values.reshape(shape))
 
-    def _rank(self, handle: Handle, new: NewAffine) -> int:
+    def _axes_behind(self, handle: Handle, new: NewAffine) -> int:
+        """How many axes of its input come after the one that a number becomes a vector along."""
+        (axis,) = new.axes
+        if axis < 0:
+            return -1 - axis
         rank = self._rank_of(handle.scope.key(handle.proto.input[new.rule.in_port]))
-        if rank is None:
-            raise OverflowingFold(new.folded)  # cannot be stored: keep what was folded into it
-        return rank
+        assert rank is not None, "a row that knows no rank takes no vector (affine_ops.NumberOnly)"
+        return rank - 1 - axis
 
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""

@@ -1,0 +1,185 @@
+"""Do the tests notice mistakes in the algebra and in the tables? Not a part of CI.
+
+    make mutants                                # every module, hours
+    make mutants MODULE=core/axes.py            # one
+
+Every module is mutated (``mutant_sources``), and every mutant is run against the tests that meet its lines
+(``mutant_tests``, ``mutant_runs``). What was killed once is not run again until its module changes; what
+survived is, since a test may have come. The results are in ``build/mutants``; a survivor that no test can
+kill is listed in ``docs/mutants.md`` with the reason, and then counts as equivalent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.mutant_runs import KILLED, SURVIVED, TIMEOUT, preload, run_all
+from benchmarks.mutant_sources import Mutant, mutants
+from benchmarks.mutant_tests import ROOT, Coverage, stored, traced
+
+STORE = ROOT / "build" / "mutants"
+NO_TEST = "no test"  # meets it
+
+CORE = sorted(f"core/{path.name}" for path in (ROOT / "bnfuse" / "core").glob("*.py"))
+ONNX = [
+    f"formats/onnx/{name}.py"
+    for name in ("ops", "affine_ops", "linear_ops", "moving_ops", "signature", "edit")
+]
+KERAS = [f"formats/keras/{name}.py" for name in ("ops", "affine_layers", "linear_layers", "moving_layers")]
+
+# Tests that need no TensorFlow and are quick; those of the formats are the tests of the tables.
+CORE_TESTS = [
+    "absorbing",
+    "algebra",
+    "axis_maps",
+    "completeness",
+    "constant_operands",
+    "explain_plan",
+    "fed_by_constants",
+    "guards",
+    "joint_rules",
+    "kept",
+    "layer_changes",
+    "merge_affines",
+    "missed_folds",
+    "narrow",
+    "onnx_overflow",
+    "ranges",
+    "regroup",
+    "settling",
+    "streams",
+    "table_rows",
+]
+ONNX_TESTS = ["onnx_bound", "onnx_dialects", "onnx_malformed", "onnx_scopes", "table_guards"]
+KERAS_TESTS = ["keras_guards", "keras_config", "keras_config_refused", "keras_layer_shapes"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the mutants of the modules, print the table, list who survived."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("module", nargs="*", help=f"below bnfuse/, as core/axes.py; of {', '.join(CORE)}, …")
+    parser.add_argument("--processes", type=int, default=2, help="at once (2)")
+    parser.add_argument("--most", type=float, default=60.0, help="seconds of tests a mutant is given (60)")
+    wanted = parser.parse_args(arguments)
+    modules = wanted.module or [*CORE, *ONNX, *KERAS]
+    preload()
+    rows = [_run(module, wanted.processes, wanted.most) for module in modules]
+    _table(modules, rows)
+    return 0
+
+
+def _tests_of(module: str) -> tuple[str, list[str]]:
+    """The name and files of the tests that a module's mutants meet."""
+    names = list(CORE_TESTS)
+    kind = module.split("/")[-2]
+    names += {"onnx": ONNX_TESTS, "keras": KERAS_TESTS}.get(kind, [])
+    files = [ROOT / "tests" / f"test_{name}.py" for name in names]
+    return kind, [path.relative_to(ROOT).as_posix() for path in files if path.exists()]
+
+
+def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
+    """Outcome by mutant, from the store where it is known."""
+    path = ROOT / "bnfuse" / module
+    source = path.read_text(encoding="utf-8")
+    found = list(mutants(source))
+    store = STORE / f"{module}.json"
+    key = hashlib.sha256(source.encode()).hexdigest()
+    known = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    known = known["outcomes"] if known.get("key") == key else {}
+    outcomes = {m.name: known[m.name] for m in found if known.get(m.name) in (KILLED, TIMEOUT)}
+    open_ones = [m for m in found if m.name not in outcomes]
+    if open_ones:
+        kind, files = _tests_of(module)
+        coverage = _traced_apart(files, STORE / f"coverage-{kind}.json")
+        jobs, told = [], []
+        for mutant in open_ones:
+            tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", source, most_s)
+            if tests:
+                jobs.append((mutant.source, tests, seconds))
+                told.append(mutant)
+            else:
+                outcomes[mutant.name] = NO_TEST
+        name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        for done, (at, outcome) in enumerate(run_all(path, name, jobs, processes), 1):
+            outcomes[told[at].name] = outcome
+            if sys.stderr.isatty():
+                print(f"\r{module}: {done} of {len(jobs)}", end="", file=sys.stderr, flush=True)
+            if done % 10 == 0 or done == len(jobs):
+                _keep(store, key, outcomes)
+    _keep(store, key, outcomes)
+    return {m.name: outcomes[m.name] for m in found}
+
+
+def _keep(store: Path, key: str, outcomes: dict[str, str]) -> None:
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.write_text(json.dumps({"key": key, "outcomes": outcomes}, indent=0), encoding="utf-8")
+
+
+def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
+    """Traced in a fork: here nothing of bnfuse may be imported."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            traced(files, store)
+        except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        sys.exit("the tests could not be traced")
+    return stored(store)
+
+
+def _chosen(
+    coverage: Coverage, mutant: Mutant, path: str, source: str, most_s: float
+) -> tuple[list[str], float]:
+    """The tests that meet a mutant, up to this time.
+
+    A constant or a row is met by every import: there, the tests that meet anything of the module.
+    """
+    numbers = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1)) or coverage.of_file(path)
+    tests: list[str] = []
+    seconds = 0.0
+    for number in numbers:
+        seconds += coverage.seconds[number]
+        if seconds > most_s and tests:
+            break
+        tests.append(coverage.tests[number])
+    return tests, seconds
+
+
+def _table(modules: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+    print("| module | mutants | killed | timeout | survived | no test | |")
+    print("|---|---|---|---|---|---|---|")
+    total: Counter[str] = Counter()
+    for module, row in zip(modules, rows, strict=True):
+        counts = Counter(row.values())
+        total += counts
+        if row:
+            _line(module, counts)
+    _line("all", total)
+    for module, row in zip(modules, rows, strict=True):
+        left = [name for name, outcome in row.items() if outcome in (SURVIVED, NO_TEST)]
+        if left:
+            print(f"\n{module}", *(f"  {name}" for name in left), sep="\n")
+
+
+def _line(name: str, counts: Counter[str]) -> None:
+    columns = [counts[outcome] for outcome in (KILLED, TIMEOUT, SURVIVED, NO_TEST)]
+    share = (counts[KILLED] + counts[TIMEOUT]) / max(1, counts.total())
+    print("|", " | ".join([name, *map(str, (counts.total(), *columns)), f"{share:.1%}"]), "|")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Guards of the ONNX table: each refuses what would come out wrong, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from bnfuse.core.decisions import Fold
+from bnfuse.core.reasons import Reason
+from bnfuse.formats.onnx.signature import Misfit, checked
+from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
+
+
+def _resized(**attributes: Any) -> onnx.ModelProto:
+    """Conv → Resize from 6×6 to 8×8, of a region that is larger than the image → BN."""
+    net = Net(1)
+    y = net.conv("x", 3, 4, 1, 1)
+    region = net.const(np.array([0.0, 0.0, -0.2, -0.2, 1.0, 1.0, 1.2, 1.2]))
+    sizes = net.const(np.array([1, 4, 8, 8]))
+    y = net.op("Resize", y, region, "", sizes, mode="linear", **attributes)
+    return net.build({"x": (1, 3, 6, 6)}, net.bn(y, 4))
+
+
+def test_what_a_resize_puts_beside_the_image_is_not_shifted(tmp_path: Path) -> None:
+    """Cropping as TensorFlow does writes a number of its own where the region leaves the image."""
+    cropping: dict[str, Any] = {
+        "coordinate_transformation_mode": "tf_crop_and_resize",
+        "extrapolation_value": 7.0,
+    }
+    folded = fold_model(_resized(**cropping), tmp_path)
+    (decision,) = folded.plan.decisions
+    assert Reason.UNSUPPORTED_OP in why(decision)
+    assert_equal(folded.before, folded.after)
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"])
+def test_other_ways_to_resize_let_a_shift_pass(tmp_path: Path, mode: str) -> None:
+    folded = fold_model(_resized(coordinate_transformation_mode=mode), tmp_path)
+    (decision,) = folded.plan.decisions
+    assert isinstance(decision, Fold)
+    assert_equal(folded.before, folded.after)
+
+
+PADDED = [
+    ({"pads": [1, 1, 0, 0], "count_include_pad": 1}, True),
+    ({"auto_pad": "SAME_UPPER", "count_include_pad": 1}, True),
+    ({"ceil_mode": 1, "count_include_pad": 1}, True),  # runtimes differ in what they count there
+    ({"pads": [1, 1, 0, 0]}, False),
+    ({"auto_pad": "SAME_UPPER"}, False),
+    ({"ceil_mode": 1}, False),
+    ({"count_include_pad": 1}, False),
+    ({"auto_pad": "VALID", "count_include_pad": 1}, False),
+]
+
+
+@pytest.mark.parametrize(("attributes", "refused"), PADDED)
+def test_an_average_that_counts_what_is_not_there(
+    tmp_path: Path, attributes: dict[str, Any], refused: bool
+) -> None:
+    """A shift passes only where every average is over elements that are there."""
+    net = Net(1)
+    y = net.conv("x", 3, 4, 1, 1)
+    y = net.op("AveragePool", y, kernel_shape=[2, 2], strides=[2, 2], **attributes)
+    folded = fold_model(net.build({"x": (1, 3, 5, 7)}, net.bn(y, 4)), tmp_path)
+    (decision,) = folded.plan.decisions
+    assert (Reason.ZERO_PADDING in why(decision)) == refused
+    assert isinstance(decision, Fold) != refused
+    assert_equal(folded.before, folded.after)
+
+
+def _misfit(node: onnx.NodeProto, opset: int = 17) -> str:
+    with pytest.raises(Misfit) as caught:
+        checked(node, node.op_type, opset)
+    return str(caught.value)
+
+
+def test_nodes_that_do_not_fit_their_operator() -> None:
+    twice = helper.make_node("Conv", ["x", "w"], ["y"], strides=[1, 1])
+    twice.attribute.append(helper.make_attribute("strides", [2, 2]))
+    assert _misfit(twice) == "an attribute is given twice"
+    assert _misfit(helper.make_node("Conv", ["x"], ["y"])) == "1 inputs"
+    assert _misfit(helper.make_node("Conv", ["x", "w", "b", "c"], ["y"])) == "4 inputs"
+    assert "2 outputs" in _misfit(helper.make_node("Conv", ["x", "w"], ["y", "z"]))
+    assert "0 outputs" in _misfit(helper.make_node("Conv", ["x", "w"], []))
+    assert "first without a name" in _misfit(helper.make_node("Conv", ["x", "w"], [""]))
+    assert "needs is absent" in _misfit(helper.make_node("Conv", ["x", ""], ["y"]))
+    assert "needs is absent" in _misfit(helper.make_node("Conv", ["", "w"], ["y"]))
+    assert "axis is missing" in _misfit(helper.make_node("Concat", ["x", "w"], ["y"]))
+    typed = helper.make_node("Conv", ["x", "w"], ["y"], group=1.0)
+    assert "group is of another type" in _misfit(typed)
+    newer = helper.make_node("Resize", ["x", "", "s"], ["y"], antialias=1)
+    assert "antialias is not one of operator set 17" in _misfit(newer)
+
+
+def test_nodes_that_fit_their_operator() -> None:
+    """An absent input that may be, an attribute that no version knows, one that a function's caller sets."""
+    bare = helper.make_node("Conv", ["x", "w", ""], ["y"])
+    assert checked(bare, "Conv", 17) == {}
+    odd = helper.make_node("Conv", ["x", "w"], ["y"], quantised=1)
+    assert set(checked(odd, "Conv", 17)) == {"quantised"}
+    assert set(checked(helper.make_node("Resize", ["x", "", "s"], ["y"], antialias=1), "Resize", 18)) == {
+        "antialias"
+    }
+    set_by_caller = helper.make_node("Conv", ["x", "w"], ["y"])
+    set_by_caller.attribute.append(onnx.AttributeProto(name="group", ref_attr_name="g"))
+    assert set(checked(set_by_caller, "Conv", 17)) == {"group"}
+    assert checked(helper.make_node("NoSuch", [], [], a=1), "NoSuch", 17).keys() == {"a"}
+
+
+@pytest.mark.parametrize(("op", "scales"), [("Mul", True), ("Div", True), ("Add", False), ("Sub", False)])
+def test_a_number_of_unknown_rank_takes_no_vector(tmp_path: Path, op: str, scales: bool) -> None:
+    """BN → x · 1.75 behind a Reshape that is told its shape at run time: the vector's place is not known.
+
+    Not a weight that overflows: the node goes into the BN instead, and the BN's reason is the shape.
+    """
+    net = Net(1)
+    y = net.op("Reshape", "x", "shape")
+    statistics = net.statistics(4, shift=False) if scales else _unit_scale(net)
+    y = net.op(op, net.op("BatchNormalization", y, *statistics, name="bn"), net.const(1.75), name="number")
+    made = net.build({"x": ("N", 4, 6)}, y, ranks={y: 3})
+    made.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, ["R"]))
+    folded = fold_model(made, tmp_path)
+    bn, number = folded.plan.decisions
+    assert Reason.SHAPE_UNKNOWN in why(bn) and Reason.OVERFLOW not in why(bn)
+    assert isinstance(number, Fold)
+    fed = {"x": net.rng.standard_normal((2, 4, 6)).astype(np.float32), "shape": np.array([2, 4, 2, 3])}
+    old, new = (session(path).run(None, fed)[0] for path in (folded.before, folded.after))
+    np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
+
+
+def _unit_scale(net: Net) -> list[str]:
+    shifts = net.rng.standard_normal((2, 4))
+    return [net.const(v) for v in (np.full(4, np.sqrt(1.00001)), *shifts, np.ones(4))]
+
+
+def test_a_number_of_known_rank_becomes_a_vector_along_the_channels(tmp_path: Path) -> None:
+    """Channels, height and width differ in size: a vector along another axis would not fit."""
+    net = Net(1)
+    y = net.op("Mul", net.bn("x", 4, shift=False), net.const(1.75))
+    y = net.op("Tanh", net.op("AveragePool", y, kernel_shape=[2, 2], strides=[1, 1]))
+    folded = fold_model(net.build({"x": ("N", 4, 7, 6)}, y), tmp_path)
+    assert isinstance(folded.plan.decisions[0], Fold)
+    (constant,) = (t for t in folded.proto.graph.initializer if len(t.dims) == 3)
+    assert list(constant.dims) == [4, 1, 1]
+    assert_equal(folded.before, folded.after)
