@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 
 from bnfuse.bench import BenchRequest, bench
-from bnfuse.errors import UnreadableModel
+from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.keras import run
+from bnfuse.measure.cold import start_once
 from bnfuse.measure.one_runtime import OneRuntime
 from bnfuse.optimize import Unproved, optimize
 from bnfuse.results import Status
@@ -191,14 +193,29 @@ def test_no_keras_loads_both(keras3: Any, keras2: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_models_are_timed_where_both_load(pair: tuple[Path, Path], turned: bool) -> None:
+def test_models_are_timed_where_both_load(
+    pair: tuple[Path, Path], turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Steady state and cold start, whichever is first."""
+    asked = []
+
+    def starts(paths: Any, settings: RunSettings, *_: Any) -> None:
+        asked.append(settings.runtime)
+        raise BnfuseError("it is not what takes long that is tested here")
+
+    monkeypatch.setattr(import_module("bnfuse.bench"), "cold_starts", starts)
     first, second = reversed(pair) if turned else pair
-    request = BenchRequest(budget_s=12.0, optimise=(True,), profile=False)
-    timed = bench(first, second, request=request)
-    assert timed.runtime.startswith("tf_keras ")
-    assert [run.setting for run in timed.runs] == ["optimisation on", "cold start"], timed.notes
-    assert all(run.after_ms is not None for run in timed.runs)
+    timed = bench(first, second, request=BenchRequest(budget_s=1.0, optimise=(True,)))
+    assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes
+    assert timed.runs[0].after_ms is not None
+    assert [runtime.split()[0] for runtime in (timed.runtime, *asked)] == ["tf_keras", "tf_keras"]
+
+
+def test_a_cold_start_is_that_of_the_runtime_asked_for(pair: tuple[Path, Path]) -> None:
+    feeds = {"x": np.zeros((1, 8, 7, 3), np.float32)}
+    assert start_once(pair[0], RunSettings(runtime="tf_keras"), feeds).run_ns > 0
+    with pytest.raises(UnreadableModel, match="keras 3"):
+        start_once(pair[0], RunSettings(runtime="keras"), feeds)
 
 
 def test_every_load_of_a_bench_asks_for_the_same_runtime(pair: tuple[Path, Path]) -> None:
