@@ -154,6 +154,7 @@ def agreement(result: Agreement) -> dict[str, Any]:
         "failing_sets": list(result.failing_sets),
         "culprit": _culprit(result.culprit),
         "suspects": list(result.suspects),
+        "inside": None if result.inside is None else asdict(result.inside),
         "inputs": [ran(each) for each in result.inputs],
     }
 

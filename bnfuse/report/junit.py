@@ -9,7 +9,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bnfuse.core.decisions import Decision, Fold, Keep
-from bnfuse.report.proved import accuracies
+from bnfuse.report.proved import accuracies, between_folds
 from bnfuse.report.text import plain, proof
 from bnfuse.results import Agreement, Report, Status
 
@@ -44,7 +44,9 @@ def _add_proof(suite: Element, agreement: Agreement, seconds: float) -> None:
     sentence = plain(proof(agreement))
     match agreement.status:
         case Status.EQUAL:
-            SubElement(case, "system-out").text = "\n".join([sentence, *map(plain, accuracies(agreement))])
+            SubElement(case, "system-out").text = "\n".join(
+                [sentence, *map(plain, between_folds(agreement)), *map(plain, accuracies(agreement))]
+            )
         case Status.DIFFERENT:
             SubElement(case, "failure", message=sentence, type="different")
         case Status.INCONCLUSIVE:

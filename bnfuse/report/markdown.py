@@ -61,6 +61,7 @@ def _summary(report: Report) -> str:
         *text.counts(report),
         ("proof", f"{mark} {prose(text.proof(report.verification))}"),
         *([("inputs", prose(sizes(report.verification.inputs)))] if report.verification.inputs else []),
+        *(("folds", prose(sentence)) for sentence in proved.between_folds(report.verification)),
         *(("accuracy", prose(sentence)) for sentence in proved.accuracies(report.verification)),
         ("size", prose(text.size_change(report.input, report.output))),
         ("written", code(str(report.output.path)) if report.output else "nothing"),

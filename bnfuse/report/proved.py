@@ -37,6 +37,18 @@ def _share(tolerance: float) -> str:
     return f"{tolerance:.2g} of the range" if tolerance else "no difference"
 
 
+def between_folds(agreement: Agreement) -> list[str]:
+    """One sentence on what was compared between the folds; none where they are not known."""
+    inside = agreement.inside
+    if inside is None:
+        return []
+    values = "1 value" if inside.seams == 1 else f"{inside.seams} values"
+    told = f"{inside.proved} of {inside.folds} proved by themselves, at {values} inside"
+    if inside.worst and not inside.failing:
+        told += f" (nearest to what rounding explains: '{inside.worst}', {100 * inside.share:.0f} % of it)"
+    return ["; ".join((told, *inside.failing, *filter(None, (inside.detail,))))]
+
+
 def accuracies(agreement: Agreement) -> list[str]:
     """Per output with labels one sentence."""
     return [_accuracy(found) for found in agreement.accuracy]

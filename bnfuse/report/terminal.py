@@ -98,7 +98,8 @@ def _proof_facts(agreement: Agreement, *, verbose: bool) -> list[tuple[str, str,
     sized = [("inputs", sizes(agreement.inputs), "")] if agreement.inputs else []
     allowed = proved.allowances(agreement)
     shown = allowed if verbose else allowed[:_MOST_ALLOWANCES]
-    facts = [*sized, *(("allowed", sentence, "dim") for sentence in shown)]
+    folds = [("folds", sentence, "") for sentence in proved.between_folds(agreement)]
+    facts = [*sized, *folds, *(("allowed", sentence, "dim") for sentence in shown)]
     if len(shown) < len(allowed):
         facts.append(("", f"{len(allowed) - len(shown)} more tolerances: -v shows them all", "dim"))
     facts += [("accuracy", sentence, "") for sentence in proved.accuracies(agreement)]

@@ -75,7 +75,8 @@ def _force(graph: onnx.GraphProto, probe: Probe) -> dict[str, str]:
     """Seams as inputs; what is computed for each gets another name, which is the answer."""
     types = dict(zip(probe.seams, probe.dtypes, strict=True))
     taken = {name for node in graph.node for name in (*node.output, *node.input)}
-    mark = next(mark for k in count() if taken.isdisjoint(seam + (mark := f":made{k}") for seam in types))
+    marks = (f":made{k}" for k in count())
+    mark = next(mark for mark in marks if taken.isdisjoint(seam + mark for seam in types))
     answers = {seam: seam + mark for seam in types}
     for node in graph.node:
         for at, name in enumerate(node.output):

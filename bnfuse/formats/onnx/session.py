@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import CallTimes, Probe, RunSettings, Tensors, TensorSpec
 from bnfuse.formats.onnx.bound import bind, bindable, time_bound
 from bnfuse.formats.onnx.providers import CUDA, INSTALL_GPU, choose_provider, providers_in_use
@@ -157,13 +157,9 @@ def load_session(path: Path, settings: RunSettings, traces: Path | None = None) 
     providers = choose_provider(ort, options, settings)
     if not path.is_file():
         raise UnreadableModel(f"{path} does not exist")
-    probed = None
+    probed = None if settings.probe is None else _probed(path, settings.probe, options)
     try:
-        if settings.probe is not None:
-            probed = _probed(path, settings.probe, options)
         session = _session(ort, path if probed is None else probed.model, options, providers)
-    except (UnreadableModel, UnsafeModel):
-        raise
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         if settings.device == "gpu" and _loads_on_cpu(path, settings):
             raise RuntimeMissing(f"the GPU cannot be used ({reason(error)}): {INSTALL_GPU}") from error

@@ -6,6 +6,7 @@ import math
 
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import Cell, code, esc, figure, notes, section, table
+from bnfuse.report.proved import between_folds
 from bnfuse.report.sizes import sizes
 from bnfuse.results import Accuracy, Agreement, Culprit, OutputAgreement, Status
 
@@ -21,6 +22,7 @@ def proof_section(agreement: Agreement) -> str:
         f"<p>{esc(words)}</p>" if words else "",
         f"<p>Inputs: {esc(sizes(agreement.inputs))}</p>" if agreement.inputs else "",
         _culprit(agreement.culprit, agreement.suspects),
+        "".join(f"<p>Folds: {esc(sentence)}</p>" for sentence in between_folds(agreement)),
         _outputs(agreement),
         _accuracy(agreement.accuracy),
         notes(dict.fromkeys(_bases(agreement))),
