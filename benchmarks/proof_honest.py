@@ -17,6 +17,7 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.proof.inside import Inside, inside
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
+from tests.narrow_nets import NARROW
 from tests.planted import border, keras_net
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, preactivation, recipe
@@ -95,6 +96,17 @@ def honest_random(table: Table, folder: Path, graphs: int) -> None:
                 preactivation(blocks, positive=True, seed=seed), folder / f"pre-{blocks}-{seed}.onnx"
             )
             honest_fold(table, "bnfuse, pre-activation stacks", source, folder / "out.onnx", VerifyRequest())
+
+
+def honest_narrow(table: Table, folder: Path, per_kind: int) -> None:
+    """bnfuse's folds of networks whose outputs hide the rounding inside."""
+    for name, build_one in NARROW.items():
+        for seed in range(per_kind):
+            source = save(build_one(seed), folder / f"{name}-{seed}.onnx")
+            honest_fold(
+                table, f"bnfuse, {name.replace('_', ' ')}", source, folder / "out.onnx", VerifyRequest()
+            )
+            source.unlink()
 
 
 def honest_files(table: Table, folder: Path, roots: Sequence[Path], *, keras: bool) -> None:

@@ -7,7 +7,8 @@ Two experiments, printed as Markdown tables:
   an activation cuts off for every input has no effect; such cases are told apart by comparing the planted
   result with the honest one, bit by bit.
 - *honest*: folds by hand (random statistics, 1 to 40 layers, float16 and float64 included), bnfuse's own
-  folds of random graphs and pre-activation stacks, fixtures, and real models where their folder is given.
+  folds of random graphs, pre-activation stacks and networks whose outputs hide the rounding inside,
+  fixtures, and real models where their folder is given.
   Right is "equal".
 
     python -m benchmarks.proof_power [--models FOLDER ...] [--no-keras] [--seeds 3]
@@ -30,7 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proof_cases import Table
-from benchmarks.proof_honest import FIXTURES, honest_by_hand, honest_files, honest_keras, honest_random
+from benchmarks.proof_honest import (
+    FIXTURES,
+    honest_by_hand,
+    honest_files,
+    honest_keras,
+    honest_narrow,
+    honest_random,
+)
 from benchmarks.proof_planted import planted_keras, planted_onnx
 
 
@@ -110,6 +118,7 @@ def main() -> int:
             honest: Table = {}
             honest_by_hand(honest, folder, 40 * wanted.seeds // 3)
             honest_random(honest, folder, 150 * wanted.seeds // 3)
+            honest_narrow(honest, folder, 20 * wanted.seeds // 3)
             honest_files(honest, folder, [FIXTURES, *wanted.models], keras=keras is not None)
             if keras is not None:
                 honest_keras(honest, folder, keras, 8)
