@@ -107,7 +107,13 @@ class SeamProof:
     # --- what came out
 
     def agreement(self) -> SeamAgreement:
-        """What is said in the end."""
+        """What is said in the end.
+
+        Where folds are hidden, what a body rounds comes out in the middle of a stretch: a difference there
+        shows nothing, and is left to the outputs.
+        """
+        if self.inside.hidden:
+            self.worst = {key: found for key, found in self.worst.items() if found.share <= 1.0}
         bad = sorted((k for k, e in self.worst.items() if e.share > 1.0), key=lambda k: -self.worst[k].share)
         proved = self._proved()
         inside, top = self.inside, max(self.worst, key=lambda k: self.worst[k].share, default="")
