@@ -192,7 +192,7 @@ class _Group:
         """Compare, and look again where rounding alone does not explain a difference."""
         every = self.proof.inside.points
         self.along = sorted({*self.points, *(k for p in self.points for k in every[p].before)})
-        with self.proof.opened(self.proof.reference, Probe(self._names(original=True))) as runner:
+        with self.proof.opened(self.proof.reference, Probe(tuple(self._names(original=True)))) as runner:
             self.noted = [self._keyed(runner.run(feeds), original=True) for feeds in self.feeds]
         self._settle_on_floats()
         with self._forced(original=False) as runner:
@@ -231,14 +231,18 @@ class _Group:
 
     # --- running
 
-    def _names(self, *, original: bool) -> tuple[str, ...]:
+    def _names(self, *, original: bool) -> dict[str, list[Key]]:
+        """The points by their names in a model; values that became one tensor share a name."""
         points = self.proof.inside.points
-        return tuple(points[k].original if original else points[k].result for k in self.along)
+        named: dict[str, list[Key]] = {}
+        for k in self.along:
+            named.setdefault(points[k].original if original else points[k].result, []).append(k)
+        return named
 
     def _keyed(self, made: Mapping[str, np.ndarray], *, original: bool) -> dict[Key, np.ndarray]:
         """By point, and by name for outputs."""
-        names = dict(zip(self._names(original=original), self.along, strict=True))
-        return {names.get(name, name): array for name, array in made.items()}
+        named = self._names(original=original)
+        return {key: array for name, array in made.items() for key in named.get(name, [name])}
 
     def _settle_on_floats(self) -> None:
         """A seam that is not finite anywhere, or of no type of floats, is neither forced nor compared."""
@@ -248,15 +252,16 @@ class _Group:
     @contextmanager
     def _forced(self, *, original: bool, seed: int = 0) -> Iterator[Runner]:
         """A model that goes on, behind each seam, from what the reference had there."""
-        proof, dtypes = self.proof, tuple(self.noted[0][k].dtype.name for k in self.along)
+        proof, named = self.proof, self._names(original=original)
+        dtypes = tuple(self.noted[0][keys[0]].dtype.name for keys in named.values())
         shaken = (proof.inside.original if original else proof.inside.result) if seed else ()
-        probe = Probe(self._names(original=original), True, dtypes, shaken, seed=seed)
+        probe = Probe(tuple(named), True, dtypes, shaken, seed=seed)
         with proof.opened(proof.reference if original else proof.candidate, probe) as runner:
             yield runner
 
     def _run(self, runner: Runner, row: int, *, original: bool) -> dict[Key, np.ndarray]:
-        names = self._names(original=original)
-        given = {name: self.noted[row][k] for name, k in zip(names, self.along, strict=True)}
+        named = self._names(original=original)
+        given = {name: self.noted[row][keys[0]] for name, keys in named.items()}
         return self._keyed(runner.run({**self.feeds[row], **given}), original=original)
 
     # --- judging
