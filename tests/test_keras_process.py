@@ -111,7 +111,9 @@ def test_large_arrays_are_copied_nowhere() -> None:
         sent = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         pipe.seek(0)
-        got = read_message(io.BufferedReader(cast(Any, pipe).raw))[1]["x"]
+        reader = io.BufferedReader(cast(Any, pipe).raw)
+        got = read_message(reader)[1]["x"]
+        reader.detach()
         received = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert np.array_equal(got, large)

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
-from bnfuse.formats.base import CallTimes, NodeTime, Tensors, TensorSpec
+from bnfuse.formats.base import CallTimes, NodeTime, Probe, Tensors, TensorSpec
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.pool import Process, release
 from bnfuse.formats.child.process import Answer, ProcessLost
@@ -48,13 +48,23 @@ class ChildRunner:
         loaded: its answer to "load".
         name: what the model's file is called, for sentences.
         folder: where the process writes what it was asked for: it goes with the runner, however that ends.
+        probe: how it was opened up: what it forces, every call must be given beside the inputs.
     """
 
-    def __init__(self, host: Host, loaded: Head, name: str, folder: Folder | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        loaded: Head,
+        name: str,
+        folder: Folder | None = None,
+        *,
+        probe: Probe | None = None,
+    ) -> None:
         self._host: Host | None = host
         self._folder = folder
         self._model = int(loaded["model"])
         self._name = name
+        self._forced = probe.seams if probe is not None and probe.forced else ()
         self._call_s = 0.0  # what a call took at most
         self.inputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["inputs"])
         self.outputs: Sequence[TensorSpec] = tuple(_spec(entry) for entry in loaded["outputs"])
@@ -103,6 +113,9 @@ class ChildRunner:
         missing = [spec.name for spec in self.inputs if spec.name not in feeds]
         if missing:
             raise UsageError(f"the model needs a value for its input '{missing[0]}'")
+        unset = [name for name in self._forced if name not in feeds]
+        if unset:
+            raise UsageError(f"no value was given to force at {unset[0]}")
         try:
             yield self._host, {name: np.asarray(array) for name, array in feeds.items()}
         except ProcessLost as error:

@@ -87,7 +87,7 @@ def load_into(process: Process | Here, path: Path, settings: RunSettings, facts:
         raise RuntimeLost(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
     except Answer as error:
         raise UnreadableModel(_refusal(path, error)) from error
-    return ChildRunner(process, loaded, path.name)
+    return ChildRunner(process, loaded, path.name, probe=settings.probe)
 
 
 def flavour_of(runtime: str) -> str:

@@ -89,4 +89,4 @@ def _load_into(process: Process, path: Path, settings: RunSettings) -> ProfiledR
         raise RuntimeLost(f"{runtime} {error} while it was loading '{path.name}'") from error
     except Answer as error:
         raise told(error, f"{runtime} cannot load '{path.name}'") from error
-    return ProfiledRunner(process, loaded, path.name, folder)
+    return ProfiledRunner(process, loaded, path.name, folder, probe=settings.probe)
