@@ -23,7 +23,7 @@ from bnfuse.core.plan import plan as plan_folds
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.search import Found, Observer, Tried, try_split
 from bnfuse.core.splits import holdings, splits
-from bnfuse.core.spread import Worklist
+from bnfuse.core.spread import Worklist, ports
 from bnfuse.core.state import State
 
 
@@ -75,8 +75,63 @@ def _numbers(current: Current) -> Numbers:
     )
 
 
+class _Observed(Worklist):
+    """An attempt that writes down what it meets."""
+
+    def __init__(
+        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool = False
+    ) -> None:
+        super().__init__(state, node, fixed, limit, shares=shares)
+        self.steps: list[Step] = []
+        self.described: list[Choice] = []
+
+    def outcome(self, refusal: Refusal | None, split: Split) -> Attempt:
+        """The attempt in short."""
+        told = None if refusal is None else replace(refusal, split=split.value)
+        return Attempt(tuple(self.described), len(self.touched), told)
+
+    def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
+        edits, asked = len(self.edits), len(self.asked)
+        refusal = super()._react(node, port, rule, held)
+        absorbs, passes = len(self.edits) > edits, len(self.asked) > asked
+        self._write_down(node, node.value(port), held, refusal, absorbs, passes)
+        return refusal
+
+    def _settle(self, node: Node) -> Refusal | None:
+        rule = self.state.rule(node)
+        assert isinstance(rule, Joint)
+        known = {port: self.held[value] for port, value in ports(node) if value in self.held}
+        takers = rule.takers(node, known)
+        refusal = super()._settle(node)
+        _, taken, of = self.choices[-1]
+        if takers and of > 1:
+            taker = "all inputs alike" if taken == of else node.value(takers[taken])
+            self.described.append(Choice(node.name, node.op, taker, taken, of))
+        port, held = next((p, h) for p, h in known.items() if not h.is_identity)
+        self._write_down(node, node.value(port), held, refusal, absorbs=False, passes=True)
+        return refusal
+
+    def _write_down(
+        self, node: Node, value: str, held: Reparam, refusal: Refusal | None, absorbs: bool, passes: bool
+    ) -> None:
+        answer = {
+            (True, False): Answer.ABSORBS,
+            (True, True): Answer.ABSORBS_AND_PASSES,
+            (False, True): Answer.PASSES,
+            (False, False): Answer.NO_MATTER,
+        }[absorbs, passes]
+        if node in self.state.removed and isinstance(self.graph.rule(node), Affine):
+            answer = Answer.GONE
+        elif refusal is not None and refusal.node == node.label:
+            answer = Answer.REFUSES
+        asked = Asked(held.scales, held.shifts, held.negative, held.size)
+        self.steps.append(Step(node.name, node.op, value, asked, answer))
+
+
 class _Witness(Observer):
     """Looks on while the ways to remove one node are tried, and writes them down."""
+
+    worklist = _Observed
 
     def __init__(self) -> None:
         self.numbers: Numbers | None = None
@@ -91,12 +146,6 @@ class _Witness(Observer):
         self.absorbed = tuple(dict.fromkeys(state.folded.get(node, ())))
         self._by_split.clear()
         self._searches.clear()
-
-    def worklist(
-        self, state: State, node: Node, fixed: Mapping[str, int], limit: int, *, shares: bool
-    ) -> Worklist:
-        """An attempt that writes down what it meets."""
-        return _Observed(state, node, fixed, limit, shares=shares)
 
     def searches(self) -> None:
         """A row of attempts begins."""
@@ -159,62 +208,3 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     a, c, axes = run.state.affine(run.node)
     walk.run(rule.in_port, *holdings(split, axes, a, c))
     return walk
-
-
-class _Observed(Worklist):
-    """An attempt that writes down what it meets."""
-
-    def __init__(
-        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool
-    ) -> None:
-        super().__init__(state, node, fixed, limit, shares=shares)
-        self.steps: list[Step] = []
-        self.described: list[Choice] = []
-
-    def outcome(self, refusal: Refusal | None, split: Split) -> Attempt:
-        """The attempt in short."""
-        told = None if refusal is None else replace(refusal, split=split.value)
-        return Attempt(tuple(self.described), len(self.touched), told)
-
-    def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
-        edits, asked = len(self.edits), len(self.asked)
-        refusal = super()._react(node, port, rule, held)
-        absorbs, passes = len(self.edits) > edits, len(self.asked) > asked
-        self._write_down(node, node.value(port), held, refusal, absorbs, passes)
-        return refusal
-
-    def _settle(self, node: Node) -> Refusal | None:
-        rule = self.state.rule(node)
-        assert isinstance(rule, Joint)
-        known = {port: self.held[value] for port, value in _ports(node) if value in self.held}
-        takers = rule.takers(node, known)
-        refusal = super()._settle(node)
-        _, taken, of = self.choices[-1]
-        if takers and of > 1:
-            taker = "all inputs alike" if taken == of else node.value(takers[taken])
-            self.described.append(Choice(node.name, node.op, taker, taken, of))
-        port, held = next((p, h) for p, h in known.items() if not h.is_identity)
-        self._write_down(node, node.value(port), held, refusal, absorbs=False, passes=True)
-        return refusal
-
-    def _write_down(
-        self, node: Node, value: str, held: Reparam, refusal: Refusal | None, absorbs: bool, passes: bool
-    ) -> None:
-        answer = {
-            (True, False): Answer.ABSORBS,
-            (True, True): Answer.ABSORBS_AND_PASSES,
-            (False, True): Answer.PASSES,
-            (False, False): Answer.NO_MATTER,
-        }[absorbs, passes]
-        if node in self.state.removed and isinstance(self.graph.rule(node), Affine):
-            answer = Answer.GONE
-        elif refusal is not None and refusal.node == node.label:
-            answer = Answer.REFUSES
-        asked = Asked(held.scales, held.shifts, held.negative, held.size)
-        self.steps.append(Step(node.name, node.op, value, asked, answer))
-
-
-def _ports(node: Node) -> list[tuple[Port, str]]:
-    """Every port of a node with its value, inputs first."""
-    inputs = [(i, value) for i, value in enumerate(node.inputs) if value]
-    return inputs + [(~j, value) for j, value in enumerate(node.outputs) if value]

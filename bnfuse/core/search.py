@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from bnfuse.core.affine import Reparam
@@ -63,14 +63,10 @@ class Found:
 class Observer:
     """Looks on while the ways to remove a node are tried; this one sees nothing."""
 
+    worklist: type[Worklist] = Worklist  # what runs an attempt
+
     def begins(self, state: State, node: Node) -> None:
         """The search for a node begins (again: only the last one counts)."""
-
-    def worklist(
-        self, state: State, node: Node, fixed: Mapping[str, int], limit: int, *, shares: bool
-    ) -> Worklist:
-        """What runs an attempt."""
-        return Worklist(state, node, fixed, limit, shares=shares)
 
     def searches(self) -> None:
         """The choices of a split are gone through: at first, or with one linear op more without a bias."""
@@ -135,83 +131,64 @@ def try_split(state: State, node: Node, split: Split, limit: int, observer: Obse
 
 def _attempt(state: State, node: Node, split: Split, limit: int, observer: Observer) -> Spread | Refusal:
     """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
-    found = _Choices(state, node, split, limit, observer).search()
+    found = _search(state, node, split, limit, observer, {})
     if isinstance(found, Refusal):
         return found
-    biasless: tuple[str, ...] = ()
+    biasless: dict[str, int] = {}
     makers = made_nodes(state, found)
     for linear in list(dict.fromkeys(makers))[:_MOST_BIASLESS]:
-        without = (*biasless, linear.name)
-        other = _Choices(state, node, split, limit, observer, without).search()
+        without = {**biasless, linear.name: 1}
+        other = _search(state, node, split, limit, observer, without)
         if isinstance(other, Spread) and len(fewer := made_nodes(state, other)) < len(makers):
             found, makers, biasless = other, fewer, without
     return found
 
 
-class _Choices:
-    """All choices at the sums and products that one split meets within a reach."""
+def _search(
+    state: State, node: Node, split: Split, limit: int, observer: Observer, biasless: Mapping[str, int]
+) -> Spread | Refusal:
+    """The first choices that go through, or why none do: the first refusal of the first attempt."""
+    rule = state.graph.rule(node)
+    assert isinstance(rule, Affine)
+    a, c, axes = state.affine(node)
+    x_held, y_held = holdings(split, axes, a, c)
+    first: Refusal | None = None
+    fixed = biasless
+    observer.searches()
+    for _ in range(MAX_ATTEMPTS):
+        run = observer.worklist(state, node, fixed, limit)
+        refusal = run.run(rule.in_port, x_held, y_held)
+        observer.ran(run, refusal)
+        if refusal is None:
+            return run.found(split)
+        following = next_choices(run.choices)
+        if first is None:
+            first = replace(refusal, split=split.value)
+            alone = None if following is None else _scale_refused(state, node, limit, x_held, y_held)
+            if alone is not None:
+                return replace(alone, split=split.value)
+        if following is None:
+            break
+        fixed = {**biasless, **following}
+    assert first is not None
+    if first.reason is Reason.CONFLICT and limit <= NEAR:
+        run = observer.worklist(state, node, biasless, limit, shares=True)
+        refusal = run.run(rule.in_port, x_held, y_held)
+        observer.ran(run, refusal)
+        if refusal is None:
+            return run.found(split)
+    if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
+        return Refusal(Reason.TOO_MANY_CHOICES, run.first_choice, split=split.value)
+    return first
 
-    def __init__(
-        self,
-        state: State,
-        node: Node,
-        split: Split,
-        limit: int,
-        observer: Observer,
-        biasless: Collection[str] = (),
-    ) -> None:
-        rule = state.graph.rule(node)
-        assert isinstance(rule, Affine)
-        a, c, axes = state.affine(node)
-        self.state, self.node, self.split, self.limit = state, node, split, limit
-        self.observer = observer
-        self.in_port = rule.in_port
-        self.held: tuple[Reparam, Reparam] = holdings(split, axes, a, c)
-        self.always = dict.fromkeys(biasless, 1)
 
-    def search(self) -> Spread | Refusal:
-        """The first choices that go through, or why none do: the first refusal of the first attempt."""
-        self.observer.searches()
-        first: Refusal | None = None
-        fixed: dict[str, int] = {}
-        for _ in range(MAX_ATTEMPTS):
-            run, refusal = self._run(fixed)
-            if refusal is None:
-                return run.found(self.split)
-            following = next_choices(run.choices)
-            if first is None:
-                first = refusal
-                alone = None if following is None else self._scale_refused()
-                if alone is not None:
-                    return self._told(alone)
-            if following is None:
-                break
-            fixed = following
-        assert first is not None
-        if first.reason is Reason.CONFLICT and self.limit <= NEAR:
-            run, refusal = self._run({}, shares=True)
-            if refusal is None:
-                return run.found(self.split)
-        if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
-            return self._told(Refusal(Reason.TOO_MANY_CHOICES, run.first_choice))
-        return self._told(first)
-
-    def _run(self, fixed: Mapping[str, int], *, shares: bool = False) -> tuple[Worklist, Refusal | None]:
-        chosen = {**self.always, **fixed}
-        run = self.observer.worklist(self.state, self.node, chosen, self.limit, shares=shares)
-        refusal = run.run(self.in_port, *self.held)
-        self.observer.ran(run, refusal)
-        return run, refusal
-
-    def _scale_refused(self) -> Refusal | None:
-        """Whether the scales alone are refused: then no way of the shift helps."""
-        run = Worklist(self.state, self.node, {}, self.limit)
-        x_held, y_held = self.held
-        refusal = run.run(self.in_port, x_held.scale_only, y_held.scale_only)
-        return None if run.routes_scales else refusal
-
-    def _told(self, refusal: Refusal) -> Refusal:
-        return replace(refusal, split=self.split.value)
+def _scale_refused(state: State, node: Node, limit: int, x_held: Reparam, y_held: Reparam) -> Refusal | None:
+    """Whether the scales alone are refused: then no way of the shift helps."""
+    rule = state.graph.rule(node)
+    assert isinstance(rule, Affine)
+    run = Worklist(state, node, {}, limit)
+    refusal = run.run(rule.in_port, x_held.scale_only, y_held.scale_only)
+    return None if run.routes_scales else refusal
 
 
 def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:

@@ -34,7 +34,16 @@ NEAR = 24
 
 
 class Worklist:
-    """One run of the worklist with some choices fixed in advance."""
+    """One run of the worklist with some choices fixed in advance.
+
+    There are tens of thousands of them, few of which meet a hub: what only those need waits until one is met.
+    """
+
+    leads = True  # whether what was refused at hubs before is tried first
+    routes_scales = False  # whether one of the choices was where a scale goes
+    wide: tuple[str, ...] = ()  # hubs wait until all that is nearer was visited
+    hubs: frozenset[Hub] = frozenset()  # what many nodes share, as far as it was met
+    came: dict[str, Hop]  # once there are hubs: how a value was come to
 
     def __init__(
         self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool = False
@@ -42,15 +51,16 @@ class Worklist:
         self.state = state
         self.graph = state.graph
         self.node = node
-        self.removed_calls = dict.fromkeys((node, *self.graph.tied.get(node, ())))
+        self.removed_calls = {node: None}
+        if node in self.graph.tied:
+            self.removed_calls.update(dict.fromkeys(self.graph.tied[node]))
         self.fixed = fixed
         self.limit = limit
         self.shares = shares
         self.deep = limit is None or limit > NEAR
-        self.leads = True  # whether what was refused before is tried first
         self.held: dict[str, Reparam] = {}
+        self.changed: list[str] = []  # what of it is held in another way than before
         self.queue: deque[str] = deque()
-        self.wide: deque[str] = deque()  # hubs wait until all that is nearer was visited
         self.deferred: deque[Node] = deque()
         self.settled: set[Node] = set()
         self.asked: set[tuple[Node, Port]] = set()
@@ -58,9 +68,6 @@ class Worklist:
         self.edits: list[tuple[Node, Edit]] = []
         self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
-        self.routes_scales = False  # whether one of the choices was where a scale goes
-        self.hubs: set[Hub] = set()  # what many nodes share, as far as it was met
-        self.came: dict[str, Hop] = {}  # once there are hubs: how a value was come to
 
     @property
     def first_choice(self) -> str:
@@ -75,8 +82,8 @@ class Worklist:
 
     def found(self, split: Split) -> Spread:
         """What the attempt came to, once everything was absorbed."""
-        changed = tuple([value for value, held in self.held.items() if not held.is_identity])
-        return Spread(self.node, split, tuple(self.edits), tuple(self.touched), self.taken, changed)
+        edits, touched = tuple(self.edits), tuple(self.touched)
+        return Spread(self.node, split, edits, touched, self.taken, tuple(self.changed))
 
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
@@ -104,7 +111,9 @@ class Worklist:
             if self.queue:
                 refusal = self._visit(self.queue.popleft())
             elif self.wide:
-                refusal = self._visit_hub(self.wide.popleft())
+                hub, *rest = self.wide
+                self.wide = tuple(rest)
+                refusal = self._reach_hub(hub, self.held[hub]) or self._visit(hub)
             elif self.deferred:
                 refusal = self._settle(self._next_joint())
             else:
@@ -130,11 +139,16 @@ class Worklist:
         self.held[value] = held
         if held is IDENTITY or held.is_identity:
             return None
-        refusal = self.barred(value, held)
-        if refusal is None:
-            wide = len(self.graph.adjacent(value)) > WIDE
-            (self.wide if wide else self.queue).append(value)
-        return refusal
+        self.changed.append(value)
+        if self.deep or value in self.graph.pinned:
+            refusal = self.barred(value, held)
+            if refusal is not None:
+                return refusal
+        if len(self.graph.adjacent(value)) > WIDE:
+            self.wide += (value,)
+        else:
+            self.queue.append(value)
+        return None
 
     def barred(self, value: str, held: Reparam) -> Refusal | None:
         """Why a value cannot be held so, whoever writes or reads it; None if nothing is known against it."""
@@ -152,7 +166,11 @@ class Worklist:
             if node in self.removed_calls or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)
-            refusal = self._meet(node, port, rule, held)
+            if rule.joint:
+                refusal = self._defer(node, rule, held)
+            else:
+                self.touched[node] = None
+                refusal = self._react(node, port, rule, held)
             if refusal is not None:
                 if self.hubs:
                     self.state.dead_ends.remember(self, value, node, port, refusal)
@@ -161,19 +179,16 @@ class Worklist:
                 return Refusal(Reason.TOO_FAR, self.node.label)
         return None
 
-    def _visit_hub(self, value: str) -> Refusal | None:
-        return self._reach_hub(value, self.held[value]) or self._visit(value)
-
     def _reach_hub(self, hub: Hub, held: Reparam) -> Refusal | None:
         """Many nodes share it: what was refused there before is tried first."""
         refusal = self.state.dead_ends.refusal(self, hub, held) if self.leads else None
-        self.hubs.add(hub)
+        if not self.hubs:
+            self.came = {}
+        self.hubs |= {hub}
         return refusal
 
-    def _meet(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
-        if not rule.joint:
-            self.touched[node] = None
-            return self._react(node, port, rule, held)
+    def _defer(self, node: Node, rule: Rule, held: Reparam) -> Refusal | None:
+        """A joint is settled once all that is nearer is known."""
         if node in self.settled or node in self.touched:
             return None
         self.deferred.append(node)
@@ -220,7 +235,7 @@ class Worklist:
         rule = self.state.rule(node)
         assert isinstance(rule, Joint)
         self.settled.add(node)
-        known = {port: self.held[value] for port, value in _ports(node) if value in self.held}
+        known = {port: self.held[value] for port, value in ports(node) if value in self.held}
         takers = rule.takers(node, known) or (~0,)
         shared = len(takers)  # the choice beyond them all: every open input of a sum takes the same
         chosen = self.fixed.get(node.name, shared if self.shares and isinstance(rule, Total) else 0)
@@ -235,7 +250,8 @@ class Worklist:
         return self._ask(node, next(iter(known)), demands)
 
 
-def _ports(node: Node) -> list[tuple[Port, str]]:
+def ports(node: Node) -> list[tuple[Port, str]]:
+    """Every port of a node that is there, with its value, inputs first."""
     inputs = [(i, v) for i, v in enumerate(node.inputs) if v]
     return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
 
