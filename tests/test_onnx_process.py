@@ -291,8 +291,8 @@ def test_the_former_name_of_the_limit_is_understood(monkeypatch: pytest.MonkeyPa
 def test_memory_is_bounded_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(limits.MEMORY_VARIABLE, raising=False)
     monkeypatch.setattr(limits, "available_memory_bytes", lambda: 10_000_000_000)
-    assert limits.memory_limit_bytes() == 9_000_000_000
-    assert limits.memory_limit_bytes(held=1_000_000_000) == 9_900_000_000
+    assert limits.memory_limit_bytes() == 9_500_000_000
+    assert limits.memory_limit_bytes(held=1_000_000_000) == 10_450_000_000
     monkeypatch.setattr(limits, "available_memory_bytes", lambda: None)
     assert limits.memory_limit_bytes() is None
 

@@ -2,7 +2,7 @@
 
 Both have defaults, and a variable in the environment each. Memory is what only this process holds and the
 system cannot take back (anonymous pages, swapped ones too), not the file pages that it maps: a runtime that
-maps a model's weights does not grow by them. By default it may take nine tenths of what is free, so that a
+maps a model's weights does not grow by them. By default it may take 95 % of what is free, so that a
 runtime that grows without end is stopped before the machine is. Does not act on memory where the system does
 not tell what is free (not Linux).
 """
@@ -21,7 +21,7 @@ LIMIT_S = 300.0
 TIME_VARIABLE = "BNFUSE_RUNTIME_TIMEOUT"
 MEMORY_VARIABLE = "BNFUSE_RUNTIME_MEMORY"
 _FORMER_TIME_VARIABLE = "BNFUSE_KERAS_TIMEOUT"  # from when Keras alone ran in a process of its own
-_SHARE = 0.9
+_SHARE = 0.95
 _GB = 1e9
 _OWN_PAGES = ("RssAnon:", "RssShmem:", "VmSwap:")
 
