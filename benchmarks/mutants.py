@@ -44,7 +44,6 @@ CORE_TESTS = [
     "constant_operands",
     "explain_plan",
     "fed_by_constants",
-    "guards",
     "joint_rules",
     "kept",
     "layer_changes",
@@ -54,12 +53,13 @@ CORE_TESTS = [
     "onnx_overflow",
     "ranges",
     "regroup",
+    "reparam",
     "settling",
     "streams",
     "table_rows",
 ]
 ONNX_TESTS = ["onnx_bound", "onnx_dialects", "onnx_malformed", "onnx_scopes", "table_guards"]
-KERAS_TESTS = ["keras_guards", "keras_config", "keras_config_refused", "keras_layer_shapes"]
+KERAS_TESTS = ["keras_config", "keras_config_refused", "keras_layer_shapes"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
