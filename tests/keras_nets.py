@@ -168,12 +168,17 @@ def random_inputs(model: Any, batch: int = 3, seed: int = 3) -> list[np.ndarray]
 def outputs_of(model: Any, feeds: Sequence[np.ndarray], *, compiled: bool = False) -> list[np.ndarray]:
     """All outputs, flattened, in float64; ``compiled`` by XLA, which alone knows channels-first on a CPU."""
     given = feeds[0] if len(feeds) == 1 else list(feeds)
-    call = model
-    if compiled:
-        import tensorflow as tf
+    if not compiled:
+        return [as_float64(y) for y in _leaves(model(given, training=False))]
+    import tensorflow as tf
 
-        call = tf.function(model, jit_compile=True)
-    return [as_float64(y) for y in _leaves(call(given, training=False))]
+    with (
+        pytest.MonkeyPatch.context() as here
+    ):  # what is called once need not be fast; not so in other processes
+        here.setenv(
+            "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+        return [as_float64(y) for y in _leaves(tf.function(model, jit_compile=True)(given, training=False))]
 
 
 def as_float64(value: Any) -> np.ndarray:

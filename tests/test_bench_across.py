@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from onnx import TensorProto
 
-from bnfuse.measure.cold import Limits
-from tests.command import PATIENCE_S, call
+from tests.command import call
 from tests.format_twins import keras_twin, onnx_twin, weights
 from tests.tiny_models import save
 
@@ -25,18 +23,10 @@ def original(keras3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["keras first", "onnx first"])
-def test_a_model_and_its_export(
-    original: Path, backwards: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path, patient: None) -> None:
     """Other names, other layout, wider integers, and a batch that only the export fixes."""
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
-    # a start of Keras takes seconds, on a busy machine many
-    monkeypatch.setattr(
-        sys.modules["bnfuse.bench"],
-        "Limits",
-        lambda share_s, verdict_s, _: Limits(share_s, verdict_s, PATIENCE_S),
-    )
     done = call("bench", *pair, "--json", "--max-time", "4")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]

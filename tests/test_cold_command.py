@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from tests.tiny_models import layer, net, save
 @pytest.fixture
 def only_cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the cold start is timed."""
-    monkeypatch.setattr(sys.modules["bnfuse.bench"], "measure_steady", lambda *_, **__: None)
+    monkeypatch.setattr(import_module("bnfuse.bench"), "measure_steady", lambda *_, **__: None)
 
 
 def test_bench_finds_the_slower_start(
@@ -42,7 +42,7 @@ def test_bench_finds_the_slower_start(
 
 
 @pytest.mark.slow
-def test_bench_finds_what_the_larger_model_takes_to_load(tmp_path: Path) -> None:
+def test_bench_finds_what_the_larger_model_takes_to_load(tmp_path: Path, patient: None) -> None:
     """B has 72 MB of weights to load, A hardly any; both take the same inputs."""
     rng = np.random.default_rng(0)
     small = net([layer(rng, 64, 64)], folded=True)
@@ -79,7 +79,7 @@ def test_bench_tells_how_much_time_a_verdict_needs(
     assert "a start of each model took 1 s" in note and "needs about 10 s in all" in note
 
 
-def test_optimize_tells_cold_start_and_memory(tmp_path: Path) -> None:
+def test_optimize_tells_cold_start_and_memory(tmp_path: Path, patient: None) -> None:
     path = save(convnet(), tmp_path / "m.onnx")
     report = tmp_path / "report.json"
     result = call("optimize", path, "--bench-time", "2", "--verify-time", "0.2", "--report", report)

@@ -70,14 +70,22 @@ def keras() -> Iterator[Any]:
     module = import_keras()
     with computing_in(module, "float32"):
         yield module
+    _MADE.clear()
     module.backend.clear_session()
 
 
+_MADE: dict[tuple[str, int], Any] = {}  # one at a time: cases of one network follow each other
+
+
 def _built(keras: Any, wanted: Application) -> Any:
-    make = getattr(keras.applications, wanted.name)
-    shape = (wanted.size, wanted.size, 3)
-    model = make(weights=None, input_shape=shape, classes=7, classifier_activation=None)
-    return stir(model, gamma=wanted.gamma)
+    """The network with all its weights drawn anew."""
+    key = wanted.name, wanted.size
+    if key not in _MADE:
+        _MADE.clear()
+        make = getattr(keras.applications, wanted.name)
+        shape = (wanted.size, wanted.size, 3)
+        _MADE[key] = make(weights=None, input_shape=shape, classes=7, classifier_activation=None)
+    return stir(_MADE[key], gamma=wanted.gamma)
 
 
 @pytest.mark.parametrize("wanted", APPLICATIONS, ids=[f"{a.name}-{a.gamma}{a.suffix}" for a in APPLICATIONS])
