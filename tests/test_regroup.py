@@ -25,6 +25,8 @@ GROUPS: list[tuple[Shape, Shape, str]] = [
     (("N", 4), (4, "N"), "01-01"),
     (("N", 4, "M"), ("N", "M", 4), "0-0 12-12"),
     (("N", "A", "B", 3), ("N", "B", "A", 3), "0-0 12-12 3-3"),
+    (("N", "A", "B", 3, 5), ("N", "B", "A", 3, 5), "0-0 12-12 3-3 4-4"),
+    (("N", 6, "A", 4), ("N", 2, 3, "B", 4), "0-0 1-12 2-3 3-4"),
     ((2, 3, 5, 7), (6, 35), "01-0 23-1"),
     ((6, 35), (2, 3, 5, 7), "0-01 1-23"),
     ((2, 3, 5, 7), (6, 5, 7), "01-0 2-1 3-2"),
@@ -38,10 +40,14 @@ GROUPS: list[tuple[Shape, Shape, str]] = [
     (("A", "B", None), ("A", "B", 6), "0-0 1-1 2-2"),
     (("A", "A", 6), ("A", "A", None), "0-0 1-1 2-2"),
     ((3, None, 5), (3, 2, 7, 5), "0-0 1-12 2-3"),
+    ((2, 3), (6, None), "01-0 -1"),
     # …or does not
     ((None, 5), (12,), "01-0"),
     ((12,), (None, 5), "0-01"),
     ((3, None), (3, None), "0-0 1-1"),
+    ((None, None), (None, None), "01-01"),
+    ((None, 4), (None, 2, None), "01-012"),
+    (("A", 4), ("B", 2, None), "01-012"),
     ((None, 4), (None, 2, 2), "0-0 1-12"),
     ((None, None, 4), (7, 4), "01-0 2-1"),
     ((None, 0), (0, 5), "0- 1-01"),  # there is nothing in them
@@ -72,6 +78,8 @@ def test_a_size_that_follows_is_filled_in() -> None:
     assert regroup((None, 5), (12,)).in_shape == (None, 5)
     assert regroup((12,), (None, 5)).out_shape == (None, 5)
     assert regroup((None, 5), (0,)).in_shape == (0, 5)
+    filled = (*regroup((None, 12), (2, 6, 12)).in_shape, *regroup((2, 6, 12), (None, 12)).out_shape)
+    assert all(isinstance(size, int) for size in filled)
 
 
 def _along(axes: tuple[int, ...], *sizes: int, seed: int = 0) -> Reparam:
@@ -117,6 +125,7 @@ def test_what_cannot_follow_is_declined(monkeypatch: pytest.MonkeyPatch) -> None
     unknown = regroup(("N", "A", 4), ("N", 4, "A"))
     assert unknown.forward(_along((1,), 3)) is None  # how many elements lie beside is not known
     assert regroup(("N", 6), ("N", 2, 3)).forward(_along((1,), 5)) is None  # 5 factors for 6 channels
+    assert regroup(("N", 6, 4), ("N", 2, 3, 4)).forward(_along((1, 2), 5, 4)) is None
     assert Regroup((6,), (2, 4), ((range(1), range(2)),)).forward(_along((0,), 6)) is None  # 8 are not 6
     assert (
         Regroup((6, 5), (6,), ((range(1), range(1)),)).forward(_along((1,), 5)) is None
@@ -159,6 +168,7 @@ def test_axes_of_size_one() -> None:
     """A factor along an axis that goes is declined, unless it is one number there."""
     squeeze = Relabel((0, None, 1), 2)
     assert squeeze.forward(_along((1,), 4)) is None
+    assert squeeze.forward(_along((0, 1), 2, 4)) is None
     moved = squeeze.forward(_along((1, 2), 1, 3))
     assert moved is not None and (moved.axes, moved.shape) == ((1,), (3,))
     back = squeeze.backward(_along((1,), 3))
@@ -175,6 +185,7 @@ def test_what_a_step_declines_the_chain_declines() -> None:
     squeeze, turn = Relabel((0, None, 1), 2), Permute((1, 0))
     assert Chain((squeeze, turn)).forward(_along((1,), 4)) is None
     assert Chain((Relabel((0, 2), 3), Permute((0, 1, 2)))).backward(_along((1,), 4)) is None
+    assert Chain((Permute((0, 1)), Relabel((0, 2), 3))).backward(_along((1,), 4)) is None
     moved = Chain((squeeze, turn)).forward(_along((2,), 4))
     assert moved is not None and moved.axes == (0,)
     back = Chain((squeeze, turn)).backward(_along((0,), 4))

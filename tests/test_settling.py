@@ -6,7 +6,7 @@ is refused for the reason that holds.
 
 from __future__ import annotations
 
-from itertools import chain, combinations
+from itertools import chain, combinations, permutations
 
 import numpy as np
 import pytest
@@ -58,6 +58,7 @@ SUMS = [
     ((1.0 / 3,) * 3, ((2, 4, 3),) * 3),
     ((1.0, -1.0), ((2, 4, 3), (4, 3))),
     ((-1.0, 1.0), ((2, 4, 3), (4, 1))),
+    ((1.0, -1.0), ((4, 3), (2, 4, 3))),
 ]
 
 
@@ -71,7 +72,8 @@ def test_a_sum_of_whatever_is_known(
     rule, n = total(signs, *shapes), len(signs)
     values = node(*"abc"[:n])
     ports = (*range(n), ~0)
-    sizes = tuple(shapes[0][a] for a in axes)
+    full = np.broadcast_shapes(*shapes)
+    sizes = tuple(full[a] for a in axes)
     scale = mixed(rng, *sizes)
     if shapes[-1] == (4, 1) and 2 in axes:
         scale = np.repeat(scale[:, :1], 3, axis=1)  # the narrow operand is one number along the last axis
@@ -83,7 +85,7 @@ def test_a_sum_of_whatever_is_known(
             if port >= 0 and shapes[port] == (4, 1) and 2 in axes:
                 shift = np.repeat(shift[:, :1], 3, axis=1)
             lies = from_backward(axes, scale, shift)
-            if port >= 0 and shapes[port] != shapes[0]:
+            if port >= 0 and shapes[port] != full:
                 lies = from_backward(tuple(a - rank_lost for a in axes), scale, shift)
                 if shapes[port] == (4, 1) and 2 in axes:
                     lies = from_backward((0,), scale[:, 0], shift[:, 0])
@@ -168,8 +170,8 @@ def test_all_open_inputs_at_once(signs: tuple[float, float]) -> None:
     rule, values = total((*signs, 1.0), (2, 4), (2, 4), (2, 4)), node("a", "b", "c")
     s = mixed(rng, 4)
     known = {
-        2: from_backward((1,), s, rng.standard_normal(4)),
-        ~0: from_backward((1,), s, rng.standard_normal(4)),
+        2: from_backward((1,), s, np.zeros(4)),
+        ~0: from_backward((1,), s, np.array([0.0, 1.5, 0.0, -2.0])),
     }
     answer = rule.settle(values, known, None)
     if sum(signs) == 0.0:
@@ -206,7 +208,24 @@ def test_one_value_several_times(signs: tuple[float, ...]) -> None:
     assert refused(rule.settle(values, {0: two, ~0: from_backward((1,), np.full(4, 3.0), np.zeros(4))}, None))
 
 
-GATES: list[tuple[Shape, Shape]] = [((2, 4, 3), (2, 4, 3)), ((2, 4, 3), (4, 1)), ((1, 4, 1), (2, 4, 3))]
+def test_a_value_that_cancels_itself_takes_nothing() -> None:
+    """a − a + b: asked to take what is over, a cannot."""
+    rule, values = total((1.0, -1.0, 1.0), *((2, 4),) * 3), node("a", "a", "b")
+    plain, shifted = (
+        from_backward((1,), np.full(4, 2.0), np.zeros(4)),
+        from_backward((1,), np.full(4, 2.0), np.ones(4)),
+    )
+    assert refused(rule.settle(values, {2: plain, ~0: shifted}, 0)) == (Reason.CONFLICT, "a")
+    held = every({2: plain, ~0: plain}, rule.settle(values, {2: plain, ~0: plain}, 0))
+    assert_sum((1.0, -1.0, 1.0), ((2, 4),) * 3, held)
+
+
+GATES: list[tuple[Shape, Shape]] = [
+    ((2, 4, 3), (2, 4, 3)),
+    ((2, 4, 3), (4, 1)),
+    ((1, 4, 1), (2, 4, 3)),
+    ((4, 1), (2, 4, 3)),
+]
 
 
 @pytest.mark.parametrize("exponents", [(1, 1), (1, -1), (-1, 1)])
@@ -261,6 +280,22 @@ def test_a_product_with_zeros() -> None:
     taken = dict(every({0: writes}, rule.settle(values, {0: writes}, 1)))[1]
     assert taken.backward is None and taken.forward is not None
     np.testing.assert_array_equal(taken.forward[0], zeros)
+
+
+def test_scales_along_different_axes_multiply() -> None:
+    lie = operands([(2, 4, 3), (2, 4, 3), (2, 4, 3)], (2, 4, 3))
+    assert lie is not None
+    rng = np.random.default_rng(8)
+    sizes = {(1,): (4,), (2,): (3,), (1, 2): (4, 3), (): ()}
+    for first, second in permutations(sizes, 2):
+        known = {
+            port: from_backward(axes, mixed(rng, *sizes[axes]), np.zeros(sizes[axes]))
+            for port, axes in ((0, first), (1, second))
+        }
+        held = every(known, Product((1, -1, 1), lie).settle(node("a", "b", "c"), known, ~0))
+        x = mixed(rng, 2, 4, 3), mixed(rng, 2, 4, 3)
+        wanted = hold(held[0], x[0]) / hold(held[1], x[1])
+        np.testing.assert_allclose(hold(held[~0], x[0] / x[1]), wanted, rtol=1e-12)
 
 
 def test_a_product_does_not_reach_a_narrow_operand() -> None:
