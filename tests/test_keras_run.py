@@ -250,7 +250,14 @@ def test_real_models_run(keras: Any, name: str, tmp_path: Path) -> None:
             assert spec.shape is not None
             shape = (2, *(int(n) for n in spec.shape[1:] if n is not None))
             x = np.random.default_rng(0).uniform(0, 1, shape).astype(spec.dtype)
-            answers.append(next(iter(runner.run({spec.name: x}).values())))
+            try:
+                answers.append(next(iter(runner.run({spec.name: x}).values())))
+            except (
+                BnfuseError
+            ) as error:  # so it is where TensorFlow's oneDNN kernels do not serve the processor
+                if "only supports the NHWC tensor format on the CPU" not in str(error):
+                    raise
+                pytest.skip("TensorFlow has no channels-first Conv2D for this processor")
     assert np.isfinite(answers[0]).all()
     assert np.abs(answers[0]).max() > 0
     assert np.abs(answers[1] - answers[0]).max() <= 1e-4 * np.abs(answers[0]).max()
