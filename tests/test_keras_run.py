@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.errors import RuntimeMissing, UnreadableModel, UsageError
+from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits
 from bnfuse.formats.keras import run
