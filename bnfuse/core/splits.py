@@ -23,23 +23,23 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
     """
     if a.size == 1:  # one channel: the same everywhere, so no axis stands in the way
         axes, a, c = (), a.reshape(()), c.reshape(())
-    one, zero = np.ones_like(a), np.zeros_like(a)
     match split:
         case Split.UP:
             return from_backward(axes, a, c), IDENTITY
         case Split.DOWN:
             return IDENTITY, from_forward(axes, a, c)
         case Split.SCALE_UP:
-            return from_backward(axes, a, zero), from_forward(axes, one, c)
+            return from_backward(axes, a, np.zeros_like(a)), from_forward(axes, np.ones_like(a), c)
         case Split.SHIFT_UP:
             live = a != 0.0
             size = np.where(live, np.abs(a), 1.0)
             x_held = from_backward(axes, np.sign(a), c / size)
-            return x_held, from_forward(axes, size, zero)
+            return x_held, from_forward(axes, size, np.zeros_like(a))
         case Split.SHIFT_UP_SIGNED:
             live = a != 0.0
             size = np.where(live, a, 1.0)
-            return from_backward(axes, live.astype(np.float64), c / size), from_forward(axes, size, zero)
+            x_held = from_backward(axes, live.astype(np.float64), c / size)
+            return x_held, from_forward(axes, size, np.zeros_like(a))
 
 
 def splits(a: Vector, c: Vector) -> Iterator[Split]:
