@@ -30,6 +30,7 @@ from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
 from bnfuse.formats.hints import is_size, usual_sizes
 from bnfuse.inputs.hinted import FileHints, file_state
 from bnfuse.inputs.no_inputs import no_inputs
+from bnfuse.inputs.settled import settle, settled_for
 from bnfuse.inputs.shape_guesses import (
     Shape,
     Shapes,
@@ -39,6 +40,7 @@ from bnfuse.inputs.shape_guesses import (
     guessing,
     ran_inputs,
     shape_guesses,
+    with_batch,
 )
 from bnfuse.inputs.user_arrays import Feeds
 from bnfuse.inputs.user_inputs import UserData, names_of, read_user_data
@@ -187,7 +189,7 @@ def fit(
             break
     if slow is None:
         raise no_inputs(specs, fixed, failures)
-    _settle(request, specs, slow[0])
+    settle(_key(request, specs), slow[0].shapes, slow[0].ranges)
     return slow
 
 
@@ -199,14 +201,20 @@ def _candidates(
     hints: FileHints,
 ) -> Iterator[Samples]:
     """Samples to try, the likeliest first: what ran before, then of each size all ranges of values."""
-    settled = _SETTLED.get(_key(request, specs))
+    settled = settled_for(_key(request, specs))
     if settled is not None:
         shapes, ranges = settled
         for batch in dict.fromkeys((default_batch, 1) if request.batch is None else (request.batch,)):
-            yield Samples(specs, _with_batch(specs, shapes, fixed, batch), request.seed, None, ranges, fixed)
+            yield Samples(specs, with_batch(specs, shapes, fixed, batch), request.seed, None, ranges, fixed)
     trials = list(value_trials(specs, hints))
     for shapes in shape_guesses(specs, fixed, request.batch, default_batch, hints):
         yield from (Samples(specs, shapes, request.seed, None, ranges, fixed) for ranges in trials)
+
+
+def _key(request: InputRequest, specs: tuple[TensorSpec, ...]) -> object:
+    """What a guess is remembered by: the file as it is now, and what was wanted; None without a file."""
+    state = file_state(request.model)
+    return None if state is None else (state, specs, tuple(sorted(request.shapes.items())))
 
 
 def _timed(runner: Runner, feeds: Feeds) -> tuple[Feeds, bool]:
@@ -293,37 +301,6 @@ def _table_size(takes: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if takes(middle) else (low, middle)
     return low
-
-
-# What was guessed for a file, so that verify and every setting of a bench run the same sizes: the sizes of
-# all axes, of which the batch is not kept to, and the ranges of values.
-_SETTLED: dict[object, tuple[Shapes, Mapping[str, Range]]] = {}
-_MOST_SETTLED = 16
-
-
-def _settle(request: InputRequest, specs: tuple[TensorSpec, ...], samples: Samples) -> None:
-    """Remember what was guessed."""
-    key = _key(request, specs)
-    if key is not None:
-        if len(_SETTLED) >= _MOST_SETTLED:
-            _SETTLED.clear()
-        _SETTLED[key] = samples.shapes, samples.ranges
-
-
-def _key(request: InputRequest, specs: tuple[TensorSpec, ...]) -> object:
-    """What a guess is remembered by: the file as it is now, and what was wanted; None without a file."""
-    state = file_state(request.model)
-    return None if state is None else (state, specs, tuple(sorted(request.shapes.items())))
-
-
-def _with_batch(specs: Sequence[TensorSpec], shapes: Shapes, fixed: Shapes, batch: int) -> dict[str, Shape]:
-    """The same sizes with another number of samples."""
-    made = {}
-    for spec in specs:
-        shape = shapes[spec.name]
-        free = shape and spec.name not in fixed and not (spec.shape and is_size(spec.shape[0]))
-        made[spec.name] = (batch, *shape[1:]) if free else shape
-    return made
 
 
 def _fixed_shapes(specs: Sequence[TensorSpec], request: InputRequest) -> dict[str, Shape]:

@@ -63,6 +63,16 @@ def _steps(specs: Sequence[TensorSpec], fixed: Shapes, hints: FileHints) -> Iter
         yield {}, at
 
 
+def with_batch(specs: Sequence[TensorSpec], shapes: Shapes, fixed: Shapes, batch: int) -> dict[str, Shape]:
+    """The same sizes with another number of samples."""
+    made = {}
+    for spec in specs:
+        shape = shapes[spec.name]
+        free = shape and spec.name not in fixed and not (spec.shape and is_size(spec.shape[0]))
+        made[spec.name] = (batch, *shape[1:]) if free else shape
+    return made
+
+
 def guessing(specs: Sequence[TensorSpec], fixed: Shapes) -> bool:
     """Whether sizes must be guessed: an axis is free that is neither the batch nor given."""
     return any(_is_open(spec) for spec in specs if spec.name not in fixed)

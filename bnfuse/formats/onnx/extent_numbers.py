@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.formats.extents import product
-from bnfuse.formats.onnx.extent_rules import Call, Numbers
+from bnfuse.formats.onnx.extent_call import Call, Numbers
 
 Rule = Callable[[Call], Numbers]
 # No shape has more axes; longer rows of numbers are data.

@@ -21,8 +21,9 @@ from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.extents import Extent, Shape, Sizes
 from bnfuse.formats.hints import NO_HINTS, Axes, Hints, free_axes, is_size, usual_sizes
 from bnfuse.formats.onnx.described import declared
+from bnfuse.formats.onnx.extent_call import Call, Numbers
 from bnfuse.formats.onnx.extent_numbers import MOST, output_numbers
-from bnfuse.formats.onnx.extent_rules import Call, Numbers, output_shape
+from bnfuse.formats.onnx.extent_rules import output_shape
 from bnfuse.formats.onnx.looked_up import looked_up
 from bnfuse.formats.onnx.read import Source, parse
 from bnfuse.formats.onnx.scope import ONNX_DOMAINS, bodies, text_of
