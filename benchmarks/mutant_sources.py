@@ -39,6 +39,7 @@ _OPPOSITES = {
     for one, other in [("min", "max"), ("any", "all"), ("minimum", "maximum"), ("zeros", "ones")]
     for a, b in [(one, other), (other, one)]
 }
+_CHECK = "strict"  # of zip: it checks what holds, and is no more to be mutated than an assertion
 _CONDITIONS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript)  # others are mutated by what is in them
 
 
@@ -125,6 +126,8 @@ class _Mistakes(cst.CSTVisitor):
                 return self._at_the_top(node)  # a type alias
             case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value="__slots__" | "__all__"))]):
                 return True
+            case cst.Arg(keyword=cst.Name(value=name)) if name == _CHECK:
+                return True
             case cst.If(test=cst.Name(value="TYPE_CHECKING")):
                 return True
             case cst.Call(func=cst.Name(value="cast" | "TypeVar" | "len" | "isinstance")):
@@ -167,7 +170,7 @@ def _own(node: cst.CSTNode, parent: cst.CSTNode | None) -> Iterable[cst.CSTNode]
                     yield node.with_changes(elements=_spaced(node, rest))
         case cst.Call(args=args):
             for at, arg in enumerate(args):
-                if arg.keyword is not None and len(args) > 1:
+                if arg.keyword is not None and arg.keyword.value != _CHECK and len(args) > 1:
                     yield node.with_changes(args=[*args[:at], *args[at + 1 :]])
 
 

@@ -44,6 +44,7 @@ CORE_TESTS = [
     "constant_operands",
     "explain_plan",
     "fed_by_constants",
+    "inference_map",
     "joint_rules",
     "kept",
     "layer_changes",
@@ -51,9 +52,11 @@ CORE_TESTS = [
     "missed_folds",
     "narrow",
     "onnx_overflow",
+    "operands",
     "ranges",
     "regroup",
     "reparam",
+    "scale_classes",
     "settling",
     "streams",
     "table_rows",
@@ -144,11 +147,12 @@ def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
 def _chosen(
     coverage: Coverage, mutant: Mutant, path: str, source: str, most_s: float
 ) -> tuple[list[str], float]:
-    """The tests that meet a mutant, up to this time.
+    """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
 
-    A constant or a row is met by every import: there, the tests that meet anything of the module.
+    The others, because a constant or a row is met by every import, and what is cached only once.
     """
-    numbers = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1)) or coverage.of_file(path)
+    close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
+    numbers = [*close, *(number for number in coverage.of_file(path) if number not in set(close))]
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfuse.core import linear
+from bnfuse.core import linear, scaled
 from bnfuse.core.linear import Rewrite, factors, linear_form, new_bias
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import ArrayTensor
@@ -54,8 +54,10 @@ def _weights(draw: st.DrawFn) -> tuple[str, Vector, np.random.Generator]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(drawn=_weights(), block=st.sampled_from([1, 3, 7, 64, 1 << 18]))
-def test_absorbing_equals_the_formula(drawn: tuple[str, Vector, np.random.Generator], block: int) -> None:
+@given(drawn=_weights(), block=st.sampled_from([1, 3, 7, 64, 1 << 18]), at_once=st.sampled_from([0, 1 << 12]))
+def test_absorbing_equals_the_formula(
+    drawn: tuple[str, Vector, np.random.Generator], block: int, at_once: int
+) -> None:
     """W' = s·W·p and b' = s·(b + ΣW·q) + t, whatever the layout and however it is cut into blocks."""
     layout, canonical, rng = drawn
     g, o, i = canonical.shape[:3]
@@ -73,6 +75,7 @@ def test_absorbing_equals_the_formula(drawn: tuple[str, Vector, np.random.Genera
     tensor = ArrayTensor(stored)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "BLOCK_ELEMENTS", block)
+        patch.setattr(scaled, "_SMALL_ELEMENTS", at_once)
         made = np.full(stored.size, np.nan)
         end = 0
         for start, values, flushed in ScaledTensor(tensor, form, tuple(factors(form, rewrite))).blocks():

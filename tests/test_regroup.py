@@ -43,6 +43,7 @@ GROUPS: list[tuple[Shape, Shape, str]] = [
     ((2, 3), (6, None), "01-0 -1"),
     # …or does not
     ((None, 5), (12,), "01-0"),
+    ((None, 6), (3,), "01-0"),
     ((12,), (None, 5), "0-01"),
     ((3, None), (3, None), "0-0 1-1"),
     ((None, None), (None, None), "01-01"),

@@ -120,7 +120,7 @@ def test_a_sum_refuses_two_scales_at_the_port_that_differs() -> None:
     two, three = (from_backward((1,), np.full(4, s), np.zeros(4)) for s in (2.0, 3.0))
     assert refused(rule.settle(values, {0: two, 1: three}, ~0)) == (Reason.CONFLICT, "b")
     # one number and a vector of that number are the same scale
-    number = from_backward((), np.array(2.0), np.array(1.0))
+    number = from_backward((), np.array(2.0), np.array(1.5))
     held = every({0: number, 1: two}, rule.settle(values, {0: number, 1: two}, ~0))
     assert_sum((1.0, 1.0), ((2, 4), (2, 4)), held)
     held = every({1: three, ~0: three}, rule.settle(values, {1: three, ~0: three}, 0))
@@ -144,6 +144,36 @@ def test_shifts_along_different_axes_add_up() -> None:
     crossed = {0: shifted((1,), 4), 1: narrow}
     assert refused(rule.settle(values, crossed, ~0)) == (Reason.ZERO_SCALE, "y")
     assert refused(rule.settle(values, crossed, 2)) == (Reason.ZERO_SCALE, "c")
+
+
+def test_a_scale_along_one_axis_and_shifts_along_others() -> None:
+    """The scale varies along channels, spelled out in full where the shift is a map."""
+    rng = np.random.default_rng(12)
+    signs, shapes = (1.0, -3.0, 1.0), ((2, 4, 3),) * 3
+    rule, values = total(signs, *shapes), node("a", "b", "c")
+    s = mixed(rng, 4)
+    plain = from_backward((1,), s, np.zeros(4))
+    shifted = from_backward((1,), s, rng.standard_normal(4))
+    wide = from_backward((1, 2), np.repeat(s[:, None], 3, axis=1), rng.standard_normal((4, 3)))
+    along_last = from_backward(
+        (1, 2), np.repeat(s[:, None], 3, axis=1), np.tile(rng.standard_normal(3), (4, 1))
+    )
+    for first in (plain, shifted, wide, along_last):
+        for second in (plain, shifted, wide, along_last):
+            known = {0: first, 1: second}
+            for taker in (2, ~0):
+                assert_sum(signs, shapes, every(known, rule.settle(values, known, taker)))
+
+
+def test_a_tiny_shift_is_a_shift() -> None:
+    """Dust is what cancelled: by the size of the shifts, not of one."""
+    rule, values = total((1.0, 1.0), (2, 4), (2, 4)), node("a", "b")
+    held = every(
+        known := {0: from_backward((1,), np.full(4, 2.0), np.full(4, 1e-15))}, rule.settle(values, known, 1)
+    )
+    assert held[1].backward is not None and held[~0].backward is not None
+    np.testing.assert_array_equal(held[1].backward[1], -1e-15)
+    assert not held[~0].shifts
 
 
 def test_a_scale_of_zero_is_no_common_scale() -> None:
