@@ -260,5 +260,5 @@ def evidence(compared: Compared, count: int) -> str:
     runtimes = dict.fromkeys(runtime for runtime in (seen.runtime, compared.runtime) if runtime)
     inside = compared.inside
     if inside is not None and inside.seams:
-        parts[-1] += f", and {inside.seams} values inside"
+        parts[-1] += f", and {'1 value' if inside.seams == 1 else f'{inside.seams} values'} inside"
     return f"{' and '.join(runtimes)}, graph optimisation off, {' and '.join(parts)}"

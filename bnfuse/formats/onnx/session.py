@@ -59,7 +59,8 @@ class OrtRunner:
         self.runtime = f"onnxruntime {version}"
         self.versions: Mapping[str, str] = {"onnxruntime": version}
         self._given = given
-        self._made = {spec.name: seams.get(spec.name, spec.name) for spec in made}
+        self._names = [spec.name for spec in made]
+        self._answers = [seams.get(name, name) for name in self._names]  # timed calls look nothing up
         # numpy has no bfloat16 of its own, and session.run refuses it: such models go by OrtValue.
         self._by_value = any(spec.dtype == "bfloat16" for spec in (*given, *made))
 
@@ -72,11 +73,12 @@ class OrtRunner:
         """
         self._check(feeds)
         try:
-            names = list(self._made)
-            values = self._run_values(feeds) if self._by_value else self._session.run(names, dict(feeds))
+            values = (
+                self._run_values(feeds) if self._by_value else self._session.run(self._names, dict(feeds))
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BnfuseError(f"the model stopped while running in onnxruntime: {reason(error)}") from error
-        return {name: as_array(value) for name, value in zip(self._made.values(), values, strict=True)}
+        return {name: as_array(value) for name, value in zip(self._answers, values, strict=True)}
 
     def time(self, feeds: Tensors, calls: int) -> list[int]:
         """Nanoseconds of each of ``calls`` calls in a row; synchronous, as ``run`` is.
@@ -127,7 +129,7 @@ class OrtRunner:
     def _run_values(self, feeds: Tensors) -> list[Any]:
         """The same through OrtValues, for bfloat16."""
         given = {spec.name: to_value(np.asarray(feeds[spec.name]), spec.dtype) for spec in self._given}
-        values = self._session.run_with_ort_values(list(self._made), given)
+        values = self._session.run_with_ort_values(self._names, given)
         return [from_value(value) for value in values]
 
     def __enter__(self) -> OrtRunner:
