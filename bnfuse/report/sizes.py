@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from bnfuse.results import Axis, BenchRun, RanInput
+if TYPE_CHECKING:
+    from bnfuse.results import BenchRun, RanInput
 
 _MOST = 3
 _MORE_OPTION = "--shape gives others"
@@ -73,11 +75,11 @@ def _guessed(one: RanInput) -> list[str]:
 
 
 def _batch(one: RanInput) -> list[str]:
-    return [f"batch {one.shape[0]}"] if Axis.BATCH in one.axes[:1] else []
+    return [f"batch {one.shape[0]}"] if one.batched else []
 
 
 def _without_batch(one: RanInput) -> RanInput:
-    if Axis.BATCH not in one.axes[:1]:
+    if not one.batched:
         return one
     return replace(one, shape=(-1, *one.shape[1:]))
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bnfuse.results.inputs import Axis, RanInput
 from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, SeamAgreement, Status
 from bnfuse.results.report import FileInfo, Report
 
 if TYPE_CHECKING:
     from bnfuse.results.details import Details, DrawnNode, LayerChange, Neighbourhood
+    from bnfuse.results.inputs import Axis, RanInput
     from bnfuse.results.latency import (
         Baseline,
         BaselineRun,
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 
-_LATER = ("bnfuse.results.latency", "bnfuse.results.details")
+_LATER = ("bnfuse.results.latency", "bnfuse.results.details", "bnfuse.results.inputs")
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,11 @@ class RanInput:
     more: int = 0
 
     @property
+    def batched(self) -> bool:
+        """Whether the first axis is a batch whose size was chosen."""
+        return Axis.BATCH in self.axes[:1]
+
+    @property
     def guessed(self) -> tuple[int, ...]:
         """Numbers of the axes whose size was guessed."""
         return tuple(at for at, axis in enumerate(self.axes) if axis is Axis.GUESSED)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from bnfuse.results.inputs import RanInput
+if TYPE_CHECKING:
+    from bnfuse.results.inputs import RanInput
 
 
 class Status(str, Enum):
