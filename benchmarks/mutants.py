@@ -30,10 +30,15 @@ NO_TEST = "no test"  # meets it
 
 CORE = sorted(f"core/{path.name}" for path in (ROOT / "bnfuse" / "core").glob("*.py"))
 ONNX = [
-    f"formats/onnx/{name}.py"
-    for name in ("ops", "affine_ops", "linear_ops", "moving_ops", "signature", "edit")
+    *(
+        f"formats/onnx/rows/{name}.py"
+        for name in ("ops", "affine_ops", "linear_ops", "moving_ops", "signature")
+    ),
+    "formats/onnx/edit/apply_patch.py",
 ]
-KERAS = [f"formats/keras/{name}.py" for name in ("ops", "affine_layers", "linear_layers", "moving_layers")]
+KERAS = [
+    f"formats/keras/rows/{name}.py" for name in ("ops", "affine_layers", "linear_layers", "moving_layers")
+]
 
 # Tests that need no TensorFlow and are quick; those of the formats are the tests of the tables.
 CORE_TESTS = [
@@ -84,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tests_of(module: str) -> tuple[str, list[str]]:
     """The name and files of the tests that a module's mutants meet."""
     names = list(CORE_TESTS)
-    kind = module.split("/")[-2]
+    kind = module.split("/")[1] if module.startswith("formats/") else "core"
     names += {"onnx": ONNX_TESTS, "keras": KERAS_TESTS}.get(kind, [])
     files = [ROOT / "tests" / f"test_{name}.py" for name in names]
     return kind, [path.relative_to(ROOT).as_posix() for path in files if path.exists()]

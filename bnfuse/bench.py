@@ -21,8 +21,8 @@ import numpy as np
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
+from bnfuse.inputs.cross_format import Twins, twins_of
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
-from bnfuse.inputs.twins import Twins, twins_of
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
 from bnfuse.measure.cold import COLD, ColdStarts, Limits, cold_starts, judged
 from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise

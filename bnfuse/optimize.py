@@ -213,8 +213,8 @@ def _report(
 
 def _detailed(report: Report, model: Model, patch: Patch, phases: Phases) -> Report:
     """The report with its details."""
-    from bnfuse.details.layer_changes import layer_changes
-    from bnfuse.details.surroundings import surroundings
+    from bnfuse.annotations.neighbourhood import surroundings
+    from bnfuse.annotations.weight_changes import layer_changes
     from bnfuse.results import Details
 
     with phases("details", "looking at weights"):
@@ -258,7 +258,7 @@ def _blamed(
     failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
-    from bnfuse.culprit import Failed, name_culprit
+    from bnfuse.bisection import Failed, name_culprit
 
     folder = written.path.parent
     made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)

@@ -26,10 +26,10 @@ from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UnreadableMo
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Probe, Runner, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
+from bnfuse.inputs.cross_format import interface_of, of_two_formats
 from bnfuse.inputs.labels import read_labels
 from bnfuse.inputs.repeatable import RandomOutputs
 from bnfuse.inputs.samples import Feeds, InputRequest
-from bnfuse.inputs.twins import interface_of, of_two_formats
 from bnfuse.machine import available_memory_bytes
 from bnfuse.proof.compare import Compared, conclude, confront, unexplained
 from bnfuse.proof.deviation import ROUNDOFF

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Reparam
+from bnfuse.core.reparam import Reparam
 
 Vector = NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)

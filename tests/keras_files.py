@@ -12,11 +12,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.container import Container, open_container
-from bnfuse.formats.keras.network import Layer, Network, walk
-from bnfuse.formats.keras.weights import bind
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.file.container import Container, open_container
+from bnfuse.formats.keras.graph.binding import bind
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Layer, Network, walk
 
 REAL_MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"  # beside the project
 NamePath = tuple[str, ...]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfuse.core.affine import (
+from bnfuse.core.reparam import (
     IDENTITY,
     Reparam,
     compose_reads,

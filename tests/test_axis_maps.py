@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfuse.core.affine import Reparam, from_backward, same
 from bnfuse.core.axes import AxisMap, Chain, Permute, Relabel, Take, regroup
+from bnfuse.core.reparam import Reparam, from_backward, same
 from tests.held_values import Vector, hold, mixed, seeds
 
 Op = Callable[[Vector], Vector]

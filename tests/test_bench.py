@@ -12,7 +12,7 @@ import pytest
 from bnfuse import bench as bench_function
 from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from bnfuse.measure.steady import OFF, ON

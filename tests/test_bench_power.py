@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.bench_power import LAYERS, network, one_run, report
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 
 
 def test_the_planted_network_does_exactly_five_percent_more(tmp_path: Path) -> None:

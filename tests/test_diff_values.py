@@ -18,7 +18,7 @@ from bnfuse.difference import values
 from bnfuse.difference.result import Figures
 from bnfuse.difference.values import compare
 from bnfuse.formats import detect
-from bnfuse.formats.onnx.wire import LARGE_BYTES
+from bnfuse.formats.onnx.file.wire import LARGE_BYTES
 from tests.diff_nets import value
 
 DTYPES = ["float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "int8", "int64", "uint8", "bool"]

@@ -174,7 +174,7 @@ def test_where_weights_are_stored_is_no_difference(threshold: int, tmp_path: Pat
 def test_one_place_is_not_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models beside one file of weights: what lies at the same place is equal."""
     from bnfuse.diff import diff
-    from bnfuse.formats.onnx.storage import FileTensor
+    from bnfuse.formats.onnx.file.storage import FileTensor
 
     path = tmp_path / "a.onnx"
     onnx.save_model(mlp(), path, save_as_external_data=True, location="w.bin", size_threshold=0)

@@ -17,9 +17,9 @@ import pytest
 from onnx import helper
 
 from bnfuse.core.tensor import ArrayTensor, whole
-from bnfuse.formats.onnx.evaluate import LAST_OPSET, ROWS, evaluate, operators
-from bnfuse.formats.onnx.evaluate.call import Unknown
-from bnfuse.formats.onnx.values import from_value, to_value
+from bnfuse.formats.onnx.graph.evaluate import LAST_OPSET, ROWS, evaluate, operators
+from bnfuse.formats.onnx.graph.evaluate.call import Unknown
+from bnfuse.formats.onnx.runtime.ort_values import from_value, to_value
 from tests.constant_cases import Variant, dtype, variants, versions
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.formats import detect
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.results import Axis, RanInput, Status
 from bnfuse.verify import VerifyRequest, verify

@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfuse.core.affine import Reparam, from_backward
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Alike, Join, Product
 from bnfuse.core.operands import Operand, operands
-from bnfuse.core.ops import Joint, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Reparam, from_backward
+from bnfuse.core.rules import Joint, Sign
 from bnfuse.core.total import Total
 from tests.held_values import hold, mixed, seeds
 

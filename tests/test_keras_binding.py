@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.keras.network import Layer, walk
-from bnfuse.formats.keras.slots import slots, snake_case
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.graph.layer_variables import slots, snake_case
+from bnfuse.formats.keras.graph.network import Layer, walk
 from tests.keras_files import edited, opened
 from tests.keras_handmade import dense, legacy, make_archive, norm
 

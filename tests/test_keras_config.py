@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import SEQUENTIAL_INPUT, Network, Ref, walk
-from bnfuse.formats.keras.order import check_order
-from bnfuse.formats.keras.shapes import infer
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Network, Ref, walk
+from bnfuse.formats.keras.graph.order import check_order
+from bnfuse.formats.keras.graph.shapes import infer
 from tests import keras_configs as made
 from tests.keras_configs import (
     Json,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bnfuse.errors import BnfuseError, UnreadableModel
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import walk
-from bnfuse.formats.keras.order import check_order
-from bnfuse.formats.keras.rewrite import Remove, rewrite, sort_layers
-from bnfuse.formats.keras.shapes import infer
+from bnfuse.formats.keras.edit.rewrite import Remove, rewrite, sort_layers
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import walk
+from bnfuse.formats.keras.graph.order import check_order
+from bnfuse.formats.keras.graph.shapes import infer
 from tests import keras_configs as made
 from tests.keras_configs import (
     Json,

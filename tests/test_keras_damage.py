@@ -16,8 +16,8 @@ import h5py
 import pytest
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.keras.container import open_container
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.file.container import open_container
 from tests.command import PATIENCE_S
 from tests.keras_damage import members
 from tests.keras_files import edited, opened
@@ -56,8 +56,8 @@ FUZZ = """
 import random, resource, sys, time
 from pathlib import Path
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.keras.write import write
-from bnfuse.formats.keras.network import walk
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.graph.network import walk
 from tests.keras_damage import damaged
 from tests.keras_files import edited, opened
 whole, rounds, target = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.formats.keras.network import walk
-from bnfuse.formats.keras.variables import ArrayVariable
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.graph.network import walk
+from bnfuse.formats.keras.graph.variables import ArrayVariable
 from tests.keras_files import NamePath, as_hex, edited, entry, held, opened, rewritten, without
 from tests.keras_saved import run_keras
 from tests.keras_saved_models import FILES

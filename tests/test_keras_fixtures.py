@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras import run
+from bnfuse.formats.keras.runtime import run
 from fixtures.accuracy import HERE, correct, enlarged, logits
 
 NETWORKS = ("digits_a", "digits_b")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
 from tests.keras_damage import (
     Case,
     assert_refused,

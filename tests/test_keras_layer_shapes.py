@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.layer_shapes import channel_axis
-from bnfuse.formats.keras.network import Ref, Shape
-from bnfuse.formats.keras.shapes import infer
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.layer_shapes import channel_axis
+from bnfuse.formats.keras.graph.network import Ref, Shape
+from bnfuse.formats.keras.graph.shapes import infer
 from tests.keras_configs import Json
 from tests.keras_graphs import without_shapes
 

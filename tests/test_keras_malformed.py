@@ -24,7 +24,7 @@ from bnfuse.core.plan import plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.keras import FORMAT
-from bnfuse.formats.keras import ops as keras_ops
+from bnfuse.formats.keras.rows import ops as keras_ops
 from tests.command import call
 from tests.keras_nets import Keras
 from tests.keras_subjects import SUBJECTS, subject

@@ -19,7 +19,7 @@ import pytest
 from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras import run
+from bnfuse.formats.keras.runtime import run
 from bnfuse.measure.cold import start_once
 from bnfuse.measure.one_runtime import OneRuntime
 from bnfuse.optimize import Unproved, optimize

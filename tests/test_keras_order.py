@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import Network, walk
-from bnfuse.formats.keras.order import check_order, keras_order
-from bnfuse.formats.keras.rewrite import Remove, rewrite, sort_layers
+from bnfuse.formats.keras.edit.rewrite import Remove, rewrite, sort_layers
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Network, walk
+from bnfuse.formats.keras.graph.order import check_order, keras_order
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, node, old, source, tensor
 from tests.keras_graphs import random_model, shuffled

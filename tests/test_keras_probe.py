@@ -16,8 +16,8 @@ from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.child.shaking import stepped
 from bnfuse.formats.keras import FORMAT
-from bnfuse.formats.keras.backends import make_backend
-from bnfuse.formats.keras.probe import shake
+from bnfuse.formats.keras.runtime.backends import make_backend
+from bnfuse.formats.keras.runtime.probe import shake
 from tests.keras_nets import stir
 from tests.keras_probed import NETS, Probed, as_array, residual
 

@@ -23,7 +23,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.messages import read_message, write_message
 from bnfuse.formats.child.runner import ChildRunner
-from bnfuse.formats.keras import run
+from bnfuse.formats.keras.runtime import run
 from tests.command import PATIENCE_S, gone
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
@@ -177,7 +177,7 @@ def test_a_runtime_that_does_not_start(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(limits.TIME_VARIABLE, str(limit_s))
     monkeypatch.setenv(run.BACKEND_VARIABLE, "")
-    monkeypatch.setattr("bnfuse.formats.keras.run.choose_backend", lambda: "tensorflow")
+    monkeypatch.setattr("bnfuse.formats.keras.runtime.run.choose_backend", lambda: "tensorflow")
     begin = time.monotonic()
     with pytest.raises(kind) as caught:
         run.load(FIXTURE, RunSettings())
@@ -292,7 +292,7 @@ _LEAVES_A_PROCESS = """
 import os, sys, time
 from pathlib import Path
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras.run import load
+from bnfuse.formats.keras.runtime.run import load
 if __name__ == "__main__":
     runner = load(Path(sys.argv[1]), RunSettings())
     print(runner._host.pid, flush=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.calls import Stored, rewire_call, rewire_ends
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import Ref, Shape
-from bnfuse.formats.keras.rewrite import BecomeLinear, Configure, Edit, Path, Remove, rewrite, settle
+from bnfuse.formats.keras.edit.rewrite import BecomeLinear, Configure, Edit, Path, Remove, rewrite, settle
+from bnfuse.formats.keras.graph.calls import Stored, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Ref, Shape
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, layer, nested, node, old, sequential, source, tensor
 

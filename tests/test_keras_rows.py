@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bnfuse.core.decisions import Keep
-from bnfuse.formats.keras.ops import ROWS
+from bnfuse.formats.keras.rows.ops import ROWS
 from tests.keras_nets import Keras, chain, check
 
 # The files that put layers to the test, class by class.

@@ -12,8 +12,8 @@ import pytest
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits
-from bnfuse.formats.keras import run
-from bnfuse.formats.keras.process import Setup
+from bnfuse.formats.keras.runtime import run
+from bnfuse.formats.keras.runtime.process import Setup
 from tests.keras_models import FIXTURE, MAKERS, as_array, import_keras, stirred
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"

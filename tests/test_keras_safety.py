@@ -10,8 +10,8 @@ import pytest
 
 from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras import run
-from bnfuse.formats.keras.safety import dangers
+from bnfuse.formats.keras.runtime import run
+from bnfuse.formats.keras.runtime.safety import dangers
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
 

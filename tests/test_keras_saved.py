@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
-from bnfuse.formats.keras.container import open_container
-from bnfuse.formats.keras.network import walk
-from bnfuse.formats.keras.weights import refuses_edit
+from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.graph.binding import refuses_edit
+from bnfuse.formats.keras.graph.network import walk
 from tests.keras_files import REAL_MODELS, NamePath, as_hex, contents, held, opened, rewritten
 from tests.keras_nets import both_containers
 from tests.keras_saved_models import FILES

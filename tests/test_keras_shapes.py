@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import Ref, Shape
-from bnfuse.formats.keras.shapes import infer
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Ref, Shape
+from bnfuse.formats.keras.graph.shapes import infer
 from tests.keras_graphs import random_model, without_shapes
 
 ARCHITECTURES: tuple[tuple[str, tuple[int | None, int | None, int]], ...] = (

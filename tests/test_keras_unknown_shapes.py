@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnfuse.formats.keras.config import parse
-from bnfuse.formats.keras.network import SEQUENTIAL_INPUT, Ref, networks
-from bnfuse.formats.keras.shapes import infer
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Ref, networks
+from bnfuse.formats.keras.graph.shapes import infer
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, layer, nested, old, sequential, source
 

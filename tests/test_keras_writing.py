@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bnfuse.errors import OutputError
-from bnfuse.formats.keras.variables import ArrayVariable, StoredVariable
-from bnfuse.formats.keras.write import write
+from bnfuse.formats.keras.edit.write import write
+from bnfuse.formats.keras.graph.variables import ArrayVariable, StoredVariable
 from tests.command import PATIENCE_S
 from tests.keras_files import contents, edited, opened, plain, rewritten, without
 from tests.keras_handmade import dense, legacy, make_archive

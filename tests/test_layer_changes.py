@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bnfuse.details.layer_changes import MOST_RANGES, quantiles
+from bnfuse.annotations.weight_changes import MOST_RANGES, quantiles
 from bnfuse.optimize import optimize
 from bnfuse.results import LayerChange
 from tests.command import call

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import from_backward, same
 from bnfuse.core.decisions import Fold
 from bnfuse.core.graph import Node
 from bnfuse.core.operands import Operand
-from bnfuse.core.ops import Demands
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import from_backward, same
+from bnfuse.core.rules import Demands
 from bnfuse.core.total import Total
 from tests.held_values import Vector, mixed
 from tests.onnx_graphs import Net, assert_equal, fold_model, why

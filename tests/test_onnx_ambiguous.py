@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from bnfuse.formats.onnx import read as reading
+from bnfuse.formats.onnx.graph import read as reading
 from tests.command import call, optimized
 from tests.onnx_graphs import Net, assert_equal
 
@@ -109,7 +109,7 @@ def gemm(width: int) -> tuple[onnx.ModelProto, np.ndarray]:
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files are parsed whole, of larger ones a skeleton is."""
     monkeypatch.setattr(reading, "_WHOLE_BYTES", request.param)
-    monkeypatch.setattr("bnfuse.formats.onnx.wire.LARGE_BYTES", 1 << 10)
+    monkeypatch.setattr("bnfuse.formats.onnx.file.wire.LARGE_BYTES", 1 << 10)
 
 
 @pytest.mark.usefixtures("either_way")

@@ -13,9 +13,9 @@ from onnx import TensorProto
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import RunSettings, TensorSpec
-from bnfuse.formats.onnx import session as session_module
-from bnfuse.formats.onnx.bound import bind, bindable, time_bound
-from bnfuse.formats.onnx.session import OrtRunner, load_session
+from bnfuse.formats.onnx.runtime import session as session_module
+from bnfuse.formats.onnx.runtime.io_binding import bind, bindable, time_bound
+from bnfuse.formats.onnx.runtime.session import OrtRunner, load_session
 from tests.tiny_models import identity, layer, net, save
 
 

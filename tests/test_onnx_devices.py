@@ -13,8 +13,8 @@ from onnx import TensorProto
 
 from bnfuse.errors import RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx import providers, session
-from bnfuse.formats.onnx.session import load_session
+from bnfuse.formats.onnx.runtime import providers, session
+from bnfuse.formats.onnx.runtime.session import load_session
 from tests.tiny_models import identity
 
 

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from tests.command import optimized
 from tests.onnx_graphs import Net, assert_equal
 
-_LIMIT = "bnfuse.formats.onnx.write._MAX_INLINE_BYTES"
+_LIMIT = "bnfuse.formats.onnx.edit.write._MAX_INLINE_BYTES"
 _REAL_LIMIT = 1 << 31
 
 

@@ -19,7 +19,7 @@ import pytest
 from onnx import helper
 
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.onnx.ops import ROWS
+from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.optimize import optimize
 from tests.command import call
 from tests.onnx_graphs import Net, Shape, session

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from bnfuse.formats.onnx import read as reading
+from bnfuse.formats.onnx.graph import read as reading
 from tests.command import optimized
 from tests.onnx_graphs import Net, Shape, assert_equal
 
@@ -74,7 +74,7 @@ def made_as(build: Build, ir_version: int, *, listed: bool = False, opset: int =
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of large files inference sees a skeleton without the large tensors."""
     monkeypatch.setattr(reading, "_WHOLE_BYTES", request.param)
-    monkeypatch.setattr("bnfuse.formats.onnx.wire.LARGE_BYTES", 1 << 8)
+    monkeypatch.setattr("bnfuse.formats.onnx.file.wire.LARGE_BYTES", 1 << 8)
 
 
 @pytest.mark.usefixtures("either_way")

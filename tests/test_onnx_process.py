@@ -18,7 +18,7 @@ from bnfuse.formats.base import Probe, RunSettings
 from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.settings import settings_from_json, settings_to_json
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from tests.command import ROOT, gone
 from tests.dying_runtimes import DIES, GROWS, HANGS, LEAVES, preferred, stand_in
 from tests.tiny_models import identity, layer, net, save
@@ -202,7 +202,7 @@ _USES_A_PROCESS = """
 import sys, time
 from pathlib import Path
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 runner = load(Path(sys.argv[1]), RunSettings(profile=True))
 print(runner._host.pid, flush=True)
 if sys.argv[2] == "wait":

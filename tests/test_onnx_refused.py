@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from tests.command import call
 from tests.tiny_models import model as model_of
 from tests.tiny_models import save

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx import run
-from bnfuse.formats.onnx import session as session_module
-from bnfuse.formats.onnx.session import load_session
+from bnfuse.formats.onnx.runtime import run
+from bnfuse.formats.onnx.runtime import session as session_module
+from bnfuse.formats.onnx.runtime.session import load_session
 from tests.clockwork import Clock
 from tests.tiny_models import identity, layer, model, net, save
 

@@ -16,9 +16,9 @@ from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.linear import LinearForm
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import ArrayTensor
-from bnfuse.formats.onnx import pour
-from bnfuse.formats.onnx.storage import Files
-from bnfuse.formats.onnx.wire import FileSlice
+from bnfuse.formats.onnx.file import stream_writer as pour
+from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.file.wire import FileSlice
 
 _ROWS, _COLUMNS = 64, 4096  # above what is worked out at once, so that it is streamed
 

@@ -23,7 +23,7 @@ from bnfuse.core.decisions import Fold, Plan
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.formats.onnx.ops import ROWS
+from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import Recipe, build, feeds, recipe, smaller
 

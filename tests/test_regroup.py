@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bnfuse.core import axes as core_axes
-from bnfuse.core.affine import Reparam, from_backward, from_forward
 from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, SameAxes, Shape, Take, regroup
+from bnfuse.core.reparam import Reparam, from_backward, from_forward
 
 Groups = list[tuple[str, str]]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import IDENTITY, Pair, Reparam, from_backward, from_forward, same
 from bnfuse.core.graph import Node
 from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.ops import Current, Edit, Reaction
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import IDENTITY, Pair, Reparam, from_backward, from_forward, same
+from bnfuse.core.rules import Current, Edit, Reaction
 from bnfuse.core.tensor import ArrayTensor
 from tests.held_values import Vector
 

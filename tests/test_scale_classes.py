@@ -7,14 +7,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import IDENTITY, from_backward
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, Relabel
 from bnfuse.core.classes import Classes
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.operands import Operand
-from bnfuse.core.ops import Opaque, Pass, Reader, Rule, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import IDENTITY, from_backward
+from bnfuse.core.rules import Opaque, Pass, Reader, Rule, Sign
 from bnfuse.core.total import Total
 
 LEVEL, LOW, REPEATED = Operand(0, frozenset()), Operand(1, frozenset()), Operand(0, frozenset({1}))

@@ -15,7 +15,7 @@ from bnfuse.core.seams import Seam, seams
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.onnx import FORMAT, OnnxModel
-from bnfuse.formats.onnx.session import load_session
+from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.optimize import Unproved, optimize
 from bnfuse.proof.inside import Inside, inside
 from bnfuse.results import Status

@@ -11,12 +11,12 @@ from itertools import chain, combinations, permutations
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import IDENTITY, Reparam, from_backward, from_forward, same
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Alike, Join, Product
 from bnfuse.core.operands import operands
-from bnfuse.core.ops import Demands, Joint, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import IDENTITY, Reparam, from_backward, from_forward, same
+from bnfuse.core.rules import Demands, Joint, Sign
 from bnfuse.core.total import Total
 from tests.held_values import hold, mixed
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfuse.core.affine import DUST, dustless, from_backward, settled_scale
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Node
-from bnfuse.core.ops import Current, Edit, Reaction
 from bnfuse.core.plan import plan
+from bnfuse.core.reparam import DUST, dustless, from_backward, settled_scale
+from bnfuse.core.rules import Current, Edit, Reaction
 from bnfuse.core.splits import holdings
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

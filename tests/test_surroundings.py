@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bnfuse.details.surroundings import MOST_DRAWN, MOST_NODES
+from bnfuse.annotations.neighbourhood import MOST_DRAWN, MOST_NODES
 from bnfuse.optimize import inspect
 from bnfuse.results import DrawnNode, Neighbourhood
 from tests.onnx_graphs import Net

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.onnx.signature import Misfit, checked
+from bnfuse.formats.onnx.rows.signature import Misfit, checked
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 

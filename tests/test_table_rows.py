@@ -22,7 +22,7 @@ from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.formats.onnx.ops import ROWS
+from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
 from tests.table_cases import Case, Outcomes, linear

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import CallTimes, Profiling, RunSettings
-from bnfuse.formats.onnx.run import load
-from bnfuse.formats.onnx.trace import read_trace
+from bnfuse.formats.onnx.runtime.profile_trace import read_trace
+from bnfuse.formats.onnx.runtime.run import load
 from tests.tiny_models import layer, model, net, save
 
 

@@ -15,11 +15,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from bnfuse.bisection import Failed, name_culprit, prefix
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Narrowed, Plan, Split
 from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.culprit import Failed, name_culprit, prefix
 from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -33,7 +33,7 @@ from tests.verify_nets import convnet, mlp, named, spoil_writes
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = ROOT / "fixtures" / "digits_cnn.onnx"
-culprit_module = import_module("bnfuse.culprit")
+culprit_module = import_module("bnfuse.bisection")
 use_case = import_module("bnfuse.optimize")  # `bnfuse.optimize` is the function
 
 

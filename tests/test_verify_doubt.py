@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.results import Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.clockwork import Clock

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import RunSettings, TensorSpec
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.results import Status
 from bnfuse.verify import VerifyRequest, verify

@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import Runner, TensorSpec
-from bnfuse.proof.kept import Kept
+from bnfuse.proof.output_store import Kept
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.own_data import npy

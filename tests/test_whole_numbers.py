@@ -17,7 +17,7 @@ from bnfuse.errors import UsageError
 from bnfuse.formats import detect
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.hints import Values
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.inputs.values import Range
 from bnfuse.results import Status

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import Written
 from bnfuse.formats.onnx import OnnxModel
-from bnfuse.formats.onnx.run import load
+from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.results import Agreement
 from bnfuse.verify import VerifyRequest, verify
 from tests.tiny_models import Layer, layer, save

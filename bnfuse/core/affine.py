@@ -1,211 +1,126 @@
-"""Reparameterised values: what it means that a tensor is *held* scaled and shifted.
-
-A value v of the graph may be held as ``h = s·v + t``. Whoever writes v needs (s, t); whoever reads
-it needs the inverse, ``v = p·h + q`` with ``p = 1/s`` and ``q = −t/s``. Where a channel's scale is
-zero only one of the two exists (a trained γ = 0 is normal), so a ``Reparam`` holds both as
-optional pairs and never divides by zero.
-
-All arithmetic is float64. Equality is up to rounding of float64 (paths that meet again compute
-the same factor in another order), and what roundings alone leave of a difference is none (``dustless``).
-"""
+"""The rule of ChannelAffines: BatchNormalizations, arithmetic with constants, a norm's own γ and β."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
-Pair = tuple[Vector, Vector]
-
-_ROUNDING = 1e-12
-
-# Of the numbers that a difference is made of: below it nothing but their roundings is left. Two numbers that
-# are equal on paper reach a node by a handful of multiplications and divisions; 32 roundings of 2⁻⁵³ each
-# leave room for long detours, and yet the least difference that float32 can store (2⁻²⁴) is 10⁷ times larger.
-DUST = 2.0**-48
+from bnfuse.core.graph import Node, Port
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.record import record
+from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
+from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
 
 
-class _Unasked:
-    """In place of the direction that follows from the other, until somebody asks for it."""
+@record
+class Affine(Rule):
+    """y = a·x + c per channel: a BatchNormalization, or a Mul, Add, Sub, Div by constants.
 
-
-_UNASKED = _Unasked()
-
-
-@dataclass(slots=True, eq=False)
-class Reparam:
-    """``h = s·v + t`` (``backward``, for writers) and ``v = p·h + q`` (``forward``, for readers).
-
-    The arrays have one dimension per entry of ``axes``, the axes of v they vary along, in
-    ascending order; a factor that is the same everywhere has ``axes == ()``.
+    Attributes:
+        pair: (a, c) as stored, float64, shape (channels,) or () for one number.
+        axes: the axes of x and y they vary along: one, or none for one number.
+        has_scale, has_shift: which of the two the node can store; neither: it can only be removed.
+            What it cannot store stays as it is in ``pair`` and goes on to the node's other side.
+        stores_along: the one axis along which it can store vectors; None where any will do.
+        divides: whether it stores 1/a, so that a must not become zero.
+        magnitude: typical size of x per channel (from a BN's statistics), if known.
+        in_port: which input is x.
+        reads: False where only the output is affine (a normalisation's own γ and β): nothing is asked of
+            the input then, so what the node cannot store it refuses.
+        broken: set where the node cannot be removed at all, and why.
     """
 
+    pair: Pair
     axes: tuple[int, ...]
-    _backward: Pair | _Unasked | None
-    _forward: Pair | _Unasked | None
+    has_scale: bool = True
+    has_shift: bool = True
+    stores_along: int | None = None
+    divides: bool = False
+    magnitude: Vector | None = None
+    in_port: Port = 0
+    reads: bool = True
+    broken: Refusal | None = None
 
-    @property
-    def backward(self) -> Pair | None:
-        """(s, t), None where a channel cannot be written so."""
-        if isinstance(self._backward, _Unasked):
-            self._backward = _inverse(self._forward)
-        return self._backward
+    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+        """Absorb what the node can store, pass on what it cannot."""
+        if self.broken is not None:
+            return self.broken
+        stores = self.has_scale or self.has_shift
+        if not stores or port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
+            return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
+        a, c, own = numbers.affine(node)
+        axes = own or held.axes
+        elsewhere = self.stores_along is not None and held.axes not in ((), (self.stores_along,))
+        if elsewhere or held.axes not in ((), axes) or len(axes) > 1:
+            return Refusal(Reason.AXIS, node.label, node.value(port))
+        if held.axes and a.ndim and held.size != a.size:
+            return Refusal(Reason.AXIS, node.label, node.value(port))
+        if self.divides and held.zeros:
+            return zero_scale(node, held)
+        if port == self.in_port:
+            return self._read(node, held, axes, a, c)
+        return self._write(node, held, axes, a, c)
 
-    @property
-    def forward(self) -> Pair | None:
-        """(p, q), None where a channel cannot be read so."""
-        if isinstance(self._forward, _Unasked):
-            self._forward = _inverse(self._backward)
-        return self._forward
+    def _read(
+        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
+    ) -> Reaction | Refusal:
+        """x = p·h + q, so y = (a·p)·h + (a·q + c): what is not stored is how y is held from now on."""
+        seen = _seen(held, a)
+        if seen is None:
+            return zero_scale(node, held)
+        ap, aq = seen
+        c = np.broadcast_to(c, ap.shape)
+        if self.has_scale and self.has_shift:
+            return Reaction(edit=Edit(self.in_port, (settled_scale(ap), dustless(aq, c)), axes))
+        if self.has_scale:  # y = (a·p·h + c) + a·q
+            demands = ((~0, from_forward(axes, np.ones_like(ap), aq)),) if aq.any() else ()
+            return Reaction(demands, Edit(self.in_port, (settled_scale(ap), c), axes))
+        if held.forward is None or held.zeros:
+            return zero_scale(node, held)
+        p = np.broadcast_to(held.forward[0], ap.shape)  # y = p·(a·h + (a·q + c)/p)
+        demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
+        return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), dustless(aq, c) / p), axes))
 
-    @property
-    def _either(self) -> Pair:
-        """The direction that is there; one always is."""
-        pair = self._forward if self._backward is None or self._backward is _UNASKED else self._backward
-        assert isinstance(pair, tuple)
-        return pair
-
-    @property
-    def scale_only(self) -> Reparam:
-        """The same scale without the shift."""
-        return self.shift_times(0.0)
-
-    def shift_times(self, factor: float) -> Reparam:
-        """The same scale, the shift multiplied by a number."""
-        back = None if self.backward is None else (self.backward[0], factor * self.backward[1])
-        fore = None if self.forward is None else (self.forward[0], factor * self.forward[1])
-        return Reparam(self.axes, back, fore)
-
-    @property
-    def shifts(self) -> bool:
-        """Whether any channel is shifted."""
-        return bool(self._either[1].any())
-
-    @property
-    def scales(self) -> bool:
-        """Whether any channel is scaled."""
-        return bool((self._either[0] != 1.0).any())
-
-    @property
-    def zeros(self) -> bool:
-        """Whether any channel's scale is zero."""
-        return bool((self._either[0] == 0.0).any())
-
-    @property
-    def negative(self) -> int:
-        """How many channels have a negative scale."""
-        return int(np.count_nonzero(self._either[0] < 0))
-
-    @property
-    def size(self) -> int:
-        """How many channels (elements of the factors) there are."""
-        return int(self._either[0].size)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of ``axes``."""
-        shape: tuple[int, ...] = self._either[0].shape
-        return shape
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether v is held as it is."""
-        scale, shift = self._either
-        return not shift.any() and bool((scale == 1.0).all())
-
-    def map(self, change: Callable[[Vector], Vector], axes: Sequence[int]) -> Reparam:
-        """The same factors rearranged: ``change`` on every array, now along ``axes``."""
-        back, fore = self._backward, self._forward
-        back = (change(back[0]), change(back[1])) if isinstance(back, tuple) else back
-        fore = (change(fore[0]), change(fore[1])) if isinstance(fore, tuple) else fore
-        return Reparam(tuple(axes), back, fore)
-
-    def along(self, axes: Sequence[int], sizes: Sequence[int]) -> Reparam:
-        """The same factors spelled out along a superset of axes of the given sizes."""
-        if tuple(axes) == self.axes:
-            return self
-        index = tuple(slice(None) if a in self.axes else None for a in axes)
-        return self.map(lambda v: np.broadcast_to(v[index], tuple(sizes)), axes)
-
-    def compact(self) -> Reparam:
-        """The same factors without the axes along which they do not vary."""
-        kept = self
-        for axis in self.axes:
-            at = kept.axes.index(axis)
-            if all(_constant_along(v, at) for v in kept._arrays()):
-                rest = tuple(a for a in kept.axes if a != axis)
-                kept = kept.map(lambda v, at=at: v.take(0, axis=at), rest)  # type: ignore[misc]
-        return kept
-
-    def _arrays(self) -> list[Vector]:
-        return [v for pair in (self._backward, self._forward) if isinstance(pair, tuple) for v in pair]
+    def _write(
+        self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
+    ) -> Reaction | Refusal:
+        """h = s·y + t = (s·a)·x + (s·c + t): what is not stored is how x is held, where that may change."""
+        if held.backward is None:
+            return zero_scale(node, held)
+        s, t = np.broadcast_arrays(*held.backward, np.zeros(a.shape))[:2]
+        scale, shift = settled_scale(s * a), dustless(s * c, t)
+        if self.has_scale and self.has_shift:
+            return Reaction(edit=Edit(~0, (scale, shift), axes))
+        if self.has_scale:  # h = s·a·(x + (s·c + t − c)/(s·a)) + c
+            left = dustless(shift, -c)
+            edit = Edit(~0, (scale, np.broadcast_to(c, scale.shape)), axes)
+            if not left.any():
+                return Reaction(edit=edit)
+            if not self.reads:
+                return Refusal(Reason.SHIFT_REFUSED, node.label, node.value(~0))
+            if (scale == 0.0).any():
+                return zero_scale(node, held)
+            return Reaction(((self.in_port, from_backward(axes, np.ones_like(s), left / scale)),), edit)
+        edit = Edit(~0, (np.broadcast_to(a, s.shape), shift), axes)  # h = a·(s·x) + (s·c + t)
+        if (s == 1.0).all():
+            return Reaction(edit=edit)
+        if not self.reads:
+            return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(~0), "it has no scale of its own")
+        return Reaction(((self.in_port, from_backward(axes, s, np.zeros_like(s))),), edit)
 
 
-def _constant_along(array: Vector, at: int) -> bool:
-    first = array.take([0], axis=at)
-    return bool((array == first).all())
+def _seen(held: Reparam, a: Vector) -> Pair | None:
+    """(a·p, a·q) of a·x = a·p·h + a·q, where x is held as h = s·x + t.
 
-
-IDENTITY = Reparam((), (np.ones(()), np.zeros(())), (np.ones(()), np.zeros(())))
-
-
-def from_backward(axes: tuple[int, ...], s: Vector, t: Vector) -> Reparam:
-    """h = s·v + t, with the inverse where s has no zero."""
-    return Reparam(axes, (s, t), _UNASKED)
-
-
-def from_forward(axes: tuple[int, ...], p: Vector, q: Vector) -> Reparam:
-    """v = p·h + q, with the inverse where p has no zero."""
-    return Reparam(axes, _UNASKED, (p, q))
-
-
-def _inverse(pair: Pair | _Unasked | None) -> Pair | None:
-    """(1/s, −t/s), and the same the other way round; None where a scale is zero."""
-    assert isinstance(pair, tuple)
-    if (pair[0] == 0.0).any():
+    A channel with s = 0 holds nothing of x, only t. Where a is zero there, too, nothing is needed:
+    0·x = 1·h − t. None where it is.
+    """
+    if held.forward is not None:
+        p, q = np.broadcast_arrays(*held.forward, np.zeros(a.shape))[:2]
+        return a * p, a * q
+    assert held.backward is not None
+    s, t, a = np.broadcast_arrays(*held.backward, a)
+    lost = s == 0.0
+    if bool(a[lost].any()):
         return None
-    scale = 1.0 / pair[0]
-    return scale, -pair[1] * scale
-
-
-def same(a: Reparam, b: Reparam) -> bool:
-    """Whether two demands ask for the same thing, up to float64 rounding."""
-    if a is b:
-        return True
-    a, b = (a.compact(), b.compact()) if a.axes != b.axes else (a, b)
-    if a.axes != b.axes:
-        return False
-    for left, right in ((a.backward, b.backward), (a.forward, b.forward)):
-        if left is not None and right is not None:
-            return all(_close(x, y) for x, y in zip(left, right, strict=True))
-    return False
-
-
-def _close(x: Vector, y: Vector) -> bool:
-    if x.shape != y.shape:
-        return False
-    return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
-
-
-def dustless(x: Vector, y: Vector) -> Vector:
-    """x + y, with zeros where no more than the roundings of x and y is left."""
-    total = x + y
-    return np.where(np.abs(total) <= DUST * np.maximum(np.abs(x), np.abs(y)), 0.0, total)
-
-
-def settled_scale(scale: Vector) -> Vector:
-    """A scale that was multiplied together, with ones where it differs from one by roundings alone."""
-    return np.where(np.abs(scale - 1.0) <= DUST, 1.0, scale)
-
-
-def compose_writes(first: Pair, then: Pair) -> Pair:
-    """h₂ = s₂·(s₁·v + t₁) + t₂ as one pair (s, t)."""
-    return first[0] * then[0], then[0] * first[1] + then[1]
-
-
-def compose_reads(first: Pair, then: Pair) -> Pair:
-    """v = p₁·(p₂·h + q₂) + q₁ as one pair (p, q)."""
-    return first[0] * then[0], first[0] * then[1] + first[1]
+    p = 1.0 / np.where(lost, 1.0, s)
+    return np.where(lost, 1.0, a * p), np.where(lost, -t, a * (-t * p))

@@ -12,16 +12,16 @@ from dataclasses import field
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Vector, compose_reads, compose_writes
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.narrow import narrow, places
-from bnfuse.core.ops import Edit, Source
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.record import record
+from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
+from bnfuse.core.rules import Edit, Source
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.spread import retrace
 from bnfuse.core.state import Place, Spread, State

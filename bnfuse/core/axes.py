@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnfuse.core.affine import Reparam, Vector
+from bnfuse.core.reparam import Reparam, Vector
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]

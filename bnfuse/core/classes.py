@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from bnfuse.core.affine import Reparam
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, SameAxes
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.ops import Opaque, Pass, Rule, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Reparam
+from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.core.total import Total
 
 

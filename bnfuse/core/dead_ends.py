@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bnfuse.core.affine import Reparam
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Join
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.record import record
+from bnfuse.core.reparam import Reparam
 
 if TYPE_CHECKING:
     from bnfuse.core.spread import Worklist

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from bnfuse.core.affine import Reparam
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Decision, Plan, Split
 from bnfuse.core.explanation import Answer, Asked, Attempt, Choice, Explanation, Numbers, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.ops import Current, Joint, Rule
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Reparam
+from bnfuse.core.rules import Current, Joint, Rule
 from bnfuse.core.search import Found, Observer, Tried, try_split
 from bnfuse.core.splits import holdings, splits
 from bnfuse.core.spread import Worklist, ports

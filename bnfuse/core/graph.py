@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bnfuse.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from bnfuse.core.ops import Rule
+    from bnfuse.core.rules import Rule
 
 # A port is an input index i >= 0, or an output as ~j (so ~0 == -1 is the first output).
 Port = int

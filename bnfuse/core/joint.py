@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfuse.core.affine import IDENTITY, Pair, Reparam, same
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.operands import Operand
-from bnfuse.core.ops import Demands, Joint, Known, Sign
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import IDENTITY, Pair, Reparam, same
+from bnfuse.core.rules import Demands, Joint, Known, Sign
 
 
 @dataclass(frozen=True, slots=True, eq=False)

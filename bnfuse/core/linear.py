@@ -25,8 +25,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Pair, Vector
 from bnfuse.core.record import record
+from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.tensor import Array, Tensor
 
 # 1 MiB of float32: larger blocks fall out of the cache, smaller ones pay for the calls.

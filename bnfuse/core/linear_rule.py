@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Reparam, Vector, from_backward
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
-from bnfuse.core.ops import Edit, Numbers, Reaction, Rule, zero_scale
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.record import record
+from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
+from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
 from bnfuse.core.tensor import Tensor
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bnfuse.core.affine import IDENTITY, Reparam, from_backward
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.joint import Join
 from bnfuse.core.reasons import Refusal
+from bnfuse.core.reparam import IDENTITY, Reparam, from_backward
 from bnfuse.core.spread import NEAR, Worklist
 from bnfuse.core.state import Narrowing, Place, State
 from bnfuse.core.total import Total

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bnfuse.core.affine import Reparam
 from bnfuse.core.axes import Shape
+from bnfuse.core.reparam import Reparam
 
 
 @dataclass(frozen=True, slots=True)

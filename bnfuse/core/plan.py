@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Replayed
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
-from bnfuse.core.ops import Opaque
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.rules import Opaque
 from bnfuse.core.search import Observer, cheapest
 from bnfuse.core.state import State
 from bnfuse.core.worth import made_nodes, objection

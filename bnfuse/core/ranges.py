@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfuse.core.affine import Pair, Vector
 from bnfuse.core.apply import NewLinear, Patch
 from bnfuse.core.linear import LinearForm, channel_order, part_at, row_blocks
+from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.tensor import Tensor
 
 MOST = 16.0

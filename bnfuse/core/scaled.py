@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Vector
 from bnfuse.core.linear import LinearForm, part_at, row_blocks
+from bnfuse.core.reparam import Vector
 from bnfuse.core.tensor import Array, Tensor
 
 # Weights this small need no blocks: the bookkeeping would cost more than the arithmetic.

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from bnfuse.core.affine import Reparam
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.record import record
+from bnfuse.core.reparam import Reparam
 from bnfuse.core.splits import holdings, splits
 from bnfuse.core.spread import NEAR, Worklist
 from bnfuse.core.state import Spread, State

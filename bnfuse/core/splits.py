@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bnfuse.core.affine import IDENTITY, Reparam, Vector, from_backward, from_forward
 from bnfuse.core.decisions import Split
+from bnfuse.core.reparam import IDENTITY, Reparam, Vector, from_backward, from_forward
 
 
 def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple[Reparam, Reparam]:

@@ -16,15 +16,15 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bnfuse.core.affine import IDENTITY, Reparam, same
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.dead_ends import WIDE, Hop, Hub
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import Join, Product
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.ops import Current, Edit, Joint, Rule
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import IDENTITY, Reparam, same
+from bnfuse.core.rules import Current, Edit, Joint, Rule
 from bnfuse.core.splits import holdings
 from bnfuse.core.state import Spread, State
 from bnfuse.core.total import Total

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.ops import Current, Edit, Pass, Rule
 from bnfuse.core.record import record
+from bnfuse.core.rules import Current, Edit, Pass, Rule
 
 
 @record

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfuse.core.affine import Reparam, Vector, from_backward, same
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.operands import Operand
-from bnfuse.core.ops import Demands, Joint, Known
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Reparam, Vector, from_backward, same
+from bnfuse.core.rules import Demands, Joint, Known
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.affine_rule import Affine
+from bnfuse.core.affine import Affine
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.ops import Edit
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.rules import Edit
 from bnfuse.core.state import Spread, State
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.

@@ -28,7 +28,7 @@ from bnfuse.proof.deviation import (
     rounding_noise,
     scales,
 )
-from bnfuse.proof.kept import Kept
+from bnfuse.proof.output_store import Kept
 from bnfuse.proof.verdict import roundoff_of
 
 # The share of the time that is left for running where loading took all of it.

@@ -15,7 +15,7 @@ from bnfuse.results.proof import Accuracy, Agreement, Culprit, OutputAgreement, 
 from bnfuse.results.report import FileInfo, Report
 
 if TYPE_CHECKING:
-    from bnfuse.results.details import Details, DrawnNode, LayerChange, Neighbourhood
+    from bnfuse.results.annotations import Details, DrawnNode, LayerChange, Neighbourhood
     from bnfuse.results.inputs import Axis, RanInput
     from bnfuse.results.latency import (
         Baseline,
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 
-_LATER = ("bnfuse.results.latency", "bnfuse.results.details", "bnfuse.results.inputs")
+_LATER = ("bnfuse.results.latency", "bnfuse.results.annotations", "bnfuse.results.inputs")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from bnfuse.core.decisions import Plan
 from bnfuse.results.proof import Agreement, Status
 
 if TYPE_CHECKING:
-    from bnfuse.results.details import Details
+    from bnfuse.results.annotations import Details
     from bnfuse.results.latency import Latency
 
 

@@ -15,10 +15,10 @@ from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
     from bnfuse.formats.hints import Hints
-    from bnfuse.formats.keras.container import Container
-    from bnfuse.formats.keras.edit import Edited
-    from bnfuse.formats.keras.network import Network
-    from bnfuse.formats.keras.seams import Seams
+    from bnfuse.formats.keras.edit.apply_patch import Edited
+    from bnfuse.formats.keras.file.container import Container
+    from bnfuse.formats.keras.graph.network import Network
+    from bnfuse.formats.keras.runtime.seams import Seams
 
 _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
@@ -27,11 +27,11 @@ class KerasModel:
     """An opened Keras file."""
 
     def __init__(self, path: Path, container: Container) -> None:
-        from bnfuse.formats.keras.config import parse
-        from bnfuse.formats.keras.flow import read_flow
-        from bnfuse.formats.keras.order import check_order
-        from bnfuse.formats.keras.shapes import infer
-        from bnfuse.formats.keras.weights import bind
+        from bnfuse.formats.keras.graph.binding import bind
+        from bnfuse.formats.keras.graph.config import parse
+        from bnfuse.formats.keras.graph.flow import read_flow
+        from bnfuse.formats.keras.graph.order import check_order
+        from bnfuse.formats.keras.graph.shapes import infer
 
         self.path = path
         self.side_files: tuple[Path, ...] = ()
@@ -77,8 +77,8 @@ class KerasModel:
 
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model; see ``Model.write``."""
-        from bnfuse.formats.keras.hdf5_copy import output_errors
-        from bnfuse.formats.keras.write import write
+        from bnfuse.formats.keras.edit.write import write
+        from bnfuse.formats.keras.file.hdf5_copy import output_errors
 
         if not (patch.removed or patch.moved):  # nothing changes, so not one byte does
             with output_errors(path):
@@ -93,12 +93,12 @@ class KerasModel:
         self._container.close()
 
     def _seams(self) -> Seams:
-        from bnfuse.formats.keras.seams import Seams, named_layers
+        from bnfuse.formats.keras.runtime.seams import Seams, named_layers
 
         return Seams(self.graph, self._inside, named_layers(self._network))
 
     def _edit(self, patch: Patch) -> Edited:
-        from bnfuse.formats.keras.edit import edit
+        from bnfuse.formats.keras.edit.apply_patch import edit
 
         if self._edited is None or self._edited[0] is not patch:
             container = self._container
@@ -107,7 +107,7 @@ class KerasModel:
 
 
 def _classes(network: Network) -> dict[str, int]:
-    from bnfuse.formats.keras.network import walk
+    from bnfuse.formats.keras.graph.network import walk
 
     layers = (layer for _, layer in walk(network) if layer.inner is None)
     return dict(Counter(layer.class_name for layer in layers if layer.class_name != "InputLayer"))
@@ -124,7 +124,7 @@ class KerasFormat:
 
     def read(self, path: Path, options: ReadOptions) -> KerasModel:
         """Open a model; see ``Format.read``."""
-        from bnfuse.formats.keras.container import open_container
+        from bnfuse.formats.keras.file.container import open_container
 
         container = open_container(path)
         try:
@@ -135,13 +135,13 @@ class KerasFormat:
 
     def contents(self, path: Path) -> Contents:
         """What is in a file; see ``Format.contents``."""
-        from bnfuse.formats.keras.contents import read_contents
+        from bnfuse.formats.keras.graph.contents import read_contents
 
         return read_contents(path)
 
     def hints(self, path: Path) -> Hints:
         """What the file tells of its inputs; see ``Format.hints``."""
-        from bnfuse.formats.keras.hints import read_hints
+        from bnfuse.formats.keras.graph.hints import read_hints
 
         return read_hints(path)
 
@@ -151,13 +151,13 @@ class KerasFormat:
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load into Keras, in a process of its own."""
-        from bnfuse.formats.keras.run import load
+        from bnfuse.formats.keras.runtime.run import load
 
         return load(path, settings)
 
     def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
         """Import Keras into this process; see ``Format.here``."""
-        from bnfuse.formats.keras.here import here
+        from bnfuse.formats.keras.runtime.in_process import here
 
         return here(settings)
 

@@ -10,11 +10,11 @@ from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
-from bnfuse.formats.onnx.assemble import Edited
-from bnfuse.formats.onnx.edit import Editor
-from bnfuse.formats.onnx.read import Source, parse, read_graph
-from bnfuse.formats.onnx.view import handle_of
-from bnfuse.formats.onnx.write import copy_model, write_model
+from bnfuse.formats.onnx.edit.apply_patch import Editor
+from bnfuse.formats.onnx.edit.assemble import Edited
+from bnfuse.formats.onnx.edit.write import copy_model, write_model
+from bnfuse.formats.onnx.graph.read import Source, parse, read_graph
+from bnfuse.formats.onnx.rows.view import handle_of
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -121,13 +121,13 @@ class OnnxFormat:
 
     def contents(self, path: Path) -> Contents:
         """What is in a file; see ``Format.contents``."""
-        from bnfuse.formats.onnx.contents import read_contents
+        from bnfuse.formats.onnx.graph.contents import read_contents
 
         return read_contents(path)
 
     def hints(self, path: Path) -> Hints:
         """What the file tells of its inputs; see ``Format.hints``."""
-        from bnfuse.formats.onnx.hints import read_hints
+        from bnfuse.formats.onnx.graph.hints import read_hints
 
         return read_hints(path)
 
@@ -137,14 +137,14 @@ class OnnxFormat:
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load into onnxruntime, in a child process."""
-        from bnfuse.formats.onnx.run import load
+        from bnfuse.formats.onnx.runtime.run import load
 
         return load(path, settings)
 
     def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
         """Import onnxruntime into this process."""
-        from bnfuse.formats.onnx.runtime import import_runtime
-        from bnfuse.formats.onnx.session import load_session
+        from bnfuse.formats.onnx.runtime.module import import_runtime
+        from bnfuse.formats.onnx.runtime.session import load_session
 
         import_runtime()
         return lambda path: load_session(path, settings)

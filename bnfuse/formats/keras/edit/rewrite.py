@@ -1,0 +1,258 @@
+"""Edit a model's config: take layers out, change their settings, and leave the rest as it was.
+
+Edits name a layer by its path, the names from the outermost network inwards (as ``network.walk`` gives
+them). The result is a new object in the dialect that was read: stored calls that read nothing removed
+are copied untouched, and node indices stay valid because a layer loses all of its calls or none.
+Afterwards the layers of every Functional are put into the order in which Keras will list them: weights
+bind by that order, and taking a layer out may change it for others.
+
+Some layers cannot go, though they no longer compute anything: those that name an output of the model,
+or its input (an old Sequential names its input after its first layer), the only layer of a Sequential,
+the only one between a nested model's input and output, and one inside a wrapper. ``settle`` turns their
+``Remove`` into ``BecomeLinear``: an ``Activation("linear")`` of the same name takes their place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bnfuse.formats.keras.edit.insert_layer import Move, move
+from bnfuse.formats.keras.graph.calls import Replace, Stored, bare_call, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Layer, Network, Ref, Shape, networks, walk
+from bnfuse.formats.keras.graph.order import keras_order
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take the layer out: whoever read it reads its input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Set keys of the layer's config, such as ``{"use_bias": True}``."""
+
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeLinear:
+    """Put ``Activation("linear")`` in the layer's place, under its name."""
+
+
+Edit = Remove | Configure | BecomeLinear
+Edits = Mapping[Path, Edit]
+
+
+def rewrite(
+    config: Any, edits: Edits, keras_version: str = "", moves: Mapping[Path, Move] | None = None
+) -> Any:
+    """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
+
+    ``edits`` are settled first (see ``settle``). The config itself is not changed.
+
+    Raises:
+        ValueError: an edit names no layer, or takes away one that does not have exactly one input.
+        UnreadableModel: the config is malformed.
+    """
+    new = copy.deepcopy(config)
+    network = parse(new, keras_version)
+    settled = settle(network, edits)
+    _refuse_uneven_twins(network, settled)
+    for path, nested in networks(network):
+        _take_out(nested, path, settled)
+    for path, layer in walk(network):
+        match settled.get((*path, layer.name)):
+            case Configure(changes):
+                layer.entry["config"].update(copy.deepcopy(dict(changes)))
+            case BecomeLinear():
+                _make_linear(layer.entry)
+    for place, wanted in (moves or {}).items():  # only now do they read what they will read
+        nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
+        move(nested, place[-1], wanted)
+    _sort(parse(new, keras_version))
+    return new
+
+
+def sort_layers(config: Any, keras_version: str = "") -> Any:
+    """A copy of a config in which every Functional's layers are in the order Keras gives them.
+
+    Raises:
+        UnreadableModel: the config is malformed.
+    """
+    new = copy.deepcopy(config)
+    _sort(parse(new, keras_version))
+    return new
+
+
+def settle(network: Network, edits: Edits) -> dict[Path, Edit]:
+    """The same edits, with ``BecomeLinear`` for what cannot be removed.
+
+    Raises:
+        ValueError: an edit names no layer, or takes away one that does not have exactly one input.
+    """
+    settled = dict(edits)
+    known = {(*path, layer.name) for path, layer in walk(network)}
+    for path in settled:
+        if path not in known:
+            raise ValueError(f"no layer at {'/'.join(path)}")
+    inside_networks: set[Path] = set()
+    for path, nested in networks(network):
+        inside_networks.update((*path, layer.name) for layer in nested.layers)
+        removed = {layer.name for layer in nested.layers if settled.get((*path, layer.name)) == Remove()}
+        if nested.kind == "Functional":
+            _refuse_unless_one_input(layer for layer in nested.layers if _loses_itself(settled, path, layer))
+        keep = _keep_in_sequential if nested.kind == "Sequential" else _keep_in_functional
+        for name in keep(nested, removed, outermost=not path):
+            place = (*path, name)
+            settled[place] = BecomeLinear()
+    for path, edit in settled.items():
+        if edit == Remove() and path not in inside_networks:
+            settled[path] = BecomeLinear()
+    return settled
+
+
+# --- what cannot go ---
+
+
+def _keep_in_sequential(network: Network, removed: set[str], outermost: bool) -> set[str]:
+    """Of the removed layers of a Sequential, those that must stay in place."""
+    if any(layer.name in removed and layer.class_name == "InputLayer" for layer in network.layers):
+        raise ValueError("an InputLayer cannot be removed")
+    names = [layer.name for layer in network.layers if layer.class_name != "InputLayer"]
+    if not names:
+        return set()
+    kept: set[str] = set()
+    if outermost:
+        kept = {names[-1]} | ({names[0]} if len(names) == len(network.layers) else set())
+    elif removed >= set(names):
+        kept = {names[-1]}
+    return kept & removed
+
+
+def _keep_in_functional(network: Network, removed: set[str], outermost: bool) -> set[str]:
+    """Of the removed layers of a Functional, those that must stay in place."""
+    layers = {layer.name: layer for layer in network.layers}
+    if outermost:
+        return {ref.layer for ref in network.outputs} & removed
+    kept: set[str] = set()
+    for ref in network.outputs:
+        if ref.layer in removed and _source(layers, ref, removed - kept)[0] in network.inputs:
+            kept.add(ref.layer)
+    return kept
+
+
+def _loses_itself(edits: Edits, path: Path, layer: Layer) -> bool:
+    return isinstance(edits.get((*path, layer.name)), Remove | BecomeLinear)
+
+
+def _refuse_unless_one_input(layers: Iterable[Layer]) -> None:
+    for layer in layers:
+        if not layer.calls:
+            raise ValueError(f"layer '{layer.name}' reads nothing, so it cannot go")
+        if any(call.keywords.count("") != 1 or call.keywords[0] for call in layer.calls):
+            raise ValueError(f"layer '{layer.name}' does not have exactly one input, so it cannot go")
+
+
+def _refuse_uneven_twins(network: Network, edits: Edits) -> None:
+    """A backward layer that shares the forward layer's entry can only be edited alike."""
+    for path, layer in walk(network):
+        if len(layer.wrapped) == 2 and layer.wrapped[0].entry is layer.wrapped[1].entry:
+            first, second = (edits.get((*path, layer.name, wrapped.name)) for wrapped in layer.wrapped)
+            if first != second:
+                raise ValueError(f"the two layers of '{layer.name}' share one config: edit both alike")
+
+
+# --- taking layers out ---
+
+
+def _take_out(network: Network, path: Path, edits: Edits) -> None:
+    removed = {layer.name for layer in network.layers if edits.get((*path, layer.name)) == Remove()}
+    if not removed:
+        return
+    if network.kind == "Sequential":
+        _hand_on_input_shape(network.layers, removed)
+    else:
+        _rewire(network, removed)
+    kept = [layer.entry for layer in network.layers if layer.name not in removed]
+    if isinstance(network.raw, list):
+        network.raw[:] = kept
+    else:
+        network.raw["layers"] = kept
+
+
+def _hand_on_input_shape(layers: list[Layer], removed: set[str]) -> None:
+    """An old Sequential without InputLayer keeps its input's shape in its first layer."""
+    first = layers[0]
+    if first.name not in removed or "batch_input_shape" not in first.config:
+        return
+    heir = next(layer for layer in layers if layer.name not in removed)
+    if heir.inner is None or heir.inner.kind == "Sequential":
+        heir.config.setdefault("batch_input_shape", first.config["batch_input_shape"])
+
+
+def _rewire(network: Network, removed: set[str]) -> None:
+    layers = {layer.name: layer for layer in network.layers}
+    replace = _replacement(layers, removed, network.first_node)
+    for layer in network.layers:
+        if layer.name in removed:
+            continue
+        layer.entry["inbound_nodes"] = [
+            rewire_call(call.raw, replace) if any(ref.layer in removed for ref in call.inputs) else call.raw
+            for call in layer.calls
+        ]
+    if any(ref.layer in removed for ref in network.outputs):
+        replace_end = _replacement(layers, removed, network.first_output_node)
+        network.raw["output_layers"] = rewire_ends(network.raw["output_layers"], replace_end)
+
+
+def _replacement(layers: dict[str, Layer], removed: set[str], first_node: Mapping[str, int]) -> Replace:
+    def replace(stored: Stored) -> Stored:
+        if stored.layer not in removed:
+            return stored
+        ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
+        source, shape, dtype = _source(layers, ref, removed)
+        return Stored(
+            source.layer, source.call + first_node.get(source.layer, 0), source.tensor, shape, dtype
+        )
+
+    return replace
+
+
+def _source(layers: dict[str, Layer], ref: Ref, removed: set[str]) -> tuple[Ref, Shape | None, str | None]:
+    """What stays of ``ref`` when ``removed`` are gone, with its shape and dtype where the file has them."""
+    shape: Shape | None = None
+    dtype: str | None = None
+    while ref.layer in removed:
+        call = layers[ref.layer].calls[ref.call]
+        ref, shape, dtype = call.inputs[0], call.shapes[0], call.dtypes[0]
+    return ref, shape, dtype
+
+
+def _make_linear(entry: dict[str, Any]) -> None:
+    old = entry["config"]
+    kept = {key: old[key] for key in ("name", "trainable", "batch_input_shape", "dtype") if key in old}
+    entry["class_name"] = "Activation"
+    entry["config"] = {**kept, "activation": "linear"}
+    if "inbound_nodes" in entry:  # an Activation takes no mask and no training
+        entry["inbound_nodes"] = [bare_call(raw) for raw in entry["inbound_nodes"]]
+    if "module" in entry:
+        entry["module"] = "keras.layers"
+    if "registered_name" in entry:
+        entry["registered_name"] = None
+
+
+# --- order ---
+
+
+def _sort(network: Network) -> None:
+    for _, nested in networks(network):
+        if nested.kind == "Sequential":
+            continue
+        entries = {layer.name: layer.entry for layer in nested.layers}
+        nested.raw["layers"] = [entries[name] for name in keras_order(nested)]

@@ -1,0 +1,314 @@
+"""An HDF5 file as a flat list of groups and arrays, read without following anything out of it.
+
+Every link is looked at before it is used: only hard links count. Soft and external links, external
+storage, virtual datasets and filters that need a plug-in (HDF5 loads those from shared libraries)
+are refused as unsafe (CVE-2026-1669 and its kin); arrays that declare far more than is stored are
+refused as bombs (CVE-2026-0897). The file is read through ``Window``, a part of a file, so that the
+HDF5 inside a ``.keras`` archive needs no unpacking: only what is asked for is read.
+
+When it does not act: nothing is checked below a group that the caller leaves out (the optimiser's state
+is never read, so it is neither checked nor copied).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.formats.keras.file.guarded_file import Window
+
+# What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,
+)
+# Filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf.
+_BUILT_IN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
+_BOMB_FLOOR_BYTES = 1 << 26
+_BOMB_EXPANSION = 1000  # deflate cannot reach 1032
+_NUMBER_KINDS = "fiub"
+_MAX_ATTRIBUTE_BYTES = 1 << 28
+# h5py maps other classes too, but crashes on some of them when they are damaged.
+_ARRAY_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.OPAQUE, h5py.h5t.ENUM})
+_ATTRIBUTE_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """One dataset: ``path`` from the root, shape and type as stored (bfloat16 is ml_dtypes').
+
+    ``raw`` is the type as h5py maps it: bfloat16 is opaque there.
+    """
+
+    tree: Tree
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    raw: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> np.ndarray:
+        """The whole array.
+
+        Raises:
+            UnreadableModel: the stored bytes are damaged.
+        """
+        with self.tree.reading(self.path):
+            array = np.empty(self.shape, self.raw)
+            if array.size:
+                dataset = h5py.h5d.open(self.tree.file.id, self.path.encode())
+                dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+        return array.view(self.dtype) if self.raw != self.dtype else array
+
+    def attributes(self) -> dict[str, Any]:
+        """Its attributes, read now."""
+        return self.tree.attributes(self.path)
+
+
+@dataclass(slots=True, eq=False)
+class Tree:
+    """An open HDF5 file. ``scan`` fills ``datasets`` and ``groups``; paths have no leading slash."""
+
+    origin: Path
+    file: h5py.File
+    length: int
+    datasets: dict[str, Stored] = field(default_factory=dict)
+    groups: set[str] = field(default_factory=set)
+    _order: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, origin: Path, file: BinaryIO, start: int, length: int) -> Tree:
+        """The HDF5 file in a part of an open file.
+
+        Raises:
+            UnreadableModel: no whole HDF5 file is there.
+        """
+        try:
+            h5 = h5py.File(Window(file, start, length), "r")
+        except DAMAGE as e:
+            raise UnreadableModel(
+                f"{origin}: its weights (HDF5) are damaged or cut off ({_short(e)}); "
+                "fetch or save the file again"
+            ) from e
+        return cls(origin, h5, length)
+
+    def close(self) -> None:
+        """Close the HDF5 file; arrays cannot be read any more."""
+        self.file.close()
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Turn what h5py raises on damaged files into one sentence that says where.
+
+        Raises:
+            UnreadableModel: for any of these.
+        """
+        try:
+            yield
+        except DAMAGE as e:
+            raise UnreadableModel(
+                f"{self.origin}: '{where}' is damaged ({_short(e)}); fetch or save the file again"
+            ) from e
+
+    def children(self, group: str = "") -> list[str]:
+        """Names of the links directly in a group.
+
+        Raises:
+            UnreadableModel: the group is missing or damaged.
+        """
+        with self.reading(group or "/"):
+            return [name.decode() for name in h5py.h5g.open(self.file.id, (group or "/").encode())]
+
+    def scan(self, roots: Iterable[str]) -> None:
+        """Look at everything below these groups (names directly in the root) and keep it in mind.
+
+        Raises:
+            UnreadableModel: damaged, or arrays of a type that cannot be weights.
+            UnsafeModel: something leads out of the file, or declares far more than is stored.
+        """
+        self._order.clear()
+        for root in roots:
+            with self.reading(root):
+                self._check_link(root, self.file.id.links.get_info(root.encode()))
+                found = h5py.h5o.open(self.file.id, root.encode())
+                if not isinstance(found, h5py.h5g.GroupID):
+                    continue
+                self.groups.add(root)
+                links: list[tuple[bytes, Any]] = []
+                # append() returns None, which tells HDF5 to go on.
+                found.links.visit(lambda name, info, keep=links: keep.append((name, info)), info=True)
+                for name, info in links:
+                    self._see(f"{root}/{name.decode()}", info)
+
+    def groups_below(self, top: str) -> list[str]:
+        """The groups below ``top``, itself left out, parents first."""
+        return below(sorted_once(self.groups, self._order, "groups"), top)
+
+    def datasets_below(self, top: str) -> list[str]:
+        """The paths of the datasets below ``top``, sorted."""
+        return below(sorted_once(self.datasets, self._order, "datasets"), top)
+
+    def _see(self, path: str, info: Any) -> None:
+        self._check_link(path, info)
+        found = h5py.h5o.open(self.file.id, path.encode())
+        if isinstance(found, h5py.h5g.GroupID):
+            self.groups.add(path)
+        elif isinstance(found, h5py.h5d.DatasetID):
+            self.datasets[path] = self._stored(path, found)
+
+    def _check_link(self, path: str, info: Any) -> None:
+        if info.type != h5py.h5l.TYPE_HARD:
+            kind = "an external link" if info.type == h5py.h5l.TYPE_EXTERNAL else "a soft link"
+            raise UnsafeModel(
+                f"{self.origin}: '{path}' is {kind}, which bnfuse does not follow; save the model anew"
+            )
+
+    def _stored(self, path: str, dataset: Any) -> Stored:
+        """Check one dataset and describe it."""
+        creation = dataset.get_create_plist()
+        layout = creation.get_layout()
+        if layout == h5py.h5d.VIRTUAL or creation.get_external_count():
+            raise UnsafeModel(
+                f"{self.origin}: '{path}' keeps its data in another file, which bnfuse does not open; "
+                "save the model anew"
+            )
+        for number in range(creation.get_nfilters()):
+            if creation.get_filter(number)[0] not in _BUILT_IN_FILTERS:
+                raise UnsafeModel(
+                    f"{self.origin}: '{path}' is compressed with a filter that needs a plug-in; "
+                    "save the model anew"
+                )
+        if dataset.get_type().get_class() not in _ARRAY_CLASSES:
+            raise UnreadableModel(f"{self.origin}: '{path}' does not hold numbers, so it cannot be weights")
+        raw = dataset.dtype
+        dtype = self._number_type(path, raw)
+        shape = dataset.shape
+        if shape is None:
+            raise UnreadableModel(f"{self.origin}: '{path}' holds no array; save the model anew")
+        stored = Stored(self, path, tuple(int(n) for n in shape), dtype, raw)
+        self._check_size(stored, dataset, creation, layout)
+        return stored
+
+    def _number_type(self, path: str, raw: np.dtype[Any]) -> np.dtype[Any]:
+        """The numpy type of a stored type; bfloat16 and 8-bit floats are opaque in HDF5."""
+        if raw.kind in _NUMBER_KINDS and raw.metadata is None and raw.subdtype is None:
+            return raw
+        if raw.kind == "V" and raw.names is None and raw.subdtype is None and raw.itemsize in (1, 2):
+            return np.dtype(ml_dtypes.bfloat16) if raw.itemsize == 2 else raw
+        if raw.kind == "b":  # HDF5 has no truth values: an enumeration, with metadata
+            return raw
+        raise UnreadableModel(f"{self.origin}: '{path}' holds values of type {raw}, which cannot be weights")
+
+    def _check_size(self, stored: Stored, dataset: Any, creation: Any, layout: int) -> None:
+        """Refuse declared sizes that what is stored cannot back."""
+        held, needed = int(dataset.get_storage_size()), stored.nbytes
+        if held > self.length:
+            raise UnreadableModel(
+                f"{self.origin}: '{stored.path}' has {held} bytes in a file of {self.length}; "
+                "the file is cut off or damaged"
+            )
+        if layout == h5py.h5d.CHUNKED:
+            chunk = prod(creation.get_chunk()) * stored.dtype.itemsize
+            if max(needed, chunk) > _BOMB_FLOOR_BYTES and max(needed, chunk) > _BOMB_EXPANSION * held:
+                raise UnsafeModel(
+                    f"{self.origin}: '{stored.path}' declares {max(needed, chunk)} bytes but stores "
+                    f"only {held}, which would fill the memory; save the model anew"
+                )
+            return
+        if held < needed:
+            raise UnsafeModel(
+                f"{self.origin}: '{stored.path}' declares {needed} bytes but stores only {held}; "
+                "save the model anew"
+            )
+        offset = dataset.get_offset()
+        if offset is not None and needed and offset + needed > self.length:
+            raise UnreadableModel(
+                f"{self.origin}: '{stored.path}' ends beyond the end of the file, which is cut off; "
+                "fetch or save it again"
+            )
+
+    def attributes(self, path: str = "") -> dict[str, Any]:
+        """The attributes of a group or dataset that are texts or numbers; there is no use for others.
+
+        Raises:
+            UnreadableModel: they are damaged.
+        """
+        with self.reading(path or "/"):
+            found = h5py.h5o.open(self.file.id, (path or "/").encode())
+            return {name: _value(attribute) for name, attribute in plain_attributes(found)}
+
+
+def plain_attributes(found: Any) -> Iterator[tuple[str, Any]]:
+    """Names and low-level handles of an object's attributes of plain types and sane size."""
+    for number in range(h5py.h5a.get_num_attrs(found)):
+        attribute = h5py.h5a.open(found, index=number)
+        kind, space = attribute.get_type(), attribute.get_space()
+        points = 0 if space.get_simple_extent_type() == h5py.h5s.NULL else space.get_simple_extent_npoints()
+        if kind.get_class() in _ATTRIBUTE_CLASSES and points * kind.get_size() <= _MAX_ATTRIBUTE_BYTES:
+            yield attribute.name.decode(), attribute
+
+
+def _value(attribute: Any) -> Any:
+    """An attribute's value: text as ``str``, a scalar as a numpy scalar, else an array."""
+    if attribute.shape is None:
+        return None
+    values = np.zeros(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    if values.dtype.kind == "O":
+        texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in values.flat]
+        values = np.array(texts, object).reshape(values.shape)
+    return values if values.shape else values[()]
+
+
+def sorted_once(paths: Iterable[str], kept: dict[str, list[str]], key: str) -> list[str]:
+    """Sort paths when first asked for."""
+    if key not in kept:
+        kept[key] = sorted(paths)
+    return kept[key]
+
+
+def below(ordered: list[str], top: str) -> list[str]:
+    """Those of sorted paths that lie below ``top``; Keras 2 on Windows joins with a backslash."""
+    found: list[str] = []
+    for start in (f"{top}/", f"{top}\\"):
+        at = bisect_left(ordered, start)
+        while at < len(ordered) and ordered[at].startswith(start):
+            found.append(ordered[at])
+            at += 1
+    return found
+
+
+def _short(error: BaseException) -> str:
+    """The first line of what a library says, at most 120 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:120]

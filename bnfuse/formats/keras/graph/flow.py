@@ -1,0 +1,304 @@
+"""Core's graph out of a parsed Keras model: every call of every layer, nested networks opened out.
+
+A nested network is followed for each of its calls; its inputs and outputs are other names for the
+values around it. Calls of one layer share its parameters and are tied. What asks for training
+behaviour hands that on to all it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bnfuse.core.axes import Shape
+from bnfuse.core.graph import Graph, Node, Port, unique_names
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.binding import refuses_edit
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
+from bnfuse.formats.keras.graph.order import topological
+from bnfuse.formats.keras.graph.shapes import Shapes
+from bnfuse.formats.keras.rows.ops import parts_of
+from bnfuse.formats.keras.rows.site import Part, Path, Site, compute_dtype, opaque
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handle:
+    """What the Keras format remembers of a core node."""
+
+    site: Site
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Output ``output`` of a call of a layer: names and calls that lead there, the layer's own last."""
+
+    steps: tuple[tuple[str, int], ...]
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a network is: what surrounds it.
+
+    Attributes:
+        path: names that lead to it.
+        steps: the same, with the number of each call; None inside a wrapper, which calls as it likes.
+        instance: the same, with the number of each call, so that values are told apart.
+        training, lead: as of a ``Site``.
+    """
+
+    path: Path = ()
+    steps: tuple[tuple[str, int], ...] | None = ()
+    instance: str = ""
+    training: bool = False
+    lead: int = 0
+
+
+@dataclass(eq=False)
+class Flow:
+    """Collects parts while it walks."""
+
+    shapes: Shapes
+    parts: list[tuple[Site, Part]] = field(default_factory=list)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    extents: dict[str, Shape] = field(default_factory=dict)
+    inside: dict[str, Inside] = field(default_factory=dict)
+
+    def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
+        """Follow all calls of a network; the core values of its outputs."""
+        layers = {layer.name: layer for layer in network.layers}
+        values: dict[Ref, str] = {}
+        for ref, value in zip(network.inputs, inputs, strict=False):
+            values[ref] = self._entering(context, ref, value)
+        widths = _widths(network)
+        for name, position in topological(network):
+            layer = layers.get(name)
+            if layer is None or (Ref(name, position, 0) in values and not layer.calls):
+                continue  # an input
+            call = layer.calls[position] if layer.calls else None
+            width = widths.get((name, position), 1)
+            refs = call.inputs if call is not None else ()
+            given = [values.get(ref) or self._loose(context, ref) for ref in refs]
+            for j, value in enumerate(self._call(network, layer, position, call, given, width, context)):
+                values[Ref(name, position, j)] = value
+        return [values.get(ref) or self._loose(context, ref) for ref in network.outputs]
+
+    def _entering(self, context: Context, ref: Ref, value: str) -> str:
+        """A value inside a nested network; Keras adds or drops an axis of size 1 where the ranks differ."""
+        actual, declared = self.extents.get(value), self._shape(context, ref)
+        if actual is None or declared is None or len(actual) == len(declared):
+            return value
+        inner = f"{context.instance}{ref.layer}:{ref.call}:{ref.tensor}"
+        self.extents[inner] = declared
+        layer = Layer(ref.layer, "InputLayer", "", "", {}, {})
+        site = Site(
+            layer, (*context.path, ref.layer), None, (value,), (inner,), (actual,), (declared,), (None,)
+        )
+        self.parts.append((site, Part("InputLayer", (value,), (inner,), opaque(Reason.SHAPE_UNKNOWN))))
+        return inner
+
+    def _shape(self, context: Context, ref: Ref) -> Shape | None:
+        """The shape of a tensor, with the axes that its network does not know of."""
+        shape = self.shapes.of(context.path, ref)
+        return None if shape is None else (*shape[:1], *(None,) * context.lead, *shape[1:])
+
+    def _loose(self, context: Context, ref: Ref) -> str:
+        """A tensor that nothing in the file writes."""
+        return f"{context.instance}{ref.layer}:{ref.call}:{ref.tensor}"
+
+    def _call(
+        self,
+        network: Network,
+        layer: Layer,
+        position: int,
+        call: Call | None,
+        given: list[str],
+        width: int,
+        context: Context,
+    ) -> list[str]:
+        mark = f"@{position}" if position else ""
+        instance = f"{context.instance}{layer.name}{mark}/"
+        training = context.training or bool(call is not None and call.arguments.get("training"))
+        steps = None if context.steps is None else (*context.steps, (layer.name, position))
+        path = (*context.path, layer.name)
+        inner = replace(context, path=path, steps=steps, instance=instance, training=training)
+        if layer.inner is not None:
+            return self.network(layer.inner, given, inner)
+        refs = [Ref(layer.name, position, j) for j in range(width)]
+        outputs = [f"{context.instance}{layer.name}:{position}:{j}" for j in range(width)]
+        if steps is not None:
+            self.inside.update((value, Inside(steps, j)) for j, value in enumerate(outputs))
+        out_shapes = [self._shape(context, ref) for ref in refs]
+        if layer.class_name == "TimeDistributed" and len(layer.wrapped) == 1 and len(given) == 1:
+            return self._time_distributed(layer.wrapped[0], given, outputs, out_shapes, inner)
+        if layer.class_name == "Bidirectional" and len(layer.wrapped) == 2 and given:
+            self._bidirectional(layer, given, outputs, inner)
+            return outputs
+        known = [dtype or self.dtypes.get(v) for v, dtype in _stored_dtypes(call, given)]
+        self._site(layer, inner.path, call, given, outputs, out_shapes, known, inner)
+        return outputs
+
+    def _site(
+        self,
+        layer: Layer,
+        path: Path,
+        call: Call | None,
+        given: Sequence[str],
+        outputs: Sequence[str],
+        out_shapes: Sequence[Shape | None],
+        dtypes: Sequence[str | None],
+        context: Context,
+    ) -> None:
+        for value, shape in zip(outputs, out_shapes, strict=True):
+            if shape is not None:
+                self.extents[value] = shape
+            self.dtypes[value] = _made_dtype(layer)
+        site = Site(
+            layer,
+            path,
+            call,
+            tuple(given),
+            tuple(outputs),
+            tuple(self.extents.get(v) for v in given),
+            tuple(out_shapes),
+            tuple(dtypes),
+            context.training,
+            context.lead,
+            refuses_edit(layer) or "",
+        )
+        self.parts += [(site, part) for part in parts_of(site)]
+
+    def _time_distributed(
+        self,
+        wrapped: Layer,
+        given: list[str],
+        outputs: list[str],
+        out_shapes: list[Shape | None],
+        context: Context,
+    ) -> list[str]:
+        """The wrapped layer, or network, sees one step at a time."""
+        deeper = replace(
+            context,
+            path=(*context.path, wrapped.name),
+            steps=None,
+            instance=f"{context.instance}{wrapped.name}/",
+            lead=context.lead + 1,
+        )
+        if wrapped.inner is not None:
+            return self.network(wrapped.inner, given, deeper)
+        known = [self.dtypes.get(v) for v in given]
+        self._site(wrapped, deeper.path, None, given, outputs, out_shapes, known, deeper)
+        return outputs
+
+    def _bidirectional(self, layer: Layer, given: list[str], outputs: list[str], context: Context) -> None:
+        """Both directions read the same input; what they make of it is not looked into."""
+        made = []
+        for wrapped in layer.wrapped:
+            out = f"{context.instance}{wrapped.name}:0"
+            path = (*context.path, wrapped.name)
+            self._site(wrapped, path, None, given, [out], [None], [self.dtypes.get(given[0])], context)
+            made.append(out)
+        merge = _without_wrapped(layer)
+        self._site(merge, context.path, None, made, outputs, [None] * len(outputs), [None, None], context)
+
+    def graph(self, pinned: dict[str, Reason]) -> Graph:
+        """Names, ties and candidates."""
+        names = unique_names(_label(site, part) for site, part in self.parts)
+        nodes = [
+            Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, Handle(site, part))
+            for name, (site, part) in zip(names, self.parts, strict=True)
+        ]
+        graph = Graph(nodes, pinned, [], _rule_of, movable=_movable)
+        calls: dict[tuple[Path, str], list[Node]] = {}
+        for node, (_, part) in zip(nodes, self.parts, strict=True):
+            if part.stored is not None:
+                calls.setdefault((part.stored.path, part.role), []).append(node)
+        for group in calls.values():
+            if len(group) > 1:
+                graph.tied.update({n: tuple(m for m in group if m is not n) for n in group})
+        for node, (_, part) in zip(nodes, self.parts, strict=True):
+            first = not any(twin in graph.candidates for twin in graph.tied.get(node, ()))
+            if (part.is_batchnorm or part.is_affine) and first:
+                graph.candidates.append(node)
+        return graph
+
+
+_JOINTS = {"Concatenate", "Add", "Subtract"}
+
+
+def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
+    """Both are called once, in one network, and the outside world knows the BatchNormalization by no name."""
+    ours, theirs = handle_of(node).site, handle_of(joint).site
+    called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
+    plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
+    known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
+    return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
+
+
+def _label(site: Site, part: Part) -> str:
+    return "/".join((*site.path, part.role) if part.role else site.path)
+
+
+def _rule_of(node: Node) -> Rule:
+    try:
+        return handle_of(node).part.rule(node.label)
+    except Malformed as e:
+        return Opaque(Reason.BAD_PARAMETERS, f"{e}")
+
+
+def handle_of(node: Node) -> Handle:
+    """The handle that the reader gave a node."""
+    assert isinstance(node.handle, Handle)
+    return node.handle
+
+
+def _without_wrapped(layer: Layer) -> Layer:
+    """A wrapper without what it wraps: a layer of which nothing is known."""
+    return Layer(layer.name, layer.class_name, layer.module, layer.registered, layer.config, layer.entry)
+
+
+def _widths(network: Network) -> dict[tuple[str, int], int]:
+    """How many outputs of each call somebody reads (at least 1)."""
+    widths: dict[tuple[str, int], int] = {}
+    read = [*network.outputs, *(ref for layer in network.layers for c in layer.calls for ref in c.inputs)]
+    for ref in read:
+        key = (ref.layer, ref.call)
+        widths[key] = max(widths.get(key, 1), ref.tensor + 1)
+    return widths
+
+
+def _stored_dtypes(call: Call | None, given: Sequence[str]) -> list[tuple[str, str | None]]:
+    stored = call.dtypes if call is not None else (None,) * len(given)
+    return list(zip(given, stored, strict=True))
+
+
+def _made_dtype(layer: Layer) -> str:
+    """The dtype of what a layer puts out: an InputLayer says it, others compute it."""
+    if layer.class_name == "InputLayer" and isinstance(layer.config.get("dtype"), str):
+        return str(layer.config["dtype"])
+    return compute_dtype(layer.config.get("dtype"))
+
+
+def read_flow(network: Network, shapes: Shapes) -> tuple[Graph, dict[str, Inside]]:
+    """Core's graph of a whole model, and which layer puts out each of its values.
+
+    Raises:
+        UnreadableModel: the calls form a cycle.
+    """
+    flow = Flow(shapes)
+    inputs = []
+    layers = {layer.name: layer for layer in network.layers}
+    for ref in network.inputs:
+        value = "input" if ref == SEQUENTIAL_INPUT else f"{ref.layer}:{ref.call}:{ref.tensor}"
+        shape = shapes.of((), ref)
+        if shape is not None:
+            flow.extents[value] = shape
+        layer = layers.get(ref.layer)
+        flow.dtypes[value] = "float32" if layer is None else _made_dtype(layer)
+        inputs.append(value)
+    outputs = flow.network(network, inputs, Context())
+    pinned = {**dict.fromkeys(inputs, Reason.GRAPH_INPUT), **dict.fromkeys(outputs, Reason.GRAPH_OUTPUT)}
+    return flow.graph(pinned), flow.inside

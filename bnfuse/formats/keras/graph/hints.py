@@ -1,0 +1,262 @@
+"""What a Keras file tells of its inputs: sizes of free axes, numbers that can be looked up, random layers.
+
+Sizes: usual ones, and those that layers bring images to (Resizing), are followed through
+the graph of layers one after the other, by Keras's own rules (``layer_shapes``, ``call_shapes``); those fall
+away at which a merge gets tensors that do not fit together, a Reshape another number of elements, or
+an axis has no length. Keras itself has seen to the rest: a Dense behind a Flatten needs fixed axes.
+
+When it does not act: custom layers, Lambdas and operations without a rule have unknown results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bnfuse.errors import BnfuseError
+from bnfuse.formats.hints import NO_HINTS, Hints, Values, free_axes, usual_sizes
+from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.graph.call_shapes import call_shapes
+from bnfuse.formats.keras.graph.calls import as_shape
+from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape, walk
+from bnfuse.formats.keras.graph.order import topological
+from bnfuse.formats.keras.graph.shapes import infer
+
+# fmt: off
+_MERGES = frozenset({
+    "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate",
+})
+_KEEPING = frozenset({
+    "Reshape", "Flatten", "Permute", "RepeatVector", "Activation", "Identity", "Dropout", "Cast", "Masking",
+    "SpatialDropout1D",
+})
+_RANDOM_IN_TRAINING = frozenset({
+    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation",
+    "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth",
+})
+# fmt: on
+# Layer: the entry of its config that says how many numbers it knows.
+_TABLES = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
+_SIZED = ("Resizing", "CenterCrop", "RandomCrop")
+# Beside the usual sizes: multiples of 3, 5, 7 and the like, and what networks are published for.
+_MORE_SIZES = (96, 192, 160, 320, 384, 640, 299, 331, 480, 100, 200, 48, 80, 28, 300, 400, 1024, 77, 8)
+_MOST_LAYERS = 5000
+_MOST_FOUND = 3
+
+
+def read_hints(path: Path) -> Hints:
+    """Everything that a Keras file tells; a file that makes no sense tells nothing."""
+    try:
+        container = open_container(path)
+        try:
+            network = parse(container.config, container.keras_version)
+            return _hints(network)
+        finally:
+            container.close()
+    except (BnfuseError, *NO_HINTS):
+        return Hints()
+
+
+def _hints(network: Network) -> Hints:
+    every = list(walk(network))
+    random = tuple(_random(every))
+    if len(every) > _MOST_LAYERS:
+        return Hints(random=random)
+    names = ["input" if ref == SEQUENTIAL_INPUT else ref.layer for ref in network.inputs]
+    known = infer(network)
+    declared = [known.of((), ref) for ref in network.inputs]
+    sizes = _sizes(network, declared, _named_sizes(layer for _, layer in every))
+    values: dict[int, Values] = {}
+    _Values(values).follow(network, [_Line(at) for at in range(len(names))])
+    return Hints(
+        {names[at]: found for at, found in sizes.items()}, {names[at]: v for at, v in values.items()}, random
+    )
+
+
+def _random(every: Sequence[tuple[tuple[str, ...], Layer]]) -> Iterator[str]:
+    """Layers that draw random numbers at inference: those told to act as in training, and functions."""
+    for around, layer in every:
+        trains = layer.class_name in _RANDOM_IN_TRAINING and any(
+            call.arguments.get("training") is True for call in layer.calls
+        )
+        function = str(layer.config.get("function", "")) if layer.class_name == "TFOpLambda" else ""
+        if trains or function.startswith("random."):
+            yield f"{layer.class_name} '{'/'.join((*around, layer.name))}'"
+
+
+# Sizes
+
+
+def _named_sizes(layers: Iterator[Layer]) -> list[int]:
+    """Sizes that layers bring images to: most likely the model is fed with such."""
+    found: list[int] = []
+    for layer in layers:
+        if layer.class_name in _SIZED:
+            sizes = (layer.config.get(key) for key in ("height", "width"))
+            found += [size for size in sizes if isinstance(size, int)]
+    return [size for size in dict.fromkeys(found) if size > 1]
+
+
+def _sizes(
+    network: Network, declared: Sequence[Shape | None], named: Sequence[int]
+) -> dict[int, tuple[Shape, ...]]:
+    """By number of the input, the shapes at which its network fits together; none where all sizes do."""
+    free = {at: free_axes(shape) for at, shape in enumerate(declared) if shape and free_axes(shape)}
+    if not free:
+        return {}
+    first = declared[min(free)] or ()
+    candidates = dict.fromkeys((*named, *usual_sizes(first), *_MORE_SIZES))
+    fitting, refused = [], bool(named)
+    for size in candidates:
+        shapes = [
+            _filled(shape, free[at], size) if shape and at in free else shape
+            for at, shape in enumerate(declared)
+        ]
+        if _Fit().fits(network, [shape and (1, *shape[1:]) for shape in shapes]):
+            fitting.append(shapes)
+        else:
+            refused = True
+        if len(fitting) == _MOST_FOUND:
+            break
+    if not refused:
+        return {}
+    return {at: tuple(shape for shapes in fitting if (shape := shapes[at])) for at in free if fitting}
+
+
+def _filled(shape: Shape, free: Sequence[int], size: int) -> Shape:
+    return tuple(size if axis in free else n for axis, n in enumerate(shape))
+
+
+@dataclass(slots=True, eq=False)
+class _Fit:
+    """Follows one set of sizes; ``broken`` where they do not fit."""
+
+    broken: bool = False
+
+    def fits(self, network: Network, inputs: Sequence[Shape | None]) -> bool:
+        """Whether a network takes inputs of these shapes, as far as can be told."""
+        self._follow(network, inputs)
+        return not self.broken
+
+    def _follow(self, network: Network, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+        shapes: dict[Ref, Shape | None] = dict(zip(network.inputs, inputs, strict=False))
+        layers = {layer.name: layer for layer in network.layers}
+        for name, position in topological(network):
+            layer = layers.get(name)
+            if self.broken or layer is None or position >= len(layer.calls):
+                continue
+            call = layer.calls[position]
+            given = [shapes.get(ref) for ref in call.inputs]
+            for tensor, shape in enumerate(self._call(layer, given, call)):
+                shapes.setdefault(Ref(name, position, tensor), shape)
+        return tuple(shapes.get(ref) for ref in network.outputs)
+
+    def _call(self, layer: Layer, given: Sequence[Shape | None], call: Call) -> tuple[Shape | None, ...]:
+        if layer.inner is not None:
+            return self._follow(layer.inner, given)
+        if layer.class_name in _MERGES:
+            self.broken |= not _together(layer, given)
+        if layer.class_name == "Reshape" and given:
+            self.broken |= not _reshapes(layer, given[0])
+        made = call_shapes(layer, given, call)
+        self.broken |= any(n is not None and n < 1 for shape in made if shape for n in shape)
+        return made
+
+
+def _together(layer: Layer, given: Sequence[Shape | None]) -> bool:
+    """Whether tensors can be merged: equal along all axes but that of a Concatenate, or broadcast."""
+    known = [shape for shape in given if shape is not None]
+    if not known or len({len(shape) for shape in known}) > 1:
+        return True
+    rank, joins = len(known[0]), layer.class_name == "Concatenate"
+    along = layer.config.get("axis", -1) if joins else None
+    for axis in range(rank):
+        sizes = {shape[axis] for shape in known if shape[axis] is not None}
+        if not joins:
+            sizes.discard(1)
+        if len(sizes) > 1 and not (isinstance(along, int) and axis == along % rank):
+            return False
+    return True
+
+
+def _reshapes(layer: Layer, shape: Shape | None) -> bool:
+    """Whether a Reshape's target has as many elements."""
+    target = as_shape(layer.config.get("target_shape"))
+    if shape is None or target is None or None in shape[1:] or None in target:
+        return True
+    total, fixed = prod(n or 0 for n in shape[1:]), prod(n for n in target if n and n != -1)
+    return total == fixed if -1 not in target else fixed > 0 and total % fixed == 0
+
+
+# Values
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An input, by its number, plus a constant."""
+
+    source: int
+    shift: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Values:
+    """Follows inputs to the tables they index."""
+
+    found: dict[int, Values]
+    lines: dict[Ref, _Line] = field(default_factory=dict)
+
+    def follow(self, network: Network, inputs: Sequence[_Line | None]) -> tuple[_Line | None, ...]:
+        """What a network does with its inputs' values."""
+        lines = {ref: line for ref, line in zip(network.inputs, inputs, strict=False) if line}
+        layers = {layer.name: layer for layer in network.layers}
+        for name, position in topological(network):
+            layer = layers.get(name)
+            if layer is None or position >= len(layer.calls):
+                continue
+            call = layer.calls[position]
+            given = [lines.get(ref) for ref in call.inputs]
+            if layer.inner is not None:
+                for tensor, line in enumerate(self.follow(layer.inner, given)):
+                    if line:
+                        lines[Ref(name, position, tensor)] = line
+            elif given and given[0] and (made := self._call(layer, given[0], call)):
+                lines[Ref(name, position, 0)] = made
+        return tuple(lines.get(ref) for ref in network.outputs)
+
+    def _call(self, layer: Layer, line: _Line, call: Call) -> _Line | None:
+        rows = layer.config.get(_TABLES.get(layer.class_name, ""))
+        if isinstance(rows, int) and rows > 0:
+            self._bound(line, rows)
+            return None
+        if layer.class_name in _KEEPING:
+            return line
+        sign = {"Add": 1.0, "Subtract": -1.0}.get(layer.class_name)
+        if layer.class_name == "TFOpLambda":
+            function = str(layer.config.get("function"))
+            sign = {"add": 1.0, "add_v2": 1.0, "subtract": -1.0, "sub": -1.0}.get(function.split(".")[-1])
+            if function.split(".")[-1] == "cast":
+                return line
+        shift = _constant(call)
+        return None if sign is None or shift is None else _Line(line.source, line.shift + sign * shift)
+
+    def _bound(self, line: _Line, rows: int) -> None:
+        least = -int(line.shift // 1)
+        bound = Values(least, least + rows)
+        known = self.found.get(line.source, bound)
+        both = Values(max(known.least, bound.least), min(known.beyond, bound.beyond))
+        self.found[line.source] = both if both.least < both.beyond else known
+
+
+def _constant(call: Call) -> float | None:
+    """The number in a call of one tensor and one number."""
+    named: Mapping[str, Any] = {k: v for k, v in call.arguments.items() if k not in ("name", "dtype")}
+    numbers = [v for v in (*call.constants.values(), *named.values()) if v is not None]
+    if len(call.inputs) != 1 or len(numbers) != 1 or isinstance(numbers[0], bool):
+        return None
+    return float(numbers[0]) if isinstance(numbers[0], int | float) else None

@@ -1,0 +1,117 @@
+"""Variables as the rest of bnfuse sees them: those in the file, and new ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.apply import OverflowingFold
+from bnfuse.core.scaled import ScaledTensor
+from bnfuse.formats.keras.file.hdf5_tree import Stored
+
+
+@dataclass(slots=True, eq=False)
+class StoredVariable:
+    """One array of the file, read when asked for.
+
+    Attributes:
+        name: how Keras names it inside its layer ("kernel", "query/bias"); "" where nothing says.
+        shape, dtype: as stored; bfloat16 is ml_dtypes' type.
+        source: the dataset's path inside the HDF5 file.
+        place: where it lies below its layer's group: "vars/0" in an archive, the entry of
+            ``weight_names`` in HDF5.
+        trainable: whether it was saved among the trainable ones (only the order of HDF5 depends on it).
+        locked: why its layer must not be edited; "" if it may.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    source: str
+    place: str
+    stored: Stored
+    trainable: bool = True
+    locked: str = ""
+
+    @classmethod
+    def of(cls, stored: Stored, name: str, place: str, trainable: bool = True) -> StoredVariable:
+        """A variable for a dataset."""
+        return cls(name, stored.shape, stored.dtype, stored.path, place, stored, trainable)
+
+    def read(self) -> np.ndarray:
+        """The whole array.
+
+        Raises:
+            UnreadableModel: the stored bytes are damaged.
+        """
+        return self.stored.read()
+
+
+@dataclass(slots=True, eq=False)
+class ArrayVariable:
+    """A new array for a layer: a changed kernel, or a bias where there was none.
+
+    Attributes:
+        name: the variable's name in its layer, as of a ``StoredVariable``.
+        array: the values, in the dtype to be stored.
+        source: path of the dataset whose place it takes; "" for a variable that was not there.
+    """
+
+    name: str
+    array: np.ndarray
+    source: str = ""
+    shape: tuple[int, ...] = field(init=False)
+    dtype: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+
+    def read(self) -> np.ndarray:
+        """The whole array."""
+        return self.array
+
+
+@dataclass(slots=True, eq=False)
+class ScaledVariable:
+    """A changed kernel or table, worked out when it is written: one at a time is in memory.
+
+    Attributes:
+        name: the variable's name in its layer.
+        tensor: its new values.
+        source: path of the dataset whose place it takes.
+        flushed: subnormals that were flushed, once it has been read.
+    """
+
+    name: str
+    tensor: ScaledTensor
+    source: str
+    flushed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.tensor.dtype
+
+    def read(self) -> np.ndarray:
+        """The whole array.
+
+        Raises:
+            OverflowingFold: a new value does not fit its type.
+        """
+        values = np.empty(prod(self.shape), self.dtype)
+        self.flushed = 0
+        try:
+            for start, block, flushed in self.tensor.blocks():
+                values[start : start + block.size] = block
+                self.flushed += flushed
+        except FloatingPointError as e:
+            raise OverflowingFold(self.tensor.folded) from e
+        return values.reshape(self.shape)

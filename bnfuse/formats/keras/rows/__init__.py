@@ -1,0 +1,1 @@
+"""The op table: which rules of core each Keras layer obeys."""

@@ -1,0 +1,191 @@
+"""Rows of the op table: BatchNormalization, Normalization, Rescaling, norms with γ and β."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.affine import Affine
+from bnfuse.core.batchnorm import broken, inference_affine
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.formats.keras.rows.site import Part, Site, Stored, opaque, single
+
+# keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
+_TINY = 1e-7
+
+
+def batchnorm(site: Site) -> Sequence[Part]:
+    """γ·(x − μ)/√(σ² + ε) + β along ``axis``; what ``scale`` and ``center`` leave out is 1 and 0."""
+    stored = Stored(site.path, "gamma", "beta")
+
+    def rule(label: str) -> Rule:
+        why = _unusable(site, label)
+        return broken(why) if why is not None else _statistics(site, label)
+
+    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_batchnorm=True)
+    return [part]
+
+
+def _unusable(site: Site, label: str) -> Refusal | None:
+    """Why this BatchNormalization is not the plain affine map of its statistics."""
+    config = site.config
+    if site.training or config.get("training"):
+        return Refusal(Reason.TRAINING_MODE, label)
+    if config.get("renorm") or config.get("virtual_batch_size"):
+        what = "renorm" if config.get("renorm") else "virtual_batch_size"
+        return Refusal(Reason.UNSUPPORTED_OP, label, detail=what)
+    if site.locked:
+        return Refusal(Reason.LOCKED_WEIGHTS, label, detail=site.locked)
+    if len(site.inputs) != 1:
+        return Refusal(Reason.UNSUPPORTED_OP, label, detail="a mask")
+    cast = site.casts()
+    return None if cast is None else Refusal(cast.reason, label, detail=cast.detail)
+
+
+def _statistics(site: Site, label: str) -> Affine:
+    mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
+    if mean is None or variance is None:
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="no statistics"))
+    gamma, beta = site.vector("gamma"), site.vector("beta")
+    gamma = np.ones_like(mean) if gamma is None else gamma
+    beta = np.zeros_like(mean) if beta is None else beta
+    axes = _axes(site)
+    if axes is None:
+        return broken(Refusal(Reason.SHAPE_UNKNOWN, label))
+    if len({v.shape for v in (gamma, beta, mean, variance)}) != 1 or mean.ndim != len(axes):
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail=f"statistics of shape {mean.shape}"))
+    epsilon = site.config.get("epsilon", 1e-3)
+    if not isinstance(epsilon, (int, float)):
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="epsilon is no number"))
+    return inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
+
+
+def _axes(site: Site) -> tuple[int, ...] | None:
+    """``axis`` (a number or a list) counted from zero; None where the rank is unknown."""
+    given = site.config.get("axis", -1)
+    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    rank = site.rank()
+    if rank is None or not several or not all(type(a) is int for a in several):
+        return None
+    axes = tuple(site.axis(int(a), rank) for a in several)
+    return axes if list(axes) == sorted(set(axes)) and all(0 < a < rank for a in axes) else None
+
+
+def layer_norm(site: Site) -> Sequence[Part]:
+    """LayerNormalization and GroupNormalization end in γ·x̂ + β: they take on what follows."""
+    stored = Stored(site.path, "gamma", "beta")
+
+    def rule(_: str) -> Rule:
+        axes = _axes(site)
+        gamma, beta = site.vector("gamma"), site.vector("beta")
+        if axes is None or len(axes) != 1 or site.locked or site.config.get("rms_scaling"):
+            return Opaque()
+        size = _channels(site, axes[0])
+        if gamma is None and beta is None and size is None:
+            return Opaque(Reason.SHAPE_UNKNOWN)
+        known = gamma if gamma is not None else beta
+        one = np.ones_like(known) if known is not None else np.ones(size or 0)
+        if one.ndim != 1 or (gamma is not None and gamma.shape != one.shape):
+            return Opaque()
+        pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
+        return Affine(pair, axes, reads=False)
+
+    return single(site, rule, stored)
+
+
+def _channels(site: Site, axis: int) -> int | None:
+    shape = site.shapes[0] if site.shapes else None
+    size = shape[axis] if shape is not None else None
+    return size if isinstance(size, int) else None
+
+
+def normalization(site: Site) -> Sequence[Part]:
+    """(x − μ)/max(σ, 10⁻⁷) with statistics from ``adapt`` or from the config; the inverse with ``invert``.
+
+    It may go, but takes nothing on: its statistics are what a user looks at.
+    """
+
+    def rule(label: str) -> Rule:
+        cast = site.casts()
+        if cast is not None:
+            return broken(Refusal(cast.reason, label, detail=cast.detail))
+        rank, given = site.rank(), site.config.get("axis", -1)
+        mean, variance = (_statistic(site, name) for name in ("mean", "variance"))
+        if rank is None or mean is None or variance is None:
+            return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
+        several = list(given or ()) if isinstance(given, (list, tuple, type(None))) else [given]
+        if len(several) > 1 or not all(type(a) is int for a in several):
+            return broken(Refusal(Reason.AXIS, label))
+        if mean.size != variance.size:
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="mean and variance"))
+        with np.errstate(invalid="ignore"):
+            sigma = np.maximum(np.sqrt(variance), _TINY)
+        a, c = 1.0 / sigma, -mean / sigma
+        if site.config.get("invert"):
+            a, c = sigma, mean
+        if not np.isfinite(a).all() or not np.isfinite(c).all():
+            return broken(Refusal(Reason.INVALID_STATISTICS, label))
+        if not several or mean.size == 1:
+            pair, axes = (a.reshape(-1)[:1].reshape(()), c.reshape(-1)[:1].reshape(())), ()
+            return Affine(pair, axes, has_scale=False, has_shift=False)
+        axis = site.axis(int(several[0]), rank)
+        return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
+
+    stored = Stored(site.path, "", "")  # nothing is ever written there, but calls of one layer are tied by it
+    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
+    return [part]
+
+
+def _statistic(site: Site, name: str) -> np.ndarray | None:
+    given: Any = site.config.get(name)
+    if given is not None:
+        return _number(given)
+    return site.vector(name)
+
+
+def rescaling(site: Site) -> Sequence[Part]:
+    """scale·x + offset, both in the config: numbers, or one per channel where channels come last.
+
+    Keras reads both as float32, so in a float64 network they take nothing on.
+    """
+
+    def rule(label: str) -> Rule:
+        cast = site.casts()
+        if cast is not None:
+            return broken(Refusal(cast.reason, label, detail=cast.detail))
+        rank = site.rank()
+        scale, offset = (_number(site.config.get(k, d)) for k, d in (("scale", 1.0), ("offset", 0.0)))
+        if rank is None or scale is None or offset is None:
+            return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
+        if max(scale.ndim, offset.ndim) > 1:
+            return broken(Refusal(Reason.AXIS, label))
+        if scale.ndim == offset.ndim and scale.size != offset.size:
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
+        scale, offset = np.broadcast_arrays(scale, offset)
+        if not scale.size or not (np.isfinite(scale).all() and np.isfinite(offset).all()):
+            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
+        axes = (rank - 1,) if scale.ndim else ()
+        if site.compute_dtype == "float64":
+            return Affine((scale, offset), axes, has_scale=False, has_shift=False)
+        return Affine((scale, offset), axes, stores_along=rank - 1)
+
+    stored = Stored(site.path, "scale", "offset")
+    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
+    return [part]
+
+
+def _number(value: Any) -> np.ndarray | None:
+    """Numbers of a config, which Keras makes float32 whatever the layer computes in; None if none."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(value, np.float64).astype(np.float32).astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def untouched(site: Site) -> Sequence[Part]:
+    """A layer of which nothing is known."""
+    return single(site, opaque(Reason.UNSUPPORTED_OP))

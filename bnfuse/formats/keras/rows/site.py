@@ -1,0 +1,220 @@
+"""One call of one layer, as the op table sees it; and the core nodes that a row makes of it.
+
+A layer may be several nodes: a Dense with an activation is a linear op and an activation, a separable
+convolution two linear ops. Inside a TimeDistributed a layer sees one step, but the values here have
+their time axis: ``lead`` says how many axes that layer does not know of stand behind the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.axes import Shape
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.tensor import Array
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.network import Call, Layer, Variable
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a node keeps its parameters.
+
+    Attributes:
+        path: names that lead to the layer, its own last.
+        weight, bias: names of its variables.
+        enables: what to set in the config when a bias is made.
+        bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
+        bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
+    """
+
+    path: Path
+    weight: str = "kernel"
+    bias: str = "bias"
+    enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
+    bias_rows: int = 0
+    bias_tail: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One core node: ``rule`` is asked for when a demand meets it."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rule: Callable[[str], Rule]  # called with the node's label
+    role: str = ""  # tells the parts of one layer from each other
+    stored: Stored | None = None
+    is_batchnorm: bool = False
+    is_affine: bool = False  # may be removed too
+
+
+class VariableTensor:
+    """A variable as core reads it; held only while it is read through."""
+
+    def __init__(self, variable: Variable, first_row: bool = False) -> None:
+        self._variable = variable
+        self._first_row = first_row
+        self._flat: Array | None = None
+        self.shape = tuple(variable.shape[1:] if first_row else variable.shape)
+        self.dtype: np.dtype[Any] = variable.dtype
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) in C order."""
+        if self._flat is None:
+            array = self._variable.read()
+            self._flat = np.ascontiguousarray(array[0] if self._first_row else array).reshape(-1)
+        found = self._flat[start:stop]
+        if stop >= len(self._flat):
+            self._flat = None
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """One call of a layer.
+
+    Attributes:
+        path: names that lead to the layer, its own last.
+        inputs, outputs: core values, in the order of ``call.inputs`` and of the layer's outputs.
+        shapes, out_shapes: theirs, batch included; None where unknown.
+        dtypes: of the inputs, where known.
+        training: whether the call (or one around it) asks for training behaviour.
+        lead: axes between the batch and what the layer knows of.
+        locked: why the variables must stay as they are; "" if they may change.
+    """
+
+    layer: Layer
+    path: Path
+    call: Call | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[Shape | None, ...]
+    out_shapes: tuple[Shape | None, ...]
+    dtypes: tuple[str | None, ...]
+    training: bool = False
+    lead: int = 0
+    locked: str = ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The layer's config."""
+        return self.layer.config
+
+    def rank(self, known: int | None = None) -> int | None:
+        """Axes of the first input; ``known`` is what the layer insists on, without ``lead``."""
+        shape = self.shapes[0] if self.shapes else None
+        if shape is not None:
+            return len(shape)
+        return None if known is None else known + self.lead
+
+    @property
+    def channels_first(self) -> bool:
+        """Where the layer's ``data_format`` puts the channels; Keras reads it in any case.
+
+        Raises:
+            Malformed: it says neither.
+        """
+        stored = str(self.config.get("data_format") or "channels_last").lower()
+        if stored not in ("channels_first", "channels_last"):
+            raise Malformed(f"data_format '{stored}'")
+        return stored == "channels_first"
+
+    def window(self, key: str, n: int, default: int | None = None) -> tuple[int, ...]:
+        """A setting of ``n`` sizes above 0, one per spatial axis; one number stands for all.
+
+        Raises:
+            Malformed: it is nothing of the kind, or missing where there is no default.
+        """
+        stored = self.config.get(key, default)
+        sizes = tuple(stored) if isinstance(stored, (list, tuple)) else (stored,) * n
+        if len(sizes) != n or any(type(k) is not int or not 0 < k < 1 << 31 for k in sizes):
+            raise Malformed(f"{key} {stored}")
+        return sizes
+
+    def channel_axis(self, rank: int) -> int:
+        """The axis that ``data_format`` calls channels."""
+        return 1 + self.lead if self.channels_first else rank - 1
+
+    def spatial_axes(self, rank: int) -> range:
+        """All axes but the batch, the leading ones and the channels."""
+        return range(2 + self.lead, rank) if self.channels_first else range(1 + self.lead, rank - 1)
+
+    def axis(self, given: int, rank: int) -> int:
+        """An axis as the layer counts it, as the values count it."""
+        return given + rank if given < 0 else given + (self.lead if given else 0)
+
+    def variable(self, name: str) -> Variable | None:
+        """A variable of the layer by name."""
+        return next((v for v in self.layer.variables if v.name == name), None)
+
+    def tensor(self, name: str, first_row: bool = False) -> VariableTensor | None:
+        """A floating-point variable as core reads it."""
+        found = self.variable(name)
+        if found is None or found.dtype.kind not in "fV" or found.dtype.itemsize < 2:
+            return None
+        return VariableTensor(found, first_row)
+
+    def vector(self, name: str) -> np.ndarray | None:
+        """A small variable in float64."""
+        found = self.variable(name)
+        return None if found is None else np.asarray(found.read()).astype(np.float64)
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the layer computes in, by its dtype policy."""
+        return compute_dtype(self.config.get("dtype"))
+
+    @property
+    def variable_dtype(self) -> str:
+        """What the layer's variables have, by its dtype policy."""
+        name = policy_name(self.config.get("dtype"))
+        return "float32" if name in _COMPUTES else name
+
+    def casts(self) -> Refusal | None:
+        """A refusal where the layer computes in another type than its input has."""
+        has = self.dtypes[0] if self.dtypes else None
+        if has is None or has == self.compute_dtype:
+            return None
+        return Refusal(Reason.OTHER_TYPE, detail=f"{self.compute_dtype}, not {has}")
+
+
+_COMPUTES = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
+
+
+def compute_dtype(policy: Any) -> str:
+    """The dtype that a layer with this stored policy computes in."""
+    name = policy_name(policy)
+    return _COMPUTES.get(name, name)
+
+
+def policy_name(policy: Any) -> str:
+    """The name of a stored policy; "float32" where the file does not say."""
+    if isinstance(policy, Mapping):
+        inner = policy.get("config")
+        policy = inner.get("name") if isinstance(inner, Mapping) else None
+    return policy if isinstance(policy, str) else "float32"
+
+
+def opaque(reason: Reason = Reason.UNSUPPORTED_OP, detail: str = "") -> Callable[[str], Rule]:
+    """A rule that refuses everything."""
+    return lambda _: Opaque(reason, detail)
+
+
+def always(rule: Rule) -> Callable[[str], Rule]:
+    """A rule that is known at once."""
+    return lambda _: rule
+
+
+def single(site: Site, rule: Rule | Callable[[str], Rule], stored: Stored | None = None) -> Sequence[Part]:
+    """A layer that is one node."""
+    made = always(rule) if isinstance(rule, Rule) else rule
+    return [Part(site.layer.class_name, site.inputs, site.outputs, made, stored=stored)]

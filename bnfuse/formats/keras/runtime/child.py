@@ -1,0 +1,261 @@
+"""The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
+
+Started by ``bnfuse.formats.child.pool``; requests and answers are those of ``bnfuse.formats.child.server``.
+An error is an answer, of kind "missing", "no-gpu", "unknown-class", "load", "run" or "memory".
+
+A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
+tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
+decided before, by ``bnfuse.formats.keras.runtime.safety``.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bnfuse.formats.base import Probe
+from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.server import Engine, Refusal, serve_engine
+from bnfuse.formats.child.settings import probe_from_json
+from bnfuse.formats.keras.runtime.backends import Backend, Call, NoGpu, make_backend
+from bnfuse.formats.keras.runtime.nested_tensors import (
+    Leaf,
+    distinct,
+    filled,
+    input_name,
+    interface,
+    leaves,
+    output_leaves,
+    tensor_at,
+)
+from bnfuse.formats.keras.runtime.probe import Seams, shake
+
+_MAX_REASON = 300
+# Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
+_UNKNOWN_CLASS = re.compile(
+    r"(?:Could not locate class|Unknown (?:layer|object|class):?) *['\"]?([\w.>]+)"
+    r"|Cannot deserialize object of type `([\w.>]+)`"
+)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages in bold
+_OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One model, ready to be called; ``seams`` are what a probe sees of it."""
+
+    model: Any
+    call: Call
+    optimise: bool
+    inputs: list[Leaf]
+    outputs: list[Leaf]
+    structure: Any
+    runtime: str
+    versions: dict[str, str]
+    seams: Seams | None = None
+
+
+class KerasEngine(Engine[Loaded]):
+    """Holds the backend; one method per request."""
+
+    def __init__(self) -> None:
+        self._loaded_any = False
+        self._backend: Backend | None = None
+        self._flavours: list[str] = []
+        self._allow_unsafe = False
+        self._served_by: dict[tuple[str, int, int], str] = {}
+
+    def start(self, setup: Head) -> Head:
+        """Import the library, and the Keras that is tried first, or is asked for: what follows is quick."""
+        flavour = setup.get("flavour", "")
+        try:
+            self._backend = make_backend(setup["backend"], setup["device"], setup["threads"])
+            self._flavours = _flavours(setup["backend"])
+            if self._flavours:
+                self._imported(flavour if flavour in self._flavours else self._flavours[0])
+        except NoGpu as error:
+            raise Refusal("no-gpu", str(error)) from error
+        except ImportError as error:
+            raise Refusal("missing", reason(error)) from error
+        if not self._flavours:
+            raise Refusal("missing", "neither keras nor tf_keras is installed")
+        self._allow_unsafe = setup["allow_unsafe"]
+        return {"version": self._backend.version}
+
+    def _imported(self, name: str) -> ModuleType:
+        """A Keras package. What it brought with it is kept out of later garbage collections (0.3 s each)."""
+        new = name not in sys.modules
+        keras = importlib.import_module(name)
+        if new and not self._loaded_any:
+            gc.collect()
+            gc.freeze()
+        return keras
+
+    def load(self, head: Head) -> tuple[Loaded, Head]:
+        """Try each flavour of Keras in turn, or the one asked for: the first that loads it serves it."""
+        failures: list[tuple[str, Exception]] = []
+        for flavour in self._to_try(head["path"], head["flavour"]):
+            try:
+                loaded = self._loaded(self._imported(flavour), head)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  (Keras' loaders raise anything; all of it is reported)
+                version = getattr(sys.modules.get(flavour), "__version__", "")
+                failures.append((f"{flavour} {version}".rstrip(), error))
+                continue
+            self._loaded_any = True
+            self._probe(loaded, probe_from_json(head.get("probe")))
+            if not head["flavour"]:
+                self._served_by[_identity(head["path"])] = flavour
+            assert self._backend is not None
+            return loaded, {
+                "runtime": loaded.runtime,
+                "versions": loaded.versions,
+                "providers": list(self._backend.devices),
+                "inputs": [leaf.described() for leaf in loaded.inputs],
+                "outputs": [leaf.described() for leaf in loaded.outputs],
+            }
+        raise _load_refusal(failures)
+
+    def _to_try(self, path: str, wanted: str) -> Sequence[str]:
+        """The flavours to try, in turn."""
+        if wanted and wanted not in self._flavours:
+            raise Refusal("load", f"{wanted}, which is not installed")
+        # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
+        only = wanted or self._served_by.get(_identity(path))
+        return [only] if only else self._flavours
+
+    def _loaded(self, keras: ModuleType, head: Head) -> Loaded:
+        assert self._backend is not None
+        if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
+            keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
+        model = keras.models.load_model(head["path"], compile=False, safe_mode=not self._allow_unsafe)
+        structure, made, names = interface(model)
+        inputs = list(leaves(structure, input_name))
+        if len(inputs) == 1 and head["input_name"]:
+            inputs[0].name = head["input_name"]
+            if head["input_rank"] and len(inputs[0].shape or ()) != head["input_rank"]:
+                text = f"it takes the input for {inputs[0].shape}, which is not what the file says"
+                raise Refusal("load", text)
+        outputs = output_leaves(made, names)
+        backend, optimise = self._backend, bool(head["optimise"])
+        return Loaded(
+            model=model,
+            call=backend.compiled(model) if optimise else backend.exact(model),
+            optimise=optimise,
+            inputs=distinct(inputs),
+            outputs=distinct(outputs),
+            structure=structure,
+            runtime=f"{keras.__name__} {keras.__version__} ({backend.version})",
+            versions={keras.__name__: keras.__version__, **dict([backend.version.split(" ", 1)])},
+        )
+
+    def _probe(self, loaded: Loaded, probe: Probe | None) -> None:
+        """Open the model up."""
+        assert self._backend is not None
+        if probe is not None:
+            shake(loaded.model, probe, self._backend)
+            loaded.seams = Seams(loaded.model, probe.seams, probe.forced, self._backend)
+
+    def run(self, model: Loaded, arrays: Arrays) -> Arrays:
+        """All outputs, and seams, by name."""
+        assert self._backend is not None
+        inputs = self._inputs(model, arrays)
+        seen: Arrays = {}
+        with self._backend.mode(model.optimise):
+            if model.seams is None:
+                result = model.call(inputs)
+            else:
+                result, seen = model.seams.called(lambda: model.call(inputs), arrays)
+            found = [tensor_at(result, leaf.path) for leaf in model.outputs]
+            self._backend.wait(found)
+        named = zip(model.outputs, found, strict=True)
+        return {leaf.name: self._backend.array(tensor) for leaf, tensor in named} | seen
+
+    def time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
+        """Nanoseconds of each call, the inputs being on the device already."""
+        assert self._backend is not None
+        inputs, call, wait = self._inputs(model, arrays), model.call, self._backend.wait
+        paths = [leaf.path for leaf in model.outputs]
+        clock, times = time.perf_counter_ns, []
+        with self._backend.mode(model.optimise):
+            for _ in range(calls):
+                begin = clock()
+                result = call(inputs)
+                wait([tensor_at(result, path) for path in paths])
+                times.append(clock() - begin)
+        return times
+
+    def _inputs(self, model: Loaded, arrays: Arrays) -> Any:
+        """The call's argument: the structure that the model declares, filled with tensors."""
+        assert self._backend is not None
+        tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}
+        return filled(model.structure, tensors)
+
+    def closed(self, left: int) -> None:
+        """Free its memory, whatever references Keras keeps of its own."""
+        if not left:
+            for keras in (sys.modules.get(flavour) for flavour in self._flavours):
+                if keras is not None:
+                    keras.backend.clear_session()
+        gc.collect()
+
+    def told(self, error: Exception) -> Head:
+        """Keras raises anything; all of it is reported."""
+        kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
+        return {"error": kind, "text": reason(error)}
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """A file as it is now; through a link, the file itself."""
+    file = Path(path).resolve()
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+def _flavours(backend: str) -> list[str]:
+    """The Keras packages to try, in turn, of those that are installed."""
+    names = {"tensorflow": ("keras", "tf_keras"), "tf_keras": ("tf_keras",)}.get(backend, ("keras",))
+    return [name for name in names if importlib.util.find_spec(name) is not None]
+
+
+def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> Refusal:
+    """One answer for a file that nothing could load."""
+    for _, error in failures:
+        if _OUT_OF_MEMORY.search(str(error)):
+            return Refusal("memory", "memory ran out")
+    last = failures[-1][1]
+    unknown = _UNKNOWN_CLASS.search(str(last))
+    runtimes = " nor ".join(name for name, _ in failures)
+    if unknown:
+        return Refusal("unknown-class", f"{unknown[1] or unknown[2]}\n{runtimes}")
+    texts = dict.fromkeys(f"{name}: {reason(error)}" for name, error in failures)
+    return Refusal("load", "; ".join(texts))
+
+
+def reason(error: BaseException) -> str:
+    """What a runtime's error says, in one line: the cause that Keras quotes last, without its dumps."""
+    text = str(error).strip()
+    _, found, cause = text.rpartition("Exception encountered:")
+    text = (cause if found else text).strip()
+    lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        del lines[0]  # Keras says where first, and what in the second paragraph
+    line = lines[0] if lines else type(error).__name__
+    line = re.sub(r"\{\{.*?\}\} *|\[Op:\w+\]| name: *$", "", line)
+    line = re.sub(r"\s+", " ", line).strip().rstrip(".:")
+    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "…"
+
+
+def main(token: str) -> None:
+    """Answer requests until they end."""
+    serve_engine(token, KerasEngine())

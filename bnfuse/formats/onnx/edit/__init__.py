@@ -1,0 +1,1 @@
+"""A patch of core's made to an ONNX model, and the model written."""

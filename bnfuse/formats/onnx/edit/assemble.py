@@ -1,0 +1,205 @@
+"""The edited model out of pending changes, without a second copy of the first.
+
+The main graph is not built as a message: its nodes, constants and shapes are a list of what the
+input holds and what is new, and go into the file one by one. Bodies and functions, which lie inside
+messages, are rebuilt in place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from bnfuse.core.scaled import ScaledTensor
+from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
+from bnfuse.formats.onnx.file.wire import tag, varint
+from bnfuse.formats.onnx.graph.scope import bodies
+
+_CHUNK_BYTES = 1 << 20
+_GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
+
+
+@dataclass(eq=False)
+class Edited:
+    """A model whose main graph is in parts.
+
+    Attributes:
+        frame: all but the main graph's nodes, initializers and value_info.
+        payloads: what its tensors point to, by number.
+        flushed: subnormals flushed so far.
+        name_of: what stands for a value of the main graph now, where two have become one tensor.
+        made: new nodes of the main graph, by the position of the node that they follow.
+    """
+
+    frame: onnx.ModelProto
+    nodes: list[onnx.NodeProto]
+    constants: list[Constant]
+    value_info: list[onnx.ValueInfoProto]
+    payloads: dict[int, ScaledTensor] = field(default_factory=dict)
+    flushed: int = 0
+    name_of: Callable[[str], str] = str
+    made: Mapping[int, list[onnx.NodeProto]] = field(default_factory=dict)
+
+    def operators(self) -> Counter[str]:
+        """How many nodes of every type there are, over all scopes."""
+        count: Counter[str] = Counter()
+        pending: list[Any] = [self.nodes, *(function.node for function in self.frame.functions)]
+        while pending:
+            nodes = pending.pop()
+            kinds = [node.op_type for node in nodes]
+            count.update(kinds)
+            if not _HOLDS_TENSORS.isdisjoint(kinds):
+                holders = (node for node, kind in zip(nodes, kinds, strict=True) if kind in _HOLDS_TENSORS)
+                pending += [graph.node for node in holders for _, _, graph in bodies(node)]
+        return count
+
+    def outside(self) -> Iterator[onnx.TensorProto]:
+        """Every tensor whose bytes are not in the model, in the order of writing; may be changed."""
+        for at, node in enumerate(self.nodes):
+            if node.op_type in _HOLDS_TENSORS and any(True for _ in _outside_node(node)):
+                own = self.nodes[at] = onnx.NodeProto()
+                own.CopyFrom(node)
+                yield from _outside_node(own)
+        for at, constant in enumerate(self.constants):
+            if isinstance(constant, onnx.TensorProto) and _is_outside(constant):
+                mine = self.constants[at] = onnx.TensorProto()
+                mine.CopyFrom(constant)
+                yield mine
+        for function in self.frame.functions:
+            for node in function.node:
+                yield from _outside_node(node)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The serialized ModelProto piece by piece; tensors that are outside still point to payloads."""
+        rest = onnx.ModelProto()
+        _copy_fields(self.frame, rest, {"graph"})
+        frame = self.frame.graph.SerializeToString(deterministic=True)
+        length = len(frame) + sum(1 + _varint_bytes(n) + n for n in self._sizes())
+        out = bytearray(rest.SerializeToString(deterministic=True) + _GRAPH + varint(length) + frame)
+        for head, body in self._fields():
+            out += head
+            out += varint(len(body))
+            out += body
+            if len(out) > _CHUNK_BYTES:
+                yield bytes(out)
+                out.clear()
+        yield bytes(out)
+
+    def serialized(self) -> bytes:
+        """All of ``chunks``."""
+        return b"".join(self.chunks())
+
+    def _sizes(self) -> Iterator[int]:
+        yield from (node.ByteSize() for node in self.nodes)
+        yield from (len(c) if isinstance(c, bytes) else c.ByteSize() for c in self.constants)
+        yield from (info.ByteSize() for info in self.value_info)
+
+    # ONNX has no map fields, whose order alone would not be deterministic.
+    def _fields(self) -> Iterator[tuple[bytes, bytes]]:
+        for node in self.nodes:
+            yield _NODE, node.SerializeToString()
+        for constant in self.constants:
+            if isinstance(constant, onnx.TensorProto):
+                constant = constant.SerializeToString()
+            yield _INITIALIZER, constant
+        for info in self.value_info:
+            yield _VALUE_INFO, info.SerializeToString(deterministic=True)
+
+
+def _varint_bytes(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))
+
+
+_HOLDS_TENSORS = {"Constant", "If", "Loop", "Scan", "SequenceMap"}
+
+
+def _is_outside(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def _outside_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    if node.op_type == "Constant":
+        yield from (a.t for a in node.attribute if _is_outside(a.t))
+    elif node.op_type in _HOLDS_TENSORS:
+        for _, _, inner in bodies(node):
+            for each in inner.node:
+                yield from _outside_node(each)
+            yield from filter(_is_outside, inner.initializer)
+
+
+def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collection[str]) -> Edited:
+    """The edited model.
+
+    Args:
+        proto: what the pending changes belong to; bodies and functions in it are changed.
+        pending: changes by scope, the main graph's first, outer scopes before inner ones.
+        constants: names of the main graph's initializers that are constants.
+    """
+    for inner in reversed(pending[1:]):  # inner ones first
+        _rebuild(inner)
+    main = pending[0]
+    frame = onnx.ModelProto()
+    _copy_fields(proto, frame, {"graph"})
+    _copy_fields(proto.graph, frame.graph, {"node", "initializer", "value_info"})
+    edited = Edited(frame, list(main.nodes()), list(main.constants()), [])
+    edited.value_info = _still_written(main, edited.nodes, proto.graph.value_info)
+    _settle_inputs(frame, main, constants)
+    return edited
+
+
+def _rebuild(pending: Pending) -> None:
+    """Make the changes to a body or function where it lies."""
+    body = pending.body
+    kept, constants = list(pending.nodes()), list(pending.constants())
+    del body.node[:]
+    body.node.extend(kept)  # a removed message lives as long as somebody holds it
+    if isinstance(body, onnx.GraphProto):
+        del body.initializer[:]
+        body.initializer.extend(map(message, constants))
+        _filter(body.input, lambda v: not pending.is_gone(v.name))
+        left = _still_written(pending, kept, body.value_info)
+        _filter(body.value_info, lambda v, left={v.name for v in left}: v.name in left)  # type: ignore[misc]
+
+
+def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) -> list[onnx.ValueInfoProto]:
+    """The shapes of values that still exist."""
+    if not infos or not (pending.dead or pending.after):
+        return list(infos)
+    written = {o for node in nodes for o in node.output}
+    known = pending.scope.defines
+    return [v for v in infos if v.name in written or not known(v.name)]
+
+
+def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[str]) -> None:
+    """Constants that leave or are treated as such leave the inputs; before IR 4 new ones join them."""
+    frozen = frame.ir_version >= 4
+    _filter(frame.graph.input, lambda v: not main.is_gone(v.name) and not (frozen and v.name in constants))
+    if frame.ir_version < 4:
+        for tensor in map(message, main.added):
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            frame.graph.input.append(info)
+
+
+def _filter(field_: Any, keep: Callable[[onnx.ValueInfoProto], bool]) -> None:
+    kept = [v for v in field_ if keep(v)]
+    if len(kept) != len(field_):
+        del field_[:]
+        field_.extend(kept)
+
+
+def _copy_fields(source: Any, target: Any, left_out: set[str]) -> None:
+    """Copy a message without some of its fields."""
+    for described, value in source.ListFields():
+        if described.name in left_out:
+            continue
+        field_ = getattr(target, described.name)
+        if isinstance(value, (str, bytes, int)):
+            setattr(target, described.name, value)
+        elif hasattr(value, "CopyFrom"):
+            field_.CopyFrom(value)
+        else:
+            field_.extend(value)

@@ -1,0 +1,197 @@
+"""Pending changes to the constants and nodes of one model: what is replaced, made, and goes.
+
+A constant that others use too is copied before it is changed; one that nobody uses any more leaves.
+New names never collide. Nodes are changed where they lie, so a parsed file can be edited once; new
+constants are kept serialized, which costs a fraction of a message object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.graph.scope import Scope
+from bnfuse.formats.onnx.rows.view import Handle
+
+_GONE = -1  # in place of the number of readers
+
+# A new constant: small ones serialized, large ones as messages that point to a payload.
+Constant = bytes | onnx.TensorProto
+
+
+@dataclass(eq=False)
+class Pending:
+    """Changes to one scope that are still to be made."""
+
+    scope: Scope
+    uses: dict[str, int]  # of all scopes
+    dead: set[int] = field(default_factory=set)  # node positions
+    after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # new nodes by position
+    added: list[Constant] = field(default_factory=list)
+    fresh: list[onnx.NodeProto] = field(default_factory=list)  # new Constant nodes (functions)
+    replaced: dict[str, Constant] = field(default_factory=dict)
+
+    @property
+    def body(self) -> onnx.GraphProto | onnx.FunctionProto:
+        """What is being changed."""
+        return self.scope.body
+
+    def is_gone(self, name: str) -> bool:
+        """Whether a constant has lost its last reader."""
+        return self.uses.get(self.scope.prefix + name) == _GONE
+
+    def nodes(self) -> Iterable[onnx.NodeProto]:
+        """The nodes as they will be, in order."""
+        yield from self.fresh
+        for i, node in enumerate(self.body.node):
+            if i not in self.dead:
+                yield node
+            yield from self.after.get(i, ())
+
+    def constants(self) -> Iterable[Constant]:
+        """The initializers as they will be: the old ones in their places, then the new ones."""
+        if isinstance(self.body, onnx.GraphProto):
+            for tensor in self.body.initializer:
+                name = tensor.name
+                if not self.is_gone(name):
+                    yield self.replaced.get(name, tensor)
+        yield from self.added
+
+
+class Pool:
+    """All scopes' pending changes, over the readers of every constant."""
+
+    def __init__(self, pending: dict[Scope, Pending], uses: dict[str, int]) -> None:
+        self._pending = pending
+        self._uses = uses
+        self._made: set[str] = set()
+        self._labelled = False
+        self._positions: dict[Scope, dict[str, int]] = {}
+        self._tensor = onnx.TensorProto()
+
+    def of(self, scope: Scope) -> Pending:
+        """The changes to a scope."""
+        return self._pending[scope]
+
+    def unique(self, wanted: str) -> str:
+        """A name that no value of the model has."""
+        name, n = wanted, 1
+        while name in self._made or any(scope.defines(name) for scope in self._pending):
+            n += 1
+            name = f"{wanted}_{n}"
+        self._made.add(name)
+        return name
+
+    def unique_label(self, wanted: str) -> str:
+        """A name for a new node."""
+        if not self._labelled:
+            self._labelled = True
+            self._made.update(n.name for scope in self._pending for n in scope.body.node)
+        return self.unique(wanted)
+
+    def replace(self, handle: Handle, at: int, values: Array) -> None:
+        """Make input ``at`` of a node these values: in place if nobody else uses the old ones."""
+        owner, name, doc = self._place(handle, at)
+        self._put(handle, at, owner, name, self._serialized(name, values, doc))
+
+    def replace_large(self, handle: Handle, at: int, tensor: onnx.TensorProto) -> None:
+        """The same for a tensor that points to a payload."""
+        owner, tensor.name, tensor.doc_string = self._place(handle, at)
+        self._put(handle, at, owner, tensor.name, tensor)
+
+    def append_input(self, handle: Handle, at: int, values: Array, wanted: str) -> None:
+        """Give a node an input it did not have."""
+        proto = handle.proto
+        while len(proto.input) <= at:
+            proto.input.append("")
+        proto.input[at] = self.new(handle.scope, wanted, values)
+
+    def new(self, scope: Scope, wanted: str, values: Array) -> str:
+        """A new small constant; its name."""
+        name = self.unique(wanted)
+        self._store(scope, name, self._serialized(name, values))
+        return name
+
+    def _place(self, handle: Handle, at: int) -> tuple[Scope | None, str, str]:
+        """Whose initializer input ``at`` is, if only this node uses it; the name and text to store."""
+        old = handle.proto.input[at]
+        owner = handle.scope.owner(old)
+        if owner is not None and old in owner.initializers and self._uses[owner.prefix + old] == 1:
+            stored = owner.initializer(old)
+            assert stored is not None
+            return owner, old, stored.doc_string
+        return None, self.unique(f"{old}_folded"), ""
+
+    def _put(self, handle: Handle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
+        if owner is not None:
+            self._pending[owner].replaced[name] = tensor
+            return
+        old = handle.proto.input[at]
+        self._store(handle.scope, name, tensor)
+        handle.proto.input[at] = name
+        self.release(handle.scope, old)
+
+    def _serialized(self, name: str, values: Array, doc: str = "") -> bytes:
+        tensor = self._tensor
+        tensor.Clear()
+        tensor.name = name
+        if doc:
+            tensor.doc_string = doc
+        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensor.dims.extend(values.shape)
+        tensor.raw_data = np.ascontiguousarray(values).tobytes()
+        return tensor.SerializeToString(deterministic=True)
+
+    def _store(self, scope: Scope, name: str, tensor: Constant) -> None:
+        """An initializer; in a function, which has none, a Constant node."""
+        pending = self._pending[scope]
+        if scope.is_function:
+            pending.fresh.append(onnx.helper.make_node("Constant", [], [name], value=message(tensor)))
+        else:
+            pending.added.append(tensor)
+
+    def drop(self, handle: Handle) -> None:
+        """Remove a node; its own constants lose a reader."""
+        scope = handle.scope
+        pending = self._pending[scope]
+        pending.dead.add(handle.index)
+        for name in handle.proto.input[:]:
+            if name in scope.initializers and self._uses[scope.prefix + name] == 1:
+                self._uses[scope.prefix + name] = _GONE
+            elif name and scope.is_constant(name):
+                self.release(scope, name)
+
+    def release(self, scope: Scope, name: str) -> None:
+        """One reader less; a constant without readers leaves, and what it was made of."""
+        pending = [(scope, name)]
+        while pending:
+            at, current = pending.pop()
+            owner = at.owner(current)
+            if owner is None:
+                continue
+            key = owner.prefix + current
+            self._uses[key] -= 1
+            if self._uses[key] > 0:
+                continue
+            if current in owner.initializers:
+                self._uses[key] = _GONE
+            elif current in owner.constants:
+                node = owner.constants[current]
+                if any(self._uses.get(owner.prefix + o, 0) > 0 for o in node.output):
+                    continue
+                self._pending[owner].dead.add(self._position(owner, current))
+                pending += [(owner, i) for i in node.input if i]
+
+    def _position(self, scope: Scope, output: str) -> int:
+        if scope not in self._positions:
+            self._positions[scope] = {o: i for i, n in enumerate(scope.body.node) for o in n.output}
+        return self._positions[scope][output]
+
+
+def message(constant: Constant) -> onnx.TensorProto:
+    """A constant as a message."""
+    return onnx.TensorProto.FromString(constant) if isinstance(constant, bytes) else constant

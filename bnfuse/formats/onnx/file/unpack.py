@@ -1,0 +1,54 @@
+"""Tensors whose elements share a byte (INT4, UINT4, FLOAT4E2M1, INT2, UINT2), read from a file in blocks.
+
+The first element is in the lowest bits of a byte, as the ONNX specification has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.file.storage import Files, FileTensor, numpy_dtype
+from bnfuse.formats.onnx.file.wire import FileSlice
+
+_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+
+
+@cache
+def element_bits(data_type: int) -> int:
+    """Stored bits of one element of a TensorProto.DataType.
+
+    Raises:
+        UnreadableModel: no such type.
+    """
+    dtype = numpy_dtype(data_type)
+    return _PACKED_BITS.get(onnx.TensorProto.DataType.Name(data_type), dtype.itemsize * 8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedTensor:
+    """A packed tensor whose bytes lie in a file; ``dtype`` is ml_dtypes', which takes a byte per element."""
+
+    files: Files
+    where: FileSlice
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    bits: int
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop)."""
+        per_byte = 8 // self.bits
+        first, last = start // per_byte, -(-stop // per_byte)
+        stored = FileTensor(self.files, self.where, (self.where.length,), np.dtype(np.uint8)).read(
+            first, last
+        )
+        shifts = np.arange(per_byte, dtype=np.uint8) * self.bits
+        codes = (stored[:, None] >> shifts) & np.uint8((1 << self.bits) - 1)
+        skipped = start - first * per_byte
+        wanted: Array = codes.reshape(-1)[skipped : skipped + stop - start].view(self.dtype)
+        return wanted

@@ -1,0 +1,1 @@
+"""What an ONNX file says: core's graph of it, its constants, shapes, scopes and contents."""

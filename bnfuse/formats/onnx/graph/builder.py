@@ -1,0 +1,249 @@
+"""One flat graph out of the nodes of all scopes.
+
+Nodes that compute from constants alone are constants, not operations. A constant operand of a sum,
+product or Concat becomes a node of its own, which can absorb. An Add of a per-channel constant right
+after a MatMul is that MatMul's bias. Large graphs have many nodes and few kinds of them: a name that
+occurs often is one string here, and nothing is asked of a node twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+
+from bnfuse.core.affine import Affine
+from bnfuse.core.graph import Graph, Node, Port, unique_names
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.graph.constants import Constants
+from bnfuse.formats.onnx.graph.evaluate import operators
+from bnfuse.formats.onnx.graph.initializers import ambiguous
+from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
+from bnfuse.formats.onnx.graph.shapes import Shapes
+from bnfuse.formats.onnx.rows.ops import rule_of
+from bnfuse.formats.onnx.rows.statistics import Statistics
+from bnfuse.formats.onnx.rows.view import Handle, View, handle_of
+
+_ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
+_JOINT = _ARITHMETIC | {"Sum", "Mean", "Max", "Min", "Where", "Concat"}
+_WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
+
+Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], Handle]  # op, name, inputs, outputs
+
+
+@dataclass(eq=False)
+class Drafts:
+    """Nodes to be, in an order in which values are written before they are read.
+
+    Attributes:
+        uses: readers of each value, over all scopes; counted here.
+        pinned: values that must stay as they are, and why.
+        operators: nodes by type, constants included.
+    """
+
+    uses: dict[str, int]
+    shapes: Shapes
+    constants: Constants
+    pinned: dict[str, Reason] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
+    operators: dict[str, int] = field(default_factory=dict)
+    _drafts: list[Draft] = field(default_factory=list)
+    _strings: dict[str, str] = field(default_factory=dict)
+    _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
+
+    @property
+    def unordered(self) -> bool:
+        """Whether something was read where nothing had written it yet."""
+        return bool(self._unwritten)
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    def add(self, scope: Scope, index: int, node: onnx.NodeProto) -> bool:
+        """Draft one node; whether it may carry graphs that are to follow."""
+        op = sys.intern(node.op_type)
+        self.operators[op] = self.operators.get(op, 0) + 1
+        names = node.input[:]
+        inputs = tuple([self._read(scope, name) for name in names])
+        outputs = tuple(node.output[:])
+        if not scope.defined.isdisjoint(outputs) or not scope.initializers.keys().isdisjoint(outputs):
+            self._refuse_second(scope, outputs)
+        scope.defined.update(outputs)
+        standard = node.domain in ONNX_DOMAINS
+        if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
+            for output in outputs:
+                scope.constants[output] = node
+            return False
+        handle = Handle(scope, index, node)
+        if op == "BatchNormalization" and standard:
+            self.statistics.expect(handle)
+        if op in _JOINT and not all(inputs):
+            read = zip(names, inputs, strict=True)
+            inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
+        if scope.prefix:
+            outputs = tuple([scope.prefix + o if o else "" for o in outputs])
+        if op == "Transpose":
+            self._rank_hint(scope, node)
+        self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
+        return op in _WITH_BODIES or not standard
+
+    def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
+        """Values that already have a meaning: of the file's many readers each takes another one."""
+        twice = next((name for name in outputs if name and scope.defines(name)), None)
+        if twice is not None:
+            raise ambiguous(self.constants.files, twice, "two values, of which one is written by a node")
+
+    def _read(self, scope: Scope, name: str) -> str:
+        """Count a reader; the core value, "" where it is known before the model runs or absent."""
+        if not name:
+            return ""
+        owner: Scope | None = scope
+        if not scope.defines(name):
+            owner = scope.owner(name)
+            if owner is not None:
+                self.pinned.setdefault(owner.prefix + name, Reason.CAPTURED)
+        at = owner or scope
+        key = at.prefix + name if at.prefix else name
+        self.uses[key] = self.uses.get(key, 0) + 1
+        if owner is None:  # written later, or never
+            self.pinned.setdefault(key, Reason.UNREACHABLE)
+            self._unwritten.setdefault(key)
+        if owner is not None and (name in owner.initializers or name in owner.constants):
+            return ""
+        return self._strings.setdefault(key, key)
+
+    def _value(self, value: str) -> str:
+        """The one string for a value: many nodes name it."""
+        return self._strings.setdefault(value, value)
+
+    def _operand(self, scope: Scope, handle: Handle, i: int, name: str) -> str:
+        """A joint op's constant input as a value of its own."""
+        if not name:
+            return ""
+        value = f"{scope.prefix}{handle.index}:{i}={name}"
+        operand = Handle(scope, handle.index, handle.proto, operand=i)
+        self._drafts.append(("Constant", name, (), (value,), operand))
+        return value
+
+    def _rank_hint(self, scope: Scope, node: onnx.NodeProto) -> None:
+        for attribute in node.attribute:
+            if attribute.name == "perm" and node.input and node.output:
+                self.shapes.ranks[scope.key(node.input[0])] = len(attribute.ints)
+                self.shapes.ranks[scope.prefix + node.output[0]] = len(attribute.ints)
+
+    def join_biases(self, scope: Scope, start: int) -> None:
+        """Make each Add that is a MatMul's bias part of the MatMul (drafts of this scope from ``start``)."""
+        products = {
+            draft[3][0]: at
+            for at, draft in enumerate(self._drafts[start:], start)
+            if draft[0] == "MatMul"
+            and draft[4].scope is scope
+            and len(draft[3]) == 1
+            and "" in draft[2]
+            and self.uses.get(draft[3][0]) == 1
+        }
+        if not products:
+            return
+        gone: set[int] = set()
+        for at in range(start, len(self._drafts)):
+            if self._drafts[at][0] == "Add" and self._drafts[at][4].scope is scope:
+                gone |= self._joined(at, products)
+        self._drafts[start:] = [d for at, d in enumerate(self._drafts[start:], start) if at not in gone]
+
+    def _joined(self, at: int, products: dict[str, int]) -> set[int]:
+        """Join the Add at a position to the MatMul it reads; which drafts are then superfluous."""
+        _, _, inputs, outputs, add = self._drafts[at]
+        if len(inputs) != 2 or add.proto.domain not in ONNX_DOMAINS:
+            return set()
+        for x, b in ((0, 1), (1, 0)):
+            found = products.get(inputs[x])
+            name = add.proto.input[b]
+            if found is None or not add.scope.is_constant(name):
+                continue
+            op, label, given, _, handle = self._drafts[found]
+            if _fits(add.scope, handle.proto, name):
+                joined = Handle(handle.scope, handle.index, handle.proto, add.index)
+                self._drafts[found] = (op, label, given, outputs, joined)
+                return {at, at - 1}  # the Add, and its constant operand just before it
+        return set()
+
+    def graph(self) -> Graph:
+        """Names, rules and candidates."""
+        names = unique_names(
+            f"{h.scope.prefix}{name or (h.proto.output[0] if h.proto.output else op)}"
+            for op, name, _, _, h in self._drafts
+        )
+        graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
+        graph.movable = _movable
+        self._drafts.clear()
+        self._strings.clear()
+        lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
+        if lost is not None:
+            raise Malformed(f"'{lost}' is read, but nothing writes it")
+        for node in graph.nodes:
+            if node.is_batchnorm or (node.op in _ARITHMETIC and _is_affine(graph, node)):
+                graph.candidates.append(node)
+        return graph
+
+    def _nodes(self, names: Iterator[str]) -> Iterator[Node]:
+        for unique, (op, _, inputs, outputs, handle) in zip(names, self._drafts, strict=True):
+            batchnorm = op == "BatchNormalization" and handle.proto.domain in ONNX_DOMAINS
+            if batchnorm and len(outputs) > 1:  # statistics that nobody reads are no outputs
+                outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
+            yield Node(unique, op, inputs, outputs, batchnorm, handle)
+
+    def _rule_of(self, node: Node) -> Rule:
+        try:
+            return rule_of(View(node, handle_of(node), self.constants, self.shapes, self.statistics))
+        except Malformed as e:  # attributes or inputs that make no sense: nothing may be concluded
+            return Opaque(Reason.BAD_PARAMETERS, f"{e}")
+
+
+def _plain(node: onnx.NodeProto) -> bool:
+    """Whether a node's result follows from its inputs: no graphs, no attributes of a function's caller."""
+    return not any(a.type == onnx.AttributeProto.GRAPH or a.ref_attr_name for a in node.attribute)
+
+
+def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
+    """Both in one scope; what the node would read is no constant, and no part of a folded-in bias."""
+    ours, theirs = handle_of(node), handle_of(joint)
+    writer = graph.writer(joint.value(port))
+    constant = writer is not None and handle_of(writer).operand is not None
+    return ours.scope is theirs.scope and theirs.operand is None and not constant
+
+
+def _is_affine(graph: Graph, node: Node) -> bool:
+    handle = handle_of(node)
+    constant = [handle.scope.is_constant(n) for n in handle.proto.input]
+    return constant.count(True) == 1 and isinstance(graph.rule(node), Affine)
+
+
+def _fits(scope: Scope, matmul: onnx.NodeProto, bias: str) -> bool:
+    """Whether a constant is one number per output channel of ``x @ W``."""
+    shapes = [_stored_shape(scope, n) for n in (matmul.input[1], bias)]
+    if shapes[0] is None or shapes[1] is None or len(shapes[0]) != 2:
+        return False
+    n = shapes[0][1]
+    return shapes[1] == (n,)
+
+
+def _stored_shape(scope: Scope, name: str) -> tuple[int, ...] | None:
+    owner = scope.owner(name)
+    if owner is None:
+        return None
+    stored = owner.initializer(name)
+    if stored is not None:
+        return tuple(stored.dims)
+    node = owner.constants.get(name)
+    if (
+        node is not None
+        and node.op_type == "Constant"
+        and node.attribute
+        and node.attribute[0].name == "value"
+    ):
+        return tuple(node.attribute[0].t.dims)
+    return None

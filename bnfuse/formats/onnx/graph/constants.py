@@ -1,0 +1,128 @@
+"""Values that are known before the model runs: initializers, and nodes that compute from them alone.
+
+Exporters write weights as Constant nodes, behind Identity or Unsqueeze, as ConstantOfShape, or as whole
+subgraphs (weight normalisation, low-rank updates). ``evaluate`` works them out; what it does not work out
+is no constant, dequantisation among them, since then the stored weight is not the layer's constant.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array, ArrayTensor, Tensor, size, whole
+from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.graph.evaluate import evaluate
+from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Unknown
+from bnfuse.formats.onnx.graph.scope import Scope
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether a constant is of a type that weights are computed in: 16, 32 or 64 bits, bfloat16 too."""
+    return tensor.dtype.kind in "fV" and tensor.dtype.itemsize >= 2
+
+
+class Constants:
+    """Resolves names to tensors; what must be computed is computed once."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._known: dict[str, Tensor | None] = {}
+
+    def get(self, scope: Scope, name: str) -> Tensor | None:
+        """The constant a name stands for, or None.
+
+        Raises:
+            UnreadableModel: the tensor is malformed or its external data is missing.
+        """
+        owner = scope.owner(name)
+        if owner is None or not name:
+            return None
+        proto = owner.initializer(name)
+        if proto is not None:
+            return self.files.tensor(proto)
+        key = owner.prefix + name
+        if key not in self._known:
+            self._known[key] = self._resolve(owner, name)
+        return self._known[key]
+
+    def ints(self, scope: Scope, name: str) -> list[int] | None:
+        """A small integer constant as a flat list."""
+        tensor = self.get(scope, name)
+        if tensor is None or tensor.dtype.kind not in "iu" or size(tensor) > 4096:
+            return None
+        return [int(v) for v in whole(tensor).reshape(-1)]
+
+    def _resolve(self, scope: Scope, name: str) -> Tensor | None:
+        pending = [name]
+        while pending:  # not recursive: chains of constants can be long
+            node = scope.constants.get(pending[-1])
+            if node is None:
+                return None
+            missing = [
+                i for i in node.input if i and i in scope.constants and scope.prefix + i not in self._known
+            ]
+            if missing:
+                pending += missing
+                continue
+            current = pending.pop()
+            for output in node.output:
+                self._known.setdefault(scope.prefix + output, None)
+            for output, value in zip(node.output, self._compute(scope, node), strict=False):
+                self._known[scope.prefix + output] = value
+            if not pending:
+                return self._known.get(scope.prefix + current)
+        return None
+
+    def _compute(self, scope: Scope, node: onnx.NodeProto) -> list[Tensor]:
+        """The results of a node; none where they are not worked out."""
+        try:
+            if node.op_type == "Constant":
+                return [self._constant(node)]
+            inputs = [self.get(scope, i) if i else None for i in node.input]
+            if any(i and t is None for i, t in zip(node.input, inputs, strict=True)):
+                return []
+            return evaluate(node, scope.opset, inputs)
+        except Unknown:
+            return []
+
+    def _constant(self, node: onnx.NodeProto) -> Tensor:
+        """What a Constant node says: its one attribute.
+
+        Raises:
+            Unknown: text, or not one attribute.
+        """
+        if len(node.attribute) != 1:
+            raise Unknown(f"{len(node.attribute)} values")
+        attribute = node.attribute[0]
+        match attribute.name:
+            case "value" if attribute.type == onnx.AttributeProto.TENSOR:
+                return self.files.tensor(attribute.t)
+            case "sparse_value" if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+                return self._dense(attribute.sparse_tensor)
+            case "value_float" | "value_floats" | "value_int" | "value_ints":
+                value = onnx.helper.get_attribute_value(attribute)
+                kind: Any = np.float32 if attribute.name.startswith("value_f") else np.int64
+                return ArrayTensor(np.asarray(value, kind))
+            case _:
+                raise Unknown(f"a value of the kind {attribute.name}")
+
+    def _dense(self, sparse: onnx.SparseTensorProto) -> Tensor:
+        """The stored elements at their places (positions in C order or rows of indices), else zeros."""
+        shape = tuple(sparse.dims)
+        values, indices = (whole(self.files.tensor(t)) for t in (sparse.values, sparse.indices))
+        if prod(shape) > MOST_ELEMENTS or values.ndim != 1 or indices.dtype != np.int64:
+            raise Unknown("no sparse tensor")
+        if indices.ndim == 2 and indices.shape == (values.size, len(shape)):
+            inside = ((indices >= 0) & (indices < np.array(shape))).all()
+            indices = indices @ np.array([prod(shape[k + 1 :]) for k in range(len(shape))], np.int64)
+        else:
+            inside = ((indices >= 0) & (indices < prod(shape))).all()
+        if not inside or indices.shape != values.shape:
+            raise Unknown("elements that lie nowhere")
+        dense: Array = np.zeros(prod(shape), values.dtype)
+        dense[indices] = values
+        return ArrayTensor(dense.reshape(shape))

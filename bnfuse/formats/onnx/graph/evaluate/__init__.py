@@ -1,0 +1,205 @@
+"""Works out nodes whose inputs are constants, as onnxruntime would compute them.
+
+``ROWS`` says by operator which function does it, and from which version of the operator set on for which
+element types: exactly what ``tests/test_evaluate.py`` holds against onnxruntime, its own optimisation off.
+What has no entry is not worked out, its value is not a constant: dequantisation (the stored weight would
+not be the layer's), operators and versions that onnxruntime does not run, types that it has no kernel for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
+from bnfuse.formats.onnx.graph.evaluate import moving, numbers, reducing
+from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Call, Unknown
+from bnfuse.formats.onnx.rows.signature import Misfit, checked
+
+# The newest operator set that the comparison covers.
+LAST_OPSET = 28
+
+Types = frozenset[str]
+_FLOATS: Types = frozenset(("float16", "float32", "float64"))
+_WIDE: Types = frozenset(("float32", "float64"))
+_LONG: Types = frozenset(("int32", "int64"))
+_NUMBERS = _FLOATS | _LONG
+_BOOL: Types = frozenset(("bool",))
+_PLAIN = _FLOATS | _BOOL | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
+_ALL = _PLAIN | {"bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How an operator is worked out.
+
+    Attributes:
+        work: the result (or results) of a call.
+        held: by the first version of the operator set: the types of input ``typed`` that are held from it on.
+        typed: the input whose element type decides.
+    """
+
+    work: Callable[[Call], Any]
+    held: dict[int, Types]
+    typed: int = 0
+
+    def types(self, opset: int) -> Types:
+        """The element types that are held in a version of the operator set."""
+        if opset > LAST_OPSET:
+            return frozenset()
+        return next((types for version, types in sorted(self.held.items(), reverse=True) if version <= opset),
+                    frozenset())  # fmt: skip
+
+
+def _filled(call: Call) -> Tensor:
+    """ConstantOfShape: one value, however often."""
+    shape = call.ints(0) or []
+    fill: Array = np.zeros((), np.float32)
+    given = call.attr("value")
+    if given is not None:
+        value = onnx.numpy_helper.to_array(given).reshape(-1)
+        if value.size != 1 or value.dtype.name not in _ALL:
+            raise Unknown("no single value")
+        fill = value[0]
+    if any(n < 0 for n in shape):
+        raise Unknown(f"shape {shape}")
+    return FilledTensor(tuple(shape), np.asarray(fill))
+
+
+_OLD_AND_NEW = {1: _PLAIN, 13: _ALL}
+_ARITHMETIC = {7: _NUMBERS}
+_FLOAT_FUNCTION = {6: _FLOATS}
+_ORDER = {7: _FLOATS, 9: _NUMBERS}
+_REDUCED = {1: _WIDE | _LONG, 11: _NUMBERS}
+_AVERAGED = {1: _WIDE, 11: _FLOATS}
+
+ROWS: dict[str, Row] = {
+    "ConstantOfShape": Row(_filled, {9: frozenset(("int64",))}),
+    "Identity": Row(moving.identity, _OLD_AND_NEW),
+    "Reshape": Row(moving.reshape, {1: _FLOATS, 5: _PLAIN, 13: _ALL}),
+    "Unsqueeze": Row(moving.unsqueeze, _OLD_AND_NEW),
+    "Squeeze": Row(moving.squeeze, _OLD_AND_NEW),
+    "Flatten": Row(moving.flatten, {1: _FLOATS, 9: _PLAIN, 13: _ALL}),
+    "Transpose": Row(moving.transpose, _OLD_AND_NEW),
+    "Concat": Row(moving.concat, {4: _PLAIN, 13: _ALL}),
+    "Slice": Row(moving.slice_, _OLD_AND_NEW),
+    "Gather": Row(moving.gather, _OLD_AND_NEW),
+    "Expand": Row(moving.expand, {8: _PLAIN}),
+    "Tile": Row(moving.tile, {6: _PLAIN}),
+    "Split": Row(moving.split, {2: _PLAIN, 13: _ALL}),
+    "Pad": Row(moving.pad, {2: _WIDE, 11: _NUMBERS}),
+    "Where": Row(moving.where, {9: _NUMBERS}, typed=1),
+    "Shape": Row(moving.shape, _OLD_AND_NEW),
+    "Size": Row(moving.count, {1: _PLAIN - {"float16"}, 13: _PLAIN}),
+    "Cast": Row(numbers.cast, {6: _PLAIN, 13: _ALL}),
+    "CastLike": Row(numbers.cast_like, {15: _ALL}),
+    "Range": Row(numbers.range_, {11: _LONG}),
+    "Add": Row(numbers.elementwise(np.add), _ARITHMETIC),
+    "Sub": Row(numbers.elementwise(np.subtract), _ARITHMETIC),
+    "Mul": Row(numbers.elementwise(np.multiply), _ARITHMETIC),
+    "Div": Row(numbers.elementwise(numbers.divided), _ARITHMETIC),
+    "Mod": Row(numbers.modulo, {10: _LONG}),
+    "Pow": Row(numbers.power, {7: _FLOATS, 12: _NUMBERS}),
+    "Neg": Row(numbers.elementwise(np.negative), {6: _NUMBERS}),
+    "Abs": Row(numbers.elementwise(np.abs), {6: _NUMBERS}),
+    "Sign": Row(numbers.elementwise(np.sign), {9: _WIDE | _LONG}),
+    "Floor": Row(numbers.elementwise(np.floor), _FLOAT_FUNCTION),
+    "Ceil": Row(numbers.elementwise(np.ceil), _FLOAT_FUNCTION),
+    "Round": Row(numbers.elementwise(np.rint), {11: _FLOATS}),
+    "Sqrt": Row(numbers.elementwise(np.sqrt), _FLOAT_FUNCTION),
+    "Reciprocal": Row(numbers.elementwise(np.reciprocal), _FLOAT_FUNCTION),
+    "Exp": Row(numbers.rounded(np.exp), _FLOAT_FUNCTION),
+    "Sum": Row(numbers.repeated(np.add), {6: _FLOATS}),
+    "Max": Row(numbers.repeated(np.maximum), {6: _FLOATS - {"float64"}, 8: _FLOATS, 12: _NUMBERS}),
+    "Min": Row(numbers.repeated(np.minimum), {6: _FLOATS - {"float64"}, 8: _FLOATS, 12: _NUMBERS}),
+    "Clip": Row(numbers.clip, {6: _FLOATS - {"float64"}, 12: _NUMBERS}),
+    "Equal": Row(numbers.compared(np.equal), {7: _LONG | _BOOL, 11: _NUMBERS | _BOOL}),
+    "Less": Row(numbers.compared(np.less), _ORDER),
+    "Greater": Row(numbers.compared(np.greater), _ORDER),
+    "LessOrEqual": Row(numbers.compared(np.less_equal), {12: _NUMBERS}),
+    "GreaterOrEqual": Row(numbers.compared(np.greater_equal), {12: _NUMBERS}),
+    "Not": Row(numbers.compared(np.logical_not), {1: _BOOL}),
+    "And": Row(numbers.compared(np.logical_and), {7: _BOOL}),
+    "Or": Row(numbers.compared(np.logical_or), {7: _BOOL}),
+    "Xor": Row(numbers.compared(np.logical_xor), {7: _BOOL}),
+    "ReduceSum": Row(reducing.reduction(reducing.total), _REDUCED),
+    "ReduceProd": Row(reducing.reduction(reducing.product), _REDUCED),
+    "ReduceMax": Row(reducing.reduction(reducing.largest), _REDUCED),
+    "ReduceMin": Row(reducing.reduction(reducing.smallest), _REDUCED),
+    "ReduceMean": Row(reducing.reduction(reducing.mean), _AVERAGED),
+    "ReduceL1": Row(reducing.reduction(reducing.absolute), _AVERAGED),
+    "ReduceL2": Row(reducing.reduction(reducing.norm), _AVERAGED),
+    "ReduceSumSquare": Row(reducing.reduction(reducing.squares), _AVERAGED),
+    "MatMul": Row(reducing.matmul, {1: _WIDE, 9: _FLOATS}),
+    "Gemm": Row(reducing.gemm, {7: _FLOATS}),
+}
+
+
+_BY_SHAPE_ALONE = {"Shape", "Size"}
+# One value repeated is not written out beyond this.
+_MOST_FILLED = 1 << 20
+
+
+def _readable(inputs: Sequence[Tensor | None]) -> bool:
+    """Whether all inputs may be held in memory."""
+    sizes = [size(t) for t in inputs if t is not None]
+    filled = [size(t) for t in inputs if isinstance(t, FilledTensor)]
+    return sum(sizes) <= MOST_ELEMENTS and max(filled, default=0) <= _MOST_FILLED
+
+
+@cache
+def operators(opset: int) -> frozenset[str]:
+    """What is worked out at all in a version of the operator set; Constant in every one."""
+    return frozenset(("Constant", *(op for op, row in ROWS.items() if row.types(opset))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reshaped:
+    """The elements of a tensor under another shape, wherever they lie."""
+
+    base: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.base.dtype
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop)."""
+        return self.base.read(start, stop)
+
+
+def evaluate(node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None]) -> list[Tensor]:
+    """The results of a node of the standard domain.
+
+    Args:
+        node: it carries no graph, and no attribute that a function's caller gives.
+        opset: version of the operator set.
+        inputs: its inputs; None where one is absent.
+
+    Raises:
+        Unknown: they are not worked out.
+    """
+    row, op = ROWS.get(node.op_type), node.op_type
+    tensor = inputs[row.typed] if row is not None and row.typed < len(inputs) else None
+    if row is None or tensor is None or tensor.dtype.name not in row.types(opset):
+        raise Unknown(f"{op} of operator set {opset}")
+    try:
+        call = Call(opset, checked(node, op, opset), inputs, len(node.output))
+    except Misfit as e:
+        raise Unknown(str(e)) from e
+    if op in moving.RESHAPING:
+        return [tensor if op == "Identity" else Reshaped(tensor, row.work(call))]
+    if op not in _BY_SHAPE_ALONE and not _readable(inputs):
+        raise Unknown("too large")
+    with np.errstate(all="ignore"):  # infinities and NaN are what the runtime computes, too
+        results = row.work(call)
+    if not isinstance(results, list):
+        results = [results]
+    return [r if isinstance(r, FilledTensor) else ArrayTensor(np.asarray(r, order="C")) for r in results]

@@ -1,0 +1,178 @@
+"""Operators that compute element by element, worked out on constants: what onnxruntime computes.
+
+float16 is computed in float32 and rounded once, as there. Integers wrap around; what C++ leaves open (a
+division by zero, a number that its new type does not hold) is not worked out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.graph.evaluate.call import Call, Unknown, bounded, broadcast
+
+Function = Callable[..., Array]
+
+
+def _operands(call: Call) -> list[Array]:
+    """All inputs, of one type, float16 as float32; together they have a shape."""
+    arrays = call.arrays()
+    if len({a.dtype for a in arrays}) != 1:
+        raise Unknown("operands of different types")
+    broadcast(*(a.shape for a in arrays))
+    return [wide(a) for a in arrays]
+
+
+def wide(array: Array) -> Array:
+    """What an array is computed in."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def elementwise(function: Function) -> Callable[[Call], Array]:
+    """f(x), f(x, y) of one type, in that type."""
+
+    def work(call: Call) -> Array:
+        result: Array = np.asarray(function(*_operands(call))).astype(call.tensor().dtype)
+        return result
+
+    return work
+
+
+def rounded(function: Function) -> Callable[[Call], Array]:
+    """f(x) that no machine has as such: in float64, rounded once."""
+
+    def work(call: Call) -> Array:
+        x = call.array()
+        result: Array = np.asarray(function(x.astype(np.float64))).astype(x.dtype)
+        return result
+
+    return work
+
+
+def compared(function: Function) -> Callable[[Call], Array]:
+    """x ~ y, a truth."""
+
+    def work(call: Call) -> Array:
+        result: Array = np.asarray(function(*_operands(call)))
+        return result
+
+    return work
+
+
+def repeated(function: Function) -> Callable[[Call], Array]:
+    """f over any number of inputs, from the left. Below opset 8 all are of one shape."""
+
+    def work(call: Call) -> Array:
+        first, *others = _operands(call)
+        if call.version < 8 and any(x.shape != first.shape for x in others):
+            raise Unknown("operands of different shapes")
+        for x in others:
+            first = function(first, x)
+        result: Array = np.asarray(first).astype(call.tensor().dtype)
+        return result
+
+    return work
+
+
+def divided(x: Array, y: Array) -> Array:
+    """x / y; of integers the part before the point."""
+    if x.dtype.kind == "f":
+        return np.asarray(x / y)
+    _divides(x, y)
+    return np.where((x < 0) != (y < 0), -(abs(x) // abs(y)), abs(x) // abs(y))
+
+
+def _divides(x: Array, y: Array) -> None:
+    if (y == 0).any() or (x == np.iinfo(x.dtype).min).any() or (y == np.iinfo(y.dtype).min).any():
+        raise Unknown("a division that has no result")
+
+
+def modulo(call: Call) -> Array:
+    """Of integers: with the sign of the divisor, with ``fmod`` that of the dividend."""
+    x, y = _operands(call)
+    _divides(x, y)
+    result: Array = np.fmod(x, y) if call.attr("fmod", 0) else np.mod(x, y)
+    return result
+
+
+_EXPONENTS = {"int32", "int64", "float32", "float64"}
+
+
+def power(call: Call) -> Array:
+    """x to the power of y, which may be of another type; in float64, rounded once."""
+    x, y = call.arrays()
+    broadcast(x.shape, y.shape)
+    if x.dtype != y.dtype and (call.version < 12 or y.dtype.name not in _EXPONENTS):
+        raise Unknown(f"an exponent of type {y.dtype}")
+    exact: Array = np.asarray(np.power(x.astype(np.float64), y.astype(np.float64)))
+    if x.dtype.kind == "i":
+        if (y < 0).any() if y.dtype.kind == "i" else True:
+            raise Unknown("an integer to such a power")
+        if (abs(exact) > min(2.0**53, float(np.iinfo(x.dtype).max))).any():
+            raise Unknown("a power that its type does not hold")
+    return exact.astype(x.dtype)
+
+
+def clip(call: Call) -> Array:
+    """Not below ``min`` and not above ``max``, where they are given."""
+    x = wide(call.array())
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise Unknown("what is not finite")
+    for i, name, bound in ((1, "min", np.maximum), (2, "max", np.minimum)):
+        given = call.attr(name) if call.version < 11 else call.optional(i)
+        if given is None:
+            continue
+        limit = np.asarray(given, np.float32) if call.version < 11 else wide(call.array(i))
+        if limit.size != 1 or limit.dtype != x.dtype or np.isnan(limit).any():
+            raise Unknown("a bound that is no number")
+        x = bound(x, limit.reshape(()))
+    return x.astype(call.tensor().dtype)
+
+
+def cast(call: Call) -> Array:
+    """To the type ``to``."""
+    return _cast(call.array(), onnx.helper.tensor_dtype_to_np_dtype(call.attr("to")))
+
+
+def cast_like(call: Call) -> Array:
+    """To the type of the second input."""
+    return _cast(call.array(), call.tensor(1).dtype)
+
+
+# Types on either side of a cast.
+CASTS = {"float16", "bfloat16", "float32", "float64", "bool"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+def _cast(x: Array, to: np.dtype[Any]) -> Array:
+    """Integers wrap; 16-bit floats are made from float32; an integer holds what is left of the point."""
+    if to.name not in CASTS:
+        raise Unknown(f"a cast to {to.name}")
+    if to == x.dtype:
+        return x
+    if x.dtype.name in ("float16", "bfloat16"):
+        x = x.astype(np.float32)
+    if to.name in ("float16", "bfloat16"):
+        x = x.astype(np.float32)
+    if to.kind in "iu" and x.dtype.kind == "f":
+        whole, limits = np.trunc(x.astype(np.float64)), np.iinfo(to)
+        if not ((whole >= float(limits.min)) & (whole < float(limits.max) + (limits.bits < 54))).all():
+            raise Unknown(f"numbers that {to.name} does not hold")
+    return x.astype(to)
+
+
+def range_(call: Call) -> Array:
+    """From start to before limit, in steps of delta; integers alone."""
+    start, limit, delta = call.arrays()
+    if len({v.dtype for v in (start, limit, delta)}) != 1 or any(v.size != 1 for v in (start, limit, delta)):
+        raise Unknown("no range")
+    first, end, step = (int(v.reshape(-1)[0]) for v in (start, limit, delta))
+    if step == 0:
+        raise Unknown("a range without steps")
+    bounded((len(range(first, end, step)),))
+    return np.arange(first, end, step).astype(start.dtype)

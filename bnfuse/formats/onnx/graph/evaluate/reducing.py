@@ -1,0 +1,115 @@
+"""Operators that sum up: reductions and matrix products of constants.
+
+Sums are taken in float64 and rounded once: what onnxruntime computes, less its rounding on the way.
+Integers are exact, and wrap around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.graph.evaluate.call import Call, Unknown, axes_of, bounded, broadcast
+
+# Of one matrix product: a second or so of arithmetic.
+_MOST_PRODUCTS = 1 << 33
+
+Reduction = Callable[[Array, tuple[int, ...]], Any]
+
+
+def reduction(function: Reduction) -> Callable[[Call], Array]:
+    """f over some axes, or all of them; they stay as axes of size 1 unless ``keepdims`` is 0."""
+
+    def work(call: Call) -> Array:
+        x = call.array()
+        axes = call.ints(1, "axes")
+        if not axes:
+            if call.attr("noop_with_empty_axes", 0):
+                raise Unknown("no axes")
+            axes = list(range(x.ndim))
+        gone = tuple(axes_of(axes, x.ndim))
+        if not x.size:
+            raise Unknown("nothing to reduce")
+        reduced: Array = np.asarray(function(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
+        kept = [1 if a in gone else n for a, n in enumerate(x.shape)]
+        shape = kept if call.attr("keepdims", 1) else [n for a, n in enumerate(x.shape) if a not in gone]
+        return reduced.reshape(shape).astype(x.dtype)
+
+    return work
+
+
+def total(x: Array, axes: tuple[int, ...]) -> Any:
+    """Σ x."""
+    return x.sum(axes, dtype=x.dtype)
+
+
+def product(x: Array, axes: tuple[int, ...]) -> Any:
+    """Π x."""
+    return x.prod(axes, dtype=x.dtype)
+
+
+def mean(x: Array, axes: tuple[int, ...]) -> Any:
+    """Σ x / n."""
+    return x.mean(axes)
+
+
+def largest(x: Array, axes: tuple[int, ...]) -> Any:
+    """max x."""
+    return x.max(axes)
+
+
+def smallest(x: Array, axes: tuple[int, ...]) -> Any:
+    """min x."""
+    return x.min(axes)
+
+
+def absolute(x: Array, axes: tuple[int, ...]) -> Any:
+    """Σ |x|."""
+    return np.abs(x).sum(axes)
+
+
+def squares(x: Array, axes: tuple[int, ...]) -> Any:
+    """Σ x²."""
+    return np.square(x).sum(axes)
+
+
+def norm(x: Array, axes: tuple[int, ...]) -> Any:
+    """√(Σ x²)."""
+    return np.sqrt(squares(x, axes))
+
+
+def matmul(call: Call) -> Array:
+    """x · y of the last two axes, broadcast over the others."""
+    x, y = call.arrays()
+    return _product(x, y).astype(x.dtype)
+
+
+def gemm(call: Call) -> Array:
+    """α·A'·B' + β·C."""
+    a, b = call.array(0), call.array(1)
+    if a.ndim != 2 or b.ndim != 2:
+        raise Unknown("no matrices")
+    a, b = a.T if call.attr("transA", 0) else a, b.T if call.attr("transB", 0) else b
+    result = call.attr("alpha", 1.0) * _product(a, b)
+    if call.optional(2) is not None:
+        c = call.array(2)
+        if c.dtype != a.dtype or broadcast(result.shape, c.shape) != result.shape:
+            raise Unknown("a bias that does not fit")
+        result = result + call.attr("beta", 1.0) * c.astype(np.float64)
+    return np.asarray(result).astype(a.dtype)
+
+
+def _product(x: Array, y: Array) -> Array:
+    """In float64."""
+    if x.dtype != y.dtype or not x.ndim or not y.ndim or x.shape[-1] != y.shape[0 if y.ndim == 1 else -2]:
+        raise Unknown("matrices that do not fit")
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
+    shape = bounded((*broadcast(x.shape[:-2], y.shape[:-2]), *rows, *columns))
+    if prod(shape) * x.shape[-1] > _MOST_PRODUCTS:
+        raise Unknown("too many products")
+    result: Array = np.asarray(np.matmul(x.astype(np.float64), y.astype(np.float64)))
+    return result

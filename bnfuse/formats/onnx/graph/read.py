@@ -1,0 +1,236 @@
+"""From an ONNX file to core's graph, without running or loading anything it does not need.
+
+Files below `_WHOLE_BYTES` are parsed as they are; of larger ones only a skeleton is (see ``wire``).
+All scopes (main graph, bodies, functions) become one flat graph (see ``drafts``); formal inputs and
+outputs of bodies, and values that a body captures, are pinned. Decides which initializers are
+constants and which a caller may override.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, Message
+
+from bnfuse.core.graph import Graph
+from bnfuse.core.reasons import Reason
+from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.file.wire import skim
+from bnfuse.formats.onnx.graph.builder import Drafts
+from bnfuse.formats.onnx.graph.constants import Constants
+from bnfuse.formats.onnx.graph.initializers import positions
+from bnfuse.formats.onnx.graph.order import in_order
+from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
+from bnfuse.formats.onnx.graph.shapes import Shapes, body_prefix
+
+_WHOLE_BYTES = 1 << 24
+
+
+@dataclass(eq=False)
+class Source:
+    """A parsed ONNX file: the skeleton, its scopes, and where its tensors lie."""
+
+    path: Path
+    proto: onnx.ModelProto
+    files: Files
+    notes: list[str]
+    scopes: list[Scope] = field(default_factory=list)
+    uses: dict[str, int] = field(default_factory=dict)  # readers of each value, over all scopes
+    external: set[str] = field(default_factory=set)  # names of tensors with data in other files
+
+    def forget(self) -> None:
+        """All that reading found, to read anew."""
+        self.notes.clear()
+        self.scopes.clear()
+        self.uses.clear()
+        self.external.clear()
+
+
+def parse(path: Path) -> Source:
+    """Open a file as far as needed.
+
+    Raises:
+        UnreadableModel: missing, empty, truncated or not ONNX.
+    """
+    try:
+        size = path.stat().st_size
+        files = Files(path)
+        fd = files.fd(path)
+        if size < _WHOLE_BYTES:
+            data = os.pread(fd, size, 0)
+        else:
+            data, files.slices = skim(path, fd, size)
+    except OSError as e:
+        raise UnreadableModel(f"{path} cannot be read: {e.strerror}") from e
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as e:
+        raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
+    return Source(path, proto, files, [])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """Core's graph of a file, and what its rules were made from."""
+
+    graph: Graph
+    constants: Constants
+    shapes: Shapes
+    operators: dict[str, int]
+
+
+def read_graph(source: Source, options: ReadOptions) -> Loaded:
+    """Build core's graph of a parsed file.
+
+    Raises:
+        UnreadableModel, UnsafeModel: see ``parse``; also malformed or uncontained tensors.
+    """
+    try:
+        drafts = _drafted(source, options, sorts=False)
+        if drafts.unordered:  # in another order than they are listed in, or never written
+            source.forget()
+            drafts = _drafted(source, options, sorts=True)
+        return Loaded(drafts.graph(), drafts.constants, drafts.shapes, drafts.operators)
+    except Malformed as e:
+        raise damaged(source.path, str(e)) from e
+    except TypeError as e:  # what protobuf leads to where a name is not text
+        if all_text(source.proto):
+            raise
+        raise damaged(source.path, "a name in it is not text") from e
+
+
+def _drafted(source: Source, options: ReadOptions, sorts: bool) -> Drafts:
+    """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
+    drafts = Drafts(source.uses, Shapes(source.proto, sorts), Constants(source.files))
+    builder = _Builder(source, options, drafts, sorts)
+    builder.scope(builder.main_scope())
+    for i, function in enumerate(source.proto.functions):
+        builder.scope(builder.function_scope(i, function))
+    return drafts
+
+
+def damaged(path: Path, what: str) -> UnreadableModel:
+    """The refusal of a file that parses and makes no sense."""
+    return UnreadableModel(
+        f"{path} is damaged: its graph does not hold together ({what}); fetch or export it again"
+    )
+
+
+def all_text(message: Message) -> bool:
+    """Whether every string in a message is UTF-8: protobuf hands out bytes where one is not."""
+    for field_, value in message.ListFields():
+        if field_.type not in (field_.TYPE_STRING, field_.TYPE_MESSAGE):
+            continue
+        for one in value if field_.is_repeated else (value,):
+            if isinstance(one, bytes) or (isinstance(one, Message) and not all_text(one)):
+                return False
+    return True
+
+
+def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:
+    return next((o.version for o in imports if o.domain in ONNX_DOMAINS), 1)
+
+
+@dataclass(eq=False)
+class _Builder:
+    source: Source
+    options: ReadOptions
+    drafts: Drafts
+    sorts: bool
+
+    def main_scope(self) -> Scope:
+        """The main graph's scope, with initializers told from inputs (TRAPS: overridable)."""
+        proto = self.source.proto
+        graph = proto.graph
+        scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)))
+        scope.initializers = positions(graph, self.source.files)
+        for tensor in graph.initializer:
+            name = tensor.name
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                where = self.source.files.slice_of(tensor)  # contained and complete, or refused now
+                if where is not None and where.path != self.source.path:
+                    self.source.external.add(name)
+        inputs = [v.name for v in graph.input]
+        listed = set(inputs) & scope.initializers.keys()
+        if listed and proto.ir_version >= 4:
+            self._overridable(scope, listed)
+        scope.defined.update(inputs)
+        self.source.uses.update(dict.fromkeys(scope.initializers, 0))
+        scope.defined |= {t.values.name for t in graph.sparse_initializer}
+        pinned = self.drafts.pinned
+        pinned |= {name: Reason.GRAPH_INPUT for name in inputs if name not in scope.initializers}
+        pinned |= {v.name: Reason.GRAPH_OUTPUT for v in graph.output}
+        return scope
+
+    def _overridable(self, scope: Scope, listed: set[str]) -> None:
+        every = len(listed) == len(scope.initializers)
+        if every and self.options.strict_inputs:
+            raise UnsafeModel(
+                f"{self.source.path}: all {len(listed)} initializers are also inputs, so a caller could "
+                "override them; without --strict-inputs they are treated as constants"
+            )
+        if every or self.options.freeze_inputs:
+            self.source.notes.append(
+                f"{len(listed)} initializers are also listed as inputs; they are treated as constants "
+                "and leave the inputs of a folded model"
+            )
+            return
+        self.source.notes.append(
+            f"{len(listed)} of {len(scope.initializers)} initializers are also inputs, which a caller may "
+            "override: what depends on them stays (--freeze-inputs treats them as constants)"
+        )
+        scope.overridable = listed
+        for name in listed:
+            del scope.initializers[name]
+            self.drafts.pinned[name] = Reason.GRAPH_INPUT
+
+    def function_scope(self, i: int, function: onnx.FunctionProto) -> Scope:
+        """A model-local function: formal inputs are unknown, constants are nodes."""
+        scope = Scope(
+            function, f"{function.name}/", ("functions", i), None, _opset(iter(function.opset_import))
+        )
+        scope.defined |= set(function.input)
+        self._pin_boundary(scope, [*function.input, *function.output])
+        return scope
+
+    def _pin_boundary(self, scope: Scope, names: list[str]) -> None:
+        for name in names:
+            self.drafts.pinned[scope.prefix + name] = Reason.BODY_BOUNDARY
+
+    def _body_scope(
+        self, outer: Scope, node: int, attribute: int, which: int, body: onnx.GraphProto
+    ) -> Scope:
+        prefix = body_prefix(outer.prefix, node, attribute, which)
+        scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
+        scope.initializers = positions(body, self.source.files)
+        scope.defined.update(v.name for v in body.input)
+        self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
+        return scope
+
+    def _nodes(self, body: onnx.GraphProto | onnx.FunctionProto) -> Iterable[tuple[int, onnx.NodeProto]]:
+        """Nodes with their positions, writers before readers."""
+        return ((at, body.node[at]) for at in in_order(body.node)) if self.sorts else enumerate(body.node)
+
+    def scope(self, scope: Scope) -> None:
+        """Draft all nodes of a scope and of the bodies in it."""
+        self.source.scopes.append(scope)
+        uses = self.source.uses
+        for output in scope.body.output:
+            key = scope.prefix + (output if isinstance(output, str) else output.name)
+            uses[key] = uses.get(key, 0) + 1
+        start = len(self.drafts)
+        for index, node in self._nodes(scope.body):
+            if self.drafts.add(scope, index, node):
+                for attribute, which, body in bodies(node):
+                    self.scope(self._body_scope(scope, index, attribute, which, body))
+        scope.defined.discard("")
+        self.drafts.join_biases(scope, start)

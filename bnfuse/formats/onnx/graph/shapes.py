@@ -1,0 +1,113 @@
+"""Shapes and element types of values, as far as the file or onnx's inference knows them.
+
+First what the file itself says (inputs, outputs, value_info). Only when something that is needed is
+missing, onnx's shape inference runs once over the model without its large tensors. Where that gives
+up too (custom operators), an op beside the value may still tell its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from bnfuse.core.axes import Shape
+from bnfuse.formats.onnx.graph.order import in_order, ordered
+from bnfuse.formats.onnx.graph.scope import bodies
+
+# Beyond this, inference would cost more than all the rest; such models usually carry value_info.
+_MAX_NODES = 300_000
+
+
+class Shapes:
+    """Looks up by core value (prefix + name)."""
+
+    def __init__(self, model: onnx.ModelProto, sorts: bool = False) -> None:
+        self._model = model
+        self._sorts = sorts  # inference follows the nodes as they are listed
+        self._shapes: dict[str, Shape] = {}
+        self._types: dict[str, int] = {}
+        self._inferred = False
+        self.ranks: dict[str, int] = {}  # hints from neighbouring ops
+        self._collect(model.graph, model.graph, "")
+        for function in model.functions:
+            self._add(function.value_info, f"{function.name}/")
+
+    def shape(self, value: str) -> Shape | None:
+        """Sizes, symbols or None per axis; None where even the rank is unknown."""
+        if value not in self._shapes:
+            self._infer()
+        found = self._shapes.get(value)
+        if found is None and value in self.ranks:
+            return (None,) * self.ranks[value]
+        return found
+
+    def rank(self, value: str) -> int | None:
+        """Number of axes."""
+        if value in self.ranks:
+            return self.ranks[value]
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def dtype(self, value: str) -> int | None:
+        """TensorProto.DataType of a value."""
+        if value not in self._types:
+            self._infer()
+        return self._types.get(value)
+
+    def _infer(self) -> None:
+        if self._inferred:
+            return
+        self._inferred = True
+        if len(self._model.graph.node) > _MAX_NODES:
+            return
+        inferred = self._inferred_model()
+        if inferred is not None:
+            self._collect(inferred.graph, self._model.graph, "")
+
+    def _inferred_model(self) -> onnx.ModelProto | None:
+        """The model with the shapes that onnx finds.
+
+        Below IR 4 inference knows of no initializer that is not listed as an input, though runtimes do: it
+        is told another version.
+        """
+        model = ordered(self._model) if self._sorts else self._model
+        # Following the values of shape arithmetic costs half as much again.
+        computes = any(node.op_type == "Shape" for node in model.graph.node)
+        said = model.ir_version
+        model.ir_version = max(said, 4)
+        try:
+            return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return None  # a model that inference cannot digest still has what the file says
+        finally:
+            model.ir_version = said
+
+    def _collect(self, graph: onnx.GraphProto, listed: onnx.GraphProto, prefix: str) -> None:
+        """Shapes of a graph and the bodies in it; ``listed`` is the same graph as the file has it."""
+        for infos in (graph.value_info, graph.input, graph.output):
+            self._add(infos, prefix)
+        moved = graph is not listed and self._sorts
+        places = in_order(listed.node) if moved else range(len(graph.node))
+        for index, node in zip(places, graph.node, strict=True):
+            if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
+                both = zip(bodies(node), bodies(listed.node[index]), strict=True)
+                for (attribute, which, body), (_, _, inner) in both:
+                    self._collect(body, inner, body_prefix(prefix, index, attribute, which))
+
+    def _add(self, infos: Iterable[onnx.ValueInfoProto], prefix: str) -> None:
+        for info in infos:
+            if not info.type.HasField("tensor_type"):
+                continue
+            tensor = info.type.tensor_type
+            if tensor.elem_type:
+                self._types[prefix + info.name] = tensor.elem_type
+            if tensor.HasField("shape"):
+                self._shapes[prefix + info.name] = tuple(
+                    d.dim_value if d.dim_value > 0 else (d.dim_param or None) for d in tensor.shape.dim
+                )
+
+
+def body_prefix(prefix: str, node: int, attribute: int, which: int) -> str:
+    """How names defined in a body are told from those around it."""
+    return f"{prefix}{node}.{attribute}.{which}/"

@@ -1,0 +1,1 @@
+"""The op table: which rules of core each ONNX operator obeys."""

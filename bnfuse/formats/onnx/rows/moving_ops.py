@@ -1,0 +1,287 @@
+"""Rows of the op table: operators that move, drop or average elements but compute nothing else.
+
+Axes are checked against the rank here, since the maps of ``core.axes`` believe what they are given.
+What does not fit raises ``Malformed``, which refuses the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import onnx
+
+from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, Take, regroup
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.graph.scope import text_of
+from bnfuse.formats.onnx.rows.view import View
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+
+
+def cast(view: View) -> Rule:
+    """Between floating-point types only: rounding aside, a cast commutes with everything."""
+    if view.dtype(0) in _FLOATS and view.attr("to") in _FLOATS:
+        return Pass()
+    return Opaque(Reason.UNSUPPORTED_OP, "not between floating-point types")
+
+
+def transpose(view: View) -> Rule:
+    """Axes change places."""
+    perm = view.attr("perm")
+    if perm is None:
+        rank = view.rank(0)
+        if rank is None:
+            return Opaque(Reason.SHAPE_UNKNOWN)
+        perm = range(rank)[::-1]
+    if sorted(perm) != list(range(len(perm))):
+        raise Malformed(f"perm {list(perm)}")
+    return Pass(axes=Permute(tuple(perm)))
+
+
+def flatten(view: View) -> Rule:
+    """Two axes remain: those before ``axis``, and the rest."""
+    shape = view.shape(0)
+    if shape is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axis = view.attr("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    if not 0 <= axis <= len(shape):
+        raise Malformed(f"axis {axis} of {len(shape)} axes")
+    out = tuple(_product(part) for part in (shape[:axis], shape[axis:]))
+    groups = ((range(axis), range(1)), (range(axis, len(shape)), range(1, 2)))
+    return Pass(axes=Regroup(shape, out, groups))
+
+
+def _axes(axes: Sequence[int], rank: int) -> list[int]:
+    """Axes counted from zero.
+
+    Raises:
+        Malformed: one is out of range, or named twice.
+    """
+    counted = [a + rank if a < 0 else a for a in axes]
+    if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
+        raise Malformed(f"axes {list(axes)} of {rank}")
+    return counted
+
+
+def _product(dims: Shape) -> int | str | None:
+    if len(dims) == 1:
+        return dims[0]
+    known = [d for d in dims if isinstance(d, int)]
+    return prod(known) if len(known) == len(dims) else None
+
+
+def reshape(view: View) -> Rule:
+    """Runs of axes become other runs of axes."""
+    before, after = view.shape(0), view.out_shape()
+    target = view.attr("shape") or view.ints(1)
+    if after is None and target is not None:
+        after = tuple(d if d > 0 else None for d in target)
+    if before is None or after is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    if target is not None and len(target) == len(after) and not view.attr("allowzero", 0):
+        # 0 copies the input's size, -1 is what remains: either may be a symbol that inference lost.
+        after = tuple(
+            before[j] if d == 0 and j < len(before) else (d if d > 0 else after[j])
+            for j, d in enumerate(target)
+        )
+    return Pass(axes=regroup(before, after))
+
+
+def squeeze(view: View) -> Rule:
+    """Axes of size 1 go."""
+    shape = view.shape(0)
+    if shape is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axes = view.axes_argument(1)
+    if axes is None:
+        if view.has_input(1) or not all(isinstance(d, int) for d in shape):
+            return Opaque(Reason.SHAPE_UNKNOWN)
+        axes = [a for a, d in enumerate(shape) if d == 1]
+    gone = set(_axes(axes, len(shape)))
+    if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
+        raise Malformed(f"axes {axes} of the shape {shape}")
+    return Pass(axes=_dropping(len(shape), gone))
+
+
+def _dropping(rank: int, gone: set[int]) -> Relabel:
+    kept = [a for a in range(rank) if a not in gone]
+    return Relabel(tuple(kept.index(a) if a in kept else None for a in range(rank)), len(kept))
+
+
+def unsqueeze(view: View) -> Rule:
+    """Axes of size 1 come."""
+    rank, axes = view.rank(0), view.axes_argument(1)
+    if rank is None or axes is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    new = _axes(axes, rank + len(axes))
+    kept = [a for a in range(rank + len(axes)) if a not in new]
+    return Pass(axes=Relabel(tuple(kept), rank + len(axes)))
+
+
+def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
+    """Mean, Max, Min, Sum over axes: what varies along other axes commutes as far as the op allows."""
+    rank = view.rank(0)
+    if rank is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axes = view.axes_argument(1)
+    if axes is None:
+        if view.has_input(1):
+            return Opaque(Reason.SHAPE_UNKNOWN)
+        axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
+    gone = set(_axes(axes, rank))
+    kept = bool(view.attr("keepdims", 1))
+    relabel = Relabel(tuple(range(rank)), rank) if kept else _dropping(rank, gone)
+    return Pass(sign, shift, mixes=gone.__contains__, axes=relabel, mixed_out=gone if kept else frozenset())
+
+
+def pad(view: View) -> Rule:
+    """Zeros refuse a shift, reflected or repeated borders pass everything, other constants nothing."""
+    mode = view.attr("mode", b"constant")
+    pads = view.attr("pads") or view.attr("paddings") or view.ints(1)
+    shape = view.shape(0)
+    if pads is None or shape is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    if view.has_input(3) and view.ints(3) is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axes = _axes(view.ints(3) or range(len(shape)), len(shape))
+    half = len(axes)
+    if len(pads) != 2 * half:
+        raise Malformed(f"{len(pads)} pads for {half} axes")
+    padded = {a for k, a in enumerate(axes) if pads[k] or pads[k + half]}
+    grows = any(n > 0 for n in pads)
+    if mode != b"constant" or not grows:
+        return Pass(mixes=padded.__contains__)
+    fill = view.attr("value", 0.0) if view.opset < 11 else (view.scalar(2) if view.has_input(2) else 0.0)
+    if fill != 0.0:
+        return Opaque(Reason.UNSUPPORTED_OP, "it pads with a constant other than zero")
+    return Pass(shift=Reason.ZERO_PADDING, mixes=padded.__contains__)
+
+
+def slice_(view: View) -> Rule:
+    """Elements are chosen along some axes."""
+    shape = view.shape(0)
+    starts, ends = view.attr("starts") or view.ints(1), view.attr("ends") or view.ints(2)
+    if shape is None or starts is None or ends is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    given = view.attr("axes") or view.ints(3)
+    if given is None and view.has_input(3):
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axes = _axes(given or range(len(starts)), len(shape))
+    if view.has_input(4) and view.ints(4) is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    steps = view.ints(4) or [1] * len(starts)
+    if not len(axes) == len(starts) == len(ends) == len(steps):
+        raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
+    takes = []
+    mixed = set()
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = shape[axis]
+        if isinstance(size, int) and size <= 1 << 20:
+            chosen = tuple(range(size))[slice(*_bounds(start, end, step, size), step)]
+            if chosen != tuple(range(size)):
+                takes.append(Take(axis, chosen, size))
+        else:
+            mixed.add(axis)
+    return Pass(mixes=mixed.__contains__, axes=Chain(tuple(takes)))
+
+
+def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None]:
+    """ONNX's clamped slice bounds as Python's."""
+    if step < 0 and end < -size:
+        return max(min(start, size - 1), -size), None
+    return max(start, -size), end
+
+
+def gather(view: View) -> Rule:
+    """With constant indices along one axis of a run-time tensor."""
+    shape, indices = view.shape(0), view.ints(1)
+    if view.is_const(0) or shape is None or indices is None or view.const(1) is None:
+        return Opaque(Reason.UNSUPPORTED_OP)
+    tensor = view.const(1)
+    assert tensor is not None
+    (axis,) = _axes([view.attr("axis", 0)], len(shape))
+    size = shape[axis]
+    if len(tensor.shape) > 1 or not isinstance(size, int):
+        return Opaque(Reason.UNSUPPORTED_OP)
+    if not all(-size <= i < size for i in indices):
+        raise Malformed(f"indices {indices} of {size} elements")
+    take = Take(axis, tuple(i % size for i in indices), size)
+    if tensor.shape:
+        return Pass(axes=take)
+    return Pass(axes=Chain((take, _dropping(len(shape), {axis}))))
+
+
+def resize(view: View) -> Rule:
+    """Nearest and linear interpolation average with weights that sum to 1."""
+    mode = view.attr("mode", b"nearest")
+    crop = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
+    before, after = view.shape(0), view.out_shape()
+    if mode not in (b"nearest", b"linear", b"bilinear") or crop:
+        return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
+    if before is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    if after is not None and len(after) != len(before):
+        raise Malformed(f"{len(before)} axes become {len(after)}")
+    scales = _scales(view)
+
+    def mixes(axis: int) -> bool:
+        if axis >= len(before):
+            return True
+        if scales is not None and len(scales) == len(before):
+            return scales[axis] != 1.0
+        return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
+
+    return Pass(mixes=mixes)
+
+
+def _scales(view: View) -> list[float] | None:
+    given = view.attr("scales")
+    if given is not None:
+        return [float(v) for v in given]
+    tensor = view.const(2 if view.proto.op_type == "Resize" and view.opset >= 11 else 1)
+    if tensor is None or tensor.dtype.kind != "f":
+        return None
+    return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
+
+
+def relabelled(view: View) -> Rule:
+    """DepthToSpace and SpaceToDepth: reshape, transpose, reshape, as the specification defines them."""
+    shape = view.shape(0)
+    block = view.attr("blocksize")
+    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    n, c, h, w = shape
+    if block < 1 or (view.proto.op_type == "DepthToSpace" and c % (block * block)):
+        raise Malformed(f"blocks of {block} and {c} channels")
+    if view.proto.op_type == "SpaceToDepth":
+        out_h = h // block if isinstance(h, int) else None
+        out_w = w // block if isinstance(w, int) else None
+        wide: Shape = (n, c, out_h, block, out_w, block)
+        split = ((range(1), range(1)), (range(1, 2), range(1, 2)), (range(2, 3), range(2, 4)),
+                 (range(3, 4), range(4, 6)))  # fmt: skip
+        moved: Shape = (n, block, block, c, out_h, out_w)
+        merge = ((range(1), range(1)), (range(1, 4), range(1, 2)), (range(4, 5), range(2, 3)),
+                 (range(5, 6), range(3, 4)))  # fmt: skip
+        out: Shape = (n, c * block * block, out_h, out_w)
+        chain = (Regroup(shape, wide, split), Permute((0, 3, 5, 1, 2, 4)), Regroup(moved, out, merge))
+        return Pass(axes=Chain(chain))
+    depth = c // (block * block)
+    crd = view.attr("mode", b"DCR") == b"CRD"
+    wide = (n, depth, block, block, h, w) if crd else (n, block, block, depth, h, w)
+    perm = (0, 1, 4, 2, 5, 3) if crd else (0, 3, 4, 1, 5, 2)
+    moved = (n, depth, h, block, w, block)
+    out = (n, depth, h * block if isinstance(h, int) else None, w * block if isinstance(w, int) else None)
+    split = ((range(1), range(1)), (range(1, 2), range(1, 4)), (range(2, 3), range(4, 5)),
+             (range(3, 4), range(5, 6)))  # fmt: skip
+    merge = ((range(1), range(1)), (range(1, 2), range(1, 2)), (range(2, 4), range(2, 3)),
+             (range(4, 6), range(3, 4)))  # fmt: skip
+    return Pass(axes=Chain((Regroup(shape, wide, split), Permute(perm), Regroup(moved, out, merge))))

@@ -1,0 +1,1 @@
+"""onnxruntime, in a process of its own: loads, runs and times models, and looks inside them."""

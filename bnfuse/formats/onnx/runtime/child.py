@@ -1,0 +1,55 @@
+"""The process that runs ONNX models for bnfuse in onnxruntime (``bnfuse.formats.child.server``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bnfuse.formats.base import CallTimes
+from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.server import Engine, serve_engine
+from bnfuse.formats.child.settings import settings_from_json
+from bnfuse.formats.onnx.runtime.module import import_runtime
+from bnfuse.formats.onnx.runtime.session import OrtRunner, load_session
+
+
+class OrtEngine(Engine[OrtRunner]):
+    """onnxruntime."""
+
+    def start(self, setup: Head) -> Head:
+        """Import it."""
+        return {"runtime": f"onnxruntime {import_runtime().__version__}"}
+
+    def load(self, request: Head) -> tuple[OrtRunner, Head]:
+        """A session."""
+        traces = request["traces"] and Path(request["traces"])
+        model = load_session(Path(request["path"]), settings_from_json(request["settings"]), traces)
+        return model, {
+            "runtime": model.runtime,
+            "versions": dict(model.versions),
+            "providers": list(model.providers),
+            "inputs": [asdict(spec) for spec in model.inputs],
+            "outputs": [asdict(spec) for spec in model.outputs],
+        }
+
+    def run(self, model: OrtRunner, arrays: Arrays) -> Arrays:
+        """See ``OrtRunner.run``."""
+        return model.run(arrays)
+
+    def time(self, model: OrtRunner, arrays: Arrays, calls: int) -> list[int]:
+        """See ``OrtRunner.time``."""
+        return model.time(arrays, calls)
+
+    def profile(self, model: OrtRunner, arrays: Arrays, calls: int) -> Sequence[CallTimes]:
+        """See ``OrtRunner.profile``."""
+        return model.profile(arrays, calls)
+
+    def close(self, model: OrtRunner) -> None:
+        """Free session and traces."""
+        model.__exit__(None, None, None)
+
+
+def main(token: str) -> None:
+    """Answer requests until they end."""
+    serve_engine(token, OrtEngine())

@@ -1,0 +1,150 @@
+"""A model opened up for a proof: values inside come out, are set from outside, and weights are shaken.
+
+Works on a copy of the file's bytes in memory (protobuf keeps a model file below 2 GB; data outside it stays
+where it is). A seam becomes an output. Where it is forced, its writer puts out another name, which is the
+output, and the seam itself is an input: whatever reads it, bodies included, reads what is given.
+
+Shaken initializers are handed to the session beside the model, wherever their bytes lie; a Constant node
+becomes an initializer first. A weight that is computed from constants is shaken where it is stored. Only
+the main graph is opened: the values of bodies and functions have no names there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array, whole
+from bnfuse.formats.base import Probe
+from bnfuse.formats.child.messages import dtype_named
+from bnfuse.formats.child.shaking import is_shaken, stepped
+from bnfuse.formats.onnx.file.storage import Files, FileTensor
+from bnfuse.formats.onnx.file.wire import splice
+from bnfuse.formats.onnx.graph.read import parse
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probed:
+    """A model's bytes with its seams as outputs, and the constants to use instead of its own.
+
+    ``answers`` names, by seam, the output that shows what is computed for it. ``held`` keeps the runtime's
+    own values of ``shaken`` for as long as a session uses them.
+    """
+
+    model: bytes
+    answers: Mapping[str, str]
+    shaken: Mapping[str, Array] = field(default_factory=dict)
+    held: list[Any] = field(default_factory=list)
+
+
+def probed(path: Path, probe: Probe) -> Probed:
+    """Open a model up.
+
+    Raises:
+        UnreadableModel, UnsafeModel: as reading does.
+    """
+    source = parse(path)
+    graph, files = source.proto.graph, source.files
+    try:
+        shaken = _shake(graph, files, probe)
+        answers = _force(graph, probe) if probe.forced else {name: name for name in probe.seams}
+        known = {info.name for info in graph.output}
+        graph.output.extend(onnx.ValueInfoProto(name=o) for o in answers.values() if o not in known)
+        lengths = [piece.length for piece in files.slices]
+        parts = splice(source.proto.SerializeToString(), lengths.__getitem__)
+        return Probed(b"".join(_bytes(files, part) for part in parts), answers, shaken)
+    finally:
+        files.close()
+
+
+def _bytes(files: Files, part: bytes | bytearray | int) -> Any:
+    """A piece of a file, as something that holds bytes."""
+    if not isinstance(part, int):
+        return part
+    where = files.slices[part]
+    return FileTensor(files, where, (where.length,), np.dtype(np.uint8)).read(0, where.length)
+
+
+def _force(graph: onnx.GraphProto, probe: Probe) -> dict[str, str]:
+    """Seams as inputs; what is computed for each gets another name, which is the answer."""
+    types = dict(zip(probe.seams, probe.dtypes, strict=True))
+    taken = {name for node in graph.node for name in (*node.output, *node.input)}
+    marks = (f":made{k}" for k in count())
+    mark = next(mark for mark in marks if taken.isdisjoint(seam + mark for seam in types))
+    answers = {seam: seam + mark for seam in types}
+    for node in graph.node:
+        for at, name in enumerate(node.output):
+            if name in types:
+                node.output[at] = answers[name]
+    for name, dtype in types.items():
+        given = onnx.ValueInfoProto(name=name)
+        given.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(dtype_named(dtype))
+        graph.input.append(given)
+    kept = [info for info in graph.value_info if info.name not in types]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    return answers
+
+
+def _shake(graph: onnx.GraphProto, files: Files, probe: Probe) -> dict[str, Array]:
+    """New values for every stored array of floats that the named values are made of."""
+    if not probe.shaken and not probe.shakes_all:
+        return {}
+    writers = {name: node for node in graph.node for name in node.output if name}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    every = (*stored, *(name for name, node in writers.items() if node.op_type == "Constant"))
+    wanted = _stored_behind(every if probe.shakes_all else probe.shaken, writers, stored)
+    for name in wanted:
+        if name not in stored:
+            stored[name] = _as_initializer(graph, writers[name], name)
+    rng = np.random.default_rng(probe.seed)
+    shaken = {}
+    for name in wanted:
+        tensor = files.tensor(stored[name])
+        if is_shaken(tensor.dtype):
+            shaken[name] = stepped(whole(tensor).reshape(tensor.shape), tensor.dtype, rng)
+    return shaken
+
+
+def _stored_behind(
+    names: Iterable[str],
+    writers: Mapping[str, onnx.NodeProto],
+    stored: Mapping[str, onnx.TensorProto],
+) -> list[str]:
+    """The initializers and Constants that values known before the run are made of; others are passed over."""
+    found: dict[str, None] = {}
+    for name in names:
+        leaves, pending, seen = [], [name], {name}
+        while pending:
+            each = pending.pop()
+            node = writers.get(each)
+            if each in stored or (node is not None and node.op_type == "Constant" and _value(node)):
+                leaves.append(each)
+            elif node is None or not node.input:
+                break  # an input of the model, or an operator that makes values of nothing
+            else:
+                fresh = [i for i in node.input if i and i not in seen]
+                seen.update(fresh)
+                pending += fresh
+        else:
+            found.update(dict.fromkeys(leaves))
+    return list(found)
+
+
+def _value(node: onnx.NodeProto) -> bool:
+    return bool(node.attribute) and node.attribute[0].name == "value"
+
+
+def _as_initializer(graph: onnx.GraphProto, node: onnx.NodeProto, name: str) -> onnx.TensorProto:
+    """A Constant node's tensor among the initializers, in place of the node."""
+    made = graph.initializer.add()
+    made.CopyFrom(node.attribute[0].t)
+    made.name = name
+    graph.node.remove(node)
+    return made
