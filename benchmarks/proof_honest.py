@@ -61,8 +61,9 @@ def fold(source: Path, target: Path) -> tuple[int, Inside | None]:
     while True:
         opened = form.read(source, ReadOptions())
         try:
-            decided = plan(opened.graph, banned)
-            patch = apply(opened.graph, decided)
+            planned = plan(opened.graph, banned)
+            decided = planned.plan
+            patch = apply(opened.graph, planned)
             near = opened.constants_of(patch.near)
             opened.write(patch, target)
             return decided.rewrites, inside(opened, patch, near) if patch.steps else None

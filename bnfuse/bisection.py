@@ -25,7 +25,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bnfuse.core.apply import OverflowingFold, apply
+from bnfuse.core.apply import OverflowingFold, apply, replay
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
@@ -157,7 +157,7 @@ def _written(made: Failed, count: int) -> Iterator[Path | None]:
         tempfile.TemporaryDirectory(prefix="trial-", dir=made.folder) as folder,
         closing(detect(made.model).read(made.model, made.read)) as model,
     ):
-        patch = apply(model.graph, prefix(made.plan, count))
+        patch = apply(model.graph, replay(model.graph, prefix(made.plan, count)))
         path = Path(folder) / made.result.name
         try:
             model.write(patch, path)

@@ -41,7 +41,7 @@ def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None)
     with closing(opened):
         graph = opened.graph
         names = _matches(graph, pattern, path)
-        return explain_decisions(graph, plan(graph), names)
+        return explain_decisions(graph, plan(graph).plan, names)
 
 
 def _matches(graph: Graph, pattern: str, path: Path) -> set[str]:

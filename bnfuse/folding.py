@@ -80,8 +80,8 @@ def fold(
     banned: frozenset[str] = frozenset()
     while True:
         with phases("plan", "planning"):
-            plan = plan_folds(model.graph, banned=banned)
-            patch = apply(model.graph, plan)
+            planned = plan_folds(model.graph, banned=banned)
+            patch = apply(model.graph, planned)
             if merge:
                 patch = replace(patch, merged=merge_chains(model.graph, patch))
             near = model.constants_of(patch.near) if prove else ()
@@ -90,7 +90,7 @@ def fold(
             fresh.mkdir()
             outcome = _write(model, patch, fresh / name)
         if isinstance(outcome, Written):
-            return Folded(model, plan, patch, outcome, near)
+            return Folded(model, planned.plan, patch, outcome, near)
         if outcome.nodes <= banned:
             raise outcome
         banned |= outcome.nodes

@@ -76,10 +76,10 @@ def inspect(
     opened, form = read_model(path, read or ReadOptions(), phases)
     with closing(opened):
         with phases("plan", "planning"):
-            plan = plan_folds(opened.graph)
-            patch = apply(opened.graph, plan)
+            planned = plan_folds(opened.graph)
+            patch = apply(opened.graph, planned)
             operators = opened.operators_after(patch)
-        report = _report(opened, form, plan, operators, phases, hashes=hashes)
+        report = _report(opened, form, planned.plan, operators, phases, hashes=hashes)
         if details:
             report = _detailed(report, opened, patch, phases)
     return replace(report, seconds=dict(phases.seconds))

@@ -81,8 +81,9 @@ class Folded:
 def fold_file(before: Path, after: Path) -> Folded:
     """Read, plan, apply, write."""
     with closing(FORMAT.read(before, ReadOptions())) as model:
-        decided = plan(model.graph)
-        patch = apply(model.graph, decided)
+        planned = plan(model.graph)
+        decided = planned.plan
+        patch = apply(model.graph, planned)
         model.write(patch, after)
         return Folded(before, after, decided, model.notes)
 

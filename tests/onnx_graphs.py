@@ -164,10 +164,11 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def fold(path: Path, out: Path | None = None, options: ReadOptions | None = None) -> Folded:
     """read → plan → apply → write."""
     model = FORMAT.read(path, options or ReadOptions())
-    decided = plan(model.graph)
+    planned = plan(model.graph)
+    decided = planned.plan
     out = out or path.with_name("after.onnx")
     out.parent.mkdir(exist_ok=True)
-    written = model.write(apply(model.graph, decided), out)
+    written = model.write(apply(model.graph, planned), out)
     return Folded(path, out, decided, written, model.notes)
 
 

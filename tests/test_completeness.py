@@ -111,7 +111,7 @@ def _removed(path: Path, order: tuple[int, ...] | None = None) -> set[str]:
     if order is not None:
         graph.candidates[:] = [graph.candidates[i] for i in order]
     outputs = {node.name: node.outputs[0] for node in graph.candidates}
-    found = {outputs[d.node] for d in plan(graph).decisions if isinstance(d, Fold)}
+    found = {outputs[d.node] for d in plan(graph).plan.decisions if isinstance(d, Fold)}
     model.close()
     return found
 
@@ -148,9 +148,10 @@ def test_a_folded_file_holds_nothing_removable(seed: int, tmp_path: Path) -> Non
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
     opened = FORMAT.read(path, ReadOptions())
-    decided = plan(opened.graph)
+    planned = plan(opened.graph)
+    decided = planned.plan
     left = _with_moves(_without(network, _removed(path)), opened.graph, decided)
-    opened.write(apply(opened.graph, decided), tmp_path / "b.onnx")
+    opened.write(apply(opened.graph, planned), tmp_path / "b.onnx")
     written = onnx.load(tmp_path / "b.onnx")
     now = _with_statistics_of(left, written)
     assert [op.output for op in now.batchnorms if removable(now, {op.output})] == []

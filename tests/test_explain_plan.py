@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfuse.core.apply import apply
+from bnfuse.core.apply import apply, replay
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
 from bnfuse.core.explain import explain
 from bnfuse.core.explanation import Trial
@@ -41,9 +41,9 @@ def test_splits_called_possible_do_fold(split: Split, tmp_path: Path) -> None:
     trial = next(t for t in explained(path).trials if t.split is split)
     after = tmp_path / "after.onnx"
     with closing(FORMAT.read(path, ReadOptions())) as model:
-        (decided,) = plan(model.graph).order
+        (decided,) = plan(model.graph).plan.order
         forced = replace(decided, split=split, into=trial.into, through=trial.through)
-        model.write(apply(model.graph, Plan((forced,), (forced,))), after)
+        model.write(apply(model.graph, replay(model.graph, Plan((forced,), (forced,)))), after)
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(after).graph.node}
     assert_equal(path, after)
 
@@ -56,7 +56,8 @@ def _size(trial: Trial) -> tuple[int, int]:
 def _check_against_the_plan(path: Path) -> Counter[str]:
     """Every trial ends as the decision says; returns how many ended how."""
     with closing(detect(path).read(path, ReadOptions())) as model:
-        decided = plan(model.graph)
+        planned = plan(model.graph)
+        decided = planned.plan
         names = [d.node for d in decided.decisions]
         told = explain(model.graph, decided, names)
     assert [e.decision for e in told] == list(decided.decisions)
@@ -83,7 +84,7 @@ def _check_against_the_plan(path: Path) -> Counter[str]:
             "taken" if t.taken else "refused" if t.refusal else "possible" for t in explanation.trials
         )
     with closing(detect(path).read(path, ReadOptions())) as model:
-        assert plan(model.graph) == decided
+        assert plan(model.graph).plan == decided
     return seen
 
 
@@ -173,10 +174,11 @@ def test_explaining_changes_nothing(tmp_path: Path) -> None:
     results = []
     for asked in (False, True):
         model = FORMAT.read(path, ReadOptions())
-        decided = plan(model.graph)
+        planned = plan(model.graph)
+        decided = planned.plan
         if asked:
             assert explain(model.graph, decided, ["bn"])
         after = tmp_path / f"after{asked}.onnx"
-        model.write(apply(model.graph, decided), after)
+        model.write(apply(model.graph, planned), after)
         results.append(after.read_bytes())
     assert results[0] == results[1]

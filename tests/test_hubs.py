@@ -72,7 +72,7 @@ def _planned(model: onnx.ModelProto | Path, folder: Path) -> Plan:
     else:
         path.write_bytes(model.SerializeToString())
     with closing(FORMAT.read(path, ReadOptions())) as opened:
-        return plan(opened.graph)
+        return plan(opened.graph).plan
 
 
 @pytest.mark.parametrize("end", ["Relu", "Sigmoid"])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core.apply import apply
+from bnfuse.core.apply import apply, replay
 from bnfuse.core.decisions import Keep
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
@@ -173,13 +173,13 @@ def test_one_joint_after_another(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_enough_to_do_it(tmp_path: Path) -> None:
-    """``apply`` replays moves from the plan alone, without what planning left on the graph."""
+    """Moves are made anew from the plan alone, without what planning found out."""
     net = Net(11)
     path = tmp_path / "a.onnx"
     path.write_bytes(net.build(IMAGE, _concat("small", "fixed", "wide")(net)).SerializeToString())
-    decided = plan(FORMAT.read(path, ReadOptions()).graph)
+    decided = plan(FORMAT.read(path, ReadOptions()).graph).plan
     opened = FORMAT.read(path, ReadOptions())
-    opened.write(apply(opened.graph, decided), tmp_path / "b.onnx")
+    opened.write(apply(opened.graph, replay(opened.graph, decided)), tmp_path / "b.onnx")
     assert_equal(path, tmp_path / "b.onnx")
     assert isinstance(decided.decisions[0], Keep) and decided.decisions[0].narrowed is not None
 
@@ -208,7 +208,7 @@ def test_an_input_of_unknown_size(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     graph = FORMAT.read(path, ReadOptions()).graph
     assert None in graph.rule(graph.nodes[1]).sizes  # type: ignore[attr-defined]
-    assert [d.narrowed for d in plan(graph).decisions if isinstance(d, Keep)] == [None, None]
+    assert [d.narrowed for d in plan(graph).plan.decisions if isinstance(d, Keep)] == [None, None]
 
 
 def test_reports_say_that_it_went_in_part(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from bnfuse.core.apply import OverflowingFold, apply
+from bnfuse.core.apply import OverflowingFold, apply, replay
 from bnfuse.core.decisions import Fold, Plan
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
@@ -52,10 +52,9 @@ def _fold(source: Path, target: Path, *, replayed: bool) -> tuple[Plan, Counter[
     banned: frozenset[str] = frozenset()
     while True:
         with closing(FORMAT.read(source, ReadOptions())) as model:
-            decided = plan(model.graph, banned)
-            if replayed:
-                model.graph.replay = None
-            patch = apply(model.graph, decided)
+            planned = plan(model.graph, banned)
+            decided = planned.plan
+            patch = apply(model.graph, replay(model.graph, decided) if replayed else planned)
             try:
                 before, after = Counter(model.operators()), Counter(model.operators_after(patch))
                 model.write(patch, target)
@@ -142,6 +141,6 @@ def test_random_graphs_do_fold(tmp_path: Path) -> None:
     for seed in range(150):
         path = tmp_path / "a.onnx"
         path.write_bytes(build(recipe(seed, NAMES), STEPS).SerializeToString())
-        _, goes, stays = plan(FORMAT.read(path, ReadOptions()).graph).counts(batchnorm=True)
+        _, goes, stays = plan(FORMAT.read(path, ReadOptions()).graph).plan.counts(batchnorm=True)
         folded, kept = folded + goes, kept + stays
     assert folded > 60 and kept > 60

@@ -48,12 +48,13 @@ def test_folds_and_computes_the_same(name: str, found: int, folded: int, tmp_pat
     """Counts are floors; equality is onnxruntime's with graph optimisation off."""
     source = MODELS / f"{name}.onnx"
     model = FORMAT.read(source, ReadOptions())
-    decided = plan(model.graph)
+    planned = plan(model.graph)
+    decided = planned.plan
     counts = decided.counts(batchnorm=True)
     assert counts[0] == found
     assert counts[1] >= folded
     result = tmp_path / source.name
-    patch = apply(model.graph, decided)
+    patch = apply(model.graph, planned)
     model.write(patch, result)
     assert sum(model.operators_after(patch).values()) <= sum(model.operators().values())
     if name in UNRUNNABLE:
@@ -74,7 +75,7 @@ def test_folds_and_computes_the_same(name: str, found: int, folded: int, tmp_pat
 def test_kept_with_the_right_reason(name: str, reasons: set[Reason]) -> None:
     """What stays says why."""
     model = FORMAT.read(MODELS / f"{name}.onnx", ReadOptions())
-    kept = [d for d in plan(model.graph).decisions if isinstance(d, Keep) and d.is_batchnorm]
+    kept = [d for d in plan(model.graph).plan.decisions if isinstance(d, Keep) and d.is_batchnorm]
     assert kept
     assert {d.primary.reason for d in kept} == reasons
 

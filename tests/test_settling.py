@@ -182,7 +182,7 @@ def test_a_scale_of_zero_is_no_common_scale() -> None:
     assert gone.backward is None
     assert refused(rule.settle(values, {0: gone}, ~0)) == (Reason.ZERO_SCALE, "y")
     assert refused(rule.settle(values, {0: gone}, 1)) == (Reason.ZERO_SCALE, "b")
-    assert refused(rule.settle(values, {0: gone}, None)) == (Reason.ZERO_SCALE, "y")
+    assert refused(rule.share(values, {0: gone})) == (Reason.ZERO_SCALE, "y")
     moved = from_forward((1,), np.array([0.0, 1.0, 2.0, 3.0]), np.ones(4))
     assert refused(rule.settle(values, {0: moved, 1: moved}, ~0))[0] is Reason.ZERO_SCALE
 
@@ -203,12 +203,12 @@ def test_all_open_inputs_at_once(signs: tuple[float, float]) -> None:
         2: from_backward((1,), s, np.zeros(4)),
         ~0: from_backward((1,), s, np.array([0.0, 1.5, 0.0, -2.0])),
     }
-    answer = rule.settle(values, known, None)
+    answer = rule.share(values, known)
     if sum(signs) == 0.0:
         assert refused(answer) == (Reason.CONFLICT, "y")
         shift = rng.standard_normal(4)
         known = {2: from_backward((1,), s, shift), ~0: from_backward((1,), s, shift)}
-        answer = rule.settle(values, known, None)
+        answer = rule.share(values, known)
     held = every(known, answer)
     assert same(held[0], held[1])
     assert_sum((*signs, 1.0), ((2, 4),) * 3, held)
@@ -224,7 +224,7 @@ def test_one_value_several_times(signs: tuple[float, ...]) -> None:
     for port in (0, ~0):
         for t in (np.zeros(4), rng.standard_normal(4)):
             known = {port: from_backward((1,), np.array([0.0, -1.5, 2.0, 3.0]), t)}
-            answer = rule.settle(values, known, None)
+            answer = rule.share(values, known)
             if weight == 0.0 and t.any():
                 assert refused(answer) == (Reason.CONFLICT, "y" if port < 0 else "a")
                 continue
@@ -235,7 +235,7 @@ def test_one_value_several_times(signs: tuple[float, ...]) -> None:
             assert all(same(held[p], held[0]) for p in held if p >= 0)
     # asked from both sides it is a sum like any other
     two = from_backward((1,), np.full(4, 2.0), np.zeros(4))
-    assert refused(rule.settle(values, {0: two, ~0: from_backward((1,), np.full(4, 3.0), np.zeros(4))}, None))
+    assert refused(rule.share(values, {0: two, ~0: from_backward((1,), np.full(4, 3.0), np.zeros(4))}))
 
 
 def test_a_value_that_cancels_itself_takes_nothing() -> None:

@@ -196,9 +196,10 @@ def test_a_small_difference_that_is_there_stays(differs: str, tmp_path: Path) ->
     path = tmp_path / "a.onnx"
     path.write_bytes(net.build({"x": (4, 5)}, ends).SerializeToString())
     opened = FORMAT.read(path, ReadOptions())
-    decided = plan(opened.graph)
+    planned = plan(opened.graph)
+    decided = planned.plan
     assert [type(d) for d in decided.decisions] == [Fold, Keep]
-    (left,) = apply(opened.graph, decided).affines.values()
+    (left,) = apply(opened.graph, planned).affines.values()
     # y₂ = γ₂·x + β₂ and h = γ₁·x + β₁, so y₂ = (γ₂/γ₁)·h + (β₂ − β₁·γ₂/γ₁).
     wanted_a = np.full(3, 1 + 1e-6 if differs == "scale" else 1.0)
     wanted_c = -1e-6 * beta if differs == "scale" else np.full(3, 1e-6)

@@ -54,9 +54,10 @@ def test_planning_twice_the_blocks_is_hardly_more_than_twice_the_work(tmp_path: 
 def test_every_batchnorm_of_a_positive_stream_goes(tmp_path: Path, blocks: int) -> None:
     source = _saved(tmp_path, blocks, positive=True)
     model = FORMAT.read(source, ReadOptions())
-    decided = plan(model.graph)
+    planned = plan(model.graph)
+    decided = planned.plan
     assert decided.counts(batchnorm=True) == (2 * blocks + 1, 2 * blocks + 1, 0)
-    patch = apply(model.graph, decided)
+    patch = apply(model.graph, planned)
     assert "BatchNormalization" not in model.operators_after(patch)
     model.write(patch, tmp_path / "after.onnx")
     if blocks <= 5:  # further on, the stream's own values outgrow what they are compared to
@@ -73,7 +74,7 @@ def _negatives(model: onnx.ModelProto) -> dict[str, int]:
 def _by_position(blocks: int, folder: Path) -> tuple[list[Decision], list[Decision], onnx.ModelProto]:
     """Decisions on the BatchNormalizations that read the stream, and on those inside a branch."""
     source = _saved(folder, blocks, positive=False)
-    decided = plan(FORMAT.read(source, ReadOptions()).graph).decisions
+    decided = plan(FORMAT.read(source, ReadOptions()).graph).plan.decisions
     proto = onnx.load(source)
     writers = {n.output[0]: n.op_type for n in proto.graph.node}
     inputs = {n.name: n.input[0] for n in proto.graph.node}

@@ -80,8 +80,9 @@ def _decide(model: onnx.ModelProto, folder: Path) -> Decision:
     onnx.checker.check_model(model)
     (folder / "before.onnx").write_bytes(model.SerializeToString())
     opened = FORMAT.read(folder / "before.onnx", ReadOptions())
-    decided = plan(opened.graph)
-    opened.write(apply(opened.graph, decided), folder / "after.onnx")
+    planned = plan(opened.graph)
+    decided = planned.plan
+    opened.write(apply(opened.graph, planned), folder / "after.onnx")
     opened.close()
     return next(d for d in decided.decisions if d.node == _BN)
 

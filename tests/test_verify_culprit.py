@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.bisection import Failed, name_culprit, prefix
-from bnfuse.core.apply import apply
+from bnfuse.core.apply import apply, replay
 from bnfuse.core.decisions import Fold, Keep, Narrowed, Plan, Split
 from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason, Refusal
@@ -166,8 +166,9 @@ def test_merging_is_blamed_where_the_folds_are_equal(tmp_path: Path, monkeypatch
     path = saved(tmp_path, 4)
     opened = FORMAT.read(path, ReadOptions())
     made = tmp_path / "result.onnx"
-    decided = plan(opened.graph)
-    opened.write(apply(opened.graph, decided), made)
+    planned = plan(opened.graph)
+    decided = planned.plan
+    opened.write(apply(opened.graph, planned), made)
     proto = onnx.load(made)
     bias = next(t for t in proto.graph.initializer if list(t.dims) == [16])
     values = numpy_helper.to_array(bias) + np.float32(0.5)
@@ -187,8 +188,9 @@ def test_a_difference_that_does_not_show_again_blames_nobody(tmp_path: Path) -> 
     path = saved(tmp_path, 4)
     opened = FORMAT.read(path, ReadOptions())
     made = tmp_path / "result.onnx"
-    decided = plan(opened.graph)
-    opened.write(apply(opened.graph, decided), made)
+    planned = plan(opened.graph)
+    decided = planned.plan
+    opened.write(apply(opened.graph, planned), made)
     failed = Agreement(Status.DIFFERENT, detail="a hiccup", failing_sets=(0,))
     folded = Failed(path, ReadOptions(), decided, False, made, tmp_path)
     found = name_culprit(failed, folded, VerifyRequest(), load)
@@ -231,11 +233,14 @@ def test_a_prefix_holds_the_first_steps_only() -> None:
 def test_every_prefix_of_an_honest_plan_is_equal(tmp_path: Path) -> None:
     """Pre-activation blocks: folds that build on one another."""
     opened = FORMAT.read(FIXTURE, ReadOptions())
-    whole = plan(opened.graph)
+    planned = plan(opened.graph)
+    whole = planned.plan
     assert whole.rewrites == 8
     for count in range(whole.rewrites + 1):
         model = FORMAT.read(FIXTURE, ReadOptions())
-        written = model.write(apply(model.graph, prefix(whole, count)), tmp_path / f"{count}.onnx")
+        written = model.write(
+            apply(model.graph, replay(model.graph, prefix(whole, count))), tmp_path / f"{count}.onnx"
+        )
         left = sum(node.op_type == "BatchNormalization" for node in onnx.load(written.path).graph.node)
         assert left == 8 - count
         request = VerifyRequest(samples=2, depth=max(1, count))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from bnfuse.core.graph import Node, Port
+from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
 from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Affine(Rule):
     """y = a·x + c per channel: a BatchNormalization, or a Mul, Add, Sub, Div by constants.
 
@@ -28,6 +30,8 @@ class Affine(Rule):
             the input then, so what the node cannot store it refuses.
         broken: set where the node cannot be removed at all, and why.
     """
+
+    has_numbers: ClassVar[bool] = True
 
     pair: Pair
     axes: tuple[int, ...]
@@ -106,6 +110,35 @@ class Affine(Rule):
         if not self.reads:
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(~0), "it has no scale of its own")
         return Reaction(((self.in_port, from_backward(axes, s, np.zeros_like(s))),), edit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A node y = a·x + c that could go, with its rule."""
+
+    node: Node
+    rule: Affine
+
+    @property
+    def x(self) -> str:
+        """The value that it reads."""
+        return self.node.value(self.rule.in_port)
+
+    @property
+    def y(self) -> str:
+        """The value that it writes."""
+        return self.node.outputs[0]
+
+
+def candidate(graph: Graph, node: Node) -> Candidate:
+    """A node of ``graph`` as the candidate that it is.
+
+    Raises:
+        AssertionError: its rule is another one.
+    """
+    rule = graph.rule(node)
+    assert isinstance(rule, Affine), f"{node.label} is no y = a·x + c"
+    return Candidate(node, rule)
 
 
 def _seen(held: Reparam, a: Vector) -> Pair | None:

@@ -1,25 +1,23 @@
-"""From a plan to new weights: ``apply(graph, plan) -> Patch`` decides nothing.
+"""From a plan to new weights: ``apply(graph, planned) -> Patch`` decides nothing.
 
-The folds are replayed in the plan's order with the plan's choices; what each node absorbed is
-composed and turned into new parameters, computed from the original arrays in float64 and rounded
-once. Large weights stay streams (``ScaledTensor``) until they are written.
+What each node absorbed is composed and turned into new parameters, computed from the original arrays in
+float64 and rounded once. Large weights stay streams (``ScaledTensor``) until they are written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, candidate
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.narrow import narrow, places
 from bnfuse.core.reasons import Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
 from bnfuse.core.rules import Edit, Source
 from bnfuse.core.scaled import ScaledTensor, round_once
@@ -28,7 +26,7 @@ from bnfuse.core.state import Place, Spread, State
 from bnfuse.core.tensor import as_float64
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class NewLinear:
     """New parameters of one linear op; what is None stays as it is.
 
@@ -58,7 +56,7 @@ class NewLinear:
         return new_bias(self.rule.weight, self.rule.form, old, self.rewrite)
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class NewAffine:
     """New y = a·x + c of an affine node that stays: vectors along ``axes``, or numbers."""
 
@@ -69,14 +67,14 @@ class NewAffine:
     folded: tuple[str, ...]
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class NewSource:
     """New values of a constant operand or a table: s·v + t, in the operand's own shape and type."""
 
     values: ScaledTensor
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Merged:
     """``nodes``, in a row, compute y = a·x + c along axis 1: vectors of shape (channels,), float64."""
 
@@ -85,7 +83,7 @@ class Merged:
     c: Vector
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Moved:
     """``node`` moves from behind ``joint`` in front of its input ``port``, and computes y = a·x + c there.
 
@@ -100,7 +98,7 @@ class Moved:
     c: Vector
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Patch:
     """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge.
 
@@ -134,22 +132,17 @@ class OverflowingFold(Exception):
         super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
 
 
-@record
-class Replayed:
-    """The state that a plan's folds lead to, as ``plan`` left it on the graph."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A plan, and the state of its graph that its folds lead to: pure data, and what ``apply`` needs."""
 
     plan: Plan
     state: State
 
 
-def apply(graph: Graph, plan: Plan) -> Patch:
-    """Replay a plan and work out the new parameters.
-
-    Raises:
-        AssertionError: the plan does not belong to this graph.
-    """
-    memo, graph.replay = graph.replay, None
-    state = memo.state if isinstance(memo, Replayed) and memo.plan is plan else replay(graph, plan)
+def apply(graph: Graph, planned: Planned) -> Patch:
+    """Work out the new parameters that a plan for this graph asks for."""
+    state = planned.state
     moved = tuple(_moved(state, node, found.place) for node, found in state.narrowed.items())
     patch = Patch(removed=frozenset(state.removed), moved=moved, steps=tuple(state.accepted))
     for node, edits in state.edits.items():
@@ -158,8 +151,8 @@ def apply(graph: Graph, plan: Plan) -> Patch:
     return patch
 
 
-def replay(graph: Graph, plan: Plan) -> State:
-    """The state after a plan's folds, from the plan alone.
+def replay(graph: Graph, plan: Plan) -> Planned:
+    """The state after a plan's folds, from the plan alone: they are made anew in its order, with its choices.
 
     Raises:
         AssertionError: the plan does not belong to this graph.
@@ -167,18 +160,18 @@ def replay(graph: Graph, plan: Plan) -> State:
     state = State(graph)
     by_name = {node.name: node for node in graph.candidates}
     for fold in plan.order:
-        found = retrace(state, by_name[fold.node], fold.split, dict(fold.choices))
+        found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)
     for name, wanted in plan.narrowed:
-        node = by_name[name]
-        (place,) = [p for p in places(state, node) if p.port == wanted.port]
-        move = narrow(state, node, place, dict(wanted.choices))
+        moving = candidate(graph, by_name[name])
+        (place,) = [p for p in places(state, moving) if p.port == wanted.port]
+        move = narrow(state, moving, place, dict(wanted.choices))
         if isinstance(move, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
         state.accept_narrowing(move)
-    return state
+    return Planned(plan, state)
 
 
 def _moved(state: State, node: Node, place: Place) -> Moved:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import Join
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Reparam
+from bnfuse.core.rules import Joint
 
 if TYPE_CHECKING:
     from bnfuse.core.spread import Worklist
@@ -33,7 +32,7 @@ _MOST = 4
 Hub = str | Node  # a value that many nodes read, or a node that joins or splits many values
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Hop:
     """A node that a demand comes into at one port and leaves by another."""
 
@@ -42,7 +41,7 @@ class Hop:
     out: Port
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class DeadEnd:
     """The way from a hub to the port of a node where it ended."""
 
@@ -108,8 +107,8 @@ def _passed(run: Worklist, hop: Hop, held: Reparam) -> Reparam | None:
     rule = run.state.rule(hop.node)
     if hop.node in run.removed_calls:
         return None
-    if rule.joint:
-        return held if isinstance(rule, Join) and rule.axis not in held.axes else None
+    if isinstance(rule, Joint):
+        return held if rule.hands_on(held) else None
     if (hop.node, hop.into) in run.asked or hop.node in run.state.waiting:
         return None
     reaction = rule.react(hop.node, hop.into, held, run)

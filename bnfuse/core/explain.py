@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, Candidate
 from bnfuse.core.decisions import Decision, Plan, Split
 from bnfuse.core.explanation import Answer, Asked, Attempt, Choice, Explanation, Numbers, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
@@ -39,9 +39,7 @@ def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanati
         AssertionError: the plan does not belong to this graph.
     """
     witnesses = {node.name: _Witness() for node in graph.candidates if node.name in names}
-    memo = graph.replay
-    again = plan_folds(graph, plan.banned, witnesses)
-    graph.replay = memo
+    again = plan_folds(graph, plan.banned, witnesses).plan
     if again != plan:
         raise AssertionError("the plan does not fit the graph: planning it again decides otherwise")
     return tuple(
@@ -79,9 +77,15 @@ class _Observed(Worklist):
     """An attempt that writes down what it meets."""
 
     def __init__(
-        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool = False
+        self,
+        state: State,
+        wanted: Candidate,
+        fixed: Mapping[str, int],
+        limit: int | None,
+        *,
+        shares: bool = False,
     ) -> None:
-        super().__init__(state, node, fixed, limit, shares=shares)
+        super().__init__(state, wanted, fixed, limit, shares=shares)
         self.steps: list[Step] = []
         self.described: list[Choice] = []
 
@@ -169,16 +173,16 @@ class _Witness(Observer):
         rows = (row for row in self._searches if row[-1][1] is None and row[-1][0].taken == choices)
         return next(rows)
 
-    def decided(self, state: State, node: Node, found: Found) -> None:
+    def decided(self, state: State, wanted: Candidate, found: Found) -> None:
         """Go on with what was cut short, then put the splits in order."""
-        a, c, _ = state.affine(node)
-        wanted = list(splits(a, c))
-        for split in wanted if found.best is not None else ():
+        a, c, _ = state.affine(wanted.node)
+        every = list(splits(a, c))
+        for split in every if found.best is not None else ():
             trial = self._by_split.get(split)
             if trial is None or (trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR):
-                try_split(state, node, split, found.reach, self)
+                try_split(state, wanted, split, found.reach, self)
         taken = None if found.best is None else found.best.split
-        self.trials = [replace(self._by_split[split], taken=split is taken) for split in wanted]
+        self.trials = [replace(self._by_split[split], taken=split is taken) for split in every]
 
 
 def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
@@ -201,10 +205,8 @@ def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
 
 def _on_foot(run: _Observed, split: Split) -> _Observed:
     """The same attempt on foot: others refuse where that is known of a value's class, or of a way from it."""
-    walk = _Observed(run.state, run.node, run.fixed, run.limit, shares=run.shares)
+    walk = _Observed(run.state, run.wanted, run.fixed, run.limit, shares=run.shares)
     walk.deep = walk.leads = False
-    rule = run.graph.rule(run.node)
-    assert isinstance(rule, Affine)
-    a, c, axes = run.state.affine(run.node)
-    walk.run(rule.in_port, *holdings(split, axes, a, c))
+    a, c, axes = run.state.affine(run.wanted.node)
+    walk.run(*holdings(split, axes, a, c))
     return walk

@@ -53,7 +53,6 @@ class Graph:
         tied: for each call of a layer that is called several times, the other calls: they have one
             set of parameters, so all of them absorb the same or none does.
         movable: whether the format can move a candidate from behind a node in front of its input ``port``.
-        replay: a memo of ``plan`` for ``apply``; nothing else depends on it.
     """
 
     nodes: list[Node]
@@ -62,7 +61,6 @@ class Graph:
     rule_of: Callable[[Node], Rule]
     tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     movable: Callable[[Graph, Node, Node, Port], bool] = lambda graph, node, joint, port: False
-    replay: object = None  # what ``plan`` left for an ``apply`` of that very plan
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ Each is settled with the demands that reached it by other ways; what those leave
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from bnfuse.core.rules import Demands, Joint, Known, Sign
 @dataclass(frozen=True, slots=True, eq=False)
 class Product(Joint):
     """Mul, Div of two run-time tensors (gates): y = Π xⱼ^eⱼ."""
+
+    routes_scale: ClassVar[bool] = True
 
     exponents: tuple[int, ...]
     operands: tuple[Operand, ...]
@@ -96,6 +99,14 @@ class Join(Joint):
     axis: int
     sizes: tuple[int | None, ...]
 
+    def waits_for(self, node: Node) -> str:
+        """The whole: not told of it, all parts that nobody asked for stay as they are."""
+        return node.value(self.whole)
+
+    def hands_on(self, held: Reparam) -> int:
+        """What does not vary along the joining axis goes to every part."""
+        return 0 if self.axis in held.axes else len(self.parts)
+
     def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
         """There is nothing to choose."""
         return (self.whole,)
@@ -163,10 +174,6 @@ class Alike(Joint):
 
     ports: tuple[Port, ...]
     sign: Sign
-
-    def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
-        """There is nothing to choose."""
-        return (~0,)
 
     def settle(self, node: Node, known: Known, taker: Port) -> Demands | Refusal:
         """What one is held as, all are."""

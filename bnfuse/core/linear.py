@@ -25,7 +25,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.tensor import Array, Tensor
 
@@ -116,7 +115,7 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
     return LinearForm(tuple(dims), letters)
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Rewrite:
     """What a linear op is asked to take on: read (p, q) and write (s, t), None where nothing changes.
 
@@ -177,7 +176,7 @@ def channel_order(total: Vector, form: LinearForm) -> Vector:
     return flat
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Where:
     """Which rows of the view's leading axes a block covers: one index array per leading axis."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,12 @@ import numpy as np
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
 from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
 from bnfuse.core.tensor import Tensor
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Linear(Rule):
     """y = W·x + b in canonical form.
 
@@ -48,6 +48,10 @@ class Linear(Rule):
     computes: np.dtype[Any] | None = None
     gain: float = 1.0
     bias_gain: float = 1.0
+
+    def biasless(self) -> Rule:
+        """A shift that comes in at the input goes on to the output."""
+        return replace(self, has_bias=False)
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
         """Absorb, at either side."""

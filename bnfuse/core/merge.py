@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, candidate
 from bnfuse.core.apply import Merged, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.rules import Current
@@ -41,9 +41,7 @@ def _mergeable(graph: Graph, node: Node) -> bool:
 
 
 def _input(graph: Graph, node: Node) -> str:
-    rule = graph.rule(node)
-    assert isinstance(rule, Affine)
-    return node.value(rule.in_port)
+    return candidate(graph, node).x
 
 
 def _only_reader(graph: Graph, value: str) -> Node | None:
@@ -67,8 +65,7 @@ def _current(graph: Graph, patch: Patch, node: Node) -> Current:
     new = patch.affines.get(node)
     if new is not None:
         return new.a, new.c, new.axes
-    rule = graph.rule(node)
-    assert isinstance(rule, Affine)
+    rule = candidate(graph, node).rule
     return *rule.pair, rule.axes
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Candidate, candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.joint import Join
@@ -28,12 +28,12 @@ from bnfuse.core.total import Total
 MOST = 0.5
 
 
-def places(state: State, node: Node) -> list[Place]:
+def places(state: State, moving: Candidate) -> list[Place]:
     """Where a BatchNormalization could move for a clear gain, the best first."""
-    graph, rule = state.graph, state.graph.rule(node)
-    if not isinstance(rule, Affine) or not node.is_batchnorm or rule.broken is not None:
+    graph, node = state.graph, moving.node
+    if not node.is_batchnorm or moving.rule.broken is not None:
         return []
-    joint = _only_for(state, node.value(rule.in_port))
+    joint = _only_for(state, moving.x)
     a, _, axes = state.affine(node)
     if joint is None or len(axes) != 1 or a.ndim != 1 or graph.tied.get(node) or graph.tied.get(joint):
         return []
@@ -48,9 +48,7 @@ def _only_for(state: State, value: str) -> Node | None:
         writer = graph.writer(value)
         if writer is None or writer not in state.removed:
             return writer
-        rule = graph.rule(writer)
-        assert isinstance(rule, Affine)
-        value = writer.value(rule.in_port)
+        value = candidate(graph, writer).x
     return None
 
 
@@ -73,22 +71,22 @@ def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Pla
 
 
 def narrow(
-    state: State, node: Node, place: Place, choices: Mapping[str, int] | None = None
+    state: State, moving: Candidate, place: Place, choices: Mapping[str, int] | None = None
 ) -> Narrowing | Refusal:
     """Try one place.
 
     Args:
         state: what earlier folds did.
-        node: the BatchNormalization.
+        moving: the BatchNormalization.
         place: one of ``places``.
         choices: replay exactly these choices; None for the first of each.
 
     Returns:
         The move with what the other branches absorb, or the first refusal.
     """
-    attempt = Worklist(state, node, choices or {}, None if choices is not None else NEAR)
-    attempt.removed_calls = dict.fromkeys((node, place.joint))
-    refusal = attempt.spread([*_branches(state, node, place), (node.outputs[0], IDENTITY)])
+    attempt = Worklist(state, moving, choices or {}, None if choices is not None else NEAR)
+    attempt.removed_calls = dict.fromkeys((moving.node, place.joint))
+    refusal = attempt.spread([*_branches(state, moving.node, place), (moving.y, IDENTITY)])
     if refusal is not None:
         return refusal
     return Narrowing(place, attempt.found(Split.UP))

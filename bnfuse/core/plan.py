@@ -1,4 +1,4 @@
-"""Which affine nodes go, and how: ``plan(graph) -> Plan``.
+"""Which affine nodes go, and how: ``plan(graph) -> Planned``.
 
 Every candidate is offered the splits of ``splits``; the one that touches the fewest nodes wins (``search``).
 What was refused is offered again after the others have gone, until nothing more goes: a fold changes what its
@@ -12,7 +12,7 @@ Decisions are taken on the actual numbers. A fold whose new weights would not fi
 refused here when that can be told without reading all weights of the model (float16, bfloat16 and
 extreme factors are checked exactly); ``banned`` takes the rare rest, which the writer finds.
 
-Nothing is changed: the result is pure data, in graph order and deterministic.
+Nothing is changed: the plan is pure data, in graph order and deterministic.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from bnfuse.core.affine import Affine
-from bnfuse.core.apply import Replayed
+from bnfuse.core.affine import Affine, Candidate, candidate
+from bnfuse.core.apply import Planned
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
@@ -34,7 +34,9 @@ from bnfuse.core.worth import made_nodes, objection
 _NOBODY = Observer()
 
 
-def plan(graph: Graph, banned: Collection[str] = (), observers: Mapping[str, Observer] | None = None) -> Plan:
+def plan(
+    graph: Graph, banned: Collection[str] = (), observers: Mapping[str, Observer] | None = None
+) -> Planned:
     """Decide for every candidate of a graph.
 
     Args:
@@ -69,9 +71,7 @@ def plan(graph: Graph, banned: Collection[str] = (), observers: Mapping[str, Obs
         if isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
     state.waiting = set()
-    made = Plan(tuple(decisions[node] for node in graph.candidates), tuple(order))
-    graph.replay = Replayed(made, state)
-    return made
+    return Planned(Plan(tuple(decisions[node] for node in graph.candidates), tuple(order)), state)
 
 
 def _decide(state: State, node: Node, banned: Collection[str], observer: Observer) -> Decision:
@@ -86,7 +86,7 @@ def _decide(state: State, node: Node, banned: Collection[str], observer: Observe
     if node.name in banned:
         refusal = Refusal(Reason.OVERFLOW, node.label, detail="their dtype")
         return Keep(node.name, node.op, node.is_batchnorm, channels, (refusal,))
-    found = cheapest(state, node, observer)
+    found = cheapest(state, Candidate(node, rule), observer)
     best = found.best
     if best is None:
         return Keep(node.name, node.op, node.is_batchnorm, channels, found.refusals)
@@ -98,8 +98,11 @@ def _decide(state: State, node: Node, banned: Collection[str], observer: Observe
 
 def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
     """The same decision, on a part of the work where that is a clear gain."""
-    for place in places(state, node):
-        found = narrow(state, node, place)
+    if not isinstance(state.graph.rule(node), Affine):
+        return kept
+    moving = candidate(state.graph, node)
+    for place in places(state, moving):
+        found = narrow(state, moving, place)
         if isinstance(found, Refusal) or made_nodes(state, found.spread) or objection(state, found.spread, 0):
             continue
         state.accept_narrowing(found)

@@ -28,44 +28,27 @@ _ROUNDING = 1e-12
 DUST = 2.0**-48
 
 
-class _Unasked:
-    """In place of the direction that follows from the other, until somebody asks for it."""
-
-
-_UNASKED = _Unasked()
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reparam:
     """``h = s·v + t`` (``backward``, for writers) and ``v = p·h + q`` (``forward``, for readers).
 
     The arrays have one dimension per entry of ``axes``, the axes of v they vary along, in
     ascending order; a factor that is the same everywhere has ``axes == ()``.
+
+    Attributes:
+        backward: (s, t), None where a channel cannot be written so.
+        forward: (p, q), None where a channel cannot be read so; one of the two is always there.
     """
 
     axes: tuple[int, ...]
-    _backward: Pair | _Unasked | None
-    _forward: Pair | _Unasked | None
-
-    @property
-    def backward(self) -> Pair | None:
-        """(s, t), None where a channel cannot be written so."""
-        if isinstance(self._backward, _Unasked):
-            self._backward = _inverse(self._forward)
-        return self._backward
-
-    @property
-    def forward(self) -> Pair | None:
-        """(p, q), None where a channel cannot be read so."""
-        if isinstance(self._forward, _Unasked):
-            self._forward = _inverse(self._backward)
-        return self._forward
+    backward: Pair | None
+    forward: Pair | None
 
     @property
     def _either(self) -> Pair:
-        """The direction that is there; one always is."""
-        pair = self._forward if self._backward is None or self._backward is _UNASKED else self._backward
-        assert isinstance(pair, tuple)
+        """The direction that is there."""
+        pair = self.forward if self.backward is None else self.backward
+        assert pair is not None
         return pair
 
     @property
@@ -118,9 +101,9 @@ class Reparam:
 
     def map(self, change: Callable[[Vector], Vector], axes: Sequence[int]) -> Reparam:
         """The same factors rearranged: ``change`` on every array, now along ``axes``."""
-        back, fore = self._backward, self._forward
-        back = (change(back[0]), change(back[1])) if isinstance(back, tuple) else back
-        fore = (change(fore[0]), change(fore[1])) if isinstance(fore, tuple) else fore
+        back, fore = self.backward, self.forward
+        back = None if back is None else (change(back[0]), change(back[1]))
+        fore = None if fore is None else (change(fore[0]), change(fore[1]))
         return Reparam(tuple(axes), back, fore)
 
     def along(self, axes: Sequence[int], sizes: Sequence[int]) -> Reparam:
@@ -141,7 +124,7 @@ class Reparam:
         return kept
 
     def _arrays(self) -> list[Vector]:
-        return [v for pair in (self._backward, self._forward) if isinstance(pair, tuple) for v in pair]
+        return [v for pair in (self.backward, self.forward) if pair is not None for v in pair]
 
 
 def _constant_along(array: Vector, at: int) -> bool:
@@ -154,21 +137,20 @@ IDENTITY = Reparam((), (np.ones(()), np.zeros(())), (np.ones(()), np.zeros(())))
 
 def from_backward(axes: tuple[int, ...], s: Vector, t: Vector) -> Reparam:
     """h = s·v + t, with the inverse where s has no zero."""
-    return Reparam(axes, (s, t), _UNASKED)
+    return Reparam(axes, (s, t), _inverse(s, t))
 
 
 def from_forward(axes: tuple[int, ...], p: Vector, q: Vector) -> Reparam:
     """v = p·h + q, with the inverse where p has no zero."""
-    return Reparam(axes, _UNASKED, (p, q))
+    return Reparam(axes, _inverse(p, q), (p, q))
 
 
-def _inverse(pair: Pair | _Unasked | None) -> Pair | None:
+def _inverse(scale: Vector, shift: Vector) -> Pair | None:
     """(1/s, −t/s), and the same the other way round; None where a scale is zero."""
-    assert isinstance(pair, tuple)
-    if (pair[0] == 0.0).any():
+    if (scale == 0.0).any():
         return None
-    scale = 1.0 / pair[0]
-    return scale, -pair[1] * scale
+    inverse = 1.0 / scale
+    return inverse, -shift * inverse
 
 
 def same(a: Reparam, b: Reparam) -> bool:

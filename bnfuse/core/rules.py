@@ -22,7 +22,7 @@ demands and edits, or with a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Protocol
 
@@ -31,12 +31,11 @@ import numpy as np
 from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Pair, Reparam, Vector
 from bnfuse.core.tensor import Tensor
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Edit:
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
@@ -48,7 +47,7 @@ class Edit:
     axes: tuple[int, ...] = ()
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Reaction:
     """Demands on the node's other ports, and what the node itself absorbs."""
 
@@ -71,16 +70,26 @@ class Numbers(Protocol):
 
 
 class Rule:
-    """Base of all kinds."""
+    """Base of all kinds.
+
+    Attributes:
+        joint: whether it is settled as a whole (``Joint``) rather than asked port by port.
+        has_numbers: whether it has an (a, c) of its own, which what it absorbs replaces (``Numbers.affine``).
+    """
 
     joint: ClassVar[bool] = False
+    has_numbers: ClassVar[bool] = False
+
+    def biasless(self) -> Rule:
+        """The same op as if it could store no bias: a shift goes on to its output."""
+        return self
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
         """What a demand on one port leads to."""
         raise AssertionError(f"{type(self).__name__} is settled, not asked port by port")
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Opaque(Rule):
     """Refuses everything."""
 
@@ -92,7 +101,7 @@ class Opaque(Rule):
         return Refusal(self.reason, node.label, node.value(port), self.detail)
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Reader(Rule):
     """Reads the shape alone."""
 
@@ -117,7 +126,7 @@ class Sign(Enum):
     NONNEGATIVE = "non-negative"
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Pass(Rule):
     """One tensor in, one out: what commutes with the op goes through it.
 
@@ -165,7 +174,7 @@ class Pass(Rule):
         return self.mixes is not None and any(self.mixes(a) for a in held.axes)
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Source(Rule):
     """A constant operand of a Total or Join, or a table of rows: takes anything into its stored values.
 
@@ -197,14 +206,33 @@ Demands = tuple[tuple[Port, Reparam], ...]
 
 
 class Joint(Rule):
-    """Several values at once: settled when nothing simpler is left to do (see ``joint.py``)."""
+    """Several values at once: settled when nothing simpler is left to do (see ``joint.py``).
+
+    Attributes:
+        shares: whether what is left over may also go to all open inputs alike (``share``).
+        routes_scale: whether it is a scale, not a shift, that the taker takes.
+    """
 
     joint: ClassVar[bool] = True
+    shares: ClassVar[bool] = False
+    routes_scale: ClassVar[bool] = False
 
     def takers(self, node: Node, known: Known) -> tuple[Port, ...]:
         """The ports that could take what is left over, when the demands on ``known`` ports are fixed."""
-        raise AssertionError(f"{type(self).__name__} has no takers")
+        return (~0,)  # nothing to choose
 
     def settle(self, node: Node, known: Known, taker: Port) -> Demands | Refusal:
         """Demands for every port that is not known yet, identities included."""
         raise AssertionError(f"{type(self).__name__} cannot be settled")
+
+    def share(self, node: Node, known: Known) -> Demands | Refusal:
+        """The same, where all open inputs take what is left over."""
+        raise AssertionError(f"{type(self).__name__} has nothing to share")
+
+    def waits_for(self, node: Node) -> str:
+        """The value that it had better be told of before it is settled; "" for none."""
+        return ""
+
+    def hands_on(self, held: Reparam) -> int:
+        """To how many ports it hands a demand on as it is, whatever else is asked; 0 where that depends."""
+        return 0

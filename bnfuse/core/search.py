@@ -14,13 +14,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.splits import holdings, splits
 from bnfuse.core.spread import NEAR, Worklist
@@ -34,7 +33,7 @@ MAX_ATTEMPTS = 64
 _MOST_BIASLESS = 8
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Tried:
     """What came of one split within a reach.
 
@@ -51,7 +50,7 @@ class Tried:
     refusal: Refusal | None
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Found:
     """What came of all splits: the cheapest (if any), what others were told, and how far they were tried."""
 
@@ -77,11 +76,11 @@ class Observer:
     def tried(self, tried: Tried) -> None:
         """A split was gone through within a reach."""
 
-    def decided(self, state: State, node: Node, found: Found) -> None:
+    def decided(self, state: State, wanted: Candidate, found: Found) -> None:
         """The search is over; nothing was changed yet."""
 
 
-def cheapest(state: State, node: Node, observer: Observer) -> Found:
+def cheapest(state: State, wanted: Candidate, observer: Observer) -> Found:
     """The way that makes and touches the fewest nodes.
 
     What is tried after a first success must touch fewer nodes than that one.
@@ -89,8 +88,8 @@ def cheapest(state: State, node: Node, observer: Observer) -> Found:
     best: Tried | None = None
     touched = 0  # by the best
     refusals: dict[Split, Refusal] = {}
-    observer.begins(state, node)
-    a, c, _ = state.affine(node)
+    observer.begins(state, wanted.node)
+    a, c, _ = state.affine(wanted.node)
     open_splits: Iterable[Split] = splits(a, c)
     reach = NEAR
     while True:
@@ -99,7 +98,7 @@ def cheapest(state: State, node: Node, observer: Observer) -> Found:
             limit = reach if best is None or best.makes else min(reach, touched - 1)
             if limit <= 0:
                 break
-            tried = try_split(state, node, split, limit, observer)
+            tried = try_split(state, wanted, split, limit, observer)
             if tried.refusal is not None:
                 refusals[split] = tried.refusal
                 if tried.refusal.reason is Reason.TOO_FAR:
@@ -113,13 +112,13 @@ def cheapest(state: State, node: Node, observer: Observer) -> Found:
         open_splits = far
         reach *= 8
     found = Found(None if best is None else best.spread, tuple(refusals.values()), reach)
-    observer.decided(state, node, found)
+    observer.decided(state, wanted, found)
     return found
 
 
-def try_split(state: State, node: Node, split: Split, limit: int, observer: Observer) -> Tried:
+def try_split(state: State, wanted: Candidate, split: Split, limit: int, observer: Observer) -> Tried:
     """One split, all choices, within a reach of so many nodes."""
-    outcome = _attempt(state, node, split, limit, observer)
+    outcome = _attempt(state, wanted, split, limit, observer)
     if isinstance(outcome, Refusal):
         tried = Tried(split, None, 0, outcome)
     else:
@@ -129,42 +128,47 @@ def try_split(state: State, node: Node, split: Split, limit: int, observer: Obse
     return tried
 
 
-def _attempt(state: State, node: Node, split: Split, limit: int, observer: Observer) -> Spread | Refusal:
+def _attempt(
+    state: State, wanted: Candidate, split: Split, limit: int, observer: Observer
+) -> Spread | Refusal:
     """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
-    found = _search(state, node, split, limit, observer, {})
+    found = _search(state, wanted, split, limit, observer, {})
     if isinstance(found, Refusal):
         return found
     biasless: dict[str, int] = {}
     makers = made_nodes(state, found)
     for linear in list(dict.fromkeys(makers))[:_MOST_BIASLESS]:
         without = {**biasless, linear.name: 1}
-        other = _search(state, node, split, limit, observer, without)
+        other = _search(state, wanted, split, limit, observer, without)
         if isinstance(other, Spread) and len(fewer := made_nodes(state, other)) < len(makers):
             found, makers, biasless = other, fewer, without
     return found
 
 
 def _search(
-    state: State, node: Node, split: Split, limit: int, observer: Observer, biasless: Mapping[str, int]
+    state: State,
+    wanted: Candidate,
+    split: Split,
+    limit: int,
+    observer: Observer,
+    biasless: Mapping[str, int],
 ) -> Spread | Refusal:
     """The first choices that go through, or why none do: the first refusal of the first attempt."""
-    rule = state.graph.rule(node)
-    assert isinstance(rule, Affine)
-    a, c, axes = state.affine(node)
+    a, c, axes = state.affine(wanted.node)
     x_held, y_held = holdings(split, axes, a, c)
     first: Refusal | None = None
     fixed = biasless
     observer.searches()
     for _ in range(MAX_ATTEMPTS):
-        run = observer.worklist(state, node, fixed, limit)
-        refusal = run.run(rule.in_port, x_held, y_held)
+        run = observer.worklist(state, wanted, fixed, limit)
+        refusal = run.run(x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
             return run.found(split)
         following = next_choices(run.choices)
         if first is None:
             first = replace(refusal, split=split.value)
-            alone = None if following is None else _scale_refused(state, node, limit, x_held, y_held)
+            alone = None if following is None else _scale_refused(state, wanted, limit, x_held, y_held)
             if alone is not None:
                 return replace(alone, split=split.value)
         if following is None:
@@ -172,8 +176,8 @@ def _search(
         fixed = {**biasless, **following}
     assert first is not None
     if first.reason is Reason.CONFLICT and limit <= NEAR:
-        run = observer.worklist(state, node, biasless, limit, shares=True)
-        refusal = run.run(rule.in_port, x_held, y_held)
+        run = observer.worklist(state, wanted, biasless, limit, shares=True)
+        refusal = run.run(x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
             return run.found(split)
@@ -182,12 +186,12 @@ def _search(
     return first
 
 
-def _scale_refused(state: State, node: Node, limit: int, x_held: Reparam, y_held: Reparam) -> Refusal | None:
+def _scale_refused(
+    state: State, wanted: Candidate, limit: int, x_held: Reparam, y_held: Reparam
+) -> Refusal | None:
     """Whether the scales alone are refused: then no way of the shift helps."""
-    rule = state.graph.rule(node)
-    assert isinstance(rule, Affine)
-    run = Worklist(state, node, {}, limit)
-    refusal = run.run(rule.in_port, x_held.scale_only, y_held.scale_only)
+    run = Worklist(state, wanted, {}, limit)
+    refusal = run.run(x_held.scale_only, y_held.scale_only)
     return None if run.routes_scales else refusal
 
 

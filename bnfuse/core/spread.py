@@ -14,20 +14,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Candidate
 from bnfuse.core.dead_ends import WIDE, Hop, Hub
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import Join, Product
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, same
 from bnfuse.core.rules import Current, Edit, Joint, Rule
 from bnfuse.core.splits import holdings
 from bnfuse.core.state import Spread, State
-from bnfuse.core.total import Total
 
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
@@ -46,14 +42,20 @@ class Worklist:
     came: dict[str, Hop]  # once there are hubs: how a value was come to
 
     def __init__(
-        self, state: State, node: Node, fixed: Mapping[str, int], limit: int | None, *, shares: bool = False
+        self,
+        state: State,
+        wanted: Candidate,
+        fixed: Mapping[str, int],
+        limit: int | None,
+        *,
+        shares: bool = False,
     ) -> None:
         self.state = state
         self.graph = state.graph
-        self.node = node
-        self.removed_calls = {node: None}
-        if node in self.graph.tied:
-            self.removed_calls.update(dict.fromkeys(self.graph.tied[node]))
+        self.wanted = wanted
+        self.removed_calls = {wanted.node: None}
+        if wanted.node in self.graph.tied:
+            self.removed_calls.update(dict.fromkeys(self.graph.tied[wanted.node]))
         self.fixed = fixed
         self.limit = limit
         self.shares = shares
@@ -83,7 +85,7 @@ class Worklist:
     def found(self, split: Split) -> Spread:
         """What the attempt came to, once everything was absorbed."""
         edits, touched = tuple(self.edits), tuple(self.touched)
-        return Spread(self.node, split, edits, touched, self.taken, tuple(self.changed))
+        return Spread(self.wanted.node, split, edits, touched, self.taken, tuple(self.changed))
 
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
@@ -93,12 +95,12 @@ class Worklist:
         """What earlier folds made a node absorb."""
         return self.state.edits.get(node, ())
 
-    def run(self, in_port: Port, x_held: Reparam, y_held: Reparam) -> Refusal | None:
+    def run(self, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
         return self.spread(
             demand
             for node in self.removed_calls
-            for demand in ((node.value(in_port), x_held), (node.outputs[0], y_held))
+            for demand in ((node.value(self.wanted.rule.in_port), x_held), (node.outputs[0], y_held))
         )
 
     def spread(self, demands: Iterable[tuple[str, Reparam]]) -> Refusal | None:
@@ -124,13 +126,18 @@ class Worklist:
     def _next_joint(self) -> Node:
         """A concatenation waits: of the parts it is not told about it says that they stay as they are."""
         for node in self.deferred:
-            rule = self.state.rule(node)
-            if not (isinstance(rule, Join) and node.value(rule.whole) not in self.held):
+            awaited = self._joint(node).waits_for(node)
+            if not awaited or awaited in self.held:
                 self.deferred.remove(node)
                 return node
         first = min(self.deferred, key=self.graph.place)
         self.deferred.remove(first)
         return first
+
+    def _joint(self, node: Node) -> Joint:
+        rule = self.state.rule(node)
+        assert isinstance(rule, Joint)
+        return rule
 
     def _demand(self, value: str, held: Reparam) -> Refusal | None:
         before = self.held.get(value)
@@ -166,7 +173,7 @@ class Worklist:
             if node in self.removed_calls or (node, port) in self.asked:
                 continue
             rule = self.state.rule(node)
-            if rule.joint:
+            if isinstance(rule, Joint):
                 refusal = self._defer(node, rule, held)
             else:
                 self.touched[node] = None
@@ -176,7 +183,7 @@ class Worklist:
                     self.state.dead_ends.remember(self, value, node, port, refusal)
                 return refusal
             if self.limit is not None and len(self.touched) > self.limit:
-                return Refusal(Reason.TOO_FAR, self.node.label)
+                return Refusal(Reason.TOO_FAR, self.wanted.node.label)
         return None
 
     def _reach_hub(self, hub: Hub, held: Reparam) -> Refusal | None:
@@ -187,28 +194,28 @@ class Worklist:
         self.hubs |= {hub}
         return refusal
 
-    def _defer(self, node: Node, rule: Rule, held: Reparam) -> Refusal | None:
+    def _defer(self, node: Node, rule: Joint, held: Reparam) -> Refusal | None:
         """A joint is settled once all that is nearer is known."""
         if node in self.settled or node in self.touched:
             return None
         self.deferred.append(node)
         self.touched[node] = None
-        if isinstance(rule, Join) and len(rule.parts) > WIDE and rule.axis not in held.axes:
+        if rule.hands_on(held) > WIDE:
             return self._reach_hub(node, held)
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
         if node in self.state.waiting:
             return Refusal(Reason.WAITING, node.label)
-        if isinstance(rule, Linear) and self.fixed.get(node.name):
-            rule = replace(rule, has_bias=False)
+        if self.fixed.get(node.name):
+            rule = rule.biasless()
             self.choices.append((node.name, 1, 1))
         reaction = rule.react(node, port, held, self)
         if isinstance(reaction, Refusal):
             return reaction
         if reaction.edit is not None:
             self.edits.append((node, reaction.edit))
-            if isinstance(rule, Affine):
+            if rule.has_numbers:
                 self.overlay[node] = (*reaction.edit.pair, reaction.edit.axes)
             for twin in self.graph.tied.get(node, ()):
                 refusal = self._demand(twin.value(port), held)
@@ -232,19 +239,15 @@ class Worklist:
         return None
 
     def _settle(self, node: Node) -> Refusal | None:
-        rule = self.state.rule(node)
-        assert isinstance(rule, Joint)
+        rule = self._joint(node)
         self.settled.add(node)
         known = {port: self.held[value] for port, value in ports(node) if value in self.held}
         takers = rule.takers(node, known) or (~0,)
         shared = len(takers)  # the choice beyond them all: every open input of a sum takes the same
-        chosen = self.fixed.get(node.name, shared if self.shares and isinstance(rule, Total) else 0)
+        chosen = self.fixed.get(node.name, shared if self.shares and rule.shares else 0)
         self.choices.append((node.name, chosen, len(takers)))
-        self.routes_scales |= isinstance(rule, Product) and len(takers) > 1
-        if chosen == shared and isinstance(rule, Total):
-            demands = rule.settle(node, known, None)
-        else:
-            demands = rule.settle(node, known, takers[chosen])
+        self.routes_scales |= rule.routes_scale and len(takers) > 1
+        demands = rule.share(node, known) if chosen == shared else rule.settle(node, known, takers[chosen])
         if isinstance(demands, Refusal):
             return demands
         return self._ask(node, next(iter(known)), demands)
@@ -256,11 +259,9 @@ def ports(node: Node) -> list[tuple[Port, str]]:
     return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
 
 
-def retrace(state: State, node: Node, split: Split, choices: Mapping[str, int]) -> Spread | Refusal:
+def retrace(state: State, wanted: Candidate, split: Split, choices: Mapping[str, int]) -> Spread | Refusal:
     """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
-    rule = state.graph.rule(node)
-    assert isinstance(rule, Affine)
-    a, c, axes = state.affine(node)
-    attempt = Worklist(state, node, choices, None)
-    refusal = attempt.run(rule.in_port, *holdings(split, axes, a, c))
+    a, c, axes = state.affine(wanted.node)
+    attempt = Worklist(state, wanted, choices, None)
+    refusal = attempt.run(*holdings(split, axes, a, c))
     return refusal or attempt.found(split)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, candidate
 from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.record import record
 from bnfuse.core.rules import Current, Edit, Pass, Rule
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Spread:
     """A successful attempt: what each node absorbs, in the order they were reached.
 
@@ -39,7 +38,7 @@ class Spread:
         return tuple(node.name for node in self.touched if node.name not in into)
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """Where a BatchNormalization could move: onto input ``port`` of ``joint``.
 
@@ -59,7 +58,7 @@ class Place:
     share: float
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class Narrowing:
     """A move that goes through: what the other branches absorb."""
 
@@ -93,18 +92,16 @@ class State:
         """Current (a, c, axes)."""
         found = self.affines.get(node)
         if found is None:
-            rule = self.graph.rule(node)
-            assert isinstance(rule, Affine)
+            rule = candidate(self.graph, node).rule
             found = (*rule.pair, rule.axes)
         return found
 
     def accept(self, spread: Spread) -> None:
         """Make a successful attempt part of the state."""
         for node in (spread.node, *self.graph.tied.get(spread.node, ())):
-            rule = self.graph.rule(node)
-            assert isinstance(rule, Affine)
+            gone = candidate(self.graph, node)
             self.removed.add(node)
-            self.classes.merge(node.value(rule.in_port), node.outputs[0])
+            self.classes.merge(gone.x, gone.y)
         self._absorb(spread)
 
     def accept_narrowing(self, found: Narrowing) -> None:
@@ -116,7 +113,7 @@ class State:
     def _absorb(self, spread: Spread) -> None:
         self.accepted.append(spread)
         for node, edit in spread.edits:
-            if isinstance(self.graph.rule(node), Affine):
+            if self.graph.rule(node).has_numbers:
                 self.affines[node] = (*edit.pair, edit.axes)
             self.edits.setdefault(node, []).append(edit)
             self.folded.setdefault(node, []).append(spread.node.name)

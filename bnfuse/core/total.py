@@ -7,6 +7,7 @@ alike, which is the way where all of them begin in one value.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from bnfuse.core.rules import Demands, Joint, Known
 class Total(Joint):
     """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
 
+    shares: ClassVar[bool] = True
+
     signs: tuple[float, ...]
     operands: tuple[Operand, ...]
 
@@ -28,8 +31,15 @@ class Total(Joint):
         """Inputs first (a branch may end in an op that absorbs), then the output."""
         return tuple(p for p in (*range(len(self.signs)), ~0) if p not in known)
 
-    def settle(self, node: Node, known: Known, taker: Port | None) -> Demands | Refusal:
-        """One scale for all; the taker's shift (None: that of all open inputs) makes t_y = Σ σⱼtⱼ true."""
+    def settle(self, node: Node, known: Known, taker: Port) -> Demands | Refusal:
+        """One scale for all; the taker's shift makes t_y = Σ σⱼtⱼ true."""
+        return self._settle(node, known, taker)
+
+    def share(self, node: Node, known: Known) -> Demands | Refusal:
+        """One scale for all; the shift of all open inputs alike makes t_y = Σ σⱼtⱼ true."""
+        return self._settle(node, known, None)
+
+    def _settle(self, node: Node, known: Known, taker: Port | None) -> Demands | Refusal:
         if len(set(node.inputs)) == 1 and (~0 in known) != (0 in known):
             return self._multiple(node, *next(iter(known.items())))
         lifted = {p: self._lift(p, held) for p, held in known.items()}

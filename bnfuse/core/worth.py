@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import candidate
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
@@ -59,16 +59,15 @@ def _loses_digits(state: State, found: Spread) -> Refusal | None:
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
     """
-    rule = state.graph.rule(found.node)
-    assert isinstance(rule, Affine)
-    x = found.node.value(rule.in_port)
-    if rule.magnitude is None or state.graph.reader_count(x) < 2:
+    wanted = candidate(state.graph, found.node)
+    magnitude = wanted.rule.magnitude
+    if magnitude is None or state.graph.reader_count(wanted.x) < 2:
         return None
     a, c, _ = state.affine(found.node)
-    size = np.abs(a) * rule.magnitude
+    size = np.abs(a) * magnitude
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(a != 0.0, np.abs(c) / size, 0.0)
     worst = float(np.nanmax(ratio, initial=0.0))
     if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
         return None
-    return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
+    return Refusal(Reason.PRECISION, found.node.label, wanted.x, f"{worst:.0e} times", found.split.value)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bnfuse.core.record import record
 from bnfuse.core.tensor import Tensor
 from bnfuse.formats.base import TensorSpec
 
@@ -23,7 +22,7 @@ Slot = int | str  # an input by its number, or what a layer calls its weight
 Setting = None | bool | int | float | str | list["Setting"]
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class NodeItem:
     """One node (ONNX) or layer (Keras).
 
@@ -54,7 +53,7 @@ class NodeItem:
         return f"{self.scope}{name}"
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class WeightItem:
     """One stored array.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.record import record
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Numbers, Opaque, Reaction, Rule
 from bnfuse.core.tensor import Tensor, as_float64, size
@@ -24,7 +24,7 @@ from bnfuse.formats.onnx.rows.view import View
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
 
-@record
+@dataclass(frozen=True, slots=True, eq=False)
 class NumberOnly(Affine):
     """A number in an operator of which no rank is known: a vector in its place could not be given a shape.
 
