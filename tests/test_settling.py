@@ -407,8 +407,9 @@ def test_one_of_several() -> None:
 
 
 def test_rules_that_do_not_choose_say_so() -> None:
+    assert Joint().takers(node("a"), {}) == (~0,)
     with pytest.raises(AssertionError, match="Joint"):
-        Joint().takers(node("a"), {})
+        Joint().share(node("a"), {})
     with pytest.raises(AssertionError, match="Joint"):
         Joint().settle(node("a"), {}, ~0)
     assert Joint.joint
