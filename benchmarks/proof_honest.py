@@ -14,7 +14,7 @@ from bnfuse.core.plan import plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
-from bnfuse.proof.inside import Inside, inside
+from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.narrow_nets import NARROW
@@ -54,7 +54,7 @@ def honest_by_hand(table: Table, folder: Path, per_dtype: int) -> None:
         judge_honest(table, "borders made right", verify(before, after), f"seed {seed}")
 
 
-def fold(source: Path, target: Path) -> tuple[int, Inside | None]:
+def fold(source: Path, target: Path) -> tuple[int, SeamPair | None]:
     """bnfuse's own fold of a file, without its proof: how many nodes went, and where to look between."""
     banned: frozenset[str] = frozenset()
     form = detect(source)

@@ -21,10 +21,10 @@ import numpy as np
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
-from bnfuse.inputs.cross_format import Twins, twins_of
+from bnfuse.inputs.cross_format import ModelPair, twins_of
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
-from bnfuse.measure.cold import COLD, ColdStarts, Limits, cold_starts, judged
+from bnfuse.measure.cold import COLD, ColdStarts, StartLimits, cold_starts, judged
 from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
 from bnfuse.measure.one_runtime import Elsewhere, OneRuntime
 from bnfuse.measure.profile import profile, profile_hints
@@ -199,7 +199,7 @@ def _measure_all(
     )
 
 
-def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader) -> Twins | None:
+def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader) -> ModelPair | None:
     """How the models correspond where they are of two formats; a loader of one's own feeds its own models."""
     if load is not load_by_content:
         return None
@@ -219,7 +219,7 @@ def _measured_cold(
     request: BenchRequest,
     load: Loader,
     loader: Loader,
-    twins: Twins | None,
+    twins: ModelPair | None,
     left_s: float,
     seen: Findings,
 ) -> BenchRun:
@@ -241,7 +241,7 @@ def _measured_cold(
             settings = replace(settings, runtime=runner.runtime)
     feeds = samples.feeds(0)
     if load is load_by_content:
-        limits = Limits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)
+        limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)
         fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]
         run = _judged_cold(cold_starts(paths, settings, fed, limits), samples.batch, inputs.seed, seen)
     else:

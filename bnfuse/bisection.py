@@ -32,7 +32,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.results import Agreement, Culprit, Status
 from bnfuse.staging import output_errors
-from bnfuse.verify import Loader, VerifyRequest, Witness
+from bnfuse.verify import Loader, ReferenceRun, VerifyRequest
 
 # How much longer than the proof the search may take.
 PATIENCE = 3.0
@@ -69,7 +69,7 @@ def name_culprit(failed: Agreement, made: Failed, request: VerifyRequest, load: 
     request = replace(request, inside=None)  # a part of the folds has other seams
     search = _Search(made, steps, time.perf_counter() + PATIENCE * request.budget_s)
     try:
-        witness = Witness.of(made.model, request, load, only=failed.failing_sets)
+        witness = ReferenceRun.of(made.model, request, load, only=failed.failing_sets)
         witness.allowed.update({output.name: output.tolerance for output in failed.outputs})
         if witness.compare(made.result).status is not Status.DIFFERENT:
             return _noted(failed, "the difference did not show a second time, so no fold is named")
@@ -105,7 +105,7 @@ class _Search:
         self.high = len(self.steps)
         self.merging = self.made.merged
 
-    def run(self, witness: Witness) -> None:
+    def run(self, witness: ReferenceRun) -> None:
         """Halve until one step is left, the time is up, or a trial tells nothing."""
         if self.merging:
             different = self._trial(witness, self.high)
@@ -120,7 +120,7 @@ class _Search:
                 return
             self.low, self.high = (self.low, middle) if different else (middle, self.high)
 
-    def _trial(self, witness: Witness, count: int) -> bool | None:
+    def _trial(self, witness: ReferenceRun, count: int) -> bool | None:
         """Whether the first ``count`` steps make a difference; None where that cannot be told."""
         with _written(self.made, count) as result:
             status = Status.SKIPPED if result is None else witness.compare(result).status

@@ -31,9 +31,9 @@ from bnfuse.inputs.labels import read_labels
 from bnfuse.inputs.repeatable import RandomOutputs
 from bnfuse.inputs.samples import Feeds, InputRequest
 from bnfuse.machine import available_memory_bytes
-from bnfuse.proof.compare import Compared, conclude, confront, unexplained
+from bnfuse.proof.compare import Compared, conclude, run_candidate, unexplained
 from bnfuse.proof.deviation import ROUNDOFF
-from bnfuse.proof.inside import Inside
+from bnfuse.proof.inside import SeamPair
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe, shaken_noise
 from bnfuse.proof.seams import SETS, SeamProof
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
@@ -78,7 +78,7 @@ class VerifyRequest:
     labels: Mapping[str, Path] = field(default_factory=dict)
     runtime: str = ""
     successor: bool = False
-    inside: Inside | None = None
+    inside: SeamPair | None = None
 
     @property
     def coarsest(self) -> str:
@@ -117,7 +117,7 @@ def verify(
     across = of_two_formats(reference, candidate)
     try:
         specs = _narrowed(reference, candidate, request, load) if across else None
-        witness = Witness.of(reference, request, load, specs=specs)
+        witness = ReferenceRun.of(reference, request, load, specs=specs)
     except (UsageError, UnsafeModel, RuntimeMissing):
         raise
     except Unalignable as mismatch:
@@ -135,7 +135,7 @@ def verify(
 
 
 @dataclass(slots=True, eq=False)
-class Witness:
+class ReferenceRun:
     """The reference after it has run: candidates are compared with what it put out, one after the other.
 
     ``allowed`` is what each output may be off by in any case (from an earlier proof of the same models).
@@ -157,7 +157,7 @@ class Witness:
         *,
         only: tuple[int, ...] = (),
         specs: Sequence[TensorSpec] | None = None,
-    ) -> Witness:
+    ) -> ReferenceRun:
         """Run the reference, on some input sets ``only`` where that is not ().
 
         Raises:
@@ -188,7 +188,9 @@ class Witness:
         """
         compared = Compared(self.seen, self.request.depth, self.allowed)
         settings = self.request.settings if across else self._same_runtime()
-        agreement = confront(lambda: self.load(candidate, settings), compared, self.deadline, across=across)
+        agreement = run_candidate(
+            lambda: self.load(candidate, settings), compared, self.deadline, across=across
+        )
         if agreement.status is Status.DIFFERENT and not compared.runtime and not across:
             return self._elsewhere(candidate, agreement)
         if not compared.rows:
@@ -255,7 +257,7 @@ class Witness:
         if self.request.successor:
             return replace(refused, detail=told)
         try:
-            witness = Witness.of(self.reference, replace(self.request, runtime=there), self.load)
+            witness = ReferenceRun.of(self.reference, replace(self.request, runtime=there), self.load)
         except (BnfuseError, MemoryError):
             return replace(refused, detail=told)
         agreement = witness.compare(candidate)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.measure.cold import Limits
+from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
 from tests.command import PATIENCE_S, Cli
@@ -74,7 +74,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         import_module("bnfuse.bench"),
         "Limits",
-        lambda share_s, verdict_s, _: Limits(share_s, verdict_s, PATIENCE_S),
+        lambda share_s, verdict_s, _: StartLimits(share_s, verdict_s, PATIENCE_S),
     )
 
 

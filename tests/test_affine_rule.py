@@ -18,7 +18,7 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward, from_forward
-from bnfuse.core.rules import Current, Edit, Reaction
+from bnfuse.core.rules import Absorbed, Current, Reaction
 from tests.held_values import Vector, mixed, seeds
 
 NODE = Node("node", "Affine", ("x",), ("y",))
@@ -34,7 +34,7 @@ class _Stored:
     def affine(self, node: Node) -> Current:
         return *self.rule.pair, self.rule.axes
 
-    def earlier(self, node: Node) -> Sequence[Edit]:
+    def earlier(self, node: Node) -> Sequence[Absorbed]:
         return ()
 
 

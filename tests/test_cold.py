@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import RunSettings
-from bnfuse.measure.cold import ColdStarts, Limits, chance, cold_starts, judged
+from bnfuse.measure.cold import ColdStarts, StartLimits, chance, cold_starts, judged
 from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW, Rounds
 from bnfuse.results import ColdStart
 from tests.clockwork import Clock, starts
@@ -90,7 +90,7 @@ def fake_starts(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str
 
 def begin(models: int, share_s: float, verdict_s: float = 0.0, start_s: float = 100.0) -> ColdStarts:
     paths = [Path("a"), Path("b")][:models]
-    return cold_starts(paths, RunSettings(), [{}] * models, Limits(share_s, verdict_s, start_s))
+    return cold_starts(paths, RunSettings(), [{}] * models, StartLimits(share_s, verdict_s, start_s))
 
 
 def test_models_take_turns(fake_starts: tuple[list[str], list[float]]) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core import spread
+from bnfuse.core import propagate as spread
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
 from bnfuse.core.plan import plan
+from bnfuse.core.propagate import Worklist
 from bnfuse.core.reasons import Reason
-from bnfuse.core.spread import Worklist
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.explained_nets import explained

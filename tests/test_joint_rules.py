@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward
 from bnfuse.core.rules import Joint, Sign
-from bnfuse.core.total import Total
+from bnfuse.core.weighted_sum import WeightedSum
 from tests.held_values import hold, mixed, seeds
 
 
@@ -36,7 +36,7 @@ def test_a_sum_stays_a_sum(seed: int, known_port: int, data: st.DataObject) -> N
     """h_y = Σ σⱼhⱼ for the settled holdings wherever y = Σ σⱼxⱼ."""
     rng = np.random.default_rng(seed)
     signs = tuple(int(n) for n in rng.choice((-1, 1), 3))
-    rule = Total(signs, tuple(Operand(0, frozenset()) for _ in signs))
+    rule = WeightedSum(signs, tuple(Operand(0, frozenset()) for _ in signs))
     held = from_backward((1,), mixed(rng, 4), rng.standard_normal(4))
     every = _settled(rule, 3, known_port, held, data)
     assert set(every) == {~0, 0, 1, 2}
@@ -47,7 +47,7 @@ def test_a_sum_stays_a_sum(seed: int, known_port: int, data: st.DataObject) -> N
 
 
 def test_a_sum_refuses_two_scales() -> None:
-    rule = Total((1, 1), (Operand(0, frozenset()),) * 2)
+    rule = WeightedSum((1, 1), (Operand(0, frozenset()),) * 2)
     one, two = (from_backward((1,), np.full(3, s), np.zeros(3)) for s in (2.0, 3.0))
     assert isinstance(rule.settle(_node(2), {0: one, 1: two}, ~0), Refusal)
 
@@ -77,7 +77,7 @@ def test_a_concatenation_stays_one(seed: int, known_port: int, axis: int) -> Non
     """Held along the joining axis (1) or along another (2)."""
     rng = np.random.default_rng(seed)
     sizes = (2, 3)
-    rule = Join(~0, (0, 1), 1, sizes)
+    rule = ConcatSplit(~0, (0, 1), 1, sizes)
     n = 4 if axis == 2 else (5 if known_port == ~0 else sizes[known_port])
     held = from_backward((axis,), mixed(rng, n), rng.standard_normal(n))
     every = _settled(rule, 2, known_port, held, None)
@@ -90,7 +90,7 @@ def test_a_concatenation_stays_one(seed: int, known_port: int, axis: int) -> Non
 def test_the_greatest_stays_the_greatest(seed: int, known_port: int) -> None:
     """max(s·xⱼ + t) = s·max(xⱼ) + t for s > 0, and likewise for the least."""
     rng = np.random.default_rng(seed)
-    rule = Alike((0, 1, 2), Sign.NONNEGATIVE)
+    rule = Select((0, 1, 2), Sign.NONNEGATIVE)
     held = from_backward((1,), np.abs(mixed(rng, 4)), rng.standard_normal(4))
     every = _settled(rule, 3, known_port, held, None)
     assert set(every) == {~0, 0, 1, 2}
@@ -101,7 +101,7 @@ def test_the_greatest_stays_the_greatest(seed: int, known_port: int) -> None:
 
 
 def test_the_greatest_refuses_a_negative_scale_and_two_scales() -> None:
-    rule = Alike((0, 1), Sign.NONNEGATIVE)
+    rule = Select((0, 1), Sign.NONNEGATIVE)
     up, more, down = (from_backward((1,), np.array([1.0, s]), np.zeros(2)) for s in (2.0, 3.0, -2.0))
     refused = rule.settle(_node(2), {~0: down}, ~0)
     assert isinstance(refused, Refusal)

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.edit.rewrite import BecomeLinear, Configure, Edit, Path, Remove, rewrite, settle
-from bnfuse.formats.keras.graph.calls import Stored, rewire_call, rewire_ends
+from bnfuse.formats.keras.edit.rewrite import (
+    BecomeLinear,
+    Configure,
+    Edit,
+    LayerPath,
+    Remove,
+    rewrite,
+    settle,
+)
+from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Ref, Shape
 from tests import keras_configs as made
@@ -28,8 +36,8 @@ def bn(name: str, *nodes: Any, **config: Any) -> Json:
     return layer("BatchNormalization", name, *nodes, axis=[1], dtype="float32", trainable=True, **config)
 
 
-def swap(stored: Stored) -> Stored:
-    return Stored("new", 5, 6, (None, 9), "float16") if stored.layer == "a" else stored
+def swap(stored: StoredRef) -> StoredRef:
+    return StoredRef("new", 5, 6, (None, 9), "float16") if stored.layer == "a" else stored
 
 
 # stored call, the same with every tensor of "a" replaced
@@ -107,7 +115,7 @@ def test_a_nested_model_becomes_the_source_with_its_own_node_index() -> None:
 
 
 # A model, the layers to remove, those of them that stay as linear activations.
-SETTLED: tuple[tuple[Json, list[Path], set[str]], ...] = (
+SETTLED: tuple[tuple[Json, list[LayerPath], set[str]], ...] = (
     (functional([source(), bn("b", old(("x", 0, 0)))], [["x", 0, 0]], [["b", 0, 0]]), [("b",)], {"b"}),
     (sequential(source(), dense("d"), bn("b"), bn("c")), [("b",), ("c",)], {"c"}),
     (sequential(source(), bn("b"), dense("d")), [("b",)], set()),
@@ -144,8 +152,8 @@ SETTLED: tuple[tuple[Json, list[Path], set[str]], ...] = (
 
 
 @pytest.mark.parametrize(("config", "paths", "linear"), SETTLED)
-def test_what_cannot_go_becomes_linear(config: Json, paths: list[Path], linear: set[str]) -> None:
-    edits: dict[Path, Edit] = dict.fromkeys(paths, Remove())
+def test_what_cannot_go_becomes_linear(config: Json, paths: list[LayerPath], linear: set[str]) -> None:
+    edits: dict[LayerPath, Edit] = dict.fromkeys(paths, Remove())
     settled = settle(parse(config), edits)
     assert {path[-1] for path, edit in settled.items() if edit == BecomeLinear()} == linear
     edited = rewrite(config, edits)
@@ -211,13 +219,13 @@ def test_configure_changes_only_what_it_names() -> None:
 
 def test_both_directions_of_one_stored_layer_are_edited_alike() -> None:
     config, bias = made.wrapped_sequential(), Configure({"use_bias": True})
-    both: dict[Path, Edit] = {("both", f"{way}_lstm"): bias for way in ("forward", "backward")}
+    both: dict[LayerPath, Edit] = {("both", f"{way}_lstm"): bias for way in ("forward", "backward")}
     assert entry(rewrite(config, both), "both")["config"]["layer"]["config"]["use_bias"] is True
     with pytest.raises(ValueError, match="edit both alike"):
         rewrite(config, {("both", "forward_lstm"): bias})
 
 
-REJECTED: tuple[tuple[Json, Path, str], ...] = (
+REJECTED: tuple[tuple[Json, LayerPath, str], ...] = (
     (made.merge_keras2(), ("gone",), "no layer at gone"),
     (made.merge_keras2(), ("add",), "exactly one input"),
     (made.merge_keras3(), ("x",), "reads nothing"),
@@ -226,6 +234,6 @@ REJECTED: tuple[tuple[Json, Path, str], ...] = (
 
 
 @pytest.mark.parametrize(("config", "path", "message"), REJECTED)
-def test_edits_that_make_no_sense(config: Json, path: Path, message: str) -> None:
+def test_edits_that_make_no_sense(config: Json, path: LayerPath, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rewrite(config, {path: Remove()})

@@ -16,7 +16,7 @@ from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import from_backward, same
 from bnfuse.core.rules import Demands
-from bnfuse.core.total import Total
+from bnfuse.core.weighted_sum import WeightedSum
 from tests.held_values import Vector, mixed
 from tests.onnx_graphs import Net, assert_equal, fold_model, why
 
@@ -88,7 +88,7 @@ def test_two_scales_that_nearly_agree_do_not(step: float, goes: bool, tmp_path: 
 def _settled(shifts: tuple[Vector, Vector], total: Vector) -> Demands | Refusal:
     """y = x₀ + x₁ with the shift of every value given."""
     node = Node("sum", "Add", ("x0", "x1"), ("y",))
-    rule = Total((1.0, 1.0), (Operand(0, frozenset()), Operand(0, frozenset())))
+    rule = WeightedSum((1.0, 1.0), (Operand(0, frozenset()), Operand(0, frozenset())))
     one = np.ones(2)
     known = {p: from_backward((1,), one, t) for p, t in zip((0, 1, ~0), (*shifts, total), strict=True)}
     return rule.settle(node, known, ~0)
@@ -111,7 +111,7 @@ def test_shifts_of_a_sum_agree_up_to_roundings(dust: float, agrees: bool, size: 
 def test_a_sum_of_shifts_that_cancel_leaves_none() -> None:
     """0.1 + 0.2 − 0.3 leaves 5·10⁻¹⁷ behind, which is no shift that the output would have to take."""
     node = Node("sum", "Sum", ("x0", "x1", "x2"), ("y",))
-    rule = Total((1.0, 1.0, 1.0), tuple(Operand(0, frozenset()) for _ in range(3)))
+    rule = WeightedSum((1.0, 1.0, 1.0), tuple(Operand(0, frozenset()) for _ in range(3)))
     known = {p: from_backward((1,), np.ones(1), np.array([t])) for p, t in enumerate((0.1, 0.2, -0.3))}
     for extra, left in ((0.0, False), (1e-12, True)):
         known[2] = from_backward((1,), np.ones(1), np.array([-0.3 - extra]))

@@ -10,7 +10,7 @@ from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Pair, Reparam, from_backward, from_forward, same
-from bnfuse.core.rules import Current, Edit, Reaction
+from bnfuse.core.rules import Absorbed, Current, Reaction
 from bnfuse.core.tensor import ArrayTensor
 from tests.held_values import Vector
 
@@ -116,13 +116,13 @@ WEIGHT = RNG.standard_normal((4, 3, 2))  # o i k
 class Earlier:
     """What the node absorbed before."""
 
-    def __init__(self, *edits: Edit) -> None:
+    def __init__(self, *edits: Absorbed) -> None:
         self.edits = edits
 
     def affine(self, node: Node) -> Current:
         raise AssertionError
 
-    def earlier(self, node: Node) -> tuple[Edit, ...]:
+    def earlier(self, node: Node) -> tuple[Absorbed, ...]:
         return self.edits
 
 
@@ -193,9 +193,9 @@ def test_an_op_without_a_bias_passes_a_shift_on() -> None:
     bare = linear(has_bias=False, gain=1.5)
     p, q = np.array([2.0, -1.0, 0.5]), np.array([1.0, 0.0, 3.0])
     before = Earlier(
-        Edit(0, (np.array([1.0, 2.0, -3.0]), NONE)),
-        Edit(~0, (np.array([1.0, -2.0, 0.5, 3.0]), np.zeros(4))),
-        Edit(0, (np.array([0.5, 1.0, 2.0]), NONE)),
+        Absorbed(0, (np.array([1.0, 2.0, -3.0]), NONE)),
+        Absorbed(~0, (np.array([1.0, -2.0, 0.5, 3.0]), np.zeros(4))),
+        Absorbed(0, (np.array([0.5, 1.0, 2.0]), NONE)),
     )
     answer = bare.react(NODE, 0, from_forward((1,), p, q), before)
     assert isinstance(answer, Reaction) and answer.edit is not None

@@ -14,8 +14,8 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, from_backward
-from bnfuse.core.rules import Opaque, Pass, Reader, Rule, Sign
-from bnfuse.core.total import Total
+from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
+from bnfuse.core.weighted_sum import WeightedSum
 
 LEVEL, LOW, REPEATED = Operand(0, frozenset()), Operand(1, frozenset()), Operand(0, frozenset({1}))
 MAP = (np.full(2, 2.0), np.ones(2))
@@ -28,10 +28,10 @@ KINDS: dict[str, tuple[Rule, int, tuple[Port, ...], tuple[Port, ...]]] = {
     "squeeze": (Pass(axes=Relabel((0, None), 1)), 1, (), ()),
     "greatest over space": (Pass(Sign.NONNEGATIVE, mixed_out={2}), 1, (), (0, ~0)),
     "second input": (Pass(Sign.NONNEGATIVE, in_port=1), 2, (1, ~0), (1, ~0)),
-    "sum": (Total((1.0, -1.0), (LEVEL, LEVEL)), 2, (0, 1, ~0), ()),
-    "sum of two ranks": (Total((1.0, 1.0), (LEVEL, LOW)), 2, (), ()),
-    "sum of a repeated one": (Total((1.0, 1.0), (REPEATED, LEVEL)), 2, (), ()),
-    "shape": (Reader(), 1, (), ()),
+    "sum": (WeightedSum((1.0, -1.0), (LEVEL, LEVEL)), 2, (0, 1, ~0), ()),
+    "sum of two ranks": (WeightedSum((1.0, 1.0), (LEVEL, LOW)), 2, (), ()),
+    "sum of a repeated one": (WeightedSum((1.0, 1.0), (REPEATED, LEVEL)), 2, (), ()),
+    "shape": (ShapeOnly(), 1, (), ()),
     "affine": (Affine(MAP, (1,)), 1, (), ()),
 }
 OPAQUE = Opaque(Reason.NONLINEAR, "so it is")

@@ -17,7 +17,7 @@ from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.onnx import FORMAT, OnnxModel
 from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.optimize import Unproved, optimize
-from bnfuse.proof.inside import Inside, inside
+from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.results import Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, spoiled
@@ -178,7 +178,7 @@ def test_a_large_model_is_opened_up_from_its_skeleton(tmp_path: Path) -> None:
 # ---- the proof ------------------------------------------------------------------------------------
 
 
-def look(path: Path) -> Inside:
+def look(path: Path) -> SeamPair:
     opened, patch = planned(path)
     near = opened.constants_of(patch.near)
     return inside(opened, patch, near)

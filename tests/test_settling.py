@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import operands
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward, from_forward, same
 from bnfuse.core.rules import Demands, Joint, Sign
-from bnfuse.core.total import Total
+from bnfuse.core.weighted_sum import WeightedSum
 from tests.held_values import hold, mixed
 
 Shape = tuple[int, ...]
@@ -27,10 +27,10 @@ def node(*inputs: str) -> Node:
     return Node("n", "Op", inputs, ("y",))
 
 
-def total(signs: tuple[float, ...], *shapes: Shape) -> Total:
+def total(signs: tuple[float, ...], *shapes: Shape) -> WeightedSum:
     lie = operands(list(shapes), np.broadcast_shapes(*shapes))
     assert lie is not None
-    return Total(signs, lie)
+    return WeightedSum(signs, lie)
 
 
 def every(known: dict[Port, Reparam], answer: Demands | Refusal) -> dict[Port, Reparam]:
@@ -338,7 +338,7 @@ def test_a_product_does_not_reach_a_narrow_operand() -> None:
 def test_parts_side_by_side() -> None:
     """Three parts, a whole and two of them known: the slices must agree, and the third gets its own."""
     rng = np.random.default_rng(7)
-    rule, values = Join(~0, (0, 1, 2), 1, (2, 3, 1)), node("a", "b", "c")
+    rule, values = ConcatSplit(~0, (0, 1, 2), 1, (2, 3, 1)), node("a", "b", "c")
     s, t = mixed(rng, 6), rng.standard_normal(6)
     whole = from_backward((1,), s, t)
     cut = [from_backward((1,), s[a:b], t[a:b]) for a, b in ((0, 2), (2, 5), (5, 6))]
@@ -359,7 +359,7 @@ def test_parts_side_by_side() -> None:
 
 
 def test_parts_along_other_axes() -> None:
-    rule, values = Join(~0, (0, 1), 1, (2, 3)), node("a", "b")
+    rule, values = ConcatSplit(~0, (0, 1), 1, (2, 3)), node("a", "b")
     rows, others = (from_backward((2,), np.array([2.0, s]), np.zeros(2)) for s in (3.0, 4.0))
     number = from_backward((), np.array(2.0), np.array(1.0))
     assert dict(rule.settle(values, {0: rows}, ~0)) == {~0: rows, 1: rows}  # type: ignore[arg-type]
@@ -371,7 +371,7 @@ def test_parts_along_other_axes() -> None:
     np.testing.assert_array_equal(held[~0].backward[0], [2.0, 2.0, 1.0, 1.0, 1.0])
     channels = from_backward((1,), np.array([2.0, 3.0]), np.zeros(2))
     assert refused(rule.settle(values, {0: channels, 1: rows}, ~0)) == (Reason.AXIS, "y")
-    unknown = Join(~0, (0, 1), 1, (2, None))
+    unknown = ConcatSplit(~0, (0, 1), 1, (2, None))
     assert refused(unknown.settle(values, {0: channels}, ~0)) == (Reason.SHAPE_UNKNOWN, "y")
     assert dict(unknown.settle(values, {0: rows}, ~0)) == {~0: rows, 1: rows}  # type: ignore[arg-type]
     assert rule.takers(values, {}) == (~0,)
@@ -379,7 +379,7 @@ def test_parts_along_other_axes() -> None:
 
 def test_parts_with_zeros() -> None:
     """A direction that one part lacks is lacking in the whole."""
-    rule, values = Join(~0, (0, 1), 1, (2, 1)), node("a", "b")
+    rule, values = ConcatSplit(~0, (0, 1), 1, (2, 1)), node("a", "b")
     zero, one = (
         from_backward((1,), np.array([0.0, 2.0]), np.zeros(2)),
         from_backward((1,), np.ones(1), np.ones(1)),
@@ -391,11 +391,11 @@ def test_parts_with_zeros() -> None:
 
 def test_one_of_several() -> None:
     """A choice by a condition (port 0) takes any scale of the others, and nothing of the condition's."""
-    rule, values = Alike((1, 2), Sign.ANY), node("c", "a", "b")
+    rule, values = Select((1, 2), Sign.ANY), node("c", "a", "b")
     down = from_backward((1,), np.array([-2.0, 1.0]), np.ones(2))
     assert dict(rule.settle(values, {1: down}, ~0)) == {2: down, ~0: down}  # type: ignore[arg-type]
     assert refused(rule.settle(values, {0: down}, ~0)) == (Reason.UNSUPPORTED_OP, "c")
-    greatest = Alike((0, 1), Sign.NONNEGATIVE)
+    greatest = Select((0, 1), Sign.NONNEGATIVE)
     answer = greatest.settle(node("a", "b"), {1: down}, ~0)
     assert refused(answer) == (Reason.NEGATIVE_SCALE, "b")
     assert isinstance(answer, Refusal) and answer.detail == "1 of 2 channels are negative"

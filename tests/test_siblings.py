@@ -20,7 +20,7 @@ from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Node
 from bnfuse.core.plan import plan
 from bnfuse.core.reparam import DUST, dustless, from_backward, settled_scale
-from bnfuse.core.rules import Current, Edit, Reaction
+from bnfuse.core.rules import Absorbed, Current, Reaction
 from bnfuse.core.splits import holdings
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -214,7 +214,7 @@ class _Numbers:
     def affine(self, node: Node) -> Current:
         return self.current
 
-    def earlier(self, node: Node) -> Sequence[Edit]:
+    def earlier(self, node: Node) -> Sequence[Absorbed]:
         return ()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import Runner, TensorSpec
-from bnfuse.proof.output_store import Kept
+from bnfuse.proof.output_store import StoredOutputs
 from bnfuse.results import Agreement, Status
 from bnfuse.verify import VerifyRequest, verify
 from tests.own_data import npy
@@ -140,7 +140,7 @@ def test_noise_is_measured_later_where_it_matters(tmp_path: Path) -> None:
 
 
 def test_outputs_beyond_memory_wait_on_the_disk(tmp_path: Path) -> None:
-    kept = Kept(most_bytes=100)
+    kept = StoredOutputs(most_bytes=100)
     rows: list[dict[str, np.ndarray]] = [
         {"a": np.arange(20, dtype=np.int16).reshape(4, 5).T, "b": np.array(["x", None], object)},
         {"a": np.random.default_rng(0).standard_normal((3, 7)), "b": np.array([], object)},

@@ -14,7 +14,7 @@ import numpy as np
 from bnfuse.core.apply import NewAffine, NewLinear, NewSource, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import LinearForm, factors, part_at, row_blocks
-from bnfuse.core.ranges import largest, spread
+from bnfuse.core.ranges import imbalance, largest
 from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import Tensor
@@ -56,8 +56,8 @@ def _linear(node: Node, new: NewLinear) -> LayerChange:
         new.folded,
         quantiles(before),
         quantiles(after),
-        spread(before[live]),
-        spread(after),
+        imbalance(before[live]),
+        imbalance(after),
     )
 
 
@@ -119,8 +119,8 @@ def _affine(node: Node, new: NewAffine) -> LayerChange:
         new.folded,
         quantiles(np.abs(old)),
         quantiles(np.abs(made)),
-        spread(np.abs(old)),
-        spread(np.abs(made)),
+        imbalance(np.abs(old)),
+        imbalance(np.abs(made)),
     )
 
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from bnfuse.bench import BenchRequest
     from bnfuse.verify import VerifyRequest
 
-Shapes = Mapping[str, tuple[int, ...]]
+NamedShapes = Mapping[str, tuple[int, ...]]
 
 
 def verify_request(
     *,
     inputs: Path | None,
-    shapes: Shapes,
+    shapes: NamedShapes,
     batch: int | None,
     device: str,
     threads: int | None,
@@ -44,7 +44,7 @@ def verify_request(
 def bench_request(
     *,
     inputs: Path | None,
-    shapes: Shapes,
+    shapes: NamedShapes,
     batches: tuple[int, ...],
     device: str,
     threads: tuple[int, ...],

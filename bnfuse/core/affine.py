@@ -10,7 +10,7 @@ import numpy as np
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
-from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
+from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class Affine(Rule):
     reads: bool = True
     broken: Refusal | None = None
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Absorb what the node can store, pass on what it cannot."""
         if self.broken is not None:
             return self.broken
@@ -74,15 +74,17 @@ class Affine(Rule):
         ap, aq = seen
         c = np.broadcast_to(c, ap.shape)
         if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(self.in_port, (settled_scale(ap), dustless(aq, c)), axes))
+            return Reaction(edit=Absorbed(self.in_port, (settled_scale(ap), dustless(aq, c)), axes))
         if self.has_scale:  # y = (a·p·h + c) + a·q
             demands = ((~0, from_forward(axes, np.ones_like(ap), aq)),) if aq.any() else ()
-            return Reaction(demands, Edit(self.in_port, (settled_scale(ap), c), axes))
+            return Reaction(demands, Absorbed(self.in_port, (settled_scale(ap), c), axes))
         if held.forward is None or held.zeros:
             return zero_scale(node, held)
         p = np.broadcast_to(held.forward[0], ap.shape)  # y = p·(a·h + (a·q + c)/p)
         demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
-        return Reaction(demands, Edit(self.in_port, (np.broadcast_to(a, p.shape), dustless(aq, c) / p), axes))
+        return Reaction(
+            demands, Absorbed(self.in_port, (np.broadcast_to(a, p.shape), dustless(aq, c) / p), axes)
+        )
 
     def _write(
         self, node: Node, held: Reparam, axes: tuple[int, ...], a: Vector, c: Vector
@@ -93,10 +95,10 @@ class Affine(Rule):
         s, t = np.broadcast_arrays(*held.backward, np.zeros(a.shape))[:2]
         scale, shift = settled_scale(s * a), dustless(s * c, t)
         if self.has_scale and self.has_shift:
-            return Reaction(edit=Edit(~0, (scale, shift), axes))
+            return Reaction(edit=Absorbed(~0, (scale, shift), axes))
         if self.has_scale:  # h = s·a·(x + (s·c + t − c)/(s·a)) + c
             left = dustless(shift, -c)
-            edit = Edit(~0, (scale, np.broadcast_to(c, scale.shape)), axes)
+            edit = Absorbed(~0, (scale, np.broadcast_to(c, scale.shape)), axes)
             if not left.any():
                 return Reaction(edit=edit)
             if not self.reads:
@@ -104,7 +106,7 @@ class Affine(Rule):
             if (scale == 0.0).any():
                 return zero_scale(node, held)
             return Reaction(((self.in_port, from_backward(axes, np.ones_like(s), left / scale)),), edit)
-        edit = Edit(~0, (np.broadcast_to(a, s.shape), shift), axes)  # h = a·(s·x) + (s·c + t)
+        edit = Absorbed(~0, (np.broadcast_to(a, s.shape), shift), axes)  # h = a·(s·x) + (s·c + t)
         if (s == 1.0).all():
             return Reaction(edit=edit)
         if not self.reads:

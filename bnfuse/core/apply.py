@@ -17,12 +17,12 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.narrow import narrow, places
+from bnfuse.core.propagate import retrace
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
-from bnfuse.core.rules import Edit, Source
+from bnfuse.core.rules import Absorbed, Source
 from bnfuse.core.scaled import ScaledTensor, round_once
-from bnfuse.core.spread import retrace
-from bnfuse.core.state import Place, Spread, State
+from bnfuse.core.state import MoveTarget, Propagation, State
 from bnfuse.core.tensor import as_float64
 
 
@@ -111,7 +111,7 @@ class Patch:
     sources: dict[Node, NewSource] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
-    steps: tuple[Spread, ...] = ()
+    steps: tuple[Propagation, ...] = ()
 
     @property
     def near(self) -> list[Node]:
@@ -174,14 +174,14 @@ def replay(graph: Graph, plan: Plan) -> Planned:
     return Planned(plan, state)
 
 
-def _moved(state: State, node: Node, place: Place) -> Moved:
+def _moved(state: State, node: Node, place: MoveTarget) -> Moved:
     """The part of the current numbers that stays with a node."""
     a, c, _ = state.affine(node)
     part = slice(place.start, place.stop)
     return Moved(node, place.joint, place.port, part, a[part], -c[part] if place.flips else c[part])
 
 
-def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tuple[str, ...]) -> None:
+def _add(patch: Patch, graph: Graph, node: Node, edits: list[Absorbed], folded: tuple[str, ...]) -> None:
     rule = graph.rule(node)
     match rule:
         case Linear():
@@ -199,7 +199,7 @@ def _add(patch: Patch, graph: Graph, node: Node, edits: list[Edit], folded: tupl
             raise AssertionError(f"{node.label} cannot absorb")
 
 
-def linear_rewrite(rule: Linear, edits: Iterable[Edit]) -> Rewrite:
+def linear_rewrite(rule: Linear, edits: Iterable[Absorbed]) -> Rewrite:
     """All that a linear op absorbed, composed in order, its own gain first."""
     read: Pair | None = None
     write: Pair | None = None
@@ -214,7 +214,7 @@ def linear_rewrite(rule: Linear, edits: Iterable[Edit]) -> Rewrite:
     return Rewrite(read, write)
 
 
-def _source_values(rule: Source, edits: Iterable[Edit], folded: tuple[str, ...]) -> ScaledTensor:
+def _source_values(rule: Source, edits: Iterable[Absorbed], folded: tuple[str, ...]) -> ScaledTensor:
     """s·v + t of all edits in order, as a stream: a table may be large."""
     shape = rule.tensor.shape
     s, t = np.ones((1,) * len(shape)), np.zeros((1,) * len(shape))

@@ -21,7 +21,7 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.core.total import Total
+from bnfuse.core.weighted_sum import WeightedSum
 
 
 @dataclass(eq=False, slots=True)
@@ -106,7 +106,7 @@ class Classes:
             if rule.sign is Sign.NONNEGATIVE and made.positive is None:
                 made.positive = Refusal(Reason.NEGATIVE_SCALE, node.label, node.value(port))
             return (node.value(~0 if port >= 0 else rule.in_port),) if _whole(rule) else ()
-        if isinstance(rule, Total) and all(not o.offset and not o.stretched for o in rule.operands):
+        if isinstance(rule, WeightedSum) and all(not o.offset and not o.stretched for o in rule.operands):
             return (*node.inputs, *node.outputs)
         return ()
 

@@ -21,7 +21,7 @@ from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Joint
 
 if TYPE_CHECKING:
-    from bnfuse.core.spread import Worklist
+    from bnfuse.core.propagate import Worklist
 
 # What more ports than this share is a hub.
 WIDE = 24

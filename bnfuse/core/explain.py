@@ -15,15 +15,15 @@ import numpy as np
 
 from bnfuse.core.affine import Affine, Candidate
 from bnfuse.core.decisions import Decision, Plan, Split
-from bnfuse.core.explanation import Answer, Asked, Attempt, Choice, Explanation, Numbers, Step, Trial
+from bnfuse.core.explanation import AffineFigures, Answer, Asked, Attempt, Choice, Explanation, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.plan import plan as plan_folds
+from bnfuse.core.propagate import Worklist, ports
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Current, Joint, Rule
 from bnfuse.core.search import Found, Observer, Tried, try_split
 from bnfuse.core.splits import holdings, splits
-from bnfuse.core.spread import Worklist, ports
 from bnfuse.core.state import State
 
 
@@ -38,7 +38,7 @@ def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanati
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
-    witnesses = {node.name: _Witness() for node in graph.candidates if node.name in names}
+    witnesses = {node.name: _Recorder() for node in graph.candidates if node.name in names}
     again = plan_folds(graph, plan.banned, witnesses).plan
     if again != plan:
         raise AssertionError("the plan does not fit the graph: planning it again decides otherwise")
@@ -49,7 +49,7 @@ def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanati
     )
 
 
-def _explained(graph: Graph, node: Node, decision: Decision, seen: _Witness) -> Explanation:
+def _explained(graph: Graph, node: Node, decision: Decision, seen: _Recorder) -> Explanation:
     rule = graph.rule(node)
     if not isinstance(rule, Affine):
         return Explanation(decision, None, None, (), ())
@@ -58,10 +58,10 @@ def _explained(graph: Graph, node: Node, decision: Decision, seen: _Witness) -> 
     return Explanation(decision, numbers, then, seen.absorbed, tuple(seen.trials))
 
 
-def _numbers(current: Current) -> Numbers:
+def _numbers(current: Current) -> AffineFigures:
     a, c = np.broadcast_arrays(current[0], current[1])
     size = np.abs(a)
-    return Numbers(
+    return AffineFigures(
         channels=int(a.size),
         positive=int(np.count_nonzero(a > 0)),
         negative=int(np.count_nonzero(a < 0)),
@@ -132,13 +132,13 @@ class _Observed(Worklist):
         self.steps.append(Step(node.name, node.op, value, asked, answer))
 
 
-class _Witness(Observer):
+class _Recorder(Observer):
     """Looks on while the ways to remove one node are tried, and writes them down."""
 
     worklist = _Observed
 
     def __init__(self) -> None:
-        self.numbers: Numbers | None = None
+        self.numbers: AffineFigures | None = None
         self.absorbed: tuple[str, ...] = ()
         self.trials: list[Trial] = []
         self._by_split: dict[Split, Trial] = {}

@@ -21,7 +21,7 @@ class Answer(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class AffineFigures:
     """The scale a and shift c of y = a·x + c in figures: counts of channels, and sizes.
 
     ``least`` and ``most`` bound |a|; ``shifted`` counts c ≠ 0, ``largest_shift`` is max |c|.
@@ -116,7 +116,7 @@ class Explanation:
     """
 
     decision: Decision
-    numbers: Numbers | None
-    numbers_then: Numbers | None
+    numbers: AffineFigures | None
+    numbers_then: AffineFigures | None
     absorbed: tuple[str, ...]
     trials: tuple[Trial, ...]

@@ -1,8 +1,8 @@
 """Rules of ops with several data inputs, beside sums (``total``): products, choices, concatenations, splits.
 
-    Product   y = Π xⱼ^eⱼ     no shifts; the scales obey s_y = Π sⱼ^eⱼ
-    Alike     y = one of xⱼ    all are held alike
-    Join      whole = parts side by side along one axis; every part holds its slice
+    Product      y = Π xⱼ^eⱼ     no shifts; the scales obey s_y = Π sⱼ^eⱼ
+    Select       y = one of xⱼ   all are held alike
+    ConcatSplit  whole = parts side by side along one axis; every part holds its slice
 
 Each is settled with the demands that reached it by other ways; what those leave open goes to one
 ``taker`` (the planner tries each), all other open ports are held without it.
@@ -88,7 +88,7 @@ def _times(a: Reparam, b: Reparam) -> Reparam:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Join(Joint):
+class ConcatSplit(Joint):
     """Concat (``whole`` is the output) and Split (``whole`` is the input) along ``axis``.
 
     ``sizes`` are the parts' lengths along it, None where unknown.
@@ -165,7 +165,7 @@ class Join(Joint):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alike(Joint):
+class Select(Joint):
     """Max, Min, Where: y is one of the inputs in ``ports``, element by element.
 
     All of them and the output are held alike; where the choice depends on their order (Max, Min),

@@ -62,7 +62,7 @@ class LinearForm:
     def _size(self, letter: str) -> int:
         return prod(d for d, name in zip(self.dims, self.letters, strict=True) if name == letter)
 
-    def spread(self, vector: Vector, letter: str) -> Vector:
+    def broadcast(self, vector: Vector, letter: str) -> Vector:
         """A per-channel vector (G·O for ``o``, G·I for ``i``) broadcastable against the view."""
         grouped, swaps, stretched = self._places[letter]
         parts = vector.reshape(grouped)
@@ -130,9 +130,9 @@ def factors(form: LinearForm, rewrite: Rewrite) -> list[Vector]:
     """What W is multiplied by: arrays broadcastable against the canonical view."""
     found = []
     if rewrite.write is not None and not (rewrite.write[0] == 1.0).all():
-        found.append(form.spread(rewrite.write[0], "o"))
+        found.append(form.broadcast(rewrite.write[0], "o"))
     if rewrite.read is not None and not (rewrite.read[0] == 1.0).all():
-        found.append(form.spread(rewrite.read[0], "i"))
+        found.append(form.broadcast(rewrite.read[0], "i"))
     return found
 
 
@@ -148,7 +148,7 @@ def new_bias(weight: Tensor, form: LinearForm, bias: Vector | None, rewrite: Rew
 
 def contract(weight: Tensor, form: LinearForm, q: Vector) -> Vector:
     """Σ_{i,k} W[g,o,i,k]·q[g,i] for q of shape (G·I,), as (G·O,), reading W block by block."""
-    factor = form.spread(q, "i")
+    factor = form.broadcast(q, "i")
     out_shape = tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True))
     total = np.zeros(out_shape)
     for _, block, where in row_blocks(weight, form):

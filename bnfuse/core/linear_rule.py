@@ -12,7 +12,7 @@ from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
-from bnfuse.core.rules import Edit, Numbers, Reaction, Rule, zero_scale
+from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
 from bnfuse.core.tensor import Tensor
 
 
@@ -53,7 +53,7 @@ class Linear(Rule):
         """A shift that comes in at the input goes on to the output."""
         return replace(self, has_bias=False)
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Absorb, at either side."""
         if port == self.in_port:
             return self._read(node, held, numbers)
@@ -61,7 +61,7 @@ class Linear(Rule):
             return self._write(node, held)
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
 
-    def _read(self, node: Node, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def _read(self, node: Node, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         pair = held.forward
         if pair is None:
             return zero_scale(node, held)
@@ -72,13 +72,13 @@ class Linear(Rule):
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
         if not shifts or self.has_bias:
-            return Reaction(edit=Edit(self.in_port, vectors))
+            return Reaction(edit=Absorbed(self.in_port, vectors))
         p, q = vectors
         rest = -self._shift_out(q, numbers.earlier(node))
         kept = from_backward((self.out_axis,), np.ones_like(rest), rest)
-        return Reaction(((~0, kept),), Edit(self.in_port, (p, np.zeros_like(q))))
+        return Reaction(((~0, kept),), Absorbed(self.in_port, (p, np.zeros_like(q))))
 
-    def _shift_out(self, q: Vector, before: Sequence[Edit]) -> Vector:
+    def _shift_out(self, q: Vector, before: Sequence[Absorbed]) -> Vector:
         """What a shift q of the input adds to the output, after the edits made before."""
         scale = np.full(self.form.channels_out, self.gain)
         for edit in before:
@@ -98,7 +98,7 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(~0))
-        return Reaction(edit=Edit(~0, vectors))
+        return Reaction(edit=Absorbed(~0, vectors))
 
 
 def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:

@@ -17,18 +17,18 @@ from collections.abc import Iterator, Mapping
 from bnfuse.core.affine import Candidate, candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.joint import Join
+from bnfuse.core.joint import ConcatSplit
+from bnfuse.core.propagate import NEAR, Worklist
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward
-from bnfuse.core.spread import NEAR, Worklist
-from bnfuse.core.state import Narrowing, Place, State
-from bnfuse.core.total import Total
+from bnfuse.core.state import MoveTarget, Narrowing, State
+from bnfuse.core.weighted_sum import WeightedSum
 
 # The share of its work that a BatchNormalization may keep, for moving it to be worth while.
 MOST = 0.5
 
 
-def places(state: State, moving: Candidate) -> list[Place]:
+def places(state: State, moving: Candidate) -> list[MoveTarget]:
     """Where a BatchNormalization could move for a clear gain, the best first."""
     graph, node = state.graph, moving.node
     if not node.is_batchnorm or moving.rule.broken is not None:
@@ -52,26 +52,26 @@ def _only_for(state: State, value: str) -> Node | None:
     return None
 
 
-def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Place]:
+def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[MoveTarget]:
     rule = graph.rule(joint)
-    if isinstance(rule, Join) and rule.whole == ~0 and rule.axis == axis:
+    if isinstance(rule, ConcatSplit) and rule.whole == ~0 and rule.axis == axis:
         start = 0
         if None in rule.sizes:
             return
         for port, n in zip(rule.parts, rule.sizes, strict=True):
             assert n is not None
             if n and n <= MOST * channels and joint.inputs.count(joint.value(port)) == 1:
-                yield Place(joint, port, start, start + n, flips=False, share=n / channels)
+                yield MoveTarget(joint, port, start, start + n, flips=False, share=n / channels)
             start += n
-    elif isinstance(rule, Total) and not any(axis in lies.stretched for lies in rule.operands):
+    elif isinstance(rule, WeightedSum) and not any(axis in lies.stretched for lies in rule.operands):
         for port, (sign, lies) in enumerate(zip(rule.signs, rule.operands, strict=True)):
             smaller = bool(lies.stretched) and not lies.offset
             if smaller and abs(sign) == 1.0 and joint.inputs.count(joint.value(port)) == 1:
-                yield Place(joint, port, 0, channels, flips=sign < 0, share=0.0)
+                yield MoveTarget(joint, port, 0, channels, flips=sign < 0, share=0.0)
 
 
 def narrow(
-    state: State, moving: Candidate, place: Place, choices: Mapping[str, int] | None = None
+    state: State, moving: Candidate, place: MoveTarget, choices: Mapping[str, int] | None = None
 ) -> Narrowing | Refusal:
     """Try one place.
 
@@ -86,17 +86,17 @@ def narrow(
     """
     attempt = Worklist(state, moving, choices or {}, None if choices is not None else NEAR)
     attempt.removed_calls = dict.fromkeys((moving.node, place.joint))
-    refusal = attempt.spread([*_branches(state, moving.node, place), (moving.y, IDENTITY)])
+    refusal = attempt.propagate([*_branches(state, moving.node, place), (moving.y, IDENTITY)])
     if refusal is not None:
         return refusal
     return Narrowing(place, attempt.found(Split.UP))
 
 
-def _branches(state: State, node: Node, place: Place) -> Iterator[tuple[str, Reparam]]:
+def _branches(state: State, node: Node, place: MoveTarget) -> Iterator[tuple[str, Reparam]]:
     """What each input of the joint is to be held as."""
     a, c, axes = state.affine(node)
     rule = state.graph.rule(place.joint)
-    if isinstance(rule, Join):
+    if isinstance(rule, ConcatSplit):
         start = 0
         for port, n in zip(rule.parts, rule.sizes, strict=True):
             assert n is not None
@@ -105,7 +105,7 @@ def _branches(state: State, node: Node, place: Place) -> Iterator[tuple[str, Rep
             held = IDENTITY if port == place.port else from_backward(axes, a[cut], c[cut])
             yield place.joint.value(port), held
         return
-    assert isinstance(rule, Total)
+    assert isinstance(rule, WeightedSum)
     scale = from_backward(axes, a, 0.0 * c)
     for port, lies in enumerate(rule.operands):
         asked = IDENTITY if port == place.port else lies.from_output(scale)

@@ -66,7 +66,7 @@ def _spreads(new: NewLinear) -> tuple[float, float]:
         after = largest(rule.weight, rule.form, np.abs(read[0]))
     if write is not None:
         after = after * np.abs(write[0])
-    return spread(before[after > 0.0]), spread(after)
+    return imbalance(before[after > 0.0]), imbalance(after)
 
 
 def _alike(pair: Pair) -> bool:
@@ -81,7 +81,7 @@ def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> 
         form: how to read it.
         factors: p, none of them negative, shape (G·I,); None for ones.
     """
-    wide = None if factors is None else form.spread(factors, "i")
+    wide = None if factors is None else form.broadcast(factors, "i")
     found = np.zeros(tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True)))
     for _, block, where in row_blocks(weight, form):
         sizes = np.abs(block)
@@ -95,7 +95,7 @@ def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> 
     return channel_order(found, form)
 
 
-def spread(ranges: Vector) -> float:
+def imbalance(ranges: Vector) -> float:
     """Largest over median of the ranges that are not zero; 1 where there are none."""
     some = _nonzero(ranges)
     return float(some.max() / np.median(some)) if some.size else 1.0

@@ -2,19 +2,19 @@
 
 A format's op table maps every op of its files onto one of these:
 
-    Affine   y = a·x + c per channel          absorbs (as far as it has a scale and a shift)
-    Linear   y = W·x + b                      absorbs at the output; at the input a shift only
-                                              where every output sums over every tap
-    Pass     one input, one output            passes on what commutes with it
-    Total    y = Σ ±xⱼ                        one scale for all, the shift routed to one of them
-    Product  y = Π xⱼ^±1                      the scale routed to one of them, no shift
-    Alike    y = one of xⱼ, element by element  all are held alike
-    Join     concatenation                    each branch its slice
-    Source   a constant operand               absorbs anything
-    Reader   Shape, Size                      accept anything, ask nothing
-    Opaque   anything else                    refuses, and says why
+    Affine       y = a·x + c per channel        absorbs (as far as it has a scale and a shift)
+    Linear       y = W·x + b                    absorbs at the output; at the input a shift only
+                                                where every output sums over every tap
+    Pass         one input, one output          passes on what commutes with it
+    WeightedSum  y = Σ σⱼxⱼ                     one scale for all, the shift routed to one of them
+    Product      y = Π xⱼ^±1                    the scale routed to one of them, no shift
+    Select       y = one of xⱼ, by element      all are held alike
+    ConcatSplit  concatenation                  each branch its slice
+    Source       a constant operand             absorbs anything
+    ShapeOnly    Shape, Size                    accept anything, ask nothing
+    Opaque       anything else                  refuses, and says why
 
-Single-input kinds ``react`` to one port at a time. Joint kinds (Total, Product, Alike, Join) are settled
+Single-input kinds ``react`` to one port at a time. Joint kinds (WeightedSum, Product, Select, ConcatSplit) are settled
 once all demands that arrive by other ways are known. Neither changes anything: they answer with
 demands and edits, or with a refusal.
 """
@@ -36,7 +36,7 @@ from bnfuse.core.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Edit:
+class Absorbed:
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
     The vectors are per channel of the port's axis (for ``Source``: along ``axes`` of the stored tensor).
@@ -52,20 +52,20 @@ class Reaction:
     """Demands on the node's other ports, and what the node itself absorbs."""
 
     demands: tuple[tuple[Port, Reparam], ...] = ()
-    edit: Edit | None = None
+    edit: Absorbed | None = None
 
 
 # Scale, shift, and the axes they vary along (a single number becomes a vector by what it absorbs).
 Current = tuple[Vector, Vector, tuple[int, ...]]
 
 
-class Numbers(Protocol):
+class StateView(Protocol):
     """The current numbers of nodes, as earlier folds left them."""
 
     def affine(self, node: Node) -> Current:
         """(a, c, axes) of y = a·x + c: vectors along the one axis in ``axes``, or single numbers."""
 
-    def earlier(self, node: Node) -> Sequence[Edit]:
+    def earlier(self, node: Node) -> Sequence[Absorbed]:
         """What earlier folds made the node absorb, in order."""
 
 
@@ -84,7 +84,7 @@ class Rule:
         """The same op as if it could store no bias: a shift goes on to its output."""
         return self
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """What a demand on one port leads to."""
         raise AssertionError(f"{type(self).__name__} is settled, not asked port by port")
 
@@ -96,16 +96,16 @@ class Opaque(Rule):
     reason: Reason = Reason.UNSUPPORTED_OP
     detail: str = ""
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """No."""
         return Refusal(self.reason, node.label, node.value(port), self.detail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reader(Rule):
+class ShapeOnly(Rule):
     """Reads the shape alone."""
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Yes, whatever it is."""
         if port < 0:
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
@@ -145,7 +145,7 @@ class Pass(Rule):
     mixed_out: Collection[int] = ()
     in_port: Port = 0
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Pass it on, if it commutes."""
         if port not in (self.in_port, ~0):
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
@@ -176,7 +176,7 @@ class Pass(Rule):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source(Rule):
-    """A constant operand of a Total or Join, or a table of rows: takes anything into its stored values.
+    """A constant operand of a WeightedSum or ConcatSplit, or a table of rows: takes anything into its stored values.
 
     ``offset`` is how many axes the value has before those of the stored tensor; along the axes in
     ``chosen`` (of the value) elements are picked at run time, so factors must not vary there.
@@ -186,7 +186,7 @@ class Source(Rule):
     offset: int = 0
     chosen: Collection[int] = ()
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Absorb at the output."""
         if port != ~0:
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
@@ -198,7 +198,7 @@ class Source(Rule):
         stored = self.tensor.shape
         if any(a >= len(stored) or stored[a] != n for a, n in zip(axes, held.shape, strict=True)):
             return Refusal(Reason.AXIS, node.label, node.value(~0))
-        return Reaction(edit=Edit(~0, held.backward, axes))
+        return Reaction(edit=Absorbed(~0, held.backward, axes))
 
 
 Known = Mapping[Port, Reparam]

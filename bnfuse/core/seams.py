@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.reasons import Reason
-from bnfuse.core.state import Spread
+from bnfuse.core.state import Propagation
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Seam:
     is_output: bool
 
 
-def seams(graph: Graph, steps: Sequence[Spread]) -> tuple[Seam, ...]:
+def seams(graph: Graph, steps: Sequence[Propagation]) -> tuple[Seam, ...]:
     """All seams, in graph order.
 
     Args:
@@ -68,7 +68,7 @@ def seams(graph: Graph, steps: Sequence[Spread]) -> tuple[Seam, ...]:
     return tuple(_seam(graph, *each) for each in found)
 
 
-def _touching(graph: Graph, steps: Sequence[Spread]) -> dict[Node, int]:
+def _touching(graph: Graph, steps: Sequence[Propagation]) -> dict[Node, int]:
     """The folds that change a node, as bits."""
     touching: dict[Node, int] = {}
     for at, step in enumerate(steps):

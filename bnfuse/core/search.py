@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
+from bnfuse.core.propagate import NEAR, Worklist
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.splits import holdings, splits
-from bnfuse.core.spread import NEAR, Worklist
-from bnfuse.core.state import Spread, State
+from bnfuse.core.state import Propagation, State
 from bnfuse.core.worth import made_nodes, objection
 
 # Attempts per split and reach: enough for every routing past a handful of sums.
@@ -45,7 +45,7 @@ class Tried:
     """
 
     split: Split
-    spread: Spread | None
+    spread: Propagation | None
     makes: int
     refusal: Refusal | None
 
@@ -54,7 +54,7 @@ class Tried:
 class Found:
     """What came of all splits: the cheapest (if any), what others were told, and how far they were tried."""
 
-    best: Spread | None
+    best: Propagation | None
     refusals: tuple[Refusal, ...]
     reach: int
 
@@ -130,7 +130,7 @@ def try_split(state: State, wanted: Candidate, split: Split, limit: int, observe
 
 def _attempt(
     state: State, wanted: Candidate, split: Split, limit: int, observer: Observer
-) -> Spread | Refusal:
+) -> Propagation | Refusal:
     """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
     found = _search(state, wanted, split, limit, observer, {})
     if isinstance(found, Refusal):
@@ -140,7 +140,7 @@ def _attempt(
     for linear in list(dict.fromkeys(makers))[:_MOST_BIASLESS]:
         without = {**biasless, linear.name: 1}
         other = _search(state, wanted, split, limit, observer, without)
-        if isinstance(other, Spread) and len(fewer := made_nodes(state, other)) < len(makers):
+        if isinstance(other, Propagation) and len(fewer := made_nodes(state, other)) < len(makers):
             found, makers, biasless = other, fewer, without
     return found
 
@@ -152,7 +152,7 @@ def _search(
     limit: int,
     observer: Observer,
     biasless: Mapping[str, int],
-) -> Spread | Refusal:
+) -> Propagation | Refusal:
     """The first choices that go through, or why none do: the first refusal of the first attempt."""
     a, c, axes = state.affine(wanted.node)
     x_held, y_held = holdings(split, axes, a, c)

@@ -9,11 +9,11 @@ from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.rules import Current, Edit, Pass, Rule
+from bnfuse.core.rules import Absorbed, Current, Pass, Rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spread:
+class Propagation:
     """A successful attempt: what each node absorbs, in the order they were reached.
 
     ``held`` names the values that are held in another way than before.
@@ -21,7 +21,7 @@ class Spread:
 
     node: Node
     split: Split
-    edits: tuple[tuple[Node, Edit], ...]
+    edits: tuple[tuple[Node, Absorbed], ...]
     touched: tuple[Node, ...]
     choices: tuple[tuple[str, int], ...]
     held: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class MoveTarget:
     """Where a BatchNormalization could move: onto input ``port`` of ``joint``.
 
     Attributes:
@@ -62,8 +62,8 @@ class Place:
 class Narrowing:
     """A move that goes through: what the other branches absorb."""
 
-    place: Place
-    spread: Spread
+    place: MoveTarget
+    spread: Propagation
 
 
 @dataclass(eq=False)
@@ -73,11 +73,11 @@ class State:
     graph: Graph
     removed: set[Node] = field(default_factory=set)
     affines: dict[Node, Current] = field(default_factory=dict)
-    edits: dict[Node, list[Edit]] = field(default_factory=dict)
+    edits: dict[Node, list[Absorbed]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
     waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
-    accepted: list[Spread] = field(default_factory=list)
+    accepted: list[Propagation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.classes = Classes(self.graph, self.removed)
@@ -96,7 +96,7 @@ class State:
             found = (*rule.pair, rule.axes)
         return found
 
-    def accept(self, spread: Spread) -> None:
+    def accept(self, spread: Propagation) -> None:
         """Make a successful attempt part of the state."""
         for node in (spread.node, *self.graph.tied.get(spread.node, ())):
             gone = candidate(self.graph, node)
@@ -110,7 +110,7 @@ class State:
         self.narrowed[found.spread.node] = found
         self.waiting.add(found.spread.node)
 
-    def _absorb(self, spread: Spread) -> None:
+    def _absorb(self, spread: Propagation) -> None:
         self.accepted.append(spread)
         for node, edit in spread.edits:
             if self.graph.rule(node).has_numbers:

@@ -11,14 +11,14 @@ from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Edit
-from bnfuse.core.state import Spread, State
+from bnfuse.core.rules import Absorbed
+from bnfuse.core.state import Propagation, State
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 MAX_SHIFT = 1e3
 
 
-def made_nodes(state: State, found: Spread) -> list[Node]:
+def made_nodes(state: State, found: Propagation) -> list[Node]:
     """The linear ops whose bias must be made as a node of its own, each as often as it needs nodes."""
     made: list[Node] = []
     for node, edit in found.edits:
@@ -30,7 +30,7 @@ def made_nodes(state: State, found: Spread) -> list[Node]:
     return made
 
 
-def objection(state: State, found: Spread, makes: int) -> Refusal | None:
+def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
     """Why an attempt that goes through on paper, making so many nodes, is not worth it or spoils numbers."""
     split = found.split.value
     if makes > (1 if found.node.is_batchnorm else 0):
@@ -46,7 +46,7 @@ def objection(state: State, found: Spread, makes: int) -> Refusal | None:
     return None
 
 
-def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit]]]:
+def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, list[Absorbed]]]:
     """All edits, old and new, of each linear op an attempt touches."""
     for node in dict.fromkeys(n for n, _ in found.edits):
         if isinstance(state.graph.rule(node), Linear):
@@ -54,7 +54,7 @@ def _linear_edits(state: State, found: Spread) -> Iterable[tuple[Node, list[Edit
             yield node, [*state.edits.get(node, ()), *new]
 
 
-def _loses_digits(state: State, found: Spread) -> Refusal | None:
+def _loses_digits(state: State, found: Propagation) -> Refusal | None:
     """A tensor that others read too must not be shifted by far more than it varies.
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.

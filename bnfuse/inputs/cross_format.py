@@ -54,7 +54,7 @@ class _Fed:
 
 
 @dataclass(frozen=True, slots=True)
-class Twins:
+class ModelPair:
     """Two models of two formats. ``notes`` say what was done to bring their interfaces together."""
 
     second: Path
@@ -97,7 +97,7 @@ def interface_of(path: Path, settings: RunSettings, load: Load) -> Interface:
         return tuple(runner.inputs), tuple(runner.outputs)
 
 
-def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> Twins | None:
+def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> ModelPair | None:
     """How two models of two formats correspond; None for models of one format.
 
     Raises:
@@ -109,6 +109,6 @@ def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> Twins 
         return None
     first, second = (interface_of(path, settings, load) for path in paths)
     try:
-        return Twins(paths[1], align(first, second))
+        return ModelPair(paths[1], align(first, second))
     except Unalignable as mismatch:
         raise UsageError(f"the two models cannot be fed alike: {mismatch}") from mismatch

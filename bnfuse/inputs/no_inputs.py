@@ -16,7 +16,7 @@ from bnfuse.formats.hints import is_size
 if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
     from bnfuse.inputs.samples import Samples
-    from bnfuse.inputs.shape_guesses import Shapes
+    from bnfuse.inputs.shape_guesses import NamedShapes
 
 # How runtimes put it.
 _OF_VALUES = re.compile(
@@ -29,7 +29,7 @@ _NAMED = 3
 
 
 def no_inputs(
-    specs: Sequence[TensorSpec], fixed: Shapes, failures: Sequence[tuple[Samples, BnfuseError]]
+    specs: Sequence[TensorSpec], fixed: NamedShapes, failures: Sequence[tuple[Samples, BnfuseError]]
 ) -> BnfuseError:
     """What to say where every attempt in ``failures`` failed; the first was the likeliest.
 
@@ -51,7 +51,7 @@ def no_inputs(
     return UsageError(f"{by_size}; or it is the values of input {told}: give some with --inputs")
 
 
-def _no_size(specs: Sequence[TensorSpec], fixed: Shapes, reason: str) -> UsageError | None:
+def _no_size(specs: Sequence[TensorSpec], fixed: NamedShapes, reason: str) -> UsageError | None:
     """For the first input with an open axis; None where there is none."""
     for spec in specs:
         if spec.name in fixed or (spec.shape is not None and all(map(is_size, spec.shape))):

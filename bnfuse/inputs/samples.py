@@ -32,8 +32,8 @@ from bnfuse.inputs.hinted import FileHints, file_state
 from bnfuse.inputs.no_inputs import no_inputs
 from bnfuse.inputs.settled import settle, settled_for
 from bnfuse.inputs.shape_guesses import (
+    NamedShapes,
     Shape,
-    Shapes,
     check_batch,
     check_shape,
     elements,
@@ -74,7 +74,7 @@ class InputRequest:
     """
 
     batch: int | None = None
-    shapes: Shapes = field(default_factory=dict)
+    shapes: NamedShapes = field(default_factory=dict)
     data: Path | None = None
     seed: int = 0
     model: Path | None = None
@@ -89,11 +89,11 @@ class Samples:
     """
 
     specs: tuple[TensorSpec, ...]
-    shapes: Shapes
+    shapes: NamedShapes
     seed: int
     user: UserData | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    given: Shapes = field(default_factory=dict)
+    given: NamedShapes = field(default_factory=dict)
 
     @property
     def own_sets(self) -> int:
@@ -195,7 +195,7 @@ def fit(
 
 def _candidates(
     specs: tuple[TensorSpec, ...],
-    fixed: Shapes,
+    fixed: NamedShapes,
     request: InputRequest,
     default_batch: int,
     hints: FileHints,

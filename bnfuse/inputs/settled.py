@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bnfuse.inputs.shape_guesses import Shapes
+from bnfuse.inputs.shape_guesses import NamedShapes
 from bnfuse.inputs.values import Range
 
 _MOST = 16
-_SETTLED: dict[object, tuple[Shapes, Mapping[str, Range]]] = {}
+_SETTLED: dict[object, tuple[NamedShapes, Mapping[str, Range]]] = {}
 
 
-def settle(key: object, shapes: Shapes, ranges: Mapping[str, Range]) -> None:
+def settle(key: object, shapes: NamedShapes, ranges: Mapping[str, Range]) -> None:
     """Remember what ran; nothing is where ``key`` is None."""
     if key is None:
         return
@@ -24,6 +24,6 @@ def settle(key: object, shapes: Shapes, ranges: Mapping[str, Range]) -> None:
     _SETTLED[key] = shapes, ranges
 
 
-def settled_for(key: object) -> tuple[Shapes, Mapping[str, Range]] | None:
+def settled_for(key: object) -> tuple[NamedShapes, Mapping[str, Range]] | None:
     """What ran before."""
     return _SETTLED.get(key)

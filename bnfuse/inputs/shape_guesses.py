@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
 
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
+NamedShapes = Mapping[str, Shape]
 # Numbers of channels to try where nothing tells it.
 CHANNELS = (3, 1)
 # More elements are not made up, and not guessed: the model would take long to run.
@@ -32,7 +32,7 @@ _LARGE_SAMPLE = 1 << 20
 
 
 def shape_guesses(
-    specs: Sequence[TensorSpec], fixed: Shapes, batch: int | None, default_batch: int, hints: FileHints
+    specs: Sequence[TensorSpec], fixed: NamedShapes, batch: int | None, default_batch: int, hints: FileHints
 ) -> Iterator[dict[str, Shape]]:
     """Shapes to try for all inputs, the likeliest first, without repetition."""
     usual = dict.fromkeys((default_batch, min(2, default_batch), 1))
@@ -52,7 +52,7 @@ def shape_guesses(
 Hinted = Mapping[str, "tuple[int | None, ...]"]
 
 
-def _steps(specs: Sequence[TensorSpec], fixed: Shapes, hints: FileHints) -> Iterator[tuple[Hinted, int]]:
+def _steps(specs: Sequence[TensorSpec], fixed: NamedShapes, hints: FileHints) -> Iterator[tuple[Hinted, int]]:
     """What to fill free axes with: shapes that the file speaks for, and a step of the ladder for the rest."""
     open_ones = [spec for spec in specs if spec.name not in fixed and _is_open(spec)]
     told = {spec.name: hints.sizes(spec) for spec in open_ones} if open_ones else {}
@@ -63,7 +63,9 @@ def _steps(specs: Sequence[TensorSpec], fixed: Shapes, hints: FileHints) -> Iter
         yield {}, at
 
 
-def with_batch(specs: Sequence[TensorSpec], shapes: Shapes, fixed: Shapes, batch: int) -> dict[str, Shape]:
+def with_batch(
+    specs: Sequence[TensorSpec], shapes: NamedShapes, fixed: NamedShapes, batch: int
+) -> dict[str, Shape]:
     """The same sizes with another number of samples."""
     made = {}
     for spec in specs:
@@ -73,12 +75,12 @@ def with_batch(specs: Sequence[TensorSpec], shapes: Shapes, fixed: Shapes, batch
     return made
 
 
-def guessing(specs: Sequence[TensorSpec], fixed: Shapes) -> bool:
+def guessing(specs: Sequence[TensorSpec], fixed: NamedShapes) -> bool:
     """Whether sizes must be guessed: an axis is free that is neither the batch nor given."""
     return any(_is_open(spec) for spec in specs if spec.name not in fixed)
 
 
-def elements(shapes: Shapes) -> int:
+def elements(shapes: NamedShapes) -> int:
     """In all inputs together."""
     return sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
 
@@ -89,7 +91,7 @@ def _is_open(spec: TensorSpec) -> bool:
 
 
 def _resolve(
-    specs: Sequence[TensorSpec], fixed: Shapes, batch: int, channels: int, hinted: Hinted, step: int
+    specs: Sequence[TensorSpec], fixed: NamedShapes, batch: int, channels: int, hinted: Hinted, step: int
 ) -> dict[str, Shape]:
     """Every free axis filled in: by its symbol elsewhere, as batch, as hinted, as channels, or by size."""
     symbols = _symbols(specs, fixed, batch, hinted)
@@ -124,7 +126,7 @@ def _channel_axis(shape: Axes) -> int | None:
     return 1 if len(shape) == 4 and free_axes(shape) != (1, 2) else None
 
 
-def _symbols(specs: Sequence[TensorSpec], fixed: Shapes, batch: int, hinted: Hinted) -> dict[str, int]:
+def _symbols(specs: Sequence[TensorSpec], fixed: NamedShapes, batch: int, hinted: Hinted) -> dict[str, int]:
     """Sizes of named axes: what the user fixed, the batch for symbols of a first axis, what is hinted."""
     sizes: dict[str, int] = {}
     for spec in specs:
@@ -148,7 +150,7 @@ def _is_symbol(dim: int | str | None) -> bool:
     return isinstance(dim, str) and dim != "?"
 
 
-def ran_inputs(specs: Sequence[TensorSpec], shapes: Shapes, given: Shapes) -> tuple[RanInput, ...]:
+def ran_inputs(specs: Sequence[TensorSpec], shapes: NamedShapes, given: NamedShapes) -> tuple[RanInput, ...]:
     """Inputs of these shapes with where each size comes from; ``given`` are those that the user fixed."""
     made = []
     for spec in specs:

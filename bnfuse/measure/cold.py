@@ -28,7 +28,7 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.child.process import Answer, ChildProcess, ProcessLost
+from bnfuse.formats.child.process import ChildProcess, ProcessLost, Reply
 from bnfuse.formats.child.settings import settings_to_json
 from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, Times, summarise
 from bnfuse.results import BenchRun, ColdStart
@@ -44,7 +44,7 @@ _EXACT_ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StartLimits:
     """Seconds: after ``share_s`` no start follows, unless ``verdict_s`` suffices for a verdict.
 
     Where a first start alone takes longer than ``start_s``, two models are not compared.
@@ -82,7 +82,7 @@ def cold_starts(
     paths: Sequence[Path],
     settings: RunSettings,
     feeds: Sequence[Feeds],
-    limits: Limits,
+    limits: StartLimits,
 ) -> ColdStarts:
     """Start each model (one, or two to compare) in turn until the time is up; ``feeds`` are for each.
 
@@ -107,7 +107,7 @@ def cold_starts(
     return ColdStarts(_rounds(found), models, (time.perf_counter() - begin) / len(found[0]))
 
 
-def _enough(rounds: int, spent_s: float, limits: Limits) -> bool:
+def _enough(rounds: int, spent_s: float, limits: StartLimits) -> bool:
     """Whether to stop: the time is up, and there is a verdict or none within reach."""
     if spent_s < limits.share_s:
         return False
@@ -178,7 +178,7 @@ def start_once(path: Path, settings: RunSettings, feeds: Feeds) -> Start:
         total_ns = time.perf_counter_ns() - begin
     except ProcessLost as error:
         raise RuntimeLost(f"the process that started '{path.name}' {error}") from error
-    except Answer as error:
+    except Reply as error:
         raise error.as_raised() or BnfuseError(str(error)) from error
     finally:
         process.kill()

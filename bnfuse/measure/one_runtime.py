@@ -3,7 +3,7 @@
 Which runtime loads a model shows only when it is loaded. What the original was loaded into is asked for
 when the second model is loaded; where that is refused, and another runtime loads both, everything is to
 be measured anew there: ``Elsewhere`` says so. Models of two formats have runtimes of their own
-(``inputs.twins``).
+(``inputs.cross_format``).
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ class Compared:
         return judge(name, rows, noises, scale)
 
 
-def confront(load: Callable[[], Runner], compared: Compared, deadline: float, *, across: bool) -> Agreement:
+def run_candidate(
+    load: Callable[[], Runner], compared: Compared, deadline: float, *, across: bool
+) -> Agreement:
     """Load the candidate, compare its interface, then its values.
 
     Of made-up sets as many are run as the ``deadline`` allows, at least one; of the user's all.

@@ -27,7 +27,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class SeamPair:
     """All that is needed to look inside.
 
     Attributes:
@@ -48,7 +48,7 @@ class Inside:
     coarsest: str
 
 
-def inside(model: Model, patch: Patch, original: Sequence[str]) -> Inside:
+def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
     """Where to look.
 
     Args:
@@ -65,7 +65,7 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> Inside:
     def before(seam: Seam) -> tuple[int, ...]:
         return tuple(at[found[k].value] for k in seam.before if found[k].value in at)
 
-    return Inside(
+    return SeamPair(
         points=tuple(Point(*names[seam.value], seam.folds, before(seam)) for seam in shown),
         folds=tuple(step.node.name for step in patch.steps),
         hidden=frozenset(f for s in found if s.value not in at and not s.is_output for f in s.folds),

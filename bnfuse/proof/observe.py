@@ -28,7 +28,7 @@ from bnfuse.proof.deviation import (
     rounding_noise,
     scales,
 )
-from bnfuse.proof.output_store import Kept
+from bnfuse.proof.output_store import StoredOutputs
 from bnfuse.proof.verdict import roundoff_of
 
 # The share of the time that is left for running where loading took all of it.
@@ -72,7 +72,7 @@ class Observed:
     labels: Labels
     answers: Answers
     used: list[int] = field(default_factory=list)
-    outputs: Kept = field(default_factory=Kept)
+    outputs: StoredOutputs = field(default_factory=StoredOutputs)
     noises: list[dict[str, float]] = field(default_factory=list)
     magnitudes: list[dict[str, float]] = field(default_factory=list)
 

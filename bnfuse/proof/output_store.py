@@ -31,7 +31,7 @@ class _OnDisk:
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class StoredOutputs:
     """Outputs by input set and name."""
 
     most_bytes: int = MOST_BYTES

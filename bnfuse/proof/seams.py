@@ -29,7 +29,7 @@ from bnfuse.formats.base import Probe, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds
 from bnfuse.proof.channels import Channels, Excess, channels, excess
 from bnfuse.proof.deviation import ROUNDOFF, is_float
-from bnfuse.proof.inside import Inside
+from bnfuse.proof.inside import SeamPair
 from bnfuse.results import SeamAgreement
 
 Loader = Callable[[Path, RunSettings], Runner]
@@ -59,7 +59,7 @@ class SeamProof:
 
     reference: Path
     candidate: Path
-    inside: Inside
+    inside: SeamPair
     settings: RunSettings
     load: Loader
     roundoff: float

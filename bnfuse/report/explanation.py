@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bnfuse.core.decisions import Fold, Split
-from bnfuse.core.explanation import Asked, Attempt, Explanation, Numbers, Step, Trial
+from bnfuse.core.explanation import AffineFigures, Asked, Attempt, Explanation, Step, Trial
 from bnfuse.report import text
 from bnfuse.report.json import decided, refused
 from bnfuse.report.terminal import add_row, new_table, say
@@ -67,7 +67,7 @@ def _print(explanation: Explanation, out: Console, *, verbose: bool) -> None:
         _print_trial(trial, taken, out, verbose=verbose)
 
 
-def _print_numbers(out: Console, suffix: str, numbers: Numbers) -> None:
+def _print_numbers(out: Console, suffix: str, numbers: AffineFigures) -> None:
     signs = f"{numbers.positive} positive, {numbers.negative} negative, {numbers.zero} zero"
     sizes = f"|a| from {numbers.least:.3g} to {numbers.most:.3g}"
     say(out, f"a{suffix}", f"{_count(numbers.channels, 'channel')}: {signs}; {sizes}")
@@ -158,7 +158,7 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _numbers(numbers: Numbers | None) -> dict[str, Any] | None:
+def _numbers(numbers: AffineFigures | None) -> dict[str, Any] | None:
     if numbers is None:
         return None
     return {

@@ -44,7 +44,7 @@ class ProcessLost(BnfuseError):
     """The process crashed, hung, grew or was stopped. The message ends a sentence: "crashed (…)"."""
 
 
-class Answer(BnfuseError):
+class Reply(BnfuseError):
     """The process answered with an error. ``kind`` says of what, the message why."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -196,7 +196,7 @@ def checked(answer: Head) -> Head:
     if kind == "memory":
         raise MemoryError
     if kind is not None:
-        raise Answer(str(kind), str(answer.get("text", "")))
+        raise Reply(str(kind), str(answer.get("text", "")))
     return answer
 
 

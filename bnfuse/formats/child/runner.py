@@ -15,7 +15,7 @@ from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
 from bnfuse.formats.base import CallTimes, NodeTime, Probe, Tensors, TensorSpec
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.pool import Process, release
-from bnfuse.formats.child.process import Answer, ProcessLost
+from bnfuse.formats.child.process import ProcessLost, Reply
 
 R = TypeVar("R", bound="ChildRunner")
 Folder = tempfile.TemporaryDirectory[str]
@@ -120,7 +120,7 @@ class ChildRunner:
             yield self._host, {name: np.asarray(array) for name, array in feeds.items()}
         except ProcessLost as error:
             raise RuntimeLost(f"{self.runtime} {error} while it was running '{self._name}'") from error
-        except Answer as error:
+        except Reply as error:
             raise told(error, f"the model stopped while running in {self.runtime}") from error
 
     def __enter__(self: R) -> R:
@@ -139,7 +139,7 @@ class ChildRunner:
         if not isinstance(host, Process):
             return  # closed before, or the process is our own and ends soon
         if host.alive():
-            with contextlib.suppress(ProcessLost, Answer):  # it is gone, and the model with it
+            with contextlib.suppress(ProcessLost, Reply):  # it is gone, and the model with it
                 host.close_model(self._model)
         release(host)
 
@@ -159,7 +159,7 @@ class ProfiledRunner(ChildRunner):
             return [CallTimes(ns, tuple(NodeTime(*node) for node in nodes)) for ns, nodes in answer["calls"]]
 
 
-def told(error: Answer, what: str) -> Exception:
+def told(error: Reply, what: str) -> Exception:
     """What to raise for an error that came as an answer; ``what`` happened, where it says that not itself."""
     if error.kind == "internal":
         return RuntimeError(str(error))

@@ -32,7 +32,7 @@ from bnfuse.formats.child.messages import Arrays, Head
 M = TypeVar("M")
 
 
-class Refusal(Exception):
+class LoadRefused(Exception):
     """An error that is an answer; ``kind`` is for whoever asked."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -64,7 +64,7 @@ class Engine(ABC, Generic[M]):
 
     def profile(self, model: M, arrays: Arrays, calls: int) -> Sequence[CallTimes]:
         """Some calls in a row, node by node."""
-        raise Refusal("run", "it has no profiler")
+        raise LoadRefused("run", "it has no profiler")
 
     def close(self, model: M) -> None:
         """Let go of what a model holds."""
@@ -73,7 +73,7 @@ class Engine(ABC, Generic[M]):
         """A model is gone, as far as this side holds it; ``left`` others are still loaded."""
 
     def told(self, error: Exception) -> Head:
-        """What to answer for an error that is no ``Refusal`` and none of bnfuse's own."""
+        """What to answer for an error that is no ``LoadRefused`` and none of bnfuse's own."""
         return {"error": "internal", "text": f"{type(error).__name__}: {error}"}
 
 
@@ -90,7 +90,7 @@ class Server(Generic[M]):
         """The answer, which may be an error. Nothing but the end of the process escapes."""
         try:
             return self._answer(head, arrays)
-        except Refusal as error:
+        except LoadRefused as error:
             return {"error": error.kind, "text": str(error)}, {}
         except BnfuseError as error:
             return {"error": type(error).__name__, "text": str(error)}, {}
@@ -116,7 +116,7 @@ class Server(Generic[M]):
                 self._close(head["model"])
                 return {}, {}
             case other:
-                raise Refusal("run", f"'{other}' is no request")
+                raise LoadRefused("run", f"'{other}' is no request")
 
     def _load(self, head: Head) -> Head:
         model, declared = self._engine.load(head)

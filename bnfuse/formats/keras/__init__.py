@@ -15,7 +15,7 @@ from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 if TYPE_CHECKING:
     from bnfuse.formats.contents import Contents
     from bnfuse.formats.hints import Hints
-    from bnfuse.formats.keras.edit.apply_patch import Edited
+    from bnfuse.formats.keras.edit.apply_patch import EditedConfig
     from bnfuse.formats.keras.file.container import Container
     from bnfuse.formats.keras.graph.network import Network
     from bnfuse.formats.keras.runtime.seams import Seams
@@ -41,7 +41,7 @@ class KerasModel:
         bind(container, self._network)
         self.graph, self._inside = read_flow(self._network, infer(self._network))
         self.notes = self._notes()
-        self._edited: tuple[Patch, Edited] | None = None
+        self._edited: tuple[Patch, EditedConfig] | None = None
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
@@ -97,7 +97,7 @@ class KerasModel:
 
         return Seams(self.graph, self._inside, named_layers(self._network))
 
-    def _edit(self, patch: Patch) -> Edited:
+    def _edit(self, patch: Patch) -> EditedConfig:
         from bnfuse.formats.keras.edit.apply_patch import edit
 
         if self._edited is None or self._edited[0] is not patch:

@@ -10,10 +10,10 @@ from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
-from bnfuse.formats.onnx.edit.apply_patch import Editor
-from bnfuse.formats.onnx.edit.assemble import Edited
+from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
+from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.edit.write import copy_model, write_model
-from bnfuse.formats.onnx.graph.read import Source, parse, read_graph
+from bnfuse.formats.onnx.graph.read import ModelFile, parse, read_graph
 from bnfuse.formats.onnx.rows.view import handle_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class OnnxModel:
     """An opened ONNX file."""
 
-    def __init__(self, source: Source, options: ReadOptions) -> None:
+    def __init__(self, source: ModelFile, options: ReadOptions) -> None:
         self._source = source
         self._loaded = read_graph(source, options)
         self.path = source.path
@@ -34,7 +34,7 @@ class OnnxModel:
         self.notes = tuple(source.notes)
         self.side_files = source.files.side_files()
         self._patch: Patch | None = None  # the one that the parsed file was edited for
-        self._edited: Edited | None = None
+        self._edited: EditedModel | None = None
         self._operators_after: dict[str, int] = {}
         self._name_of: Callable[[str], str] = str  # what stands for a value in the edited model
         self._made: Mapping[int, list[NodeProto]] = {}  # its new nodes, by the position they follow
@@ -96,7 +96,7 @@ class OnnxModel:
         if self._patch is not None:
             raise ValueError(f"{self.path} was edited before: read it again for another patch")
         self._patch = patch
-        editor = Editor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
+        editor = ModelEditor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
         self._edited = editor.run(patch)
         self._operators_after = dict(self._edited.operators())
         self._name_of, self._made = self._edited.name_of, self._edited.made

@@ -21,15 +21,15 @@ from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
 from bnfuse.formats.keras.edit.rewrite import Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.flow import Handle, handle_of
+from bnfuse.formats.keras.graph.flow import CallHandle, handle_of
 from bnfuse.formats.keras.graph.layer_variables import slots
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
-from bnfuse.formats.keras.rows.site import Path, Site, Stored
+from bnfuse.formats.keras.rows.site import LayerPath, Site, StoredVar
 
 
 @dataclass(eq=False)
-class Edited:
+class EditedConfig:
     """The edited config, and the network it describes with its variables."""
 
     config: Any
@@ -44,13 +44,13 @@ class Edited:
 
 
 @dataclass(eq=False)
-class Editor:
+class ConfigEditor:
     """Collects what a patch changes."""
 
-    edits: dict[Path, Edit] = field(default_factory=dict)
-    arrays: dict[tuple[Path, str], Array | ScaledTensor] = field(default_factory=dict)
+    edits: dict[LayerPath, Edit] = field(default_factory=dict)
+    arrays: dict[tuple[LayerPath, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
-    moves: dict[Path, Move] = field(default_factory=dict)
+    moves: dict[LayerPath, Move] = field(default_factory=dict)
 
     def collect(self, patch: Patch) -> None:
         """Work out all small values; kernels and tables wait until they are written.
@@ -76,7 +76,7 @@ class Editor:
         except FloatingPointError as e:
             raise OverflowingFold(folded) from e
 
-    def _configure(self, path: Path, changes: Mapping[str, Any]) -> None:
+    def _configure(self, path: LayerPath, changes: Mapping[str, Any]) -> None:
         before = self.edits.get(path)
         old = before.changes if isinstance(before, Configure) else {}
         self.edits[path] = Configure({**old, **changes})
@@ -88,7 +88,7 @@ class Editor:
 
     # --- what layers take on
 
-    def _linear(self, handle: Handle, new: NewLinear) -> None:
+    def _linear(self, handle: CallHandle, new: NewLinear) -> None:
         stored = _stored(handle)
         if (stored.path, stored.weight) in self.arrays or (stored.path, stored.bias) in self.arrays:
             return  # another call of the same layer
@@ -100,7 +100,7 @@ class Editor:
             if handle.site.variable(stored.bias) is None:
                 self._configure(stored.path, stored.enables)
 
-    def _shaped(self, site: Site, stored: Stored, bias: Array) -> Array:
+    def _shaped(self, site: Site, stored: StoredVar, bias: Array) -> Array:
         """A bias as the layer stores it."""
         old = site.variable(stored.bias)
         if not stored.bias_rows:
@@ -109,7 +109,7 @@ class Editor:
         rows[0] = bias
         return rows
 
-    def _affine(self, handle: Handle, new: NewAffine) -> None:
+    def _affine(self, handle: CallHandle, new: NewAffine) -> None:
         stored, site = _stored(handle), handle.site
         if (stored.path, stored.weight) in self.arrays:
             return
@@ -125,7 +125,7 @@ class Editor:
             beta = new.c + mean * new.a
         self._pair(site, stored, gamma, beta)
 
-    def _move(self, handle: Handle, new: Moved) -> None:
+    def _move(self, handle: CallHandle, new: Moved) -> None:
         """In front of the joint, with those of its channels that stay."""
         stored, site, joint = _stored(handle), handle.site, handle_of(new.joint).site
         shape = joint.shapes[new.port]
@@ -145,7 +145,7 @@ class Editor:
             assert variable is not None
             self.arrays[stored.path, name] = np.asarray(variable.read())[new.channels]
 
-    def _pair(self, site: Site, stored: Stored, gamma: Array, beta: Array) -> None:
+    def _pair(self, site: Site, stored: StoredVar, gamma: Array, beta: Array) -> None:
         """γ and β, made where the layer had none."""
         switches = {stored.weight: "scale", stored.bias: "center"}
         like = next((v.dtype for v in site.layer.variables if v.dtype.kind in "fV"), None)
@@ -159,12 +159,12 @@ class Editor:
                 self._configure(stored.path, {switches[name]: True})
 
 
-def _stored(handle: Handle) -> Stored:
+def _stored(handle: CallHandle) -> StoredVar:
     assert handle.part.stored is not None
     return handle.part.stored
 
 
-def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edited:
+def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> EditedConfig:
     """The edited model.
 
     Args:
@@ -176,7 +176,7 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
     Raises:
         OverflowingFold: a new value does not fit its type.
     """
-    editor = Editor()
+    editor = ConfigEditor()
     editor.collect(patch)
     new_config = rewrite(config, editor.edits, keras_version, editor.moves)
     new_network = parse(new_config, keras_version)
@@ -186,11 +186,11 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
         old = before[place]
         if layer.class_name == old.class_name:
             layer.variables = _variables(layer, old, place, editor.arrays)
-    return Edited(new_config, new_network, editor.flushed)
+    return EditedConfig(new_config, new_network, editor.flushed)
 
 
 def _variables(
-    layer: Layer, old: Layer, place: Path, arrays: Mapping[tuple[Path, str], Array | ScaledTensor]
+    layer: Layer, old: Layer, place: LayerPath, arrays: Mapping[tuple[LayerPath, str], Array | ScaledTensor]
 ) -> list[Variable]:
     """The variables of a layer of the result, in Keras's order."""
     made: dict[str, Variable] = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bnfuse.formats.keras.graph.calls import Replace, Stored, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.calls import Replace, StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.network import Layer, Network, Ref, Shape
 
 
@@ -58,7 +58,7 @@ def _instead_of(
 ) -> Replace:
     """A visitor that puts one tensor in another's place, with a shape and dtype if they differ."""
 
-    def put(stored: Stored) -> Stored:
+    def put(stored: StoredRef) -> StoredRef:
         ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
         if ref != old:
             return stored

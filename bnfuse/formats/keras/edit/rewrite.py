@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfuse.formats.keras.edit.insert_layer import Move, move
-from bnfuse.formats.keras.graph.calls import Replace, Stored, bare_call, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, Network, Ref, Shape, networks, walk
 from bnfuse.formats.keras.graph.order import keras_order
 
-Path = tuple[str, ...]
+LayerPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class BecomeLinear:
 
 
 Edit = Remove | Configure | BecomeLinear
-Edits = Mapping[Path, Edit]
+Edits = Mapping[LayerPath, Edit]
 
 
 def rewrite(
-    config: Any, edits: Edits, keras_version: str = "", moves: Mapping[Path, Move] | None = None
+    config: Any, edits: Edits, keras_version: str = "", moves: Mapping[LayerPath, Move] | None = None
 ) -> Any:
     """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
 
@@ -90,7 +90,7 @@ def sort_layers(config: Any, keras_version: str = "") -> Any:
     return new
 
 
-def settle(network: Network, edits: Edits) -> dict[Path, Edit]:
+def settle(network: Network, edits: Edits) -> dict[LayerPath, Edit]:
     """The same edits, with ``BecomeLinear`` for what cannot be removed.
 
     Raises:
@@ -101,7 +101,7 @@ def settle(network: Network, edits: Edits) -> dict[Path, Edit]:
     for path in settled:
         if path not in known:
             raise ValueError(f"no layer at {'/'.join(path)}")
-    inside_networks: set[Path] = set()
+    inside_networks: set[LayerPath] = set()
     for path, nested in networks(network):
         inside_networks.update((*path, layer.name) for layer in nested.layers)
         removed = {layer.name for layer in nested.layers if settled.get((*path, layer.name)) == Remove()}
@@ -147,7 +147,7 @@ def _keep_in_functional(network: Network, removed: set[str], outermost: bool) ->
     return kept
 
 
-def _loses_itself(edits: Edits, path: Path, layer: Layer) -> bool:
+def _loses_itself(edits: Edits, path: LayerPath, layer: Layer) -> bool:
     return isinstance(edits.get((*path, layer.name)), Remove | BecomeLinear)
 
 
@@ -171,7 +171,7 @@ def _refuse_uneven_twins(network: Network, edits: Edits) -> None:
 # --- taking layers out ---
 
 
-def _take_out(network: Network, path: Path, edits: Edits) -> None:
+def _take_out(network: Network, path: LayerPath, edits: Edits) -> None:
     removed = {layer.name for layer in network.layers if edits.get((*path, layer.name)) == Remove()}
     if not removed:
         return
@@ -212,12 +212,12 @@ def _rewire(network: Network, removed: set[str]) -> None:
 
 
 def _replacement(layers: dict[str, Layer], removed: set[str], first_node: Mapping[str, int]) -> Replace:
-    def replace(stored: Stored) -> Stored:
+    def replace(stored: StoredRef) -> StoredRef:
         if stored.layer not in removed:
             return stored
         ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
         source, shape, dtype = _source(layers, ref, removed)
-        return Stored(
+        return StoredRef(
             source.layer, source.call + first_node.get(source.layer, 0), source.tensor, shape, dtype
         )
 

@@ -27,9 +27,9 @@ from bnfuse.formats.keras.file.hdf5_copy import (
     put_array,
     put_names,
 )
-from bnfuse.formats.keras.file.hdf5_tree import Tree
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from bnfuse.formats.keras.file.weight_groups import (
-    Place,
+    WeightGroup,
     in_container,
     places,
     saved_layers,
@@ -124,7 +124,7 @@ def _fill_archive(container: Container, network: Network, target: h5py.File) -> 
                 put_array(variable.read(), target, name, mark=True)
 
 
-def _copy_groups(container: Container, place: Place, target: h5py.File, names_groups: bool) -> None:
+def _copy_groups(container: Container, place: WeightGroup, target: h5py.File, names_groups: bool) -> None:
     """A layer's groups with their attributes, without those of what is inside it."""
     assert container.dialect is not None
     tree, found = container.tree, container.found.get(place.path)
@@ -141,7 +141,7 @@ def _copy_groups(container: Container, place: Place, target: h5py.File, names_gr
             copy_attributes(tree, group, target.require_group(place.group + group[len(found.group) :]))
 
 
-def _whole(tree: Tree, top: str) -> list[str]:
+def _whole(tree: Hdf5Tree, top: str) -> list[str]:
     """A group, if it is there, and all groups below it."""
     return [top, *tree.groups_below(top)] if top in tree.groups else tree.groups_below(top)
 
@@ -221,7 +221,7 @@ def _fill_hdf5(container: Container, config: Any, network: Network, target: h5py
         copy_tree(tree, "model_weights/top_level_model_weights", target)
 
 
-def _fixed_texts(tree: Tree) -> bool:
+def _fixed_texts(tree: Hdf5Tree) -> bool:
     """Whether lists of names hold texts of fixed length, as h5py before 3 wrote them.
 
     That is all that Keras with such an h5py can read. (Lists in several parts always are.)

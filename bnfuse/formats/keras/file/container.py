@@ -1,6 +1,6 @@
 """The file around a Keras model: a ``.keras`` archive (zip) or HDF5, told apart by its first bytes.
 
-A container hands out the config as data and the weights as a ``Tree``; it decides whether the file is
+A container hands out the config as data and the weights as a ``Hdf5Tree``; it decides whether the file is
 whole and safe, and knows nothing of layers. The archive's HDF5 is read where it lies (the zip stores it
 uncompressed); only a compressed one is unpacked, into a temporary file and within its declared size.
 
@@ -35,7 +35,7 @@ from bnfuse.formats.keras.file.archive import (
     small_member,
     unpack,
 )
-from bnfuse.formats.keras.file.hdf5_tree import Tree
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from bnfuse.formats.keras.file.json_documents import parse_json
 from bnfuse.formats.keras.file.weight_groups import Dialect
 
@@ -80,7 +80,7 @@ class Container:
     side: tuple[str, ...]
     zip: zipfile.ZipFile | None
     _raw: BinaryIO
-    _tree: Tree | None = None
+    _tree: Hdf5Tree | None = None
     _spool: BinaryIO | None = None
     # What bind finds out and write needs: how groups are named (archives), and by the names that lead to
     # a layer, where it is.
@@ -88,11 +88,11 @@ class Container:
     found: dict[tuple[str, ...], Found] = field(default_factory=dict)
 
     @property
-    def tree(self) -> Tree:
+    def tree(self) -> Hdf5Tree:
         """The weights: opened and scanned when first asked for, the optimiser's state left out.
 
         Raises:
-            UnreadableModel, UnsafeModel: see ``Tree``.
+            UnreadableModel, UnsafeModel: see ``Hdf5Tree``.
         """
         if self._tree is None:
             self._tree = self._open_weights()
@@ -109,14 +109,16 @@ class Container:
         """Whether the file holds an optimiser's state."""
         return any(name in OPTIMIZER_GROUPS for name in self.tree.children())
 
-    def _open_weights(self) -> Tree:
+    def _open_weights(self) -> Hdf5Tree:
         if self.zip is None:
             raise AssertionError("an HDF5 container opens its tree at once")
         info = self.zip.getinfo(WEIGHTS)
         if info.compress_type == zipfile.ZIP_STORED:
-            return Tree.open(self.path, self._raw, data_offset(self.path, self._raw, info), info.file_size)
+            return Hdf5Tree.open(
+                self.path, self._raw, data_offset(self.path, self._raw, info), info.file_size
+            )
         self._spool = unpack(self.path, self.zip, info)
-        return Tree.open(self.path, self._spool, 0, info.file_size)
+        return Hdf5Tree.open(self.path, self._spool, 0, info.file_size)
 
     @property
     def has_metadata(self) -> bool:
@@ -257,7 +259,7 @@ def _open_archive(path: Path, raw: BinaryIO) -> Container:
 
 
 def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
-    tree = Tree.open(path, raw, 0, raw.seek(0, 2))
+    tree = Hdf5Tree.open(path, raw, 0, raw.seek(0, 2))
     try:
         attributes = tree.attributes()
         names = tree.children()

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import OutputError
-from bnfuse.formats.keras.file.hdf5_tree import Stored, Tree, plain_attributes
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset, plain_attributes
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Keras's own limit (HDF5 holds 64 KiB in an object's header), beyond which it splits a list of names.
@@ -41,7 +41,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def copy_attributes(
-    tree: Tree, source: str, target: h5py.Group | h5py.Dataset, skip: Sequence[str] = ()
+    tree: Hdf5Tree, source: str, target: h5py.Group | h5py.Dataset, skip: Sequence[str] = ()
 ) -> None:
     """The attributes of ``source`` ("" for the root) with their stored types, except those in ``skip``."""
     with tree.reading(source or "/"):
@@ -58,7 +58,7 @@ def copy_attributes(
                 copied.write(values)
 
 
-def copy_array(stored: Stored, target: h5py.Group, name: str) -> None:
+def copy_array(stored: StoredDataset, target: h5py.Group, name: str) -> None:
     """An array as it is, with its attributes."""
     array = stored.read().view(stored.raw)
     copied = target.create_dataset(name, data=array, dtype=stored.raw, track_times=False)
@@ -72,7 +72,7 @@ def put_array(array: np.ndarray, target: h5py.Group, name: str, mark: bool) -> N
         made.attrs["dtype"] = "bfloat16"
 
 
-def copy_tree(tree: Tree, root: str, target: h5py.File) -> None:
+def copy_tree(tree: Hdf5Tree, root: str, target: h5py.File) -> None:
     """A group with all that is in it."""
     inside = f"{root}/"
     for group in sorted(g for g in tree.groups if g == root or g.startswith(inside)):

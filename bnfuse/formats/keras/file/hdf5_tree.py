@@ -52,13 +52,13 @@ _ATTRIBUTE_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRIN
 
 
 @dataclass(slots=True, eq=False)
-class Stored:
+class StoredDataset:
     """One dataset: ``path`` from the root, shape and type as stored (bfloat16 is ml_dtypes').
 
     ``raw`` is the type as h5py maps it: bfloat16 is opaque there.
     """
 
-    tree: Tree
+    tree: Hdf5Tree
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -88,18 +88,18 @@ class Stored:
 
 
 @dataclass(slots=True, eq=False)
-class Tree:
+class Hdf5Tree:
     """An open HDF5 file. ``scan`` fills ``datasets`` and ``groups``; paths have no leading slash."""
 
     origin: Path
     file: h5py.File
     length: int
-    datasets: dict[str, Stored] = field(default_factory=dict)
+    datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     _order: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, origin: Path, file: BinaryIO, start: int, length: int) -> Tree:
+    def open(cls, origin: Path, file: BinaryIO, start: int, length: int) -> Hdf5Tree:
         """The HDF5 file in a part of an open file.
 
         Raises:
@@ -118,7 +118,7 @@ class Tree:
         """Close the HDF5 file; arrays cannot be read any more."""
         self.file.close()
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Hdf5Tree:
         return self
 
     def __exit__(
@@ -193,7 +193,7 @@ class Tree:
                 f"{self.origin}: '{path}' is {kind}, which bnfuse does not follow; save the model anew"
             )
 
-    def _stored(self, path: str, dataset: Any) -> Stored:
+    def _stored(self, path: str, dataset: Any) -> StoredDataset:
         """Check one dataset and describe it."""
         creation = dataset.get_create_plist()
         layout = creation.get_layout()
@@ -215,7 +215,7 @@ class Tree:
         shape = dataset.shape
         if shape is None:
             raise UnreadableModel(f"{self.origin}: '{path}' holds no array; save the model anew")
-        stored = Stored(self, path, tuple(int(n) for n in shape), dtype, raw)
+        stored = StoredDataset(self, path, tuple(int(n) for n in shape), dtype, raw)
         self._check_size(stored, dataset, creation, layout)
         return stored
 
@@ -229,7 +229,7 @@ class Tree:
             return raw
         raise UnreadableModel(f"{self.origin}: '{path}' holds values of type {raw}, which cannot be weights")
 
-    def _check_size(self, stored: Stored, dataset: Any, creation: Any, layout: int) -> None:
+    def _check_size(self, stored: StoredDataset, dataset: Any, creation: Any, layout: int) -> None:
         """Refuse declared sizes that what is stored cannot back."""
         held, needed = int(dataset.get_storage_size()), stored.nbytes
         if held > self.length:

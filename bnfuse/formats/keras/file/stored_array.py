@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.keras.file.hdf5_tree import Stored
+from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 _BLOCK_BYTES = 1 << 22
 
@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1 << 22
 class StoredTensor:
     """A dataset as a ``Tensor``."""
 
-    stored: Stored
+    stored: StoredDataset
     _whole: Array | None = None
 
     @property

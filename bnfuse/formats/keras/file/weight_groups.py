@@ -38,17 +38,17 @@ class Dialect:
     counts_weighted_twice: bool = False
 
 
-Path = tuple[str, ...]
+LayerPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WeightGroup:
     """A layer, the names that lead to it, and its group.
 
     ``again`` is the layer that holds its variables, if it was stored before.
     """
 
-    path: Path
+    path: LayerPath
     layer: Layer
     group: str
     again: Layer | None = None
@@ -76,35 +76,35 @@ class _Visited:
         return found
 
 
-def places(network: Network, dialect: Dialect) -> Iterator[Place]:
+def places(network: Network, dialect: Dialect) -> Iterator[WeightGroup]:
     """The group of every layer that Keras stores, nested and wrapped ones after what holds them."""
     yield from _network_places(network, (), "", dialect, _Visited())
 
 
 def _network_places(
-    network: Network, path: Path, base: str, dialect: Dialect, visited: _Visited
-) -> Iterator[Place]:
+    network: Network, path: LayerPath, base: str, dialect: Dialect, visited: _Visited
+) -> Iterator[WeightGroup]:
     container = _join(base, dialect.container, dialect)
     counts: dict[str, int] = {}
     for layer in saved_layers(network):
         here = (*path, layer.name)
         earlier = visited.earlier(layer)
         if earlier is not None and not dialect.counts_stored_again:
-            yield Place(here, layer, "", earlier)
+            yield WeightGroup(here, layer, "", earlier)
             continue
         name = numbered(snake_case(layer.class_name), counts)
         if dialect.counts_weighted_twice and _has_variables(layer):
             numbered(snake_case(layer.class_name), counts)
         if earlier is not None:
-            yield Place(here, layer, "", earlier)
+            yield WeightGroup(here, layer, "", earlier)
         else:
             yield from _layer_places(layer, here, _join(container, name, dialect), dialect, visited)
 
 
 def _layer_places(
-    layer: Layer, path: Path, group: str, dialect: Dialect, visited: _Visited
-) -> Iterator[Place]:
-    yield Place(path, layer, group)
+    layer: Layer, path: LayerPath, group: str, dialect: Dialect, visited: _Visited
+) -> Iterator[WeightGroup]:
+    yield WeightGroup(path, layer, group)
     if layer.inner is not None:
         yield from _network_places(layer.inner, path, group, dialect, visited)
     for attribute, wrapped in zip(wrapped_at(layer), layer.wrapped, strict=False):

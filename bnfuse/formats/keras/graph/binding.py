@@ -19,10 +19,10 @@ import numpy as np
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.file.container import Container, Found
-from bnfuse.formats.keras.file.hdf5_tree import Stored, Tree
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
 from bnfuse.formats.keras.file.weight_groups import (
     Dialect,
-    Place,
+    WeightGroup,
     dialects,
     in_container,
     places,
@@ -92,7 +92,7 @@ def _bind_archive(container: Container, network: Network) -> None:
     raise first
 
 
-def _hand_out(container: Container, fitting: list[tuple[Place, list[StoredVariable]]]) -> None:
+def _hand_out(container: Container, fitting: list[tuple[WeightGroup, list[StoredVariable]]]) -> None:
     for place, variables in fitting:
         if place.again is None:
             place.layer.variables = list(variables)
@@ -109,9 +109,11 @@ class _Archive:
 
     def __init__(self, container: Container, dialect: Dialect) -> None:
         self._path, self._dialect = container.path, dialect
-        self._tree: Tree = container.tree
+        self._tree: Hdf5Tree = container.tree
 
-    def fit(self, listed: list[Place]) -> list[tuple[Place, list[StoredVariable]]] | UnreadableModel:
+    def fit(
+        self, listed: list[WeightGroup]
+    ) -> list[tuple[WeightGroup, list[StoredVariable]]] | UnreadableModel:
         """Each layer's variables; or what does not fit: a variable that is missing, a group left over."""
         try:
             found = [(place, [] if place.again else self.variables(place)) for place in listed]
@@ -125,7 +127,7 @@ class _Archive:
                 )
         return found
 
-    def variables(self, place: Place) -> list[StoredVariable]:
+    def variables(self, place: WeightGroup) -> list[StoredVariable]:
         """A layer's own variables: those of its slots first, then what else its group holds."""
         group = place.group
         stored = self._below(group, self._foreign(place.layer))
@@ -145,7 +147,9 @@ class _Archive:
         rest = [StoredVariable.of(s, "", s.path[len(group) + 1 :], False) for s in stored.values()]
         return taken + rest
 
-    def _refuse_more(self, place: Place, known: Iterable[Slot], stored: dict[str, Stored]) -> None:
+    def _refuse_more(
+        self, place: WeightGroup, known: Iterable[Slot], stored: dict[str, StoredDataset]
+    ) -> None:
         """Groups that hold slots must hold nothing else (a random generator's state lies elsewhere)."""
         full = {f"{place.group}/{slot.place.rpartition('/')[0]}" for slot in known}
         for path in stored:
@@ -160,7 +164,7 @@ class _Archive:
         held = (self._dialect.container,) if layer.inner is not None else wrapped_at(layer)
         return tuple(f"{name}{end}" for name in held for end in "/\\")
 
-    def _below(self, group: str, foreign: tuple[str, ...]) -> dict[str, Stored]:
+    def _below(self, group: str, foreign: tuple[str, ...]) -> dict[str, StoredDataset]:
         """The datasets below a group by path, in the order of their numbers."""
         found = self._tree.datasets_below(group)
         if foreign:
@@ -181,7 +185,7 @@ def _natural(path: str) -> list[tuple[int, str]]:
 # HDF5
 
 
-def attribute_list(tree: Tree, group: str, name: str) -> list[str]:
+def attribute_list(tree: Hdf5Tree, group: str, name: str) -> list[str]:
     """A list of strings kept as an attribute, or as several (``name0``, ``name1``, …) if it is long."""
     attributes = tree.attributes(group)
     parts = [attributes[name]] if name in attributes else []
@@ -219,12 +223,12 @@ def _bind_hdf5(container: Container, network: Network) -> None:
             container.found[(name,)] = Found("")
 
 
-def _weights_of(tree: Tree, layer: str) -> dict[str, Stored]:
+def _weights_of(tree: Hdf5Tree, layer: str) -> dict[str, StoredDataset]:
     """The datasets of a top-level layer by their stored names, in their order."""
     group = f"model_weights/{layer}"
     if group not in tree.groups:
         raise UnreadableModel(f"{tree.origin}: it lists a layer '{layer}' whose weights are missing{_AGAIN}")
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredDataset] = {}
     for name in attribute_list(tree, group, "weight_names"):
         if f"{group}/{name}" not in tree.datasets or name in found:
             raise UnreadableModel(f"{tree.origin}: the weight '{name}' of layer '{layer}' is missing{_AGAIN}")
@@ -232,7 +236,7 @@ def _weights_of(tree: Tree, layer: str) -> dict[str, Stored]:
     return found
 
 
-def _bind_flat(path: object, layer: Layer, stored: dict[str, Stored]) -> bool:
+def _bind_flat(path: object, layer: Layer, stored: dict[str, StoredDataset]) -> bool:
     """Share a flat list out among what is inside a layer; whether it goes layer by layer."""
     inside = list(leaves(layer, (layer.name,)))
     names = list(stored)
@@ -268,7 +272,7 @@ def _sort_by_slots(inside: Iterable[Leaf]) -> None:
         leaf.layer.variables.sort(key=lambda v, place=place: place[v.name])  # type: ignore[misc]
 
 
-def _bind_by_name(path: object, layer: Layer, inside: list[Leaf], stored: dict[str, Stored]) -> None:
+def _bind_by_name(path: object, layer: Layer, inside: list[Leaf], stored: dict[str, StoredDataset]) -> None:
     """Where a class is unknown only the names can tell; one layer alone gets everything."""
     owners = (
         [inside[0]] * len(stored) if len(inside) == 1 else by_name(inside, list(stored)) if stored else []

@@ -12,11 +12,11 @@ from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.layer_shapes import Config, Size, input_rank, output_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 
-Shapes = Sequence[Shape | None]
+InputShapes = Sequence[Shape | None]
 _UNKNOWN: tuple[Shape | None, ...] = (None,)
 
 
-def call_shapes(layer: Layer, inputs: Shapes, call: Call | None) -> tuple[Shape | None, ...]:
+def call_shapes(layer: Layer, inputs: InputShapes, call: Call | None) -> tuple[Shape | None, ...]:
     """The shapes of every output of one call of a layer that is no network and no TimeDistributed.
 
     Args:
@@ -32,7 +32,7 @@ def call_shapes(layer: Layer, inputs: Shapes, call: Call | None) -> tuple[Shape 
         return _UNKNOWN  # a config that makes no sense: nothing is known about the result
 
 
-def _shapes(layer: Layer, inputs: Shapes, call: Call | None) -> tuple[Shape | None, ...]:
+def _shapes(layer: Layer, inputs: InputShapes, call: Call | None) -> tuple[Shape | None, ...]:
     name, config = layer.class_name, layer.config
     if ".ops." in f".{layer.module}.":
         return (_operation(name, inputs, call),)
@@ -67,7 +67,7 @@ def _checked(shape: Shape | None) -> Shape | None:
 # --- merges ---
 
 
-def _elementwise(config: Config, inputs: Shapes) -> Shape | None:
+def _elementwise(config: Config, inputs: InputShapes) -> Shape | None:
     """Add and its kin: broadcast, but the batch axis stays the first (missing axes come after it)."""
     known = [shape for shape in inputs if shape is not None]
     if len(known) != len(inputs) or not known or min(map(len, known)) == 0:
@@ -90,7 +90,7 @@ def _broadcast_size(a: Size, b: Size) -> Size:
     raise ValueError("sizes do not broadcast")
 
 
-def _concatenate(config: Config, inputs: Shapes) -> Shape | None:
+def _concatenate(config: Config, inputs: InputShapes) -> Shape | None:
     known = [shape for shape in inputs if shape is not None]
     if not known:
         return None
@@ -108,7 +108,7 @@ def _concatenate(config: Config, inputs: Shapes) -> Shape | None:
     return tuple(sizes)
 
 
-def _dot(config: Config, inputs: Shapes) -> Shape | None:
+def _dot(config: Config, inputs: InputShapes) -> Shape | None:
     first, second = inputs
     if first is None or second is None:
         return None
@@ -120,7 +120,7 @@ def _dot(config: Config, inputs: Shapes) -> Shape | None:
     return (*left, *right) if len(left) + len(right) > 1 else (*left, 1)
 
 
-_MERGES: dict[str, Callable[[Config, Shapes], Shape | None]] = {
+_MERGES: dict[str, Callable[[Config, InputShapes], Shape | None]] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _elementwise),
     "Concatenate": _concatenate,
     "Dot": _dot,
@@ -159,7 +159,7 @@ def _with_states(
     return (output, *(state,) * count) if config.get("return_state") else (output,)
 
 
-def _bidirectional(layer: Layer, inputs: Shapes) -> tuple[Shape | None, ...]:
+def _bidirectional(layer: Layer, inputs: InputShapes) -> tuple[Shape | None, ...]:
     output, *states = call_shapes(layer.wrapped[0], inputs[:1], None)
     if output is None:
         return _UNKNOWN
@@ -179,14 +179,14 @@ def _bidirectional(layer: Layer, inputs: Shapes) -> tuple[Shape | None, ...]:
 # --- attention ---
 
 
-def _attention(inputs: Shapes, call: Call | None) -> tuple[Shape | None, ...]:
+def _attention(inputs: InputShapes, call: Call | None) -> tuple[Shape | None, ...]:
     query, value = inputs[0], inputs[1]
     output = None if query is None or value is None else (*query[:-1], value[-1])
     scores = call is not None and bool(call.arguments.get("return_attention_scores"))
     return (output, None) if scores else (output,)
 
 
-def _multi_head_attention(config: Config, inputs: Shapes, call: Call | None) -> tuple[Shape | None, ...]:
+def _multi_head_attention(config: Config, inputs: InputShapes, call: Call | None) -> tuple[Shape | None, ...]:
     query = inputs[0]
     stored = config.get("output_shape")
     last = as_shape([stored] if isinstance(stored, int) else stored) if stored else None
@@ -230,19 +230,19 @@ _BINARY_TF = frozenset(
 )
 
 
-def _operation(name: str, inputs: Shapes, call: Call | None) -> Shape | None:
+def _operation(name: str, inputs: InputShapes, call: Call | None) -> Shape | None:
     if name in _SAME_OPERATIONS and len(inputs) == 1:
         return inputs[0]
     return _broadcast(inputs, call, ()) if name in _BINARY_OPERATIONS else None
 
 
-def _tf_operation(function: str, inputs: Shapes, call: Call | None) -> Shape | None:
+def _tf_operation(function: str, inputs: InputShapes, call: Call | None) -> Shape | None:
     if function in _SAME_TF and len(inputs) == 1:
         return inputs[0]
     return _broadcast(inputs, call, ("name",)) if function in _BINARY_TF else None
 
 
-def _broadcast(inputs: Shapes, call: Call | None, ignored: Sequence[str]) -> Shape | None:
+def _broadcast(inputs: InputShapes, call: Call | None, ignored: Sequence[str]) -> Shape | None:
     """NumPy's broadcasting over the tensors and constants of a call with two operands."""
     if call is None:
         return None

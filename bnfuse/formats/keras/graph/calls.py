@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRef:
     """A tensor as a config names it: ``node`` is the stored index (see ``Network.first_node``)."""
 
     layer: str
@@ -41,13 +41,13 @@ class Stored:
 class StoredCall:
     """A stored call, taken apart; fields as in ``network.Call``."""
 
-    tensors: tuple[Stored, ...]
+    tensors: tuple[StoredRef, ...]
     keywords: tuple[str, ...]
     arguments: Mapping[str, Any]
     constants: Mapping[int, Any]
 
 
-Replace = Callable[[Stored], Stored]
+Replace = Callable[[StoredRef], StoredRef]
 
 
 def is_keras3(raw: Any) -> bool:
@@ -83,13 +83,13 @@ def bare_call(raw: Any) -> Any:
     return _map_leaves(raw, lambda leaf: [*leaf[:3], {}])
 
 
-def read_ends(structure: Any, what: str) -> tuple[Stored, ...]:
+def read_ends(structure: Any, what: str) -> tuple[StoredRef, ...]:
     """The tensors of ``input_layers`` or ``output_layers`` (``what``), flattened.
 
     Raises:
         UnreadableModel: something in it is no ``[layer, node, tensor]``.
     """
-    found: list[Stored] = []
+    found: list[StoredRef] = []
     _map_ends(structure, _into(found), what)
     return tuple(found)
 
@@ -133,7 +133,7 @@ def _sorted_items(mapping: dict[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def _read_keras3(raw: dict[str, Any]) -> StoredCall:
-    tensors: list[Stored] = []
+    tensors: list[StoredRef] = []
     keywords: list[str] = []
     constants = {k: value for k, value in enumerate(raw["args"]) if _collect(value, "", tensors, keywords)}
     arguments = {
@@ -144,7 +144,7 @@ def _read_keras3(raw: dict[str, Any]) -> StoredCall:
     return StoredCall(tuple(tensors), tuple(keywords), arguments, constants)
 
 
-def _collect(value: Any, keyword: str, tensors: list[Stored], keywords: list[str]) -> bool:
+def _collect(value: Any, keyword: str, tensors: list[StoredRef], keywords: list[str]) -> bool:
     """Add the tensors of one argument; whether there is anything else in it."""
     before = len(tensors)
     _map_tensors(value, _into(tensors))
@@ -180,7 +180,7 @@ def _with_history(value: dict[str, Any], replace: Replace) -> dict[str, Any]:
     dtype = config.get("dtype")
     layer, node, tensor = history
     shape = as_shape(config.get("shape"))
-    stored = Stored(layer, node, tensor, shape, dtype if isinstance(dtype, str) else None)
+    stored = StoredRef(layer, node, tensor, shape, dtype if isinstance(dtype, str) else None)
     new = replace(stored)
     changed = dict(config, keras_history=[new.layer, new.node, new.tensor])
     if new.shape is not None:
@@ -204,7 +204,7 @@ def _is_reference(value: Any) -> bool:
 
 
 def _read_keras2(raw: Any) -> StoredCall:
-    tensors: list[Stored] = []
+    tensors: list[StoredRef] = []
     keywords: list[str] = []
     constants: dict[int, Any] = {}
     arguments: dict[str, Any] = {}
@@ -214,7 +214,7 @@ def _read_keras2(raw: Any) -> StoredCall:
         if leaf[0] == _CONSTANT:
             constants[position] = leaf[2]
         else:
-            tensors.append(Stored(*leaf[:3]))
+            tensors.append(StoredRef(*leaf[:3]))
             keywords.append("")
     # Keras hangs the same kwargs on every tensor and reads the last.
     kwargs = leaves[-1][3] if leaves and len(leaves[-1]) == 4 else {}
@@ -239,7 +239,7 @@ def _map_first_argument(raw: Any, replace: Replace) -> Any:
     def leaf(stored: list[Any]) -> list[Any]:
         new = list(stored)
         if stored[0] != _CONSTANT:
-            target = replace(Stored(*stored[:3]))
+            target = replace(StoredRef(*stored[:3]))
             new[:3] = [target.layer, target.node, target.tensor]
         if len(stored) == 4:
             new[3] = {name: _map_keyword(value, replace) for name, value in stored[3].items()}
@@ -271,7 +271,7 @@ def _map_keyword(value: Any, replace: Replace) -> Any:
         return {key: mapped[key] for key in value}
     if isinstance(value, list | tuple):
         if len(value) in (3, 4) and _is_reference(value[:3]):
-            new = replace(Stored(*value[:3]))
+            new = replace(StoredRef(*value[:3]))
             return [new.layer, new.node, new.tensor, *value[3:]]
         return [_map_keyword(item, replace) for item in value]
     return value
@@ -282,7 +282,7 @@ def _map_keyword(value: Any, replace: Replace) -> Any:
 
 def _map_ends(structure: Any, replace: Replace, what: str) -> Any:
     if _is_reference(structure):
-        new = replace(Stored(*structure))
+        new = replace(StoredRef(*structure))
         return [new.layer, new.node, new.tensor]
     if isinstance(structure, dict):
         mapped = {k: _map_ends(v, replace, what) for k, v in _sorted_items(structure)}

@@ -27,7 +27,7 @@ from bnfuse.formats.keras.graph.binding import bind
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Layer, Network, Ref, networks, walk
 from bnfuse.formats.keras.graph.order import check_order
-from bnfuse.formats.keras.graph.shapes import Shapes, infer
+from bnfuse.formats.keras.graph.shapes import TensorShapes, infer
 from bnfuse.formats.keras.graph.variables import StoredVariable
 
 # Entries of a config that are no settings: the layer's name, layers inside it, and how to build it.
@@ -201,7 +201,7 @@ def _weights(network: Network) -> dict[int, WeightItem]:
 # Interface and facts
 
 
-def _specs(network: Network, refs: tuple[Ref, ...], shapes: Shapes) -> Iterator[TensorSpec]:
+def _specs(network: Network, refs: tuple[Ref, ...], shapes: TensorShapes) -> Iterator[TensorSpec]:
     layers = {layer.name: layer for layer in network.layers}
     seen: Counter[str] = Counter()
     for ref in refs:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bnfuse.formats.keras.file.weight_groups import Path, saved_layers
+from bnfuse.formats.keras.file.weight_groups import LayerPath, saved_layers
 from bnfuse.formats.keras.graph.layer_variables import Slot, slots
 from bnfuse.formats.keras.graph.network import Layer
 
@@ -24,7 +24,7 @@ from bnfuse.formats.keras.graph.network import Layer
 class Leaf:
     """A layer that holds variables of its own, with the names that lead to it and its slots if known."""
 
-    path: Path
+    path: LayerPath
     layer: Layer
     slots: tuple[Slot, ...] | None
 
@@ -38,7 +38,7 @@ class Leaf:
 Expected = tuple[Leaf, Slot]
 
 
-def leaves(layer: Layer, path: Path) -> Iterator[Leaf]:
+def leaves(layer: Layer, path: LayerPath) -> Iterator[Leaf]:
     """What is inside a layer, in the order Keras tracks it; the layer itself if nothing is."""
     if layer.inner is not None:
         for inner in saved_layers(layer.inner):

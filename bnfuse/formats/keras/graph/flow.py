@@ -18,13 +18,13 @@ from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.binding import refuses_edit
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
 from bnfuse.formats.keras.graph.order import topological
-from bnfuse.formats.keras.graph.shapes import Shapes
+from bnfuse.formats.keras.graph.shapes import TensorShapes
 from bnfuse.formats.keras.rows.ops import parts_of
-from bnfuse.formats.keras.rows.site import Part, Path, Site, compute_dtype, opaque
+from bnfuse.formats.keras.rows.site import LayerPath, Part, Site, compute_dtype, opaque
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Handle:
+class CallHandle:
     """What the Keras format remembers of a core node."""
 
     site: Site
@@ -32,7 +32,7 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class OutputPath:
     """Output ``output`` of a call of a layer: names and calls that lead there, the layer's own last."""
 
     steps: tuple[tuple[str, int], ...]
@@ -50,7 +50,7 @@ class Context:
         training, lead: as of a ``Site``.
     """
 
-    path: Path = ()
+    path: LayerPath = ()
     steps: tuple[tuple[str, int], ...] | None = ()
     instance: str = ""
     training: bool = False
@@ -61,11 +61,11 @@ class Context:
 class Flow:
     """Collects parts while it walks."""
 
-    shapes: Shapes
+    shapes: TensorShapes
     parts: list[tuple[Site, Part]] = field(default_factory=list)
     dtypes: dict[str, str] = field(default_factory=dict)
     extents: dict[str, Shape] = field(default_factory=dict)
-    inside: dict[str, Inside] = field(default_factory=dict)
+    inside: dict[str, OutputPath] = field(default_factory=dict)
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
         """Follow all calls of a network; the core values of its outputs."""
@@ -130,7 +130,7 @@ class Flow:
         refs = [Ref(layer.name, position, j) for j in range(width)]
         outputs = [f"{context.instance}{layer.name}:{position}:{j}" for j in range(width)]
         if steps is not None:
-            self.inside.update((value, Inside(steps, j)) for j, value in enumerate(outputs))
+            self.inside.update((value, OutputPath(steps, j)) for j, value in enumerate(outputs))
         out_shapes = [self._shape(context, ref) for ref in refs]
         if layer.class_name == "TimeDistributed" and len(layer.wrapped) == 1 and len(given) == 1:
             return self._time_distributed(layer.wrapped[0], given, outputs, out_shapes, inner)
@@ -144,7 +144,7 @@ class Flow:
     def _site(
         self,
         layer: Layer,
-        path: Path,
+        path: LayerPath,
         call: Call | None,
         given: Sequence[str],
         outputs: Sequence[str],
@@ -208,11 +208,11 @@ class Flow:
         """Names, ties and candidates."""
         names = unique_names(_label(site, part) for site, part in self.parts)
         nodes = [
-            Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, Handle(site, part))
+            Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, CallHandle(site, part))
             for name, (site, part) in zip(names, self.parts, strict=True)
         ]
         graph = Graph(nodes, pinned, [], _rule_of, movable=_movable)
-        calls: dict[tuple[Path, str], list[Node]] = {}
+        calls: dict[tuple[LayerPath, str], list[Node]] = {}
         for node, (_, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:
                 calls.setdefault((part.stored.path, part.role), []).append(node)
@@ -249,9 +249,9 @@ def _rule_of(node: Node) -> Rule:
         return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 
 
-def handle_of(node: Node) -> Handle:
+def handle_of(node: Node) -> CallHandle:
     """The handle that the reader gave a node."""
-    assert isinstance(node.handle, Handle)
+    assert isinstance(node.handle, CallHandle)
     return node.handle
 
 
@@ -282,7 +282,7 @@ def _made_dtype(layer: Layer) -> str:
     return compute_dtype(layer.config.get("dtype"))
 
 
-def read_flow(network: Network, shapes: Shapes) -> tuple[Graph, dict[str, Inside]]:
+def read_flow(network: Network, shapes: TensorShapes) -> tuple[Graph, dict[str, OutputPath]]:
     """Core's graph of a whole model, and which layer puts out each of its values.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.keras.graph.calls import Stored, StoredCall, is_keras3, read_call, read_ends
+from bnfuse.formats.keras.graph.calls import StoredCall, StoredRef, is_keras3, read_call, read_ends
 from bnfuse.formats.keras.graph.network import Call, Layer, Network, Ref
 from bnfuse.formats.keras.graph.order import topological
 
@@ -74,7 +74,7 @@ def _call(raw: Any, stored: StoredCall, refs: tuple[Ref, ...]) -> Call:
 # --- node indices ---
 
 
-def _number_nodes(network: Network, calls: dict[str, list[StoredCall]], ends: Sequence[Stored]) -> None:
+def _number_nodes(network: Network, calls: dict[str, list[StoredCall]], ends: Sequence[StoredRef]) -> None:
     """Find out what the file adds to a call's position to name it (see ``Network.first_node``)."""
     nested = {layer.name: layer.inner for layer in network.layers if layer.inner is not None}
     if not nested:
@@ -95,7 +95,7 @@ def _number_nodes(network: Network, calls: dict[str, list[StoredCall]], ends: Se
     network.first_output_node = network.first_node
 
 
-def _used_nodes(calls: dict[str, list[StoredCall]], ends: Sequence[Stored]) -> dict[str, set[int]]:
+def _used_nodes(calls: dict[str, list[StoredCall]], ends: Sequence[StoredRef]) -> dict[str, set[int]]:
     """The node indices by which each layer is named."""
     found: dict[str, set[int]] = {}
     for stored_calls in calls.values():
@@ -141,7 +141,7 @@ class _Resolver:
     ) -> None:
         self._layers, self._calls, self._inputs = layers, calls, inputs
 
-    def __call__(self, stored: Stored, first_node: dict[str, int]) -> Ref:
+    def __call__(self, stored: StoredRef, first_node: dict[str, int]) -> Ref:
         layer = self._layers.get(stored.layer)
         if layer is None:
             raise malformed(f"a layer '{stored.layer}' that is read does not exist")

@@ -19,35 +19,35 @@ from bnfuse.formats.keras.graph.layer_shapes import input_rank
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape
 from bnfuse.formats.keras.graph.order import topological
 
-Path = tuple[str, ...]
+LayerPath = tuple[str, ...]
 _Outputs = tuple[Shape | None, ...]
 _MAX_VARIANTS = 8
 
 
 @dataclass(slots=True)
-class Shapes:
+class TensorShapes:
     """Looks up by the path of a network (names from the outermost inwards) and a tensor in it."""
 
-    _found: dict[tuple[Path, Ref], Shape | None] = field(default_factory=dict)
-    _given_up: set[Path] = field(default_factory=set)
+    _found: dict[tuple[LayerPath, Ref], Shape | None] = field(default_factory=dict)
+    _given_up: set[LayerPath] = field(default_factory=set)
 
-    def of(self, path: Path, ref: Ref) -> Shape | None:
+    def of(self, path: LayerPath, ref: Ref) -> Shape | None:
         """Sizes with the batch axis, None for an unknown size; None where even the rank is unknown."""
         if self._given_up and any(path[:k] in self._given_up for k in range(1, len(path) + 1)):
             return None
         return self._found.get((path, ref))
 
-    def rank(self, path: Path, ref: Ref) -> int | None:
+    def rank(self, path: LayerPath, ref: Ref) -> int | None:
         """Number of axes, the batch included."""
         shape = self.of(path, ref)
         return None if shape is None else len(shape)
 
-    def _learn(self, path: Path, ref: Ref, shape: Shape | None) -> None:
+    def _learn(self, path: LayerPath, ref: Ref, shape: Shape | None) -> None:
         key = (path, ref)
         self._found[key] = _common(self._found[key], shape) if key in self._found else shape
 
 
-def infer(network: Network, inputs: Sequence[Shape | None] | None = None) -> Shapes:
+def infer(network: Network, inputs: Sequence[Shape | None] | None = None) -> TensorShapes:
     """Find the shape of every tensor of a network and of those nested in it.
 
     Args:
@@ -78,11 +78,11 @@ def _refined(declared: Shape | None, actual: Shape | None) -> Shape | None:
 
 class _Inference:
     def __init__(self) -> None:
-        self.shapes = Shapes()
+        self.shapes = TensorShapes()
         self._outputs: dict[tuple[int, _Outputs], _Outputs] = {}  # (network, its inputs): its outputs
         self._variants: dict[int, int] = {}
 
-    def follow(self, network: Network, path: Path, inputs: Sequence[Shape | None]) -> _Outputs:
+    def follow(self, network: Network, path: LayerPath, inputs: Sequence[Shape | None]) -> _Outputs:
         """The outputs of a network for given inputs; every tensor inside is learnt on the way."""
         key = (id(network), tuple(inputs))
         if key not in self._outputs:
@@ -93,7 +93,7 @@ class _Inference:
             self._outputs[key] = self._follow(network, path, inputs)
         return self._outputs[key]
 
-    def _follow(self, network: Network, path: Path, inputs: Sequence[Shape | None]) -> _Outputs:
+    def _follow(self, network: Network, path: LayerPath, inputs: Sequence[Shape | None]) -> _Outputs:
         layers = {layer.name: layer for layer in network.layers}
         known: dict[Ref, Shape | None] = {**_stored(network)}
         for ref, shape in zip(network.inputs, inputs, strict=False):
@@ -114,14 +114,16 @@ class _Inference:
             self.shapes._learn(path, ref, shape)
         return tuple(known.get(ref) for ref in network.outputs)
 
-    def _call(self, layer: Layer, path: Path, inputs: Sequence[Shape | None], call: Call | None) -> _Outputs:
+    def _call(
+        self, layer: Layer, path: LayerPath, inputs: Sequence[Shape | None], call: Call | None
+    ) -> _Outputs:
         if layer.inner is not None:
             return self.follow(layer.inner, path, inputs)
         if layer.class_name == "TimeDistributed" and layer.wrapped:
             return self._time_distributed(layer.wrapped[0], path, inputs)
         return call_shapes(layer, inputs, call)
 
-    def _time_distributed(self, wrapped: Layer, path: Path, inputs: Sequence[Shape | None]) -> _Outputs:
+    def _time_distributed(self, wrapped: Layer, path: LayerPath, inputs: Sequence[Shape | None]) -> _Outputs:
         """The wrapped layer sees each step: ``(batch, time, …)`` without the time axis."""
         shape = inputs[0] if inputs else None
         step = None if shape is None or len(shape) < 3 else (shape[0], *shape[2:])

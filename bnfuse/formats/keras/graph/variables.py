@@ -10,7 +10,7 @@ import numpy as np
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
-from bnfuse.formats.keras.file.hdf5_tree import Stored
+from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 
 @dataclass(slots=True, eq=False)
@@ -32,12 +32,12 @@ class StoredVariable:
     dtype: np.dtype[Any]
     source: str
     place: str
-    stored: Stored
+    stored: StoredDataset
     trainable: bool = True
     locked: str = ""
 
     @classmethod
-    def of(cls, stored: Stored, name: str, place: str, trainable: bool = True) -> StoredVariable:
+    def of(cls, stored: StoredDataset, name: str, place: str, trainable: bool = True) -> StoredVariable:
         """A variable for a dataset."""
         return cls(name, stored.shape, stored.dtype, stored.path, place, stored, trainable)
 

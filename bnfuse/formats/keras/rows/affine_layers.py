@@ -11,7 +11,7 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.keras.rows.site import Part, Site, Stored, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, StoredVar, opaque, single
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
@@ -19,7 +19,7 @@ _TINY = 1e-7
 
 def batchnorm(site: Site) -> Sequence[Part]:
     """γ·(x − μ)/√(σ² + ε) + β along ``axis``; what ``scale`` and ``center`` leave out is 1 and 0."""
-    stored = Stored(site.path, "gamma", "beta")
+    stored = StoredVar(site.path, "gamma", "beta")
 
     def rule(label: str) -> Rule:
         why = _unusable(site, label)
@@ -76,7 +76,7 @@ def _axes(site: Site) -> tuple[int, ...] | None:
 
 def layer_norm(site: Site) -> Sequence[Part]:
     """LayerNormalization and GroupNormalization end in γ·x̂ + β: they take on what follows."""
-    stored = Stored(site.path, "gamma", "beta")
+    stored = StoredVar(site.path, "gamma", "beta")
 
     def rule(_: str) -> Rule:
         axes = _axes(site)
@@ -134,7 +134,9 @@ def normalization(site: Site) -> Sequence[Part]:
         axis = site.axis(int(several[0]), rank)
         return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
 
-    stored = Stored(site.path, "", "")  # nothing is ever written there, but calls of one layer are tied by it
+    stored = StoredVar(
+        site.path, "", ""
+    )  # nothing is ever written there, but calls of one layer are tied by it
     part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
     return [part]
 
@@ -172,7 +174,7 @@ def rescaling(site: Site) -> Sequence[Part]:
             return Affine((scale, offset), axes, has_scale=False, has_shift=False)
         return Affine((scale, offset), axes, stores_along=rank - 1)
 
-    stored = Stored(site.path, "scale", "offset")
+    stored = StoredVar(site.path, "scale", "offset")
     part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
     return [part]
 

@@ -19,7 +19,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Source
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.rows.activations import activation_rule
-from bnfuse.formats.keras.rows.site import Part, Site, Stored, VariableTensor, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, StoredVar, VariableTensor, always, opaque, single
 
 
 def linear_part(
@@ -28,14 +28,14 @@ def linear_part(
     *,
     axes: tuple[int, int],
     role: str = "",
-    stored: Stored | None = None,
+    stored: StoredVar | None = None,
     ends: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     groups: int = 1,
     shift_in: Reason | None = None,
     has_bias: bool = True,
 ) -> Part:
     """A linear node; ``axes`` are the channel axes of its input and output, ``ends`` their values."""
-    stored = stored or Stored(site.path)
+    stored = stored or StoredVar(site.path)
     inputs, outputs = ends or (site.inputs, site.outputs)
 
     def rule(_: str) -> Rule:
@@ -143,11 +143,11 @@ def separable(site: Site, n: int) -> Sequence[Part]:
     between = f"{site.outputs[0]}/depthwise"
     axes = _channel_axes(site, n)
     first = linear_part(
-        site, "k* g o", axes=axes, role="depthwise", stored=Stored(site.path, "depthwise_kernel", ""),
+        site, "k* g o", axes=axes, role="depthwise", stored=StoredVar(site.path, "depthwise_kernel", ""),
         ends=(site.inputs, (between,)), shift_in=_padding(site, n), has_bias=False,
     )  # fmt: skip
     second = linear_part(
-        site, "k* i o", axes=axes, role="pointwise", stored=Stored(site.path, "pointwise_kernel"),
+        site, "k* i o", axes=axes, role="pointwise", stored=StoredVar(site.path, "pointwise_kernel"),
         ends=((between,), site.outputs),
     )  # fmt: skip
     return with_activation(site, [first, second])
@@ -162,7 +162,7 @@ def einsum_dense(site: Site) -> Sequence[Part]:
     layout, axes, new, tail = made
     given = site.config.get("bias_axes")
     fits = given in (None, "", new)
-    stored = Stored(site.path, enables={"bias_axes": new}, bias_tail=tail)
+    stored = StoredVar(site.path, enables={"bias_axes": new}, bias_tail=tail)
     part = linear_part(site, layout, axes=axes, stored=stored, has_bias=fits)
     if not fits:
         part.rule = opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'")
@@ -196,7 +196,7 @@ def recurrent(site: Site) -> Sequence[Part]:
     rank = 3 + site.lead
     gates = f"{site.outputs[0]}/input"
     rows = 2 if site.layer.class_name == "GRU" and site.config.get("reset_after") else 0
-    stored = Stored(site.path, bias_rows=rows)
+    stored = StoredVar(site.path, bias_rows=rows)
     kernel = linear_part(
         site, "i o", axes=(rank - 1, rank - 1), role="input", stored=stored,
         ends=(site.inputs[:1], (gates,)),
@@ -242,7 +242,7 @@ def _projection(
     axes: tuple[int, int],
     ends: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Part:
-    stored = Stored(site.path, f"{role}/kernel", f"{role}/bias", {})
+    stored = StoredVar(site.path, f"{role}/kernel", f"{role}/bias", {})
     biased = bool(site.config.get("use_bias", True))  # one switch for all four: none is made here
     return linear_part(site, layout, axes=axes, role=role, stored=stored, ends=ends, has_bias=biased)
 
@@ -254,5 +254,5 @@ def embedding(site: Site) -> Sequence[Part]:
     if table is None or rank is None or site.locked:
         return [Part("Embedding", site.inputs, site.outputs, opaque(Reason.WEIGHT_NOT_CONSTANT))]
     rule = Source(table, offset=rank - 1, chosen=frozenset(range(rank)))
-    stored = Stored(site.path, "embeddings", "")
+    stored = StoredVar(site.path, "embeddings", "")
     return [Part("Embedding", site.inputs, site.outputs, always(rule), stored=stored)]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, regroup
-from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.core.total import Total
+from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 
@@ -116,7 +116,7 @@ def repeat(site: Site) -> Sequence[Part]:
 
 def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Sequence[Part]]:
     """Add, Subtract, Average."""
-    return lambda site: single(site, _joined(site, lambda lie: Total(signs(len(site.inputs)), lie)))
+    return lambda site: single(site, _joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
 
 
 def product(site: Site) -> Sequence[Part]:
@@ -130,7 +130,7 @@ def chosen(site: Site) -> Sequence[Part]:
     def alike(lie: tuple[Operand, ...]) -> Rule:
         if any(o.offset or o.stretched for o in lie):
             return Opaque(Reason.BROADCAST)
-        return Alike(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
+        return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
 
     return single(site, _joined(site, alike))
 
@@ -157,7 +157,7 @@ def concatenate(site: Site) -> Sequence[Part]:
         return single(site, opaque(Reason.SHAPE_UNKNOWN))
     at = site.axis(axis, rank)
     sizes = tuple(_size(s, at) for s in site.shapes)
-    return single(site, Join(~0, tuple(range(len(sizes))), at, sizes))
+    return single(site, ConcatSplit(~0, tuple(range(len(sizes))), at, sizes))
 
 
 def _size(shape: tuple[int | str | None, ...] | None, axis: int) -> int | None:

@@ -20,11 +20,11 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Variable
 
-Path = tuple[str, ...]
+LayerPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredVar:
     """Where a node keeps its parameters.
 
     Attributes:
@@ -35,7 +35,7 @@ class Stored:
         bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
     """
 
-    path: Path
+    path: LayerPath
     weight: str = "kernel"
     bias: str = "bias"
     enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
@@ -52,7 +52,7 @@ class Part:
     outputs: tuple[str, ...]
     rule: Callable[[str], Rule]  # called with the node's label
     role: str = ""  # tells the parts of one layer from each other
-    stored: Stored | None = None
+    stored: StoredVar | None = None
     is_batchnorm: bool = False
     is_affine: bool = False  # may be removed too
 
@@ -93,7 +93,7 @@ class Site:
     """
 
     layer: Layer
-    path: Path
+    path: LayerPath
     call: Call | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -214,7 +214,7 @@ def always(rule: Rule) -> Callable[[str], Rule]:
     return lambda _: rule
 
 
-def single(site: Site, rule: Rule | Callable[[str], Rule], stored: Stored | None = None) -> Sequence[Part]:
+def single(site: Site, rule: Rule | Callable[[str], Rule], stored: StoredVar | None = None) -> Sequence[Part]:
     """A layer that is one node."""
     made = always(rule) if isinstance(rule, Rule) else rule
     return [Part(site.layer.class_name, site.inputs, site.outputs, made, stored=stored)]

@@ -24,7 +24,7 @@ from typing import Any
 
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import Arrays, Head
-from bnfuse.formats.child.server import Engine, Refusal, serve_engine
+from bnfuse.formats.child.server import Engine, LoadRefused, serve_engine
 from bnfuse.formats.child.settings import probe_from_json
 from bnfuse.formats.keras.runtime.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.runtime.nested_tensors import (
@@ -83,11 +83,11 @@ class KerasEngine(Engine[Loaded]):
             if self._flavours:
                 self._imported(flavour if flavour in self._flavours else self._flavours[0])
         except NoGpu as error:
-            raise Refusal("no-gpu", str(error)) from error
+            raise LoadRefused("no-gpu", str(error)) from error
         except ImportError as error:
-            raise Refusal("missing", reason(error)) from error
+            raise LoadRefused("missing", reason(error)) from error
         if not self._flavours:
-            raise Refusal("missing", "neither keras nor tf_keras is installed")
+            raise LoadRefused("missing", "neither keras nor tf_keras is installed")
         self._allow_unsafe = setup["allow_unsafe"]
         return {"version": self._backend.version}
 
@@ -129,7 +129,7 @@ class KerasEngine(Engine[Loaded]):
     def _to_try(self, path: str, wanted: str) -> Sequence[str]:
         """The flavours to try, in turn."""
         if wanted and wanted not in self._flavours:
-            raise Refusal("load", f"{wanted}, which is not installed")
+            raise LoadRefused("load", f"{wanted}, which is not installed")
         # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
         only = wanted or self._served_by.get(_identity(path))
         return [only] if only else self._flavours
@@ -145,7 +145,7 @@ class KerasEngine(Engine[Loaded]):
             inputs[0].name = head["input_name"]
             if head["input_rank"] and len(inputs[0].shape or ()) != head["input_rank"]:
                 text = f"it takes the input for {inputs[0].shape}, which is not what the file says"
-                raise Refusal("load", text)
+                raise LoadRefused("load", text)
         outputs = output_leaves(made, names)
         backend, optimise = self._backend, bool(head["optimise"])
         return Loaded(
@@ -228,18 +228,18 @@ def _flavours(backend: str) -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is not None]
 
 
-def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> Refusal:
+def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> LoadRefused:
     """One answer for a file that nothing could load."""
     for _, error in failures:
         if _OUT_OF_MEMORY.search(str(error)):
-            return Refusal("memory", "memory ran out")
+            return LoadRefused("memory", "memory ran out")
     last = failures[-1][1]
     unknown = _UNKNOWN_CLASS.search(str(last))
     runtimes = " nor ".join(name for name, _ in failures)
     if unknown:
-        return Refusal("unknown-class", f"{unknown[1] or unknown[2]}\n{runtimes}")
+        return LoadRefused("unknown-class", f"{unknown[1] or unknown[2]}\n{runtimes}")
     texts = dict.fromkeys(f"{name}: {reason(error)}" for name, error in failures)
-    return Refusal("load", "; ".join(texts))
+    return LoadRefused("load", "; ".join(texts))
 
 
 def reason(error: BaseException) -> str:

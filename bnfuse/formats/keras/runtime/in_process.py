@@ -17,7 +17,7 @@ import numpy as np
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.messages import Arrays, Head
-from bnfuse.formats.child.process import Answer, checked
+from bnfuse.formats.child.process import Reply, checked
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.server import Server
 from bnfuse.formats.keras.runtime.process import Setup
@@ -25,7 +25,7 @@ from bnfuse.formats.keras.runtime.run import flavour_of, load_into, no_start, se
 from bnfuse.formats.keras.runtime.safety import refuse_unsafe
 
 
-class Here:
+class InProcess:
     """What ``pool.Process`` is for a child process, for this one."""
 
     def __init__(self, setup: Setup, flavour: str = "") -> None:
@@ -72,8 +72,8 @@ def here(settings: RunSettings) -> Callable[[Path], ChildRunner]:
         raise UsageError(f"'{settings.device}' is not a device: use cpu or gpu")
     setup = setup_for(settings)
     try:
-        process = Here(setup, flavour_of(settings.runtime))
-    except Answer as error:
+        process = InProcess(setup, flavour_of(settings.runtime))
+    except Reply as error:
         raise no_start(setup, error) from error
 
     def load(path: Path) -> ChildRunner:

@@ -13,14 +13,14 @@ from typing import Any
 
 from bnfuse.formats.child.messages import Head
 
-Place = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
+KeyPath = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
 
 
 @dataclass(slots=True)
 class Leaf:
     """One input or output: where it is in its structure, and what it is called."""
 
-    path: Place
+    path: KeyPath
     name: str
     dtype: str
     shape: list[int | None] | None
@@ -50,7 +50,7 @@ def _single(tensors: Sequence[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
-def leaves(structure: Any, name: Callable[[Any], str], path: Place = ()) -> Iterator[Leaf]:
+def leaves(structure: Any, name: Callable[[Any], str], path: KeyPath = ()) -> Iterator[Leaf]:
     """Every tensor of a structure; a dict's key is a name, else ``name`` gives it."""
     if isinstance(structure, Mapping):
         for key, part in structure.items():
@@ -94,7 +94,7 @@ def distinct(named: list[Leaf]) -> list[Leaf]:
     return named
 
 
-def tensor_at(value: Any, path: Place) -> Any:
+def tensor_at(value: Any, path: KeyPath) -> Any:
     """The tensor at a path; a list of one output may come back as the output itself."""
     for key in path:
         if not isinstance(value, Mapping | list | tuple):
@@ -103,7 +103,7 @@ def tensor_at(value: Any, path: Place) -> Any:
     return value
 
 
-def filled(structure: Any, tensors: Mapping[Place, Any], path: Place = ()) -> Any:
+def filled(structure: Any, tensors: Mapping[KeyPath, Any], path: KeyPath = ()) -> Any:
     """The structure with these tensors in place of the declared ones."""
     if isinstance(structure, Mapping):
         return {key: filled(part, tensors, (*path, key)) for key, part in structure.items()}

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 from bnfuse.errors import RuntimeLost, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.pool import Process, acquire, release
-from bnfuse.formats.child.process import Answer, ProcessLost
+from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.keras.runtime.process import Setup
 from bnfuse.formats.keras.runtime.safety import LoadFacts, refuse_unsafe
 
 if TYPE_CHECKING:
-    from bnfuse.formats.keras.runtime.in_process import Here
+    from bnfuse.formats.keras.runtime.in_process import InProcess
 
 BACKEND_VARIABLE = "BNFUSE_KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax", "torch", "tf_keras")
@@ -69,7 +69,9 @@ def load(path: Path, settings: RunSettings) -> ChildRunner:
         raise
 
 
-def load_into(process: Process | Here, path: Path, settings: RunSettings, facts: LoadFacts) -> ChildRunner:
+def load_into(
+    process: Process | InProcess, path: Path, settings: RunSettings, facts: LoadFacts
+) -> ChildRunner:
     """Load the model at ``path``, of which ``refuse_unsafe`` has told the facts, into this process.
 
     Raises:
@@ -85,7 +87,7 @@ def load_into(process: Process | Here, path: Path, settings: RunSettings, facts:
             loaded, _ = process.ask({**request, **only, **probe})
     except ProcessLost as error:
         raise RuntimeLost(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error
-    except Answer as error:
+    except Reply as error:
         raise UnreadableModel(_refusal(path, error)) from error
     return ChildRunner(process, loaded, path.name, probe=settings.probe)
 
@@ -155,11 +157,11 @@ def _started(setup: Setup) -> Process:
         return acquire(setup)
     except ProcessLost as error:
         raise RuntimeLost(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
-    except Answer as error:
+    except Reply as error:
         raise no_start(setup, error) from error
 
 
-def no_start(setup: Setup, error: Answer) -> RuntimeMissing:
+def no_start(setup: Setup, error: Reply) -> RuntimeMissing:
     """Why a process for this setup did not come up, and what to do."""
     if error.kind == "no-gpu":
         build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")
@@ -169,11 +171,11 @@ def no_start(setup: Setup, error: Answer) -> RuntimeMissing:
     return RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}")
 
 
-def _runtime(process: Process | Here) -> str:
+def _runtime(process: Process | InProcess) -> str:
     return f"Keras ({process.facts['version']})"
 
 
-def _refusal(path: Path, error: Answer) -> str:
+def _refusal(path: Path, error: Reply) -> str:
     """One sentence for a file that no runtime could load."""
     text = str(error)
     if error.kind == "unknown-class":

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.formats.keras.graph.flow import Inside, handle_of
+from bnfuse.formats.keras.graph.flow import OutputPath, handle_of
 from bnfuse.formats.keras.graph.network import Layer, Network, walk
-from bnfuse.formats.keras.rows.site import Path
+from bnfuse.formats.keras.rows.site import LayerPath
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +31,8 @@ class Seams:
     """The tensors of one model that Keras can be asked for: core values, and the ways to them."""
 
     graph: Graph
-    inside: Mapping[str, Inside]
-    known: frozenset[Path]
+    inside: Mapping[str, OutputPath]
+    known: frozenset[LayerPath]
 
     def points(self, values: Iterable[str], patch: Patch) -> dict[str, tuple[str, str]]:
         """Of these values those that can be asked for, with the names here and in the result."""
@@ -70,9 +70,9 @@ def _held(graph: Graph, value: str, patch: Patch) -> str:
     return "" if writer in set(moved.values()) - passed else value
 
 
-def named_layers(network: Network) -> frozenset[Path]:
+def named_layers(network: Network) -> frozenset[LayerPath]:
     """Paths of the layers that Keras calls as the file does. Wrapped layers go by what wraps them."""
-    known: set[Path] = set()
+    known: set[LayerPath] = set()
     wrapped: set[int] = set()
     for path, layer in walk(network):
         if (not path or path in known) and (id(layer) in wrapped or _has_name(layer)):

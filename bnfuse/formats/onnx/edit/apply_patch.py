@@ -19,22 +19,22 @@ from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reparam import Vector
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
-from bnfuse.formats.onnx.edit.assemble import Edited, assemble
+from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.file.wire import location
 from bnfuse.formats.onnx.graph.constants import Constants
-from bnfuse.formats.onnx.graph.read import Source
+from bnfuse.formats.onnx.graph.read import ModelFile
 from bnfuse.formats.onnx.rows.statistics import epsilon_of
-from bnfuse.formats.onnx.rows.view import Handle, handle_of
+from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
 
 
-class Editor:
+class ModelEditor:
     """Applies one patch."""
 
     def __init__(
-        self, source: Source, graph: Graph, constants: Constants, rank_of: Callable[[str], int | None]
+        self, source: ModelFile, graph: Graph, constants: Constants, rank_of: Callable[[str], int | None]
     ) -> None:
         self._source = source
         self._graph = graph
@@ -46,7 +46,7 @@ class Editor:
         self._deferred = Deferred()
         self._flushed = 0
 
-    def run(self, patch: Patch) -> Edited:
+    def run(self, patch: Patch) -> EditedModel:
         """Edit and hand over.
 
         Raises:
@@ -86,7 +86,7 @@ class Editor:
             put = partial(self._bias, node, handle, new.rule)
             self._deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
 
-    def _values(self, handle: Handle, at: int, new: ScaledTensor) -> None:
+    def _values(self, handle: NodeHandle, at: int, new: ScaledTensor) -> None:
         """New values of a constant: a payload that is streamed into the file, or worked out if small."""
         if is_small(new):
             self._deferred.weight(new, partial(self._pool.replace, handle, at))
@@ -101,10 +101,10 @@ class Editor:
         proto.external_data.add(key="location", value=location(number))
         self._pool.replace_large(handle, at, proto)
 
-    def _bias(self, node: Node, handle: Handle, rule: Linear, bias: Array) -> None:
+    def _bias(self, node: Node, handle: NodeHandle, rule: Linear, bias: Array) -> None:
         kind = node.op
         if handle.bias_index is not None:
-            add = Handle(handle.scope, handle.bias_index, handle.scope.body.node[handle.bias_index])
+            add = NodeHandle(handle.scope, handle.bias_index, handle.scope.body.node[handle.bias_index])
             at = next(i for i, n in enumerate(add.proto.input) if handle.scope.is_constant(n))
             self._pool.replace(add, at, bias)
         elif kind == "MatMul" and rule.bias_nodes == 0:
@@ -126,7 +126,7 @@ class Editor:
         else:
             self._append_input(handle, 2, bias)
 
-    def _input_bias(self, handle: Handle, rule: Linear, bias: Array) -> None:
+    def _input_bias(self, handle: NodeHandle, rule: Linear, bias: Array) -> None:
         """The first half of a recurrent op's bias; the second half is the recurrent one."""
         directions, gates, _ = rule.weight.shape
         both = np.zeros((directions, 2 * gates), bias.dtype)
@@ -138,11 +138,11 @@ class Editor:
         else:
             self._append_input(handle, 3, both)
 
-    def _append_input(self, handle: Handle, at: int, values: Array) -> None:
+    def _append_input(self, handle: NodeHandle, at: int, values: Array) -> None:
         base = handle.proto.name or handle.proto.output[0]
         self._pool.append_input(handle, at, values, f"{base}_bias")
 
-    def _add_after(self, handle: Handle, bias: Array) -> None:
+    def _add_after(self, handle: NodeHandle, bias: Array) -> None:
         """A bias as a node of its own; the product gets a new name, the sum the old one."""
         proto, scope = handle.proto, handle.scope
         product = self._pool.unique(f"{proto.output[0]}_product")
@@ -165,7 +165,7 @@ class Editor:
                 case _:
                     self._normalization(handle, new)
 
-    def _batchnorm(self, handle: Handle, a: Vector, c: Vector, channels: slice) -> None:
+    def _batchnorm(self, handle: NodeHandle, a: Vector, c: Vector, channels: slice) -> None:
         """γ' = a·√(σ² + ε), β' = c + μ·a; of the statistics those of the channels that stay."""
         mean, variance = (as_float64(self._constant(handle, i)).reshape(-1)[channels] for i in (3, 4))
         self._round_into(handle, 1, a * np.sqrt(variance + epsilon_of(handle.proto)))
@@ -174,7 +174,7 @@ class Editor:
             self._round_into(handle, 3, mean)
             self._round_into(handle, 4, variance)
 
-    def _normalization(self, handle: Handle, new: NewAffine) -> None:
+    def _normalization(self, handle: NodeHandle, new: NewAffine) -> None:
         self._round_into(handle, 1, new.a)
         if len(handle.proto.input) > 2:
             self._round_into(handle, 2, new.c)
@@ -183,7 +183,7 @@ class Editor:
             self._flushed += flushed
             self._append_input(handle, 2, bias)
 
-    def _arithmetic(self, kind: str, handle: Handle, new: NewAffine) -> None:
+    def _arithmetic(self, kind: str, handle: NodeHandle, new: NewAffine) -> None:
         at = 1 - new.rule.in_port
         values: Vector = new.a if kind == "Mul" else new.c
         if kind == "Div":
@@ -196,7 +196,7 @@ class Editor:
             shape = (values.size,) + (1,) * self._axes_behind(handle, new)
         self._round_into(handle, at, values.reshape(shape))
 
-    def _axes_behind(self, handle: Handle, new: NewAffine) -> int:
+    def _axes_behind(self, handle: NodeHandle, new: NewAffine) -> int:
         """How many axes of its input come after the one that a number becomes a vector along."""
         (axis,) = new.axes
         if axis < 0:
@@ -250,7 +250,7 @@ class Editor:
 
     # --- what both need
 
-    def _round_into(self, handle: Handle, at: int, values: Vector) -> None:
+    def _round_into(self, handle: NodeHandle, at: int, values: Vector) -> None:
         """New values for a small constant, in the type it is stored in."""
         old = self._constant(handle, at)
         shape = old.shape if size(old) == values.size else values.shape
@@ -258,7 +258,7 @@ class Editor:
         self._flushed += flushed
         self._pool.replace(handle, at, rounded)
 
-    def _constant(self, handle: Handle, at: int) -> Tensor:
+    def _constant(self, handle: NodeHandle, at: int) -> Tensor:
         tensor = self._constants.get(handle.scope, handle.proto.input[at])
         assert tensor is not None
         return tensor

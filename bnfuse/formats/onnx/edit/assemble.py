@@ -24,7 +24,7 @@ _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(
 
 
 @dataclass(eq=False)
-class Edited:
+class EditedModel:
     """A model whose main graph is in parts.
 
     Attributes:
@@ -131,7 +131,7 @@ def _outside_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
             yield from filter(_is_outside, inner.initializer)
 
 
-def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collection[str]) -> Edited:
+def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collection[str]) -> EditedModel:
     """The edited model.
 
     Args:
@@ -145,7 +145,7 @@ def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collecti
     frame = onnx.ModelProto()
     _copy_fields(proto, frame, {"graph"})
     _copy_fields(proto.graph, frame.graph, {"node", "initializer", "value_info"})
-    edited = Edited(frame, list(main.nodes()), list(main.constants()), [])
+    edited = EditedModel(frame, list(main.nodes()), list(main.constants()), [])
     edited.value_info = _still_written(main, edited.nodes, proto.graph.value_info)
     _settle_inputs(frame, main, constants)
     return edited

@@ -13,7 +13,7 @@ import onnx
 from bnfuse.core.graph import Graph, Node
 from bnfuse.formats.onnx.edit.pending import Pool
 from bnfuse.formats.onnx.graph.scope import Scope
-from bnfuse.formats.onnx.rows.view import Handle, handle_of
+from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
 
 
 class Names:
@@ -51,12 +51,12 @@ class Names:
             value = self._survivor[value]
         return value
 
-    def _same_scope(self, value: str, handle: Handle) -> bool:
+    def _same_scope(self, value: str, handle: NodeHandle) -> bool:
         """Whether a value is written in the node's own scope (and so can be renamed there)."""
         writer = self._graph.writer(value)
         return writer is not None and handle_of(writer).scope is handle.scope
 
-    def _keep_as_identity(self, handle: Handle, x: str) -> None:
+    def _keep_as_identity(self, handle: NodeHandle, x: str) -> None:
         """Both names must live on: an Identity joins them."""
         proto = handle.proto
         inner = x[len(handle.scope.prefix) :] if x.startswith(handle.scope.prefix) else x
@@ -78,7 +78,7 @@ class Names:
                 else:
                     self._set_output(handle, ~port, name)
 
-    def _set_output(self, handle: Handle, j: int, name: str) -> None:
+    def _set_output(self, handle: NodeHandle, j: int, name: str) -> None:
         """The written name: of the bias's Add where there is one, of a new Add where one was made."""
         added = self._pool.of(handle.scope).after.get(handle.index)
         if added:

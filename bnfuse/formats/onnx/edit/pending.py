@@ -15,7 +15,7 @@ import onnx
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.graph.scope import Scope
-from bnfuse.formats.onnx.rows.view import Handle
+from bnfuse.formats.onnx.rows.view import NodeHandle
 
 _GONE = -1  # in place of the number of readers
 
@@ -93,17 +93,17 @@ class Pool:
             self._made.update(n.name for scope in self._pending for n in scope.body.node)
         return self.unique(wanted)
 
-    def replace(self, handle: Handle, at: int, values: Array) -> None:
+    def replace(self, handle: NodeHandle, at: int, values: Array) -> None:
         """Make input ``at`` of a node these values: in place if nobody else uses the old ones."""
         owner, name, doc = self._place(handle, at)
         self._put(handle, at, owner, name, self._serialized(name, values, doc))
 
-    def replace_large(self, handle: Handle, at: int, tensor: onnx.TensorProto) -> None:
+    def replace_large(self, handle: NodeHandle, at: int, tensor: onnx.TensorProto) -> None:
         """The same for a tensor that points to a payload."""
         owner, tensor.name, tensor.doc_string = self._place(handle, at)
         self._put(handle, at, owner, tensor.name, tensor)
 
-    def append_input(self, handle: Handle, at: int, values: Array, wanted: str) -> None:
+    def append_input(self, handle: NodeHandle, at: int, values: Array, wanted: str) -> None:
         """Give a node an input it did not have."""
         proto = handle.proto
         while len(proto.input) <= at:
@@ -116,7 +116,7 @@ class Pool:
         self._store(scope, name, self._serialized(name, values))
         return name
 
-    def _place(self, handle: Handle, at: int) -> tuple[Scope | None, str, str]:
+    def _place(self, handle: NodeHandle, at: int) -> tuple[Scope | None, str, str]:
         """Whose initializer input ``at`` is, if only this node uses it; the name and text to store."""
         old = handle.proto.input[at]
         owner = handle.scope.owner(old)
@@ -126,7 +126,7 @@ class Pool:
             return owner, old, stored.doc_string
         return None, self.unique(f"{old}_folded"), ""
 
-    def _put(self, handle: Handle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
+    def _put(self, handle: NodeHandle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
         if owner is not None:
             self._pending[owner].replaced[name] = tensor
             return
@@ -154,7 +154,7 @@ class Pool:
         else:
             pending.added.append(tensor)
 
-    def drop(self, handle: Handle) -> None:
+    def drop(self, handle: NodeHandle) -> None:
         """Remove a node; its own constants lose a reader."""
         scope = handle.scope
         pending = self._pending[scope]

@@ -16,7 +16,7 @@ import onnx
 from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
-from bnfuse.formats.onnx.edit.assemble import Edited
+from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.file.storage import Files, nbytes
 from bnfuse.formats.onnx.file.stream_writer import Large, Payload, Pouring
 from bnfuse.formats.onnx.file.wire import FileSlice, payload_number, splice
@@ -31,7 +31,7 @@ class _Job:
     """Where every payload goes: inline by number, external as a list in order."""
 
     files: Files
-    edited: Edited
+    edited: EditedModel
     external: list[tuple[int, Payload]] = field(default_factory=list)  # (offset, payload)
     end: int = 0
     used: bool = False  # whether any tensor's bytes are outside the proto
@@ -60,7 +60,7 @@ class _Job:
         tensor.ClearField("raw_data")
 
 
-def write_model(files: Files, edited: Edited, was_external: set[str], path: Path) -> Written:
+def write_model(files: Files, edited: EditedModel, was_external: set[str], path: Path) -> Written:
     """Write an edited model and its side file.
 
     Args:
@@ -102,7 +102,7 @@ def copy_model(files: Files, path: Path) -> Written:
     return Written(path, (), 0)
 
 
-def _write_chunks(path: Path, edited: Edited) -> None:
+def _write_chunks(path: Path, edited: EditedModel) -> None:
     """A model that is all small things."""
     try:
         with path.open("wb") as out:

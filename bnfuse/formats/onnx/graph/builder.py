@@ -23,20 +23,20 @@ from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
-from bnfuse.formats.onnx.graph.shapes import Shapes
+from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.ops import rule_of
 from bnfuse.formats.onnx.rows.statistics import Statistics
-from bnfuse.formats.onnx.rows.view import Handle, View, handle_of
+from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
 _ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
 _JOINT = _ARITHMETIC | {"Sum", "Mean", "Max", "Min", "Where", "Concat"}
 _WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
 
-Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], Handle]  # op, name, inputs, outputs
+Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
 
 
 @dataclass(eq=False)
-class Drafts:
+class GraphBuilder:
     """Nodes to be, in an order in which values are written before they are read.
 
     Attributes:
@@ -46,7 +46,7 @@ class Drafts:
     """
 
     uses: dict[str, int]
-    shapes: Shapes
+    shapes: ValueShapes
     constants: Constants
     pinned: dict[str, Reason] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
@@ -78,7 +78,7 @@ class Drafts:
             for output in outputs:
                 scope.constants[output] = node
             return False
-        handle = Handle(scope, index, node)
+        handle = NodeHandle(scope, index, node)
         if op == "BatchNormalization" and standard:
             self.statistics.expect(handle)
         if op in _JOINT and not all(inputs):
@@ -120,12 +120,12 @@ class Drafts:
         """The one string for a value: many nodes name it."""
         return self._strings.setdefault(value, value)
 
-    def _operand(self, scope: Scope, handle: Handle, i: int, name: str) -> str:
+    def _operand(self, scope: Scope, handle: NodeHandle, i: int, name: str) -> str:
         """A joint op's constant input as a value of its own."""
         if not name:
             return ""
         value = f"{scope.prefix}{handle.index}:{i}={name}"
-        operand = Handle(scope, handle.index, handle.proto, operand=i)
+        operand = NodeHandle(scope, handle.index, handle.proto, operand=i)
         self._drafts.append(("Constant", name, (), (value,), operand))
         return value
 
@@ -166,7 +166,7 @@ class Drafts:
                 continue
             op, label, given, _, handle = self._drafts[found]
             if _fits(add.scope, handle.proto, name):
-                joined = Handle(handle.scope, handle.index, handle.proto, add.index)
+                joined = NodeHandle(handle.scope, handle.index, handle.proto, add.index)
                 self._drafts[found] = (op, label, given, outputs, joined)
                 return {at, at - 1}  # the Add, and its constant operand just before it
         return set()

@@ -30,14 +30,14 @@ from bnfuse.formats.onnx.file.unpack import PackedTensor, element_bits
 from bnfuse.formats.onnx.graph.description import (
     GRAPHS,
     TENSORS,
-    Handle,
+    SettingsKey,
     declared,
     dtype_name,
     facts_of,
     settings_of,
 )
 from bnfuse.formats.onnx.graph.initializers import positions
-from bnfuse.formats.onnx.graph.read import Source, damaged, parse
+from bnfuse.formats.onnx.graph.read import ModelFile, damaged, parse
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, text_of
 
 _Kind = onnx.AttributeProto
@@ -75,7 +75,7 @@ class _Scope:
 
 
 class _Reader:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelFile) -> None:
         self._source = source
         self._nodes: list[NodeItem] = []
         self._weights: dict[str, WeightItem] = {}
@@ -169,7 +169,7 @@ class _Reader:
             outputs,
             tuple(weights),
             b"".join(settings),
-            Handle(node, scope.opset),
+            SettingsKey(node, scope.opset),
         )
 
     def _held(

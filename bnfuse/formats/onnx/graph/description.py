@@ -24,7 +24,7 @@ GRAPHS = (_Kind.GRAPH, _Kind.GRAPHS)
 
 
 @dataclass(slots=True, eq=False)
-class Handle:
+class SettingsKey:
     """What settings are looked up by."""
 
     proto: onnx.NodeProto
@@ -96,7 +96,7 @@ def facts_of(proto: onnx.ModelProto, overridable: int) -> dict[str, str]:
 def settings_of(item: NodeItem) -> dict[str, Setting]:
     """A node's attributes but its tensors and graphs, the operator's own defaults filled in."""
     handle = item.handle
-    assert isinstance(handle, Handle)
+    assert isinstance(handle, SettingsKey)
     node = handle.proto
     found = dict(_defaults(text_of(node.op_type), handle.opset, text_of(node.domain)))
     for attribute in node.attribute:

@@ -21,11 +21,11 @@ from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.extents import Extent, Shape, Sizes
 from bnfuse.formats.hints import NO_HINTS, Axes, Hints, free_axes, is_size, usual_sizes
 from bnfuse.formats.onnx.graph.description import declared
-from bnfuse.formats.onnx.graph.extents.call import Call, Numbers
+from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall
 from bnfuse.formats.onnx.graph.extents.numbers import MOST, output_numbers
 from bnfuse.formats.onnx.graph.extents.rules import output_shape
 from bnfuse.formats.onnx.graph.lookups import looked_up
-from bnfuse.formats.onnx.graph.read import Source, parse
+from bnfuse.formats.onnx.graph.read import ModelFile, parse
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, bodies, text_of
 
 _MOST_NODES = 20_000
@@ -53,11 +53,11 @@ def read_hints(path: Path) -> Hints:
 
 @dataclass(slots=True, eq=False)
 class _File:
-    source: Source
+    source: ModelFile
     opset: int = 1
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
     declared: dict[str, Axes] = field(default_factory=dict)
-    _numbers: dict[str, Numbers | None] = field(default_factory=dict)
+    _numbers: dict[str, Elements | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         proto = self.source.proto
@@ -130,14 +130,14 @@ class _File:
     ) -> dict[str, Shape | None]:
         """The shapes of all values, with the demands of nodes and the file's word in ``sizes``."""
         shapes: dict[str, Shape | None] = {name: tuple(t.dims) for name, t in self.tensors.items()}
-        numbers: dict[str, Numbers | None] = {}
+        numbers: dict[str, Elements | None] = {}
         named = _by_symbol(inputs, extents)
         for spec in inputs:
             shapes[spec.name] = None if spec.shape is None else tuple(_extents(spec, extents, named))
         for node in self.source.proto.graph.node:
             if node.op_type == "Constant" or not node.output:
                 continue
-            call = Call(
+            call = ExtentCall(
                 node,
                 self.opset,
                 sizes,
@@ -164,7 +164,7 @@ class _File:
                     sizes.told(extent, n)
         return shape
 
-    def _split(self, call: Call) -> list[Shape | None]:
+    def _split(self, call: ExtentCall) -> list[Shape | None]:
         """The shapes of a Split's outputs."""
         count, shape = len(call.node.output), call.shapes[0]
         if shape is None:
@@ -179,14 +179,14 @@ class _File:
         every = parts if parts and len(parts) == count else (even,) * count
         return [tuple(part if at == axis % len(shape) else n for at, n in enumerate(shape)) for part in every]
 
-    def numbers(self, name: str) -> Numbers | None:
+    def numbers(self, name: str) -> Elements | None:
         """The numbers of a small constant, flat."""
         if name not in self._numbers:
             tensor = self.tensors.get(name)
             self._numbers[name] = None if tensor is None else self._read(tensor)
         return self._numbers[name]
 
-    def _read(self, proto: onnx.TensorProto) -> Numbers | None:
+    def _read(self, proto: onnx.TensorProto) -> Elements | None:
         whole_numbers = proto.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
         if not whole_numbers and proto.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
             return None

@@ -29,7 +29,7 @@ _TABLES = {
     "EmbedLayerNormalization": ((0, 2), (1, 4)),
 }
 
-Numbers = Callable[[str], "tuple[float, ...] | None"]
+ConstantLookup = Callable[[str], "tuple[float, ...] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def looked_up(
     inputs: Iterable[str],
     nodes: Iterable[onnx.NodeProto],
     shapes: Mapping[str, Shape | None],
-    numbers: Numbers,
+    numbers: ConstantLookup,
 ) -> dict[str, Values]:
     """By input, the numbers that every table it indexes has."""
     lines = {name: _Line(name) for name in inputs}
@@ -86,7 +86,7 @@ def _lookups(
     node: onnx.NodeProto,
     lines: Mapping[str, _Line],
     shapes: Mapping[str, Shape | None],
-    numbers: Numbers,
+    numbers: ConstantLookup,
 ) -> list[tuple[_Line, int]]:
     """Which input is an index here, and into how many rows."""
     names = node.input
@@ -104,7 +104,7 @@ def _lookups(
     return found
 
 
-def _followed(node: onnx.NodeProto, lines: Mapping[str, _Line], numbers: Numbers) -> _Line | None:
+def _followed(node: onnx.NodeProto, lines: Mapping[str, _Line], numbers: ConstantLookup) -> _Line | None:
     """What a node makes of an input's values, where that is a line again."""
     names = list(node.input)
     if not names:

@@ -22,18 +22,18 @@ from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import skim
-from bnfuse.formats.onnx.graph.builder import Drafts
+from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.initializers import positions
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
-from bnfuse.formats.onnx.graph.shapes import Shapes, body_prefix
+from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
 
 _WHOLE_BYTES = 1 << 24
 
 
 @dataclass(eq=False)
-class Source:
+class ModelFile:
     """A parsed ONNX file: the skeleton, its scopes, and where its tensors lie."""
 
     path: Path
@@ -52,7 +52,7 @@ class Source:
         self.external.clear()
 
 
-def parse(path: Path) -> Source:
+def parse(path: Path) -> ModelFile:
     """Open a file as far as needed.
 
     Raises:
@@ -75,7 +75,7 @@ def parse(path: Path) -> Source:
         raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
-    return Source(path, proto, files, [])
+    return ModelFile(path, proto, files, [])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +84,11 @@ class Loaded:
 
     graph: Graph
     constants: Constants
-    shapes: Shapes
+    shapes: ValueShapes
     operators: dict[str, int]
 
 
-def read_graph(source: Source, options: ReadOptions) -> Loaded:
+def read_graph(source: ModelFile, options: ReadOptions) -> Loaded:
     """Build core's graph of a parsed file.
 
     Raises:
@@ -108,9 +108,9 @@ def read_graph(source: Source, options: ReadOptions) -> Loaded:
         raise damaged(source.path, "a name in it is not text") from e
 
 
-def _drafted(source: Source, options: ReadOptions, sorts: bool) -> Drafts:
+def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuilder:
     """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
-    drafts = Drafts(source.uses, Shapes(source.proto, sorts), Constants(source.files))
+    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, sorts), Constants(source.files))
     builder = _Builder(source, options, drafts, sorts)
     builder.scope(builder.main_scope())
     for i, function in enumerate(source.proto.functions):
@@ -142,9 +142,9 @@ def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:
 
 @dataclass(eq=False)
 class _Builder:
-    source: Source
+    source: ModelFile
     options: ReadOptions
-    drafts: Drafts
+    drafts: GraphBuilder
     sorts: bool
 
     def main_scope(self) -> Scope:

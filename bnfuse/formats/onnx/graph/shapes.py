@@ -19,7 +19,7 @@ from bnfuse.formats.onnx.graph.scope import bodies
 _MAX_NODES = 300_000
 
 
-class Shapes:
+class ValueShapes:
     """Looks up by core value (prefix + name)."""
 
     def __init__(self, model: onnx.ModelProto, sorts: bool = False) -> None:

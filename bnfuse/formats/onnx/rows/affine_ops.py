@@ -14,7 +14,7 @@ from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Numbers, Opaque, Reaction, Rule
+from bnfuse.core.rules import Opaque, Reaction, Rule, StateView
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.origin import Origin
@@ -31,7 +31,7 @@ class NumberOnly(Affine):
     Only one along the last axis needs none.
     """
 
-    def react(self, node: Node, port: Port, held: Reparam, numbers: Numbers) -> Reaction | Refusal:
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """As an Affine does, where that is along no axis or along the last."""
         if held.axes not in ((), (-1,)):
             return Refusal(Reason.SHAPE_UNKNOWN, node.label, node.value(port))

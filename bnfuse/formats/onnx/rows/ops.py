@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bnfuse.core.joint import Alike, Join, Product
+from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Reader, Rule, Sign, Source
-from bnfuse.core.total import Total
+from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
+from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.onnx.rows.affine_ops import arithmetic, batchnorm, normalization
 from bnfuse.formats.onnx.rows.linear_ops import conv, conv_transpose, einsum, gemm, matmul, recurrent, table
 from bnfuse.formats.onnx.rows.moving_ops import (
@@ -95,7 +95,7 @@ def _same(view: View) -> Rule:
 
 
 def _reader(view: View) -> Rule:
-    return Reader()
+    return ShapeOnly()
 
 
 def _total(view: View) -> Rule:
@@ -105,7 +105,7 @@ def _total(view: View) -> Rule:
     n = len(view.proto.input)
     signs = (1, -1) if view.proto.op_type == "Sub" else (-1,) if view.proto.op_type == "Neg" else (1,) * n
     lie = operands([view.shape(i) for i in range(n)], view.out_shape())
-    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else Total(signs, lie)
+    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else WeightedSum(signs, lie)
 
 
 def _begins_at_an_axis(view: View) -> bool:
@@ -134,7 +134,7 @@ def _mean(view: View) -> Rule:
     """The mean of run-time tensors."""
     n = len(view.proto.input)
     lie = operands([view.shape(i) for i in range(n)], view.out_shape())
-    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else Total((1.0 / n,) * n, lie)
+    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else WeightedSum((1.0 / n,) * n, lie)
 
 
 def _alike(view: View, first: int = 0, sign: Sign = Sign.NONNEGATIVE) -> Rule:
@@ -145,7 +145,7 @@ def _alike(view: View, first: int = 0, sign: Sign = Sign.NONNEGATIVE) -> Rule:
         return Opaque(Reason.SHAPE_UNKNOWN)
     if any(o.offset or o.stretched for o in lie):
         return Opaque(Reason.BROADCAST)
-    return Alike(ports, sign)
+    return Select(ports, sign)
 
 
 def _gather(view: View) -> Rule:
@@ -161,7 +161,7 @@ def _concat(view: View) -> Rule:
         sizes.append(dim if isinstance(dim, int) else None)
     if axis < 0:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    return Join(~0, tuple(range(len(sizes))), axis, tuple(sizes))
+    return ConcatSplit(~0, tuple(range(len(sizes))), axis, tuple(sizes))
 
 
 def _split(view: View) -> Rule:
@@ -177,7 +177,7 @@ def _split(view: View) -> Rule:
             step = -(-dim // n)
             given = [min(step, dim - step * k) for k in range(n)]
     sizes: tuple[int | None, ...] = tuple(given) if given is not None and len(given) == n else (None,) * n
-    return Join(0, tuple(~j for j in range(n)), axis, sizes)
+    return ConcatSplit(0, tuple(~j for j in range(n)), axis, sizes)
 
 
 def _source(view: View) -> Rule:

@@ -14,7 +14,7 @@ import onnx
 
 from bnfuse.core.batchnorm import affine_maps
 from bnfuse.core.reparam import Vector
-from bnfuse.formats.onnx.rows.view import Handle
+from bnfuse.formats.onnx.rows.view import NodeHandle
 
 # Numbers worked on at once: enough to spread the cost of a call, small beside any model.
 _ELEMENTS = 1 << 16
@@ -33,22 +33,22 @@ def epsilon_of(node: onnx.NodeProto) -> float:
 class Statistics:
     """Collects handles while a graph is read, and computes when the first is asked for."""
 
-    _expected: list[Handle] = field(default_factory=list)
-    _maps: dict[Handle, Maps] = field(default_factory=dict)
+    _expected: list[NodeHandle] = field(default_factory=list)
+    _maps: dict[NodeHandle, Maps] = field(default_factory=dict)
 
-    def expect(self, handle: Handle) -> None:
+    def expect(self, handle: NodeHandle) -> None:
         """A BatchNormalization that will be asked for."""
         self._expected.append(handle)
 
-    def take(self, handle: Handle) -> Maps | None:
+    def take(self, handle: NodeHandle) -> Maps | None:
         """Its affine map, once; None where it is not the usual case or gives no finite map."""
         if self._expected:
             expected, self._expected = self._expected, []
             self._compute(expected)
         return self._maps.pop(handle, None)
 
-    def _compute(self, handles: list[Handle]) -> None:
-        waiting: dict[int, list[tuple[Handle, bytes]]] = {}
+    def _compute(self, handles: list[NodeHandle]) -> None:
+        waiting: dict[int, list[tuple[NodeHandle, bytes]]] = {}
         for handle in handles:
             raw = _vectors(handle)
             if raw is None:
@@ -60,7 +60,7 @@ class Statistics:
         for group in waiting.values():
             self._group(group)
 
-    def _group(self, group: list[tuple[Handle, bytes]]) -> None:
+    def _group(self, group: list[tuple[NodeHandle, bytes]]) -> None:
         """All of one length."""
         joined = np.frombuffer(b"".join(raw for _, raw in group), np.float32).astype(np.float64)
         gamma, beta, mean, variance = joined.reshape(len(group), 4, -1).swapaxes(0, 1)
@@ -71,7 +71,7 @@ class Statistics:
                 self._maps[handle] = a[k], c[k], magnitude[k]
 
 
-def _vectors(handle: Handle) -> bytes | None:
+def _vectors(handle: NodeHandle) -> bytes | None:
     """γ, β, μ and σ² one behind the other, if they are float32 initializers of one length."""
     scope = handle.scope
     if scope.overridable:

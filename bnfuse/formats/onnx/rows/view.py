@@ -13,14 +13,14 @@ from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.origin import Origin, origin
 from bnfuse.formats.onnx.graph.scope import Scope
-from bnfuse.formats.onnx.graph.shapes import Shapes
+from bnfuse.formats.onnx.graph.shapes import ValueShapes
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.rows.statistics import Statistics
 
 
 @dataclass(slots=True, eq=False)
-class Handle:
+class NodeHandle:
     """What the ONNX format remembers of a core node.
 
     Attributes:
@@ -37,10 +37,10 @@ class Handle:
     operand: int | None = None
 
 
-def handle_of(node: Node) -> Handle:
+def handle_of(node: Node) -> NodeHandle:
     """The handle that the reader gave a node."""
     handle = node.handle
-    assert isinstance(handle, Handle)
+    assert isinstance(handle, NodeHandle)
     return handle
 
 
@@ -49,9 +49,9 @@ class View:
     """Access to one node during rule making. Axes come out non-negative where the rank is known."""
 
     node: Node
-    handle: Handle
+    handle: NodeHandle
     constants: Constants
-    shapes: Shapes
+    shapes: ValueShapes
     statistics: Statistics
     attributes: dict[str, onnx.AttributeProto] | None = None  # by name, once somebody looked
 

@@ -19,7 +19,7 @@ from bnfuse.formats.base import Tensors, TensorSpec
 
 _NUMBERS = ("bool", "int", "uint", "float")
 
-Place = Callable[[np.ndarray], Any]
+Placer = Callable[[np.ndarray], Any]
 
 
 def bindable(specs: Sequence[TensorSpec]) -> bool:
@@ -33,7 +33,7 @@ def bind(
     outputs: Sequence[TensorSpec],
     feeds: Tensors,
     device: str,
-    place: Place,
+    place: Placer,
 ) -> Any:
     """The session's IOBinding: inputs on the device, outputs to be made there, of whatever shape.
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from bnfuse.errors import RuntimeLost, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.pool import Process, acquire, release
-from bnfuse.formats.child.process import Answer, ProcessLost
+from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import Folder, ProfiledRunner, told
 from bnfuse.formats.child.settings import settings_to_json
 
@@ -69,7 +69,7 @@ def _started() -> Process:
         return acquire(Setup())
     except ProcessLost as error:
         raise RuntimeLost(f"onnxruntime {error} while it was starting: {INSTALL}") from error
-    except Answer as error:
+    except Reply as error:
         raise told(error, "onnxruntime cannot be used") from error
 
 
@@ -87,6 +87,6 @@ def _load_into(process: Process, path: Path, settings: RunSettings) -> ProfiledR
         loaded, _ = process.ask(request)
     except ProcessLost as error:
         raise RuntimeLost(f"{runtime} {error} while it was loading '{path.name}'") from error
-    except Answer as error:
+    except Reply as error:
         raise told(error, f"{runtime} cannot load '{path.name}'") from error
     return ProfiledRunner(process, loaded, path.name, folder, probe=settings.probe)

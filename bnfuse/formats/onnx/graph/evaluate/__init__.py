@@ -18,7 +18,7 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import moving, numbers, reducing
-from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Call, Unknown
+from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown
 from bnfuse.formats.onnx.rows.signature import Misfit, checked
 
 # The newest operator set that the comparison covers.
@@ -44,7 +44,7 @@ class Row:
         typed: the input whose element type decides.
     """
 
-    work: Callable[[Call], Any]
+    work: Callable[[KnownCall], Any]
     held: dict[int, Types]
     typed: int = 0
 
@@ -56,7 +56,7 @@ class Row:
                     frozenset())  # fmt: skip
 
 
-def _filled(call: Call) -> Tensor:
+def _filled(call: KnownCall) -> Tensor:
     """ConstantOfShape: one value, however often."""
     shape = call.ints(0) or []
     fill: Array = np.zeros((), np.float32)
@@ -191,7 +191,7 @@ def evaluate(node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None]) 
     if row is None or tensor is None or tensor.dtype.name not in row.types(opset):
         raise Unknown(f"{op} of operator set {opset}")
     try:
-        call = Call(opset, checked(node, op, opset), inputs, len(node.output))
+        call = KnownCall(opset, checked(node, op, opset), inputs, len(node.output))
     except Misfit as e:
         raise Unknown(str(e)) from e
     if op in moving.RESHAPING:

@@ -27,7 +27,7 @@ class Unknown(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class KnownCall:
     """A node with its constants.
 
     Attributes:

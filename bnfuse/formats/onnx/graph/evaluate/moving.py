@@ -1,6 +1,6 @@
 """Operators that move, repeat or choose elements, worked out on constants: bit for bit what the file holds.
 
-Each is a function of a ``Call``. Those of ``RESHAPING`` say the new shape alone: the elements stay where
+Each is a function of a ``KnownCall``. Those of ``RESHAPING`` say the new shape alone: the elements stay where
 they are. Source: the ONNX operator specification; what it leaves open is as onnxruntime does it.
 """
 
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array, FilledTensor
-from bnfuse.formats.onnx.graph.evaluate.call import Call, Unknown, axes_of, axis_of, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axes_of, axis_of, bounded, broadcast
 
 Shape = tuple[int, ...]
 
 # --- the elements stay where they are: the new shape
 
 
-def identity(call: Call) -> Shape:
+def identity(call: KnownCall) -> Shape:
     """The same."""
     return call.tensor().shape
 
 
-def reshape(call: Call) -> Shape:
+def reshape(call: KnownCall) -> Shape:
     """0 copies a size (unless ``allowzero``), -1 is what remains."""
     before, target = call.tensor().shape, call.ints(1, "shape")
     if target is None:
@@ -43,7 +43,7 @@ def reshape(call: Call) -> Shape:
     return tuple(target)
 
 
-def unsqueeze(call: Call) -> Shape:
+def unsqueeze(call: KnownCall) -> Shape:
     """Axes of size 1 come, counted in the result."""
     before, axes = call.tensor().shape, call.ints(1, "axes")
     if axes is None:
@@ -53,7 +53,7 @@ def unsqueeze(call: Call) -> Shape:
     return tuple(1 if a in new else next(old) for a in range(rank))
 
 
-def squeeze(call: Call) -> Shape:
+def squeeze(call: KnownCall) -> Shape:
     """Axes of size 1 go: those named, or all."""
     before, axes = call.tensor().shape, call.ints(1, "axes")
     gone = {a for a, n in enumerate(before) if n == 1} if axes is None else set(axes_of(axes, len(before)))
@@ -62,7 +62,7 @@ def squeeze(call: Call) -> Shape:
     return tuple(n for a, n in enumerate(before) if a not in gone)
 
 
-def flatten(call: Call) -> Shape:
+def flatten(call: KnownCall) -> Shape:
     """Two axes remain: those before ``axis``, and the rest."""
     before, axis = call.tensor().shape, call.attr("axis", 1)
     axis += len(before) if axis < 0 else 0
@@ -74,7 +74,7 @@ def flatten(call: Call) -> Shape:
 # --- elements move
 
 
-def transpose(call: Call) -> Array:
+def transpose(call: KnownCall) -> Array:
     """Axes change places; reversed where nothing is said."""
     x = call.array()
     perm = call.attr("perm", range(x.ndim)[::-1])
@@ -84,7 +84,7 @@ def transpose(call: Call) -> Array:
     return turned
 
 
-def concat(call: Call) -> Array:
+def concat(call: KnownCall) -> Array:
     """One behind the other."""
     parts = call.arrays()
     axis = axis_of(call.attr("axis"), parts[0].ndim)
@@ -95,7 +95,7 @@ def concat(call: Call) -> Array:
     return np.concatenate(parts, axis)
 
 
-def slice_(call: Call) -> Array:
+def slice_(call: KnownCall) -> Array:
     """From start to end in steps, bounds clamped to the axis."""
     x = call.array()
     starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
@@ -120,7 +120,7 @@ def _span(start: int, end: int, step: int, n: int) -> slice:
     return slice(start, None if end < 0 else end, step) if n else slice(0, 0)
 
 
-def gather(call: Call) -> Array:
+def gather(call: KnownCall) -> Array:
     """Chosen along one axis; negative indices count from the end."""
     x, indices = call.array(), call.array(1)
     axis = axis_of(call.attr("axis", 0), x.ndim)
@@ -132,7 +132,7 @@ def gather(call: Call) -> Array:
     return taken
 
 
-def expand(call: Call) -> Array | FilledTensor:
+def expand(call: KnownCall) -> Array | FilledTensor:
     """Repeated along axes of size 1; sizes of the input stay where the target says 1."""
     target = call.ints(1)
     if target is None:
@@ -142,7 +142,7 @@ def expand(call: Call) -> Array | FilledTensor:
     return FilledTensor(shape, x.reshape(())) if x.size == 1 else np.broadcast_to(x, shape)
 
 
-def tile(call: Call) -> Array:
+def tile(call: KnownCall) -> Array:
     """The whole, several times along each axis."""
     x, repeats = call.array(), call.ints(1)
     if repeats is None or len(repeats) != x.ndim:
@@ -151,7 +151,7 @@ def tile(call: Call) -> Array:
     return np.tile(x, repeats)
 
 
-def split(call: Call) -> list[Array]:
+def split(call: KnownCall) -> list[Array]:
     """Cut along one axis into the sizes given, else equal ones (of ``num_outputs`` the last may be less)."""
     x = call.array()
     axis = axis_of(call.attr("axis", 0), x.ndim)
@@ -172,7 +172,7 @@ def split(call: Call) -> list[Array]:
 _MODES = {b"constant": "constant", b"reflect": "reflect", b"edge": "edge", b"wrap": "wrap"}
 
 
-def pad(call: Call) -> Array:
+def pad(call: KnownCall) -> Array:
     """Borders of one number, mirrored, repeated or wrapped; a negative pad cuts off (constant mode alone)."""
     x, pads, axes = call.array(), call.ints(1, "pads"), call.ints(3)
     axes = axes_of(list(range(x.ndim)) if axes is None else axes, x.ndim)
@@ -197,7 +197,7 @@ def pad(call: Call) -> Array:
     return np.pad(x[cut], widths, "constant", constant_values=_fill(call, x.dtype))
 
 
-def _fill(call: Call, dtype: np.dtype[Any]) -> Any:
+def _fill(call: KnownCall, dtype: np.dtype[Any]) -> Any:
     if call.version < 11:
         return np.asarray(call.attr("value", 0.0), np.float32).astype(dtype)
     given = call.optional(2)
@@ -208,7 +208,7 @@ def _fill(call: Call, dtype: np.dtype[Any]) -> Any:
     return given.read(0, 1)[0]
 
 
-def where(call: Call) -> Array:
+def where(call: KnownCall) -> Array:
     """One of two, element by element."""
     condition, x, y = call.arrays()
     if condition.dtype.kind != "b" or x.dtype != y.dtype:
@@ -221,19 +221,19 @@ def where(call: Call) -> Array:
 # --- shapes as values
 
 
-def shape(call: Call) -> Array:
+def shape(call: KnownCall) -> Array:
     """The sizes from ``start`` to ``end``."""
     found = call.tensor().shape
     rank = len(found)
     return np.array(found[_clamped(call, "start", 0, rank) : _clamped(call, "end", rank, rank)], np.int64)
 
 
-def _clamped(call: Call, name: str, default: int, rank: int) -> int:
+def _clamped(call: KnownCall, name: str, default: int, rank: int) -> int:
     given: int = call.attr(name, default)
     return min(max(given + rank if given < 0 else given, 0), rank)
 
 
-def count(call: Call) -> Array:
+def count(call: KnownCall) -> Array:
     """The number of elements (Size)."""
     return np.array(prod(call.tensor().shape), np.int64)
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.evaluate.call import Call, Unknown, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
 
 Function = Callable[..., Array]
 
 
-def _operands(call: Call) -> list[Array]:
+def _operands(call: KnownCall) -> list[Array]:
     """All inputs, of one type, float16 as float32; together they have a shape."""
     arrays = call.arrays()
     if len({a.dtype for a in arrays}) != 1:
@@ -32,20 +32,20 @@ def wide(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def elementwise(function: Function) -> Callable[[Call], Array]:
+def elementwise(function: Function) -> Callable[[KnownCall], Array]:
     """f(x), f(x, y) of one type, in that type."""
 
-    def work(call: Call) -> Array:
+    def work(call: KnownCall) -> Array:
         result: Array = np.asarray(function(*_operands(call))).astype(call.tensor().dtype)
         return result
 
     return work
 
 
-def rounded(function: Function) -> Callable[[Call], Array]:
+def rounded(function: Function) -> Callable[[KnownCall], Array]:
     """f(x) that no machine has as such: in float64, rounded once."""
 
-    def work(call: Call) -> Array:
+    def work(call: KnownCall) -> Array:
         x = call.array()
         result: Array = np.asarray(function(x.astype(np.float64))).astype(x.dtype)
         return result
@@ -53,20 +53,20 @@ def rounded(function: Function) -> Callable[[Call], Array]:
     return work
 
 
-def compared(function: Function) -> Callable[[Call], Array]:
+def compared(function: Function) -> Callable[[KnownCall], Array]:
     """x ~ y, a truth."""
 
-    def work(call: Call) -> Array:
+    def work(call: KnownCall) -> Array:
         result: Array = np.asarray(function(*_operands(call)))
         return result
 
     return work
 
 
-def repeated(function: Function) -> Callable[[Call], Array]:
+def repeated(function: Function) -> Callable[[KnownCall], Array]:
     """f over any number of inputs, from the left. Below opset 8 all are of one shape."""
 
-    def work(call: Call) -> Array:
+    def work(call: KnownCall) -> Array:
         first, *others = _operands(call)
         if call.version < 8 and any(x.shape != first.shape for x in others):
             raise Unknown("operands of different shapes")
@@ -91,7 +91,7 @@ def _divides(x: Array, y: Array) -> None:
         raise Unknown("a division that has no result")
 
 
-def modulo(call: Call) -> Array:
+def modulo(call: KnownCall) -> Array:
     """Of integers: with the sign of the divisor, with ``fmod`` that of the dividend."""
     x, y = _operands(call)
     _divides(x, y)
@@ -102,7 +102,7 @@ def modulo(call: Call) -> Array:
 _EXPONENTS = {"int32", "int64", "float32", "float64"}
 
 
-def power(call: Call) -> Array:
+def power(call: KnownCall) -> Array:
     """x to the power of y, which may be of another type; in float64, rounded once."""
     x, y = call.arrays()
     broadcast(x.shape, y.shape)
@@ -117,7 +117,7 @@ def power(call: Call) -> Array:
     return exact.astype(x.dtype)
 
 
-def clip(call: Call) -> Array:
+def clip(call: KnownCall) -> Array:
     """Not below ``min`` and not above ``max``, where they are given."""
     x = wide(call.array())
     if x.dtype.kind == "f" and not np.isfinite(x).all():
@@ -133,12 +133,12 @@ def clip(call: Call) -> Array:
     return x.astype(call.tensor().dtype)
 
 
-def cast(call: Call) -> Array:
+def cast(call: KnownCall) -> Array:
     """To the type ``to``."""
     return _cast(call.array(), onnx.helper.tensor_dtype_to_np_dtype(call.attr("to")))
 
 
-def cast_like(call: Call) -> Array:
+def cast_like(call: KnownCall) -> Array:
     """To the type of the second input."""
     return _cast(call.array(), call.tensor(1).dtype)
 
@@ -166,7 +166,7 @@ def _cast(x: Array, to: np.dtype[Any]) -> Array:
     return x.astype(to)
 
 
-def range_(call: Call) -> Array:
+def range_(call: KnownCall) -> Array:
     """From start to before limit, in steps of delta; integers alone."""
     start, limit, delta = call.arrays()
     if len({v.dtype for v in (start, limit, delta)}) != 1 or any(v.size != 1 for v in (start, limit, delta)):

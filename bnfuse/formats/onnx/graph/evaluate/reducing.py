@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.evaluate.call import Call, Unknown, axes_of, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axes_of, bounded, broadcast
 
 # Of one matrix product: a second or so of arithmetic.
 _MOST_PRODUCTS = 1 << 33
@@ -21,10 +21,10 @@ _MOST_PRODUCTS = 1 << 33
 Reduction = Callable[[Array, tuple[int, ...]], Any]
 
 
-def reduction(function: Reduction) -> Callable[[Call], Array]:
+def reduction(function: Reduction) -> Callable[[KnownCall], Array]:
     """f over some axes, or all of them; they stay as axes of size 1 unless ``keepdims`` is 0."""
 
-    def work(call: Call) -> Array:
+    def work(call: KnownCall) -> Array:
         x = call.array()
         axes = call.ints(1, "axes")
         if not axes:
@@ -82,13 +82,13 @@ def norm(x: Array, axes: tuple[int, ...]) -> Any:
     return np.sqrt(squares(x, axes))
 
 
-def matmul(call: Call) -> Array:
+def matmul(call: KnownCall) -> Array:
     """x · y of the last two axes, broadcast over the others."""
     x, y = call.arrays()
     return _product(x, y).astype(x.dtype)
 
 
-def gemm(call: Call) -> Array:
+def gemm(call: KnownCall) -> Array:
     """α·A'·B' + β·C."""
     a, b = call.array(0), call.array(1)
     if a.ndim != 2 or b.ndim != 2:

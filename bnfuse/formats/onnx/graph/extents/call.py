@@ -11,18 +11,18 @@ import onnx
 
 from bnfuse.formats.extents import Extent, Shape, Sizes
 
-Numbers = tuple[Any, ...]  # of a small tensor, flat: extents, or floats
+Elements = tuple[Any, ...]  # of a small tensor, flat: extents, or floats
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class ExtentCall:
     """One node as its rule sees it: the shapes of its inputs, and the numbers in those that are known."""
 
     node: onnx.NodeProto
     opset: int
     sizes: Sizes
     shapes: list[Shape | None]
-    numbers: list[Numbers | None]
+    numbers: list[Elements | None]
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value."""
@@ -42,7 +42,7 @@ class Call:
             raise LookupError("unknown shape")
         return shape
 
-    def given(self, at: int, attribute: str) -> Numbers | None:
+    def given(self, at: int, attribute: str) -> Elements | None:
         """What newer opsets give as an input and older ones as an attribute; None where there is neither.
 
         Raises:
@@ -53,7 +53,7 @@ class Call:
         value = self.attribute(attribute)
         return None if value is None else tuple(value) if isinstance(value, list) else (value,)
 
-    def known(self, at: int) -> Numbers:
+    def known(self, at: int) -> Elements:
         """The numbers in an input.
 
         Raises:
@@ -65,7 +65,7 @@ class Call:
         return numbers
 
 
-Rule = Callable[[Call], "Shape | None"]
+Rule = Callable[[ExtentCall], "Shape | None"]
 
 
 def together(sizes: Sizes, a: Extent, b: Extent) -> Extent:

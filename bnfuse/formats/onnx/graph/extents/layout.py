@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from bnfuse.formats.extents import Extent, Shape, product, scaled
-from bnfuse.formats.onnx.graph.extents.call import Call, Numbers, Rule, together
+from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall, Rule, together
 
 
-def _concat(call: Call) -> Shape:
+def _concat(call: ExtentCall) -> Shape:
     shapes = [call.shape(at) for at in range(len(call.shapes))]
     axis = call.attribute("axis", 1) % len(shapes[0])
     made = list(shapes[0])
@@ -28,14 +28,14 @@ def _added(a: Extent, b: Extent) -> Extent:
     return None if a is None or b is None else a + b
 
 
-def _flatten(call: Call) -> Shape:
+def _flatten(call: ExtentCall) -> Shape:
     shape = call.shape(0)
     axis = call.attribute("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     return product(shape[:axis]), product(shape[axis:])
 
 
-def _reshape(call: Call) -> Shape:
+def _reshape(call: ExtentCall) -> Shape:
     target = list(call.given(1, "shape") or ())
     shape = call.shapes[0]
     for at, size in enumerate(target):
@@ -56,20 +56,20 @@ def _reshape(call: Call) -> Shape:
     return tuple(target)
 
 
-def _transpose(call: Call) -> Shape:
+def _transpose(call: ExtentCall) -> Shape:
     shape = call.shape(0)
     order = call.attribute("perm") or range(len(shape))[::-1]
     return tuple(shape[axis] for axis in order)
 
 
-def _squeeze(call: Call) -> Shape:
+def _squeeze(call: ExtentCall) -> Shape:
     shape, axes = call.shape(0), call.given(1, "axes")
     ones = {at for at, n in enumerate(shape) if isinstance(n, int) and n == 1}
     gone = {int(axis) % len(shape) for axis in axes} if axes else ones
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 
 
-def _unsqueeze(call: Call) -> Shape:
+def _unsqueeze(call: ExtentCall) -> Shape:
     shape, axes = call.shape(0), call.given(1, "axes") or ()
     rank = len(shape) + len(axes)
     added = {int(axis) % rank for axis in axes}
@@ -77,7 +77,7 @@ def _unsqueeze(call: Call) -> Shape:
     return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
 
-def _slice(call: Call) -> Shape:
+def _slice(call: ExtentCall) -> Shape:
     made = list(call.shape(0))
     starts, ends = call.given(1, "starts") or (), call.given(2, "ends") or ()
     axes = call.given(3, "axes") if len(call.node.input) > 3 or call.attribute("axes") else None
@@ -98,7 +98,7 @@ def _sliced(size: Extent, start: Any, end: Any, step: Any) -> Extent:
     return made if made.ndim else int(made)
 
 
-def _pad(call: Call) -> Shape:
+def _pad(call: ExtentCall) -> Shape:
     shape = call.shape(0)
     pads = call.given(1, "pads" if call.opset > 1 else "paddings") or ()
     if len(pads) != 2 * len(shape):
@@ -108,7 +108,7 @@ def _pad(call: Call) -> Shape:
     )
 
 
-def _resize(call: Call) -> Shape:
+def _resize(call: ExtentCall) -> Shape:
     """Sizes that do not follow the input's are most likely those of the model's input."""
     shape, inputs = call.shape(0), call.node.input
     if len(inputs) > 3 and inputs[3]:
@@ -123,7 +123,7 @@ def _resize(call: Call) -> Shape:
     return tuple(made)
 
 
-def _resized(call: Call, shape: Shape, wanted: Numbers) -> Shape:
+def _resized(call: ExtentCall, shape: Shape, wanted: Elements) -> Shape:
     axes = call.attribute("axes") or range(len(shape))
     made = list(shape)
     for axis, size in zip(axes, wanted, strict=True):
@@ -134,14 +134,14 @@ def _resized(call: Call, shape: Shape, wanted: Numbers) -> Shape:
     return tuple(made)
 
 
-def _gather(call: Call) -> Shape:
+def _gather(call: ExtentCall) -> Shape:
     data, indices = call.shape(0), call.shape(1)
     axis = call.attribute("axis", 0) % len(data)
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
 def _blocks(down: bool) -> Rule:
-    def rule(call: Call) -> Shape:
+    def rule(call: ExtentCall) -> Shape:
         batch, channels, *rest = call.shape(0)
         block = call.attribute("blocksize")
         many = None if channels is None else channels // block**2 if down else channels * block**2
@@ -154,14 +154,14 @@ def _blocks(down: bool) -> Rule:
     return rule
 
 
-def _expand(call: Call) -> Shape:
+def _expand(call: ExtentCall) -> Shape:
     shape, wanted = call.shape(0), call.known(1)
     rank = max(len(shape), len(wanted))
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (shape, wanted))
     return tuple(together(call.sizes, x, y) for x, y in zip(a, b, strict=True))
 
 
-def _tile(call: Call) -> Shape:
+def _tile(call: ExtentCall) -> Shape:
     return tuple(
         None if size is None or many is None else size * many
         for size, many in zip(call.shape(0), call.known(1), strict=True)

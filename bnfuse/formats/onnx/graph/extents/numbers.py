@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from bnfuse.formats.extents import product
-from bnfuse.formats.onnx.graph.extents.call import Call, Numbers
+from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall
 
-Rule = Callable[[Call], Numbers]
+Rule = Callable[[ExtentCall], Elements]
 # No shape has more axes; longer rows of numbers are data.
 MOST = 64
 
 
-def output_numbers(call: Call) -> Numbers | None:
+def output_numbers(call: ExtentCall) -> Elements | None:
     """The numbers in the first output; None where they cannot be told."""
     rule = _RULES.get(call.node.op_type)
     if rule is None:
@@ -30,16 +30,16 @@ def output_numbers(call: Call) -> Numbers | None:
     return found if len(found) <= MOST else None
 
 
-def _shape(call: Call) -> Numbers:
+def _shape(call: ExtentCall) -> Elements:
     start, end = call.attribute("start", 0), call.attribute("end")
     return tuple(call.shape(0)[start:end])
 
 
-def _same(call: Call) -> Numbers:
+def _same(call: ExtentCall) -> Elements:
     return call.known(0)
 
 
-def _cast(call: Call) -> Numbers:
+def _cast(call: ExtentCall) -> Elements:
     return tuple(_whole(value) if call.attribute("to") in (6, 7) else value for value in call.known(0))
 
 
@@ -49,23 +49,23 @@ def _whole(value: Any) -> Any:
     return value.astype(np.int64) if isinstance(value, np.ndarray) else int(value)
 
 
-def _gather(call: Call) -> Numbers:
+def _gather(call: ExtentCall) -> Elements:
     numbers = call.known(0)
     return tuple(numbers[int(index)] for index in call.known(1))
 
 
-def _slice(call: Call) -> Numbers:
+def _slice(call: ExtentCall) -> Elements:
     starts, ends = call.given(1, "starts") or (0,), call.given(2, "ends") or (None,)
     step = call.known(4)[0] if len(call.node.input) > 4 and call.node.input[4] else 1
     return call.known(0)[slice(starts[0], ends[0], step)]
 
 
-def _concat(call: Call) -> Numbers:
+def _concat(call: ExtentCall) -> Elements:
     return tuple(value for at in range(len(call.numbers)) for value in call.known(at))
 
 
 def _each(apply: Callable[[Any, Any], Any]) -> Rule:
-    def rule(call: Call) -> Numbers:
+    def rule(call: ExtentCall) -> Elements:
         a, b = call.known(0), call.known(1)
         count = max(len(a), len(b))
         a, b = (one * count if len(one) == 1 else one for one in (a, b))
@@ -79,7 +79,7 @@ def _divided(a: Any, b: Any) -> Any:
     return a / b if floats else a // b
 
 
-def _rounded(call: Call) -> Numbers:
+def _rounded(call: ExtentCall) -> Elements:
     to = np.floor if call.node.op_type == "Floor" else np.ceil
     return tuple(None if value is None else to(value) for value in call.known(0))
 

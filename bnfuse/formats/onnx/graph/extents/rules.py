@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnfuse.formats.extents import Extent, Shape, windows
-from bnfuse.formats.onnx.graph.extents.call import Call, Rule, together
+from bnfuse.formats.onnx.graph.extents.call import ExtentCall, Rule, together
 from bnfuse.formats.onnx.graph.extents.layout import LAYOUT
 
 
-def output_shape(call: Call) -> Shape | None:
+def output_shape(call: ExtentCall) -> Shape | None:
     """The shape of the first output; None where it cannot be told."""
     rule = RULES.get(call.node.op_type)
     if rule is None:
@@ -27,11 +27,11 @@ def output_shape(call: Call) -> Shape | None:
         return None
 
 
-def _same(call: Call) -> Shape | None:
+def _same(call: ExtentCall) -> Shape | None:
     return call.shapes[0]
 
 
-def _broadcast(call: Call) -> Shape:
+def _broadcast(call: ExtentCall) -> Shape:
     shapes = [call.shape(at) for at in range(len(call.shapes))]
     rank = max(map(len, shapes))
     padded: list[Shape] = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -41,7 +41,7 @@ def _broadcast(call: Call) -> Shape:
     return made
 
 
-def _pads(call: Call, rank: int, kernel: Sequence[int]) -> list[int | None]:
+def _pads(call: ExtentCall, rank: int, kernel: Sequence[int]) -> list[int | None]:
     """Padding of each spatial axis, both ends together; None for as much as the stride asks for."""
     auto = call.attribute("auto_pad", b"NOTSET")
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
@@ -52,7 +52,7 @@ def _pads(call: Call, rank: int, kernel: Sequence[int]) -> list[int | None]:
     return [pads[at] + pads[at + rank] for at in range(rank)]
 
 
-def _windowed(call: Call, kernel: Sequence[int], channels: Extent) -> Shape:
+def _windowed(call: ExtentCall, kernel: Sequence[int], channels: Extent) -> Shape:
     shape = call.shape(0)
     rank = len(shape) - 2
     strides = call.attribute("strides") or [1] * rank
@@ -73,7 +73,7 @@ def _windowed(call: Call, kernel: Sequence[int], channels: Extent) -> Shape:
 
 
 def _conv(weight: int) -> Rule:
-    def rule(call: Call) -> Shape:
+    def rule(call: ExtentCall) -> Shape:
         kernel = call.shape(weight)
         inner, groups = kernel[1], call.attribute("group", 1)
         if inner is not None:
@@ -94,11 +94,11 @@ def _number(size: Extent) -> int:
     return size
 
 
-def _pool(call: Call) -> Shape:
+def _pool(call: ExtentCall) -> Shape:
     return _windowed(call, call.attribute("kernel_shape"), call.shape(0)[1])
 
 
-def _conv_transpose(call: Call) -> Shape:
+def _conv_transpose(call: ExtentCall) -> Shape:
     shape, weight = call.shape(0), call.shape(1)
     rank = len(shape) - 2
     call.sizes.equal(shape[1], weight[0])
@@ -120,12 +120,12 @@ def _conv_transpose(call: Call) -> Shape:
     return (shape[0], channels, *made)
 
 
-def _global_pool(call: Call) -> Shape:
+def _global_pool(call: ExtentCall) -> Shape:
     shape = call.shape(0)
     return (*shape[:2], *(1,) * (len(shape) - 2))
 
 
-def _reduce(call: Call) -> Shape:
+def _reduce(call: ExtentCall) -> Shape:
     shape, axes = call.shape(0), call.given(1, "axes")
     gone = {int(axis) % len(shape) for axis in axes} if axes else set(range(len(shape)))
     if call.attribute("keepdims", 1):
@@ -133,14 +133,14 @@ def _reduce(call: Call) -> Shape:
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 
 
-def _arg(call: Call) -> Shape:
+def _arg(call: ExtentCall) -> Shape:
     shape = call.shape(0)
     axis = call.attribute("axis", 0) % len(shape)
     kept = (1,) if call.attribute("keepdims", 1) else ()
     return (*shape[:axis], *kept, *shape[axis + 1 :])
 
 
-def _gemm(call: Call) -> Shape:
+def _gemm(call: ExtentCall) -> Shape:
     a, b = call.shape(0), call.shape(1)
     a = a[::-1] if call.attribute("transA", 0) else a
     b = b[::-1] if call.attribute("transB", 0) else b
@@ -148,7 +148,7 @@ def _gemm(call: Call) -> Shape:
     return a[0], b[1]
 
 
-def _matmul(call: Call) -> Shape | None:
+def _matmul(call: ExtentCall) -> Shape | None:
     a, b = call.shape(0), call.shape(1)
     if len(a) < 2 or len(b) < 2:
         return None
@@ -157,7 +157,7 @@ def _matmul(call: Call) -> Shape | None:
     return (*more, a[-2], b[-1])
 
 
-def _recurrent(call: Call) -> Shape:
+def _recurrent(call: ExtentCall) -> Shape:
     x, weight = call.shape(0), call.shape(1)
     call.sizes.equal(x[2], weight[2])
     hidden = call.attribute("hidden_size")

@@ -7,7 +7,7 @@ succeeds when nothing is left to visit and no value was asked for two different 
 
 Which way a shift takes at a sum is a choice, fixed in advance or the first one; a linear op without a bias
 makes one, unless it is told to pass the shift on to its output. ``search`` goes through the choices. This
-module changes nothing: success is a ``Spread`` that the caller may accept.
+module changes nothing: success is a ``Propagation`` that the caller may accept.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, same
-from bnfuse.core.rules import Current, Edit, Joint, Rule
+from bnfuse.core.rules import Absorbed, Current, Joint, Rule
 from bnfuse.core.splits import holdings
-from bnfuse.core.state import Spread, State
+from bnfuse.core.state import Propagation, State
 
 # Attempts that touch no more nodes than this do without ``classes``.
 NEAR = 24
@@ -67,7 +67,7 @@ class Worklist:
         self.settled: set[Node] = set()
         self.asked: set[tuple[Node, Port]] = set()
         self.touched: dict[Node, None] = {}
-        self.edits: list[tuple[Node, Edit]] = []
+        self.edits: list[tuple[Node, Absorbed]] = []
         self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
 
@@ -82,28 +82,28 @@ class Worklist:
         """Which choice was made at each node that left one, in the order they were met."""
         return tuple([(name, chosen) for name, chosen, _ in self.choices])
 
-    def found(self, split: Split) -> Spread:
+    def found(self, split: Split) -> Propagation:
         """What the attempt came to, once everything was absorbed."""
         edits, touched = tuple(self.edits), tuple(self.touched)
-        return Spread(self.wanted.node, split, edits, touched, self.taken, tuple(self.changed))
+        return Propagation(self.wanted.node, split, edits, touched, self.taken, tuple(self.changed))
 
     def affine(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
         return self.overlay.get(node) or self.state.affine(node)
 
-    def earlier(self, node: Node) -> Sequence[Edit]:
+    def earlier(self, node: Node) -> Sequence[Absorbed]:
         """What earlier folds made a node absorb."""
         return self.state.edits.get(node, ())
 
     def run(self, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
-        return self.spread(
+        return self.propagate(
             demand
             for node in self.removed_calls
             for demand in ((node.value(self.wanted.rule.in_port), x_held), (node.outputs[0], y_held))
         )
 
-    def spread(self, demands: Iterable[tuple[str, Reparam]]) -> Refusal | None:
+    def propagate(self, demands: Iterable[tuple[str, Reparam]]) -> Refusal | None:
         """Spread what values are to be held as; None when everything was absorbed."""
         for value, held in demands:
             refusal = self._demand(value, held)
@@ -259,7 +259,9 @@ def ports(node: Node) -> list[tuple[Port, str]]:
     return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
 
 
-def retrace(state: State, wanted: Candidate, split: Split, choices: Mapping[str, int]) -> Spread | Refusal:
+def retrace(
+    state: State, wanted: Candidate, split: Split, choices: Mapping[str, int]
+) -> Propagation | Refusal:
     """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
     a, c, axes = state.affine(wanted.node)
     attempt = Worklist(state, wanted, choices, None)

@@ -19,7 +19,7 @@ from bnfuse.core.rules import Demands, Joint, Known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Total(Joint):
+class WeightedSum(Joint):
     """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
 
     shares: ClassVar[bool] = True
