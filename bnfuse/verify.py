@@ -31,7 +31,7 @@ from bnfuse.inputs.labels import read_labels
 from bnfuse.inputs.repeatable import RandomOutputs
 from bnfuse.inputs.samples import Feeds, InputRequest
 from bnfuse.machine import available_memory_bytes
-from bnfuse.proof.compare import Compared, conclude, run_candidate, unexplained
+from bnfuse.proof.compare import Compared, conclude, try_candidate, unexplained
 from bnfuse.proof.deviation import ROUNDOFF
 from bnfuse.proof.inside import SeamPair
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe, shaken_noise
@@ -188,7 +188,7 @@ class ReferenceRun:
         """
         compared = Compared(self.seen, self.request.depth, self.allowed)
         settings = self.request.settings if across else self._same_runtime()
-        agreement = run_candidate(
+        agreement = try_candidate(
             lambda: self.load(candidate, settings), compared, self.deadline, across=across
         )
         if agreement.status is Status.DIFFERENT and not compared.runtime and not across:

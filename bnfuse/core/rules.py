@@ -14,9 +14,9 @@ A format's op table maps every op of its files onto one of these:
     ShapeOnly    Shape, Size                    accept anything, ask nothing
     Opaque       anything else                  refuses, and says why
 
-Single-input kinds ``react`` to one port at a time. Joint kinds (WeightedSum, Product, Select, ConcatSplit) are settled
-once all demands that arrive by other ways are known. Neither changes anything: they answer with
-demands and edits, or with a refusal.
+Single-input kinds ``react`` to one port at a time. Joint kinds (WeightedSum, Product, Select, ConcatSplit)
+are settled once all demands that arrive by other ways are known. Neither changes anything: they answer
+with demands and what they absorb, or with a refusal.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Pass(Rule):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source(Rule):
-    """A constant operand of a WeightedSum or ConcatSplit, or a table of rows: takes anything into its stored values.
+    """A constant operand of a sum or concatenation, or a table of rows: takes anything into its stored values.
 
     ``offset`` is how many axes the value has before those of the stored tensor; along the axes in
     ``chosen`` (of the value) elements are picked at run time, so factors must not vary there.

@@ -69,7 +69,7 @@ class Compared:
         return judge(name, rows, noises, scale)
 
 
-def run_candidate(
+def try_candidate(
     load: Callable[[], Runner], compared: Compared, deadline: float, *, across: bool
 ) -> Agreement:
     """Load the candidate, compare its interface, then its values.
