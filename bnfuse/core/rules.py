@@ -176,7 +176,7 @@ class Pass(Rule):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source(Rule):
-    """A constant operand of a sum or concatenation, or a table of rows: takes anything into its stored values.
+    """A constant operand of a sum or concatenation, or a table of rows: takes anything into its values.
 
     ``offset`` is how many axes the value has before those of the stored tensor; along the axes in
     ``chosen`` (of the value) elements are picked at run time, so factors must not vary there.
