@@ -25,8 +25,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bnfuse.core.apply import OverflowingFold, apply, replay
+from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
+from bnfuse.core.plan import replay
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions

@@ -10,11 +10,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfuse.core.apply import apply, replay
+from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
 from bnfuse.core.explain import explain
 from bnfuse.core.explanation import Trial
-from bnfuse.core.plan import plan
+from bnfuse.core.plan import plan, replay
 from bnfuse.core.reasons import Reason
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core.apply import apply, replay
+from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Keep
-from bnfuse.core.plan import plan
+from bnfuse.core.plan import plan, replay
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, Optimized, call, optimized

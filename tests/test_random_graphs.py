@@ -18,9 +18,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from bnfuse.core.apply import OverflowingFold, apply, replay
+from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Fold, Plan
-from bnfuse.core.plan import plan
+from bnfuse.core.plan import plan, replay
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.rows.ops import ROWS

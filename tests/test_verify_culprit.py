@@ -16,9 +16,9 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.bisection import Failed, name_culprit, prefix
-from bnfuse.core.apply import apply, replay
+from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Narrowed, Plan, Split
-from bnfuse.core.plan import plan
+from bnfuse.core.plan import plan, replay
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions

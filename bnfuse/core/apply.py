@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfuse.core.affine import Affine, candidate
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.narrow import narrow, places
-from bnfuse.core.propagate import retrace
-from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
 from bnfuse.core.rules import Absorbed, Source
 from bnfuse.core.scaled import ScaledTensor, round_once
@@ -149,29 +146,6 @@ def apply(graph: Graph, planned: Planned) -> Patch:
         if node not in state.removed and node not in state.narrowed:
             _add(patch, graph, node, edits, tuple(state.folded[node]))
     return patch
-
-
-def replay(graph: Graph, plan: Plan) -> Planned:
-    """The state after a plan's folds, from the plan alone: they are made anew in its order, with its choices.
-
-    Raises:
-        AssertionError: the plan does not belong to this graph.
-    """
-    state = State(graph)
-    by_name = {node.name: node for node in graph.candidates}
-    for fold in plan.order:
-        found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
-        if isinstance(found, Refusal):
-            raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
-        state.accept(found)
-    for name, wanted in plan.narrowed:
-        moving = candidate(graph, by_name[name])
-        (place,) = [p for p in places(state, moving) if p.port == wanted.port]
-        move = narrow(state, moving, place, dict(wanted.choices))
-        if isinstance(move, Refusal):
-            raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
-        state.accept_narrowing(move)
-    return Planned(plan, state)
 
 
 def _moved(state: State, node: Node, place: MoveTarget) -> Moved:

@@ -25,6 +25,7 @@ from bnfuse.core.apply import Planned
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
+from bnfuse.core.propagate import retrace
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque
 from bnfuse.core.search import Observer, cheapest
@@ -111,3 +112,26 @@ def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
         narrowed = Narrowed(place.joint.name, place.port, left, spread.into, spread.through, spread.choices)
         return replace(kept, narrowed=narrowed)
     return kept
+
+
+def replay(graph: Graph, plan: Plan) -> Planned:
+    """The state after a plan's folds, from the plan alone: they are made anew in its order, with its choices.
+
+    Raises:
+        AssertionError: the plan does not belong to this graph.
+    """
+    state = State(graph)
+    by_name = {node.name: node for node in graph.candidates}
+    for fold in plan.order:
+        found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
+        if isinstance(found, Refusal):
+            raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
+        state.accept(found)
+    for name, wanted in plan.narrowed:
+        moving = candidate(graph, by_name[name])
+        (place,) = [p for p in places(state, moving) if p.port == wanted.port]
+        move = narrow(state, moving, place, dict(wanted.choices))
+        if isinstance(move, Refusal):
+            raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
+        state.accept_narrowing(move)
+    return Planned(plan, state)

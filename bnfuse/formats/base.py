@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from bnfuse.core.apply import Patch
-from bnfuse.core.graph import Graph, Node
-
 if TYPE_CHECKING:
+    from bnfuse.core.apply import Patch
+    from bnfuse.core.graph import Graph, Node
     from bnfuse.formats.contents import Contents
     from bnfuse.formats.hints import Hints
 

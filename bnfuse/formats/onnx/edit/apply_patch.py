@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from bnfuse.core.apply import Merged, Moved, NewAffine, NewLinear, OverflowingFold, Patch
-from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.reparam import Vector
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, as_float64, size, whole
 from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
@@ -24,10 +22,15 @@ from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.file.wire import location
-from bnfuse.formats.onnx.graph.constants import Constants
-from bnfuse.formats.onnx.graph.read import ModelFile
 from bnfuse.formats.onnx.rows.statistics import epsilon_of
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
+
+if TYPE_CHECKING:
+    from bnfuse.core.graph import Graph, Node
+    from bnfuse.core.linear_rule import Linear
+    from bnfuse.core.reparam import Vector
+    from bnfuse.formats.onnx.graph.constants import Constants
+    from bnfuse.formats.onnx.graph.read import ModelFile
 
 
 class ModelEditor:
