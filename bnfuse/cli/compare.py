@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
 from bnfuse.errors import ExitCode
@@ -25,52 +24,29 @@ from bnfuse.errors import ExitCode
 @opt.VERIFY_TIME
 @opt.VERBOSITY
 @click.pass_obj
-def verify(
-    screen: Screen,
-    *,
-    a: Path,
-    b: Path,
-    as_json: bool,
-    inputs: Path | None,
-    shapes: dict[str, tuple[int, ...]],
-    labels: dict[str, Path],
-    batch: int | None,
-    device: str,
-    threads: int | None,
-    allow_unsafe: bool,
-    verify_time: float,
-) -> None:
+@opt.gathered(Verify)
+def verify(screen: Screen, options: Verify) -> None:
     """Are the models A and B equal, and on what evidence?
 
     Runs both on the same inputs, with the runtime's own optimisation off: made-up ones for about 10 s at
     most, and all of your own (--inputs). A and B may be of two formats, a .keras and its .onnx export.
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
-    from bnfuse.cli.requests import verify_request
     from bnfuse.formats import load
     from bnfuse.provenance import Witnessed, file_info, versions
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
     from bnfuse.verify import verify as run
 
-    files = [file_info(path, hashes=as_json) for path in (a, b)]
-    opt.check_labels(labels, inputs)
-    request = verify_request(
-        inputs=inputs,
-        labels=labels,
-        shapes=shapes,
-        batch=batch,
-        device=device,
-        threads=threads,
-        allow_unsafe=allow_unsafe,
-        seconds=verify_time,
-        model_bytes=max(file.total_bytes for file in files),
-    )
+    a, b = options.a, options.b
+    files = [file_info(path, hashes=options.as_json) for path in (a, b)]
+    opt.check_labels(options.labels, options.inputs)
+    request = options.verify_request(max(file.total_bytes for file in files))
     with screen.progress() as progress:
         progress("verifying")
         ran = Witnessed(load)
         agreement = run(a, b, request=request, load=ran.load)
-    if as_json:
+    if options.as_json:
         screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
     else:
         screen.agreement(agreement)
@@ -96,59 +72,36 @@ def verify(
 @opt.PROFILE
 @opt.VERBOSITY
 @click.pass_obj
-def bench(
-    screen: Screen,
-    *,
-    a: Path,
-    b: Path | None,
-    as_json: bool,
-    inputs: Path | None,
-    shapes: dict[str, tuple[int, ...]],
-    batches: tuple[int, ...],
-    device: str,
-    thread_counts: tuple[int, ...],
-    allow_unsafe: bool,
-    precision_percent: float,
-    bench_time: float,
-    most_percent: float | None,
-    baseline: Path | None,
-    profile: bool,
-) -> None:
+@opt.gathered(Bench)
+def bench(screen: Screen, options: Bench) -> None:
     """Measure the latency of the model A, or of A and B in interleaved pairs.
 
     Measures with the runtime's own optimisation off and on, and a cold start, until --precision is
     reached: often in 10 s, at most in about 20 s (--max-time), and the time to load the models.
     """
-    if most_percent is not None and b is None and baseline is None:
+    a, b, most = options.a, options.b, options.most_percent
+    if most is not None and b is None and options.baseline is None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
-    earlier = read_earlier(baseline)
+    earlier = read_earlier(options.baseline)
     from bnfuse.bench import bench as run
-    from bnfuse.cli.requests import bench_request
     from bnfuse.formats import load
     from bnfuse.provenance import file_info, versions
     from bnfuse.report.json import bench_document, dumps
 
-    before = file_info(a, hashes=as_json or earlier is not None)
-    after = None if b is None else file_info(b, hashes=as_json)
-    request = bench_request(
-        inputs=inputs,
-        shapes=shapes,
-        batches=batches,
-        device=device,
-        threads=thread_counts,
-        allow_unsafe=allow_unsafe,
-        seconds=bench_time,
-        precision_percent=precision_percent,
-        model_bytes=max(file.total_bytes for file in (before, after) if file),
-        profile=profile,
+    before = file_info(a, hashes=options.as_json or earlier is not None)
+    after = None if b is None else file_info(b, hashes=options.as_json)
+    request = options.bench_request(
+        options.batches,
+        options.thread_counts,
+        max(file.total_bytes for file in (before, after) if file),
     )
     with screen.progress() as progress:
         progress("measuring")
         latency = run(a, b, request=request, load=load)
     latency = beside_earlier(latency, before, earlier)
-    if as_json:
+    if options.as_json:
         screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))
     else:
         screen.latency(latency)
-    if most_percent is not None:
-        gate_speed(screen, latency, most_percent, against_earlier=earlier is not None)
+    if most is not None:
+        gate_speed(screen, latency, most, against_earlier=earlier is not None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
 from bnfuse.errors import ExitCode
@@ -53,98 +53,55 @@ if TYPE_CHECKING:
 @opt.READING
 @opt.VERBOSITY
 @click.pass_obj
-def optimize(
-    screen: Screen,
-    *,
-    model: Path,
-    output: Path | None,
-    force: bool,
-    dry_run: bool,
-    check: bool,
-    no_verify: bool,
-    no_bench: bool,
-    merge_affines: bool,
-    reports: tuple[Path, ...],
-    as_json: bool,
-    inputs: Path | None,
-    shapes: dict[str, tuple[int, ...]],
-    labels: dict[str, Path],
-    batch: int | None,
-    device: str,
-    threads: int | None,
-    allow_unsafe: bool,
-    verify_time: float,
-    precision_percent: float,
-    bench_time: float,
-    most_percent: float | None,
-    only_if_faster: bool,
-    baseline: Path | None,
-    profile: bool,
-    strict_inputs: bool,
-    freeze_inputs: bool,
-) -> None:
+@opt.gathered(Optimize)
+def optimize(screen: Screen, options: Optimize) -> None:
     """Fold every BatchNormalization of MODEL that can go exactly, and write the result.
 
     The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 20 s at most);
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
     """
-    _check_reports(reports, model)
-    measures = most_percent is not None or only_if_faster or baseline is not None or profile
-    plan_only = dry_run or check
-    _check_together(measures and (no_bench or plan_only), bool(labels) and (no_verify or plan_only))
-    opt.check_labels(labels, inputs)
-    earlier = read_earlier(baseline)
-    if plan_only:
-        report = _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
-        if check:
+    options.check_reports()
+    _check_together(options)
+    opt.check_labels(options.labels, options.inputs)
+    earlier = read_earlier(options.baseline)
+    if options.plan_only:
+        report = _inspect(screen, options)
+        if options.check:
             _gate(screen, report)
         return
-    from bnfuse.cli.requests import bench_request, verify_request
-    from bnfuse.formats.base import ReadOptions
     from bnfuse.optimize import Unproved, changed
-    from bnfuse.optimize import optimize as run
 
-    wanted: dict[str, Any] = {
-        "inputs": inputs,
-        "shapes": shapes,
-        "device": device,
-        "allow_unsafe": allow_unsafe,
-    }
-    batches = () if batch is None else (batch,)
-    verify = not no_verify and verify_request(
-        **wanted, labels=labels, batch=batch, threads=threads, seconds=verify_time
-    )
-    bench = not no_bench and bench_request(
-        **wanted,
-        batches=batches,
-        threads=() if threads is None else (threads,),
-        seconds=bench_time,
-        precision_percent=precision_percent,
-        profile=profile,
-    )
     try:
-        with screen.progress() as progress:
-            report = run(
-                model,
-                output,
-                verify=verify,
-                bench=bench,
-                force=force,
-                read=ReadOptions(strict_inputs, freeze_inputs),
-                hashes=as_json or bool(reports) or earlier is not None,
-                merge_affines=merge_affines,
-                only_if_faster=only_if_faster,
-                details=_wants_details(reports),
-                progress=progress,
-            )
+        report = _optimized(screen, options, hashes=earlier is not None)
     except Unproved as error:
-        _show(screen, error.report, reports, as_json)
+        _show(screen, error.report, options)
         raise
     if report.benchmark is not None:
         report = replace(report, benchmark=beside_earlier(report.benchmark, report.input, earlier))
-    _show(screen, report, reports, as_json)
-    if most_percent is not None and (earlier is not None or changed(report)):
-        gate_speed(screen, report.benchmark, most_percent, against_earlier=earlier is not None)
+    _show(screen, report, options)
+    if options.most_percent is not None and (earlier is not None or changed(report)):
+        gate_speed(screen, report.benchmark, options.most_percent, against_earlier=earlier is not None)
+
+
+def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
+    from bnfuse.optimize import optimize as run
+
+    batches = () if options.batch is None else (options.batch,)
+    threads = () if options.threads is None else (options.threads,)
+    with screen.progress() as progress:
+        return run(
+            options.model,
+            options.output,
+            verify=not options.no_verify and options.verify_request(),
+            bench=not options.no_bench and options.bench_request(batches, threads),
+            force=options.force,
+            read=options.read,
+            hashes=hashes or options.as_json or bool(options.reports),
+            merge_affines=options.merge_affines,
+            only_if_faster=options.only_if_faster,
+            details=options.details,
+            progress=progress,
+        )
 
 
 @click.command()
@@ -161,76 +118,59 @@ def optimize(
 @opt.READING
 @opt.VERBOSITY
 @click.pass_obj
-def inspect(
-    screen: Screen,
-    *,
-    model: Path,
-    pattern: str | None,
-    as_json: bool,
-    reports: tuple[Path, ...],
-    strict_inputs: bool,
-    freeze_inputs: bool,
-) -> None:
+@opt.gathered(Inspect)
+def inspect(screen: Screen, options: Inspect) -> None:
     """Say for every BatchNormalization of MODEL where it would go, or why it stays.
 
     Runs nothing and writes nothing.
     """
-    _check_reports(reports, model)
-    if pattern is None:
-        _inspect(screen, model, reports, as_json, strict_inputs, freeze_inputs)
+    options.check_reports()
+    if options.pattern is None:
+        _inspect(screen, options)
     else:
-        _explain(screen, model, pattern, reports, as_json, strict_inputs, freeze_inputs)
+        _explain(screen, options, options.pattern)
 
 
-def _explain(
-    screen: Screen,
-    model: Path,
-    pattern: str,
-    reports: tuple[Path, ...],
-    as_json: bool,
-    strict: bool,
-    freeze: bool,
-) -> None:
+def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     """Print the explanation; with ``--json`` and ``--report`` it is part of the whole report."""
     from bnfuse.explain import explain
-    from bnfuse.formats.base import ReadOptions
     from bnfuse.optimize import inspect as run
     from bnfuse.report import render, write_report
     from bnfuse.report.explanation import document, print_explanations
     from bnfuse.report.terminal import console
 
-    read = ReadOptions(strict, freeze)
     with screen.progress() as progress:
         progress("explaining")
-        explanations = explain(model, pattern, read=read)
-        wanted = as_json or bool(reports)
-        report = run(model, read=read, details=_wants_details(reports), progress=progress) if wanted else None
-    if not as_json and not screen.quiet:
+        explanations = explain(options.model, pattern, read=options.read)
+        wanted = options.as_json or bool(options.reports)
+        report = (
+            run(options.model, read=options.read, details=options.details, progress=progress)
+            if wanted
+            else None
+        )
+    if not options.as_json and not screen.quiet:
         print_explanations(explanations, console(), verbose=screen.verbose)
     if report is None:
         return
     explanation = document(pattern, explanations)
-    if as_json:
+    if options.as_json:
         screen.document(render(report, ".json", explanation=explanation))
-    for path in reports:
+    for path in options.reports:
         write_report(report, path, explanation=explanation)
 
 
-def _inspect(
-    screen: Screen, model: Path, reports: tuple[Path, ...], as_json: bool, strict: bool, freeze: bool
-) -> Report:
-    from bnfuse.formats.base import ReadOptions
+def _inspect(screen: Screen, options: Reading) -> Report:
     from bnfuse.optimize import inspect as run
 
     with screen.progress() as progress:
         report = run(
-            model,
-            read=ReadOptions(strict, freeze),
-            hashes=as_json or bool(reports),
-            details=_wants_details(reports),
+            options.model,
+            read=options.read,
+            hashes=options.as_json or bool(options.reports),
+            details=options.details,
             progress=progress,
         )
-    _show(screen, report, reports, as_json)
+    _show(screen, report, options)
     return report
 
 
@@ -245,40 +185,24 @@ def _gate(screen: Screen, report: Report) -> None:
         raise click.exceptions.Exit(ExitCode.GATE)
 
 
-def _check_together(unmeasured: bool, unproved: bool) -> None:
+def _check_together(options: Optimize) -> None:
     """Refuse options that need a step which other options leave out."""
-    if unmeasured:
+    if options.measures and (options.no_bench or options.plan_only):
         raise click.UsageError(
             "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "
             "--no-bench, --dry-run and --check leave out"
         )
-    if unproved:
+    if options.labels and (options.no_verify or options.plan_only):
         raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
 
 
-def _check_reports(reports: tuple[Path, ...], model: Path) -> None:
-    if reports:
-        from bnfuse.report import check_reports
-
-        check_reports(reports, model)
-
-
-def _wants_details(reports: tuple[Path, ...]) -> bool:
-    """Whether the graph around each decision and the weights of each layer are looked at, too."""
-    if not reports:
-        return False
-    from bnfuse.report import wants_details
-
-    return wants_details(reports)
-
-
-def _show(screen: Screen, report: Report, reports: tuple[Path, ...], as_json: bool) -> None:
+def _show(screen: Screen, report: Report, options: Reading) -> None:
     """Print the report, then write the files; what was done is said even if a file fails."""
     from bnfuse.report import render, write_report
 
-    if as_json:
+    if options.as_json:
         screen.document(render(report, ".json"))
     else:
         screen.report(report)
-    for path in reports:
+    for path in options.reports:
         write_report(report, path)

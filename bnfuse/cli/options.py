@@ -5,8 +5,8 @@ Paths are not checked here: a model that is missing is an unreadable model (exit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import reduce, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import click
 from bnfuse.cli.screen import Screen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Asked = TypeVar("Asked")
 
 # readable=False: click would exit 2 for a file that exists and cannot be read.
 PATH = click.Path(path_type=Path, readable=False)
@@ -24,6 +25,19 @@ SECONDS = click.FloatRange(min=0.1)
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, in the order they stand in ``--help``."""
     return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
+
+
+def gathered(kind: Callable[..., Asked]) -> Callable[[Callable[[Screen, Asked], None]], Callable[..., None]]:
+    """The command gets the values of all its options as one, of this kind."""
+
+    def decorate(command: Callable[[Screen, Asked], None]) -> Callable[..., None]:
+        @wraps(command)
+        def called(screen: Screen, **values: Any) -> None:
+            command(screen, kind(**values))
+
+        return called
+
+    return decorate
 
 
 def _quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -61,7 +75,7 @@ def _labels(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     return labels
 
 
-def check_labels(labels: dict[str, Path], inputs: Path | None) -> None:
+def check_labels(labels: Mapping[str, Path], inputs: Path | None) -> None:
     """Refuse labels of no samples.
 
     Raises:

@@ -1,71 +1,172 @@
-"""From parsed options to the requests of the use cases. Imported only when a command runs."""
+"""What a command was asked for, as one value; and the requests of the use cases that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfuse.bench import BenchRequest
+    from bnfuse.formats.base import ReadOptions
     from bnfuse.verify import VerifyRequest
 
 NamedShapes = Mapping[str, tuple[int, ...]]
 
 
-def verify_request(
-    *,
-    inputs: Path | None,
-    shapes: NamedShapes,
-    batch: int | None,
-    device: str,
-    threads: int | None,
-    seconds: float,
-    allow_unsafe: bool = False,
-    model_bytes: int = 0,
-    labels: Mapping[str, Path] | None = None,
-) -> VerifyRequest:
-    """How to prove; ``seconds`` bounds it. ``labels`` are files by output name."""
-    from bnfuse.verify import VerifyRequest
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a model is read: ``--strict-inputs``, ``--freeze-inputs``; and which reports are wanted of it."""
 
-    return VerifyRequest(
-        labels=labels or {},
-        budget_s=seconds,
-        batch=batch,
-        shapes=shapes,
-        inputs=inputs,
-        device=device,
-        threads=threads or 0,
-        allow_unsafe=allow_unsafe,
-        model_bytes=model_bytes,
-    )
+    model: Path
+    as_json: bool
+    reports: tuple[Path, ...]
+    strict_inputs: bool
+    freeze_inputs: bool
+
+    @property
+    def read(self) -> ReadOptions:
+        """What to make of initializers that are also inputs."""
+        from bnfuse.formats.base import ReadOptions
+
+        return ReadOptions(self.strict_inputs, self.freeze_inputs)
+
+    @property
+    def details(self) -> bool:
+        """Whether the graph around each decision and the weights of each layer are looked at, too."""
+        if not self.reports:
+            return False
+        from bnfuse.report import wants_details
+
+        return wants_details(self.reports)
+
+    def check_reports(self) -> None:
+        """Refuse reports that cannot be written.
+
+        Raises:
+            UsageError: of another form, or onto the model.
+        """
+        if self.reports:
+            from bnfuse.report import check_reports
+
+            check_reports(self.reports, self.model)
 
 
-def bench_request(
-    *,
-    inputs: Path | None,
-    shapes: NamedShapes,
-    batches: tuple[int, ...],
-    device: str,
-    threads: tuple[int, ...],
-    seconds: float,
-    precision_percent: float,
-    allow_unsafe: bool = False,
-    model_bytes: int = 0,
-    profile: bool = False,
-) -> BenchRequest:
-    """How to measure; ``seconds`` bounds it. ``profile`` adds the time by operator."""
-    from bnfuse.bench import BenchRequest
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Reading):
+    """What ``inspect`` was asked for."""
 
-    return BenchRequest(
-        profile=profile,
-        budget_s=seconds,
-        precision=precision_percent / 100,
-        batches=batches,
-        shapes=shapes,
-        inputs=inputs,
-        device=device,
-        threads=threads,
-        allow_unsafe=allow_unsafe,
-        model_bytes=model_bytes,
-    )
+    pattern: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """On what models run: ``--inputs``, ``--shape``, ``--device``, ``--allow-unsafe``."""
+
+    inputs: Path | None
+    shapes: NamedShapes
+    device: str
+    allow_unsafe: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proving(Running):
+    """How to prove; ``verify_time`` bounds it, in seconds. ``labels`` are files by output name."""
+
+    labels: Mapping[str, Path]
+    batch: int | None
+    threads: int | None
+    verify_time: float
+
+    def verify_request(self, model_bytes: int = 0) -> VerifyRequest:
+        """The same for the use case."""
+        from bnfuse.verify import VerifyRequest
+
+        return VerifyRequest(
+            labels=self.labels,
+            budget_s=self.verify_time,
+            batch=self.batch,
+            shapes=self.shapes,
+            inputs=self.inputs,
+            device=self.device,
+            threads=self.threads or 0,
+            allow_unsafe=self.allow_unsafe,
+            model_bytes=model_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring(Running):
+    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator."""
+
+    precision_percent: float
+    bench_time: float
+    most_percent: float | None
+    baseline: Path | None
+    profile: bool
+
+    def bench_request(
+        self, batches: tuple[int, ...], threads: tuple[int, ...], model_bytes: int = 0
+    ) -> BenchRequest:
+        """The same for the use case."""
+        from bnfuse.bench import BenchRequest
+
+        return BenchRequest(
+            profile=self.profile,
+            budget_s=self.bench_time,
+            precision=self.precision_percent / 100,
+            batches=batches,
+            shapes=self.shapes,
+            inputs=self.inputs,
+            device=self.device,
+            threads=threads,
+            allow_unsafe=self.allow_unsafe,
+            model_bytes=model_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Proving):
+    """What ``verify`` was asked for."""
+
+    a: Path
+    b: Path
+    as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Measuring):
+    """What ``bench`` was asked for."""
+
+    a: Path
+    b: Path | None
+    as_json: bool
+    batches: tuple[int, ...]
+    thread_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimize(Reading, Proving, Measuring):
+    """What ``optimize`` was asked for."""
+
+    output: Path | None
+    force: bool
+    dry_run: bool
+    check: bool
+    no_verify: bool
+    no_bench: bool
+    merge_affines: bool
+    only_if_faster: bool
+
+    @property
+    def plan_only(self) -> bool:
+        """Whether nothing is written."""
+        return self.dry_run or self.check
+
+    @property
+    def measures(self) -> bool:
+        """Whether something was asked for that needs the measurement."""
+        return (
+            self.most_percent is not None or self.only_if_faster or self.baseline is not None or self.profile
+        )
