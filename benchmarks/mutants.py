@@ -43,6 +43,7 @@ KERAS = [
 # Tests that need no TensorFlow and are quick; those of the formats are the tests of the tables.
 CORE_TESTS = [
     "absorbing",
+    "affine_rule",
     "algebra",
     "axis_maps",
     "completeness",
@@ -56,8 +57,10 @@ CORE_TESTS = [
     "merge_affines",
     "missed_folds",
     "narrow",
+    "narrow_places",
     "onnx_overflow",
     "operands",
+    "range_rule",
     "ranges",
     "regroup",
     "reparam",

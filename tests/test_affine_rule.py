@@ -88,7 +88,7 @@ def test_what_it_takes_on_is_what_it_computes(
     refuses = _refuses(has_scale, has_shift, reads, port, what)
     if refuses is not None:
         assert isinstance(reaction, Refusal)
-        assert reaction.reason is refuses
+        assert (reaction.reason, reaction.value) == (refuses, "x" if port == 0 else "y")
         return
     assert isinstance(reaction, Reaction) and reaction.edit is not None
     new_a, new_c = reaction.edit.pair
@@ -145,3 +145,143 @@ def test_channels_that_hold_nothing_cannot_be_read(has_scale: bool, has_shift: b
     found = rule.react(NODE, 0, from_backward((1,), s, np.ones(3)), _Stored(rule))
     assert isinstance(found, Refusal)
     assert found.reason is Reason.ZERO_SCALE
+
+
+# Axes that the node's numbers lie along, those of the demand, and the one along which it can store vectors.
+LIES = list(product(((), (1,), (2,), (1, 2)), ((), (1,), (2,), (1, 2)), (None, 1, 2)))
+CHANNELS_OF = {1: 4, 2: 4}  # as many along both: the axes alone tell them apart
+
+
+def _drawn(rng: np.random.Generator, axes: tuple[int, ...]) -> tuple[Vector, Vector]:
+    sizes = [CHANNELS_OF[axis] for axis in axes]
+    return mixed(rng, *sizes), rng.standard_normal(sizes)
+
+
+def _along(v: Vector, axes: tuple[int, ...]) -> Vector:
+    """Against a value of shape (batch, 4, 4)."""
+    return v.reshape([CHANNELS_OF[axis] if axis in axes else 1 for axis in (0, 1, 2)])
+
+
+@pytest.mark.parametrize(("own", "asked", "stores"), LIES)
+@pytest.mark.parametrize("port", [0, ~0])
+def test_along_which_axes_it_takes_what(
+    own: tuple[int, ...], asked: tuple[int, ...], stores: int | None, port: int
+) -> None:
+    """Numbers of one axis at most, its own if it has one; a number goes with any."""
+    rng = np.random.default_rng(len(own) + 4 * len(asked))
+    (a, c), (s, t) = _drawn(rng, own), _drawn(rng, asked)
+    rule = Affine((a, c), own, stores_along=stores)
+    reaction = rule.react(NODE, port, from_backward(asked, s, t), _Stored(rule))
+    axes = own or asked
+    fits = len(axes) < 2 and asked in ((), axes) and (stores is None or asked in ((), (stores,)))
+    if not fits:
+        assert isinstance(reaction, Refusal)
+        assert (reaction.reason, reaction.value) == (Reason.AXIS, "x" if port == 0 else "y")
+        return
+    assert isinstance(reaction, Reaction) and reaction.edit is not None and not reaction.demands
+    assert (reaction.edit.port, reaction.edit.axes) == (port, axes)
+    x = rng.standard_normal((3, 4, 4))
+    new_a, new_c = (_along(v, axes) for v in reaction.edit.pair)
+    y, held = _along(a, own) * x + _along(c, own), _along(s, asked)
+    if port == 0:
+        np.testing.assert_allclose(new_a * (held * x + _along(t, asked)) + new_c, y, rtol=1e-9, atol=1e-9)
+    else:
+        np.testing.assert_allclose(new_a * x + new_c, held * y + _along(t, asked), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("port", [0, ~0])
+def test_as_many_numbers_as_it_has_channels(port: int) -> None:
+    rule = Affine((np.full(3, 2.0), np.ones(3)), (1,))
+    other = rule.react(NODE, port, from_backward((1,), np.full(4, 2.0), np.ones(4)), _Stored(rule))
+    assert isinstance(other, Refusal) and other.reason is Reason.AXIS
+    number = Affine((np.array(2.0), np.array(1.0)), ())
+    taken = number.react(NODE, port, from_backward((1,), np.full(4, 2.0), np.ones(4)), _Stored(number))
+    assert isinstance(taken, Reaction) and taken.edit is not None
+    assert [v.shape for v in taken.edit.pair] == [(4,), (4,)]
+
+
+@pytest.mark.parametrize(("has_scale", "has_shift"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("port", [0, ~0])
+def test_a_channel_is_asked_for_what_another_is_not(has_scale: bool, has_shift: bool, port: int) -> None:
+    """Scales of one and shifts of zero among others; what is the same everywhere is asked of nobody."""
+    rng = np.random.default_rng(2)
+    a, c = mixed(rng, 3), rng.standard_normal(3)
+    rule = Affine((a, c), (1,), has_scale=has_scale, has_shift=has_shift)
+    some, ones, twos, zeros = np.array([1.0, -2.0, 1.0]), np.ones(3), np.full(3, 2.0), np.zeros(3)
+    x = rng.standard_normal((7, 3))
+    made = from_forward if port == 0 else from_backward
+    for scale, shift in product((some, ones, twos), (some - 1.0, zeros)):
+        held = made((1,), scale, shift)
+        reaction = rule.react(NODE, port, held, _Stored(rule))
+        assert isinstance(reaction, Reaction) and reaction.edit is not None
+        assert reaction.edit.port == port and reaction.edit.axes == (1,)
+        demands = dict(reaction.demands)
+        computed = reaction.edit.pair[0] * _held({**demands, port: held}, 0, x) + reaction.edit.pair[1]
+        wanted = _held({**demands, port: held}, ~0, a * x + c)
+        np.testing.assert_allclose(computed, wanted, rtol=1e-9, atol=1e-9)
+        assert set(demands) <= {~port if port == 0 else 0}
+        left_over = (not has_scale and scale is not ones) or (not has_shift and shift is not zeros)
+        if not has_shift and port == ~0:  # c stays, so a scale alone leaves (s − 1)·c over
+            left_over |= scale is not ones
+        assert bool(demands) == left_over
+
+
+def test_what_divides_takes_no_zero() -> None:
+    """A node that stores 1/a cannot store a = 0; any other can, where nothing has to be undone."""
+    zero, two = (from_backward((1,), np.array([s, 2.0]), np.ones(2)) for s in (0.0, 2.0))
+    pair = np.array([3.0, 4.0]), np.zeros(2)
+    for divides, held, fits in ((True, two, True), (True, zero, False), (False, zero, True)):
+        rule = Affine(pair, (1,), divides=divides)
+        reaction = rule.react(NODE, ~0, held, _Stored(rule))
+        assert isinstance(reaction, Reaction if fits else Refusal)
+        assert isinstance(reaction, Reaction) or reaction.reason is Reason.ZERO_SCALE
+    blank = from_forward((1,), np.array([0.0, 2.0]), np.ones(2))
+    for has_scale in (True, False):  # x = 0·h + q: the shift it has to take is (a·q + c)/0 behind no scale
+        rule = Affine(pair, (1,), has_scale=has_scale)
+        reaction = rule.react(NODE, 0, blank, _Stored(rule))
+        assert isinstance(reaction, Reaction if has_scale else Refusal)
+    rule = Affine(pair, (1,))
+    unwritten = rule.react(NODE, ~0, blank, _Stored(rule))
+    assert isinstance(unwritten, Refusal) and unwritten.reason is Reason.ZERO_SCALE
+
+
+def test_a_scale_alone_cannot_move_a_channel_it_silences() -> None:
+    """y = a·x + c with c for good: where s·a is zero no shift of x brings s·c + t."""
+    c = np.array([1.0, 0.0])
+    for a, s, t, fits in (
+        ([2.0, 3.0], [0.0, 2.0], [1.0, 4.0], False),
+        ([2.0, 0.0], [4.0, 2.0], [1.0, 0.0], False),
+        ([2.0, 1.0], [1.0, 1.0], [0.0, 5.0], True),  # a scale of one is no scale of zero
+        ([0.0, 3.0], [0.0, 2.0], [1.0, 0.0], True),  # 0·y + 1 is c, so nothing is left over
+    ):
+        rule = Affine((np.array(a), c), (1,), has_shift=False)
+        reaction = rule.react(NODE, ~0, from_backward((1,), np.array(s), np.array(t)), _Stored(rule))
+        assert isinstance(reaction, Reaction if fits else Refusal)
+        assert isinstance(reaction, Reaction) or reaction.reason is Reason.ZERO_SCALE
+
+
+def test_at_which_port_it_is_read() -> None:
+    """c + x has its x at port 1; what is asked elsewhere is refused, and all of it where it is broken."""
+    node = Node("node", "Add", ("c", "x"), ("y",))
+    two = from_backward((), np.array(2.0), np.array(3.0))
+    second, first = (Affine((np.array(1.0), np.array(3.0)), (), in_port=p) for p in (1, 0))
+    for rule, port, fits in (
+        (second, 1, True),
+        (second, 0, False),
+        (second, ~0, True),
+        (first, 0, True),
+        (first, 1, False),
+        (first, ~1, False),
+    ):
+        if port == ~1:
+            node = Node("node", "Add", ("c", "x"), ("y", "z"))
+        reaction = rule.react(node, port, two, _Stored(rule))
+        assert isinstance(reaction, Reaction if fits else Refusal)
+        assert isinstance(reaction, Refusal) or (reaction.edit is not None and reaction.edit.port == port)
+        assert isinstance(reaction, Reaction) or (reaction.reason, reaction.value) == (
+            Reason.UNSUPPORTED_OP,
+            node.value(port),
+        )
+    why = Refusal(Reason.INVALID_STATISTICS, "bn")
+    broken = Affine((np.array(1.0), np.array(3.0)), (), broken=why)
+    assert broken.react(node, 0, two, _Stored(broken)) is why

@@ -7,13 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnfuse.core.reparam import (
+    DUST,
     IDENTITY,
     Reparam,
     compose_reads,
     compose_writes,
+    dustless,
     from_backward,
     from_forward,
     same,
+    settled_scale,
 )
 from tests.held_values import Vector, mixed, seeds, spelled
 
@@ -68,3 +71,24 @@ def written(held: Reparam) -> tuple[Vector, Vector]:
 def test_the_identity_holds_a_value_as_it_is() -> None:
     assert IDENTITY.is_identity and not IDENTITY.shifts and not IDENTITY.negative
     assert [float(v) for v in written(IDENTITY)] == [1.0, 0.0]
+    assert IDENTITY.forward is not None and [float(v) for v in IDENTITY.forward] == [1.0, 0.0]
+
+
+def test_dust_ends_where_roundings_do() -> None:
+    """32 roundings of 2⁻⁵³ are 2⁻⁴⁸ of the larger term; one bit more is a difference, in every size."""
+    assert DUST == 32 * 2.0**-53
+    for size in (1.0, 1e-30, -1e30):
+        x = np.array([size, size])
+        y = -x * (1.0 - np.array([2.0**-48, 2.0**-47]))
+        np.testing.assert_array_equal(dustless(x, y), [0.0, x[1] + y[1]])
+        assert x[1] + y[1] != 0.0
+    scales = 1.0 + np.array([2.0**-48, -(2.0**-48), 2.0**-47, -(2.0**-47)])
+    np.testing.assert_array_equal(settled_scale(scales), [1.0, 1.0, scales[2], scales[3]])
+
+
+def test_what_one_lacks_by_rounding_the_other_may_have() -> None:
+    """One number for all channels, and the same with the rounding of one channel."""
+    two, rounded = np.full(3, 2.0), np.array([2.0, 2.0 * (1 + 3e-13), 2.0])
+    assert same(from_backward((1,), two, two), from_backward((1,), rounded, two))
+    assert same(from_backward((1,), two, rounded), from_backward((1,), two, two))
+    assert not same(from_backward((1,), two, two), from_backward((1,), two, np.array([2.0, 2.0, 2.0 + 1e-9])))

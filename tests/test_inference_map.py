@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core.batchnorm import affine_maps, inference_affine
-from bnfuse.core.reasons import Reason
+from bnfuse.core.batchnorm import affine_maps, broken, inference_affine
+from bnfuse.core.reasons import Reason, Refusal
 
 GAMMA, BETA, MEAN = np.array([2.0, -1.5, 0.0]), np.array([0.5, 0.0, 3.0]), np.array([-1.0, 4.0, 2.0])
 VARIANCE = np.array([4.0, 0.25, 1e-6])
@@ -50,3 +50,23 @@ def test_statistics_that_give_no_map(what: str, value: float) -> None:
     assert rule.broken is not None
     assert (rule.broken.reason, rule.broken.node) == (Reason.INVALID_STATISTICS, "bn")
     assert rule.broken.detail == "1 of 3 channels"
+
+
+def test_a_large_map_is_a_map() -> None:
+    """What counts is that a and c are finite, each by itself."""
+    large = np.array([1e308, -1e308])
+    a, c, magnitude, fits = affine_maps(large, large, np.zeros(2), np.ones(2), 0.0)
+    assert fits.all()
+    np.testing.assert_array_equal([a, c, magnitude], [large, large, [1.0, 1.0]])
+    *_, fits = affine_maps(large, np.zeros(2), large, np.ones(2), 0.0)
+    assert not fits.any()  # c = −μ·a has no room
+    for variance in (0.0, np.inf):
+        a, c, _, fits = affine_maps(np.array([1.0, 0.0]), np.ones(2), np.ones(2), np.full(2, variance), 0.0)
+        assert fits.tolist() == [variance > 0.0] * 2
+        assert variance == 0.0 or (a == 0.0).all()
+
+
+def test_a_broken_one_has_no_numbers() -> None:
+    why = Refusal(Reason.INVALID_STATISTICS, "bn")
+    rule = broken(why)
+    assert rule.broken is why and [v.size for v in rule.pair] == [0, 0]

@@ -73,3 +73,29 @@ def test_every_pair_of_shapes_that_numpy_broadcasts() -> None:
             repeated = {axis for axis, stride in enumerate(strides) if stride == 0 and full[axis] > 1}
             assert operand.offset == len(full) - len(shape)
             assert repeated <= operand.stretched <= repeated | set(range(operand.offset))
+
+
+AXES = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_a_factor_of_the_result_says_of_an_operand(shape: tuple[int, ...]) -> None:
+    """Spelled out along some axes, varying along some of those: it reaches what is not repeated there."""
+    full, rng = (2, 4, 3), np.random.default_rng(1)
+    (lie,) = operands([shape], full) or ()
+    x = rng.standard_normal(shape)
+    offset = 3 - len(shape)
+    own = {a for a in range(offset, 3) if shape[a - offset] == full[a]}
+    for axes, varies in product(AXES, AXES):
+        if not set(varies) <= set(axes):
+            continue
+        sizes = [full[a] for a in axes]
+        drawn = mixed(rng, *(full[a] if a in varies else 1 for a in axes))
+        held = from_backward(axes, np.broadcast_to(drawn, sizes), np.broadcast_to(drawn + 1.0, sizes))
+        found = lie.from_output(held)
+        assert (found is not None) == (set(varies) <= own)
+        if found is not None:
+            wide = np.broadcast_to(x, full)
+            np.testing.assert_array_equal(np.broadcast_to(hold(found, x), full), hold(held, wide))
+        if shape == full:
+            assert found is held  # nothing to move, nothing to copy

@@ -131,6 +131,8 @@ def test_what_cannot_follow_is_declined(monkeypatch: pytest.MonkeyPatch) -> None
     assert (
         Regroup((6, 5), (6,), ((range(1), range(1)),)).forward(_along((1,), 5)) is None
     )  # axis 1 is nowhere
+    # 25 million numbers for three channels: nobody gains from that
+    assert regroup((3, 1 << 11, 1 << 12), (3 << 23,)).forward(_along((0,), 3)) is None
     split = regroup((6, 8), (2, 3, 8))
     monkeypatch.setattr(core_axes, "_MAX_ELEMENTS", 6)
     assert split.forward(_along((0,), 6)) is not None

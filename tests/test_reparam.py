@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bnfuse.core.apply import NewLinear
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import linear_form
+from bnfuse.core.linear import Rewrite, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Pair, Reparam, from_backward, from_forward, same
@@ -209,6 +210,19 @@ def test_an_op_without_a_bias_passes_a_shift_on() -> None:
     shifted = from_backward((2,), np.ones(4), np.array([0.0, 0.0, 1.0, 0.0]))
     assert reason(bare.react(NODE, ~0, shifted, before)) == (Reason.SHIFT_REFUSED, "y")
     assert isinstance(bare.react(NODE, ~0, shifted.scale_only, before), Reaction)
+
+
+def test_an_op_of_which_nothing_more_is_said() -> None:
+    """y = 1·W·x + 1·b: it has its bias as it is, and needs no node to make one."""
+    stored, q = np.array([1.0, -2.0, 0.5, 3.0]), np.array([1.0, 0.0, 3.0])
+    plain = Linear(ArrayTensor(WEIGHT), linear_form((4, 3, 2), "o i k*"), ArrayTensor(stored), 1, 2)
+    np.testing.assert_array_equal(NewLinear(None, plain, Rewrite(), ()).bias(), stored)
+    assert not NewLinear(None, plain, Rewrite(), ()).makes_bias and plain.bias_nodes == 0
+    answer = linear(has_bias=False).react(NODE, 0, from_forward((1,), ONE, q), Earlier())
+    assert isinstance(answer, Reaction)
+    ((_, rest),) = answer.demands
+    assert rest.backward is not None
+    np.testing.assert_allclose(rest.backward[1], -WEIGHT.sum(axis=2) @ q, rtol=1e-12)
 
 
 def answer_demands(answer: Reaction | Refusal) -> tuple[object, ...]:

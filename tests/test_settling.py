@@ -6,14 +6,14 @@ is refused for the reason that holds.
 
 from __future__ import annotations
 
-from itertools import chain, combinations, permutations
+from itertools import chain, combinations, permutations, product
 
 import numpy as np
 import pytest
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import operands
+from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward, from_forward, same
 from bnfuse.core.rules import Demands, Joint, Sign
@@ -158,11 +158,11 @@ def test_a_scale_along_one_axis_and_shifts_along_others() -> None:
     along_last = from_backward(
         (1, 2), np.repeat(s[:, None], 3, axis=1), np.tile(rng.standard_normal(3), (4, 1))
     )
-    for first in (plain, shifted, wide, along_last):
-        for second in (plain, shifted, wide, along_last):
-            known = {0: first, 1: second}
-            for taker in (2, ~0):
-                assert_sum(signs, shapes, every(known, rule.settle(values, known, taker)))
+    unshifted = wide.scale_only
+    for first, second in product((plain, shifted, wide, along_last, unshifted), repeat=2):
+        known = {0: first, 1: second}
+        for taker in (2, ~0):
+            assert_sum(signs, shapes, every(known, rule.settle(values, known, taker)))
 
 
 def test_a_tiny_shift_is_a_shift() -> None:
@@ -174,6 +174,41 @@ def test_a_tiny_shift_is_a_shift() -> None:
     assert held[1].backward is not None and held[~0].backward is not None
     np.testing.assert_array_equal(held[1].backward[1], -1e-15)
     assert not held[~0].shifts
+
+
+def test_where_dust_ends() -> None:
+    """Up to 10⁻¹³ of the shifts is what their roundings leave; more is a shift to be taken."""
+    rule, values = total((1.0, 1.0), (2, 1), (2, 1)), node("a", "b")
+    ulp = 2.0**-52
+    # What is left is a whole number of last places: here exactly as many as the limit.
+    steps = next(k for k in range(500, 900) if 1e-13 * (k * ulp * 1e13) == k * ulp)
+    large = steps * ulp * 1e13
+    for left, is_dust in ((steps * ulp, True), ((steps + 1) * ulp, False), (100 * steps * ulp, False)):
+        x, y = (from_backward((1,), np.ones(1), np.array([t])) for t in (large - left, large))
+        held = dict(every(known := {0: x, ~0: y}, rule.settle(values, known, 1)))
+        assert held[1].shifts is not is_dust
+        assert is_dust or (held[1].backward is not None and held[1].backward[1] == left)
+
+
+def test_who_takes_no_shift_is_held_as_the_scale_is() -> None:
+    """Spelled out along no axes that the shifts of others lie along, nor those of shifts that cancel."""
+    rng = np.random.default_rng(6)
+    rule, values = total((1.0, -1.0, 1.0, 1.0), *((2, 4, 3),) * 4), node(*"abcd")
+    number = from_backward((), np.array(2.0), np.zeros(()))
+    wide = from_backward((1, 2), np.full((4, 3), 2.0), rng.standard_normal((4, 3)))
+    for known in ({0: number, 2: wide}, {0: number, 2: wide, ~0: wide}):
+        for taker in rule.takers(values, known):
+            held = every(known, rule.settle(values, known, taker))
+            assert_sum((1.0, -1.0, 1.0, 1.0), ((2, 4, 3),) * 4, held)
+            plain = [p for p in held if p not in known and (p != taker or ~0 in known)]
+            assert plain and all(held[p].axes == () for p in plain)
+
+
+def test_a_value_added_to_itself_and_repeated() -> None:
+    """Where a symbol could be 1, what varies along it does not reach the value."""
+    rule = WeightedSum((1.0, 1.0), (Operand(0, frozenset({0})),) * 2)
+    rows = from_backward((0,), np.array([2.0, 3.0]), np.zeros(2))
+    assert refused(rule.share(node("a", "a"), {~0: rows})) == (Reason.BROADCAST, "y")
 
 
 def test_a_scale_of_zero_is_no_common_scale() -> None:
@@ -278,8 +313,8 @@ def test_a_product_of_whatever_is_known(exponents: tuple[int, int], shapes: tupl
         known = {port: channels(port) for port in ports}
         for taker in rule.takers(values, known):
             held = every(known, rule.settle(values, known, taker))
-            product = hold(held[0], x[0]) ** exponents[0] * hold(held[1], x[1]) ** exponents[1]
-            np.testing.assert_allclose(hold(held[~0], y), product, rtol=1e-9)
+            found = hold(held[0], x[0]) ** exponents[0] * hold(held[1], x[1]) ** exponents[1]
+            np.testing.assert_allclose(hold(held[~0], y), found, rtol=1e-9)
             assert all(held[p] is IDENTITY for p in held if p not in known and p != taker)
 
 
@@ -306,6 +341,10 @@ def test_a_product_with_zeros() -> None:
     )
     assert held[~0].forward is None and held[~0].backward is not None
     np.testing.assert_array_equal(held[~0].backward[0], zeros)
+    known = {0: reads, 1: IDENTITY, 2: IDENTITY}
+    held = every(known, rule.settle(values, known, ~0))
+    assert held[~0].backward is None and held[~0].forward is not None
+    np.testing.assert_array_equal(held[~0].forward[0], zeros)
     assert refused(rule.settle(values, {0: writes, 1: reads}, ~0)) == (Reason.ZERO_SCALE, "y")
     taken = dict(every({0: writes}, rule.settle(values, {0: writes}, 1)))[1]
     assert taken.backward is None and taken.forward is not None

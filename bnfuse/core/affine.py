@@ -78,8 +78,9 @@ class Affine(Rule):
         if self.has_scale:  # y = (a·p·h + c) + a·q
             demands = ((~0, from_forward(axes, np.ones_like(ap), aq)),) if aq.any() else ()
             return Reaction(demands, Absorbed(self.in_port, (settled_scale(ap), c), axes))
-        if held.forward is None or held.zeros:
+        if held.zeros:
             return zero_scale(node, held)
+        assert held.forward is not None
         p = np.broadcast_to(held.forward[0], ap.shape)  # y = p·(a·h + (a·q + c)/p)
         demands = () if (p == 1.0).all() else ((~0, from_forward(axes, p, np.zeros_like(p))),)
         return Reaction(
@@ -92,7 +93,7 @@ class Affine(Rule):
         """h = s·y + t = (s·a)·x + (s·c + t): what is not stored is how x is held, where that may change."""
         if held.backward is None:
             return zero_scale(node, held)
-        s, t = np.broadcast_arrays(*held.backward, np.zeros(a.shape))[:2]
+        s, t = np.broadcast_arrays(*held.backward, a)[:2]
         scale, shift = settled_scale(s * a), dustless(s * c, t)
         if self.has_scale and self.has_shift:
             return Reaction(edit=Absorbed(~0, (scale, shift), axes))
@@ -150,12 +151,12 @@ def _seen(held: Reparam, a: Vector) -> Pair | None:
     0·x = 1·h − t. None where it is.
     """
     if held.forward is not None:
-        p, q = np.broadcast_arrays(*held.forward, np.zeros(a.shape))[:2]
+        p, q = np.broadcast_arrays(*held.forward, a)[:2]
         return a * p, a * q
     assert held.backward is not None
     s, t, a = np.broadcast_arrays(*held.backward, a)
     lost = s == 0.0
     if bool(a[lost].any()):
         return None
-    p = 1.0 / np.where(lost, 1.0, s)
+    p = 1.0 / np.where(lost, np.inf, s)
     return np.where(lost, 1.0, a * p), np.where(lost, -t, a * (-t * p))

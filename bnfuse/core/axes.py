@@ -189,12 +189,10 @@ def _reshape(
     before: list[int] = [x for a, _ in touched for x in a]
     after: list[int] = [x for _, b in touched for x in b]
     single = {a[0]: b[0] for a, b in touched if len(a) == len(b) == 1}
-    pair = held.backward or held.forward
-    assert pair is not None
-    known = {axis: pair[0].shape[held.axes.index(axis)] for axis in single if axis in held.axes}
+    known = {axis: n for axis, n in zip(held.axes, held.shape, strict=True) if axis in single}
+    known_after = {single[axis]: n for axis, n in known.items()}
     sizes_before = [known.get(x, source[x]) for x in before]
-    inverse = {b: a for a, b in single.items()}
-    sizes_after = [known.get(inverse.get(x, -1), target[x]) for x in after]
+    sizes_after = [known_after.get(x, target[x]) for x in after]
     if not all(isinstance(n, int) for n in (*sizes_before, *sizes_after)):
         return None
     dims_before = [n for n in sizes_before if isinstance(n, int)]
@@ -223,7 +221,7 @@ def regroup(in_shape: Shape, out_shape: Shape) -> Regroup:
     right, k, m = _align(in_shape[i:][::-1], out_shape[j:][::-1])
     n_in, n_out = len(in_shape), len(out_shape)
     groups = list(left)
-    if n_in - k > i or n_out - m > j:
+    if i < n_in or j < n_out:  # what the left cannot pair whole, the right cannot either
         groups.append((range(i, n_in - k), range(j, n_out - m)))
     for a, b in reversed(right):
         groups.append((range(n_in - a.stop, n_in - a.start), range(n_out - b.stop, n_out - b.start)))

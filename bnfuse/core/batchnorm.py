@@ -62,10 +62,10 @@ def affine_maps(
         a = gamma / sigma
         c = beta - mean * a
         varies = np.sqrt(np.maximum(variance, 0.0) + np.minimum(epsilon, _USUAL_EPSILON))
-        return a, c, np.abs(mean) + varies, np.isfinite(a + c) & (sigma > 0)
+        return a, c, np.abs(mean) + varies, np.isfinite(c)  # where a is not, neither is c
 
 
 def broken(refusal: Refusal) -> Affine:
     """The rule of one that cannot be removed at all."""
-    one = np.ones(0)
-    return Affine((one, one), (1,), broken=refusal)
+    none = np.empty(0)
+    return Affine((none, none), (), broken=refusal)

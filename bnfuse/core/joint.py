@@ -24,7 +24,7 @@ from bnfuse.core.rules import Demands, Joint, Known, Sign
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product(Joint):
-    """Mul, Div of two run-time tensors (gates): y = Π xⱼ^eⱼ."""
+    """Mul, Div of two run-time tensors (gates): y = Π xⱼ^eⱼ, each exponent 1 or −1."""
 
     routes_scale: ClassVar[bool] = True
 
@@ -50,7 +50,7 @@ class Product(Joint):
         if taker == ~0:
             asked: Reparam | None = rest
         else:
-            owed = rest if self.exponents[taker] < 0 else _inverse(rest)
+            owed = rest if self.exponents[taker] == -1 else _inverse(rest)
             asked = self.operands[taker].from_output(owed)
         if asked is None:
             return Refusal(Reason.BROADCAST, node.label, node.value(taker))
@@ -61,7 +61,7 @@ class Product(Joint):
         total = IDENTITY
         for port, held in known.items():
             lifted = held if port < 0 else self.operands[port].to_output(held)
-            divides = port == ~0 or self.exponents[port] < 0
+            divides = port == ~0 or self.exponents[port] == -1
             total = _times(total, _inverse(lifted) if divides else lifted)
         return total
 
@@ -82,7 +82,8 @@ def _times(a: Reparam, b: Reparam) -> Reparam:
             return None
         left = x[0][tuple(slice(None) if k in a.axes else None for k in axes)]
         right = y[0][tuple(slice(None) if k in b.axes else None for k in axes)]
-        return left * right, np.zeros_like(left * right)
+        scale = left * right
+        return scale, np.zeros_like(scale)
 
     return Reparam(axes, times(a.backward, b.backward), times(a.forward, b.forward))
 

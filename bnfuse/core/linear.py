@@ -76,7 +76,7 @@ class LinearForm:
     def _place(self, order: str) -> tuple[tuple[int, ...], bool, tuple[int, ...]]:
         present = [(n, x) for n, x in zip(self.dims, self.letters, strict=True) if x in order]
         grouped = tuple(n for name in order for n, x in present if x == name)
-        swaps = [x for _, x in present] != sorted((x for _, x in present), key=order.index)
+        swaps = [x for _, x in present] != sorted(x for _, x in present)  # g before i, o
         stretched = tuple(n if x in order else 1 for n, x in zip(self.dims, self.letters, strict=True))
         return grouped, swaps, stretched
 
@@ -89,7 +89,9 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
         ValueError: the shape does not fit the layout or the number of groups.
     """
     words = layout.split()
-    rest = len(shape) - len(words) + 1 if "k*" in words else 0
+    rest = len(shape) - len(words) + 1  # axes that k* stands for
+    if rest < 0 or (rest != 1 and "k*" not in words):
+        raise ValueError(f"a weight of shape {shape} does not fit '{layout}'")
     dims: list[int] = []
     letters = ""
     position = 0
@@ -99,8 +101,6 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
             letters += "k" * rest
             position += rest
             continue
-        if position >= len(shape):
-            raise ValueError(f"a weight of shape {shape} does not fit '{layout}'")
         stored = shape[position]
         position += 1
         if len(word) == 2:
@@ -110,8 +110,6 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
         else:
             dims.append(stored)
         letters += word
-    if position != len(shape) or rest < 0:
-        raise ValueError(f"a weight of shape {shape} does not fit '{layout}'")
     return LinearForm(tuple(dims), letters)
 
 
@@ -172,7 +170,7 @@ def channel_order(total: Vector, form: LinearForm) -> Vector:
     """(…g…o…) with ones elsewhere, flattened group by group."""
     order = [d for name in "go" for d, x in enumerate(form.letters) if x == name]
     rest = [d for d in range(len(form.letters)) if d not in order]
-    flat: Vector = total.transpose(order + rest).reshape(-1)
+    flat: Vector = total.transpose(order + rest).ravel()
     return flat
 
 
@@ -186,7 +184,7 @@ class Where:
 def row_blocks(weight: Tensor, form: LinearForm) -> Iterator[tuple[int, Array, Where]]:
     """Blocks of whole inner rows: (first flat element, array (rows, *inner dims), where it lies)."""
     depth = next(
-        (d for d in range(1, len(form.dims) + 1) if prod(form.dims[d:]) <= BLOCK_ELEMENTS), len(form.dims)
+        (d for d in range(1, len(form.dims)) if prod(form.dims[d:]) <= BLOCK_ELEMENTS), len(form.dims)
     )
     inner = form.dims[depth:]
     inner_size = prod(inner)

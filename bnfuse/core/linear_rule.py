@@ -105,8 +105,6 @@ def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | N
     """Factors as vectors of shape (channels,), or None where they vary along another axis."""
     if held.axes not in ((), (axis,)):
         return None
-    if held.axes and pair[0].shape[0] != channels:
-        return None
-    if pair[0].shape == pair[1].shape == (channels,):
-        return pair
+    if held.axes:
+        return pair if held.size == channels else None
     return np.broadcast_to(pair[0], (channels,)), np.broadcast_to(pair[1], (channels,))

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from bnfuse.core.affine import Candidate, candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
@@ -35,7 +37,7 @@ def places(state: State, moving: Candidate) -> list[MoveTarget]:
         return []
     joint = _only_for(state, moving.x)
     a, _, axes = state.affine(node)
-    if joint is None or len(axes) != 1 or a.ndim != 1 or graph.tied.get(node) or graph.tied.get(joint):
+    if joint is None or len(axes) != 1 or graph.tied.get(node) or graph.tied.get(joint):
         return []
     found = [p for p in _places(graph, joint, axes[0], a.size) if graph.movable(graph, node, joint, p.port)]
     return sorted(found, key=lambda p: (p.share, p.port))
@@ -46,15 +48,16 @@ def _only_for(state: State, value: str) -> Node | None:
     graph = state.graph
     while value not in graph.pinned and len(graph.adjacent(value)) == 2:
         writer = graph.writer(value)
-        if writer is None or writer not in state.removed:
+        if writer not in state.removed:
             return writer
+        assert writer is not None
         value = candidate(graph, writer).x
     return None
 
 
 def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[MoveTarget]:
     rule = graph.rule(joint)
-    if isinstance(rule, ConcatSplit) and rule.whole == ~0 and rule.axis == axis:
+    if isinstance(rule, ConcatSplit) and rule.axis == axis:  # the parts of a split are none of its inputs
         start = 0
         if None in rule.sizes:
             return
@@ -67,7 +70,7 @@ def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Mov
         for port, (sign, lies) in enumerate(zip(rule.signs, rule.operands, strict=True)):
             smaller = bool(lies.stretched) and not lies.offset
             if smaller and abs(sign) == 1.0 and joint.inputs.count(joint.value(port)) == 1:
-                yield MoveTarget(joint, port, 0, channels, flips=sign < 0, share=0.0)
+                yield MoveTarget(joint, port, 0, channels, flips=sign == -1.0, share=0.0)
 
 
 def narrow(
@@ -106,7 +109,7 @@ def _branches(state: State, node: Node, place: MoveTarget) -> Iterator[tuple[str
             yield place.joint.value(port), held
         return
     assert isinstance(rule, WeightedSum)
-    scale = from_backward(axes, a, 0.0 * c)
+    scale = from_backward(axes, a, np.zeros_like(a))
     for port, lies in enumerate(rule.operands):
         asked = IDENTITY if port == place.port else lies.from_output(scale)
         assert asked is not None, "an operand is repeated along the channels: ``places`` leaves such sums out"

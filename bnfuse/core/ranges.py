@@ -70,7 +70,9 @@ def _spreads(new: NewLinear) -> tuple[float, float]:
 
 
 def _alike(pair: Pair) -> bool:
-    return bool((pair[0] == pair[0].flat[0]).all())
+    """Whether one factor multiplies all; that is no spread, unless it silences them."""
+    first = pair[0].flat[0]
+    return bool(first != 0.0 and (pair[0] == first).all())
 
 
 def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> Vector:

@@ -85,12 +85,14 @@ class Reparam:
     @property
     def size(self) -> int:
         """How many channels (elements of the factors) there are."""
-        return int(self._either[0].size)
+        scale, _ = self._either
+        return int(scale.size)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of ``axes``."""
-        shape: tuple[int, ...] = self._either[0].shape
+        scale, _ = self._either
+        shape: tuple[int, ...] = scale.shape
         return shape
 
     @property
@@ -169,13 +171,13 @@ def same(a: Reparam, b: Reparam) -> bool:
 def _close(x: Vector, y: Vector) -> bool:
     if x.shape != y.shape:
         return False
-    return bool((np.abs(x - y) <= _ROUNDING * np.maximum(np.abs(x), np.abs(y))).all())
+    return bool((np.abs(x - y) <= _ROUNDING * np.abs(x)).all())
 
 
 def dustless(x: Vector, y: Vector) -> Vector:
     """x + y, with zeros where no more than the roundings of x and y is left."""
     total = x + y
-    return np.where(np.abs(total) <= DUST * np.maximum(np.abs(x), np.abs(y)), 0.0, total)
+    return np.where(np.abs(total) <= DUST * np.abs(x), 0.0, total)
 
 
 def settled_scale(scale: Vector) -> Vector:

@@ -58,19 +58,19 @@ class ScaledTensor:
         """
         if is_small(self):
             (values,), flushed = scale_together([self])
-            yield 0, values.reshape(-1), flushed
+            yield 0, values.ravel(), flushed
             return
         for start, block, where in row_blocks(self.base, self.form):
             if not self.factors:
-                yield start, block.reshape(-1), 0
+                yield start, block.ravel(), 0
                 continue
-            product = np.multiply(block, part_at(self.factors[0], where), dtype=np.float64)
+            product = block * part_at(self.factors[0], where)  # float64, as the factors are
             for factor in self.factors[1:]:
                 product *= part_at(factor, where)
             if self.shift is not None:
                 product += part_at(self.shift, where)
             rounded, flushed = round_once(product, self.dtype)
-            yield start, rounded.reshape(-1), flushed
+            yield start, rounded.ravel(), flushed
 
 
 def is_small(tensor: ScaledTensor) -> bool:

@@ -49,7 +49,7 @@ class ArrayTensor:
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
-        return self.array.reshape(-1)[start:stop]
+        return self.array.ravel()[start:stop]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,4 +83,4 @@ def whole(tensor: Tensor) -> Array:
 def as_float64(tensor: Tensor) -> NDArray[np.float64]:
     """All of a small tensor in float64."""
     flat: NDArray[np.float64] = tensor.read(0, size(tensor)).astype(np.float64)
-    return flat if len(tensor.shape) == 1 else flat.reshape(tensor.shape)
+    return flat.reshape(tensor.shape)

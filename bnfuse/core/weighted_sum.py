@@ -43,12 +43,12 @@ class WeightedSum(Joint):
         if len(set(node.inputs)) == 1 and (~0 in known) != (0 in known):
             return self._multiple(node, *next(iter(known.items())))
         lifted = {p: self._lift(p, held) for p, held in known.items()}
-        scale = next((h for h in lifted.values() if h.axes), next(iter(lifted.values()))).scale_only
+        scale = next(iter(lifted.values())).scale_only
         for port, held in lifted.items():
             if not same(held.scale_only, scale):
                 return Refusal(Reason.CONFLICT, node.label, node.value(port))
         rest = _missing_shift(lifted, self.signs)
-        if rest is None or scale.backward is None:
+        if rest is None:
             return Refusal(Reason.ZERO_SCALE, node.label, node.value(~0 if taker is None else taker))
         open_ports = [p for p in (*range(len(self.signs)), ~0) if p not in known]
         if not open_ports:
@@ -72,10 +72,10 @@ class WeightedSum(Joint):
         weight = sum(self.signs)
         if weight == 0.0 and held.shifts:
             return Refusal(Reason.CONFLICT, node.label, node.value(port))
-        lifted = self._lift(port, held)
         if port >= 0:
-            return ((~0, lifted.shift_times(weight)),)
-        asked = self._lower(0, lifted.shift_times(1.0 / weight if weight else 1.0))
+            return ((~0, self._lift(port, held).shift_times(weight)),)
+        lies, *_ = self.operands  # as all of them do
+        asked = lies.from_output(held.shift_times(1.0 / weight) if weight else held)
         if asked is None:
             return Refusal(Reason.BROADCAST, node.label, node.value(~0))
         return tuple((p, asked) for p in range(len(self.signs)))
@@ -117,16 +117,8 @@ def _with_shift(scale: Reparam, rest: tuple[tuple[int, ...], Vector], sign: floa
     if sign == 0 or not t.any():
         return scale
     assert scale.backward is not None
-    s = scale.backward[0]
-    if scale.axes == axes:
-        s, t = np.broadcast_arrays(s, t)
-        return from_backward(axes, s, sign * t)
-    if not scale.axes:
-        return from_backward(axes, np.broadcast_to(s, t.shape), sign * t)
-    if not axes:
-        return from_backward(scale.axes, s, np.broadcast_to(sign * t, s.shape))
     every = tuple(sorted({*scale.axes, *axes}))
-    s = s[tuple(slice(None) if a in scale.axes else None for a in every)]
+    s = scale.backward[0][tuple(slice(None) if a in scale.axes else None for a in every)]
     t = t[tuple(slice(None) if a in axes else None for a in every)]
     s, t = np.broadcast_arrays(s, t)
     return from_backward(every, s, sign * t)
