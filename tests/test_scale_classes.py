@@ -13,7 +13,7 @@ from bnfuse.core.classes import Classes
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import IDENTITY, from_backward
+from bnfuse.core.reparam import IDENTITY, Reparam, from_backward
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
 from bnfuse.core.weighted_sum import WeightedSum
 
@@ -132,3 +132,60 @@ def test_the_refusal_names_who_refuses() -> None:
     assert Classes(graph, set()).refusal("x", UP) == Refusal(Reason.NONLINEAR, "opaque 'c'", "w", "so it is")
     graph = Graph(nodes[:2], {"w": Reason.GRAPH_OUTPUT}, [], lambda node: KINDS[node.op][0])
     assert Classes(graph, set()).refusal("x", UP) == Refusal(Reason.GRAPH_OUTPUT, value="w")
+
+
+def _told(classes: Classes, value: str, held: Reparam) -> tuple[Reason, str, str]:
+    refusal = classes.refusal(value, held)
+    assert refusal is not None
+    return refusal.reason, refusal.node, refusal.value
+
+
+def test_of_several_who_refuse_the_nearest_is_told() -> None:
+    """x → relu → v → relu → w, an opaque reader at each; or both ends known outside."""
+    relus = [Node("a", "relu", ("x",), ("v",)), Node("b", "relu", ("v",), ("w",))]
+    opaques = [Node(f"reads {v}", "opaque", (v,), (f"{v} read",)) for v in "xvw"]
+
+    def fresh(nodes: list[Node], **pinned: Reason) -> Classes:
+        rules = {"opaque": OPAQUE, "relu": KINDS["relu"][0]}
+        return Classes(Graph(nodes, pinned, [], lambda node: rules[node.op]), set())
+
+    assert _told(fresh(relus), "x", DOWN) == (Reason.NEGATIVE_SCALE, "relu 'a'", "x")
+    assert _told(fresh(relus), "w", DOWN) == (Reason.NEGATIVE_SCALE, "relu 'b'", "w")
+    for value in "xw":
+        told = _told(fresh([*relus, *opaques]), value, UP)
+        assert told == (Reason.NONLINEAR, f"opaque 'reads {value}'", value)
+        ends = {"x": Reason.GRAPH_INPUT, "w": Reason.GRAPH_OUTPUT}
+        assert _told(fresh(relus, **ends), value, UP) == (ends[value], "", value)
+    ends = {"x": Reason.GRAPH_INPUT}
+    assert _told(fresh([relus[0], opaques[1]], **ends), "x", UP) == (Reason.GRAPH_INPUT, "", "x")
+    assert _told(fresh([relus[0], opaques[1]], **ends), "v", UP) == (
+        Reason.NONLINEAR,
+        "opaque 'reads v'",
+        "v",
+    )
+
+
+def test_what_is_known_is_not_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value of two rows is looked at once, however often it is asked for, also once they are one."""
+    looked: list[str] = []
+    adjacent = Graph.adjacent
+
+    def counted(self: Graph, value: str) -> list[tuple[Node, Port]]:
+        looked.append(value)
+        return adjacent(self, value)
+
+    monkeypatch.setattr(Graph, "adjacent", counted)
+    nodes = [
+        Node(f"{row}{k}", "identity", (f"{row}{k}",), (f"{row}{k + 1}",)) for row in "ab" for k in range(9)
+    ]
+    link = Node("link", "affine", ("a9",), ("b0",))
+    removed: set[Node] = set()
+    classes = Classes(Graph([*nodes, link], {}, [], lambda node: KINDS[node.op][0]), removed)
+    values = [f"{row}{k}" for row in "ab" for k in range(10)]
+    for value in values:
+        assert classes.refusal(value, UP) is None
+    removed.add(link)
+    classes.merge("a9", "b0")
+    for value in values:
+        assert classes.refusal(value, UP) is None
+    assert sorted(looked) == values

@@ -45,11 +45,11 @@ class NewLinear:
 
     def bias(self) -> Vector:
         """b', shape (G·O,), float64."""
-        old = None if self.rule.bias is None else as_float64(self.rule.bias).reshape(-1)
-        if old is not None and old.size != self.rule.form.channels_out:
-            old = np.broadcast_to(old, (self.rule.form.channels_out,))
+        old = None if self.rule.bias is None else as_float64(self.rule.bias).ravel()
         if old is not None:  # the rewrite multiplies by the gain, which the bias never had
-            old = old * (self.rule.bias_gain / self.rule.gain)
+            old = np.broadcast_to(old, (self.rule.form.channels_out,)) * (
+                self.rule.bias_gain / self.rule.gain
+            )
         return new_bias(self.rule.weight, self.rule.form, old, self.rewrite)
 
 
@@ -202,8 +202,8 @@ def _shifts(rewrite: Rewrite) -> bool:
     return any(pair is not None and bool(pair[1].any()) for pair in (rewrite.read, rewrite.write))
 
 
-# Factors within these bounds cannot push trained float32 weights out of range.
-_SAFE = (2.0**-40, 2.0**40)
+# Factors below this cannot push trained float32 weights out of range.
+_SAFE = 2.0**40
 
 
 def overflows(rule: Linear, rewrite: Rewrite) -> bool:
@@ -211,14 +211,13 @@ def overflows(rule: Linear, rewrite: Rewrite) -> bool:
     dtype = rule.computes or rule.weight.dtype
     if dtype.itemsize > 2 and _harmless(rewrite):
         return False
-    new = NewLinear(
-        ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite))), rule, rewrite, ()
-    )
+    weight = ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite)))
+    new = NewLinear(weight, rule, rewrite, ())
     try:
         if new.makes_bias:
             round_once(new.bias(), dtype)
-        if new.weight is not None and new.weight.factors:
-            for _, block, _ in new.weight.blocks():
+        if weight.factors:
+            for _, block, _ in weight.blocks():
                 if block.dtype != dtype:
                     round_once(block.astype(np.float64), dtype)
     except FloatingPointError:
@@ -231,6 +230,6 @@ def _harmless(rewrite: Rewrite) -> bool:
         if pair is None:
             continue
         magnitude = np.abs(pair[0])
-        if not bool((magnitude < _SAFE[1]).all()) or not bool((np.abs(pair[1]) < _SAFE[1]).all()):
+        if not bool((magnitude < _SAFE).all()) or not bool((np.abs(pair[1]) < _SAFE).all()):
             return False
     return True

@@ -20,7 +20,7 @@ from bnfuse.core.axes import Permute, SameAxes
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules import Opaque, Pass, Sign
 from bnfuse.core.weighted_sum import WeightedSum
 
 
@@ -97,7 +97,8 @@ class Classes:
     def _across(self, made: ScaleClass, node: Node, port: Port) -> tuple[str, ...]:
         """The values that a node links to the one at ``port``; what it refuses is noted."""
         rule = self.graph.rule(node)
-        if node in self.removed and isinstance(rule, Affine):
+        if node in self.removed:
+            assert isinstance(rule, Affine)
             return node.value(rule.in_port), node.outputs[0]
         if isinstance(rule, Opaque):
             made.fixed = made.fixed or Refusal(rule.reason, node.label, node.value(port), rule.detail)
@@ -111,6 +112,6 @@ class Classes:
         return ()
 
 
-def _whole(rule: Rule) -> bool:
+def _whole(rule: Pass) -> bool:
     """Whether a scale on one side is always a scale on the other: nothing is dropped or repeated."""
-    return isinstance(rule, Pass) and isinstance(rule.axes, SameAxes | Permute) and not rule.mixed_out
+    return isinstance(rule.axes, SameAxes | Permute) and not rule.mixed_out

@@ -109,7 +109,7 @@ def _passed(run: Worklist, hop: Hop, held: Reparam) -> Reparam | None:
         return None
     if isinstance(rule, Joint):
         return held if rule.hands_on(held) else None
-    if (hop.node, hop.into) in run.asked or hop.node in run.state.waiting:
+    if (hop.node, hop.into) in run.asked:
         return None
     reaction = rule.react(hop.node, hop.into, held, run)
     if isinstance(reaction, Refusal) or reaction.edit is not None:

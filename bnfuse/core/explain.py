@@ -108,7 +108,7 @@ class _Observed(Worklist):
         takers = rule.takers(node, known)
         refusal = super()._settle(node)
         _, taken, of = self.choices[-1]
-        if takers and of > 1:
+        if of > 1:
             taker = "all inputs alike" if taken == of else node.value(takers[taken])
             self.described.append(Choice(node.name, node.op, taker, taken, of))
         port, held = next((p, h) for p, h in known.items() if not h.is_identity)
@@ -124,7 +124,7 @@ class _Observed(Worklist):
             (False, True): Answer.PASSES,
             (False, False): Answer.NO_MATTER,
         }[absorbs, passes]
-        if node in self.state.removed and isinstance(self.graph.rule(node), Affine):
+        if node in self.state.removed:
             answer = Answer.GONE
         elif refusal is not None and refusal.node == node.label:
             answer = Answer.REFUSES
@@ -166,18 +166,17 @@ class _Recorder(Observer):
         self._searches.clear()
 
     def _row_of(self, tried: Tried) -> list[tuple[_Observed, Refusal | None]]:
-        """The attempts that led to the result: the last one that went through made its choices."""
+        """The attempts that led to the result: the first row whose last one made its choices."""
         if tried.spread is None:
             return self._searches[0]
         choices = tried.spread.choices
-        rows = (row for row in self._searches if row[-1][1] is None and row[-1][0].taken == choices)
-        return next(rows)
+        return next(row for row in self._searches if row[-1][0].taken == choices)
 
     def decided(self, state: State, wanted: Candidate, found: Found) -> None:
         """Go on with what was cut short, then put the splits in order."""
         a, c, _ = state.affine(wanted.node)
         every = list(splits(a, c))
-        for split in every if found.best is not None else ():
+        for split in every:
             trial = self._by_split.get(split)
             if trial is None or (trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR):
                 try_split(state, wanted, split, found.reach, self)

@@ -98,9 +98,9 @@ class Trial:
     attempts: tuple[Attempt, ...]
     steps: tuple[Step, ...]
     refusal: Refusal | None
-    into: tuple[str, ...] = ()
-    through: tuple[str, ...] = ()
-    makes: int = 0
+    into: tuple[str, ...]
+    through: tuple[str, ...]
+    makes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def unique_names(wanted: Iterable[str]) -> Iterator[str]:
     taken: set[str] = set()
     for name in every:
         count = seen.get(name, 0)
-        made = name if not count and name not in taken else f"{name}#{count + 1}"
+        made = name if name not in taken else f"{name}#{count + 1}"
         while made in taken:
             count += 1
             made = f"{name}#{count + 1}"

@@ -58,7 +58,7 @@ def _before(graph: Graph, node: Node, stays: set[Node]) -> Node | None:
 
 def _after(graph: Graph, node: Node, stays: set[Node]) -> Node | None:
     reader = _only_reader(graph, node.outputs[0])
-    return reader if reader in stays and reader is not None else None
+    return reader if reader in stays else None
 
 
 def _current(graph: Graph, patch: Patch, node: Node) -> Current:

@@ -74,8 +74,8 @@ class Worklist:
     @property
     def first_choice(self) -> str:
         """The label of the first node that left a choice; "" where none did."""
-        names = {name for name, _, count in self.choices[:1] if count > 1}
-        return next((node.label for node in self.settled if node.name in names), "")
+        first = next((name for name, _, count in self.choices if count > 1), "")
+        return next((node.label for node in self.settled if node.name == first), "")
 
     @property
     def taken(self) -> tuple[tuple[str, int], ...]:
@@ -196,7 +196,7 @@ class Worklist:
 
     def _defer(self, node: Node, rule: Joint, held: Reparam) -> Refusal | None:
         """A joint is settled once all that is nearer is known."""
-        if node in self.settled or node in self.touched:
+        if node in self.touched:
             return None
         self.deferred.append(node)
         self.touched[node] = None

@@ -115,7 +115,8 @@ class ShapeOnly(Rule):
 def zero_scale(node: Node, held: Reparam) -> Refusal:
     """What cannot be undone because a scale is zero."""
     pair = held.backward or held.forward
-    zeros = 0 if pair is None else int(np.count_nonzero(pair[0] == 0.0))
+    assert pair is not None
+    zeros = int(np.count_nonzero(pair[0] == 0.0))
     return Refusal(Reason.ZERO_SCALE, node.label, detail=f"{zeros} of {held.size} channels")
 
 

@@ -86,7 +86,10 @@ class State:
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
         rule = self.graph.rule(node)
-        return Pass(in_port=rule.in_port) if node in self.removed and isinstance(rule, Affine) else rule
+        if node not in self.removed:
+            return rule
+        assert isinstance(rule, Affine)
+        return Pass(in_port=rule.in_port)
 
     def affine(self, node: Node) -> Current:
         """Current (a, c, axes)."""

@@ -23,7 +23,7 @@ def made_nodes(state: State, found: Propagation) -> list[Node]:
     made: list[Node] = []
     for node, edit in found.edits:
         rule = state.graph.rule(node)
-        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
+        if not isinstance(rule, Linear) or rule.bias is not None or node in made:
             continue
         if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
             made.extend([node] * rule.bias_nodes)
@@ -66,8 +66,7 @@ def _loses_digits(state: State, found: Propagation) -> Refusal | None:
     a, c, _ = state.affine(found.node)
     size = np.abs(a) * magnitude
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(a != 0.0, np.abs(c) / size, 0.0)
-    worst = float(np.nanmax(ratio, initial=0.0))
+        worst = float(np.nanmax(np.abs(c) / size, initial=0.0, where=a != 0.0))
     if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
         return None
     return Refusal(Reason.PRECISION, found.node.label, wanted.x, f"{worst:.0e} times", found.split.value)
