@@ -14,7 +14,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.proof.inside import inside
 from bnfuse.results import Agreement
-from bnfuse.verify import VerifyRequest
+from bnfuse.use_cases.verify import VerifyRequest
 from tests.tiny_models import Layer, layer
 
 Kind = Callable[[int, int], list[Layer]]

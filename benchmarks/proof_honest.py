@@ -16,7 +16,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.results import Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.narrow_nets import NARROW
 from tests.planted import border, keras_net
 from tests.random_moves import NAMES, STEPS

@@ -13,7 +13,7 @@ from onnx import helper
 
 from benchmarks.proof_cases import KINDS, Table, Tally, dense, looking_inside
 from bnfuse.results import Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, Pair, border, keras_net, overflow, spoiled
 from tests.tiny_models import Layer, layer, net, save
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfuse.diff import diff
 from bnfuse.difference.result import Difference
+from bnfuse.use_cases.diff import diff
 
 Change = Callable[[onnx.ModelProto], object]
 Axes = tuple[int | str | None, ...]

@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from bnfuse.core.explanation import Explanation
-from bnfuse.explain import explain as explain_file
+from bnfuse.use_cases.explain import explain as explain_file
 from tests.onnx_graphs import Net
 
 

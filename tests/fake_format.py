@@ -15,9 +15,9 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.results import Agreement, Latency
 
-use_case = import_module("bnfuse.optimize")  # `bnfuse.optimize` is the function
-verify_module = import_module("bnfuse.verify")
-bench_module = import_module("bnfuse.bench")
+use_case = import_module("bnfuse.use_cases.optimize")
+verify_module = import_module("bnfuse.use_cases.verify")
+bench_module = import_module("bnfuse.use_cases.bench")
 
 
 def names_in(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bnfuse.formats.base import Runner, RunSettings, TensorSpec
 from bnfuse.results import Agreement
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 
 
 @dataclass

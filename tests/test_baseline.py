@@ -21,7 +21,7 @@ MACHINE = Machine("AMD EPYC", 2, 8 << 30, "Linux x86_64")
 ORIGINAL = "a" * 64
 ON = "optimisation on"
 
-bench_module = import_module("bnfuse.bench")
+bench_module = import_module("bnfuse.use_cases.bench")
 
 
 def run(p50: float, *, p90: float | None = None, **changes: Any) -> BenchRun:

@@ -9,13 +9,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from bnfuse import bench as bench_function
-from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from bnfuse.measure.steady import OFF, ON
+from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, clockworks
 from tests.command import call
 from tests.tiny_models import layer, net, save
@@ -41,10 +40,6 @@ def test_cold_start_comes_last_once_with_the_first_batch_and_threads(clock: Cloc
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableModel, match="none"):
         bench(tmp_path / "none", load=load)
-
-
-def test_the_public_function_is_this_one() -> None:
-    assert bench_function is bench
 
 
 # --- with onnxruntime --------------------------------------------------------------------------
@@ -159,7 +154,7 @@ def test_time_and_precision_reach_the_request(
         seen.append(request)
         raise UnreadableModel("enough")
 
-    monkeypatch.setattr(sys.modules["bnfuse.bench"], "bench", stop)
+    monkeypatch.setattr(sys.modules["bnfuse.use_cases.bench"], "bench", stop)
     skip = ("--no-verify", "-o", pair[0].with_name("out.onnx")) if command == "optimize" else ()
     call(command, pair[0], *skip, *options)
     assert [(request.budget_s, request.precision) for request in seen] == [expected]

@@ -20,7 +20,7 @@ from bnfuse.errors import (
 )
 from tests.command import ROOT, call
 
-use_case = import_module("bnfuse.optimize")
+use_case = import_module("bnfuse.use_cases.optimize")
 
 ERRORS: list[tuple[BaseException, int]] = [
     (UsageError("the sentence"), 2),
@@ -84,15 +84,13 @@ def test_a_sentence_with_strings_of_the_model_stays_one_line(monkeypatch: pytest
 
 
 def test_the_public_functions_stay_functions() -> None:
-    """Though three of them share their name with the module that has them, and that is imported here."""
+    """Whatever else is imported: the modules that have them lie in a room of their own."""
     for name in ("optimize", "verify", "bench"):
-        import_module(f"bnfuse.{name}")
+        import_module(f"bnfuse.use_cases.{name}")
     for name in ("optimize", "inspect", "verify", "bench"):
         function = getattr(bnfuse, name)
         assert callable(function) and function.__name__ == name
-    script = (
-        "import bnfuse, bnfuse.optimize, bnfuse.verify; assert callable(bnfuse.optimize and bnfuse.verify)"
-    )
+    script = "import bnfuse, bnfuse.use_cases.verify; assert callable(bnfuse.optimize and bnfuse.verify)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = bnfuse.nonsense

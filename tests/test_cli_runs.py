@@ -23,9 +23,9 @@ from tests.cli_models import convnet, outputs_of
 from tests.command import FAST, PATIENCE_S, ROOT, Cli, call, interruptible
 from tests.report_schema import assert_fits
 
-use_case = import_module("bnfuse.optimize")
-verify_module = import_module("bnfuse.verify")
-bench_module = import_module("bnfuse.bench")
+use_case = import_module("bnfuse.use_cases.optimize")
+verify_module = import_module("bnfuse.use_cases.verify")
+bench_module = import_module("bnfuse.use_cases.bench")
 
 
 def test_optimize_folds_proves_measures_and_reports(model: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: int
     script = (
         "import sys, time\nfrom importlib import import_module\nfrom bnfuse.cli import main\n"
         "def wait(*_, **__):\n    print('waiting', file=sys.stderr, flush=True)\n    time.sleep(600)\n"
-        "import_module('bnfuse.verify').verify = wait\n"
+        "import_module('bnfuse.use_cases.verify').verify = wait\n"
         "main(['optimize', sys.argv[1]], prog_name='bnfuse')"
     )
     command = [sys.executable, "-c", script, str(model)]

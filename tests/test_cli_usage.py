@@ -17,7 +17,7 @@ from bnfuse.cli import main
 from bnfuse.errors import UnreadableModel
 from tests.command import ROOT, call
 
-use_case = import_module("bnfuse.optimize")
+use_case = import_module("bnfuse.use_cases.optimize")
 
 HEAVY = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
 

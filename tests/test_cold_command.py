@@ -20,7 +20,7 @@ from tests.tiny_models import layer, net, save
 @pytest.fixture
 def only_cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the cold start is timed."""
-    monkeypatch.setattr(import_module("bnfuse.bench"), "measure_steady", lambda *_, **__: None)
+    monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "measure_steady", lambda *_, **__: None)
 
 
 def test_bench_finds_the_slower_start(

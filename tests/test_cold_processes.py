@@ -144,7 +144,7 @@ def test_no_process_outlives_bnfuse(model: Path, tmp_path: Path, number: int, co
         "from bnfuse.formats.base import RunSettings\n"
         "X = {'x': np.zeros((1, 3, 9, 7), np.float32)}\n"
         "def bench(a, *_, **__):\n    start_once(a, RunSettings(), X)\n"
-        "import_module('bnfuse.bench').bench = bench\n"
+        "import_module('bnfuse.use_cases.bench').bench = bench\n"
         "main(['bench', sys.argv[1]], prog_name='bnfuse')"
     )
     paths = os.pathsep.join([str(runtime), str(ROOT)])

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from bnfuse.diff import diff
+from bnfuse.use_cases.diff import diff
 from tests.command import ROOT
 from tests.diff_nets import value
 
@@ -78,7 +78,7 @@ def test_memory_does_not_grow_with_the_weights(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{number}.onnx")
         paths[-1].write_bytes(helper.make_model(graph).SerializeToString())
     script = (
-        "import sys\nfrom bnfuse.diff import diff\nfound = diff(*sys.argv[1:])\n"
+        "import sys\nfrom bnfuse.use_cases.diff import diff\nfound = diff(*sys.argv[1:])\n"
         "print(found.weights_same, len(found.weights_changed), found.weights_changed[0].figures.changed)\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bnfuse.diff import diff
 from bnfuse.errors import BnfuseError
+from bnfuse.use_cases.diff import diff
 from tests.cli_models import convnet
 from tests.command import call
 from tests.diff_nets import Change, array, changed, compared, renamed, without_names

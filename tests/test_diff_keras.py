@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from bnfuse.diff import diff
 from bnfuse.difference.result import Changed, Difference, NodeName
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats import detect
 from bnfuse.formats.keras.file import stored_array as slabs
+from bnfuse.use_cases.diff import diff
 from tests.diff_nets import mlp
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive, norm
 

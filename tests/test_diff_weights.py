@@ -161,7 +161,7 @@ def test_where_weights_are_stored_is_no_difference(threshold: int, tmp_path: Pat
             size_threshold=threshold,
         )
         (tmp_path / f"{name}.bin").chmod(0o644)
-    from bnfuse.diff import diff
+    from bnfuse.use_cases.diff import diff
 
     found = diff(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert not found.differs and found.weights_same == 6
@@ -173,8 +173,8 @@ def test_where_weights_are_stored_is_no_difference(threshold: int, tmp_path: Pat
 
 def test_one_place_is_not_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models beside one file of weights: what lies at the same place is equal."""
-    from bnfuse.diff import diff
     from bnfuse.formats.onnx.file.storage import FileTensor
+    from bnfuse.use_cases.diff import diff
 
     path = tmp_path / "a.onnx"
     onnx.save_model(mlp(), path, save_as_external_data=True, location="w.bin", size_threshold=0)

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from bnfuse.core.decisions import Split
-from bnfuse.explain import explain as explain_file
 from bnfuse.report.explanation import print_explanations
+from bnfuse.use_cases.explain import explain as explain_file
 from tests.command import call
 from tests.explained_nets import saved
 from tests.onnx_graphs import Net

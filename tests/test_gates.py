@@ -18,8 +18,8 @@ from bnfuse.results import BenchRun, Latency, Machine, Percentiles
 from tests.command import call
 from tests.report_schema import assert_fits
 
-bench_module = import_module("bnfuse.bench")
-use_case = import_module("bnfuse.optimize")
+bench_module = import_module("bnfuse.use_cases.bench")
+use_case = import_module("bnfuse.use_cases.optimize")
 
 MS = Percentiles(1.0, 1.0, 1.0)
 MACHINE = Machine("AMD EPYC", 2, None, "Linux x86_64")

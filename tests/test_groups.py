@@ -13,11 +13,11 @@ from rich.console import Console
 
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.optimize import inspect
 from bnfuse.report import render
 from bnfuse.report.groups import groups, main_refusal
 from bnfuse.report.terminal import print_report
 from bnfuse.results import FileInfo, Report
+from bnfuse.use_cases.optimize import inspect
 from tests.onnx_graphs import Net
 
 RELU = ("up", Reason.SHIFT_THROUGH_ACTIVATION, "Relu")

@@ -15,7 +15,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.results import Axis, RanInput, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.onnx_graphs import session
 from tests.sized_nets import SIZED, Made, Net, free, unet
 from tests.tiny_models import save

@@ -16,15 +16,15 @@ import h5py
 import numpy as np
 import pytest
 
-from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.keras.runtime import run
 from bnfuse.measure.cold import start_once
 from bnfuse.measure.one_runtime import OneRuntime
-from bnfuse.optimize import Unproved, optimize
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.bench import BenchRequest, bench
+from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.keras_nets import fold_file, outputs_of, random_inputs, stir
 
 pytestmark = pytest.mark.slow
@@ -202,7 +202,7 @@ def test_models_are_timed_where_both_load(
         asked.append(settings.runtime)
         raise BnfuseError("it is not what takes long that is tested here")
 
-    monkeypatch.setattr(import_module("bnfuse.bench"), "cold_starts", starts)
+    monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "cold_starts", starts)
     first, second = reversed(pair) if turned else pair
     timed = bench(first, second, request=BenchRequest(budget_s=1.0, optimise=(True,)))
     assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes

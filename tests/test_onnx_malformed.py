@@ -20,7 +20,7 @@ from onnx import helper
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.onnx.rows.ops import ROWS
-from bnfuse.optimize import optimize
+from bnfuse.use_cases.optimize import optimize
 from tests.command import call
 from tests.onnx_graphs import Net, Shape, session
 from tests.onnx_mutants import mutants

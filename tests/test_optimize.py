@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from bnfuse import folding, formats
+from bnfuse import formats
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.errors import (
     OutputError,
@@ -24,13 +24,14 @@ from bnfuse.errors import (
     UnreadableModel,
     UsageError,
 )
-from bnfuse.optimize import Unproved, inspect, optimize
 from bnfuse.results import Agreement, Latency, Status
+from bnfuse.use_cases import folding
+from bnfuse.use_cases.optimize import Unproved, inspect, optimize
 from tests.fake_format import Fake, FakeModel, FakePatch, fake_plan, names_in, nothing_changed
 
-use_case = import_module("bnfuse.optimize")  # `bnfuse.optimize` is the function
-verify_module = import_module("bnfuse.verify")
-bench_module = import_module("bnfuse.bench")
+use_case = import_module("bnfuse.use_cases.optimize")
+verify_module = import_module("bnfuse.use_cases.verify")
+bench_module = import_module("bnfuse.use_cases.bench")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from bnfuse import __version__
-from bnfuse.provenance import versions
+from bnfuse.use_cases.provenance import versions
 from tests.command import FAST, call
 from tests.keras_models import FIXTURE
 

@@ -16,7 +16,7 @@ from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.onnx_graphs import session
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "onnx"

@@ -16,10 +16,10 @@ from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.onnx import FORMAT, OnnxModel
 from bnfuse.formats.onnx.runtime.session import load_session
-from bnfuse.optimize import Unproved, optimize
 from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, spoiled
 from tests.random_nets import preactivation
 from tests.tiny_models import Layer, layer, model, net, save

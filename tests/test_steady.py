@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.bench import BenchRequest, bench
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from bnfuse.measure.steady import OFF, ON
+from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, Clockwork, clockworks, files, most_open
 
 CHANGES = [(0.5, 1.0, SLOWER, 0.5), (1.0, 0.5, FASTER, 2.0)]
@@ -177,7 +177,7 @@ def test_short_memory_is_told_and_never_exceeded(
 ) -> None:
     import sys
 
-    module = sys.modules["bnfuse.bench"]
+    module = sys.modules["bnfuse.use_cases.bench"]
     gigabyte = 1 << 30
     monkeypatch.setattr(module, "available_memory_bytes", lambda: int(2.5 * gigabyte * fits + gigabyte))
     a, b, loaded, log, _ = clockworks(clock, tmp_path, 1.0, 0.5)

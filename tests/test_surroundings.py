@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from bnfuse.annotations.neighbourhood import MOST_DRAWN, MOST_NODES
-from bnfuse.optimize import inspect
 from bnfuse.results import DrawnNode, Neighbourhood
+from bnfuse.use_cases.optimize import inspect
 from tests.onnx_graphs import Net
 
 CNN = Path(__file__).parents[1] / "fixtures" / "digits_cnn.onnx"

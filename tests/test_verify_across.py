@@ -16,7 +16,7 @@ from onnx import TensorProto
 from bnfuse.formats.base import TensorSpec
 from bnfuse.inputs.alignment import Pair, Unalignable, align
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.command import call
 from tests.format_twins import SIZE, Weights, keras_twin, onnx_twin, weights
 from tests.tiny_models import save

@@ -15,7 +15,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bnfuse.bisection import Failed, name_culprit, prefix
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Narrowed, Plan, Split
 from bnfuse.core.plan import plan, replay
@@ -23,9 +22,10 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.optimize import Unproved, optimize
 from bnfuse.results import Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.bisection import Failed, name_culprit, prefix
+from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.command import call
 from tests.report_schema import assert_fits
 from tests.tiny_models import net, save
@@ -33,8 +33,8 @@ from tests.verify_nets import convnet, mlp, named, spoil_writes
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = ROOT / "fixtures" / "digits_cnn.onnx"
-culprit_module = import_module("bnfuse.bisection")
-use_case = import_module("bnfuse.optimize")  # `bnfuse.optimize` is the function
+culprit_module = import_module("bnfuse.use_cases.bisection")
+use_case = import_module("bnfuse.use_cases.optimize")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.clockwork import Clock
 from tests.fake_runner import Fake, confront
 from tests.tiny_models import model, net, save

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.proof.deviation import LIMIT
 from bnfuse.results import Status
-from bnfuse.verify import verify
+from bnfuse.use_cases.verify import verify
 from tests.planted import DEFECTS, border, lost_shift, overflow, spoiled
 from tests.tiny_models import Layer, model, net, save
 from tests.verify_nets import compare, convnet, mlp

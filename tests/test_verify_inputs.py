@@ -16,7 +16,7 @@ from bnfuse.formats.base import RunSettings, TensorSpec
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.fake_runner import Fake, confront
 from tests.tiny_models import model, net, save
 from tests.verify_nets import compare, mlp

@@ -18,9 +18,9 @@ import pytest
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.keras import FORMAT
-from bnfuse.optimize import Unproved, optimize
 from bnfuse.results import Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, keras_net, spoiled
 from tests.tiny_models import layer
 from tests.verify_nets import convnet, mlp

@@ -13,7 +13,7 @@ from bnfuse.errors import UsageError
 from bnfuse.formats.base import TensorSpec
 from bnfuse.inputs.labels import read_labels
 from bnfuse.results import Accuracy, Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.cli_models import outputs_of
 from tests.command import call
 from tests.fake_runner import Fake

@@ -14,7 +14,7 @@ from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import Runner, TensorSpec
 from bnfuse.proof.output_store import StoredOutputs
 from bnfuse.results import Agreement, Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.own_data import npy
 
 

@@ -21,7 +21,7 @@ from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.inputs.values import Range
 from bnfuse.results import Status
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.command import FAST, call
 from tests.sized_nets import FLOAT, INT64, Net
 from tests.tiny_models import model, save

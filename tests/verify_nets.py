@@ -16,7 +16,7 @@ from bnfuse.formats.base import Written
 from bnfuse.formats.onnx import OnnxModel
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.results import Agreement
-from bnfuse.verify import VerifyRequest, verify
+from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.tiny_models import Layer, layer, save
 
 

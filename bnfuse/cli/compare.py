@@ -33,10 +33,10 @@ def verify(screen: Screen, options: Verify) -> None:
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
     from bnfuse.formats import load
-    from bnfuse.provenance import Witnessed, file_info, versions
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
-    from bnfuse.verify import verify as run
+    from bnfuse.use_cases.provenance import Witnessed, file_info, versions
+    from bnfuse.use_cases.verify import verify as run
 
     a, b = options.a, options.b
     files = [file_info(path, hashes=options.as_json) for path in (a, b)]
@@ -83,10 +83,10 @@ def bench(screen: Screen, options: Bench) -> None:
     if most is not None and b is None and options.baseline is None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
     earlier = read_earlier(options.baseline)
-    from bnfuse.bench import bench as run
     from bnfuse.formats import load
-    from bnfuse.provenance import file_info, versions
     from bnfuse.report.json import bench_document, dumps
+    from bnfuse.use_cases.bench import bench as run
+    from bnfuse.use_cases.provenance import file_info, versions
 
     before = file_info(a, hashes=options.as_json or earlier is not None)
     after = None if b is None else file_info(b, hashes=options.as_json)

@@ -49,8 +49,8 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
-    from bnfuse.diff import diff as run
     from bnfuse.report.difference import check_files, render, write_file
+    from bnfuse.use_cases.diff import diff as run
 
     check_files(reports, (a, b))
     with screen.progress() as progress:

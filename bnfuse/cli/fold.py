@@ -69,7 +69,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
         if options.check:
             _gate(screen, report)
         return
-    from bnfuse.optimize import Unproved, changed
+    from bnfuse.use_cases.optimize import Unproved, changed
 
     try:
         report = _optimized(screen, options, hashes=earlier is not None)
@@ -84,7 +84,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
 
 
 def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
-    from bnfuse.optimize import optimize as run
+    from bnfuse.use_cases.optimize import optimize as run
 
     batches = () if options.batch is None else (options.batch,)
     threads = () if options.threads is None else (options.threads,)
@@ -133,11 +133,11 @@ def inspect(screen: Screen, options: Inspect) -> None:
 
 def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     """Print the explanation; with ``--json`` and ``--report`` it is part of the whole report."""
-    from bnfuse.explain import explain
-    from bnfuse.optimize import inspect as run
     from bnfuse.report import render, write_report
     from bnfuse.report.explanation import document, print_explanations
     from bnfuse.report.terminal import console
+    from bnfuse.use_cases.explain import explain
+    from bnfuse.use_cases.optimize import inspect as run
 
     with screen.progress() as progress:
         progress("explaining")
@@ -160,7 +160,7 @@ def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
 
 
 def _inspect(screen: Screen, options: Reading) -> Report:
-    from bnfuse.optimize import inspect as run
+    from bnfuse.use_cases.optimize import inspect as run
 
     with screen.progress() as progress:
         report = run(
@@ -175,7 +175,7 @@ def _inspect(screen: Screen, options: Reading) -> Report:
 
 
 def _gate(screen: Screen, report: Report) -> None:
-    from bnfuse.optimize import foldable
+    from bnfuse.use_cases.optimize import foldable
 
     count = foldable(report)
     if count:

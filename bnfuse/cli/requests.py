@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfuse.bench import BenchRequest
     from bnfuse.formats.base import ReadOptions
-    from bnfuse.verify import VerifyRequest
+    from bnfuse.use_cases.bench import BenchRequest
+    from bnfuse.use_cases.verify import VerifyRequest
 
 NamedShapes = Mapping[str, tuple[int, ...]]
 
@@ -81,7 +81,7 @@ class Proving(Running):
 
     def verify_request(self, model_bytes: int = 0) -> VerifyRequest:
         """The same for the use case."""
-        from bnfuse.verify import VerifyRequest
+        from bnfuse.use_cases.verify import VerifyRequest
 
         return VerifyRequest(
             labels=self.labels,
@@ -110,7 +110,7 @@ class Measuring(Running):
         self, batches: tuple[int, ...], threads: tuple[int, ...], model_bytes: int = 0
     ) -> BenchRequest:
         """The same for the use case."""
-        from bnfuse.bench import BenchRequest
+        from bnfuse.use_cases.bench import BenchRequest
 
         return BenchRequest(
             profile=self.profile,

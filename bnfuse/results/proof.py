@@ -74,7 +74,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The fold whose coming breaks equality (what that does and does not say: ``bnfuse.bisection``)."""
+    """The fold whose coming breaks equality (what that says: ``use_cases.bisection``)."""
 
     node: str
     op: str

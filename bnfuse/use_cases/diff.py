@@ -32,8 +32,8 @@ from bnfuse.difference.wiring import Wiring
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect
 from bnfuse.formats.contents import Contents, NodeItem
-from bnfuse.provenance import sha256, versions
 from bnfuse.results import FileInfo
+from bnfuse.use_cases.provenance import sha256, versions
 
 _NO_PARAMETERS = frozenset({"int64", "bool", "string"})
 _DOUBTED = (

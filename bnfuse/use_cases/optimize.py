@@ -18,17 +18,17 @@ from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
-from bnfuse.folding import Folded, Phases, Progress, fold, read_model
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
-from bnfuse.notes import growth_note, merged_note, ranges_note, why_unproved
-from bnfuse.provenance import Loader, Witnessed, sha256, versions
 from bnfuse.results import Agreement, FileInfo, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
+from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
+from bnfuse.use_cases.notes import growth_note, merged_note, ranges_note, why_unproved
+from bnfuse.use_cases.provenance import Loader, Witnessed, sha256, versions
 
 if TYPE_CHECKING:
-    from bnfuse.bench import BenchRequest
-    from bnfuse.verify import VerifyRequest
+    from bnfuse.use_cases.bench import BenchRequest
+    from bnfuse.use_cases.verify import VerifyRequest
 
 
 class Unproved(NotEqual):
@@ -173,7 +173,7 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
 def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
     if not isinstance(verify, bool) or not verify:
         return verify or None
-    from bnfuse.verify import VerifyRequest
+    from bnfuse.use_cases.verify import VerifyRequest
 
     return VerifyRequest()
 
@@ -181,7 +181,7 @@ def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
 def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
     if not isinstance(bench, bool) or not bench:
         return bench or None
-    from bnfuse.bench import BenchRequest
+    from bnfuse.use_cases.bench import BenchRequest
 
     return BenchRequest()
 
@@ -243,7 +243,7 @@ def _prove(report: Report, written: Written, request: VerifyRequest, load: Loade
     same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
     if same and not request.labels:  # an accuracy takes a run
         return Agreement(Status.EQUAL, evidence="identical bytes")
-    from bnfuse.verify import verify
+    from bnfuse.use_cases.verify import verify
 
     return verify(original, written.path, request=_request(report, request), load=load)
 
@@ -258,7 +258,7 @@ def _blamed(
     failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
-    from bnfuse.bisection import Failed, name_culprit
+    from bnfuse.use_cases.bisection import Failed, name_culprit
 
     folder = written.path.parent
     made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
@@ -269,7 +269,7 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases)
     """The report with its latencies. A model that is proved is not lost because a bench failed."""
     if wanted.bench is None or not changed(report):
         return report
-    from bnfuse.bench import bench
+    from bnfuse.use_cases.bench import bench
 
     request = replace(wanted.bench, model_bytes=report.input.total_bytes)
     with phases("bench", "measuring"):

@@ -31,7 +31,7 @@ from bnfuse.measure.profile import profile, profile_hints
 from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
 from bnfuse.measure.timing import enough
 from bnfuse.results import BenchRun, Latency, Profile
-from bnfuse.verify import MEMORY_FACTOR, Loader
+from bnfuse.use_cases.verify import MEMORY_FACTOR, Loader
 
 _COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict

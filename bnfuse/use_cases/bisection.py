@@ -33,7 +33,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.results import Agreement, Culprit, Status
 from bnfuse.staging import output_errors
-from bnfuse.verify import Loader, ReferenceRun, VerifyRequest
+from bnfuse.use_cases.verify import Loader, ReferenceRun, VerifyRequest
 
 # How much longer than the proof the search may take.
 PATIENCE = 3.0
