@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from bnfuse.core.apply import OverflowingFold
@@ -107,9 +108,10 @@ class Fake:
         return self.model
 
 
-def fake_plan(model: FakeModel, banned: frozenset[str] = frozenset()) -> Plan:
+def fake_plan(model: FakeModel, banned: frozenset[str] = frozenset()) -> SimpleNamespace:
     decisions: list[Decision] = [_kept(n) if n in banned else _fold(n) for n in model.candidates]
-    return Plan(tuple(decisions), tuple(d for d in decisions if isinstance(d, Fold)))
+    plan = Plan(tuple(decisions), tuple(d for d in decisions if isinstance(d, Fold)))
+    return SimpleNamespace(plan=plan)  # a ``Planned`` without the state of a graph
 
 
 @contextmanager
