@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -32,9 +31,6 @@ class GuardedGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
         screen = ctx.ensure_object(Screen)
-        # A graph of 50,000 nodes is a million long-lived objects and no garbage in cycles: looking for
-        # some takes a third of the time.
-        gc.disable()
         _print_anything()
         try:
             with _terminable():

@@ -32,6 +32,7 @@ from bnfuse.difference.wiring import Wiring
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect
 from bnfuse.formats.contents import Contents, NodeItem
+from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
 from bnfuse.use_cases.provenance import sha256, versions
 
@@ -46,6 +47,7 @@ _TWO_FORMATS = (
 )
 
 
+@without_collections()
 def diff(
     a: str | Path,
     b: str | Path,

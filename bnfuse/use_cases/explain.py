@@ -19,10 +19,12 @@ from bnfuse.core.plan import plan
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
+from bnfuse.garbage import without_collections
 
 _MOST_SUGGESTIONS = 5
 
 
+@without_collections()
 def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None) -> tuple[Explanation, ...]:
     """How the decisions on the named BatchNormalizations came about, in graph order.
 

@@ -14,17 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import Patch, apply
-from bnfuse.core.decisions import Plan
+from bnfuse.core.apply import apply
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
-from bnfuse.formats.base import Format, Model, ReadOptions, Written
-from bnfuse.results import Agreement, FileInfo, Report, Status
+from bnfuse.formats.base import Format, ReadOptions, Written
+from bnfuse.garbage import without_collections
+from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
-from bnfuse.use_cases.notes import growth_note, merged_note, ranges_note, why_unproved
-from bnfuse.use_cases.provenance import Loader, Witnessed, sha256, versions
+from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
+from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -43,10 +44,10 @@ class Unproved(NotEqual):
 class _Wanted:
     """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
 
-    force: bool
     verify: VerifyRequest | None
     bench: BenchRequest | None
     hashes: bool
+    details: bool
     read: ReadOptions
     merge: bool = False
 
@@ -56,6 +57,7 @@ class _Wanted:
         return self.hashes or self.verify is not None or self.bench is not None
 
 
+@without_collections()
 def inspect(
     model: str | Path,
     *,
@@ -79,9 +81,9 @@ def inspect(
             planned = plan_folds(opened.graph)
             patch = apply(opened.graph, planned)
             operators = opened.operators_after(patch)
-        report = _report(opened, form, planned.plan, operators, phases, hashes=hashes)
+        report = planned_report(opened, form, planned.plan, operators, phases, hashes=hashes)
         if details:
-            report = _detailed(report, opened, patch, phases)
+            report = detailed(report, opened, patch, phases)
     return replace(report, seconds=dict(phases.seconds))
 
 
@@ -129,35 +131,57 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
     """
     path, phases = Path(model), Phases(progress)
-    options = read or ReadOptions()
-    wanted = _Wanted(force, _verify_request(verify), _bench_request(bench), hashes, options, merge_affines)
+    wanted = _Wanted(
+        _verify_request(verify), _bench_request(bench), hashes, details, read or ReadOptions(), merge_affines
+    )
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
     check_target(target, path, force=force)
-    opened, form = read_model(path, options, phases)
     with staging_folder(target) as folder:
-        staged, prove = folder / target.name, wanted.verify is not None
-        made = fold(opened, form, options, staged, phases, merge=merge_affines, prove=prove)
-        opened, patch, written = made.model, made.patch, made.written
-        with closing(opened):
-            report = _report(opened, form, made.plan, opened.operators_after(patch), phases, hashes=hashes)
-            own_files = (opened.path, *opened.side_files)
-            if merge_affines:
-                report = replace(report, notes=(*report.notes, *merged_note(report)))
-            if details:
-                report = _detailed(report, opened, patch, phases)
-            if wanted.reads_weights:
-                report = replace(report, notes=(*report.notes, *ranges_note(patch)))
-            wanted = _looking_inside(wanted, made)
-        report = replace(report, subnormals_flushed=written.subnormals_flushed)
+        made = _written(path, folder / target.name, wanted, phases)
+        report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
         if only_if_faster and (kept := _kept(report)):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
-        report = _completed(report, _output_info(written, target, form, phases, hashes=hashes))
-        place((*written.side_files, written.path), target, own_files, force=force)
+        report = completed(report, output_info(written, target, made.form, phases, hashes=hashes))
+        place((*written.side_files, written.path), target, made.own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A result that was written, and what to prove and measure of it; the model it came from is closed."""
+
+    report: Report
+    written: Written
+    wanted: _Wanted
+    form: Format
+    own_files: tuple[Path, ...]  # of the original
+
+
+@without_collections()
+def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases) -> _Made:
+    """Read, fold and write."""
+    opened, form = read_model(path, wanted.read, phases)
+    made = fold(
+        opened, form, wanted.read, staged, phases, merge=wanted.merge, prove=wanted.verify is not None
+    )
+    opened, patch = made.model, made.patch
+    with closing(opened):
+        operators = opened.operators_after(patch)
+        report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
+        own_files = (opened.path, *opened.side_files)
+        notes = merged_note(report) if wanted.merge else ()
+        if wanted.details:
+            report = detailed(report, opened, patch, phases)
+        if wanted.reads_weights:
+            notes = (*notes, *ranges_note(patch))
+        wanted = _looking_inside(wanted, made)
+    flushed = made.written.subnormals_flushed
+    report = replace(report, notes=(*report.notes, *notes), subnormals_flushed=flushed)
+    return _Made(report, made.written, wanted, form, own_files)
 
 
 def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
@@ -194,32 +218,6 @@ def foldable(report: Report) -> int:
 def changed(report: Report) -> bool:
     """Whether the result differs from the original at all."""
     return bool(report.plan.rewrites) or report.operators_before != report.operators_after
-
-
-def _report(
-    model: Model, form: Format, plan: Plan, operators: dict[str, int], phases: Phases, *, hashes: bool
-) -> Report:
-    with phases("hash", "hashing"):
-        digest = sha256(model.path) if hashes else ""
-    return Report(
-        input=FileInfo(model.path, form.name, digest, model.total_bytes()),
-        plan=plan,
-        operators_before=model.operators(),
-        operators_after=operators,
-        notes=tuple(model.notes),
-        versions=versions(),
-    )
-
-
-def _detailed(report: Report, model: Model, patch: Patch, phases: Phases) -> Report:
-    """The report with its details."""
-    from bnfuse.annotations.neighbourhood import surroundings
-    from bnfuse.annotations.weight_changes import layer_changes
-    from bnfuse.results import Details
-
-    with phases("details", "looking at weights"):
-        around = surroundings(model.graph, report.plan, patch.removed)
-        return replace(report, details=Details(around, layer_changes(model.graph, patch)))
 
 
 def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
@@ -291,14 +289,3 @@ def _kept(report: Report) -> str:
         return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
     why = gain_missing(report.benchmark)
     return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"
-
-
-def _output_info(written: Written, target: Path, form: Format, phases: Phases, *, hashes: bool) -> FileInfo:
-    total = sum(path.stat().st_size for path in (written.path, *written.side_files))
-    with phases("hash", "hashing"):
-        return FileInfo(target, form.name, sha256(written.path) if hashes else "", total)
-
-
-def _completed(report: Report, output: FileInfo) -> Report:
-    """The report with its output, and a word on one that is much larger than the input."""
-    return replace(report, output=output, notes=(*report.notes, *growth_note(report.input, output)))
