@@ -53,6 +53,7 @@ BNFUSE_FUZZ_SEED := $(or $(BNFUSE_FUZZ_SEED),$(shell date +%s))
 fuzz: $(VENV)/.ready-test
 	@echo "== $(BNFUSE_FUZZ) random graphs from seed $(BNFUSE_FUZZ_SEED) on"
 	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_random_graphs.py
+	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_keras_order.py -k random
 
 # Hours for all; one module is quick: make mutants MODULE=core/axes.py (results: build/mutants, docs/mutants.md).
 mutants: $(VENV)/.ready-mutants

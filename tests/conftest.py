@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -15,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfuse.formats.child import pool
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
 from tests.command import PATIENCE_S, Cli
 from tests.diff_nets import array, changed, mlp, node_of, set_array
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
-from tests.keras_models import import_keras
+from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
 from tests.keras_saved import run_keras
 
@@ -39,6 +39,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.scheduling import QuickThenSlow
 
     return QuickThenSlow(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtimes_wait_for_the_next_test() -> Iterator[None]:
+    """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(pool, "_LINGER_S", 180.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -108,19 +116,13 @@ def diff_pair(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def keras3() -> Any:
     """Keras 3 on TensorFlow as it comes; skips where there is none."""
-    module = import_keras()
-    gc.collect()
-    gc.freeze()  # TensorFlow's objects are many: looking at them again and again took a third of the time
-    return module
+    return import_keras()
 
 
 @pytest.fixture(scope="session")
 def keras2() -> Any:
     """tf_keras as it comes; skips where there is none."""
-    module = pytest.importorskip("tf_keras")
-    gc.collect()
-    gc.freeze()
-    return module
+    return import_tf_keras()
 
 
 @pytest.fixture

@@ -165,11 +165,8 @@ _MOVED: dict[str, int | None] = {
     "time distributed flatten": None,
     "time distributed reshape": None,
 }
-movers = pytest.mark.parametrize("mover", MOVERS.values(), ids=MOVERS.keys())
 gammas = pytest.mark.parametrize("gamma", ["mixed", "positive", "scale", "signed scale"])
-arriving = pytest.mark.parametrize(
-    "mover", [pytest.param(m, id=name) for name, m in MOVERS.items() if _MOVED.get(name, 0) is not None]
-)
+ARRIVING = [mover for name, mover in MOVERS.items() if _MOVED.get(name, 0) is not None]
 
 
 def arrival(mover: Mover, rank: int) -> int | None:

@@ -114,6 +114,7 @@ def _normalized(k: Keras) -> Any:
 def _compiled(k: Keras) -> Any:
     model = _sequential(k)
     model.compile("adam", "mse", metrics=["mae"])
+    model.run_eagerly = True  # one step: a graph of it takes longer to make
     rng = np.random.default_rng(2)
     model.fit(rng.normal(size=(8, 8)), rng.normal(size=(8, 3)), verbose=0)
     return model

@@ -26,6 +26,7 @@ def trained(keras: Keras, folder: Path, suffix: str) -> tuple[Any, Path]:
         ]
     )
     model.compile(keras.optimizers.Adam(0.003), "huber", metrics=["mae"])
+    model.run_eagerly = True  # one step: a graph of it takes longer to make
     rng = np.random.default_rng(0)
     model.fit(rng.normal(size=(32, 5)), rng.normal(size=(32, 2)), verbose=0)
     stir(model)

@@ -155,20 +155,38 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+COMMANDS = ("optimize", "inspect", "verify", "bench")
+
+
 @pytest.mark.parametrize("broken", BROKEN)
-@pytest.mark.parametrize("command", ["optimize", "inspect", "verify", "bench"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_broken_files_are_one_sentence_and_exit_3(
-    bnfuse_cli: Cli, model: Path, tmp_path: Path, broken: str, command: str
+    model: Path, tmp_path: Path, broken: str, command: str
 ) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(BROKEN[broken](model.read_bytes()))
     names = sorted(p.name for p in tmp_path.iterdir())
-    done = bnfuse_cli(command, path, *([model] if command == "verify" else []))
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("bnfuse: ") and done.stderr.count("\n") == 1
-    assert "internal error" not in done.stderr and "broken.onnx" in done.stderr
+    done = call(command, path, *([model] if command == "verify" else []))
+    _assert_refused(done.exit_code, done.stdout, done.stderr)
     assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_broken_file_in_a_process_of_its_own(
+    bnfuse_cli: Cli, model: Path, tmp_path: Path, command: str
+) -> None:
+    """The same from outside, where also what libraries print and how the interpreter ends would be seen."""
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(BROKEN["half"](model.read_bytes()))
+    done = bnfuse_cli(command, path, *([model] if command == "verify" else []))
+    _assert_refused(done.returncode, done.stdout, done.stderr)
+
+
+def _assert_refused(code: int, stdout: str, stderr: str) -> None:
+    assert code == 3, stdout + stderr
+    assert stdout == ""
+    assert stderr.startswith("bnfuse: ") and stderr.count("\n") == 1
+    assert "internal error" not in stderr and "broken.onnx" in stderr
 
 
 def test_verify_tells_equal_from_different(model: Path, tmp_path: Path) -> None:
@@ -250,7 +268,7 @@ def test_other_encodings_of_stdout(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "модель.onnx"
     path.write_bytes(model.read_bytes())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    for options in ([], ["--json"]):
+    for options in ([], ["--json", "--no-bench"]):
         command = [sys.executable, "-m", "bnfuse", "optimize", str(path), "--force", *FAST, *options]
         done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stderr

@@ -26,6 +26,9 @@ UNLOADABLE = {
     "keras3-ops.h5",  # "Unknown layer: 'Relu'"
     "keras3-dot.h5",  # takes score_mode="dot" for a function
 }
+# What a file of these holds is not what the model held, or a Normalization had not looked at its new weights:
+# they are compared with the file that Keras wrote.
+_OTHERWISE = ("keras3-lora", "keras3-spectral", "keras3-int8", "keras3-normalized")
 
 
 def shorten(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
@@ -109,7 +112,8 @@ def reloaded(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         if name in failed or name.startswith("keras2"):
             continue
         rewritten(saved / name, folder / name)
-        pairs.append((name, str(saved / name), str(folder / name)))
+        by_file = name in UNLOADABLE or name.startswith(_OTHERWISE)
+        pairs.append((name, str(saved / (name if by_file else f"{name}.json")), str(folder / name)))
     for name in EDITED:
         stem, _, end = name.partition("-")[2].rpartition(".")
         target = folder / f"edited-{name}"
@@ -135,9 +139,9 @@ def test_keras_loads_the_round_trip(saved: Path, reloaded: dict[str, Any], name:
         assert "first" in outcome
         assert "second" in outcome
         return
-    assert "first" not in outcome, outcome
+    assert not outcome.keys() & {"first", "second"}, outcome
     assert outcome["weights"] is True
-    assert outcome["apart"] == 0
+    assert outcome["outputs"] is True
 
 
 @pytest.mark.slow
@@ -145,6 +149,6 @@ def test_keras_loads_the_round_trip(saved: Path, reloaded: dict[str, Any], name:
 def test_keras_binds_an_edited_file(reloaded: dict[str, Any], name: str) -> None:
     """Removed, renumbered, new: each layer holds exactly what was written for it."""
     outcome = reloaded["results"][f"{name}+edited"]
-    assert "first" not in outcome, outcome
+    assert "second" not in outcome, outcome
     loaded = {"/".join(path): values for path, _, values in outcome["layers"]}
     assert loaded == reloaded["edits"][name]

@@ -4,86 +4,118 @@ It goes up into the kernel and down into it; zeros at the borders keep a shift o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_kernels import Kernel, kernels
-from tests.keras_nets import Keras, batchnorms, chain, check
+from tests.keras_kernels import KERNELS, Kernel, kernels
+from tests.keras_nets import Keras, batchnorms, chain, check, stir
+from tests.keras_together import Network, Outcome, joined, outcomes
 
 pytestmark = pytest.mark.slow
-biases = pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+biases = pytest.mark.parametrize("biased", ["bias", "no bias"])
+
+
+Steps = Callable[[Any, Kernel, str], list[Any]]  # keras.layers, the kernel, a name for the BN
+Become = Callable[[str, Kernel], Outcome]
+
+
+def _norm(layers: Any, kernel: Kernel, name: str, **more: Any) -> Any:
+    return layers.BatchNormalization(axis=kernel.axis, name=name, **more)
+
+
+def _behind(**settings: Any) -> Steps:
+    return lambda k, kernel, name: [kernel.make(k, **settings), _norm(k, kernel, name)]
+
+
+def _before(**settings: Any) -> Steps:
+    return lambda k, kernel, name: [_norm(k, kernel, name), kernel.make(k, **settings)]
+
+
+PLACES: dict[str, Steps] = {
+    "behind, bias": _behind(use_bias=True),
+    "behind, no bias": _behind(use_bias=False),
+    "before, bias": _before(use_bias=True, activation="tanh"),
+    "before, no bias": _before(use_bias=False, activation="tanh"),
+    "scale": lambda k, kernel, name: [_norm(k, kernel, name, center=False), kernel.make(k)],
+    "behind tanh": _behind(activation="tanh"),
+    "behind relu": _behind(activation="relu"),
+    "between": lambda k, kernel, name: [
+        *_behind(activation="tanh")(k, kernel, name),
+        k.Flatten(),
+        k.Dense(3),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def become(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Become:
+    """What becomes of the BN at a place beside a kernel; all kernels that run alike are in one model."""
+
+    @cache
+    def group(place: str, compiled: bool) -> dict[str, Outcome]:
+        alike = [k for k in KERNELS.values() if k.compiled is compiled]
+        if place == "between":
+            alike = [k for k in alike if None not in k.shape]  # no Dense behind sizes that are not known
+        networks = {k.name: Network(k.shape, partial(_steps, place, k)) for k in alike}
+        model = stir(joined(keras3, networks), gamma="scale" if place == "scale" else "mixed")
+        return outcomes(keras3, networks, model, tmp_path_factory.mktemp("kernels"), compiled=compiled)
+
+    return lambda place, kernel: group(place, kernel.compiled)[kernel.name]
+
+
+def _steps(place: str, kernel: Kernel, layers: Any, name: str) -> list[Any]:
+    return PLACES[place](layers, kernel, name)
 
 
 @kernels
 @biases
-def test_bn_after_a_kernel(keras: Keras, kernel: Kernel, biased: bool, tmp_path: Path) -> None:
+def test_bn_after_a_kernel(become: Become, kernel: Kernel, biased: str) -> None:
     """It goes up into the kernel; a bias is made where there was none; the output keeps its name."""
-    linear = kernel.make(keras.layers, use_bias=biased)
-    norm = keras.layers.BatchNormalization(axis=kernel.axis, name="normed")
-    model = chain(keras, kernel.shape, linear, norm)
-    folded, loaded = check(keras, model, tmp_path, compiled=kernel.compiled)
-    assert batchnorms(loaded) == []
-    assert folded.gone == {"normed"}
-    assert loaded.output_names == ["normed"]
+    found = become(f"behind, {biased}", kernel)
+    found.assert_equal()
+    assert found.kept is None
+    assert found.outputs[1].startswith("norm")
 
 
 @kernels
 @biases
-def test_bn_before_a_kernel(keras: Keras, kernel: Kernel, biased: bool, tmp_path: Path) -> None:
+def test_bn_before_a_kernel(become: Become, kernel: Kernel, biased: str) -> None:
     """It goes down, γ = 0 included, unless zeros at the borders keep the shift from it."""
-    norm = keras.layers.BatchNormalization(axis=kernel.axis, name="norm")
-    linear = kernel.make(keras.layers, use_bias=biased, activation="tanh")
-    model = chain(keras, kernel.shape, norm, linear)
-    folded, loaded = check(keras, model, tmp_path, compiled=kernel.compiled)
-    assert len(batchnorms(loaded)) == (kernel.shift is not None)
-    if kernel.shift is not None:
-        assert folded.kept["norm"] == {Reason.GRAPH_INPUT, kernel.shift}
+    found = become(f"before, {biased}", kernel)
+    found.assert_equal()
+    assert found.kept == (None if kernel.shift is None else {Reason.GRAPH_INPUT, kernel.shift})
 
 
 @kernels
-def test_a_scale_enters_every_kernel(keras: Keras, kernel: Kernel, tmp_path: Path) -> None:
+def test_a_scale_enters_every_kernel(become: Become, kernel: Kernel) -> None:
     """Zero padding is no obstacle where there is no shift."""
-    norm = keras.layers.BatchNormalization(axis=kernel.axis, center=False)
-    model = chain(keras, kernel.shape, norm, kernel.make(keras.layers), gamma="scale")
-    _, loaded = check(keras, model, tmp_path, compiled=kernel.compiled)
-    assert batchnorms(loaded) == []
+    found = become("scale", kernel)
+    found.assert_equal()
+    assert found.kept is None
 
 
 @kernels
-def test_nothing_goes_up_through_an_activation(keras: Keras, kernel: Kernel, tmp_path: Path) -> None:
+def test_nothing_goes_up_through_an_activation(become: Become, kernel: Kernel) -> None:
     """A fused tanh is nonlinear, a fused relu passes no shift; into a Dense behind, both BNs go."""
-    layers = keras.layers
     for activation, why in (("tanh", Reason.NONLINEAR), ("relu", Reason.SHIFT_THROUGH_ACTIVATION)):
-        linear = kernel.make(layers, activation=activation)
-        norm = layers.BatchNormalization(axis=kernel.axis, name="norm")
-        stays, _ = check(
-            keras,
-            chain(keras, kernel.shape, linear, norm),
-            tmp_path / activation,
-            compiled=kernel.compiled,
-        )
-        assert why in stays.kept["norm"]
-        assert stays.kept["norm"] <= {
+        stays = become(f"behind {activation}", kernel)
+        stays.assert_equal()
+        assert stays.kept is not None and why in stays.kept
+        assert stays.kept <= {
             why,
             Reason.GRAPH_OUTPUT,
             Reason.NEGATIVE_SCALE,
             Reason.SHIFT_THROUGH_ACTIVATION,
         }
-    if None in kernel.shape:
-        return
-    model = chain(
-        keras,
-        kernel.shape,
-        kernel.make(layers, activation="tanh"),
-        layers.BatchNormalization(axis=kernel.axis),
-        layers.Flatten(),
-        layers.Dense(3),
-    )
-    _, loaded = check(keras, model, tmp_path / "down", compiled=kernel.compiled)
-    assert batchnorms(loaded) == []
+    if None not in kernel.shape:
+        goes = become("between", kernel)
+        goes.assert_equal()
+        assert goes.kept is None
 
 
 EINSUMS = (

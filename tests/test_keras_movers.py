@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +11,69 @@ import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_movers import Mover, arrival, arriving, gammas, movers
-from tests.keras_nets import Keras, batchnorms, chain, check, computing_in
+from tests.keras_movers import ARRIVING, MOVERS, Mover, arrival, gammas
+from tests.keras_nets import Keras, batchnorms, chain, check, stir
+from tests.keras_together import Network, Outcome, joined, outcomes
 
 pytestmark = pytest.mark.slow
 
 
-@arriving
-@gammas
-def test_bn_behind_a_mover(keras: Keras, mover: Mover, gamma: str, tmp_path: Path) -> None:
-    """kernel → mover → BN: up through the mover, or not, and then for the reason in the table.
+Outcomes = Callable[[str], dict[str, Outcome]]  # by γ: what became of each mover's network
+
+
+@pytest.fixture(scope="module")
+def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """kernel → mover → BN, for every mover that leaves the channels in one axis.
 
     The BN's axis is the one in which the kernel's channels arrive, found from where they went.
     """
-    layers = keras.layers
-    with computing_in(keras, mover.floatx):
-        axis = arrival(mover, len(mover.make(layers)(layers.Input(mover.shape)).shape))
-        assert axis is not None
-        norm = layers.BatchNormalization(axis=axis, name="norm")
-        steps = [_pointwise(layers, mover), mover.make(layers), norm]
-        folded, _ = check(keras, chain(keras, mover.shape, *steps, gamma=gamma), tmp_path)
-    _as_told(folded, mover.why(gamma))
+
+    def network(mover: Mover) -> Network:
+        def steps(layers: Any, name: str) -> list[Any]:
+            axis = arrival(mover, len(mover.make(layers)(layers.Input(mover.shape)).shape))
+            assert axis is not None
+            norm = layers.BatchNormalization(axis=axis, name=name)
+            return [_pointwise(layers, mover), mover.make(layers), norm]
+
+        return Network(mover.shape, steps, mover.floatx)
+
+    networks = {mover.name: network(mover) for mover in ARRIVING}
+    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("behind"))
 
 
-@movers
+@pytest.fixture(scope="module")
+def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """tanh → BN → mover → Dense, for every mover."""
+
+    def network(mover: Mover) -> Network:
+        def steps(layers: Any, name: str) -> list[Any]:
+            norm = layers.BatchNormalization(axis=mover.axis, name=name)
+            return [layers.Activation("tanh"), norm, mover.make(layers), layers.Flatten(), layers.Dense(3)]
+
+        return Network(mover.shape, steps, mover.floatx)
+
+    networks = {mover.name: network(mover) for mover in MOVERS.values()}
+    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("before"))
+
+
+def _by_gamma(keras: Keras, networks: dict[str, Network], folder: Path) -> Outcomes:
+    """One model, with other weights for each γ."""
+    model = joined(keras, networks)
+    return cache(lambda gamma: outcomes(keras, networks, stir(model, gamma=gamma), folder / gamma))
+
+
 @gammas
-def test_bn_before_a_mover(keras: Keras, mover: Mover, gamma: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mover", ARRIVING, ids=[mover.name for mover in ARRIVING])
+def test_bn_behind_a_mover(behind: Outcomes, mover: Mover, gamma: str) -> None:
+    """kernel → mover → BN: up through the mover, or not, and then for the reason in the table."""
+    _as_told(behind(gamma)[mover.name], mover.why(gamma))
+
+
+@gammas
+@pytest.mark.parametrize("mover", MOVERS.values(), ids=MOVERS.keys())
+def test_bn_before_a_mover(before: Outcomes, mover: Mover, gamma: str) -> None:
     """tanh → BN → mover → Dense: down through the mover."""
-    layers = keras.layers
-    with computing_in(keras, mover.floatx):
-        norm = layers.BatchNormalization(axis=mover.axis, name="norm")
-        steps = [layers.Activation("tanh"), norm, mover.make(layers), layers.Flatten(), layers.Dense(3)]
-        folded, _ = check(keras, chain(keras, mover.shape, *steps, gamma=gamma), tmp_path)
-    _as_told(folded, mover.why(gamma))
+    _as_told(before(gamma)[mover.name], mover.why(gamma))
 
 
 def _pointwise(layers: Any, mover: Mover) -> Any:
@@ -51,13 +83,13 @@ def _pointwise(layers: Any, mover: Mover) -> Any:
     return layers.EinsumDense("abcd,be->aecd", output_shape=mover.shape, bias_axes=None)
 
 
-def _as_told(folded: Any, why: Reason | None) -> None:
+def _as_told(found: Outcome, why: Reason | None) -> None:
+    found.assert_equal()
     if why is None:
-        assert folded.kept == {}
-        assert folded.gone == {"norm"}
+        assert found.kept is None
     else:
-        assert set(folded.kept) == {"norm"}
-        assert why in folded.kept["norm"]
+        assert found.kept is not None
+        assert why in found.kept
 
 
 def test_a_flattened_bn_goes_up(keras: Keras, tmp_path: Path) -> None:

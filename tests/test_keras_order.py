@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import zipfile
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from bnfuse.formats.keras.graph.order import check_order, keras_order
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, node, old, source, tensor
 from tests.keras_graphs import random_model, shuffled
+from tests.keras_trained import stored_config
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
 
@@ -94,6 +95,18 @@ def test_real_files_are_in_the_order_that_is_simulated() -> None:
 
 # --- against Keras ---
 
+# Chosen so that they find every mistake that the first fifty find: of fifteen tried (a call's depth or its
+# layer's, ties, unused inputs, several outputs, shared layers, …), the rarest shows in two of fifty.
+_TELLING = (*range(9), 12, 29, 36, 46)
+
+
+def _seeds(usual: Sequence[int]) -> Sequence[int]:
+    """Of random graphs; ``make fuzz`` takes others, one for every hundred of core's: Keras takes its time."""
+    if "BNFUSE_FUZZ" not in os.environ:
+        return usual
+    first = int(os.environ.get("BNFUSE_FUZZ_SEED", "0"))
+    return range(first, first + max(1, int(os.environ["BNFUSE_FUZZ"]) // 100))
+
 
 def layer_names(model: Any) -> list[str]:
     """As Keras orders them, ``keras.ops`` nodes included."""
@@ -103,8 +116,8 @@ def layer_names(model: Any) -> list[str]:
 @pytest.mark.slow
 def test_random_graphs_are_ordered_as_keras_does(either_keras: ModuleType) -> None:
     """Keras is handed the layers shuffled, so that its order is its own."""
-    moved = 0
-    for seed in range(50):
+    moved, seeds = 0, _seeds(_TELLING)
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         model = random_model(either_keras, rng)
         config = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
@@ -113,7 +126,7 @@ def test_random_graphs_are_ordered_as_keras_does(either_keras: ModuleType) -> No
         moved += names(mixed) != names(config)
         loaded = either_keras.Model.from_config(json.loads(json.dumps(mixed["config"])))
         assert names(sort_layers(mixed)) == layer_names(loaded), seed
-    assert moved > 35
+    assert moved > 0.7 * len(seeds)
 
 
 @pytest.mark.slow
@@ -141,21 +154,16 @@ def test_keras_binds_by_its_own_order_whatever_the_file_says(either_keras: Modul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_saved_files_pass_the_check(either_keras: ModuleType, suffix: str, tmp_path: Path) -> None:
+def test_saved_files_pass_the_check(either_keras: ModuleType, tmp_path: Path) -> None:
     for seed in range(100, 108):
-        path = tmp_path / f"{seed}{suffix}"
         model = random_model(either_keras, np.random.default_rng(seed))
-        model.save(path)
-        if suffix == ".h5":
-            with h5py.File(path) as file:
-                config = json.loads(file.attrs["model_config"])
-        else:
-            config = json.loads(zipfile.ZipFile(path).read("config.json"))
-        network = parse(config)
-        check_order(network)
-        assert [each.name for each in network.layers] == layer_names(model)
-        assert len(network.outputs) == len(model.outputs)
+        for suffix in (".keras", ".h5"):
+            path = tmp_path / f"{seed}{suffix}"
+            model.save(path)
+            network = parse(stored_config(path)[0])
+            check_order(network)
+            assert [each.name for each in network.layers] == layer_names(model)
+            assert len(network.outputs) == len(model.outputs)
 
 
 def _bind_by_position(network: Network, slim: Any, model: Any) -> None:
@@ -179,10 +187,13 @@ def _flat(outputs: Any) -> list[np.ndarray]:
 
 @pytest.mark.slow
 def test_random_graphs_compute_the_same_without_their_batchnorms(either_keras: ModuleType) -> None:
-    """The BNs are identities: without them, with the weights bound by position, nothing may change."""
-    removed = 0
-    for seed in range(14):
-        rng = np.random.default_rng(1000 + seed)
+    """The BNs are identities: without them, with the weights bound by position, nothing may change.
+
+    These six graphs, of 18 steps, find each of the mistakes that ``_TELLING`` finds.
+    """
+    removed, seeds = 0, _seeds(range(1000, 1006))
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
         model = random_model(either_keras, rng, steps=18)
         config = json.loads(json.dumps({"class_name": "Functional", "config": model.get_config()}))
         places = [
@@ -200,4 +211,4 @@ def test_random_graphs_compute_the_same_without_their_batchnorms(either_keras: M
         for one, two in zip(before, after, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
         removed += len(places)
-    assert removed > 20
+    assert removed > 1.4 * len(seeds)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_models import import_keras
+from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import assert_same, batchnorms, fold_file, input_names, output_names, outputs_of
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
@@ -60,7 +60,7 @@ real = pytest.mark.parametrize("model", REAL, ids=[r.file for r in REAL])
 
 
 def _library(name: str) -> Any:
-    return import_keras() if name == "keras" else pytest.importorskip(name)
+    return import_keras() if name == "keras" else import_tf_keras()
 
 
 def _inputs(model: Any) -> list[np.ndarray]:

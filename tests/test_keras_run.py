@@ -14,7 +14,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits
 from bnfuse.formats.keras.runtime import run
 from bnfuse.formats.keras.runtime.process import Setup
-from tests.keras_models import FIXTURE, MAKERS, as_array, import_keras, stirred
+from tests.keras_models import FIXTURE, MAKERS, as_array, import_keras, import_tf_keras, stirred
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
 
@@ -155,7 +155,7 @@ def test_names_do_not_depend_on_what_was_loaded_before(keras: Any, tmp_path: Pat
 
     Keras 3 loads this file, but takes its input to have three axes: so it goes to tf_keras.
     """
-    tf_keras = pytest.importorskip("tf_keras")
+    tf_keras = import_tf_keras()
     dense = tf_keras.layers.Dense(2, input_shape=(3,), name="y")
     model = tf_keras.Sequential([dense])
     path = tmp_path / "m.h5"
@@ -188,7 +188,7 @@ def strip_input_layer(path: Path) -> None:
 @pytest.mark.slow
 def test_what_keras_3_refuses_goes_to_tf_keras(keras: Any, tmp_path: Path) -> None:
     """`groups` in a DepthwiseConv2D: Keras 2 wrote it, Keras 3 does not take it."""
-    tf_keras = pytest.importorskip("tf_keras")
+    tf_keras = import_tf_keras()
     layers = tf_keras.layers
     x = layers.Input((6, 5, 3), name="x")
     model = stirred(tf_keras.Model(x, layers.BatchNormalization(name="y")(layers.DepthwiseConv2D(3)(x))))

@@ -147,9 +147,9 @@ def test_real_files_bind_and_round_trip(name: str, tmp_path: Path) -> None:
             for variable in (v for _, layer in walk(network) for v in layer.variables):
                 np.testing.assert_array_equal(h5[variable.source][()], variable.read())
     rewritten(path, tmp_path / name)
-    assert contents(path).keys() == contents(tmp_path / name).keys()
-    after = contents(tmp_path / name)
-    for key, value in contents(path).items():
+    before, after = contents(path), contents(tmp_path / name)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
         if key:
             assert after[key] == value, key
 

@@ -71,6 +71,7 @@ class KerasEngine(Engine[Loaded]):
         self._loaded_any = False
         self._backend: Backend | None = None
         self._flavours: list[str] = []
+        self._settled: set[str] = set()
         self._allow_unsafe = False
         self._served_by: dict[tuple[str, int, int], str] = {}
 
@@ -93,11 +94,11 @@ class KerasEngine(Engine[Loaded]):
 
     def _imported(self, name: str) -> ModuleType:
         """A Keras package. What it brought with it is kept out of later garbage collections (0.3 s each)."""
-        new = name not in sys.modules
         keras = importlib.import_module(name)
-        if new and not self._loaded_any:
+        if name not in self._settled and not self._loaded_any:
             gc.collect()
             gc.freeze()
+        self._settled.add(name)  # not by sys.modules: TensorFlow imports Keras of its own accord
         return keras
 
     def load(self, head: Head) -> tuple[Loaded, Head]:
