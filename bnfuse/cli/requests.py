@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NamedShapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Reading:
     """How a model is read: ``--strict-inputs``, ``--freeze-inputs``; and which reports are wanted of it."""
 
@@ -53,14 +53,14 @@ class Reading:
             check_reports(self.reports, self.model)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Inspect(Reading):
     """What ``inspect`` was asked for."""
 
     pattern: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Running:
     """On what models run: ``--inputs``, ``--shape``, ``--device``, ``--allow-unsafe``."""
 
@@ -70,7 +70,7 @@ class Running:
     allow_unsafe: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Proving(Running):
     """How to prove; ``verify_time`` bounds it, in seconds. ``labels`` are files by output name."""
 
@@ -96,7 +96,7 @@ class Proving(Running):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measuring(Running):
     """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator."""
 
@@ -126,7 +126,7 @@ class Measuring(Running):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Verify(Proving):
     """What ``verify`` was asked for."""
 
@@ -135,7 +135,7 @@ class Verify(Proving):
     as_json: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Bench(Measuring):
     """What ``bench`` was asked for."""
 
@@ -146,7 +146,7 @@ class Bench(Measuring):
     thread_counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Optimize(Reading, Proving, Measuring):
     """What ``optimize`` was asked for."""
 
