@@ -30,15 +30,16 @@ NO_TEST = "no test"  # meets it
 
 CORE = sorted(f"core/{path.name}" for path in (ROOT / "bnfuse" / "core").glob("*.py"))
 ONNX = [
+    *(f"formats/onnx/rows/{name}.py" for name in ("affine_ops", "joint_ops", "layout_ops", "linear_ops")),
     *(
         f"formats/onnx/rows/{name}.py"
-        for name in ("ops", "affine_ops", "linear_ops", "moving_ops", "signature")
+        for name in ("ops", "pointwise_ops", "signature", "stored", "window_ops")
     ),
     "formats/onnx/edit/apply_patch.py",
 ]
-KERAS = [
-    f"formats/keras/rows/{name}.py" for name in ("ops", "affine_layers", "linear_layers", "moving_layers")
-]
+KERAS = sorted(
+    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*_layers.py")
+)
 
 # Tests that need no TensorFlow and are quick; those of the formats are the tests of the tables.
 CORE_TESTS = [

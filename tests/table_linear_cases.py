@@ -192,6 +192,7 @@ case(
 )
 case("LayerNormalization", simple("LayerNormalization", _last, _last), UNSUPPORTED, ALL, **_FLAT)
 case("LayerNormalization, no bias", simple("LayerNormalization", _last), UNSUPPORTED, ALL, **_FLAT)
+case("RMSNormalization", simple("RMSNormalization", _last), UNSUPPORTED, SCALE, opset=23, **_FLAT)
 case(
     "LayerNormalization, of another axis",
     simple("LayerNormalization", _last),

@@ -91,6 +91,7 @@ case("ReduceMean, of channels", _ACROSS, refused(Reason.AXIS), ALL, axis_in=2)
 case("Identity", simple("Identity"), ALL, ALL)
 case("Dropout", simple("Dropout"), ALL, ALL)
 case("Cast, of its own type", simple("Cast", to=TensorProto.FLOAT), ALL, ALL)
+case("CastLike", simple("CastLike", np.array(0.5)), ALL, ALL)
 case(
     "Transpose",
     simple("Transpose", shape=lambda s: (s[0], s[3], s[1], s[2]), perm=[0, 3, 1, 2]),

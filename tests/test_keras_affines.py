@@ -24,6 +24,10 @@ NORMS: dict[str, Make] = {
     "Rescaling": lambda k: k.Rescaling(0.1, offset=-1.7),
     "Rescaling per channel": lambda k: k.Rescaling([0.5, -2, 3, 1, 0.1, 7], offset=[1.0, 2, 3.3, 4, 5, 6]),
 }
+# They have a γ and no β.
+WITHOUT_SHIFT: dict[str, Make] = {
+    "RMSNormalization": lambda k: k.RMSNormalization(),
+}
 
 
 @pytest.mark.parametrize("make", NORMS.values(), ids=NORMS.keys())
@@ -35,6 +39,29 @@ def test_affine_layers_take_on_what_follows(keras: Keras, make: Make, suffix: st
     folded, loaded = check(keras, chain(keras, (4, 5, 6), *steps), tmp_path, suffix=suffix)
     assert len(folded.gone) == 1
     assert len(loaded.layers) == len(steps)  # with the InputLayer
+
+
+@pytest.mark.parametrize("make", WITHOUT_SHIFT.values(), ids=WITHOUT_SHIFT.keys())
+@both_containers
+def test_a_norm_without_shift_takes_on_a_scale_alone(
+    keras: Keras, make: Make, suffix: str, tmp_path: Path
+) -> None:
+    for gamma, kept in (("signed scale", None), ("mixed", Reason.SHIFT_REFUSED)):
+        steps = (make(keras.layers), keras.layers.BatchNormalization(), keras.layers.Activation("tanh"))
+        model = chain(keras, (4, 6), keras.layers.Activation("tanh"), *steps, gamma=gamma)
+        folded, _ = check(keras, model, tmp_path / gamma, suffix=suffix)
+        assert len(folded.gone) == (kept is None)
+        assert kept in next(iter(folded.kept.values()), {None})
+
+
+def test_an_rms_normalization_of_another_axis(keras: Keras, tmp_path: Path) -> None:
+    """Keras lays its γ along the last axis all the same: equal sizes would not tell."""
+    layers = keras.layers
+    for axis in (1, 2):
+        norm = layers.BatchNormalization(axis=axis)
+        steps = (layers.Activation("tanh"), layers.RMSNormalization(axis=1), norm, layers.Activation("tanh"))
+        folded, _ = check(keras, chain(keras, (6, 6), *steps, gamma="scale"), tmp_path / f"{axis}")
+        assert not folded.gone
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (5, 4, 5)])  # the sizes alone would not tell

@@ -11,8 +11,9 @@ import pytest
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.edit.write import write
-from bnfuse.formats.keras.graph.layer_variables import slots, snake_case
 from bnfuse.formats.keras.graph.network import Layer, walk
+from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.variables import snake_case
 from tests.keras_files import edited, opened
 from tests.keras_handmade import dense, legacy, make_archive, norm
 

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.layer_shapes import channel_axis
 from bnfuse.formats.keras.graph.network import Ref, Shape
 from bnfuse.formats.keras.graph.shapes import infer
-from tests.keras_configs import Json
 from tests.keras_graphs import without_shapes
 
 # class, arguments, shape without the batch axis
@@ -164,23 +162,3 @@ def test_wrappers(either_keras: Any) -> None:
     shapes = infer(network)
     assert [shapes.of((), ref) for ref in network.outputs] == [tuple(each.shape) for each in model.outputs]
     assert shapes.of(("td", "step"), Ref("conv", 0, 0)) == (None, 7, 5, 4)
-
-
-@pytest.mark.parametrize(
-    ("config", "rank", "axis"),
-    [
-        ({}, 4, 3),
-        ({"data_format": "channels_first"}, 4, 1),
-        ({"data_format": "channels_last"}, 4, 3),
-        ({"data_format": None}, 4, None),
-        ({"axis": -1}, 2, 1),
-        ({"axis": [3]}, 4, 3),
-        ({"axis": {"class_name": "__tuple__", "items": [1]}}, 4, 1),
-        ({"axis": [1, 2]}, 4, None),
-        ({"axis": 4}, 4, None),
-        ({"axis": "1"}, 4, None),
-        ({"axis": True}, 4, None),
-    ],
-)
-def test_channel_axis(config: Json, rank: int, axis: int | None) -> None:
-    assert channel_axis(config, rank) == axis

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from bnfuse.formats.keras.file.container import open_container
-from bnfuse.formats.keras.graph.binding import refuses_edit
 from bnfuse.formats.keras.graph.network import walk
+from bnfuse.formats.keras.rows.variables import refuses_edit
 from tests.keras_files import REAL_MODELS, NamePath, as_hex, contents, held, opened, rewritten
 from tests.keras_nets import both_containers
 from tests.keras_saved_models import FILES

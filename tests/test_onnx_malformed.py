@@ -19,6 +19,7 @@ import pytest
 from onnx import helper
 
 from bnfuse.errors import BnfuseError
+from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.use_cases.optimize import optimize
 from tests.command import call
@@ -247,7 +248,7 @@ def test_a_bug_of_a_row_is_not_blamed_on_the_file(
     def row(*_: Any) -> Any:
         raise error("a bug")
 
-    monkeypatch.setitem(ROWS, "Conv", row)
+    monkeypatch.setitem(ROWS, "Conv", OpKind(("Conv",), row))
     done = call("inspect", path)
     assert done.exit_code == 70
     assert f"internal error ({error.__name__}: " in done.stderr and "a bug" in done.stderr

@@ -57,7 +57,7 @@ def _batchnorm(net: Net, x: Value, kind: str) -> Value:
     return y
 
 
-def _model(case: Case, place: Place, kind: str) -> onnx.ModelProto:
+def model_around(case: Case, place: Place, kind: str) -> onnx.ModelProto:
     net = Net(False, case.opset, np.random.default_rng([ord(c) for c in case.name + place + kind]))
     net.static = True
     if place == "before":
@@ -75,7 +75,7 @@ def _model(case: Case, place: Place, kind: str) -> onnx.ModelProto:
     return model_of(net, x.shape, [out, *ends])
 
 
-def _decide(model: onnx.ModelProto, folder: Path) -> Decision:
+def decide(model: onnx.ModelProto, folder: Path) -> Decision:
     """Fold the model into after.onnx; what became of the BatchNormalization."""
     onnx.checker.check_model(model)
     (folder / "before.onnx").write_bytes(model.SerializeToString())
@@ -109,8 +109,8 @@ def _expectations() -> Iterator[ParameterSet]:
 def test_a_row_of_the_table(
     case: Case, place: Place, kind: str, reason: Reason | None, tmp_path: Path
 ) -> None:
-    model = _model(case, place, kind)
-    decision = _decide(model, tmp_path)
+    model = model_around(case, place, kind)
+    decision = decide(model, tmp_path)
     if reason is None:
         assert isinstance(decision, Fold), decision.message
         assert decision.into
@@ -123,14 +123,14 @@ def test_a_row_of_the_table(
 
 
 def test_every_row_of_the_table_is_tried() -> None:
-    assert {case.op for case in CASES} == set(ROWS)
+    assert {case.op for case in CASES} == {op for op, kind in ROWS.items() if kind.rule is not None}
 
 
 def test_the_cases_hold_their_operator() -> None:
     """A case that forgot its operator would test another row."""
     for case in CASES:
         place: Place = "before" if case.before is not None else "behind"
-        assert case.op in {n.op_type for n in _model(case, place, "scale").graph.node}, case.name
+        assert case.op in {n.op_type for n in model_around(case, place, "scale").graph.node}, case.name
 
 
 def test_no_two_axes_are_alike() -> None:

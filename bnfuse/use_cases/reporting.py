@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.decisions import Plan
 from bnfuse.formats.base import Format, Model, Written
 from bnfuse.results import FileInfo, Report
-from bnfuse.use_cases.folding import Phases
 from bnfuse.use_cases.notes import growth_note
 from bnfuse.use_cases.provenance import sha256, versions
+
+if TYPE_CHECKING:
+    from bnfuse.use_cases.folding import Phases
 
 
 def planned_report(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from bnfuse.core.apply import Moved, NewAffine, NewLinear, OverflowingFold, Patch
+from bnfuse.core.apply import Moved, OverflowingFold, Patch
 from bnfuse.core.graph import Node
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
@@ -21,11 +21,12 @@ from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
 from bnfuse.formats.keras.edit.rewrite import Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.flow import CallHandle, handle_of
-from bnfuse.formats.keras.graph.layer_variables import slots
+from bnfuse.formats.keras.graph.flow import handle_of
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable, walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
-from bnfuse.formats.keras.rows.site import LayerPath, Site, StoredVar
+from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.site import LayerPath, Site
+from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, LinearStore, Store, TableStore
 
 
 @dataclass(eq=False)
@@ -45,12 +46,13 @@ class EditedConfig:
 
 @dataclass(eq=False)
 class ConfigEditor:
-    """Collects what a patch changes."""
+    """Collects what a patch changes; the stores of ``rows`` write into it."""
 
     edits: dict[LayerPath, Edit] = field(default_factory=dict)
     arrays: dict[tuple[LayerPath, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
     moves: dict[LayerPath, Move] = field(default_factory=dict)
+    _spoken: set[tuple[LayerPath, str]] = field(default_factory=set)
 
     def collect(self, patch: Patch) -> None:
         """Work out all small values; kernels and tables wait until they are written.
@@ -61,107 +63,71 @@ class ConfigEditor:
         for node in patch.removed:
             self.edits[handle_of(node).site.path] = Remove()
         for node, linear in patch.linears.items():
-            self._guarded(linear.folded, self._linear, node, linear)
+            if self._speaks(node):
+                self._guarded(linear.folded, _store(node, LinearStore).store, node, linear)
         for node, affine in patch.affines.items():
-            self._guarded(affine.folded, self._affine, node, affine)
+            if self._speaks(node):
+                self._guarded(affine.folded, _store(node, AffineStore).store, node, affine)
         for moved in patch.moved:
             self._guarded((moved.node.name,), self._move, moved.node, moved)
         for node, source in patch.sources.items():
-            stored = _stored(handle_of(node))
-            self.arrays[stored.path, stored.weight] = source.values
+            _store(node, TableStore).store(handle_of(node).site, source, self)
+
+    def _speaks(self, node: Node) -> bool:
+        """Whether it is the first call of its layer."""
+        handle = handle_of(node)
+        key = handle.site.path, handle.part.role
+        first = key not in self._spoken
+        self._spoken.add(key)
+        return first
 
     def _guarded(self, folded: tuple[str, ...], change: Any, node: Node, new: Any) -> None:
         try:
-            change(handle_of(node), new)
+            change(handle_of(node).site, new, self)
         except FloatingPointError as e:
             raise OverflowingFold(folded) from e
 
-    def _configure(self, path: LayerPath, changes: Mapping[str, Any]) -> None:
-        before = self.edits.get(path)
-        old = before.changes if isinstance(before, Configure) else {}
-        self.edits[path] = Configure({**old, **changes})
-
-    def _round(self, values: Array, dtype: np.dtype[Any]) -> Array:
-        rounded, flushed = round_once(np.asarray(values, np.float64), dtype)
-        self.flushed += flushed
-        return rounded
-
-    # --- what layers take on
-
-    def _linear(self, handle: CallHandle, new: NewLinear) -> None:
-        stored = _stored(handle)
-        if (stored.path, stored.weight) in self.arrays or (stored.path, stored.bias) in self.arrays:
-            return  # another call of the same layer
-        if new.weight is not None:
-            self.arrays[stored.path, stored.weight] = new.weight
-        if new.makes_bias:
-            bias = self._round(new.bias(), new.rule.weight.dtype)
-            self.arrays[stored.path, stored.bias] = self._shaped(handle.site, stored, bias)
-            if handle.site.variable(stored.bias) is None:
-                self._configure(stored.path, stored.enables)
-
-    def _shaped(self, site: Site, stored: StoredVar, bias: Array) -> Array:
-        """A bias as the layer stores it."""
-        old = site.variable(stored.bias)
-        if not stored.bias_rows:
-            return bias.reshape(-1, *(1,) * stored.bias_tail) if old is None else bias.reshape(old.shape)
-        rows = np.zeros((stored.bias_rows, bias.size), bias.dtype) if old is None else np.array(old.read())
-        rows[0] = bias
-        return rows
-
-    def _affine(self, handle: CallHandle, new: NewAffine) -> None:
-        stored, site = _stored(handle), handle.site
-        if (stored.path, stored.weight) in self.arrays:
-            return
-        if site.layer.class_name == "Rescaling":
-            scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (new.a, new.c))
-            self._configure(stored.path, {"scale": scale, "offset": offset})
-            return
-        gamma, beta = new.a, new.c
-        if handle.part.is_batchnorm:  # γ' = a'·√(σ² + ε), β' = c' + μ·a'
-            mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
-            assert mean is not None and variance is not None
-            gamma = new.a * np.sqrt(variance + float(site.config.get("epsilon", 1e-3)))
-            beta = new.c + mean * new.a
-        self._pair(site, stored, gamma, beta)
-
-    def _move(self, handle: CallHandle, new: Moved) -> None:
+    def _move(self, site: Site, new: Moved, out: ConfigEditor) -> None:
         """In front of the joint, with those of its channels that stay."""
-        stored, site, joint = _stored(handle), handle.site, handle_of(new.joint).site
+        joint = handle_of(new.joint).site
         shape = joint.shapes[new.port]
         assert shape is not None
         sizes = tuple(n if isinstance(n, int) else None for n in shape)
-        self.moves[stored.path] = Move(joint.path[-1], new.port, sizes)
-        mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
-        assert mean is not None and variance is not None
-        deviation = np.sqrt(variance[new.channels] + float(site.config.get("epsilon", 1e-3)))
-        gamma, beta = new.a * deviation, new.c + mean[new.channels] * new.a
-        # What the layer computes without γ or β comes back from a and c up to roundings of float64.
-        gamma = np.where(np.abs(gamma - 1.0) < 1e-14, 1.0, gamma)
-        beta = np.where(np.abs(beta) < 1e-14 * np.abs(new.c), 0.0, beta)
-        self._pair(site, stored, gamma, beta)
-        for name in ("moving_mean", "moving_variance"):
-            variable = site.variable(name)
-            assert variable is not None
-            self.arrays[stored.path, name] = np.asarray(variable.read())[new.channels]
+        self.moves[site.path] = Move(joint.path[-1], new.port, sizes)
+        _store(new.node, BatchNormStore).move(site, new, out)
 
-    def _pair(self, site: Site, stored: StoredVar, gamma: Array, beta: Array) -> None:
-        """γ and β, made where the layer had none."""
-        switches = {stored.weight: "scale", stored.bias: "center"}
-        like = next((v.dtype for v in site.layer.variables if v.dtype.kind in "fV"), None)
-        like = like or dtype_named(site.variable_dtype)
-        for name, values, neutral in ((stored.weight, gamma, 1.0), (stored.bias, beta, 0.0)):
-            old = site.variable(name)
-            if old is None and (values == neutral).all():
-                continue
-            self.arrays[stored.path, name] = self._round(values, like if old is None else old.dtype)
-            if old is None:
-                self._configure(stored.path, {switches[name]: True})
+    # --- what the stores ask for
+
+    def put(self, site: Site, name: str, values: Array | ScaledTensor) -> None:
+        """New values of a variable."""
+        self.arrays[site.path, name] = values
+
+    def configure(self, site: Site, changes: Mapping[str, Any]) -> None:
+        """New settings of a layer."""
+        before = self.edits.get(site.path)
+        old = before.changes if isinstance(before, Configure) else {}
+        self.edits[site.path] = Configure({**old, **changes})
+
+    def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
+        """Values in the type they are to be stored in, or in that of a name.
+
+        Raises:
+            FloatingPointError: they do not fit.
+        """
+        wanted = dtype_named(dtype) if isinstance(dtype, str) else dtype
+        rounded, flushed = round_once(np.asarray(values, np.float64), wanted)
+        self.flushed += flushed
+        return rounded
 
 
-def _stored(handle: CallHandle) -> StoredVar:
-    assert handle.part.stored is not None
-    return handle.part.stored
+_S = TypeVar("_S", bound=Store)
+
+
+def _store(node: Node, kind: type[_S]) -> _S:
+    """How a node stores what it absorbed, which a rule of its kind says."""
+    stored = handle_of(node).part.stored
+    assert isinstance(stored, kind), f"{node.label} absorbs, but its row does not say how it stores"
+    return stored
 
 
 def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> EditedConfig:

@@ -79,17 +79,6 @@ def rewrite(
     return new
 
 
-def sort_layers(config: Any, keras_version: str = "") -> Any:
-    """A copy of a config in which every Functional's layers are in the order Keras gives them.
-
-    Raises:
-        UnreadableModel: the config is malformed.
-    """
-    new = copy.deepcopy(config)
-    _sort(parse(new, keras_version))
-    return new
-
-
 def settle(network: Network, edits: Edits) -> dict[LayerPath, Edit]:
     """The same edits, with ``BecomeLinear`` for what cannot be removed.
 

@@ -37,9 +37,9 @@ from bnfuse.formats.keras.file.weight_groups import (
     wrapped_at,
 )
 from bnfuse.formats.keras.graph.flat_weights import Leaf, is_trainable, leaves
-from bnfuse.formats.keras.graph.layer_variables import slots
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable
 from bnfuse.formats.keras.graph.variables import StoredVariable
+from bnfuse.formats.keras.rows.ops import slots
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _BLOCK_BYTES = 1 << 20

@@ -20,8 +20,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bnfuse.formats.keras.graph.layer_variables import numbered, slots, snake_case
 from bnfuse.formats.keras.graph.network import Layer, Network
+from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.variables import numbered, snake_case
 
 OLD_CONTAINER = "_layer_checkpoint_dependencies"
 # The wrapper's attributes that hold the wrapped layers, by class.

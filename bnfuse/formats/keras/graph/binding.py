@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import UnreadableModel
@@ -38,9 +37,10 @@ from bnfuse.formats.keras.graph.flat_weights import (
     leaves,
     variable_name,
 )
-from bnfuse.formats.keras.graph.layer_variables import Slot, slots, special_storage
 from bnfuse.formats.keras.graph.network import Layer, Network, walk
 from bnfuse.formats.keras.graph.variables import StoredVariable
+from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.variables import Slot
 
 _AGAIN = "; load the model in Keras and save it again"
 
@@ -59,20 +59,6 @@ def bind(container: Container, network: Network) -> None:
         _bind_archive(container, network)
     else:
         _bind_hdf5(container, network)
-
-
-def refuses_edit(layer: Layer) -> str | None:
-    """Why the variables of a layer must stay as they are; None if they may be changed."""
-    storage = special_storage(layer.config)
-    if storage is not None:
-        return f"its weights are stored in a special way ({storage})"
-    for variable in layer.variables:
-        if getattr(variable, "locked", ""):
-            return str(getattr(variable, "locked", ""))
-        real = variable.dtype.kind == "f" or variable.dtype == ml_dtypes.bfloat16
-        if variable.name.endswith(("kernel", "embeddings")) and not real:
-            return f"its {variable.name} holds {variable.dtype} values"
-    return None
 
 
 # Archives

@@ -15,12 +15,12 @@ from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.keras.graph.binding import refuses_edit
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
 from bnfuse.formats.keras.rows.ops import parts_of
 from bnfuse.formats.keras.rows.site import LayerPath, Part, Site, compute_dtype, opaque
+from bnfuse.formats.keras.rows.variables import refuses_edit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,9 +213,9 @@ class Flow:
         ]
         graph = Graph(nodes, pinned, [], _rule_of, movable=_movable)
         calls: dict[tuple[LayerPath, str], list[Node]] = {}
-        for node, (_, part) in zip(nodes, self.parts, strict=True):
+        for node, (site, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:
-                calls.setdefault((part.stored.path, part.role), []).append(node)
+                calls.setdefault((site.path, part.role), []).append(node)
         for group in calls.values():
             if len(group) > 1:
                 graph.tied.update({n: tuple(m for m in group if m is not n) for n in group})

@@ -1,7 +1,7 @@
 """What a Keras file tells of its inputs: sizes of free axes, numbers that can be looked up, random layers.
 
 Sizes: usual ones, and those that layers bring images to (Resizing), are followed through
-the graph of layers one after the other, by Keras's own rules (``layer_shapes``, ``call_shapes``); those fall
+the graph of layers one after the other, by Keras's own rules (the table in ``rows``); those fall
 away at which a merge gets tensors that do not fit together, a Reshape another number of elements, or
 an axis has no length. Keras itself has seen to the rest: a Dense behind a Flatten needs fixed axes.
 
@@ -19,12 +19,12 @@ from typing import Any
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.hints import NO_HINTS, Hints, Values, free_axes, usual_sizes
 from bnfuse.formats.keras.file.container import open_container
-from bnfuse.formats.keras.graph.call_shapes import call_shapes
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape, walk
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import infer
+from bnfuse.formats.keras.rows.ops import output_shapes
 
 # fmt: off
 _MERGES = frozenset({
@@ -163,7 +163,7 @@ class _Fit:
             self.broken |= not _together(layer, given)
         if layer.class_name == "Reshape" and given:
             self.broken |= not _reshapes(layer, given[0])
-        made = call_shapes(layer, given, call)
+        made = output_shapes(layer, given, call)
         self.broken |= any(n is not None and n < 1 for shape in made if shape for n in shape)
         return made
 

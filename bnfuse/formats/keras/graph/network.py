@@ -112,6 +112,13 @@ class Layer:
     variables: list[Variable] = field(default_factory=list)
     built: Any = None
 
+    @property
+    def function(self) -> str:
+        """What a node calls: "ops.Add" of ``keras.ops``, "nn.relu" of TensorFlow; "" for a layer."""
+        if ".ops." in f".{self.module}.":
+            return f"ops.{self.class_name}"
+        return str(self.config.get("function", "?")) if self.class_name == "TFOpLambda" else ""
+
 
 @dataclass(slots=True, eq=False)
 class Network:

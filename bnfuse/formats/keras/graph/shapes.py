@@ -1,7 +1,7 @@
 """The shape of every tensor of a model, as far as the file or Keras's own rules tell it.
 
 Keras 3 stores a shape with every tensor that a call reads: those win. Keras 2 stores the shape of
-the inputs only: the rest follows by ``layer_shapes`` and ``call_shapes``. What passes an unknown
+the inputs only: the rest follows by the op table (``rows``). What passes an unknown
 layer is unknown, until a later layer's ``build_config`` or its fixed rank tells again.
 
 A nested network is followed for each call; where its calls differ, only what they have in common is
@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bnfuse.formats.keras.graph.call_shapes import call_shapes
 from bnfuse.formats.keras.graph.calls import as_shape
-from bnfuse.formats.keras.graph.layer_shapes import input_rank
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape
 from bnfuse.formats.keras.graph.order import topological
+from bnfuse.formats.keras.rows.ops import input_rank, output_shapes
 
 LayerPath = tuple[str, ...]
 _Outputs = tuple[Shape | None, ...]
@@ -121,7 +120,7 @@ class _Inference:
             return self.follow(layer.inner, path, inputs)
         if layer.class_name == "TimeDistributed" and layer.wrapped:
             return self._time_distributed(layer.wrapped[0], path, inputs)
-        return call_shapes(layer, inputs, call)
+        return output_shapes(layer, inputs, call)
 
     def _time_distributed(self, wrapped: Layer, path: LayerPath, inputs: Sequence[Shape | None]) -> _Outputs:
         """The wrapped layer sees each step: ``(batch, time, …)`` without the time axis."""
@@ -157,7 +156,7 @@ def _declared(network: Network, ref: Ref, layers: Mapping[str, Layer]) -> Shape 
 def _told_by_reader(layer: Layer, position: int) -> Shape | None:
     """An input that nothing else tells: the shape its reader was built with, or the only rank it takes."""
     built = as_shape(layer.built) if position == 0 else None
-    rank = None if layer.registered else input_rank(layer.class_name)
+    rank = input_rank(layer)
     if built or rank is None:
         return built or None
     return (None,) * rank

@@ -1,12 +1,19 @@
-"""Which scales commute with an activation, by how Keras stores it: a name, or an object with a config."""
+"""Rows of the op table: activations, as layers and as what other layers end in.
+
+Which scales commute with an activation, by how Keras stores it: a name, or an object with a config.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.site import Part, Site, single
+from bnfuse.formats.keras.rows.sizes import same
+from bnfuse.formats.keras.rows.variables import holds
 
 # f(s·x) = s·f(x) for every s >= 0.
 HOMOGENEOUS = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
@@ -21,7 +28,7 @@ def activation_rule(stored: Any) -> Rule | None:
     if name in ("relu", "leaky_relu"):
         return HOMOGENEOUS
     if name in ("ReLU", "LeakyReLU", "PReLU"):
-        return layer_rule(str(name), config)
+        return _layer_rule(str(name), config)
     return _NONLINEAR
 
 
@@ -38,11 +45,43 @@ def _name(stored: Any) -> tuple[str | None, Mapping[str, Any]]:
     return (name if isinstance(name, str) else "?"), config if isinstance(config, Mapping) else {}
 
 
-def layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
-    """ReLU, LeakyReLU, PReLU, ThresholdedReLU, ELU, Softmax as layers."""
-    if class_name in ("LeakyReLU", "PReLU"):
-        return HOMOGENEOUS
-    if class_name == "ReLU":
-        bounded = config.get("max_value") is not None
-        return _NONLINEAR if bounded or config.get("threshold") else HOMOGENEOUS
-    return _NONLINEAR
+def _layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
+    """ReLU, LeakyReLU, PReLU."""
+    bounded = class_name == "ReLU" and (config.get("max_value") is not None or config.get("threshold"))
+    return _NONLINEAR if bounded else HOMOGENEOUS
+
+
+def _activation(site: Site) -> Sequence[Part]:
+    rule = activation_rule(site.config.get("activation"))
+    return single(site, Pass() if rule is None else rule)
+
+
+def _rectifier(site: Site) -> Sequence[Part]:
+    return single(site, _layer_rule(site.layer.class_name, site.config))
+
+
+def _nonlinear(site: Site) -> Sequence[Part]:
+    return single(site, _NONLINEAR)
+
+
+ROWS = (
+    LayerKind(("Activation",), _activation, same),
+    LayerKind(("ReLU",), _rectifier, same, shaped=("ops.Relu", "ops.Relu6", "nn.relu", "nn.relu6")),
+    LayerKind(("LeakyReLU",), _rectifier, same, shaped=("ops.LeakyRelu", "nn.leaky_relu")),
+    LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
+    LayerKind(("ELU",), _nonlinear, same, shaped=("ops.Elu", "nn.elu")),
+    LayerKind(("Softmax",), _nonlinear, same, shaped=("ops.Softmax", "nn.softmax")),
+    LayerKind(("ThresholdedReLU",), _nonlinear, same),
+    LayerKind(
+        (),
+        shapes=same,
+        shaped=(
+            "ops.Abs", "ops.Cast", "ops.Exp", "ops.Gelu", "ops.HardSigmoid", "ops.HardSilu", "ops.HardSwish",
+            "ops.LogSigmoid", "ops.LogSoftmax", "ops.Negative", "ops.Selu", "ops.Sigmoid", "ops.Silu",
+            "ops.Softplus", "ops.Softsign", "ops.Sqrt", "ops.Square", "ops.Swish", "ops.Tanh",
+            "abs", "cast", "exp", "math.abs", "math.exp", "math.negative", "math.sigmoid", "math.softplus",
+            "math.sqrt", "math.square", "math.tanh", "nn.gelu", "nn.selu", "nn.sigmoid", "nn.silu",
+            "nn.swish", "nn.tanh",
+        ),
+    ),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of the op table: BatchNormalization, Normalization, Rescaling, norms with γ and β."""
+"""Rows of the op table: BatchNormalization, Normalization, Rescaling, norms with a γ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.keras.rows.site import Part, Site, StoredVar, opaque, single
+from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.site import Part, Site, single
+from bnfuse.formats.keras.rows.sizes import same
+from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, ConfigStore, Store
+from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
@@ -19,14 +23,12 @@ _TINY = 1e-7
 
 def batchnorm(site: Site) -> Sequence[Part]:
     """γ·(x − μ)/√(σ² + ε) + β along ``axis``; what ``scale`` and ``center`` leave out is 1 and 0."""
-    stored = StoredVar(site.path, "gamma", "beta")
 
     def rule(label: str) -> Rule:
         why = _unusable(site, label)
         return broken(why) if why is not None else _statistics(site, label)
 
-    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_batchnorm=True)
-    return [part]
+    return single(site, rule, BatchNormStore(), is_batchnorm=True)
 
 
 def _unusable(site: Site, label: str) -> Refusal | None:
@@ -76,7 +78,6 @@ def _axes(site: Site) -> tuple[int, ...] | None:
 
 def layer_norm(site: Site) -> Sequence[Part]:
     """LayerNormalization and GroupNormalization end in γ·x̂ + β: they take on what follows."""
-    stored = StoredVar(site.path, "gamma", "beta")
 
     def rule(_: str) -> Rule:
         axes = _axes(site)
@@ -93,7 +94,22 @@ def layer_norm(site: Site) -> Sequence[Part]:
         pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
         return Affine(pair, axes, reads=False)
 
-    return single(site, rule, stored)
+    return single(site, rule, AffineStore())
+
+
+def rms_norm(site: Site) -> Sequence[Part]:
+    """RMSNormalization ends in γ·x̂: it takes on the scale of what follows, and no shift.
+
+    Keras lays γ along the last axis, whichever is normalised.
+    """
+
+    def rule(_: str) -> Rule:
+        axes, gamma, rank = _axes(site), site.vector("scale"), site.rank()
+        if rank is None or axes != (rank - 1,) or gamma is None or site.locked:
+            return Opaque()
+        return Affine((gamma, np.zeros_like(gamma)), axes, has_shift=False, reads=False)
+
+    return single(site, rule, AffineStore("scale", ""))
 
 
 def _channels(site: Site, axis: int) -> int | None:
@@ -134,11 +150,7 @@ def normalization(site: Site) -> Sequence[Part]:
         axis = site.axis(int(several[0]), rank)
         return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
 
-    stored = StoredVar(
-        site.path, "", ""
-    )  # nothing is ever written there, but calls of one layer are tied by it
-    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
-    return [part]
+    return single(site, rule, Store(), is_affine=True)
 
 
 def _statistic(site: Site, name: str) -> np.ndarray | None:
@@ -174,9 +186,7 @@ def rescaling(site: Site) -> Sequence[Part]:
             return Affine((scale, offset), axes, has_scale=False, has_shift=False)
         return Affine((scale, offset), axes, stores_along=rank - 1)
 
-    stored = StoredVar(site.path, "scale", "offset")
-    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, stored=stored, is_affine=True)
-    return [part]
+    return single(site, rule, ConfigStore("scale", "offset"), is_affine=True)
 
 
 def _number(value: Any) -> np.ndarray | None:
@@ -188,6 +198,31 @@ def _number(value: Any) -> np.ndarray | None:
         return None
 
 
-def untouched(site: Site) -> Sequence[Part]:
-    """A layer of which nothing is known."""
-    return single(site, opaque(Reason.UNSUPPORTED_OP))
+def _scaled(config: Config) -> Slots | None:
+    if config.get("rms_scaling"):  # of older versions; what it holds is not known here
+        return None
+    return holds("gamma:scale", "beta:center")(config)
+
+
+def _batch_norm(config: Config) -> Slots:
+    moving: tuple[str, ...] = ("moving_mean", "moving_variance")
+    if config.get("renorm"):
+        moving += ("moving_stddev", "renorm_mean", "renorm_stddev")
+    return holds("gamma:scale", "beta:center", *moving, frozen=moving)(config)
+
+
+def _adapted(config: Config) -> Slots:
+    """Statistics given as arguments are in the config, not in variables."""
+    names = () if config.get("mean") is not None else ("mean", "variance", "count")
+    return own(*names, frozen=names)
+
+
+BATCHNORMS = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
+ROWS = (
+    LayerKind(BATCHNORMS, batchnorm, same, _batch_norm),
+    LayerKind(("LayerNormalization", "GroupNormalization"), layer_norm, same, _scaled),
+    LayerKind(("RMSNormalization",), rms_norm, same, holds("scale")),
+    LayerKind(("UnitNormalization",), shapes=same),
+    LayerKind(("Normalization",), normalization, same, _adapted),
+    LayerKind(("Rescaling",), rescaling, same),
+)

@@ -1,9 +1,7 @@
-"""Rows of the op table: layers with kernels, in canonical form.
+"""Rows of the op table: Dense, EinsumDense, Embedding; and what all layers with kernels share.
 
-A fused ``activation=`` is a node of its own behind the linear one. Kernel layouts are those of
-keras/src/layers: Dense (in, out), convolutions (k…, in/groups, out), transposed ones (k…, out, in),
-depthwise ones (k…, channels, multiplier), recurrent input kernels (in, gates·units), attention
-projections (in, heads, size) and (heads, size, out).
+The canonical form of a kernel is told by its layout. A fused ``activation=`` is a node of its own behind
+the linear one. Kernel layouts are those of keras/src/layers: Dense (in, out).
 """
 
 from __future__ import annotations
@@ -17,9 +15,16 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Source
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.calls import as_shape
+from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import activation_rule
-from bnfuse.formats.keras.rows.site import Part, Site, StoredVar, VariableTensor, always, opaque, single
+from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.site import Part, Site, VariableTensor, always, opaque, single
+from bnfuse.formats.keras.rows.sizes import one
+from bnfuse.formats.keras.rows.stored import LinearStore, TableStore
+from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
+
+_PLAIN = LinearStore()
 
 
 def linear_part(
@@ -28,14 +33,13 @@ def linear_part(
     *,
     axes: tuple[int, int],
     role: str = "",
-    stored: StoredVar | None = None,
+    stored: LinearStore = _PLAIN,
     ends: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     groups: int = 1,
     shift_in: Reason | None = None,
     has_bias: bool = True,
 ) -> Part:
     """A linear node; ``axes`` are the channel axes of its input and output, ``ends`` their values."""
-    stored = stored or StoredVar(site.path)
     inputs, outputs = ends or (site.inputs, site.outputs)
 
     def rule(_: str) -> Rule:
@@ -88,69 +92,13 @@ def dense(site: Site) -> Sequence[Part]:
     """y = x·W + b along the last axis."""
     rank = site.rank()
     if rank is None:
-        return _unknown(site)
+        return unknown_rank(site)
     return with_activation(site, [linear_part(site, "i o", axes=(rank - 1, rank - 1))])
 
 
-def _unknown(site: Site) -> Sequence[Part]:
-    rule = opaque(Reason.SHAPE_UNKNOWN)
-    return [Part(site.layer.class_name, site.inputs, site.outputs, rule)]
-
-
-def _padding(site: Site, n: int) -> Reason | None:
-    """Why a shift cannot come in: zeros at the borders; 'same' pads nothing where the window is one."""
-    if site.config.get("padding", "valid") == "valid" or set(site.window("kernel_size", n)) == {1}:
-        return None
-    return Reason.ZERO_PADDING
-
-
-def _channel_axes(site: Site, n: int) -> tuple[int, int]:
-    axis = site.channel_axis(n + 2 + site.lead)
-    return axis, axis
-
-
-def _groups(site: Site) -> int:
-    """``groups``, which older files leave out."""
-    stored = site.config.get("groups")
-    if stored is not None and type(stored) is not int:
-        raise Malformed(f"groups {stored}")
-    return stored or 1
-
-
-def convolution(site: Site, n: int) -> Sequence[Part]:
-    """Conv1D/2D/3D: (k…, in/groups, out)."""
-    part = linear_part(
-        site, "k* i go", axes=_channel_axes(site, n), groups=_groups(site),
-        shift_in=_padding(site, n),
-    )  # fmt: skip
-    return with_activation(site, [part])
-
-
-def transposed(site: Site, n: int) -> Sequence[Part]:
-    """Conv*Transpose: (k…, out, in); border outputs sum over fewer taps, so no shift comes in."""
-    axes = _channel_axes(site, n)
-    return with_activation(site, [linear_part(site, "k* o i", axes=axes, shift_in=Reason.SHIFT_REFUSED)])
-
-
-def depthwise(site: Site, n: int) -> Sequence[Part]:
-    """DepthwiseConv1D/2D: (k…, channels, multiplier)."""
-    part = linear_part(site, "k* g o", axes=_channel_axes(site, n), shift_in=_padding(site, n))
-    return with_activation(site, [part])
-
-
-def separable(site: Site, n: int) -> Sequence[Part]:
-    """SeparableConv: a depthwise convolution without bias, then a pointwise one."""
-    between = f"{site.outputs[0]}/depthwise"
-    axes = _channel_axes(site, n)
-    first = linear_part(
-        site, "k* g o", axes=axes, role="depthwise", stored=StoredVar(site.path, "depthwise_kernel", ""),
-        ends=(site.inputs, (between,)), shift_in=_padding(site, n), has_bias=False,
-    )  # fmt: skip
-    second = linear_part(
-        site, "k* i o", axes=axes, role="pointwise", stored=StoredVar(site.path, "pointwise_kernel"),
-        ends=((between,), site.outputs),
-    )  # fmt: skip
-    return with_activation(site, [first, second])
+def unknown_rank(site: Site) -> Sequence[Part]:
+    """A layer of whose input not even the number of axes is known."""
+    return single(site, opaque(Reason.SHAPE_UNKNOWN))
 
 
 def einsum_dense(site: Site) -> Sequence[Part]:
@@ -158,11 +106,11 @@ def einsum_dense(site: Site) -> Sequence[Part]:
     rank = site.rank()
     made = None if rank is None else _einsum(str(site.config.get("equation", "")), rank)
     if made is None:
-        return _unknown(site)
+        return unknown_rank(site)
     layout, axes, new, tail = made
     given = site.config.get("bias_axes")
     fits = given in (None, "", new)
-    stored = StoredVar(site.path, enables={"bias_axes": new}, bias_tail=tail)
+    stored = LinearStore(enables={"bias_axes": new}, bias_tail=tail)
     part = linear_part(site, layout, axes=axes, stored=stored, has_bias=fits)
     if not fits:
         part.rule = opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'")
@@ -189,70 +137,48 @@ def _einsum(equation: str, rank: int) -> tuple[str, tuple[int, int], str, int] |
     return layout, (x.index(contracted[0]), at), new[0], len(out) - 1 - at
 
 
-def recurrent(site: Site) -> Sequence[Part]:
-    """LSTM, GRU, SimpleRNN: the input's kernel is linear, the rest is not looked into."""
-    if site.training and site.config.get("dropout"):  # drops elements of the input before the kernel
-        return single(site, opaque(Reason.TRAINING_MODE))
-    rank = 3 + site.lead
-    gates = f"{site.outputs[0]}/input"
-    rows = 2 if site.layer.class_name == "GRU" and site.config.get("reset_after") else 0
-    stored = StoredVar(site.path, bias_rows=rows)
-    kernel = linear_part(
-        site, "i o", axes=(rank - 1, rank - 1), role="input", stored=stored,
-        ends=(site.inputs[:1], (gates,)),
-    )  # fmt: skip
-    cell = Part(site.layer.class_name, (gates, *site.inputs[1:]), site.outputs, opaque(Reason.NONLINEAR))
-    return [kernel, cell]
-
-
-def attention(site: Site) -> Sequence[Part]:
-    """MultiHeadAttention: the projections of query, key and value read, that of the output is written."""
-    rank = site.rank()
-    plain = len(site.shapes) > 0 and all(s is None or len(s) == rank for s in site.shapes[:3])
-    names = site.call.keywords if site.call else ()
-    if rank is None or not plain or len(site.inputs) < 2:
-        return _unknown(site)
-    by_name = dict(zip(names, site.inputs, strict=False))
-    positional = [v for k, v in zip(names, site.inputs, strict=False) if not k]
-    query = by_name.get("query") or positional[0]
-    value = by_name.get("value") or (positional[1] if len(positional) > 1 else "")
-    key = by_name.get("key") or (positional[2] if len(positional) > 2 else value)
-    if not value:
-        return _unknown(site)
-    axes = (rank - 1, rank - 1)
-    parts, seen = [], []
-    for role, source in (("query", query), ("key", key), ("value", value)):
-        made = f"{site.outputs[0]}/{role}"
-        parts.append(_projection(site, role, "i o o", axes, ((source,), (made,))))
-        seen.append(made)
-    rest = [v for v in site.inputs if v not in (query, key, value)]
-    context = f"{site.outputs[0]}/context"
-    scores = site.outputs[1:]
-    parts.append(
-        Part("attention", (*seen, *rest), (context, *scores), opaque(Reason.NONLINEAR), role="attention")
-    )
-    out = _projection(site, "attention_output", "i i o", axes, ((context,), site.outputs[:1]))
-    return [*parts, out]
-
-
-def _projection(
-    site: Site,
-    role: str,
-    layout: str,
-    axes: tuple[int, int],
-    ends: tuple[tuple[str, ...], tuple[str, ...]],
-) -> Part:
-    stored = StoredVar(site.path, f"{role}/kernel", f"{role}/bias", {})
-    biased = bool(site.config.get("use_bias", True))  # one switch for all four: none is made here
-    return linear_part(site, layout, axes=axes, role=role, stored=stored, ends=ends, has_bias=biased)
-
-
 def embedding(site: Site) -> Sequence[Part]:
     """A table of rows: what follows goes into its values."""
     table = site.tensor("embeddings")
     rank = site.rank()
     if table is None or rank is None or site.locked:
-        return [Part("Embedding", site.inputs, site.outputs, opaque(Reason.WEIGHT_NOT_CONSTANT))]
+        return single(site, opaque(Reason.WEIGHT_NOT_CONSTANT))
     rule = Source(table, offset=rank - 1, chosen=frozenset(range(rank)))
-    stored = StoredVar(site.path, "embeddings", "")
-    return [Part("Embedding", site.inputs, site.outputs, always(rule), stored=stored)]
+    return single(site, rule, TableStore("embeddings"))
+
+
+def _dense_shape(config: Config, shape: Shape) -> Shape | None:
+    return (*shape[:-1], config["units"]) if len(shape) > 1 else None
+
+
+def _einsum_shape(config: Config, shape: Shape) -> Shape | None:
+    """``"abc,cd->abd"``, with ``...`` on either side; what only the kernel has is in ``output_shape``."""
+    source, _, output = config["equation"].replace(" ", "").partition(",")
+    output = output.partition("->")[2]
+    front, dots, back = source.partition("...")
+    if len(shape) < len(front) + len(back) or (not dots and len(shape) != len(front)):
+        return None
+    rest = shape[len(front) : len(shape) - len(back)]
+    sizes = dict(zip(front + back, shape[: len(front)] + shape[len(shape) - len(back) :], strict=True))
+    stored = config.get("output_shape")
+    given = (stored,) if isinstance(stored, int) else (as_shape(stored) or ())
+    letters = output.replace("...", "")
+    named = dict(zip(reversed(letters), reversed(given), strict=False))
+    out_front, out_dots, out_back = output.partition("...")
+    return (
+        *(sizes.get(x, named.get(x)) for x in out_front),
+        *(rest if out_dots else ()),
+        *(sizes.get(x, named.get(x)) for x in out_back),
+    )
+
+
+def _einsum_variables(config: Config) -> Slots:
+    return own("kernel", *(("bias",) if config.get("bias_axes") else ()))
+
+
+_EMBEDDED = one(lambda config, shape: (*shape, config["output_dim"]))
+ROWS = (
+    LayerKind(("Dense",), dense, one(_dense_shape), holds("kernel", "bias:use_bias"), linear=True),
+    LayerKind(("EinsumDense",), einsum_dense, one(_einsum_shape), _einsum_variables, linear=True),
+    LayerKind(("Embedding",), embedding, _EMBEDDED, holds("embeddings"), linear=True),
+)

@@ -1,21 +1,35 @@
-"""Rows of the op table: pooling, padding, reshaping, merging: what moves or averages elements."""
+"""Rows of the op table: the identity at inference, and what moves, pools, pads or resizes along axes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, regroup
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules import Pass, Sign
 from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.calls import as_shape
+from bnfuse.formats.keras.graph.network import Shape
+from bnfuse.formats.keras.rows.kind import LayerKind, spatial_kinds
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.sizes import (
+    Shapes,
+    Size,
+    join,
+    one,
+    per_axis,
+    product,
+    resized,
+    same,
+    split,
+    windows,
+)
+from bnfuse.formats.keras.rows.variables import Config
 
 
-def same(site: Site) -> Sequence[Part]:
+def identity(site: Site) -> Sequence[Part]:
     """The identity at inference."""
     return single(site, Pass())
 
@@ -61,7 +75,7 @@ def _flat(value: Any) -> list[int]:
     return [value]
 
 
-def spatial(site: Site, n: int) -> Sequence[Part]:
+def cropping(site: Site, n: int) -> Sequence[Part]:
     """Cropping."""
     return single(site, Pass(mixes=site.spatial_axes(n + 2 + site.lead).__contains__))
 
@@ -71,7 +85,65 @@ def upsampling(site: Site, n: int) -> Sequence[Part]:
     mode = site.config.get("interpolation", "nearest")
     if mode not in ("nearest", "bilinear"):
         return single(site, opaque(Reason.UNSUPPORTED_OP, f"interpolation '{mode}'"))
-    return spatial(site, n)
+    return cropping(site, n)
+
+
+def _pooled(config: Config, spatial: Shape) -> list[Size]:
+    window = per_axis(config["pool_size"], len(spatial))
+    strides = window if config.get("strides") is None else per_axis(config["strides"], len(spatial))
+    padding = config.get("padding", "valid")
+    return [windows(n, k, s, padding) for n, k, s in zip(spatial, window, strides, strict=True)]
+
+
+def _globally_pooled(config: Config, shape: Shape) -> Shape:
+    spatial, channels = split(config, shape)
+    if config.get("keepdims"):
+        return join(config, shape[0], (1,) * len(spatial), channels)
+    return shape[0], channels
+
+
+def _margins(config: Config, key: str, rank: int) -> list[int]:
+    """Both margins of each spatial axis, added up: ``2``, ``[1, 2]`` or ``[[1, 2], [0, 1]]``."""
+    value = config[key]
+    if isinstance(value, int):
+        return [2 * value] * rank
+    if rank == 1:
+        return [sum(per_axis(value, 2))] if as_shape(value) is not None else [sum(per_axis(value[0], 2))]
+    return [2 * v if isinstance(v, int) else sum(per_axis(v, 2)) for v in _pairs(value, rank)]
+
+
+def _pairs(value: Any, rank: int) -> list[Any]:
+    """The settings of ``rank`` axes, each an int or a pair.
+
+    Raises:
+        ValueError: there are not ``rank`` of them.
+    """
+    items = value.get("items") if isinstance(value, dict) else value
+    if not isinstance(items, list | tuple) or len(items) != rank:
+        raise ValueError(f"not {rank} margins")
+    return list(items)
+
+
+def _moved(key: str, sign: int) -> Shapes:
+    """Borders that are added, or taken away."""
+
+    def sizes(config: Config, spatial: Shape) -> list[Size]:
+        margins = _margins(config, key, len(spatial))
+        return [None if n is None else n + sign * m for n, m in zip(spatial, margins, strict=True)]
+
+    return resized(sizes)
+
+
+def _repeated(config: Config, spatial: Shape) -> list[Size]:
+    factors = per_axis(config["size"], len(spatial))
+    return [None if n is None else n * f for n, f in zip(spatial, factors, strict=True)]
+
+
+def _brought_to_size(config: Config, shape: Shape) -> Shape | None:
+    if len(shape) != 4:
+        return None
+    _, channels = split(config, shape)
+    return join(config, shape[0], (config["height"], config["width"]), channels)
 
 
 def flatten(site: Site) -> Sequence[Part]:
@@ -114,52 +186,56 @@ def repeat(site: Site) -> Sequence[Part]:
     return single(site, Pass(axes=Relabel(target, new + 2), mixed_out={new}))
 
 
-def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Sequence[Part]]:
-    """Add, Subtract, Average."""
-    return lambda site: single(site, _joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
+def _reshaped(config: Config, shape: Shape) -> Shape | None:
+    target = config["target_shape"]
+    items = list(target["items"] if isinstance(target, dict) else target)
+    sizes: list[Size] = [None if size == -1 else size for size in items]
+    if sizes.count(None) == 1 and -1 in items:
+        total, rest = product(shape[1:]), product([size for size in sizes if size is not None])
+        if total is not None and rest:
+            sizes[sizes.index(None)] = total // rest
+    return (shape[0], *sizes)
 
 
-def product(site: Site) -> Sequence[Part]:
-    """Multiply: gates."""
-    return single(site, _joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
+def _permuted(config: Config, shape: Shape) -> Shape:
+    dims = per_axis(config["dims"], len(shape) - 1)
+    if sorted(dims) != list(range(1, len(shape))):
+        raise ValueError("dims")
+    return (shape[0], *(shape[axis] for axis in dims))
 
 
-def chosen(site: Site) -> Sequence[Part]:
-    """Maximum, Minimum: one of the inputs, element by element."""
-
-    def alike(lie: tuple[Operand, ...]) -> Rule:
-        if any(o.offset or o.stretched for o in lie):
-            return Opaque(Reason.BROADCAST)
-        return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
-
-    return single(site, _joined(site, alike))
-
-
-def _joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
-    """Operands of one rank only: Keras broadcasts other ranks in a way of its own."""
-    ranks = {None if s is None else len(s) for s in site.shapes}
-    if len(site.inputs) < 2 or len(ranks) != 1 or (site.call is not None and site.call.constants):
-        return Opaque(Reason.SHAPE_UNKNOWN if None in ranks else Reason.BROADCAST)
-    lie = operands([_named(s) for s in site.shapes], _named(site.out_shapes[0]))
-    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else make(lie)
-
-
-def _named(shape: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:
-    """The batch is the same for all operands."""
-    return None if shape is None else ("batch", *shape[1:])
-
-
-def concatenate(site: Site) -> Sequence[Part]:
-    """Side by side along ``axis``."""
-    rank = site.rank()
-    axis = site.config.get("axis", -1)
-    if rank is None or not isinstance(axis, int) or len(site.inputs) < 2:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    at = site.axis(axis, rank)
-    sizes = tuple(_size(s, at) for s in site.shapes)
-    return single(site, ConcatSplit(~0, tuple(range(len(sizes))), at, sizes))
-
-
-def _size(shape: tuple[int | str | None, ...] | None, axis: int) -> int | None:
-    dim = None if shape is None or axis >= len(shape) else shape[axis]
-    return dim if isinstance(dim, int) else None
+_MAX_POOL, _GLOBAL_MAX = partial(pool, sign=Sign.NONNEGATIVE), partial(global_pool, sign=Sign.NONNEGATIVE)
+_REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
+_POOLED, _WHOLE = resized(_pooled), one(_globally_pooled)
+ROWS = (
+    LayerKind(("Identity",), identity, same, shaped=("ops.Identity", "identity")),
+    LayerKind(("ActivityRegularization",), identity, same),
+    LayerKind(("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"), dropout, same),
+    *(LayerKind((f"SpatialDropout{n}D",), dropout, same, rank=n + 2) for n in (1, 2, 3)),
+    LayerKind(("Flatten",), flatten, one(lambda config, shape: (shape[0], product(shape[1:])))),
+    LayerKind(("Reshape",), reshape, one(_reshaped)),
+    LayerKind(("Permute",), permute, one(_permuted)),
+    LayerKind(("RepeatVector",), repeat, _REPEATED, rank=2),
+    *spatial_kinds("MaxPooling{n}D", parts=_MAX_POOL, shapes=_POOLED),
+    *spatial_kinds("AveragePooling{n}D", parts=pool, shapes=_POOLED),
+    *spatial_kinds("GlobalMaxPooling{n}D", parts=_GLOBAL_MAX, shapes=_WHOLE),
+    *spatial_kinds("GlobalAveragePooling{n}D", parts=global_pool, shapes=_WHOLE),
+    *spatial_kinds("ZeroPadding{n}D", parts=zero_padding, shapes=_moved("padding", 1)),
+    *spatial_kinds("Cropping{n}D", parts=cropping, shapes=_moved("cropping", -1)),
+    *spatial_kinds("UpSampling{n}D", parts=upsampling, shapes=resized(_repeated)),
+    # not looked into
+    *spatial_kinds("AdaptiveMaxPooling{n}D", "AdaptiveAveragePooling{n}D"),
+    LayerKind(("Resizing", "CenterCrop", "RandomCrop"), shapes=one(_brought_to_size)),
+    LayerKind(
+        ("Masking", "RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation",
+         "RandomZoom"),
+        shapes=same,
+    ),
+    LayerKind(
+        ("InputLayer", "Lambda", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "CategoryEncoding",
+         "RandomHeight", "RandomWidth", "RandomColorDegeneration", "RandomColorJitter",
+         "RandomElasticTransform", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
+         "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation", "RandomSharpness",
+         "RandomShear")
+    ),
+)  # fmt: skip

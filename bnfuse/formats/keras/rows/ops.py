@@ -1,129 +1,123 @@
-"""The op table: which core nodes and rules each Keras layer stands for.
+"""The op table: all that is known of each Keras layer, one row a layer.
 
-A new layer is a row in ``ROWS``. A row is a function of a ``Site`` (one call of a layer with its config,
-variables and shapes). Layers without a row, custom ones and Lambdas among them, are opaque.
+A row says which core nodes and rules a layer stands for and how it stores what it absorbs, what it puts
+out, and which variables it holds. The rows stand in the files beside this one, by kind of layer; the rest
+of the format asks here. Layers without a row, custom ones and Lambdas among them, are opaque.
 
 Source of every line: keras/src/layers and tf_keras/src/layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Sign
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.keras.graph.network import Layer
-from bnfuse.formats.keras.rows.activations import activation_rule, layer_rule
-from bnfuse.formats.keras.rows.affine_layers import batchnorm, layer_norm, normalization, rescaling, untouched
-from bnfuse.formats.keras.rows.linear_layers import (
-    attention,
-    convolution,
-    dense,
-    depthwise,
-    einsum_dense,
-    embedding,
-    recurrent,
-    separable,
-    transposed,
+from bnfuse.formats.keras.graph.network import Call, Layer
+from bnfuse.formats.keras.rows import (
+    activations,
+    affine_layers,
+    convolution_layers,
+    linear_layers,
+    merging_layers,
+    moving_layers,
+    sequence_layers,
 )
-from bnfuse.formats.keras.rows.moving_layers import (
-    chosen,
-    concatenate,
-    dropout,
-    flatten,
-    global_pool,
-    permute,
-    pool,
-    product,
-    repeat,
-    reshape,
-    same,
-    spatial,
-    total,
-    upsampling,
-    zero_padding,
-)
+from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
+from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
-Row = Callable[[Site], Sequence[Part]]
-
-BATCHNORMS = frozenset(
-    ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
-)
-
-
-def _activation(site: Site) -> Sequence[Part]:
-    rule = activation_rule(site.config.get("activation"))
-    return same(site) if rule is None else single(site, rule)
-
-
-def _activation_layer(site: Site) -> Sequence[Part]:
-    return single(site, layer_rule(site.layer.class_name, site.config))
-
-
-def _nonlinear(site: Site) -> Sequence[Part]:
-    return single(site, opaque(Reason.NONLINEAR))
-
-
-_average = total(lambda n: (1.0 / n,) * n)
-_MAX = Sign.NONNEGATIVE
-
-_LINEAR: dict[str, Row] = {
-    "Dense": dense,
-    "EinsumDense": einsum_dense,
-    **{f"Conv{n}D": partial(convolution, n=n) for n in (1, 2, 3)},
-    **{f"Convolution{n}D": partial(convolution, n=n) for n in (1, 2, 3)},
-    **{f"Conv{n}DTranspose": partial(transposed, n=n) for n in (1, 2, 3)},
-    **{f"DepthwiseConv{n}D": partial(depthwise, n=n) for n in (1, 2)},
-    **{f"SeparableConv{n}D": partial(separable, n=n) for n in (1, 2)},
-    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), recurrent),
-    "MultiHeadAttention": attention,
-    "Embedding": embedding,
+_FILES = (
+    linear_layers, convolution_layers, sequence_layers, affine_layers, activations, moving_layers,
+    merging_layers,
+)  # fmt: skip
+_KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
+ROWS = {name: kind for kind in _KINDS for name in kind.classes}
+_FUNCTIONS = {
+    **{name: kind for kind in _KINDS for name in kind.functions},
+    **{name: replace(kind, parts=None) for kind in _KINDS for name in kind.shaped},
 }
-ROWS: dict[str, Row] = {
-    **_LINEAR,
-    # affine per channel
-    **dict.fromkeys(BATCHNORMS, batchnorm),
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), layer_norm),
-    "Normalization": normalization,
-    "Rescaling": rescaling,
-    # activations
-    "Activation": _activation,
-    **dict.fromkeys(("ReLU", "LeakyReLU", "PReLU"), _activation_layer),
-    **dict.fromkeys(("ELU", "Softmax", "ThresholdedReLU"), _nonlinear),
-    # pooling
-    **{f"MaxPooling{n}D": partial(pool, n=n, sign=_MAX) for n in (1, 2, 3)},
-    **{f"AveragePooling{n}D": partial(pool, n=n) for n in (1, 2, 3)},
-    **{f"GlobalMaxPooling{n}D": partial(global_pool, n=n, sign=_MAX) for n in (1, 2, 3)},
-    **{f"GlobalAveragePooling{n}D": partial(global_pool, n=n) for n in (1, 2, 3)},
-    # moving values about
-    **dict.fromkeys(("Identity", "ActivityRegularization"), same),
-    **dict.fromkeys(
-        ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise",
-         "GaussianDropout", "AlphaDropout"),
-        dropout,
-    ),
-    **{f"ZeroPadding{n}D": partial(zero_padding, n=n) for n in (1, 2, 3)},
-    **{f"Cropping{n}D": partial(spatial, n=n) for n in (1, 2, 3)},
-    **{f"UpSampling{n}D": partial(upsampling, n=n) for n in (1, 2, 3)},
-    "Flatten": flatten,
-    "Reshape": reshape,
-    "Permute": permute,
-    "RepeatVector": repeat,
-    # several inputs
-    "Add": total(lambda n: (1.0,) * n),
-    "Subtract": total(lambda n: (1.0, -1.0)),
-    "Average": _average,
-    "Multiply": product,
-    **dict.fromkeys(("Maximum", "Minimum"), chosen),
-    "Concatenate": concatenate,
-}  # fmt: skip
+_KERAS_MODULES = re.compile(r"(tf_)?keras(\.|$)|tensorflow(\.|$)|$")
 
-# keras.ops nodes whose class name is also a layer's, and that mean the same.
-_SHARED_WITH_OPS = frozenset(("Add", "Subtract", "Multiply"))
+
+def kind_of(layer: Layer) -> LayerKind | None:
+    """The row of a layer, or of the function that it calls; None where nothing is known of it."""
+    if layer.registered:
+        return None
+    return _FUNCTIONS.get(layer.function) if layer.function else ROWS.get(layer.class_name)
+
+
+# --- shapes
+
+
+def input_rank(layer: Layer) -> int | None:
+    """The number of axes a layer insists on in its input, batch included; None if it takes several."""
+    kind = kind_of(layer)
+    return None if kind is None else kind.rank
+
+
+def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    """The shapes of every output of one call of a layer that is no network and no TimeDistributed.
+
+    Args:
+        layer: the layer.
+        inputs: the shape of each of the call's tensors.
+        call: the call, for its other arguments; None inside a wrapper.
+    """
+    try:
+        if layer.class_name == "Bidirectional" and not layer.registered:
+            return _bidirectional(layer, inputs)
+        kind = kind_of(layer)
+        if kind is None:
+            return UNKNOWN
+        if kind.rank is not None:
+            inputs = (ranked(inputs[0], kind.rank), *inputs[1:])
+            if inputs[0] is None or len(inputs[0]) != kind.rank:
+                return UNKNOWN
+        return kind.shapes(layer, inputs, call)
+    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError):
+        return UNKNOWN  # a config that makes no sense: nothing is known about the result
+
+
+def _bidirectional(layer: Layer, inputs: Inputs) -> Outputs:
+    output, *states = output_shapes(layer.wrapped[0], inputs[:1], None)
+    if output is None:
+        return UNKNOWN
+    match layer.config.get("merge_mode", "concat"):
+        case "concat":
+            last = output[-1]
+            merged = [(*output[:-1], None if last is None else 2 * last)]
+        case "sum" | "mul" | "ave":
+            merged = [output]
+        case None:
+            merged = [output, output]
+        case _:
+            return UNKNOWN
+    return (*merged, *states, *states)
+
+
+# --- variables
+
+
+def slots(layer: Layer) -> Slots | None:
+    """The variables that hang on this layer itself, in the order of ``layer.weights``.
+
+    Those of wrapped layers and of a nested network are not counted. None where the class is not known,
+    is not Keras's own, or its config changes what is stored (quantised, LoRA), so that nobody relies on a
+    position in them.
+    """
+    if layer.inner is not None or layer.wrapped:
+        return ()
+    if layer.registered or not _KERAS_MODULES.match(layer.module) or special_storage(layer.config):
+        return None
+    kind = ROWS.get(layer.class_name)
+    return None if kind is None else kind.variables(layer.config)
+
+
+# --- core nodes
 
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -153,28 +147,19 @@ def _casts(site: Site, has: str | None) -> bool:
     What an unnormalised value loses when it is cast is not what the normalised one loses. A linear
     layer that reads in a wider type loses nothing.
     """
-    layer, computes = site.layer, site.compute_dtype
-    if layer.class_name not in ROWS or _is_op(layer):  # opaque anyway; a function has no type of its own
-        return False
+    kind, computes = kind_of(site.layer), site.compute_dtype
+    if kind is None or kind.parts is None or site.layer.function:
+        return False  # opaque anyway; a function has no type of its own
     if has == computes or has not in _FLOATS or computes not in _FLOATS:
         return False
-    return layer.class_name not in _LINEAR or (has, computes) not in _WIDENS
+    return not kind.linear or (has, computes) not in _WIDENS
 
 
 def _layer_parts(site: Site) -> Sequence[Part]:
-    layer = site.layer
-    if layer.registered or layer.class_name not in ROWS:
-        return untouched(site)
-    if _is_op(layer) and layer.class_name not in _SHARED_WITH_OPS:
-        return untouched(site)
+    kind = kind_of(site.layer)
+    if kind is None or kind.parts is None:
+        return single(site, opaque())
     try:
-        return ROWS[layer.class_name](site)
+        return kind.parts(site)
     except Malformed as e:
-        part = Part(layer.class_name, site.inputs, site.outputs, opaque(Reason.BAD_PARAMETERS, str(e)))
-        part.is_batchnorm = layer.class_name in BATCHNORMS
-        return [part]
-
-
-def _is_op(layer: Layer) -> bool:
-    """Whether it is a ``keras.ops`` node."""
-    return ".ops." in f".{layer.module}."
+        return single(site, opaque(Reason.BAD_PARAMETERS, str(e)))

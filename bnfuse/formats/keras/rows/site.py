@@ -8,8 +8,8 @@ their time axis: ``lead`` says how many axes that layer does not know of stand b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,27 +20,10 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Variable
 
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.rows.stored import Store
+
 LayerPath = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVar:
-    """Where a node keeps its parameters.
-
-    Attributes:
-        path: names that lead to the layer, its own last.
-        weight, bias: names of its variables.
-        enables: what to set in the config when a bias is made.
-        bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
-        bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
-    """
-
-    path: LayerPath
-    weight: str = "kernel"
-    bias: str = "bias"
-    enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
-    bias_rows: int = 0
-    bias_tail: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +35,7 @@ class Part:
     outputs: tuple[str, ...]
     rule: Callable[[str], Rule]  # called with the node's label
     role: str = ""  # tells the parts of one layer from each other
-    stored: StoredVar | None = None
+    stored: Store | None = None
     is_batchnorm: bool = False
     is_affine: bool = False  # may be removed too
 
@@ -214,7 +197,15 @@ def always(rule: Rule) -> Callable[[str], Rule]:
     return lambda _: rule
 
 
-def single(site: Site, rule: Rule | Callable[[str], Rule], stored: StoredVar | None = None) -> Sequence[Part]:
+def single(
+    site: Site,
+    rule: Rule | Callable[[str], Rule],
+    stored: Store | None = None,
+    *,
+    is_batchnorm: bool = False,
+    is_affine: bool = False,
+) -> Sequence[Part]:
     """A layer that is one node."""
     made = always(rule) if isinstance(rule, Rule) else rule
-    return [Part(site.layer.class_name, site.inputs, site.outputs, made, stored=stored)]
+    op, ends = site.layer.class_name, (site.inputs, site.outputs)
+    return [Part(op, *ends, made, stored=stored, is_batchnorm=is_batchnorm, is_affine=is_affine)]

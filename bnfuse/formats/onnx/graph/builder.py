@@ -24,12 +24,12 @@ from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
-from bnfuse.formats.onnx.rows.ops import rule_of
+from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
-_ARITHMETIC = {"Mul", "Add", "Sub", "Div"}
-_JOINT = _ARITHMETIC | {"Sum", "Mean", "Max", "Min", "Where", "Concat"}
+_OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
+_REMOVABLE = frozenset(op for op, kind in ROWS.items() if kind.removable)
 _WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
@@ -81,7 +81,7 @@ class GraphBuilder:
         handle = NodeHandle(scope, index, node)
         if op == "BatchNormalization" and standard:
             self.statistics.expect(handle)
-        if op in _JOINT and not all(inputs):
+        if op in _OPERANDS and not all(inputs):
             read = zip(names, inputs, strict=True)
             inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
         if scope.prefix:
@@ -185,7 +185,7 @@ class GraphBuilder:
         if lost is not None:
             raise Malformed(f"'{lost}' is read, but nothing writes it")
         for node in graph.nodes:
-            if node.is_batchnorm or (node.op in _ARITHMETIC and _is_affine(graph, node)):
+            if node.is_batchnorm or (node.op in _REMOVABLE and _is_affine(graph, node)):
                 graph.candidates.append(node)
         return graph
 

@@ -23,10 +23,10 @@ from bnfuse.formats.hints import NO_HINTS, Axes, Hints, free_axes, is_size, usua
 from bnfuse.formats.onnx.graph.description import declared
 from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall
 from bnfuse.formats.onnx.graph.extents.numbers import MOST, output_numbers
-from bnfuse.formats.onnx.graph.extents.rules import output_shape
 from bnfuse.formats.onnx.graph.lookups import looked_up
 from bnfuse.formats.onnx.graph.read import ModelFile, parse
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, bodies, text_of
+from bnfuse.formats.onnx.rows.ops import output_extents
 
 _MOST_NODES = 20_000
 _MOST_INPUTS = 8
@@ -144,7 +144,7 @@ class _File:
                 [shapes.get(name) for name in node.input],
                 [numbers[name] if name in numbers else self.numbers(name) for name in node.input],
             )
-            made = self._split(call) if node.op_type == "Split" else [output_shape(call)]
+            made = self._split(call) if node.op_type == "Split" else [output_extents(call)]
             for name, shape in zip(node.output, made, strict=False):
                 shapes[name] = self._told(name, shape, sizes)
             if (found := output_numbers(call)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Opaque, Reaction, Rule, StateView
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.graph.constants import is_float
+from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.origin import Origin
-from bnfuse.formats.onnx.rows.statistics import DEFAULT_EPSILON
+from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.stored import DEFAULT_EPSILON, AffineStore, BatchNormStore
 from bnfuse.formats.onnx.rows.view import View
 
 _PARAMETERS = ("scale", "bias", "mean", "variance")
@@ -227,8 +230,11 @@ def _channel_axis(view: View, tensor: Tensor, x: int) -> tuple[int, ...] | None:
     return (axis,)
 
 
-def normalization(view: View) -> Rule:
-    """LayerNormalization and its kin end in y = γ·x̂ + β: they take on what follows, nothing before."""
+def normalization(view: View, along: int = 1, has_shift: bool = True) -> Rule:
+    """LayerNormalization and its kin end in y = γ·x̂ + β: they take on what follows, nothing before.
+
+    ``along`` is the axis that γ and β vary along; without ``has_shift`` there is no β, and no place for one.
+    """
     scale, bias = view.const(1), view.const(2)
     if scale is None or (view.has_input(2) and bias is None) or view.overridable(1) or view.overridable(2):
         return Opaque(Reason.WEIGHT_NOT_CONSTANT)
@@ -238,14 +244,23 @@ def normalization(view: View) -> Rule:
         return Opaque(Reason.BAD_PARAMETERS, f"bias of type {bias.dtype}")
     if bias is None and len(view.proto.input) > 2:
         return Opaque(Reason.BAD_PARAMETERS, "its bias is left out by an empty name")
-    kind = view.proto.op_type
-    axis = view.axis(-1) if kind == "LayerNormalization" else 1
-    if kind == "GroupNormalization" and view.opset < 21:
+    axis = view.axis(along)
+    if view.proto.op_type == "GroupNormalization" and view.opset < 21:
         return Opaque(Reason.UNSUPPORTED_OP)  # γ and β are per group there
-    if kind == "LayerNormalization" and view.axis(view.attr("axis", -1)) != axis:
+    if along < 0 and view.axis(view.attr("axis", -1)) != axis:
         return Opaque(Reason.UNSUPPORTED_OP)
     gamma = as_float64(scale)
     beta = np.zeros_like(gamma) if bias is None else as_float64(bias)
     if beta.shape != gamma.shape:
         return Opaque(Reason.BAD_PARAMETERS)
-    return Affine((gamma, beta), (axis,), reads=False)
+    return Affine((gamma, beta), (axis,), has_shift=has_shift, reads=False)
+
+
+ROWS = (
+    OpKind(("BatchNormalization",), batchnorm, same, BatchNormStore()),
+    OpKind(("LayerNormalization",), partial(normalization, along=-1), same, AffineStore()),
+    OpKind(("RMSNormalization",), partial(normalization, along=-1, has_shift=False), same, AffineStore()),
+    OpKind(("InstanceNormalization", "GroupNormalization"), normalization, same, AffineStore()),
+    # not looked into
+    OpKind(("LpNormalization", "MeanVarianceNormalization", "LRN"), extents=same),
+)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import onnx
 
 from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule, Source
-from bnfuse.core.tensor import ArrayTensor, Tensor, size, whole
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.tensor import Array, ArrayTensor, Tensor, size, whole
 from bnfuse.formats.onnx.graph.constants import is_float
+from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.graph.origin import Origin
 from bnfuse.formats.onnx.graph.scope import text_of
-from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.stored import LinearStore
+from bnfuse.formats.onnx.rows.view import NodeHandle, View
+
+if TYPE_CHECKING:
+    from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
 
 
 def _weight(view: View, i: int) -> Tensor | Opaque:
@@ -164,7 +173,19 @@ def _constant_of(view: View, add: onnx.NodeProto) -> Tensor | None:
     return view.constants.get(view.handle.scope, name)
 
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+def _bias_of_product(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
+    """In the Add that follows, as a Gemm's, or in an Add of its own."""
+    if handle.bias_index is not None:
+        add = NodeHandle(handle.scope, handle.bias_index, handle.scope.body.node[handle.bias_index])
+        at = next(i for i, n in enumerate(add.proto.input) if handle.scope.is_constant(n))
+        out.pool.replace(add, at, bias)
+    elif rule.bias_nodes == 0:
+        handle.proto.op_type = "Gemm"
+        out.append(handle, 2, bias)
+    elif len(rule.weight.shape) == 1:
+        out.add_behind(handle, bias.reshape(()))  # what a vector leaves has no channels
+    else:
+        out.add_behind(handle, bias.reshape(-1, 1) if rule.in_port == 1 else bias)
 
 
 def recurrent(view: View) -> Rule:
@@ -192,6 +213,19 @@ def _input_half(both: Tensor, weight: Tensor) -> Tensor | None:
     return ArrayTensor(whole(both)[:, :gates])
 
 
+def _input_bias(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
+    """The first half of a recurrent op's bias; the second half is the recurrent one."""
+    directions, gates, _ = rule.weight.shape
+    both = np.zeros((directions, 2 * gates), bias.dtype)
+    if rule.bias is not None:
+        both[:] = whole(out.constant(handle, 3))
+    both[:, :gates] = bias.reshape(directions, gates)
+    if rule.bias is not None:
+        out.pool.replace(handle, 3, both)
+    else:
+        out.append(handle, 3, both)
+
+
 def einsum(view: View) -> Rule:
     """Einsum of a run-time tensor and a constant matrix: one letter is contracted, one is new."""
     sides = [view.is_const(i) for i in range(len(view.proto.input))]
@@ -217,11 +251,21 @@ def einsum(view: View) -> Rule:
     return Linear(weight, form, None, *axes, in_port=1 - k, bias_nodes=1)
 
 
-def table(view: View) -> Rule | None:
-    """Gather of rows from a constant table (an embedding); None if it is not that."""
-    if not view.is_const(0) or view.is_const(1) or view.attr("axis", 0) != 0:
-        return None
-    rows, rank = view.const(0), view.rank(1)
-    if rows is None or not is_float(rows) or view.overridable(0) or rank is None or len(rows.shape) < 2:
-        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
-    return Source(rows, offset=rank - 1, chosen=frozenset(range(rank)))
+def _bias_of_einsum(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
+    """In an Add of its own, along the new letter."""
+    equation = next(a.s.decode() for a in handle.proto.attribute if a.name == "equation")
+    rank = len(equation.replace(" ", "").partition("->")[2])
+    out.add_behind(handle, bias.reshape((-1,) + (1,) * (rank - 1 - rule.out_axis)))
+
+
+ROWS = (
+    OpKind(("Conv",), conv, extents.conv(1), LinearStore()),
+    OpKind(("ConvTranspose",), conv_transpose, extents.conv_transpose, LinearStore()),
+    OpKind(("Gemm",), gemm, extents.gemm, LinearStore(gains=("alpha", "beta"))),
+    OpKind(("MatMul",), matmul, extents.matmul, LinearStore(_bias_of_product)),
+    OpKind(("Einsum",), einsum, stored=LinearStore(_bias_of_einsum)),
+    OpKind(("LSTM", "GRU", "RNN"), recurrent, extents.recurrent, LinearStore(_input_bias)),
+    # not looked into
+    OpKind(("FusedConv", "ConvInteger"), extents=extents.conv(1)),
+    OpKind(("QLinearConv",), extents=extents.conv(3)),
+)

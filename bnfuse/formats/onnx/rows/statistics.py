@@ -14,19 +14,13 @@ import onnx
 
 from bnfuse.core.batchnorm import affine_maps
 from bnfuse.core.reparam import Vector
+from bnfuse.formats.onnx.rows.stored import epsilon_of
 from bnfuse.formats.onnx.rows.view import NodeHandle
 
 # Numbers worked on at once: enough to spread the cost of a call, small beside any model.
 _ELEMENTS = 1 << 16
-# The attribute is a float32, and so is its default.
-DEFAULT_EPSILON = float(np.float32(1e-5))
 
 Maps = tuple[Vector, Vector, Vector]  # a, c, and the typical size of x
-
-
-def epsilon_of(node: onnx.NodeProto) -> float:
-    """ε of a BatchNormalization."""
-    return next((a.f for a in node.attribute if a.name == "epsilon"), DEFAULT_EPSILON)
 
 
 @dataclass(eq=False)

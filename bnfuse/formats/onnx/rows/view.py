@@ -117,6 +117,9 @@ class View:
 
     def dtype(self, i: int) -> int | None:
         """TensorProto.DataType of input i."""
+        tensor = self.const(i) if self.is_const(i) else None
+        if tensor is not None:
+            return onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
         return self.shapes.dtype(self.handle.scope.key(self.proto.input[i]))
 
     def axis(self, axis: int, i: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Sizes of axes behind operators that join, cut, turn and resize: one row each (see ``extent_rules``)."""
+"""Sizes of axes behind operators that join, cut, turn and resize: see ``rules``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from bnfuse.formats.extents import Extent, Shape, product, scaled
 from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall, Rule, together
 
 
-def _concat(call: ExtentCall) -> Shape:
+def concat(call: ExtentCall) -> Shape:
+    """The sum along the axis; equal along the others."""
     shapes = [call.shape(at) for at in range(len(call.shapes))]
     axis = call.attribute("axis", 1) % len(shapes[0])
     made = list(shapes[0])
@@ -28,14 +29,16 @@ def _added(a: Extent, b: Extent) -> Extent:
     return None if a is None or b is None else a + b
 
 
-def _flatten(call: ExtentCall) -> Shape:
+def flatten(call: ExtentCall) -> Shape:
+    """Two axes."""
     shape = call.shape(0)
     axis = call.attribute("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     return product(shape[:axis]), product(shape[axis:])
 
 
-def _reshape(call: ExtentCall) -> Shape:
+def reshape(call: ExtentCall) -> Shape:
+    """As the constant says."""
     target = list(call.given(1, "shape") or ())
     shape = call.shapes[0]
     for at, size in enumerate(target):
@@ -56,20 +59,23 @@ def _reshape(call: ExtentCall) -> Shape:
     return tuple(target)
 
 
-def _transpose(call: ExtentCall) -> Shape:
+def transpose(call: ExtentCall) -> Shape:
+    """Axes in another order."""
     shape = call.shape(0)
     order = call.attribute("perm") or range(len(shape))[::-1]
     return tuple(shape[axis] for axis in order)
 
 
-def _squeeze(call: ExtentCall) -> Shape:
+def squeeze(call: ExtentCall) -> Shape:
+    """Without axes of size 1."""
     shape, axes = call.shape(0), call.given(1, "axes")
     ones = {at for at, n in enumerate(shape) if isinstance(n, int) and n == 1}
     gone = {int(axis) % len(shape) for axis in axes} if axes else ones
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 
 
-def _unsqueeze(call: ExtentCall) -> Shape:
+def unsqueeze(call: ExtentCall) -> Shape:
+    """With new axes of size 1."""
     shape, axes = call.shape(0), call.given(1, "axes") or ()
     rank = len(shape) + len(axes)
     added = {int(axis) % rank for axis in axes}
@@ -77,7 +83,8 @@ def _unsqueeze(call: ExtentCall) -> Shape:
     return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
 
-def _slice(call: ExtentCall) -> Shape:
+def slice_(call: ExtentCall) -> Shape:
+    """What lies between the bounds."""
     made = list(call.shape(0))
     starts, ends = call.given(1, "starts") or (), call.given(2, "ends") or ()
     axes = call.given(3, "axes") if len(call.node.input) > 3 or call.attribute("axes") else None
@@ -98,7 +105,8 @@ def _sliced(size: Extent, start: Any, end: Any, step: Any) -> Extent:
     return made if made.ndim else int(made)
 
 
-def _pad(call: ExtentCall) -> Shape:
+def pad(call: ExtentCall) -> Shape:
+    """With both pads."""
     shape = call.shape(0)
     pads = call.given(1, "pads" if call.opset > 1 else "paddings") or ()
     if len(pads) != 2 * len(shape):
@@ -108,7 +116,7 @@ def _pad(call: ExtentCall) -> Shape:
     )
 
 
-def _resize(call: ExtentCall) -> Shape:
+def resize(call: ExtentCall) -> Shape:
     """Sizes that do not follow the input's are most likely those of the model's input."""
     shape, inputs = call.shape(0), call.node.input
     if len(inputs) > 3 and inputs[3]:
@@ -134,13 +142,16 @@ def _resized(call: ExtentCall, shape: Shape, wanted: Elements) -> Shape:
     return tuple(made)
 
 
-def _gather(call: ExtentCall) -> Shape:
+def gather(call: ExtentCall) -> Shape:
+    """The indices in place of the axis."""
     data, indices = call.shape(0), call.shape(1)
     axis = call.attribute("axis", 0) % len(data)
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
-def _blocks(down: bool) -> Rule:
+def blocks(down: bool) -> Rule:
+    """DepthToSpace, or the reverse."""
+
     def rule(call: ExtentCall) -> Shape:
         batch, channels, *rest = call.shape(0)
         block = call.attribute("blocksize")
@@ -154,33 +165,17 @@ def _blocks(down: bool) -> Rule:
     return rule
 
 
-def _expand(call: ExtentCall) -> Shape:
+def expand(call: ExtentCall) -> Shape:
+    """Broadcast to the constant."""
     shape, wanted = call.shape(0), call.known(1)
     rank = max(len(shape), len(wanted))
     a, b = ((1,) * (rank - len(s)) + tuple(s) for s in (shape, wanted))
     return tuple(together(call.sizes, x, y) for x, y in zip(a, b, strict=True))
 
 
-def _tile(call: ExtentCall) -> Shape:
+def tile(call: ExtentCall) -> Shape:
+    """Repeated."""
     return tuple(
         None if size is None or many is None else size * many
         for size, many in zip(call.shape(0), call.known(1), strict=True)
     )
-
-
-LAYOUT: dict[str, Rule] = {
-    "Concat": _concat,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Slice": _slice,
-    "Pad": _pad,
-    **dict.fromkeys(("Resize", "Upsample"), _resize),
-    "Gather": _gather,
-    "DepthToSpace": _blocks(True),
-    "SpaceToDepth": _blocks(False),
-    "Expand": _expand,
-    "Tile": _tile,
-}

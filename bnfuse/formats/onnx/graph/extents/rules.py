@@ -1,8 +1,8 @@
 """How ONNX operators change the sizes of axes, as far as sizes of inputs can be told from them.
 
-One row per operator: the shape of its first output from those of its inputs, with the demands that it makes
-of them (a convolution wants its channels, a Concat equal sizes along its other axes). An operator without a
-row, or one whose attributes make no sense, has unknown outputs. Source: the operators' documentation.
+The shape of the first output from those of the inputs, with the demands that the operator makes of them (a
+convolution wants its channels, a Concat equal sizes along its other axes). Which operator does what says the
+op table (``rows``). Source: the operators' documentation.
 """
 
 from __future__ import annotations
@@ -13,25 +13,15 @@ import numpy as np
 
 from bnfuse.formats.extents import Extent, Shape, windows
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall, Rule, together
-from bnfuse.formats.onnx.graph.extents.layout import LAYOUT
 
 
-def output_shape(call: ExtentCall) -> Shape | None:
-    """The shape of the first output; None where it cannot be told."""
-    rule = RULES.get(call.node.op_type)
-    if rule is None:
-        return None
-    try:
-        return rule(call)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, MemoryError):
-        return None
-
-
-def _same(call: ExtentCall) -> Shape | None:
+def same(call: ExtentCall) -> Shape | None:
+    """As the input."""
     return call.shapes[0]
 
 
-def _broadcast(call: ExtentCall) -> Shape:
+def broadcast(call: ExtentCall) -> Shape:
+    """Of all inputs."""
     shapes = [call.shape(at) for at in range(len(call.shapes))]
     rank = max(map(len, shapes))
     padded: list[Shape] = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -72,7 +62,9 @@ def _windowed(call: ExtentCall, kernel: Sequence[int], channels: Extent) -> Shap
     return (shape[0], channels, *made)
 
 
-def _conv(weight: int) -> Rule:
+def conv(weight: int) -> Rule:
+    """A convolution whose kernel is input ``weight``."""
+
     def rule(call: ExtentCall) -> Shape:
         kernel = call.shape(weight)
         inner, groups = kernel[1], call.attribute("group", 1)
@@ -94,11 +86,13 @@ def _number(size: Extent) -> int:
     return size
 
 
-def _pool(call: ExtentCall) -> Shape:
+def pool(call: ExtentCall) -> Shape:
+    """Windows of a fixed size."""
     return _windowed(call, call.attribute("kernel_shape"), call.shape(0)[1])
 
 
-def _conv_transpose(call: ExtentCall) -> Shape:
+def conv_transpose(call: ExtentCall) -> Shape:
+    """Windows stretched, or ``output_shape``."""
     shape, weight = call.shape(0), call.shape(1)
     rank = len(shape) - 2
     call.sizes.equal(shape[1], weight[0])
@@ -120,12 +114,14 @@ def _conv_transpose(call: ExtentCall) -> Shape:
     return (shape[0], channels, *made)
 
 
-def _global_pool(call: ExtentCall) -> Shape:
+def global_pool(call: ExtentCall) -> Shape:
+    """One element of each channel."""
     shape = call.shape(0)
     return (*shape[:2], *(1,) * (len(shape) - 2))
 
 
-def _reduce(call: ExtentCall) -> Shape:
+def reduce(call: ExtentCall) -> Shape:
+    """Without the axes, or with size 1 along them."""
     shape, axes = call.shape(0), call.given(1, "axes")
     gone = {int(axis) % len(shape) for axis in axes} if axes else set(range(len(shape)))
     if call.attribute("keepdims", 1):
@@ -133,14 +129,16 @@ def _reduce(call: ExtentCall) -> Shape:
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 
 
-def _arg(call: ExtentCall) -> Shape:
+def arg(call: ExtentCall) -> Shape:
+    """Without the one axis."""
     shape = call.shape(0)
     axis = call.attribute("axis", 0) % len(shape)
     kept = (1,) if call.attribute("keepdims", 1) else ()
     return (*shape[:axis], *kept, *shape[axis + 1 :])
 
 
-def _gemm(call: ExtentCall) -> Shape:
+def gemm(call: ExtentCall) -> Shape:
+    """Rows of A, columns of B."""
     a, b = call.shape(0), call.shape(1)
     a = a[::-1] if call.attribute("transA", 0) else a
     b = b[::-1] if call.attribute("transB", 0) else b
@@ -148,7 +146,8 @@ def _gemm(call: ExtentCall) -> Shape:
     return a[0], b[1]
 
 
-def _matmul(call: ExtentCall) -> Shape | None:
+def matmul(call: ExtentCall) -> Shape | None:
+    """The same, stacked."""
     a, b = call.shape(0), call.shape(1)
     if len(a) < 2 or len(b) < 2:
         return None
@@ -157,43 +156,9 @@ def _matmul(call: ExtentCall) -> Shape | None:
     return (*more, a[-2], b[-1])
 
 
-def _recurrent(call: ExtentCall) -> Shape:
+def recurrent(call: ExtentCall) -> Shape:
+    """The states of all steps."""
     x, weight = call.shape(0), call.shape(1)
     call.sizes.equal(x[2], weight[2])
     hidden = call.attribute("hidden_size")
     return (x[0], weight[0], x[1], hidden) if not call.attribute("layout", 0) else (*x[:2], weight[0], hidden)
-
-
-# fmt: off
-_POINTWISE = (
-    "Relu", "LeakyRelu", "Elu", "Celu", "Selu", "Gelu", "Mish", "ThresholdedRelu", "Sigmoid",
-    "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Softsign", "Softmax", "LogSoftmax", "Hardmax",
-    "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Sin",
-    "Cos", "Not", "IsNaN", "Cast", "CastLike", "Identity", "Dropout", "Clip", "BatchNormalization",
-    "InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization",
-    "MeanVarianceNormalization", "LRN", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
-    "FakeQuant", "Quant", "CumSum", "Trilu", "QuickGelu", "FastGelu", "RandomNormalLike",
-    "RandomUniformLike", "Bernoulli",
-)
-_BROADCAST = (
-    "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Mean", "Sum", "Where", "Equal", "Less",
-    "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "PRelu",
-)
-_REDUCE = ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
-# fmt: on
-
-RULES: dict[str, Rule] = {
-    **LAYOUT,
-    **dict.fromkeys(_POINTWISE, _same),
-    **dict.fromkeys(_BROADCAST, _broadcast),
-    **{f"Reduce{name}": _reduce for name in _REDUCE},
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _pool),
-    **dict.fromkeys(("GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"), _global_pool),
-    **dict.fromkeys(("ArgMax", "ArgMin"), _arg),
-    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger"), _conv(1)),
-    "QLinearConv": _conv(3),
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
-}

@@ -1,4 +1,4 @@
-"""Rows of the op table: operators that move, drop or average elements but compute nothing else.
+"""Rows of the op table: operators that give elements another place and compute nothing else.
 
 Axes are checked against the rank here, since the maps of ``core.axes`` believe what they are given.
 What does not fit raises ``Malformed``, which refuses the node.
@@ -9,28 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import onnx
-
 from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, Take, regroup
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules import Opaque, Pass, Rule, Source
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.onnx.graph.scope import text_of
+from bnfuse.formats.onnx.graph.constants import is_float
+from bnfuse.formats.onnx.graph.extents import layout
+from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
-
-_FLOATS = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.BFLOAT16,
-}
-
-
-def cast(view: View) -> Rule:
-    """Between floating-point types only: rounding aside, a cast commutes with everything."""
-    if view.dtype(0) in _FLOATS and view.attr("to") in _FLOATS:
-        return Pass()
-    return Opaque(Reason.UNSUPPORTED_OP, "not between floating-point types")
 
 
 def transpose(view: View) -> Rule:
@@ -60,7 +47,7 @@ def flatten(view: View) -> Rule:
     return Pass(axes=Regroup(shape, out, groups))
 
 
-def _axes(axes: Sequence[int], rank: int) -> list[int]:
+def axes_from_zero(axes: Sequence[int], rank: int) -> list[int]:
     """Axes counted from zero.
 
     Raises:
@@ -106,13 +93,14 @@ def squeeze(view: View) -> Rule:
         if view.has_input(1) or not all(isinstance(d, int) for d in shape):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [a for a, d in enumerate(shape) if d == 1]
-    gone = set(_axes(axes, len(shape)))
+    gone = set(axes_from_zero(axes, len(shape)))
     if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
         raise Malformed(f"axes {axes} of the shape {shape}")
-    return Pass(axes=_dropping(len(shape), gone))
+    return Pass(axes=dropping(len(shape), gone))
 
 
-def _dropping(rank: int, gone: set[int]) -> Relabel:
+def dropping(rank: int, gone: set[int]) -> Relabel:
+    """All axes but some."""
     kept = [a for a in range(rank) if a not in gone]
     return Relabel(tuple(kept.index(a) if a in kept else None for a in range(rank)), len(kept))
 
@@ -122,48 +110,9 @@ def unsqueeze(view: View) -> Rule:
     rank, axes = view.rank(0), view.axes_argument(1)
     if rank is None or axes is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    new = _axes(axes, rank + len(axes))
+    new = axes_from_zero(axes, rank + len(axes))
     kept = [a for a in range(rank + len(axes)) if a not in new]
     return Pass(axes=Relabel(tuple(kept), rank + len(axes)))
-
-
-def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
-    """Mean, Max, Min, Sum over axes: what varies along other axes commutes as far as the op allows."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = view.axes_argument(1)
-    if axes is None:
-        if view.has_input(1):
-            return Opaque(Reason.SHAPE_UNKNOWN)
-        axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
-    gone = set(_axes(axes, rank))
-    kept = bool(view.attr("keepdims", 1))
-    relabel = Relabel(tuple(range(rank)), rank) if kept else _dropping(rank, gone)
-    return Pass(sign, shift, mixes=gone.__contains__, axes=relabel, mixed_out=gone if kept else frozenset())
-
-
-def pad(view: View) -> Rule:
-    """Zeros refuse a shift, reflected or repeated borders pass everything, other constants nothing."""
-    mode = view.attr("mode", b"constant")
-    pads = view.attr("pads") or view.attr("paddings") or view.ints(1)
-    shape = view.shape(0)
-    if pads is None or shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    if view.has_input(3) and view.ints(3) is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = _axes(view.ints(3) or range(len(shape)), len(shape))
-    half = len(axes)
-    if len(pads) != 2 * half:
-        raise Malformed(f"{len(pads)} pads for {half} axes")
-    padded = {a for k, a in enumerate(axes) if pads[k] or pads[k + half]}
-    grows = any(n > 0 for n in pads)
-    if mode != b"constant" or not grows:
-        return Pass(mixes=padded.__contains__)
-    fill = view.attr("value", 0.0) if view.opset < 11 else (view.scalar(2) if view.has_input(2) else 0.0)
-    if fill != 0.0:
-        return Opaque(Reason.UNSUPPORTED_OP, "it pads with a constant other than zero")
-    return Pass(shift=Reason.ZERO_PADDING, mixes=padded.__contains__)
 
 
 def slice_(view: View) -> Rule:
@@ -175,7 +124,7 @@ def slice_(view: View) -> Rule:
     given = view.attr("axes") or view.ints(3)
     if given is None and view.has_input(3):
         return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = _axes(given or range(len(starts)), len(shape))
+    axes = axes_from_zero(given or range(len(starts)), len(shape))
     if view.has_input(4) and view.ints(4) is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
     steps = view.ints(4) or [1] * len(starts)
@@ -201,14 +150,27 @@ def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None
     return max(start, -size), end
 
 
+def _table(view: View) -> Rule | None:
+    """Gather of rows from a constant table (an embedding); None if it is not that."""
+    if not view.is_const(0) or view.is_const(1) or view.attr("axis", 0) != 0:
+        return None
+    rows, rank = view.const(0), view.rank(1)
+    if rows is None or not is_float(rows) or view.overridable(0) or rank is None or len(rows.shape) < 2:
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
+    return Source(rows, offset=rank - 1, chosen=frozenset(range(rank)))
+
+
 def gather(view: View) -> Rule:
-    """With constant indices along one axis of a run-time tensor."""
+    """Rows of a table, or constant indices along one axis of a run-time tensor."""
+    rows = _table(view)
+    if rows is not None:
+        return rows
     shape, indices = view.shape(0), view.ints(1)
     if view.is_const(0) or shape is None or indices is None or view.const(1) is None:
         return Opaque(Reason.UNSUPPORTED_OP)
     tensor = view.const(1)
     assert tensor is not None
-    (axis,) = _axes([view.attr("axis", 0)], len(shape))
+    (axis,) = axes_from_zero([view.attr("axis", 0)], len(shape))
     size = shape[axis]
     if len(tensor.shape) > 1 or not isinstance(size, int):
         return Opaque(Reason.UNSUPPORTED_OP)
@@ -217,40 +179,7 @@ def gather(view: View) -> Rule:
     take = Take(axis, tuple(i % size for i in indices), size)
     if tensor.shape:
         return Pass(axes=take)
-    return Pass(axes=Chain((take, _dropping(len(shape), {axis}))))
-
-
-def resize(view: View) -> Rule:
-    """Nearest and linear interpolation average with weights that sum to 1."""
-    mode = view.attr("mode", b"nearest")
-    crop = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
-    before, after = view.shape(0), view.out_shape()
-    if mode not in (b"nearest", b"linear", b"bilinear") or crop:
-        return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
-    if before is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    if after is not None and len(after) != len(before):
-        raise Malformed(f"{len(before)} axes become {len(after)}")
-    scales = _scales(view)
-
-    def mixes(axis: int) -> bool:
-        if axis >= len(before):
-            return True
-        if scales is not None and len(scales) == len(before):
-            return scales[axis] != 1.0
-        return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
-
-    return Pass(mixes=mixes)
-
-
-def _scales(view: View) -> list[float] | None:
-    given = view.attr("scales")
-    if given is not None:
-        return [float(v) for v in given]
-    tensor = view.const(2 if view.proto.op_type == "Resize" and view.opset >= 11 else 1)
-    if tensor is None or tensor.dtype.kind != "f":
-        return None
-    return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
+    return Pass(axes=Chain((take, dropping(len(shape), {axis}))))
 
 
 def relabelled(view: View) -> Rule:
@@ -285,3 +214,19 @@ def relabelled(view: View) -> Rule:
     merge = ((range(1), range(1)), (range(1, 2), range(1, 2)), (range(2, 4), range(2, 3)),
              (range(4, 6), range(3, 4)))  # fmt: skip
     return Pass(axes=Chain((Regroup(shape, wide, split), Permute(perm), Regroup(moved, out, merge))))
+
+
+ROWS = (
+    OpKind(("Transpose",), transpose, layout.transpose),
+    OpKind(("Flatten",), flatten, layout.flatten),
+    OpKind(("Reshape",), reshape, layout.reshape),
+    OpKind(("Squeeze",), squeeze, layout.squeeze),
+    OpKind(("Unsqueeze",), unsqueeze, layout.unsqueeze),
+    OpKind(("Slice",), slice_, layout.slice_),
+    OpKind(("Gather",), gather, layout.gather, TableStore()),
+    OpKind(("DepthToSpace",), relabelled, layout.blocks(True)),
+    OpKind(("SpaceToDepth",), relabelled, layout.blocks(False)),
+    # not looked into
+    OpKind(("Expand",), extents=layout.expand),
+    OpKind(("Tile",), extents=layout.tile),
+)

@@ -1,0 +1,127 @@
+"""Rows of the op table: convolutions.
+
+Kernel layouts are those of keras/src/layers: convolutions (k…, in/groups, out), transposed ones
+(k…, out, in), depthwise ones (k…, channels, multiplier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnfuse.core.reasons import Reason
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.network import Shape
+from bnfuse.formats.keras.rows.kind import spatial_kinds
+from bnfuse.formats.keras.rows.linear_layers import linear_part, with_activation
+from bnfuse.formats.keras.rows.site import Part, Site
+from bnfuse.formats.keras.rows.sizes import Size, conv_shape, join, one, per_axis, split
+from bnfuse.formats.keras.rows.stored import LinearStore
+from bnfuse.formats.keras.rows.variables import Config, holds
+
+
+def _padding(site: Site, n: int) -> Reason | None:
+    """Why a shift cannot come in: zeros at the borders; 'same' pads nothing where the window is one."""
+    if site.config.get("padding", "valid") == "valid" or set(site.window("kernel_size", n)) == {1}:
+        return None
+    return Reason.ZERO_PADDING
+
+
+def _channel_axes(site: Site, n: int) -> tuple[int, int]:
+    axis = site.channel_axis(n + 2 + site.lead)
+    return axis, axis
+
+
+def _groups(site: Site) -> int:
+    """``groups``, which older files leave out."""
+    stored = site.config.get("groups")
+    if stored is not None and type(stored) is not int:
+        raise Malformed(f"groups {stored}")
+    return stored or 1
+
+
+def convolution(site: Site, n: int) -> Sequence[Part]:
+    """Conv1D/2D/3D: (k…, in/groups, out)."""
+    part = linear_part(
+        site, "k* i go", axes=_channel_axes(site, n), groups=_groups(site),
+        shift_in=_padding(site, n),
+    )  # fmt: skip
+    return with_activation(site, [part])
+
+
+def transposed(site: Site, n: int) -> Sequence[Part]:
+    """Conv*Transpose: (k…, out, in); border outputs sum over fewer taps, so no shift comes in."""
+    axes = _channel_axes(site, n)
+    return with_activation(site, [linear_part(site, "k* o i", axes=axes, shift_in=Reason.SHIFT_REFUSED)])
+
+
+def depthwise(site: Site, n: int) -> Sequence[Part]:
+    """DepthwiseConv1D/2D: (k…, channels, multiplier)."""
+    part = linear_part(site, "k* g o", axes=_channel_axes(site, n), shift_in=_padding(site, n))
+    return with_activation(site, [part])
+
+
+def separable(site: Site, n: int) -> Sequence[Part]:
+    """SeparableConv: a depthwise convolution without bias, then a pointwise one."""
+    between = f"{site.outputs[0]}/depthwise"
+    axes = _channel_axes(site, n)
+    first = linear_part(
+        site, "k* g o", axes=axes, role="depthwise", stored=LinearStore("depthwise_kernel", ""),
+        ends=(site.inputs, (between,)), shift_in=_padding(site, n), has_bias=False,
+    )  # fmt: skip
+    second = linear_part(
+        site, "k* i o", axes=axes, role="pointwise", stored=LinearStore("pointwise_kernel"),
+        ends=((between,), site.outputs),
+    )  # fmt: skip
+    return with_activation(site, [first, second])
+
+
+def _depthwise_shape(config: Config, shape: Shape) -> Shape | None:
+    channels = split(config, shape)[1]
+    if channels is None:
+        spatial = split(config, conv_shape(config, shape, 1))[0]
+        return join(config, shape[0], spatial, None)
+    return conv_shape(config, shape, channels * config.get("depth_multiplier", 1))
+
+
+def _transposed_shape(config: Config, shape: Shape) -> Shape:
+    spatial, _ = split(config, shape)
+    rank = len(spatial)
+    kernel, strides = per_axis(config["kernel_size"], rank), per_axis(config.get("strides", 1), rank)
+    dilation = per_axis(config.get("dilation_rate", 1), rank)
+    stored = config.get("output_padding")
+    extra = (None,) * rank if stored is None else per_axis(stored, rank)
+    sizes = [
+        _stretched(n, (k - 1) * d + 1, s, e, config.get("padding", "valid"))
+        for n, k, s, d, e in zip(spatial, kernel, strides, dilation, extra, strict=True)
+    ]
+    return join(config, shape[0], sizes, config["filters"])
+
+
+def _stretched(size: Size, kernel: int, stride: int, extra: Size, padding: str) -> Size:
+    if size is None:
+        return None
+    match padding:
+        case "valid":
+            return (size - 1) * stride + kernel + (max(stride - kernel, 0) if extra is None else extra)
+        case "same":
+            return size * stride if extra is None else (size - 1) * stride + kernel % 2 + extra
+    raise ValueError(f"padding {padding}")
+
+
+_KERNEL = holds("kernel", "bias:use_bias")
+_TWO_KERNELS = holds("depthwise_kernel", "pointwise_kernel", "bias:use_bias")
+_CONV, _TRANSPOSED, _DEPTHWISE = one(conv_shape), one(_transposed_shape), one(_depthwise_shape)
+_FLAT = (1, 2)
+ROWS = (
+    *spatial_kinds(
+        "Conv{n}D", "Convolution{n}D", parts=convolution, shapes=_CONV, variables=_KERNEL, linear=True
+    ),
+    *spatial_kinds("Conv{n}DTranspose", parts=transposed, shapes=_TRANSPOSED, variables=_KERNEL, linear=True),
+    *spatial_kinds(
+        "DepthwiseConv{n}D", dims=_FLAT, parts=depthwise, shapes=_DEPTHWISE, variables=_KERNEL, linear=True
+    ),
+    *spatial_kinds(
+        "SeparableConv{n}D", dims=_FLAT, parts=separable, shapes=_CONV, variables=_TWO_KERNELS, linear=True
+    ),
+    *spatial_kinds("LocallyConnected{n}D", dims=_FLAT, shapes=_CONV, variables=_KERNEL),
+)

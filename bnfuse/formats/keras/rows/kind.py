@@ -1,0 +1,55 @@
+"""A row of the op table: all that is known of a layer class, and of functions that mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bnfuse.formats.keras.rows.sizes import Shapes, unknown
+from bnfuse.formats.keras.rows.variables import Config, Slots, none
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.rows.site import Part, Site
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """What a layer class is to every room of this format.
+
+    Attributes:
+        classes: its names.
+        parts: the core nodes of one call: which rules they obey, and how they store what they absorb; None
+            where it is not looked into.
+        shapes: what a call puts out. Asked only where the input has ``rank`` axes, if there is one.
+        variables: what it holds, by its config; None where that cannot be told.
+        rank: the number of axes it insists on in its input, batch included; None if it takes several.
+        functions: functions of ``keras.ops`` ("ops.Add") and TensorFlow's that are all that the layer is.
+        shaped: functions of which only the shape of what they put out is looked at.
+        linear: whether it reads in a wider type than its input has without loss.
+    """
+
+    classes: tuple[str, ...]
+    parts: Callable[[Site], Sequence[Part]] | None = None
+    shapes: Shapes = unknown
+    variables: Callable[[Config], Slots | None] = none
+    rank: int | None = None
+    functions: tuple[str, ...] = ()
+    shaped: tuple[str, ...] = ()
+    linear: bool = False
+
+
+def spatial_kinds(
+    *names: str,
+    dims: Sequence[int] = (1, 2, 3),
+    parts: Callable[..., Sequence[Part]] | None = None,
+    shapes: Shapes = unknown,
+    variables: Callable[[Config], Slots | None] = none,
+    linear: bool = False,
+) -> Iterator[LayerKind]:
+    """A row for each number ``n`` of spatial axes, which ``parts`` is told: "Conv{n}D"."""
+    for n in dims:
+        made = None if parts is None else partial(parts, n=n)
+        classes = tuple(name.format(n=n) for name in names)
+        yield LayerKind(classes, made, shapes, variables, rank=n + 2, linear=linear)

@@ -1,0 +1,168 @@
+"""Rows of the op table: what reads several tensors, as layers and as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bnfuse.core.joint import ConcatSplit, Product, Select
+from bnfuse.core.operands import Operand, operands
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Rule, Sign
+from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.formats.keras.graph.network import Call, Layer, Shape
+from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, Size, broadcast_size, checked, several
+from bnfuse.formats.keras.rows.variables import Config
+
+
+def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Sequence[Part]]:
+    """Add, Subtract, Average."""
+    return lambda site: single(site, _joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
+
+
+def product(site: Site) -> Sequence[Part]:
+    """Multiply: gates."""
+    return single(site, _joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
+
+
+def chosen(site: Site) -> Sequence[Part]:
+    """Maximum, Minimum: one of the inputs, element by element."""
+
+    def alike(lie: tuple[Operand, ...]) -> Rule:
+        if any(o.offset or o.stretched for o in lie):
+            return Opaque(Reason.BROADCAST)
+        return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
+
+    return single(site, _joined(site, alike))
+
+
+def _joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
+    """Operands of one rank only: Keras broadcasts other ranks in a way of its own."""
+    ranks = {None if s is None else len(s) for s in site.shapes}
+    if len(site.inputs) < 2 or len(ranks) != 1 or (site.call is not None and site.call.constants):
+        return Opaque(Reason.SHAPE_UNKNOWN if None in ranks else Reason.BROADCAST)
+    lie = operands([_named(s) for s in site.shapes], _named(site.out_shapes[0]))
+    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else make(lie)
+
+
+def _named(shape: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:
+    """The batch is the same for all operands."""
+    return None if shape is None else ("batch", *shape[1:])
+
+
+def concatenate(site: Site) -> Sequence[Part]:
+    """Side by side along ``axis``."""
+    rank = site.rank()
+    axis = site.config.get("axis", -1)
+    if rank is None or not isinstance(axis, int) or len(site.inputs) < 2:
+        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    at = site.axis(axis, rank)
+    sizes = tuple(_size(s, at) for s in site.shapes)
+    return single(site, ConcatSplit(~0, tuple(range(len(sizes))), at, sizes))
+
+
+def _size(shape: tuple[int | str | None, ...] | None, axis: int) -> int | None:
+    dim = None if shape is None or axis >= len(shape) else shape[axis]
+    return dim if isinstance(dim, int) else None
+
+
+def _elementwise(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    """Add and its kin: broadcast, but the batch axis stays the first (missing axes come after it)."""
+    if layer.function:
+        return _operation(layer, inputs, call)
+    known = [shape for shape in inputs if shape is not None]
+    if len(known) != len(inputs) or not known or min(map(len, known)) == 0:
+        return UNKNOWN
+    rank = max(map(len, known))
+    result, *others = ((shape[0], *(1,) * (rank - len(shape)), *shape[1:]) for shape in known)
+    for shape in others:
+        result = _broadcast(result, shape)
+    return (checked(result),)
+
+
+def _operation(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    """NumPy's broadcasting over the tensors and constants of a call with two operands."""
+    if call is None:
+        return UNKNOWN
+    ignored = ("name",) if layer.class_name == "TFOpLambda" else ()
+    named: Mapping[str, Any] = {k: v for k, v in call.arguments.items() if k not in ignored and v is not None}
+    constants = [_constant_shape(value) for value in (*call.constants.values(), *named.values())]
+    shapes = [*inputs, *constants]
+    known = [shape for shape in shapes if shape is not None]
+    if len(shapes) != 2 or len(known) != 2:
+        return UNKNOWN
+    rank = max(map(len, known))
+    one, two = ((1,) * (rank - len(shape)) + tuple(shape) for shape in known)
+    return (_broadcast(one, two),)
+
+
+def _broadcast(one: Shape, two: Shape) -> Shape:
+    return tuple(broadcast_size(a, b) for a, b in zip(one, two, strict=True))
+
+
+def _constant_shape(value: Any) -> Shape | None:
+    """Of a number or nested lists of numbers; None for anything else."""
+    if isinstance(value, int | float):
+        return ()
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    inner = _constant_shape(value[0])
+    return None if inner is None else (len(value), *inner)
+
+
+def _side_by_side(config: Config, inputs: Inputs) -> Shape | None:
+    known = [shape for shape in inputs if shape is not None]
+    if not known:
+        return None
+    rank, axis = len(known[0]), config.get("axis", -1)
+    if any(len(shape) != rank for shape in known) or not -rank <= axis < rank:
+        return None
+    every = [(None,) * rank if shape is None else shape for shape in inputs]
+    sizes: list[Size] = []
+    for k in range(rank):
+        column = [shape[k] for shape in every]
+        if k == axis % rank:
+            sizes.append(None if None in column else sum(size for size in column if size is not None))
+        else:
+            sizes.append(next((size for size in column if size is not None), None))
+    return tuple(sizes)
+
+
+def _dot(config: Config, inputs: Inputs) -> Shape | None:
+    first, second = inputs
+    if first is None or second is None:
+        return None
+    axes = config["axes"]
+    one, two = (axes, axes) if isinstance(axes, int) else axes
+    one, two = one % len(first), two % len(second)
+    left = [size for k, size in enumerate(first) if k != one]
+    right = [size for k, size in enumerate(second) if k not in (0, two)]
+    return (*left, *right) if len(left) + len(right) > 1 else (*left, 1)
+
+
+ROWS = (
+    LayerKind(
+        ("Add",), total(lambda n: (1.0,) * n), _elementwise,
+        functions=("ops.Add",), shaped=("__operators__.add", "math.add"),
+    ),
+    LayerKind(
+        ("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise,
+        functions=("ops.Subtract",), shaped=("math.subtract",),
+    ),
+    LayerKind(("Average",), total(lambda n: (1.0 / n,) * n), _elementwise),
+    LayerKind(
+        ("Multiply",), product, _elementwise,
+        functions=("ops.Multiply",), shaped=("math.multiply",),
+    ),
+    LayerKind(("Maximum",), chosen, _elementwise, shaped=("ops.Maximum", "math.maximum")),
+    LayerKind(("Minimum",), chosen, _elementwise, shaped=("ops.Minimum", "math.minimum")),
+    LayerKind(("Concatenate",), concatenate, several(_side_by_side)),
+    # not looked into
+    LayerKind(("Dot",), shapes=several(_dot)),
+    LayerKind(("Merge",)),
+    LayerKind(
+        (), shapes=_operation, shaped=("ops.Divide", "ops.TrueDivide", "math.divide", "math.truediv")
+    ),
+)  # fmt: skip

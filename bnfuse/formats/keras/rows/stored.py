@@ -1,0 +1,150 @@
+"""How a layer stores the scale and shift that it absorbed: one way for each rule that absorbs.
+
+    LinearStore   y = W·x + b, in the layout that the layer keeps its kernel in
+    AffineStore   y = a·x + c: γ and β, around the statistics of a BatchNormalization, or numbers of a config
+    TableStore    a table of constants
+
+A store names the variables; a part of a layer has one, and calls of one layer are tied by it. What it
+does not find it makes, and says so in the layer's config. When it does not act: rounding, and which call
+of a shared layer speaks, is the editor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bnfuse.core.tensor import Array
+
+if TYPE_CHECKING:
+    from bnfuse.core.apply import Moved, NewAffine, NewLinear, NewSource
+    from bnfuse.formats.keras.edit.apply_patch import ConfigEditor
+    from bnfuse.formats.keras.graph.network import Variable
+    from bnfuse.formats.keras.rows.site import Site
+
+
+class Store:
+    """Nothing is stored: calls of one layer are tied all the same."""
+
+
+@dataclass(frozen=True)
+class LinearStore(Store):
+    """A kernel and a bias.
+
+    Attributes:
+        weight, bias: names of its variables; no bias is made where it has no name.
+        enables: what to set in the config when a bias is made.
+        bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
+        bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
+    """
+
+    weight: str = "kernel"
+    bias: str = "bias"
+    enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
+    bias_rows: int = 0
+    bias_tail: int = 0
+
+    def store(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
+        """The kernel is worked out when it is written, the bias at once."""
+        if new.weight is not None:
+            out.put(site, self.weight, new.weight)
+        if new.makes_bias:
+            old = site.variable(self.bias)
+            bias = out.rounded(new.bias(), new.rule.weight.dtype)
+            out.put(site, self.bias, self._shaped(bias, old))
+            if old is None:
+                out.configure(site, self.enables)
+
+    def _shaped(self, bias: Array, old: Variable | None) -> Array:
+        """A bias as the layer stores it."""
+        if not self.bias_rows:
+            return bias.reshape(-1, *(1,) * self.bias_tail) if old is None else bias.reshape(old.shape)
+        rows = np.zeros((self.bias_rows, bias.size), bias.dtype) if old is None else np.array(old.read())
+        rows[0] = bias
+        return rows
+
+
+@dataclass(frozen=True)
+class AffineStore(Store):
+    """γ and β, made where the layer had none.
+
+    Attributes:
+        gamma, beta: names of its variables; "" where it has none (and then takes none: the rule says so).
+        switches: what to set in the config when one is made.
+    """
+
+    gamma: str = "gamma"
+    beta: str = "beta"
+    switches: tuple[str, str] = ("scale", "center")
+
+    def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
+        """As they are."""
+        self._pair(site, new.a, new.c, out)
+
+    def _pair(self, site: Site, gamma: Array, beta: Array, out: ConfigEditor) -> None:
+        floats = (v.dtype for v in site.layer.variables if v.dtype.kind in "fV")
+        like = next(floats, site.variable_dtype)
+        names = zip((self.gamma, self.beta), (gamma, beta), (1.0, 0.0), self.switches, strict=True)
+        for name, values, neutral, switch in names:
+            old = site.variable(name)
+            if not name or (old is None and (values == neutral).all()):
+                continue
+            out.put(site, name, out.rounded(values, like if old is None else old.dtype))
+            if old is None:
+                out.configure(site, {switch: True})
+
+
+class BatchNormStore(AffineStore):
+    """γ' = a·√(σ² + ε), β' = c + μ·a: the statistics stay."""
+
+    def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
+        """Around all statistics."""
+        mean, variance = _statistics(site)
+        self._pair(site, new.a * np.sqrt(variance + _epsilon(site)), new.c + mean * new.a, out)
+
+    def move(self, site: Site, new: Moved, out: ConfigEditor) -> None:
+        """Around those of the channels that stay with it."""
+        mean, variance = (values[new.channels] for values in _statistics(site))
+        gamma, beta = new.a * np.sqrt(variance + _epsilon(site)), new.c + mean * new.a
+        # What the layer computes without γ or β comes back from a and c up to roundings of float64.
+        gamma = np.where(np.abs(gamma - 1.0) < 1e-14, 1.0, gamma)
+        beta = np.where(np.abs(beta) < 1e-14 * np.abs(new.c), 0.0, beta)
+        self._pair(site, gamma, beta, out)
+        for name in ("moving_mean", "moving_variance"):
+            variable = site.variable(name)
+            assert variable is not None
+            out.put(site, name, np.asarray(variable.read())[new.channels])
+
+
+def _statistics(site: Site) -> tuple[Array, Array]:
+    mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
+    assert mean is not None
+    assert variance is not None
+    return mean, variance
+
+
+def _epsilon(site: Site) -> float:
+    return float(site.config.get("epsilon", 1e-3))
+
+
+class ConfigStore(AffineStore):
+    """Numbers of the config, or lists of them, by the names of ``gamma`` and ``beta``."""
+
+    def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
+        """As Keras reads them: no variable changes."""
+        scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (new.a, new.c))
+        out.configure(site, {self.gamma: scale, self.beta: offset})
+
+
+@dataclass(frozen=True)
+class TableStore(Store):
+    """A table of rows."""
+
+    table: str
+
+    def store(self, site: Site, new: NewSource, out: ConfigEditor) -> None:
+        """It is worked out when it is written."""
+        out.put(site, self.table, new.values)

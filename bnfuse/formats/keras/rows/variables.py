@@ -1,0 +1,111 @@
+"""Which variables a layer holds: their names, order and places inside its group.
+
+Facts read off Keras 2.15, 3.3–3.15 and tf_keras. A slot's ``place`` is where a ``.keras`` archive keeps the
+variable, below the layer's group; names are the same for all versions and both file kinds (Keras 2
+says ``depthwise_kernel`` where Keras 3 says ``kernel``: here it is ``kernel``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.graph.network import Layer
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One variable of a layer class; ``trainable`` says how it was made, not whether it is frozen."""
+
+    name: str
+    place: str
+    trainable: bool = True
+
+
+Slots = tuple[Slot, ...]
+
+
+def own(*names: str, frozen: Iterable[str] = ()) -> Slots:
+    """Variables that hang on the layer itself: ``vars/0``, ``vars/1`` and so on."""
+    still = frozenset(frozen)
+    return tuple(Slot(name, f"vars/{i}", name not in still) for i, name in enumerate(names))
+
+
+def below(prefix: str, slots: Iterable[Slot], name: str = "") -> Slots:
+    """The slots of a part that is kept below ``prefix``; ``name`` goes before theirs."""
+    return tuple(
+        replace(s, place=f"{prefix}/{s.place}", name=f"{name}/{s.name}" if name else s.name) for s in slots
+    )
+
+
+def none(config: Config) -> Slots:
+    """No variables."""
+    return ()
+
+
+def holds(*names: str, frozen: Iterable[str] = ()) -> Callable[[Config], Slots]:
+    """Variables by name; after a colon the switch of the config, on by default, that takes one away."""
+
+    def slots(config: Config) -> Slots:
+        told = (name.partition(":") for name in names)
+        return own(*(name for name, _, key in told if not key or config.get(key, True)), frozen=frozen)
+
+    return slots
+
+
+def special_storage(config: Config) -> str | None:
+    """Why what is stored is not the layer's plain arrays ("LoRA", "quantised …"); None if it is."""
+    if config.get("lora_rank"):
+        return "LoRA"
+    mode = _quantised_to(config.get("dtype")) or config.get("quantization_mode")
+    if mode:
+        return f"quantised to {mode}"
+    return "quantised" if config.get("quantization_config") else None
+
+
+def refuses_edit(layer: Layer) -> str | None:
+    """Why the variables of a layer must stay as they are; None if they may be changed."""
+    storage = special_storage(layer.config)
+    if storage is not None:
+        return f"its weights are stored in a special way ({storage})"
+    for variable in layer.variables:
+        if getattr(variable, "locked", ""):
+            return str(getattr(variable, "locked", ""))
+        real = variable.dtype.kind == "f" or variable.dtype == ml_dtypes.bfloat16
+        if variable.name.endswith(("kernel", "embeddings")) and not real:
+            return f"its {variable.name} holds {variable.dtype} values"
+    return None
+
+
+def _quantised_to(policy: object) -> str | None:
+    """The mode in a dtype policy: ``"int8_from_float32"``, or an object that has one."""
+    if isinstance(policy, str):
+        return policy.split("_from_")[0] if "_from_" in policy else None
+    inner = policy.get("config") if isinstance(policy, Mapping) else None
+    mode = inner.get("mode") if isinstance(inner, Mapping) else None
+    return str(mode) if mode else None
+
+
+# The one class whose public name, which the config has, is not its own, which the groups have.
+_CLASS_OF = {"GroupQueryAttention": "GroupedQueryAttention"}
+
+
+def snake_case(class_name: str) -> str:
+    """A class name as Keras spells it in group names: ``Conv2DTranspose`` → ``conv2d_transpose``."""
+    plain = class_name.rsplit(">", 1)[-1]
+    name = re.sub(r"\W+", "", _CLASS_OF.get(plain, plain))
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def numbered(name: str, counts: dict[str, int]) -> str:
+    """``dense``, ``dense_1``, ``dense_2``, … as they come; ``counts`` is kept up to date."""
+    counts[name] = counts.get(name, -1) + 1
+    return f"{name}_{counts[name]}" if counts[name] else name

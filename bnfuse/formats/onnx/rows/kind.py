@@ -1,0 +1,34 @@
+"""A row of the op table: all that is known of an ONNX operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfuse.core.rules import Rule
+    from bnfuse.formats.onnx.graph.extents.call import Rule as Extents
+    from bnfuse.formats.onnx.rows.stored import Store
+    from bnfuse.formats.onnx.rows.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class OpKind:
+    """What an operator is to every room of this format.
+
+    Attributes:
+        ops: its names: operators that differ in what their nodes say alone.
+        rule: which rule of core a node obeys; None where it is not looked into.
+        extents: how the sizes of axes change; None where that cannot be told.
+        stored: how it stores a scale and shift that it absorbs; None where its rules absorb nothing.
+        operands: whether a constant input is a node of its own, which can absorb.
+        removable: whether a node that is affine may go, as a BatchNormalization does.
+    """
+
+    ops: tuple[str, ...]
+    rule: Callable[[View], Rule] | None = None
+    extents: Extents | None = None
+    stored: Store | None = None
+    operands: bool = False
+    removable: bool = False

@@ -1,0 +1,140 @@
+"""How an operator stores the scale and shift that it absorbed: one way for each rule that absorbs.
+
+    LinearStore       y = W·x + b: a constant weight, and a bias wherever the operator has its bias
+    AffineStore       y = a·x + c: γ and β of a norm
+    BatchNormStore    the same around the statistics
+    ArithmeticStore   the one constant of a Mul, Div, Add or Sub
+    TableStore        a table of constants, or a constant operand
+
+When it does not act: rounding, names and what else reads a constant are the editor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from bnfuse.core.tensor import Array, as_float64, size
+
+if TYPE_CHECKING:
+    from bnfuse.core.apply import NewAffine, NewLinear, NewSource
+    from bnfuse.core.linear_rule import Linear
+    from bnfuse.core.reparam import Vector
+    from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
+    from bnfuse.formats.onnx.rows.view import NodeHandle
+
+# The attribute is a float32, and so is its default.
+DEFAULT_EPSILON = float(np.float32(1e-5))
+
+
+def epsilon_of(node: onnx.NodeProto) -> float:
+    """ε of a BatchNormalization."""
+    return next((a.f for a in node.attribute if a.name == "epsilon"), DEFAULT_EPSILON)
+
+
+class Store:
+    """Base of all ways."""
+
+
+def bias_input(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
+    """A bias as input 2 (Conv, ConvTranspose, Gemm)."""
+    if rule.bias is None:
+        out.append(handle, 2, bias)
+    else:
+        keeps = size(rule.bias) == bias.size
+        out.pool.replace(handle, 2, bias.reshape(rule.bias.shape) if keeps else bias)
+
+
+@dataclass(frozen=True)
+class LinearStore(Store):
+    """A constant weight, which is input 1, or input 0 where x is input 1.
+
+    Attributes:
+        bias: puts a bias where the operator has it.
+        gains: attributes that the new weight and bias hold already.
+    """
+
+    bias: Callable[[NodeHandle, Linear, Array, ModelEditor], None] = bias_input
+    gains: tuple[str, ...] = ()
+
+    def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:
+        """The weight, then the bias."""
+        if new.weight is not None:
+            out.scaled(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
+        for attribute in handle.proto.attribute:
+            if attribute.name in self.gains:
+                attribute.f = 1.0
+        if new.makes_bias:
+            put = partial(self._put, handle, new.rule, out)
+            out.deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
+
+    def _put(self, handle: NodeHandle, rule: Linear, out: ModelEditor, bias: Array) -> None:
+        self.bias(handle, rule, bias, out)
+
+
+class AffineStore(Store):
+    """γ as input 1 and β as input 2, which is made where there is none."""
+
+    def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
+        """As they are."""
+        out.round_into(handle, 1, new.a)
+        if len(handle.proto.input) > 2:
+            out.round_into(handle, 2, new.c)
+        elif new.c.any():
+            out.append(handle, 2, out.rounded(new.c, out.constant(handle, 1).dtype))
+
+
+class BatchNormStore(AffineStore):
+    """γ' = a·√(σ² + ε), β' = c + μ·a."""
+
+    def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
+        """Around all statistics."""
+        self.keep(handle, new.a.reshape(-1), new.c.reshape(-1), slice(None), out)
+
+    def keep(self, handle: NodeHandle, a: Vector, c: Vector, channels: slice, out: ModelEditor) -> None:
+        """Around those of the channels that stay."""
+        mean, variance = (as_float64(out.constant(handle, i)).reshape(-1)[channels] for i in (3, 4))
+        out.round_into(handle, 1, a * np.sqrt(variance + epsilon_of(handle.proto)))
+        out.round_into(handle, 2, c + mean * a)
+        if mean.size != size(out.constant(handle, 3)):
+            out.round_into(handle, 3, mean)
+            out.round_into(handle, 4, variance)
+
+
+@dataclass(frozen=True)
+class ArithmeticStore(AffineStore):
+    """One constant on either side: ``value`` of (a, c), given whether it is the second operand."""
+
+    value: Callable[[Vector, Vector, bool], Vector]
+
+    def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
+        """A number becomes a vector where it must."""
+        at = 1 - new.rule.in_port
+        values = self.value(new.a, new.c, at == 1)
+        shape = out.constant(handle, at).shape
+        if values.size != size(out.constant(handle, at)):
+            shape = (values.size,) + (1,) * _axes_behind(handle, new, out)
+        out.round_into(handle, at, values.reshape(shape))
+
+
+def _axes_behind(handle: NodeHandle, new: NewAffine, out: ModelEditor) -> int:
+    """How many axes of its input come after the one that a number becomes a vector along."""
+    (axis,) = new.axes
+    if axis < 0:
+        return -1 - axis
+    rank = out.rank(handle, new.rule.in_port)
+    assert rank is not None, "a row that knows no rank takes no vector (affine_ops.NumberOnly)"
+    return rank - 1 - axis
+
+
+class TableStore(Store):
+    """A table of rows as input 0, or a constant operand where it is."""
+
+    def store(self, handle: NodeHandle, new: NewSource, out: ModelEditor) -> None:
+        """In place."""
+        out.scaled(handle, handle.operand or 0, new.values)
