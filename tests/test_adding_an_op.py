@@ -19,7 +19,7 @@ _PAGE = (_ROOT / "docs/adding-an-op.md").read_text(encoding="utf-8")
 
 def test_every_block_stands_in_the_file_that_is_named_above_it() -> None:
     """Ours are the paths before each block, the nearest one counts."""
-    blocks = list(re.finditer(r"```python\n(.*?)```", _PAGE, re.DOTALL))
+    blocks = list(re.finditer(r"```\n(.*?)```", _PAGE, re.DOTALL))
     assert len(blocks) == 7
     for block in blocks:
         path = re.findall(r"`((?:bnfuse|tests)/\S+\.py)`", _PAGE[: block.start()])[-1]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import h5py
 import numpy as np
@@ -37,7 +37,9 @@ from bnfuse.formats.keras.file.archive import (
 )
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from bnfuse.formats.keras.file.json_documents import parse_json
-from bnfuse.formats.keras.file.weight_groups import Dialect
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.file.weight_groups import Dialect
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # Groups of no use in a model that is only run; what is in them is neither checked nor copied.
