@@ -26,8 +26,8 @@ from bnfuse.difference.result import (
     WeightName,
 )
 from bnfuse.formats.base import TensorSpec
-from bnfuse.report.difference import render
-from bnfuse.report.difference.terminal import print_difference
+from bnfuse.report import render_difference as render
+from bnfuse.report.terminal import print_difference
 from bnfuse.results import FileInfo
 from tests.command import call
 from tests.diff_nets import mlp, node_of

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bnfuse.core.decisions import Split
-from bnfuse.report.explanation import print_explanations
+from bnfuse.report.terminal import print_explanations
 from bnfuse.use_cases.explain import explain as explain_file
 from tests.command import call
 from tests.explained_nets import saved

@@ -11,7 +11,7 @@ import pytest
 
 from bnfuse.core.decisions import Plan
 from bnfuse.report import render, text
-from bnfuse.report.html.markup import figure, shortened
+from bnfuse.report.text import figure, shortened
 from bnfuse.results import Agreement, Details, Report, Status
 from tests.html_pages import Page, layer, whole_report
 from tests.report_samples import HOSTILE, bench_run, fold, keep, report

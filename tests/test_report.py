@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
-from bnfuse.report import check_reports, render, text, write_report
+from bnfuse.report import check_reports, render, text, write
 from bnfuse.report.terminal import print_agreement, print_latency
 from bnfuse.results import (
     Agreement,
@@ -171,7 +171,7 @@ def test_agreement_and_latency_stand_alone() -> None:
 def test_reports_replace_an_older_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"report{suffix}"
     path.write_text("old")
-    write_report(report(), path)
+    write(render(report(), suffix), path)
     assert path.read_text(encoding="utf-8") == render(report(), suffix)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

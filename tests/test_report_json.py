@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
@@ -83,6 +85,28 @@ def test_json_says_what_the_result_holds() -> None:
     assert [output["snr_db"] for output in document["verification"]["outputs"]] == [131.5, None]
     run = document["benchmark"]["runs"][0]
     assert (run["before_ms"]["p99"], run["after_ms"]["p50"], run["ci95"]) == (2.125, 1.25, [1.15, 1.25])
+
+
+_MODULES = [
+    "bnfuse.core.decisions",
+    "bnfuse.core.explanation",
+    "bnfuse.core.reasons",
+    "bnfuse.difference.result",
+    "bnfuse.formats.base",
+    "bnfuse.report.groups",
+    *(f"bnfuse.results.{name}" for name in ("annotations", "inputs", "latency", "proof", "report")),
+]
+
+
+def test_every_key_of_the_table_is_an_attribute() -> None:
+    """A class or a field that got another name would silently get another key."""
+    known = {name: kind for module in _MODULES for name, kind in vars(import_module(module)).items()}
+    for name, entries in json_form._KEYS.items():
+        assert is_dataclass(known[name]), name
+        for _, source in json_form._keys(known[name]):
+            first = source.rstrip("?").split(".")[0]
+            assert (name, source) in json_form._MADE or hasattr(known[name], first), (name, entries, source)
+    assert {name for name, _ in json_form._MADE} <= set(json_form._KEYS)
 
 
 def test_a_hash_that_was_not_computed_is_null() -> None:

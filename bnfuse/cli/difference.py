@@ -49,17 +49,17 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
-    from bnfuse.report.difference import check_files, render, write_file
+    from bnfuse.report import DIFFERENCE_FORMS, check_reports, render_difference, write
     from bnfuse.use_cases.diff import diff as run
 
-    check_files(reports, (a, b))
+    check_reports(reports, a, b, forms=DIFFERENCE_FORMS)
     with screen.progress() as progress:
         found = run(a, b, ignore_below=ignore_below, hashes=as_json or bool(reports), progress=progress)
     if as_json:
-        screen.document(render(found, ".json"))
+        screen.document(render_difference(found, ".json"))
     else:
         screen.difference(found)
     for path in reports:
-        write_file(found, path)
+        write(render_difference(found, path.suffix), path)
     if exit_code and found.differs:
         raise click.exceptions.Exit(ExitCode.GATE)

@@ -133,9 +133,8 @@ def inspect(screen: Screen, options: Inspect) -> None:
 
 def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     """Print the explanation; with ``--json`` and ``--report`` it is part of the whole report."""
-    from bnfuse.report import render, write_report
-    from bnfuse.report.explanation import document, print_explanations
-    from bnfuse.report.terminal import console
+    from bnfuse.report import render, write
+    from bnfuse.report.json import explanation_document
     from bnfuse.use_cases.explain import explain
     from bnfuse.use_cases.optimize import inspect as run
 
@@ -148,15 +147,15 @@ def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
             if wanted
             else None
         )
-    if not options.as_json and not screen.quiet:
-        print_explanations(explanations, console(), verbose=screen.verbose)
+    if not options.as_json:
+        screen.explanations(explanations)
     if report is None:
         return
-    explanation = document(pattern, explanations)
+    explanation = explanation_document(pattern, explanations)
     if options.as_json:
         screen.document(render(report, ".json", explanation=explanation))
     for path in options.reports:
-        write_report(report, path, explanation=explanation)
+        write(render(report, path.suffix, explanation=explanation), path)
 
 
 def _inspect(screen: Screen, options: Reading) -> Report:
@@ -198,11 +197,11 @@ def _check_together(options: Optimize) -> None:
 
 def _show(screen: Screen, report: Report, options: Reading) -> None:
     """Print the report, then write the files; what was done is said even if a file fails."""
-    from bnfuse.report import render, write_report
+    from bnfuse.report import render, write
 
     if options.as_json:
         screen.document(render(report, ".json"))
     else:
         screen.report(report)
     for path in options.reports:
-        write_report(report, path)
+        write(render(report, path.suffix), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
 
@@ -56,12 +57,19 @@ class Screen:
 
         print_latency(latency, console())
 
+    def explanations(self, explanations: Sequence[Explanation]) -> None:
+        """The result of ``inspect --explain`` on stdout."""
+        if self.quiet:
+            return
+        from bnfuse.report.terminal import console, print_explanations
+
+        print_explanations(explanations, console(), verbose=self.verbose)
+
     def difference(self, difference: Difference) -> None:
         """The result of ``diff`` on stdout."""
         if self.quiet:
             return
-        from bnfuse.report.difference.terminal import print_difference
-        from bnfuse.report.terminal import console
+        from bnfuse.report.terminal import console, print_difference
 
         print_difference(difference, console(), verbose=self.verbose)
 

@@ -1,35 +1,96 @@
-"""The report as JSON, schema ``bnfuse.report/1`` (docs/report.schema.json): strict, for pipelines.
+"""Reports as JSON: ``bnfuse.report/1`` (docs/report.schema.json), ``bnfuse.diff/1`` (docs/diff.schema.json).
 
-Numbers that JSON does not know (NaN, infinities) become null. Keys are only ever added.
+The documents are the results' own dataclasses, field by field; ``_KEYS`` says where the schema differs from
+them. Strict: numbers that JSON does not know (NaN, infinities) become null. Keys are only ever added.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
-from bnfuse.core.reasons import Refusal
 from bnfuse.report.groups import groups
-from bnfuse.results import (
-    Accuracy,
-    Agreement,
-    BenchRun,
-    Culprit,
-    Details,
-    FileInfo,
-    Latency,
-    Percentiles,
-    RanInput,
-    Report,
-)
+
+if TYPE_CHECKING:
+    from bnfuse.core.decisions import Decision
+    from bnfuse.core.explanation import Explanation
+    from bnfuse.difference.result import Difference
+    from bnfuse.results import Agreement, FileInfo, Latency, Report
 
 SCHEMA = "bnfuse.report/1"
 VERIFY_SCHEMA = "bnfuse.verify/1"
 BENCH_SCHEMA = "bnfuse.bench/1"
+DIFF_SCHEMA = "bnfuse.diff/1"
+
+# Keys in their order as `key` or `key=attribute`, for classes that are not written field by field. A dotted
+# key is one in an object of its own, a dotted attribute that of an attribute (null where one on the way is
+# None); `?` writes null for what is empty. By the class's name: most of them are imported only where needed.
+_DECISION = "name=node op kind channels message action split into through reason refusals narrowed"
+_KEYS = {
+    "Report": "input output batchnorms affines decisions=plan.decisions groups "
+    "operators.before=operators_before operators.after=operators_after verification benchmark notes "
+    "subnormals_flushed layers=details.layers seconds versions",
+    "FileInfo": "path format sha256? bytes=total_bytes",
+    "Fold": _DECISION,
+    "Keep": _DECISION,
+    "Refusal": "split? reason=reason.name node message=sentence",
+    "Narrowed": "joint port channels into through",
+    "Group": "reason=reason.name op? count message nodes",
+    "Agreement": "status outputs samples tolerance evidence detail own_samples accuracy notes failing_sets "
+    "culprit suspects inside inputs",
+    "OutputAgreement": "name max_abs max_rel snr_db tolerance argmax_agreement rms tolerance_basis=basis",
+    "RanInput": "name dtype shape axes guessed=has_guesses more_shapes=more",
+    "Latency": "device threads providers runs notes runtime machine profile baseline",
+    "Percentiles": "p50 p90 p99 min=least",
+    "LayerChange": "name=node op kind shape dtype? factor_min factor_max largest_change bias? folded "
+    "largest_before largest_after spread_before spread_after",
+    "Explanation": "decision numbers numbers_then absorbed splits=trials",
+    "Numbers": "channels positive negative zero scale_min=least scale_max=most shifted "
+    "shift_max=largest_shift",
+    "Trial": "split outcome refusal into through makes attempts steps",
+    "Step": "node op value scale=asked.scale shift=asked.shift negative=asked.negative size=asked.size "
+    "answer",
+    "Difference": "differs comparable before after interface facts nodes.same=nodes_same nodes.renamed "
+    "nodes.changed=nodes_changed nodes.removed=nodes_removed nodes.added=nodes_added "
+    "weights.same=weights_same weights.renamed weights.ignored=weights_ignored "
+    "weights.largest_ignored=largest_ignored weights.changed=weights_changed "
+    "weights.removed=weights_removed weights.added=weights_added notes seconds versions",
+    "Side": "file operators=totals scopes=operators weights parameters weight_bytes storage",
+    "TensorSpec": "name dtype? shape",
+    "WeightName": "name shape dtype bytes=size_bytes reader slot?",
+    "WeightChange": "before after what shared? elements_changed=figures.changed max_abs=figures.max_abs "
+    "max_rel=figures.max_rel rms=figures.rms",
+}
+# Keys that are no attribute.
+_MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("Report", "batchnorms"): lambda report: _counts(report, batchnorm=True),
+    ("Report", "affines"): lambda report: _counts(report, batchnorm=False),
+    ("Report", "groups"): lambda report: groups(report.plan.decisions),
+    ("Fold", "kind"): lambda fold: _kind(fold),
+    ("Fold", "action"): lambda _: "fold",
+    ("Fold", "reason"): lambda _: None,
+    ("Fold", "refusals"): lambda _: (),
+    ("Fold", "narrowed"): lambda _: None,
+    ("Keep", "kind"): lambda keep: _kind(keep),
+    ("Keep", "action"): lambda _: "keep",
+    ("Keep", "split"): lambda _: None,
+    ("Keep", "into"): lambda _: (),
+    ("Keep", "through"): lambda _: (),
+    ("Keep", "reason"): lambda keep: keep.primary.reason.name,
+    ("Group", "count"): lambda group: len(group.nodes),
+    ("RanInput", "has_guesses"): lambda ran: bool(ran.guessed),
+    ("LayerChange", "largest_before"): lambda layer: layer.ranges_before[-1] if layer.ranges_before else None,
+    ("LayerChange", "largest_after"): lambda layer: layer.ranges_after[-1] if layer.ranges_after else None,
+    ("Trial", "outcome"): lambda trial: outcome(trial),
+    ("Difference", "nodes.renamed"): lambda found: _pairs(found.nodes_renamed),
+    ("Difference", "weights.renamed"): lambda found: _pairs(found.weights_renamed),
+}
 
 
 def render(report: Report, explanation: Mapping[str, Any] | None = None) -> str:
@@ -38,287 +99,113 @@ def render(report: Report, explanation: Mapping[str, Any] | None = None) -> str:
     return dumps(document(report) | extra)
 
 
-def dumps(value: Mapping[str, Any]) -> str:
-    """Strict JSON in ASCII, which every parser and every terminal encoding takes."""
-    return json.dumps(_strict(value), indent=2, allow_nan=False) + "\n"
+def dumps(document: Mapping[str, Any]) -> str:
+    """A document of this module as ASCII, which every parser and every terminal encoding takes."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def document(report: Report) -> dict[str, Any]:
     """The report as plain values, keys as in the schema."""
-    return {
-        "schema": SCHEMA,
-        "input": file_info(report.input),
-        "output": file_info(report.output),
-        "batchnorms": _counts(report.plan, batchnorm=True),
-        "affines": _counts(report.plan, batchnorm=False),
-        "decisions": [decided(decision) for decision in report.plan.decisions],
-        "groups": _groups(report.plan),
-        "operators": {"before": dict(report.operators_before), "after": dict(report.operators_after)},
-        "verification": agreement(report.verification),
-        "benchmark": latency(report.benchmark),
-        "notes": list(report.notes),
-        "subnormals_flushed": report.subnormals_flushed,
-        "layers": layers(report.details),
-        "seconds": dict(report.seconds),
-        "versions": dict(report.versions),
-    }
-
-
-def layers(details: Details | None) -> list[dict[str, Any]] | None:
-    """What became of each layer's weights; null where nobody looked. The graphs are for drawing only."""
-    if details is None:
-        return None
-    return [
-        {
-            "name": layer.node,
-            "op": layer.op,
-            "kind": layer.kind,
-            "shape": list(layer.shape),
-            "dtype": layer.dtype or None,
-            "factor_min": layer.factor_min,
-            "factor_max": layer.factor_max,
-            "largest_change": layer.largest_change,
-            "bias": layer.bias or None,
-            "folded": list(layer.folded),
-            "largest_before": layer.ranges_before[-1] if layer.ranges_before else None,
-            "largest_after": layer.ranges_after[-1] if layer.ranges_after else None,
-            "spread_before": layer.spread_before,
-            "spread_after": layer.spread_after,
-        }
-        for layer in details.layers
-    ]
+    return {"schema": SCHEMA, **_plain(report)}
 
 
 def verify_document(
     reference: FileInfo, candidate: FileInfo, result: Agreement, versions: Mapping[str, str]
 ) -> dict[str, Any]:
     """What ``bnfuse verify --json`` prints."""
-    return {
-        "schema": VERIFY_SCHEMA,
-        "reference": file_info(reference),
-        "candidate": file_info(candidate),
-        "verification": agreement(result),
-        "versions": dict(versions),
-    }
+    return _document(
+        schema=VERIFY_SCHEMA,
+        reference=reference,
+        candidate=candidate,
+        verification=result,
+        versions=versions,
+    )
 
 
 def bench_document(
     before: FileInfo, after: FileInfo | None, result: Latency, versions: Mapping[str, str]
 ) -> dict[str, Any]:
     """What ``bnfuse bench --json`` prints."""
-    return {
-        "schema": BENCH_SCHEMA,
-        "before": file_info(before),
-        "after": file_info(after),
-        "benchmark": latency(result),
-        "versions": dict(versions),
-    }
+    return _document(schema=BENCH_SCHEMA, before=before, after=after, benchmark=result, versions=versions)
 
 
-def file_info(info: FileInfo | None) -> dict[str, Any] | None:
-    """One model file; ``sha256`` is null where it was not computed."""
-    if info is None:
-        return None
-    return {
-        "path": str(info.path),
-        "format": info.format,
-        "sha256": info.sha256 or None,
-        "bytes": info.total_bytes,
-    }
+def explanation_document(pattern: str, explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """The value of ``explanation`` in the report that ``bnfuse inspect --explain --json`` prints."""
+    return _document(pattern=pattern, nodes=explanations)
 
 
-def agreement(result: Agreement) -> dict[str, Any]:
-    """The outcome of a verification."""
-    return {
-        "status": result.status.value,
-        "outputs": [
-            {
-                "name": output.name,
-                "max_abs": output.max_abs,
-                "max_rel": output.max_rel,
-                "snr_db": output.snr_db,
-                "tolerance": output.tolerance,
-                "argmax_agreement": output.argmax_agreement,
-                "rms": output.rms,
-                "tolerance_basis": output.basis,
-            }
-            for output in result.outputs
-        ],
-        "samples": result.samples,
-        "tolerance": result.tolerance,
-        "evidence": result.evidence,
-        "detail": result.detail,
-        "own_samples": result.own_samples,
-        "accuracy": [_accuracy(found) for found in result.accuracy],
-        "notes": list(result.notes),
-        "failing_sets": list(result.failing_sets),
-        "culprit": _culprit(result.culprit),
-        "suspects": list(result.suspects),
-        "inside": None if result.inside is None else asdict(result.inside),
-        "inputs": [ran(each) for each in result.inputs],
-    }
+def render_difference(found: Difference) -> str:
+    """What ``bnfuse diff --json`` prints."""
+    return dumps({"schema": DIFF_SCHEMA, **_plain(found)})
 
 
-def ran(found: RanInput) -> dict[str, Any]:
-    """One input as it was run."""
-    return {
-        "name": found.name,
-        "dtype": found.dtype,
-        "shape": list(found.shape),
-        "axes": [axis.value for axis in found.axes],
-        "guessed": bool(found.guessed),
-        "more_shapes": found.more,
-    }
+def outcome(trial: Any) -> str:
+    """What came of a ``Trial``: taken, possible or refused."""
+    if trial.taken:
+        return "taken"
+    return "possible" if trial.refusal is None else "refused"
 
 
-def _accuracy(found: Accuracy) -> dict[str, Any]:
-    return {
-        "output": found.output,
-        "samples": found.samples,
-        "before": found.before,
-        "after": found.after,
-        "changed": found.changed,
-        "rule": found.rule,
-    }
+def _document(**parts: object) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in parts.items()}
 
 
-def _culprit(found: Culprit | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {"node": found.node, "op": found.op, "split": found.split, "into": list(found.into)}
+def _kind(decision: Decision) -> str:
+    return "batchnorm" if decision.is_batchnorm else "affine"
 
 
-def latency(result: Latency | None) -> dict[str, Any] | None:
-    """The outcome of a bench."""
-    if result is None:
-        return None
-    return {
-        "device": result.device,
-        "threads": result.threads,
-        "providers": list(result.providers),
-        "runs": [_run(run) for run in result.runs],
-        "notes": list(result.notes),
-        "runtime": result.runtime,
-        "machine": None if result.machine is None else asdict(result.machine),
-        "profile": None if result.profile is None else asdict(result.profile),
-        "baseline": None if result.baseline is None else asdict(result.baseline),
-    }
+def _counts(report: Report, *, batchnorm: bool) -> dict[str, int]:
+    return dict(zip(("found", "folded", "kept"), report.plan.counts(batchnorm=batchnorm), strict=True))
 
 
-def _run(run: BenchRun) -> dict[str, Any]:
-    return {
-        "setting": run.setting,
-        "batch": run.batch,
-        "before_ms": _percentiles(run.before_ms),
-        "after_ms": _percentiles(run.after_ms),
-        "speedup": run.speedup,
-        "ci95": run.ci95 and list(run.ci95),
-        "control": run.control and list(run.control),
-        "pairs": run.pairs,
-        "verdict": run.verdict,
-        "before_cold": None if run.before_cold is None else asdict(run.before_cold),
-        "after_cold": None if run.after_cold is None else asdict(run.after_cold),
-        "threads": run.threads,
-        "before_ci95_ms": run.before_ci95_ms and list(run.before_ci95_ms),
-        "before_quantiles_ms": list(run.before_quantiles_ms),
-        "after_quantiles_ms": list(run.after_quantiles_ms),
-        "before_items_per_s": run.before_items_per_s,
-        "after_items_per_s": run.after_items_per_s,
-        "detectable": run.detectable,
-        "inputs": [ran(each) for each in run.inputs],
-    }
+def _pairs(renamed: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"before": before, "after": after} for before, after in renamed]
 
 
-def _percentiles(value: Percentiles | None) -> dict[str, float | None] | None:
-    if value is None:
-        return None
-    return {"p50": value.p50, "p90": value.p90, "p99": value.p99, "min": value.least}
-
-
-def _counts(plan: Plan, *, batchnorm: bool) -> dict[str, int]:
-    found, folded, kept = plan.counts(batchnorm=batchnorm)
-    return {"found": found, "folded": folded, "kept": kept}
-
-
-def _groups(plan: Plan) -> list[dict[str, Any]]:
-    """Kept nodes by reason and by the kind of node that refused."""
-    return [
-        {
-            "reason": group.reason.name,
-            "op": group.op or None,
-            "count": len(group.nodes),
-            "message": group.message,
-            "nodes": list(group.nodes),
-        }
-        for group in groups(plan.decisions)
-    ]
-
-
-def decided(decision: Decision) -> dict[str, Any]:
-    """One decision."""
-    common: dict[str, Any] = {
-        "name": decision.node,
-        "op": decision.op,
-        "kind": "batchnorm" if decision.is_batchnorm else "affine",
-        "channels": decision.channels,
-        "message": decision.message,
-    }
-    match decision:
-        case Fold():
-            return common | {
-                "action": "fold",
-                "split": decision.split.value,
-                "into": list(decision.into),
-                "through": list(decision.through),
-                "reason": None,
-                "refusals": [],
-                "narrowed": None,
-            }
-        case Keep():
-            return common | {
-                "action": "keep",
-                "split": None,
-                "into": [],
-                "through": [],
-                "reason": decision.primary.reason.name,
-                "refusals": [refused(refusal) for refusal in decision.refusals],
-                "narrowed": _narrowed(decision.narrowed),
-            }
-
-
-def _narrowed(value: Narrowed | None) -> dict[str, Any] | None:
-    """Where a node that stays does so on a part of its work only."""
-    if value is None:
-        return None
-    return {
-        "joint": value.joint,
-        "port": value.port,
-        "channels": value.channels,
-        "into": list(value.into),
-        "through": list(value.through),
-    }
-
-
-def refused(refusal: Refusal) -> dict[str, Any]:
-    """One refusal; ``split`` is null where the node itself is at fault."""
-    return {
-        "split": refusal.split or None,
-        "reason": refusal.reason.name,
-        "node": refusal.node,
-        "message": refusal.sentence,
-    }
-
-
-def _strict(value: Any) -> Any:
-    """``value`` without what strict JSON cannot hold: non-finite numbers and lone surrogates."""
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's own types, without what strict JSON cannot hold: lone surrogates, too."""
     match value:
-        case Mapping():
-            return {_strict(key): _strict(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_strict(item) for item in value]
+        case None | bool() | int():
+            return value
         case float():
             return value if math.isfinite(value) else None
+        case Enum():
+            return _plain(value.value)
         case str():
             return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case Mapping():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Path():
+            return _plain(str(value))
         case _:
-            return value
+            return _object(value)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """One of the results' dataclasses."""
+    made: dict[str, Any] = {}
+    for key, source in _keys(value.__class__):
+        *outer, last = key.split(".")
+        into = made.setdefault(outer[0], {}) if outer else made
+        into[last] = _plain(_attribute(value, source))
+    return made
+
+
+@cache
+def _keys(kind: Any) -> list[tuple[str, str]]:
+    """(key, attribute) of a class; the attribute ends in ``?`` where null stands for what is empty."""
+    if kind.__name__ not in _KEYS:
+        return [(field.name, field.name) for field in fields(kind)]
+    split = (entry.partition("=") for entry in _KEYS[kind.__name__].split())
+    return [(key.rstrip("?"), source or key) for key, _, source in split]
+
+
+def _attribute(value: Any, source: str) -> Any:
+    made = _MADE.get((type(value).__name__, source))
+    if made is not None:
+        return made(value)
+    for name in source.rstrip("?").split("."):
+        value = None if value is None else getattr(value, name)
+    return (value or None) if source.endswith("?") else value

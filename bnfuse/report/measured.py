@@ -13,7 +13,6 @@ from bnfuse.results import Baseline, BaselineRun, BenchRun, ColdStart, Latency, 
 
 OPERATORS = ("operator", "before", "nodes", "after", "nodes", "change")
 OPERATORS_ALONE = ("operator", "time", "nodes", "share")
-THEN_AND_NOW = ("setting", "batch", "then p50", "now p50", "slower by at least", "judged by")
 _BETWEEN = "between operators"
 _MOST_OPERATORS = 15
 
@@ -51,18 +50,12 @@ def machine(latency: Latency) -> str:
 
 def _cold(before: ColdStart, after: ColdStart | None) -> str:
     """``process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
-    stages = (
-        ("process", "start_ms"),
-        ("runtime", "runtime_ms"),
-        ("load", "load_ms"),
-        ("first answer", "first_run_ms"),
+    phases = (("process", "start_ms"), ("runtime", "runtime_ms"), ("load", "load_ms"))
+    starts = [start for start in (before, after) if start is not None]
+    return ", ".join(
+        f"{name} {' → '.join(text.milliseconds(getattr(start, field)) for start in starts)}"
+        for name, field in (*phases, ("first answer", "first_run_ms"))
     )
-    return ", ".join(f"{name} {_stage(before, after, field)}" for name, field in stages)
-
-
-def _stage(before: ColdStart, after: ColdStart | None, field: str) -> str:
-    times = [text.milliseconds(getattr(one, field)) for one in (before, after) if one is not None]
-    return " → ".join(times)
 
 
 def _memory(run: BenchRun) -> str:
@@ -131,20 +124,6 @@ def baseline_title(baseline: Baseline) -> str:
     return f"compared with '{baseline.path}'" + "".join(f"; {note}" for note in baseline.notes)
 
 
-def baseline_rows(baseline: Baseline) -> list[tuple[str, ...]]:
-    """Cells for ``THEN_AND_NOW``."""
-    return [
-        (
-            run.setting,
-            str(run.batch),
-            text.milliseconds(run.then_ms),
-            text.milliseconds(run.now_ms),
-            _slowdown(run),
-            run.basis,
-        )
-        for run in baseline.runs
-    ]
-
-
-def _slowdown(run: BaselineRun) -> str:
+def slowdown(run: BaselineRun) -> str:
+    """The least one that the figures show."""
     return f"{100 * (run.slowdown - 1):.1f} %" if run.slowdown > 1 else "nothing shown"

@@ -1,25 +1,16 @@
-"""The words and figures of a proof beyond its one sentence: output by output, and the user's labels.
+"""The sentences of a proof beyond its one: what was allowed, what held between the folds, the user's labels.
 
-Plain text without markup, shared by the terminal, Markdown and JUnit.
+Plain text without markup, as ``report.text``.
 """
 
 from __future__ import annotations
 
-import math
+from typing import TYPE_CHECKING
 
 from bnfuse.report.text import names
-from bnfuse.results import Accuracy, Agreement, OutputAgreement
 
-HEAD = ("output", "max |difference|", "RMS", "of the range", "allowed", "SNR", "arg-max agrees")
-
-
-def figures(output: OutputAgreement) -> tuple[str, ...]:
-    """The cells behind the output's name, as in ``HEAD``; "" for what does not apply."""
-    agrees = "" if output.argmax_agreement is None else f"{100 * output.argmax_agreement:.4g} %"
-    rms = "" if math.isnan(output.rms) else f"{output.rms:.3g}"
-    snr = "identical" if output.snr_db == math.inf else f"{output.snr_db:.1f} dB"
-    parts = (f"{output.max_abs:.3g}", rms, f"{output.max_rel:.3g}", f"{output.tolerance:.3g}")
-    return (*parts, snr, agrees)
+if TYPE_CHECKING:
+    from bnfuse.results import Accuracy, Agreement
 
 
 def allowances(agreement: Agreement) -> list[str]:

@@ -7,14 +7,20 @@ terminal, a log and an XML parser.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.report.sizes import inputs
-from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Status
+from bnfuse.results import Status
+
+if TYPE_CHECKING:
+    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report
 
 SHOWN_NAMES = 3
+# A name longer than this is cut in the middle wherever it is only a label.
+_MOST_LABEL = 160
 
 
 def plain(text: str) -> str:
@@ -24,6 +30,19 @@ def plain(text: str) -> str:
     """
     visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return visible.replace("##[", "# #[")
+
+
+def shortened(value: str, most: int = _MOST_LABEL) -> str:
+    """``value``, its middle left out where it is long: both ends of a node's name tell something."""
+    if len(value) <= most:
+        return value
+    head = (most - 1) // 2
+    return f"{value[:head]}…{value[len(value) - (most - 1 - head) :]}"
+
+
+def sentence(value: str) -> str:
+    """``value`` beginning with a capital letter."""
+    return value[:1].upper() + value[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +132,16 @@ def headline(report: Report) -> str:
     )
 
 
-def operator_rows(report: Report) -> list[tuple[str, int, int]]:
-    """(operator, before, after) where the number changed, then the total of all."""
-    before, after = report.operators_before, report.operators_after
+def operator_rows(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """(operator, before, after) where the number changed, then the total of all; [] where none did."""
     every = [(op, before.get(op, 0), after.get(op, 0)) for op in {*before, *after}]
-    changed = [line for line in every if line[1] != line[2]]
-    changed.sort(key=lambda line: (line[2] - line[1], line[0]))
-    return [*changed, ("all nodes", sum(before.values()), sum(after.values()))]
+    changed = sorted((row for row in every if row[1] != row[2]), key=lambda row: (row[2] - row[1], row[0]))
+    return [*changed, ("all nodes", sum(before.values()), sum(after.values()))] if changed else []
+
+
+def change(before: int, after: int) -> str:
+    """``+3`` or ``−2``."""
+    return f"{after - before:+d}".replace("-", "−")
 
 
 def size(total_bytes: int) -> str:
@@ -149,17 +171,22 @@ def _ratio(before: FileInfo, after: FileInfo) -> str:
     return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
 
 
+_OUTCOMES = {
+    Status.EQUAL: "equal",
+    Status.DIFFERENT: "DIFFERENT",
+    Status.INCONCLUSIVE: "inconclusive",
+    Status.SKIPPED: "not verified",
+}
+
+
 def proof(agreement: Agreement) -> str:
-    """One sentence: was it proved, on what, how closely."""
-    match agreement.status:
-        case Status.EQUAL:
-            return f"equal{_closeness(agreement)}{_for(agreement)}{_on(agreement)}{_because(agreement)}"
-        case Status.DIFFERENT:
-            return f"DIFFERENT{_closeness(agreement)}{_for(agreement)}{_on(agreement)}{_because(agreement)}"
-        case Status.INCONCLUSIVE:
-            return f"inconclusive{_for(agreement)}{_on(agreement)}{_because(agreement)}"
-        case Status.SKIPPED:
-            return f"not verified{_because(agreement)}"
+    """One sentence: was it proved, on what, how closely; for other sizes of inputs nothing was shown."""
+    said, ran = _OUTCOMES[agreement.status], agreement.status is not Status.SKIPPED
+    if agreement.status in (Status.EQUAL, Status.DIFFERENT):
+        said += _closeness(agreement)
+    if ran and agreement.inputs:
+        said += f", for {inputs(agreement.inputs)}"
+    return "; ".join(filter(None, (said, agreement.evidence if ran else "", agreement.detail)))
 
 
 def worst_output(agreement: Agreement) -> OutputAgreement:
@@ -185,19 +212,6 @@ def _closeness(agreement: Agreement) -> str:
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"
     return f": off by {worst.max_rel:.2g} of the range of '{worst.name}' {allowed}"
-
-
-def _for(agreement: Agreement) -> str:
-    """The sizes of the inputs: for others nothing was shown."""
-    return f", for {inputs(agreement.inputs)}" if agreement.inputs else ""
-
-
-def _on(agreement: Agreement) -> str:
-    return f"; {agreement.evidence}" if agreement.evidence else ""
-
-
-def _because(agreement: Agreement) -> str:
-    return f"; {agreement.detail}" if agreement.detail else ""
 
 
 def milliseconds(value: float) -> str:
@@ -240,3 +254,10 @@ def speedup(run: BenchRun) -> str:
 def seconds(report: Report) -> str:
     """``read 0.1 s, plan 0.0 s, …``."""
     return ", ".join(f"{phase} {spent:.2f} s" for phase, spent in report.seconds.items())
+
+
+def figure(number: float, digits: int = 3) -> str:
+    """A number with so many significant digits, in typographic signs: ``1.2e−07``, ``5,500``, ``∞``."""
+    if 1000 <= abs(number) < 1e6:
+        return f"{number:,.0f}".replace("-", "−")
+    return f"{number:.{digits}g}".replace("inf", "∞").replace("nan", "not a number").replace("-", "−")

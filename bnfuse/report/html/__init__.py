@@ -6,44 +6,52 @@ and sorts the tables and draws the graph around a decision when its row is opene
 
 from __future__ import annotations
 
-from bnfuse.report.html.decisions import kept_section, table_section
-from bnfuse.report.html.graphs import data_block
-from bnfuse.report.html.latency import latency_section
-from bnfuse.report.html.layers import layers_section
-from bnfuse.report.html.markup import section
-from bnfuse.report.html.operators import environment_section, notes_section, operators_section
-from bnfuse.report.html.page import page
-from bnfuse.report.html.proof import proof_section
-from bnfuse.report.html.summary import files, head
-from bnfuse.results import Report
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-# How the contents name the sections.
-_CONTENTS = (
-    ("notes", "Notes"),
-    ("kept", "What stays"),
-    ("decisions", "Decisions"),
-    ("layers", "Weights"),
-    ("latency", "Latency"),
-    ("proof", "Proof"),
-    ("operators", "Operators"),
-    ("files", "Files"),
-)
+from bnfuse.report import document as doc
+from bnfuse.report.html.blocks import Hooks, section
+from bnfuse.report.html.decisions import decisions, kept, unchanged
+from bnfuse.report.html.distributions import distributions
+from bnfuse.report.html.graphs import data_block
+from bnfuse.report.html.layers import layers
+from bnfuse.report.html.markup import code, esc
+from bnfuse.report.html.page import page
+from bnfuse.report.html.summary import head
+
+if TYPE_CHECKING:
+    from bnfuse.difference.result import Difference
+    from bnfuse.results import Report
+
+_HOOKS: Hooks = {
+    "decisions": decisions,
+    "distributions": distributions,
+    "kept": kept,
+    "layers": layers,
+    "unchanged": unchanged,
+}
 
 
 def render(report: Report) -> str:
     """The whole report as one HTML document."""
-    sections = {
-        "notes": notes_section(report),
-        "kept": kept_section(report),
-        "decisions": table_section(report),
-        "layers": layers_section(report),
-        "latency": latency_section(report.benchmark),
-        "proof": proof_section(report.verification),
-        "operators": operators_section(report),
-        "files": section("files", "Files", files(report)),
-    }
-    links = "".join(f'<a href="#{name}">{word}</a>' for name, word in _CONTENTS if sections[name])
-    contents = f'<nav aria-label="Contents">{links}</nav>'
-    body = "\n".join((head(report), *filter(None, sections.values()), environment_section(report)))
+    from bnfuse.report.content.whole import sections
+
     drawn = report.details.neighbourhoods if report.details else ()
-    return page(f"bnfuse: {report.input.path.name}", contents, body, data_block(drawn))
+    title = f"bnfuse: {report.input.path.name}"
+    return _page(title, head(report), sections(report, doc.Form.HTML), data_block(drawn))
+
+
+def render_difference(found: Difference) -> str:
+    """The whole difference as one HTML document."""
+    from bnfuse.report.content.difference import headline, sections
+
+    names = f"{found.before.file.path.name} and {found.after.file.path.name}"
+    top = f"<header><h1>{esc(headline(found))}</h1><p>{code(names)}</p></header>"
+    return _page(f"bnfuse diff: {names}", top, sections(found, doc.Form.HTML))
+
+
+def _page(title: str, top: str, sections: Sequence[doc.Section], data: str = "") -> str:
+    words = ((one.name, one.title if one.word is None else one.word) for one in sections)
+    links = "".join(f'<a href="#{name}">{word}</a>' for name, word in words if word)
+    body = "\n".join((top, *(section(one, _HOOKS) for one in sections)))
+    return page(title, f'<nav aria-label="Contents">{links}</nav>', body, data)

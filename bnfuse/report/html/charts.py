@@ -29,6 +29,11 @@ def meter(shares: Sequence[tuple[float, str]], width: int = 120) -> str:
     )
 
 
+def bars(*meters: Sequence[tuple[float, str]]) -> str:
+    """Meters below each other."""
+    return f'<span class="bars">{"".join(map(meter, meters))}</span>'
+
+
 def interval(
     bar: tuple[float, float, float], control: tuple[float, float] | None, reach: float, kind: str
 ) -> str:
@@ -46,12 +51,6 @@ def interval(
     parts.append(f'<rect class="{kind}" x="{low:.1f}" y="7" width="{max(1.5, high - low):.1f}" height="7"/>')
     parts.append(f'<circle class="{kind}" cx="{at:.1f}" cy="10.5" r="4.5"/>')
     return f'<svg class="interval" viewBox="0 0 {width} 28" aria-hidden="true">{"".join(parts)}</svg>'
-
-
-def reach_of(bars: Sequence[float]) -> float:
-    """How far an axis of ratios must go, both ways, for these to fit: at least to 1.1."""
-    far = max((abs(math.log(bar)) for bar in bars if 0 < bar < math.inf), default=0.0)
-    return math.exp(max(math.log(1.1), 1.12 * far))
 
 
 def _ratio_x(value: float, reach: float, width: int) -> float:

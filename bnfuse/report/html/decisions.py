@@ -1,4 +1,4 @@
-"""What stays and why, group by group, and the table of every decision with the graph around it."""
+"""What HTML alone shows of a plan: reasons that lead to their rows, and rows that open a graph."""
 
 from __future__ import annotations
 
@@ -8,15 +8,36 @@ from collections.abc import Sequence
 from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.report import text
 from bnfuse.report.groups import Group, groups, main_refusal
-from bnfuse.report.html.markup import code, esc, section
+from bnfuse.report.html.markup import code, esc
 from bnfuse.results import Neighbourhood, Report
 
+_HEAD = (
+    '<thead><tr><th scope="col" class="number">#</th><th scope="col">node</th><th scope="col">operator</th>'
+    '<th scope="col" class="number">channels</th><th scope="col">decision</th>'
+    '<th scope="col">how, or why not</th></tr></thead>'
+)
+# What the drawings' colours mean; only of use where the script can draw.
+_LEGEND = (
+    '<div class="legend" hidden><p>Open a row to see the graph around it, before and after.</p><ul>'
+    '<li><span class="swatch self"></span>this node</li>'
+    '<li><span class="swatch into"></span>its weights change</li>'
+    '<li><span class="swatch through"></span>passed</li>'
+    '<li><span class="swatch refuses"></span>refused</li>'
+    '<li><span class="swatch gone"></span>goes too</li>'
+    '<li><span class="swatch beside"></span>beside</li></ul></div>'
+)
 
-def kept_section(report: Report) -> str:
+
+def kept(every: Sequence[Group]) -> str:
     """One line per reason, with the first few names and a way to its rows in the table."""
-    every = groups(report.plan.decisions)
     lines = "".join(_group(number, group) for number, group in enumerate(every))
-    return section("kept", "What stays, and why", f'<ul class="groups">{lines}</ul>' if lines else "")
+    return f'<ul class="groups">{lines}</ul>'
+
+
+def unchanged(counts: Sequence[tuple[str, int]]) -> str:
+    """Operators whose number is the same, folded away."""
+    others = ", ".join(f"{code(op)} {count}" for op, count in counts)
+    return f"<details><summary>{len(counts)} unchanged</summary><p>{others}</p></details>"
 
 
 def _group(number: int, group: Group) -> str:
@@ -28,50 +49,28 @@ def _group(number: int, group: Group) -> str:
     )
 
 
-def table_section(report: Report) -> str:
+def decisions(report: Report) -> str:
     """Every decision as a row; the page's script filters and sorts them and draws the graph of each."""
     every = report.plan.decisions
-    if not every:
-        return ""
+    grouped = groups(every)
+    group_of = {name: number for number, group in enumerate(grouped) for name in group.nodes}
     drawn = report.details.neighbourhoods if report.details else ()
-    group_of = _group_numbers(every)
     rows = "\n".join(
         _row(number, decision, group_of, drawn[number] if number < len(drawn) else None)
         for number, decision in enumerate(every)
     )
-    head = "".join(
-        f'<th scope="col"{kind}>{name}</th>'
-        for name, kind in (
-            ("#", ' class="number"'),
-            ("node", ""),
-            ("operator", ""),
-            ("channels", ' class="number"'),
-            ("decision", ""),
-            ("how, or why not", ""),
-        )
-    )
-    only = all(decision.is_batchnorm for decision in every)
-    title = "Every BatchNormalization" if only else "Every BatchNormalization, Mul, Add, Sub and Div"
-    return section(
-        "decisions",
-        title,
-        _legend() if any(drawn) else "",
-        _filter(report, group_of),
-        f'<table class="sortable" id="every"><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table>',
-    )
-
-
-def _group_numbers(decisions: Sequence[Decision]) -> dict[str, int]:
-    """Which group each kept node is in, as ``kept_section`` numbers them."""
-    return {name: number for number, group in enumerate(groups(decisions)) for name in group.nodes}
+    table = f'<table class="sortable" id="every">{_HEAD}<tbody>\n{rows}\n</tbody></table>'
+    return "\n".join(filter(None, (_LEGEND if any(drawn) else "", _filter(every, grouped), table)))
 
 
 def _row(number: int, decision: Decision, group_of: dict[str, int], drawn: Neighbourhood | None) -> str:
+    """Where it went, or why it stays; the verb stands in a column of its own."""
     match decision:
         case Fold():
             verb, kind, filed = "folded", decision.split.value, decision.split.value
+            why = decision.message.removeprefix(f"{verb} {kind} ")
         case Keep():
-            verb, kind = "kept", main_refusal(decision).reason.name
+            verb, kind, why = "kept", main_refusal(decision).reason.name, decision.message
             filed = f"g{group_of.get(decision.node, 0)}"
     channels = "" if decision.channels is None else str(decision.channels)
     graph = f' data-graph="{number}"' if drawn is not None else ""
@@ -81,28 +80,17 @@ def _row(number: int, decision: Decision, group_of: dict[str, int], drawn: Neigh
         f'<td class="number" data-label="channels">{channels}</td>'
         f'<td data-label="decision"><span class="mark {verb}">{verb}</span></td>'
         f'<td data-label="why"><code class="kind">{esc(kind)}</code> '
-        f'<span class="clamp">{esc(_why(decision))}</span></td></tr>'
+        f'<span class="clamp">{esc(why)}</span></td></tr>'
     )
 
 
-def _why(decision: Decision) -> str:
-    """Where it went, or why it stays; the verb stands in a column of its own."""
-    match decision:
-        case Fold():
-            where = ", ".join(decision.into) if decision.into else "nothing (it was the identity)"
-            via = f", through {', '.join(decision.through)}" if decision.through else ""
-            return f"into {where}{via}"
-        case Keep():
-            return decision.message
-
-
-def _filter(report: Report, group_of: dict[str, int]) -> str:
+def _filter(every: Sequence[Decision], grouped: Sequence[Group]) -> str:
     """Hidden until the script shows it: without one the table is whole anyway."""
-    splits = Counter(d.split.value for d in report.plan.decisions if isinstance(d, Fold))
+    splits = Counter(d.split.value for d in every if isinstance(d, Fold))
     folded = "".join(f'<option value="{split}">{split} ({n})</option>' for split, n in splits.items())
     kept = "".join(
         f'<option value="g{number}">{group.reason.name} {esc(_at(group))}({len(group.nodes)})</option>'
-        for number, group in enumerate(groups(report.plan.decisions))
+        for number, group in enumerate(grouped)
     )
     reasons = (
         '<option value="">all</option>'
@@ -123,20 +111,3 @@ def _filter(report: Report, group_of: dict[str, int]) -> str:
 
 def _at(group: Group) -> str:
     return f"at {text.plain(group.op)[:40]} " if group.op else ""
-
-
-def _legend() -> str:
-    """What the drawings' colours mean; only of use where the script can draw."""
-    kinds = (
-        ("self", "this node"),
-        ("into", "its weights change"),
-        ("through", "passed"),
-        ("refuses", "refused"),
-        ("gone", "goes too"),
-        ("beside", "beside"),
-    )
-    marks = "".join(f'<li><span class="swatch {kind}"></span>{word}</li>' for kind, word in kinds)
-    return (
-        '<div class="legend" hidden><p>Open a row to see the graph around it, before and after.</p>'
-        f"<ul>{marks}</ul></div>"
-    )

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from bnfuse.report import text
 from bnfuse.report.html.layout import layout
-from bnfuse.report.html.markup import shortened
 from bnfuse.results import DrawnNode, Neighbourhood
 
 # What a node's last number says: one role, and flags.
@@ -59,4 +58,4 @@ def _code(node: DrawnNode) -> int:
 
 
 def _index(word: str, known: dict[str, int]) -> int:
-    return known.setdefault(text.plain(shortened(word)), len(known))
+    return known.setdefault(text.plain(text.shortened(word)), len(known))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from bnfuse.core.ranges import GROWTH, MOST
-from bnfuse.report.html.charts import dumbbells, meter, sparkline
-from bnfuse.report.html.markup import Cell, code, esc, figure, section, shortened, table
-from bnfuse.results import LayerChange, Report
+from bnfuse.report import document as doc
+from bnfuse.report.html.blocks import table
+from bnfuse.report.html.charts import dumbbells
+from bnfuse.report.text import figure, shortened
+from bnfuse.results import LayerChange
 
 # What a quantiser with one step for the whole weight has for its largest channel.
 _BITS = 8
@@ -29,11 +32,8 @@ _FEWEST_DRAWN = 4
 _KINDS = {"weight": "", "scale": "scale", "constant": "constant"}
 
 
-def layers_section(report: Report) -> str:
-    """A table of all rewritten layers; "" where the report has none."""
-    layers = report.details.layers if report.details else ()
-    if not layers:
-        return ""
+def layers(every: Sequence[LayerChange]) -> str:
+    """A table of all rewritten layers, words about them, and a chart of their spreads."""
     head = (
         "layer",
         "shape, type",
@@ -45,20 +45,14 @@ def layers_section(report: Report) -> str:
         "channel ranges",
         "bias",
     )
-    steepest = max((layer.largest_change or 0.0 for layer in layers), default=0.0)
-    rows = [_row(layer, steepest) for layer in layers]
-    tall = ' class="tall"' if len(layers) > _MOST_WHOLE else ""
-    return section(
-        "layers",
-        "Weights, layer by layer",
-        _words(layers),
-        _chart(layers),
-        f'<div id="layers-table"{tall}>{table(head, rows, text_columns=2, sortable=True)}</div>',
-        _EXPLANATION,
-    )
+    steepest = max((layer.largest_change or 0.0 for layer in every), default=0.0)
+    rows = [_row(layer, steepest) for layer in every]
+    tall = ' class="tall"' if len(every) > _MOST_WHOLE else ""
+    made = f'<div id="layers-table"{tall}>{table(doc.Table(head, rows, texts=2, sortable=True))}</div>'
+    return "\n".join(filter(None, (_words(every), _chart(every), made, _EXPLANATION)))
 
 
-def _words(layers: tuple[LayerChange, ...]) -> str:
+def _words(layers: Sequence[LayerChange]) -> str:
     made = sum(layer.bias == "made" for layer in layers)
     wide = [layer for layer in layers if _is_wide(layer)]
     biases = f" {made} of them got a bias they did not have." if made else ""
@@ -75,7 +69,7 @@ def _is_wide(layer: LayerChange) -> bool:
     return layer.spread_after > MOST and layer.spread_after > GROWTH * layer.spread_before
 
 
-def _chart(layers: tuple[LayerChange, ...]) -> str:
+def _chart(layers: Sequence[LayerChange]) -> str:
     """Spread before and after over all layers, in graph order."""
     ranged = [layer for layer in layers if layer.ranges_after]
     if len(ranged) < _FEWEST_DRAWN:
@@ -97,19 +91,17 @@ def _chart(layers: tuple[LayerChange, ...]) -> str:
     return f'<figure><div class="wide" tabindex="0">{drawn}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def _row(layer: LayerChange, steepest: float) -> tuple[str | Cell, ...]:
+def _row(layer: LayerChange, steepest: float) -> tuple[doc.Words | doc.Cell, ...]:
     shape = "×".join(str(n) for n in layer.shape) or "one number"
     kind = _KINDS[layer.kind]
     return (
-        f"{code(layer.node)} <br><small>{esc(layer.op)}{' ' + kind if kind else ''}</small>",
-        f"{shape} <br><small>{esc(layer.dtype)}</small>",
-        Cell(f'<span class="folds">{len(layer.folded)}</span>', len(layer.folded)),
-        Cell(_factors(layer), layer.factor_max),
+        (doc.name(layer.node), doc.Span(f"{layer.op}{' ' + kind if kind else ''}", "small")),
+        (shape, doc.Span(layer.dtype, "small")),
+        doc.Cell(doc.Span(str(len(layer.folded)), "folds"), len(layer.folded)),
+        doc.Cell(_factors(layer), layer.factor_max),
         _change(layer, steepest),
-        _largest(layer),
-        _spread(layer),
-        _ranges(layer),
-        esc(layer.bias) or '<span class="dim">as it was</span>',
+        *(_ranges(layer) if layer.ranges_after else ("", "", "")),
+        layer.bias or doc.Span("as it was", "dim"),
     )
 
 
@@ -118,38 +110,29 @@ def _factors(layer: LayerChange) -> str:
     return least if least == most else f"{least} … {most}"
 
 
-def _change(layer: LayerChange, steepest: float) -> Cell:
+def _change(layer: LayerChange, steepest: float) -> doc.Cell:
     """In percent of the layer's largest old value; from tenfold on as a factor."""
     change = layer.largest_change
     if change is None:
-        return Cell("from zeros", math.inf)
-    told = f"{figure(100 * change)} %" if change < 10 else f"{figure(change)}×"
+        return doc.Cell("from zeros", math.inf)
+    told = doc.Number(100 * change, 3, " %") if change < 10 else doc.Number(change, 3, "×")
     bar = math.log1p(change) / math.log1p(steepest) if steepest > 0 else 0.0
-    return Cell(f"{told}{meter([(bar, 'after')], 60)}", change)
+    return doc.Cell((told, doc.Chart("meter", ([(bar, "after")], 60))), change)
 
 
-def _largest(layer: LayerChange) -> Cell | str:
-    if not layer.ranges_after:
-        return ""
+def _ranges(layer: LayerChange) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
+    """The largest weight, the spread, and the ranges drawn."""
     before, after = layer.ranges_before[-1], layer.ranges_after[-1]
-    return Cell(f"{figure(before)} → {figure(after)}", after)
-
-
-def _spread(layer: LayerChange) -> Cell | str:
-    if not layer.ranges_after:
-        return ""
-    kind = ' class="warn"' if _is_wide(layer) else ""
-    told = f"{figure(layer.spread_before)} → <b{kind}>{figure(layer.spread_after)}</b>"
-    bits = f"{_bits(layer.spread_before)} → {_bits(layer.spread_after)} bits"
-    return Cell(f"{told} <br><small>{bits}</small>", layer.spread_after)
+    spread = doc.Span(figure(layer.spread_after), "strong warn" if _is_wide(layer) else "strong")
+    bits = doc.Span(f"{_bits(layer.spread_before)} → {_bits(layer.spread_after)} bits", "small")
+    drawn = doc.Chart("sparkline", (layer.ranges_before, layer.ranges_after))
+    return (
+        doc.Cell(f"{figure(before)} → {figure(after)}", after),
+        doc.Cell((f"{figure(layer.spread_before)} → ", spread, bits), layer.spread_after),
+        doc.Cell(drawn, layer.spread_after / layer.spread_before),
+    )
 
 
 def _bits(spread: float) -> str:
     """How many of 8 bits the median channel is left with."""
     return f"{max(0.0, _BITS - math.log2(max(1.0, spread))):.1f}"
-
-
-def _ranges(layer: LayerChange) -> Cell | str:
-    if not layer.ranges_after:
-        return ""
-    return Cell(sparkline(layer.ranges_before, layer.ranges_after), layer.spread_after / layer.spread_before)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bnfuse.report import text
+from bnfuse.report.content.latency import kind
 from bnfuse.report.html.charts import meter
-from bnfuse.report.html.latency import kind, setting
-from bnfuse.report.html.markup import code, esc, facts, figure
+from bnfuse.report.html.markup import code, esc
 from bnfuse.report.sizes import axes, shape
+from bnfuse.report.text import figure
 from bnfuse.results import BenchRun, Latency, Report, Status
 
 _PROOF = {
@@ -31,18 +32,6 @@ def head(report: Report) -> str:
             "</header>",
         )
     )
-
-
-def files(report: Report) -> str:
-    """Where it was read and written."""
-    pairs = [("model", code(str(report.input.path)))]
-    pairs.append(("written", code(str(report.output.path)) if report.output else "nothing"))
-    for what, info in (("SHA-256 of the model", report.input), ("SHA-256 of the result", report.output)):
-        if info is not None and info.sha256:
-            pairs.append((what, code(info.sha256)))
-    pairs += [(what, esc(value)) for what, value in text.counts(report)]
-    pairs.append(("proof", esc(text.proof(report.verification))))
-    return facts(pairs)
 
 
 def _verdict(report: Report) -> str:
@@ -94,7 +83,7 @@ def _latency(report: Report) -> str:
 def _run(run: BenchRun, latency: Latency) -> str:
     speedup = f"{figure(run.speedup or 1.0)}×"
     return (
-        f'<p class="run"><b class="{kind(run)}">{speedup}</b> <span>{setting(run, latency)}, '
+        f'<p class="run"><b class="{kind(run)}">{speedup}</b> <span>{esc(text.setting(run, latency))}, '
         f"batch {run.batch}"
         f" <br><small>{esc(run.verdict)}</small></span></p>"
     )

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from bnfuse.difference.result import Difference, InterfaceChange, Side
 from bnfuse.formats.base import TensorSpec
+from bnfuse.report import document as doc
 from bnfuse.report import text
-from bnfuse.report.difference.section import Row, Section, number, short
+from bnfuse.report.content.difference.words import Row, number, section, short
 
 
-def models_section(found: Difference) -> Section:
+def models_section(found: Difference) -> doc.Section:
     """Both side by side, with the notes on how they were compared."""
     a, b = found.before, found.after
     labels = dict.fromkeys([*a.storage, *b.storage])
@@ -25,15 +26,17 @@ def models_section(found: Difference) -> Section:
     ]
     if a.file.sha256:
         rows.append(("SHA-256", f"{a.file.sha256[:16]}…", f"{b.file.sha256[:16]}…"))
-    notes = tuple(("note", note) for note in found.notes)
-    return Section("models", "The models", notes, ("", "before", "after"), tuple(rows), texts=3)
+    notes = [("note", note) for note in found.notes]
+    titled = doc.Form.MARKDOWN | doc.Form.HTML
+    head = ("", "before", "after")
+    return section("models", "The models", head, rows, lines=notes, texts=3, titled=titled)
 
 
 def _weights_of(side: Side) -> str:
     return f"{number(side.weights)}, {text.size(side.weight_bytes)}"
 
 
-def interface_section(changes: Iterable[InterfaceChange]) -> Section:
+def interface_section(changes: Iterable[InterfaceChange]) -> doc.Section:
     """A row per input and output that differs."""
     rows = [
         (
@@ -45,9 +48,7 @@ def interface_section(changes: Iterable[InterfaceChange]) -> Section:
         )
         for change in changes
     ]
-    return Section(
-        "interface", "Interface", (), ("name", "", "what", "before", "after"), tuple(rows), texts=5
-    )
+    return section("interface", "Interface", ("name", "", "what", "before", "after"), rows, texts=5)
 
 
 def _spec(spec: TensorSpec | None) -> str:
@@ -61,43 +62,32 @@ def _axis(axis: int | str | None) -> str:
     return "?" if axis is None else str(axis)
 
 
-def facts_section(found: Difference) -> Section:
+def facts_section(found: Difference) -> doc.Section:
     """A row per fact that differs."""
     rows = [(f.label, short(f.before or ""), short(f.after or "")) for f in found.facts]
-    return Section("facts", "The file says", (), ("", "before", "after"), tuple(rows), texts=3)
+    return section("facts", "The file says", ("", "before", "after"), rows, texts=3)
 
 
-def operators_section(found: Difference) -> Section:
+def operators_section(found: Difference) -> doc.Section:
     """Operators whose number changed, then the total of all."""
-    before, after = found.before.totals, found.after.totals
-    rows = _operator_rows(before, after)
-    if not rows:
-        return Section("operators", "Operators")
-    rows.append(("all nodes", *_figures(sum(before.values()), sum(after.values()))))
-    return Section("operators", "Operators", (), ("operator", "before", "after", "change"), tuple(rows))
+    rows = text.operator_rows(found.before.totals, found.after.totals)
+    return section("operators", "Operators", ("operator", "before", "after", "change"), _counts(rows))
 
 
-def _operator_rows(before: dict[str, int], after: dict[str, int]) -> list[Row]:
-    counts = [(op, before.get(op, 0), after.get(op, 0)) for op in {*before, *after}]
-    changed = sorted((line for line in counts if line[1] != line[2]), key=lambda c: (c[2] - c[1], c[0]))
-    return [(op, *_figures(a, b)) for op, a, b in changed]
+def _counts(rows: Iterable[tuple[str, int, int]]) -> list[Row]:
+    return [(op, str(before), str(after), text.change(before, after)) for op, before, after in rows]
 
 
-def _figures(before: int, after: int) -> Row:
-    return str(before), str(after), f"{after - before:+d}".replace("-", "−")
-
-
-def graphs_sections(found: Difference) -> list[Section]:
+def graphs_sections(found: Difference) -> list[doc.Section]:
     """Operators by graph, where there are several graphs."""
-    names = dict.fromkeys([*found.before.operators, *found.after.operators])
+    before, after = found.before.operators, found.after.operators
+    names = dict.fromkeys([*before, *after])
     if len(names) < 2:
         return []
     rows = [
         (name or "main graph", *row)
         for name in names
-        for row in _operator_rows(
-            dict(found.before.operators.get(name, {})), dict(found.after.operators.get(name, {}))
-        )
+        for row in _counts(text.operator_rows(before.get(name, {}), after.get(name, {}))[:-1])
     ]
     head = ("graph", "operator", "before", "after", "change")
-    return [Section("graphs", "Operators by graph", (), head, tuple(rows), texts=2)]
+    return [section("graphs", "Operators by graph", head, rows, texts=2)]

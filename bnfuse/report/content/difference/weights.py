@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable
 
 from bnfuse.difference.result import Difference, WeightChange, WeightName
+from bnfuse.report import document as doc
 from bnfuse.report import text
-from bnfuse.report.difference.section import Row, Section, arrow, equal, number, renames
+from bnfuse.report.content.difference.words import Row, arrow, equal, number, renames, section
 
 _WEIGHT_HEAD: Row = ("weight", "shape", "read by", "also", "largest change", "relative", "RMS", "elements")
 
 
-def weights_section(found: Difference) -> Section:
+def weights_section(found: Difference) -> doc.Section:
     """How many are the same, what came and went by who reads it, and a row per weight that changed."""
     lines = [("same", equal(found.weights_same, "weight"))] if found.comparable else []
     if found.weights_ignored:
@@ -26,7 +27,7 @@ def weights_section(found: Difference) -> Section:
     if not any(row[texts - 1] for row in rows):  # nothing but values changed
         head, *rows = (line[: texts - 1] + line[texts:] for line in (head, *rows))
         texts -= 1
-    return Section("weights", "Weights", tuple(lines), head, tuple(rows), texts)
+    return section("weights", "Weights", head, rows, lines=lines, texts=texts)
 
 
 def _by_reader(weights: Iterable[WeightName]) -> list[str]:
@@ -82,7 +83,7 @@ def _figure(value: float) -> str:
     return f"{value:.3g}".replace("inf", "∞").replace("-", "−")
 
 
-def single_sections(found: Difference) -> list[Section]:
+def single_sections(found: Difference) -> list[doc.Section]:
     """A row per weight that came, went or has another name."""
     rows = [
         (weight.name, verb, f"{_shape(weight)} {weight.dtype}", _reader(weight))
@@ -91,8 +92,4 @@ def single_sections(found: Difference) -> list[Section]:
     ]
     rows += [(before, f"now called {after}", "", "") for before, after in found.weights_renamed]
     head = ("weight", "", "shape", "read by")
-    return (
-        [Section("single", "Weights that came, went or were renamed", (), head, tuple(rows), texts=4)]
-        if rows
-        else []
-    )
+    return [section("single", "Weights that came, went or were renamed", head, rows, texts=4)] if rows else []

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable
 
 from bnfuse.difference.result import Changed, Difference, NodeName
+from bnfuse.report import document as doc
 from bnfuse.report import text
-from bnfuse.report.difference.section import Row, Section, arrow, equal, number, renames, short
+from bnfuse.report.content.difference.words import Row, arrow, equal, number, renames, section, short
 
 
-def nodes_section(found: Difference, *, single: bool) -> Section:
+def nodes_section(found: Difference, *, single: bool) -> doc.Section:
     """How many are the same, and what came and went, a line per operator; ``single``: and a row per node."""
     lines = [("same", equal(found.nodes_same, "node"))] if found.comparable else []
     for verb, every in (("removed", found.nodes_removed), ("added", found.nodes_added)):
@@ -21,7 +22,7 @@ def nodes_section(found: Difference, *, single: bool) -> Section:
         for verb, every in (("removed", found.nodes_removed), ("added", found.nodes_added)):
             rows += [(node.name, node.operator, verb) for node in every]
         rows += [(before, "", f"now called {after}") for before, after in found.nodes_renamed]
-    return Section("nodes", "Nodes", tuple(lines), ("node", "operator", ""), tuple(rows), texts=3)
+    return section("nodes", "Nodes", ("node", "operator", ""), rows, lines=lines, texts=3)
 
 
 def _grouped(nodes: Iterable[NodeName]) -> list[str]:
@@ -32,7 +33,7 @@ def _grouped(nodes: Iterable[NodeName]) -> list[str]:
     return [f"{number(len(names))} {op} ({text.names(names)})" for op, names in groups.items()]
 
 
-def changed_nodes_section(found: Difference, most: int) -> Section:
+def changed_nodes_section(found: Difference, most: int) -> doc.Section:
     """A row per setting and input; of more than ``most`` nodes, one for all that changed alike."""
     rows: list[Row] = []
     for change in found.nodes_changed:
@@ -45,7 +46,7 @@ def changed_nodes_section(found: Difference, most: int) -> Section:
     if len(found.nodes_changed) > most:
         rows = _alike(rows)
     head = ("node", "operator", "what", "before", "after")
-    return Section("changes", "Nodes that changed", (), head, tuple(rows), texts=5)
+    return section("changes", "Nodes that changed", head, rows, texts=5)
 
 
 def _alike(rows: Iterable[Row]) -> list[Row]:

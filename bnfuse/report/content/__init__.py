@@ -1,0 +1,1 @@
+"""What reports say, section by section, whatever the form: one function for each section."""
