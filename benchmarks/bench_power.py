@@ -59,7 +59,7 @@ def network(layers: int, size: tuple[int, int, int]) -> onnx.ModelProto:
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-from bnfuse.use_cases.bench import BenchRequest, bench
+from bnfuse.use_cases.bench import (BenchRequest, bench)
 a, b, threads, seed, budget_s, precision = json.loads(sys.argv[1])
 request = BenchRequest(
     threads=(threads,), seed=seed, budget_s=budget_s, precision=precision, cold_start=False

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from bnfuse.formats.keras.edit.write import write
-from bnfuse.formats.keras.file.container import Container, open_container
+from bnfuse.formats.keras.file.container import Container
+from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.graph.binding import bind
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, Network, walk

@@ -13,7 +13,8 @@ import pytest
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import RunSettings
 from bnfuse.measure.cold import ColdStarts, StartLimits, chance, cold_starts, judged
-from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW, Rounds
+from bnfuse.measure.judging import Rounds
+from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import ColdStart
 from tests.clockwork import Clock, starts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfuse.measure.judging import SLOWER, TOO_FEW
+from bnfuse.measure.verdicts import SLOWER, TOO_FEW
 from tests.cli_models import convnet
 from tests.clockwork import Clock, starts
 from tests.command import call

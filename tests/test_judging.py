@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 
 from bnfuse.measure.judging import (
-    FASTER,
-    SAME,
-    SLOWER,
-    TOO_FEW,
-    Interval,
     Rounds,
-    detectable,
-    half_width,
     median_ms,
     median_over_blocks,
     paired_ratio,
@@ -24,8 +17,8 @@ from bnfuse.measure.judging import (
     precise,
     quantiles_ms,
     summarise,
-    verdict,
 )
+from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW, Interval, detectable, half_width, verdict
 
 VERDICTS = [
     ((1.02, 1.06), (0.99, 1.01), FASTER),

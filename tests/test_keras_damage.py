@@ -17,7 +17,7 @@ import pytest
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.edit.write import write
-from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.file.opening import open_container
 from tests.command import PATIENCE_S
 from tests.keras_damage import members
 from tests.keras_files import edited, opened

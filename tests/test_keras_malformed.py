@@ -14,6 +14,7 @@ import random
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,11 @@ def test_a_bug_of_a_row_is_not_blamed_on_the_file(
     model = tmp_path / "model.keras"
     subject(keras, "Dense").save(model)
     for error in (TypeError("a bug"), AttributeError("a bug"), ValueError("a bug"), KeyError("a bug")):
-        monkeypatch.setattr(keras_ops, "ROWS", {**keras_ops.ROWS, "Dense": _raising(error)})
+        monkeypatch.setattr(
+            keras_ops,
+            "ROWS",
+            {**keras_ops.ROWS, "Dense": replace(keras_ops.ROWS["Dense"], parts=_raising(error))},
+        )
         done = call("inspect", model)
         assert done.exit_code == 70
         assert f"internal error ({type(error).__name__}: " in done.stderr and "a bug" in done.stderr

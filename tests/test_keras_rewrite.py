@@ -8,18 +8,10 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.edit.rewrite import (
-    BecomeLinear,
-    Configure,
-    Edit,
-    LayerPath,
-    Remove,
-    rewrite,
-    settle,
-)
+from bnfuse.formats.keras.edit.rewrite import BecomeLinear, Configure, Edit, Remove, rewrite, settle
 from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.network import Ref, Shape
+from bnfuse.formats.keras.graph.network import LayerPath, Ref, Shape
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, layer, nested, node, old, sequential, source, tensor
 

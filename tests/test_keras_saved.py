@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.graph.network import walk
 from bnfuse.formats.keras.rows.variables import refuses_edit
 from tests.keras_files import REAL_MODELS, NamePath, as_hex, contents, held, opened, rewritten

@@ -10,8 +10,8 @@ import pytest
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.measure.judging import FASTER, SAME, SLOWER
 from bnfuse.measure.steady import OFF, ON
+from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
 from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, Clockwork, clockworks, files, most_open
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.errors import BnfuseError, UsageError
 from bnfuse.formats.base import RunSettings, TensorSpec
 from bnfuse.formats.onnx.runtime.run import load
-from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
+from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit
+from bnfuse.inputs.tables import with_tables
 from bnfuse.results import Status
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.fake_runner import Fake, confront

@@ -19,7 +19,7 @@ Does not act where nothing can be guessed (no size of the ladder runs, no range 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,13 +50,12 @@ from bnfuse.results.inputs import Axis, RanInput
 if TYPE_CHECKING:
     from bnfuse.formats.base import Runner, TensorSpec
 
-__all__ = ["Feeds", "InputRequest", "Samples", "ample_batch", "draw", "fit", "with_tables"]
+__all__ = ["Feeds", "InputRequest", "Samples", "ample_batch", "draw", "fit"]
 
 # Batch 2 shows whether samples of a batch get mixed up.
 _LEAST_BATCH, _MOST_BATCH = 2, 16
 _SMALL_MODEL_BYTES = 8 << 20
 _AMPLE_ELEMENTS = 8192
-_LEAST_TABLE, _LARGEST_TABLE = 4, 1 << 18
 # A guessed size with which one run takes longer gives way to one with at most a quarter of the elements.
 _LONG_RUN_S, _SMALLER = 3.0, 4
 # How long all trying may take.
@@ -258,49 +257,6 @@ def _shapes_like(first: Feeds, user: UserData, default_batch: int) -> dict[str, 
         name: (min(default_batch, array.shape[0]), *array.shape[1:]) if user.is_cut(name) else array.shape
         for name, array in first.items()
     }
-
-
-def with_tables(samples: Samples, accepts: Callable[[Feeds], bool]) -> Samples:
-    """The same samples, with the ranges of integers that look things up in tables.
-
-    Where the file does not tell them: found out by trying ever larger indices in one input, the others as in
-    the first made-up set, until the model stops. ``accepts`` also says no where an output changes its shape:
-    then the integer is a length, and a large one would ask for all the memory there is.
-    """
-    ranges = dict(samples.ranges)
-    base = samples.feeds(samples.own_sets)
-    for spec in samples.specs:
-        shape = samples.shapes[spec.name]
-        within = ranges.get(spec.name, Range(0))
-        if spec.dtype not in ("int32", "int64", "uint32", "uint64") or len(shape) < 2 or 0 in shape:
-            continue
-        if within.beyond is not None:
-            continue
-
-        def takes(
-            size: int, spec: TensorSpec = spec, shape: Shape = shape, least: int = within.least
-        ) -> bool:
-            return accepts({**base, spec.name: np.full(shape, least + size - 1, spec.dtype)})
-
-        if (size := _table_size(takes)) is not None:
-            ranges[spec.name] = Range(within.least, within.least + size)
-    return replace(samples, ranges=ranges)
-
-
-def _table_size(takes: Callable[[int], bool]) -> int | None:
-    """The largest size taken, within 2 %; None where even the least is not, or the largest is."""
-    low = _LEAST_TABLE
-    if not takes(low):
-        return None
-    while takes(2 * low):
-        low *= 2
-        if low >= _LARGEST_TABLE:
-            return None  # a value like any other, not an index
-    high = 2 * low
-    while high - low > max(1, low // 64):
-        middle = (low + high) // 2
-        low, high = (middle, high) if takes(middle) else (low, middle)
-    return low
 
 
 def _fixed_shapes(specs: Sequence[TensorSpec], request: InputRequest) -> dict[str, Shape]:

@@ -25,6 +25,7 @@ import numpy as np
 from bnfuse.errors import UsageError
 from bnfuse.inputs.shape_guesses import Shape, check_shape
 from bnfuse.inputs.user_arrays import ArrayFiles, Feeds, StoredArray, numpy_dtype
+from bnfuse.inputs.user_parts import Cut, Given, Part
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
@@ -36,68 +37,10 @@ _SUFFIXES = (".npy", ".npz")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Given:
-    """One stored array as one input of the model. ``single``: a sample without the first axis."""
-
-    spec: TensorSpec
-    stored: StoredArray
-    single: bool = False
-
-    @property
-    def shape(self) -> Shape:
-        """As the model gets it."""
-        return (1, *self.stored.shape) if self.single else self.stored.shape
-
-    def read(self, rows: slice | None) -> np.ndarray:
-        array = self.stored.read(None if self.single else rows)
-        return _converted(self.spec, array[None] if self.single else array)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What one file gives (a folder of arrays by input name counts as one).
-
-    ``rows`` is the number of samples, ``cut`` names the inputs whose first axis counts them (none: the
-    part is used as it is), and ``exactly`` is how many of them the model takes at a time, 0 for any.
-    """
-
-    arrays: tuple[_Given, ...]
-    rows: int
-    cut: frozenset[str]
-    exactly: int
-
-    @property
-    def kind(self) -> object:
-        """Parts of one kind may be joined in a set; a part with inputs of its own goes alone."""
-        if len(self.cut) < len(self.arrays):
-            return self
-        return self.exactly, tuple(given.shape[1:] for given in self.arrays)
-
-    def sample_bytes(self) -> int:
-        """Size of one sample."""
-        cut = (g for g in self.arrays if g.spec.name in self.cut)
-        return sum(g.stored.dtype.itemsize * int(np.prod(g.shape[1:], dtype=object)) for g in cut)
-
-    def read(self, start: int, stop: int) -> Feeds:
-        return {
-            g.spec.name: g.read(slice(start, stop) if g.spec.name in self.cut else None) for g in self.arrays
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Cut:
-    """Samples ``start`` to ``stop`` of one part."""
-
-    part: _Part
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class UserData:
     """The user's samples as input sets: ``feeds(i)`` reads set ``i``, ``rows(i)`` counts its samples."""
 
-    sets: tuple[tuple[_Cut, ...], ...]
+    sets: tuple[tuple[Cut, ...], ...]
 
     def __len__(self) -> int:
         return len(self.sets)
@@ -157,7 +100,7 @@ def read_user_data(path: Path, specs: Sequence[TensorSpec], size: int | None = N
     return UserData(tuple(tuple(cuts) for cuts in _sets(parts, size)))
 
 
-def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> list[_Part]:
+def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> list[Part]:
     """A part per file; one in all where the files are named after the inputs."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
@@ -177,7 +120,7 @@ def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> lis
     return [_part(path, specs, files, in_folder=True) for path in paths]
 
 
-def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_folder: bool) -> _Part:
+def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_folder: bool) -> Part:
     arrays = files.stored(path)
     if "" in arrays and len(arrays) == 1:
         if len(specs) != 1:
@@ -190,7 +133,7 @@ def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_fold
 
 def _fitted(
     path: Path, specs: Sequence[TensorSpec], arrays: dict[str, StoredArray], *, in_folder: bool
-) -> _Part:
+) -> Part:
     """Arrays by input name as one part, checked against all inputs."""
     unknown = sorted(set(arrays) - {spec.name for spec in specs})
     if unknown:
@@ -201,7 +144,7 @@ def _fitted(
             raise UsageError(f"{path} holds no array for the input '{spec.name}'")
         stored = arrays[spec.name]
         _check_dtype(path, spec, stored.dtype)
-        given.append(_Given(spec, stored, in_folder and _is_single(spec, stored.shape)))
+        given.append(Given(spec, stored, in_folder and _is_single(spec, stored.shape)))
     return _counted(path, given)
 
 
@@ -210,7 +153,7 @@ def _is_single(spec: TensorSpec, shape: Shape) -> bool:
     return spec.shape is not None and len(shape) == len(spec.shape) - 1
 
 
-def _counted(path: Path, given: Sequence[_Given]) -> _Part:
+def _counted(path: Path, given: Sequence[Given]) -> Part:
     """Find out which inputs count samples along their first axis, and how many there are.
 
     Raises:
@@ -239,15 +182,15 @@ def _counted(path: Path, given: Sequence[_Given]) -> _Part:
     if stuck and not fixed:  # the model fixes an axis of just this length: it may count the same samples
         return _uncut(arrays)
     cut = frozenset(g.spec.name for g in same if g not in stuck)
-    return _Part(arrays, count, cut, next(iter(fixed), 0))
+    return Part(arrays, count, cut, next(iter(fixed), 0))
 
 
-def _cuttable(given: _Given, sizes: dict[str, int | None]) -> bool:
+def _cuttable(given: Given, sizes: dict[str, int | None]) -> bool:
     first = given.spec.shape[0] if given.spec.shape else None
     return bool(given.shape) and (not isinstance(first, int) or sizes[given.spec.name] is not None)
 
 
-def _set_size(given: _Given) -> int | None:
+def _set_size(given: Given) -> int | None:
     """How many samples the model takes at a time where it fixes that and the array has another number."""
     first = given.spec.shape[0] if given.spec.shape else None
     rank = len(given.spec.shape or ())
@@ -257,20 +200,20 @@ def _set_size(given: _Given) -> int | None:
     return first if more else None
 
 
-def _uncut(arrays: tuple[_Given, ...]) -> _Part:
+def _uncut(arrays: tuple[Given, ...]) -> Part:
     firsts = {g.shape[0] for g in arrays if g.shape}
-    return _Part(arrays, firsts.pop() if len(firsts) == 1 else 1, frozenset(), 0)
+    return Part(arrays, firsts.pop() if len(firsts) == 1 else 1, frozenset(), 0)
 
 
-def _sets(parts: Iterable[_Part], size: int | None) -> Iterable[list[_Cut]]:
+def _sets(parts: Iterable[Part], size: int | None) -> Iterable[list[Cut]]:
     """Samples in order, as many to a set as it takes; a part that cannot be cut is a set of its own."""
-    made: list[_Cut] = []
+    made: list[Cut] = []
     for part in parts:
         if not part.cut:
             if made:
                 yield made
             made = []
-            yield [_Cut(part, 0, part.rows)]
+            yield [Cut(part, 0, part.rows)]
             continue
         most = part.exactly or size or max(1, min(SET_SIZE, _SET_BYTES // max(1, part.sample_bytes())))
         if made and made[0].part.kind != part.kind:
@@ -280,7 +223,7 @@ def _sets(parts: Iterable[_Part], size: int | None) -> Iterable[list[_Cut]]:
         while start < part.rows:
             room = most - sum(cut.stop - cut.start for cut in made)
             stop = min(part.rows, start + room)
-            made.append(_Cut(part, start, stop))
+            made.append(Cut(part, start, stop))
             if stop - start == room:
                 yield made
                 made = []
@@ -296,13 +239,6 @@ def _check_dtype(path: Path, spec: TensorSpec, dtype: np.dtype[Any]) -> None:
         raise UsageError(
             f"{path} gives input '{spec.name}' as {dtype}, but it needs {spec.dtype}: convert it first"
         )
-
-
-def _converted(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    """The array as the model wants it; only what numpy's files cannot hold is converted."""
-    if spec.dtype == "string":
-        return array.astype(str).astype(object)
-    return np.ascontiguousarray(array.astype(numpy_dtype(spec.dtype), copy=False))
 
 
 def names_of(specs: Sequence[TensorSpec]) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from bnfuse.measure.baseline import stray
 from bnfuse.measure.cold import COLD
-from bnfuse.measure.judging import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.measure.steady import ON
+from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import Baseline, BenchRun, Latency
 
 

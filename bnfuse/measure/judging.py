@@ -34,13 +34,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfuse.measure.verdicts import TOO_FEW, Z95, Interval, detectable, half_width, verdict
 from bnfuse.results import BenchRun, Percentiles
 
-FASTER, SLOWER, SAME = "faster", "slower", "no significant change"
-TOO_FEW = "too few runs to tell"
-
 ROUNDS_FOR_VERDICT = 6  # below this, an interval of 95 % means nothing
-LAYOUT = 1.0075  # ratios nearer to 1 than this come from where a model lies in memory
 QUANTILES = 41
 
 _BLOCKS = 24
@@ -50,13 +47,11 @@ _STEP = 0.005  # of the grid on which logarithms are counted; the peak is found 
 _SPAN = 4.0  # calls 50 times as long as the shortest are counted as that long
 # Quantiles of all values at which a resample's median is looked for, dense where it will be.
 _GRID = np.concatenate([np.linspace(0, 0.3, 31), np.linspace(0.3, 0.7, 321)[1:], np.linspace(0.7, 1, 31)[1:]])
-_Z95, _Z90 = 1.959964, 1.281552  # two-sided 95 %, one-sided 90 % of a normal distribution
 # A difference this many times its own doubt needs no more measuring, though its size is not that precise.
 _CLEAR = 5.0
 _ROUGH = 5.0  # times the precision that was asked for
 
 Times = NDArray[np.float64]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,39 +251,9 @@ def _expansion(blocks: int) -> float:
     """
     if blocks < 2:
         return 1.0
-    nu, z = max(blocks - 1, 2), _Z95
+    nu, z = max(blocks - 1, 2), Z95
     student = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
     return student / z * math.sqrt(blocks / (blocks - 1))
-
-
-def verdict(ci95: Interval, control: Interval | None) -> str:
-    """Faster or slower only where the interval excludes 1 by more than equal models may differ."""
-    margin = _margin(control)
-    if ci95[0] > margin:
-        return FASTER
-    if ci95[1] < 1.0 / margin:
-        return SLOWER
-    return SAME
-
-
-def _margin(control: Interval | None) -> float:
-    """The ratio that equal models may show: memory layout, or what the control proves to happen."""
-    return LAYOUT if control is None else max(LAYOUT, control[0], 1.0 / control[1])
-
-
-def detectable(ci95: Interval, control: Interval | None) -> float:
-    """The least change, as a fraction, that would have been found here in nine of ten cases.
-
-    A change is found where its estimate is beyond the margin by the interval's half-width h = 1.96 s; with
-    probability 0.9 where it truly is beyond it by h + 1.28 s.
-    """
-    half = half_width(ci95)
-    return math.expm1(half * (1.0 + _Z90 / _Z95) + math.log(_margin(control)))
-
-
-def half_width(interval: Interval) -> float:
-    """Half of an interval's width, as a fraction of its middle."""
-    return 0.5 * math.log(interval[1] / interval[0])
 
 
 def precise(rounds: Rounds, precision: float, seed: int) -> bool:

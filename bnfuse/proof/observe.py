@@ -18,7 +18,8 @@ import numpy as np
 from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import Runner, TensorSpec
 from bnfuse.inputs.repeatable import check_repeatable
-from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit, with_tables
+from bnfuse.inputs.samples import Feeds, InputRequest, Samples, ample_batch, fit
+from bnfuse.inputs.tables import with_tables
 from bnfuse.proof.accuracy import Answers, Labels, check_labels
 from bnfuse.proof.deviation import (
     ROUNDOFF,

@@ -51,7 +51,7 @@ _KEYS = {
     "LayerChange": "name=node op kind shape dtype? factor_min factor_max largest_change bias? folded "
     "largest_before largest_after spread_before spread_after",
     "Explanation": "decision numbers numbers_then absorbed splits=trials",
-    "Numbers": "channels positive negative zero scale_min=least scale_max=most shifted "
+    "AffineFigures": "channels positive negative zero scale_min=least scale_max=most shifted "
     "shift_max=largest_shift",
     "Trial": "split outcome refusal into through makes attempts steps",
     "Step": "node op value scale=asked.scale shift=asked.shift negative=asked.negative size=asked.size "

@@ -25,12 +25,14 @@ from bnfuse.inputs.cross_format import ModelPair, twins_of
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
 from bnfuse.measure.cold import COLD, ColdStarts, StartLimits, cold_starts, judged
-from bnfuse.measure.judging import FASTER, ROUNDS_FOR_VERDICT, SAME, TOO_FEW, Rounds, summarise
+from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, summarise
 from bnfuse.measure.one_runtime import Elsewhere, OneRuntime
 from bnfuse.measure.profile import profile, profile_hints
 from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
 from bnfuse.measure.timing import enough
+from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun, Latency, Profile
+from bnfuse.use_cases.bench_hints import reading_hints
 from bnfuse.use_cases.verify import MEMORY_FACTOR, Loader
 
 _COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
@@ -43,7 +45,6 @@ _WARM_HINT = "cold start is loading the model and its first run, with the runtim
 
 _PROFILE_SHARE = 0.1
 _MAX_COLD_ROUNDS = 20
-_NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader) -> Late
         profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
     if not seen.runs and seen.failure is not None:
         raise seen.failure
-    seen.notes.extend(_reading_hints(seen))
+    seen.notes.extend(reading_hints(seen))
     return Latency(
         request.device,
         threads,
@@ -291,23 +292,3 @@ def _time_cold(path: Path, settings: RunSettings, feeds: Feeds, load: Loader) ->
     with runner:
         runner.run(feeds)
         return float(time.perf_counter_ns() - begin)
-
-
-def _reading_hints(seen: Findings) -> list[str]:
-    """Sentences that keep a reader from drawing the wrong conclusion."""
-    hints = []
-    missed = [r for r in seen.runs if r.verdict == SAME and r.setting != COLD and r.detectable is not None]
-    coarsest = max(missed, key=lambda r: r.detectable or 0.0, default=None)
-    if coarsest is not None and coarsest.detectable is not None and coarsest.detectable > _NOISY:
-        hints.append(
-            f"this machine is noisy: with {coarsest.setting}, batch {coarsest.batch}, a change below "
-            f"{coarsest.detectable:.0%} would hardly have shown; more time (--max-time), fewer threads or "
-            "less other load shows smaller ones"
-        )
-    steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
-    if seen.runtime.startswith("onnxruntime") and any(r.verdict != FASTER for r in steady_on):
-        hints.append(
-            "onnxruntime folds Conv+BatchNormalization itself when its optimisation is on, so the steady "
-            "state gains little there; compare the cold start, and runtimes that do not fold"
-        )
-    return hints

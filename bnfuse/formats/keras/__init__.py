@@ -124,7 +124,7 @@ class KerasFormat:
 
     def read(self, path: Path, options: ReadOptions) -> KerasModel:
         """Open a model; see ``Format.read``."""
-        from bnfuse.formats.keras.file.container import open_container
+        from bnfuse.formats.keras.file.opening import open_container
 
         container = open_container(path)
         try:

@@ -20,12 +20,12 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
 from bnfuse.formats.keras.edit.rewrite import Configure, Edit, Remove, rewrite
+from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.flow import handle_of
-from bnfuse.formats.keras.graph.network import Layer, Network, Variable, walk
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
 from bnfuse.formats.keras.rows.ops import slots
-from bnfuse.formats.keras.rows.site import LayerPath, Site
+from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, LinearStore, Store, TableStore
 
 

@@ -22,10 +22,8 @@ from typing import Any
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.network import Layer, Network, Ref, Shape, networks, walk
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
 from bnfuse.formats.keras.graph.order import keras_order
-
-LayerPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

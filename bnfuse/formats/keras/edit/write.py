@@ -28,16 +28,9 @@ from bnfuse.formats.keras.file.hdf5_copy import (
     put_names,
 )
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
-from bnfuse.formats.keras.file.weight_groups import (
-    WeightGroup,
-    in_container,
-    places,
-    saved_layers,
-    version_of,
-    wrapped_at,
-)
+from bnfuse.formats.keras.file.weight_groups import WeightGroup, in_container, places, version_of, wrapped_at
 from bnfuse.formats.keras.graph.flat_weights import Leaf, is_trainable, leaves
-from bnfuse.formats.keras.graph.network import Layer, Network, Variable
+from bnfuse.formats.keras.graph.network import Layer, Network, Variable, saved_layers
 from bnfuse.formats.keras.graph.variables import StoredVariable
 from bnfuse.formats.keras.rows.ops import slots
 

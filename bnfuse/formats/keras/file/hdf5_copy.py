@@ -17,7 +17,8 @@ import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import OutputError
-from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset, plain_attributes
+from bnfuse.formats.keras.file.hdf5_attributes import plain_attributes
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Keras's own limit (HDF5 holds 64 KiB in an object's header), beyond which it splits a list of names.

@@ -12,7 +12,6 @@ is never read, so it is neither checked nor copied).
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ import numpy as np
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.guarded_file import Window
+from bnfuse.formats.keras.file.hdf5_attributes import below, plain_attributes, sorted_once
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
 DAMAGE = (
@@ -45,10 +45,8 @@ _BUILT_IN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 _BOMB_FLOOR_BYTES = 1 << 26
 _BOMB_EXPANSION = 1000  # deflate cannot reach 1032
 _NUMBER_KINDS = "fiub"
-_MAX_ATTRIBUTE_BYTES = 1 << 28
 # h5py maps other classes too, but crashes on some of them when they are damaged.
 _ARRAY_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.OPAQUE, h5py.h5t.ENUM})
-_ATTRIBUTE_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
 
 
 @dataclass(slots=True, eq=False)
@@ -268,16 +266,6 @@ class Hdf5Tree:
             return {name: _value(attribute) for name, attribute in plain_attributes(found)}
 
 
-def plain_attributes(found: Any) -> Iterator[tuple[str, Any]]:
-    """Names and low-level handles of an object's attributes of plain types and sane size."""
-    for number in range(h5py.h5a.get_num_attrs(found)):
-        attribute = h5py.h5a.open(found, index=number)
-        kind, space = attribute.get_type(), attribute.get_space()
-        points = 0 if space.get_simple_extent_type() == h5py.h5s.NULL else space.get_simple_extent_npoints()
-        if kind.get_class() in _ATTRIBUTE_CLASSES and points * kind.get_size() <= _MAX_ATTRIBUTE_BYTES:
-            yield attribute.name.decode(), attribute
-
-
 def _value(attribute: Any) -> Any:
     """An attribute's value: text as ``str``, a scalar as a numpy scalar, else an array."""
     if attribute.shape is None:
@@ -288,24 +276,6 @@ def _value(attribute: Any) -> Any:
         texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in values.flat]
         values = np.array(texts, object).reshape(values.shape)
     return values if values.shape else values[()]
-
-
-def sorted_once(paths: Iterable[str], kept: dict[str, list[str]], key: str) -> list[str]:
-    """Sort paths when first asked for."""
-    if key not in kept:
-        kept[key] = sorted(paths)
-    return kept[key]
-
-
-def below(ordered: list[str], top: str) -> list[str]:
-    """Those of sorted paths that lie below ``top``; Keras 2 on Windows joins with a backslash."""
-    found: list[str] = []
-    for start in (f"{top}/", f"{top}\\"):
-        at = bisect_left(ordered, start)
-        while at < len(ordered) and ordered[at].startswith(start):
-            found.append(ordered[at])
-            at += 1
-    return found
 
 
 def _short(error: BaseException) -> str:

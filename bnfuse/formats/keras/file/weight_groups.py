@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bnfuse.formats.keras.graph.network import Layer, Network
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, saved_layers
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.variables import numbered, snake_case
 
@@ -37,9 +37,6 @@ class Dialect:
     separator: str = "/"
     counts_stored_again: bool = True
     counts_weighted_twice: bool = False
-
-
-LayerPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +131,6 @@ def _has_variables(layer: Layer) -> bool:
     known = slots(layer)
     own = bool(layer.variables) if known is None else bool(known)
     return own or any(map(_has_variables, layer.wrapped))
-
-
-def saved_layers(network: Network) -> list[Layer]:
-    """``model.layers``: without a Sequential's InputLayer and without ``keras.ops`` nodes."""
-    return [
-        layer
-        for layer in network.layers
-        if not (network.kind == "Sequential" and layer.class_name == "InputLayer")
-        and not re.match(r"(tf_)?keras(\.src)?\.ops(\.|$)", layer.module)
-    ]
 
 
 def version_of(text: str) -> tuple[int, int]:

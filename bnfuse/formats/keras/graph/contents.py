@@ -21,7 +21,8 @@ from typing import Any
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import Malformed, TensorSpec
 from bnfuse.formats.contents import Contents, NodeItem, Setting, Slot, WeightItem
-from bnfuse.formats.keras.file.container import Container, open_container
+from bnfuse.formats.keras.file.container import Container
+from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.file.stored_array import StoredTensor
 from bnfuse.formats.keras.graph.binding import bind
 from bnfuse.formats.keras.graph.config import parse

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bnfuse.formats.keras.file.weight_groups import LayerPath, saved_layers
-from bnfuse.formats.keras.graph.network import Layer
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, saved_layers
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.variables import Slot
 

@@ -11,24 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from bnfuse.core.axes import Shape
-from bnfuse.core.graph import Graph, Node, Port, unique_names
+from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.base import Malformed
-from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref
+from bnfuse.formats.keras.graph.call_nodes import CallHandle, movable, rule_of
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
 from bnfuse.formats.keras.rows.ops import parts_of
-from bnfuse.formats.keras.rows.site import LayerPath, Part, Site, compute_dtype, opaque
+from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
 from bnfuse.formats.keras.rows.variables import refuses_edit
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CallHandle:
-    """What the Keras format remembers of a core node."""
-
-    site: Site
-    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +202,7 @@ class Flow:
             Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, CallHandle(site, part))
             for name, (site, part) in zip(names, self.parts, strict=True)
         ]
-        graph = Graph(nodes, pinned, [], _rule_of, movable=_movable)
+        graph = Graph(nodes, pinned, [], rule_of, movable=movable)
         calls: dict[tuple[LayerPath, str], list[Node]] = {}
         for node, (site, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:
@@ -226,33 +217,8 @@ class Flow:
         return graph
 
 
-_JOINTS = {"Concatenate", "Add", "Subtract"}
-
-
-def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
-    """Both are called once, in one network, and the outside world knows the BatchNormalization by no name."""
-    ours, theirs = handle_of(node).site, handle_of(joint).site
-    called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
-    plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
-    known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
-    return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
-
-
 def _label(site: Site, part: Part) -> str:
     return "/".join((*site.path, part.role) if part.role else site.path)
-
-
-def _rule_of(node: Node) -> Rule:
-    try:
-        return handle_of(node).part.rule(node.label)
-    except Malformed as e:
-        return Opaque(Reason.BAD_PARAMETERS, f"{e}")
-
-
-def handle_of(node: Node) -> CallHandle:
-    """The handle that the reader gave a node."""
-    assert isinstance(node.handle, CallHandle)
-    return node.handle
 
 
 def _without_wrapped(layer: Layer) -> Layer:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.hints import NO_HINTS, Hints, Values, free_axes, usual_sizes
-from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape, walk

@@ -7,6 +7,7 @@ result stays in the dialect that was read. Nothing here runs or imports a model'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Shape = tuple[int | None, ...]
+LayerPath = tuple[str, ...]  # names of the models that hold a layer, outermost first, and its own
 
 
 class Variable(Protocol):
@@ -181,3 +183,13 @@ def networks(network: Network) -> Iterator[tuple[tuple[str, ...], Network]]:
     for path, layer in walk(network):
         if layer.inner is not None:
             yield (*path, layer.name), layer.inner
+
+
+def saved_layers(network: Network) -> list[Layer]:
+    """``model.layers``: without a Sequential's InputLayer and without ``keras.ops`` nodes."""
+    return [
+        layer
+        for layer in network.layers
+        if not (network.kind == "Sequential" and layer.class_name == "InputLayer")
+        and not re.match(r"(tf_)?keras(\.src)?\.ops(\.|$)", layer.module)
+    ]

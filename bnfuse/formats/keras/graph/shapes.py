@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bnfuse.formats.keras.graph.calls import as_shape
-from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, Shape
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.rows.ops import input_rank, output_shapes
 
-LayerPath = tuple[str, ...]
 _Outputs = tuple[Shape | None, ...]
 _MAX_VARIANTS = 8
 

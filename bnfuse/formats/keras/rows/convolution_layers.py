@@ -12,7 +12,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import spatial_kinds
-from bnfuse.formats.keras.rows.linear_layers import linear_part, with_activation
+from bnfuse.formats.keras.rows.linear_layers import Within, linear_part, with_activation
 from bnfuse.formats.keras.rows.site import Part, Site
 from bnfuse.formats.keras.rows.sizes import Size, conv_shape, join, one, per_axis, split
 from bnfuse.formats.keras.rows.stored import LinearStore
@@ -65,12 +65,12 @@ def separable(site: Site, n: int) -> Sequence[Part]:
     between = f"{site.outputs[0]}/depthwise"
     axes = _channel_axes(site, n)
     first = linear_part(
-        site, "k* g o", axes=axes, role="depthwise", stored=LinearStore("depthwise_kernel", ""),
-        ends=(site.inputs, (between,)), shift_in=_padding(site, n), has_bias=False,
+        site, "k* g o", axes=axes, stored=LinearStore("depthwise_kernel", ""),
+        within=Within("depthwise", site.inputs, (between,)), shift_in=_padding(site, n), has_bias=False,
     )  # fmt: skip
     second = linear_part(
-        site, "k* i o", axes=axes, role="pointwise", stored=LinearStore("pointwise_kernel"),
-        ends=((between,), site.outputs),
+        site, "k* i o", axes=axes, stored=LinearStore("pointwise_kernel"),
+        within=Within("pointwise", (between,), site.outputs),
     )  # fmt: skip
     return with_activation(site, [first, second])
 

@@ -7,7 +7,7 @@ the linear one. Kernel layouts are those of keras/src/layers: Dense (in, out).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,20 +27,27 @@ from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 _PLAIN = LinearStore()
 
 
+class Within(NamedTuple):
+    """Which part of its layer a node is, and the values that it reads and writes."""
+
+    role: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 def linear_part(
     site: Site,
     layout: str,
     *,
     axes: tuple[int, int],
-    role: str = "",
     stored: LinearStore = _PLAIN,
-    ends: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+    within: Within | None = None,
     groups: int = 1,
     shift_in: Reason | None = None,
     has_bias: bool = True,
 ) -> Part:
-    """A linear node; ``axes`` are the channel axes of its input and output, ``ends`` their values."""
-    inputs, outputs = ends or (site.inputs, site.outputs)
+    """A linear node; ``axes`` are the channel axes of its input and output."""
+    role, inputs, outputs = within or Within("", site.inputs, site.outputs)
 
     def rule(_: str) -> Rule:
         if site.locked:

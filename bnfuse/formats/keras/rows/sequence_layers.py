@@ -13,7 +13,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.linear_layers import linear_part, unknown_rank
+from bnfuse.formats.keras.rows.linear_layers import Within, linear_part, unknown_rank
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, checked, conv_shape, ranked
 from bnfuse.formats.keras.rows.stored import LinearStore
@@ -29,9 +29,12 @@ def recurrent(site: Site) -> Sequence[Part]:
     rows = 2 if site.layer.class_name == "GRU" and site.config.get("reset_after") else 0
     stored = LinearStore(bias_rows=rows)
     kernel = linear_part(
-        site, "i o", axes=(rank - 1, rank - 1), role="input", stored=stored,
-        ends=(site.inputs[:1], (gates,)),
-    )  # fmt: skip
+        site,
+        "i o",
+        axes=(rank - 1, rank - 1),
+        stored=stored,
+        within=Within("input", site.inputs[:1], (gates,)),
+    )
     cell = Part(site.layer.class_name, (gates, *site.inputs[1:]), site.outputs, opaque(Reason.NONLINEAR))
     return [kernel, cell]
 
@@ -54,7 +57,7 @@ def attention(site: Site) -> Sequence[Part]:
     parts, seen = [], []
     for role, source in (("query", query), ("key", key), ("value", value)):
         made = f"{site.outputs[0]}/{role}"
-        parts.append(_projection(site, role, "i o o", axes, ((source,), (made,))))
+        parts.append(_projection(site, Within(role, (source,), (made,)), "i o o", axes))
         seen.append(made)
     rest = [v for v in site.inputs if v not in (query, key, value)]
     context = f"{site.outputs[0]}/context"
@@ -62,20 +65,14 @@ def attention(site: Site) -> Sequence[Part]:
     parts.append(
         Part("attention", (*seen, *rest), (context, *scores), opaque(Reason.NONLINEAR), role="attention")
     )
-    out = _projection(site, "attention_output", "i i o", axes, ((context,), site.outputs[:1]))
+    out = _projection(site, Within("attention_output", (context,), site.outputs[:1]), "i i o", axes)
     return [*parts, out]
 
 
-def _projection(
-    site: Site,
-    role: str,
-    layout: str,
-    axes: tuple[int, int],
-    ends: tuple[tuple[str, ...], tuple[str, ...]],
-) -> Part:
-    stored = LinearStore(f"{role}/kernel", f"{role}/bias", {})
+def _projection(site: Site, within: Within, layout: str, axes: tuple[int, int]) -> Part:
+    stored = LinearStore(f"{within.role}/kernel", f"{within.role}/bias", {})
     biased = bool(site.config.get("use_bias", True))  # one switch for all four: none is made here
-    return linear_part(site, layout, axes=axes, role=role, stored=stored, ends=ends, has_bias=biased)
+    return linear_part(site, layout, axes=axes, stored=stored, within=within, has_bias=biased)
 
 
 def _recurrent_shapes(layer: Layer, inputs: Inputs, call: Call | None, *, states: int) -> Outputs:

@@ -18,12 +18,10 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.core.tensor import Array
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.keras.graph.network import Call, Layer, Variable
+from bnfuse.formats.keras.graph.network import Call, Layer, LayerPath, Variable
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.stored import Store
-
-LayerPath = tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)

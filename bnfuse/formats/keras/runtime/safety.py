@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfuse.errors import UnsafeModel
-from bnfuse.formats.keras.file.container import open_container
+from bnfuse.formats.keras.file.opening import open_container
 
 _SUFFIXES = {"archive": ".keras", "hdf5": ".h5"}
 

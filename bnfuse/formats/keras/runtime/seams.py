@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.formats.keras.graph.flow import OutputPath, handle_of
-from bnfuse.formats.keras.graph.network import Layer, Network, walk
-from bnfuse.formats.keras.rows.site import LayerPath
+from bnfuse.formats.keras.graph.call_nodes import handle_of
+from bnfuse.formats.keras.graph.flow import OutputPath
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, walk
 
 
 @dataclass(slots=True, eq=False)

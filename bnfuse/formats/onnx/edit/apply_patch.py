@@ -22,7 +22,7 @@ from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
-from bnfuse.formats.onnx.file.wire import location
+from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.rows.ops import stored_by
 from bnfuse.formats.onnx.rows.stored import AffineStore, BatchNormStore, LinearStore, Store, TableStore
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of

@@ -16,7 +16,7 @@ import onnx
 
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
-from bnfuse.formats.onnx.file.wire import tag, varint
+from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
 
 _CHUNK_BYTES = 1 << 20

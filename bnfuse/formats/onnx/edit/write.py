@@ -17,9 +17,11 @@ from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
 from bnfuse.formats.onnx.edit.assemble import EditedModel
+from bnfuse.formats.onnx.file.protobuf import payload_number
+from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, nbytes
 from bnfuse.formats.onnx.file.stream_writer import Large, Payload, Pouring
-from bnfuse.formats.onnx.file.wire import FileSlice, payload_number, splice
+from bnfuse.formats.onnx.file.wire import FileSlice
 
 # protobuf cannot hold more in one message; external tensors start on pages so that they can be mapped.
 _MAX_INLINE_BYTES = (1 << 31) - (1 << 20)

@@ -21,7 +21,8 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.onnx.file.wire import FileSlice, payload_number
+from bnfuse.formats.onnx.file.protobuf import payload_number
+from bnfuse.formats.onnx.file.wire import FileSlice
 
 
 @dataclass(slots=True)

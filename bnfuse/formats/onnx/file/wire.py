@@ -12,36 +12,19 @@ Field numbers are those of onnx.proto3; wire types those of the protobuf encodin
 from __future__ import annotations
 
 import os
-import secrets
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.protobuf import NESTED, external, read_varint, tag, varint
 
 # Tensors of at least this many bytes stay in the file.
 LARGE_BYTES = 1 << 14
 _WINDOW_BYTES = 1 << 16
 
-TOKEN = f"bnfuse:{secrets.token_hex(16)}:"
 
-# Which fields of which message may hold a tensor, however deep: (message, field) -> message.
-_NESTED = {
-    ("Model", 7): "Graph",
-    ("Model", 25): "Function",
-    ("Graph", 1): "Node",
-    ("Graph", 5): "Tensor",
-    ("Function", 7): "Node",
-    ("Node", 5): "Attribute",
-    ("Attribute", 5): "Tensor",
-    ("Attribute", 6): "Graph",
-    ("Attribute", 10): "Tensor",
-    ("Attribute", 11): "Graph",
-}
 # TensorProto: raw_data, and the packed float_data and double_data, which are raw little-endian too.
 _DATA_FIELDS = {9, 4, 10}
-_EXTERNAL_FIELDS = {13, 14}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +73,7 @@ class _Skim:
                 break
             number, wire, body, stop = self._field(position, end)
             length = stop - body
-            nested = _NESTED.get((kind, number)) if wire == 2 and length >= LARGE_BYTES else None
+            nested = NESTED.get((kind, number)) if wire == 2 and length >= LARGE_BYTES else None
             takes = kind == "Tensor" and wire == 2 and number in _DATA_FIELDS and length >= LARGE_BYTES
             if nested is not None or takes:
                 pieces.append(self._bytes(copied, position))
@@ -104,7 +87,7 @@ class _Skim:
             position = stop
         pieces.append(self._bytes(copied, end))
         if large is not None:
-            pieces.append(_external(len(self.slices)))
+            pieces.append(external(len(self.slices)))
             self.slices.append(large)
         return pieces
 
@@ -134,15 +117,15 @@ class _Skim:
     def _field(self, position: int, end: int) -> tuple[int, int, int, int]:
         """(field number, wire type, where its body starts, where it stops)."""
         data, index = self.window.at(position)
-        key, after = _read_varint(data, index, self.path)
+        key, after = read_varint(data, index, self.path)
         wire = key & 7
         body = position + after - index
         if wire == 2:
-            length, begin = _read_varint(data, after, self.path)
+            length, begin = read_varint(data, after, self.path)
             body = position + begin - index
             stop = body + length
         elif wire == 0:
-            _, begin = _read_varint(data, after, self.path)
+            _, begin = read_varint(data, after, self.path)
             stop = position + begin - index
         elif wire in (1, 5):
             stop = body + (8 if wire == 1 else 4)
@@ -172,136 +155,3 @@ def skim(path: Path, fd: int, size_bytes: int) -> tuple[bytes, list[FileSlice]]:
     """
     job = _Skim(Window(fd, size_bytes), path)
     return b"".join(job.message("Model", 0, size_bytes)), job.slices
-
-
-def location(number: int) -> str:
-    """The external-data location that stands for payload ``number``."""
-    return f"{TOKEN}{number}"
-
-
-def payload_number(place: str) -> int | None:
-    """Which payload a location stands for; None for a real file name."""
-    return int(place[len(TOKEN) :]) if place.startswith(TOKEN) else None
-
-
-def splice(model: bytes | bytearray, length_of: Callable[[int], int]) -> Iterator[bytes | bytearray | int]:
-    """The final file of a serialized ModelProto: pieces of bytes, and payload numbers in between.
-
-    Args:
-        model: serialized, with ``location(n)`` in tensors whose bytes are payload n.
-        length_of: bytes of payload n.
-    """
-    hits = list(_find_all(model, TOKEN.encode()))
-    if not hits:
-        return iter((model,))
-    parts, _ = _Splice(model, hits, length_of).message("Model", 0, len(model))
-    return iter(parts)
-
-
-@dataclass(slots=True)
-class _Splice:
-    data: bytes | bytearray
-    hits: list[int]
-    length_of: Callable[[int], int]
-
-    def message(self, kind: str, start: int, end: int) -> tuple[list[bytes | bytearray | int], int]:
-        """The message's parts with payloads in place, and their total length."""
-        if kind == "Tensor":
-            return self._tensor(start, end)
-        parts: list[bytes | bytearray | int] = []
-        total = 0
-        copied = position = start
-        while position < end:
-            key, after = _read_varint(self.data, position, Path())
-            stop, body = self._stop(key & 7, after)
-            nested = _NESTED.get((kind, key >> 3)) if key & 7 == 2 and self._hit(body, stop) else None
-            if nested is not None:
-                inner, length = self.message(nested, body, stop)
-                head = self.data[copied:position] + tag(key >> 3, 2) + varint(length)
-                parts += [head, *inner]
-                total += len(head) + length
-                copied = stop
-            position = stop
-        rest = self.data[copied:end]
-        parts.append(rest)
-        return parts, total + len(rest)
-
-    def _tensor(self, start: int, end: int) -> tuple[list[bytes | bytearray | int], int]:
-        """The tensor's own fields without its external ones, then raw_data."""
-        kept = b""
-        number = -1
-        position = start
-        while position < end:
-            key, after = _read_varint(self.data, position, Path())
-            stop, body = self._stop(key & 7, after)
-            if key >> 3 not in _EXTERNAL_FIELDS:
-                kept += self.data[position:stop]
-            elif key >> 3 == 13 and self._hit(body, stop):
-                number = self._number(body, stop)
-            position = stop
-        length = self.length_of(number)
-        head = kept + tag(9, 2) + varint(length)
-        return [head, number], len(head) + length
-
-    def _number(self, start: int, stop: int) -> int:
-        text = self.data[self.data.index(TOKEN.encode(), start) + len(TOKEN) : stop]
-        return int(text)
-
-    def _stop(self, wire: int, after: int) -> tuple[int, int]:
-        """(where the field stops, where its body starts)."""
-        if wire == 2:
-            length, body = _read_varint(self.data, after, Path())
-            return body + length, body
-        if wire == 0:
-            return _read_varint(self.data, after, Path())[1], after
-        return after + (8 if wire == 1 else 4), after
-
-    def _hit(self, start: int, stop: int) -> bool:
-        at = bisect_left(self.hits, start)
-        return at < len(self.hits) and self.hits[at] < stop
-
-
-def _find_all(data: bytes | bytearray, needle: bytes) -> Iterator[int]:
-    at = data.find(needle)
-    while at >= 0:
-        yield at
-        at = data.find(needle, at + len(needle))
-
-
-def _external(number: int) -> bytes:
-    """TensorProto fields external_data {location} and data_location = EXTERNAL."""
-    entry = _string(1, b"location") + _string(2, location(number).encode())
-    return _string(13, entry) + tag(14, 0) + varint(1)
-
-
-def _string(number: int, text: bytes) -> bytes:
-    return tag(number, 2) + varint(len(text)) + text
-
-
-def tag(number: int, wire: int) -> bytes:
-    """The key before a field: its number and wire type."""
-    return varint(number << 3 | wire)
-
-
-def varint(value: int) -> bytes:
-    """A non-negative integer in base 128, low digits first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes | bytearray, index: int, path: Path) -> tuple[int, int]:
-    """(value, index after it)."""
-    value = shift = 0
-    while True:
-        if index >= len(data) or shift > 63:
-            raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again")
-        byte = data[index]
-        index += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, index
-        shift += 7

@@ -24,8 +24,8 @@ from bnfuse.core.tensor import Array, whole
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.child.shaking import is_shaken, stepped
+from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, FileTensor
-from bnfuse.formats.onnx.file.wire import splice
 from bnfuse.formats.onnx.graph.read import parse
 
 

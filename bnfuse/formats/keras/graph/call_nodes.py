@@ -1,0 +1,45 @@
+"""Core nodes of calls of layers: what the Keras format remembers of them, and which of them may move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Rule
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.rows.site import Part, Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallHandle:
+    """What the Keras format remembers of a core node."""
+
+    site: Site
+    part: Part
+
+
+_JOINTS = {"Concatenate", "Add", "Subtract"}
+
+
+def movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
+    """Both are called once, in one network, and the outside world knows the BatchNormalization by no name."""
+    ours, theirs = handle_of(node).site, handle_of(joint).site
+    called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
+    plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
+    known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
+    return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
+
+
+def rule_of(node: Node) -> Rule:
+    """Its row's rule; opaque where its settings are none that Keras takes."""
+    try:
+        return handle_of(node).part.rule(node.label)
+    except Malformed as e:
+        return Opaque(Reason.BAD_PARAMETERS, f"{e}")
+
+
+def handle_of(node: Node) -> CallHandle:
+    """The handle that the reader gave a node."""
+    assert isinstance(node.handle, CallHandle)
+    return node.handle

@@ -1,0 +1,34 @@
+"""Sentences that keep a reader of a bench from the wrong conclusion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnfuse.measure.cold import COLD
+from bnfuse.measure.steady import ON, Findings
+from bnfuse.measure.verdicts import FASTER, SAME
+
+if TYPE_CHECKING:
+    pass
+
+_NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
+
+
+def reading_hints(seen: Findings) -> list[str]:
+    """Sentences that keep a reader from drawing the wrong conclusion."""
+    hints = []
+    missed = [r for r in seen.runs if r.verdict == SAME and r.setting != COLD and r.detectable is not None]
+    coarsest = max(missed, key=lambda r: r.detectable or 0.0, default=None)
+    if coarsest is not None and coarsest.detectable is not None and coarsest.detectable > _NOISY:
+        hints.append(
+            f"this machine is noisy: with {coarsest.setting}, batch {coarsest.batch}, a change below "
+            f"{coarsest.detectable:.0%} would hardly have shown; more time (--max-time), fewer threads or "
+            "less other load shows smaller ones"
+        )
+    steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
+    if seen.runtime.startswith("onnxruntime") and any(r.verdict != FASTER for r in steady_on):
+        hints.append(
+            "onnxruntime folds Conv+BatchNormalization itself when its optimisation is on, so the steady "
+            "state gains little there; compare the cold start, and runtimes that do not fold"
+        )
+    return hints
