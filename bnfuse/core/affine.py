@@ -133,15 +133,20 @@ class Candidate:
         return self.node.outputs[0]
 
 
-def candidate(graph: Graph, node: Node) -> Candidate:
-    """A node of ``graph`` as the candidate that it is.
+def affine_rule(graph: Graph, node: Node) -> Affine:
+    """The rule of a node that is y = a·x + c.
 
     Raises:
         AssertionError: its rule is another one.
     """
     rule = graph.rule(node)
     assert isinstance(rule, Affine), f"{node.label} is no y = a·x + c"
-    return Candidate(node, rule)
+    return rule
+
+
+def candidate(graph: Graph, node: Node) -> Candidate:
+    """The same as a candidate, which carries its rule."""
+    return Candidate(node, affine_rule(graph, node))
 
 
 def _seen(held: Reparam, a: Vector) -> Pair | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfuse.core.affine import Affine, candidate
+from bnfuse.core.affine import Affine, affine_rule, candidate
 from bnfuse.core.apply import Merged, Patch
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.rules import Current
@@ -65,7 +65,7 @@ def _current(graph: Graph, patch: Patch, node: Node) -> Current:
     new = patch.affines.get(node)
     if new is not None:
         return new.a, new.c, new.axes
-    rule = candidate(graph, node).rule
+    rule = affine_rule(graph, node)
     return *rule.pair, rule.axes
 
 

@@ -149,7 +149,7 @@ def from_forward(axes: tuple[int, ...], p: Vector, q: Vector) -> Reparam:
 
 def _inverse(scale: Vector, shift: Vector) -> Pair | None:
     """(1/s, −t/s), and the same the other way round; None where a scale is zero."""
-    if (scale == 0.0).any():
+    if not scale.all():
         return None
     inverse = 1.0 / scale
     return inverse, -shift * inverse

@@ -122,16 +122,16 @@ def try_split(state: State, wanted: Candidate, split: Split, limit: int, observe
     if isinstance(outcome, Refusal):
         tried = Tried(split, None, 0, outcome)
     else:
-        makes = len(made_nodes(state, outcome))
-        tried = Tried(split, outcome, makes, objection(state, outcome, makes))
+        found, makes = outcome
+        tried = Tried(split, found, makes, objection(state, found, makes))
     observer.tried(tried)
     return tried
 
 
 def _attempt(
     state: State, wanted: Candidate, split: Split, limit: int, observer: Observer
-) -> Propagation | Refusal:
-    """One split. Linear ops that would need a node for their bias pass the shift on, where that can be."""
+) -> tuple[Propagation, int] | Refusal:
+    """One split, and how many nodes it makes: linear ops without a bias pass the shift on, where that can be."""
     found = _search(state, wanted, split, limit, observer, {})
     if isinstance(found, Refusal):
         return found
@@ -142,7 +142,7 @@ def _attempt(
         other = _search(state, wanted, split, limit, observer, without)
         if isinstance(other, Propagation) and len(fewer := made_nodes(state, other)) < len(makers):
             found, makers, biasless = other, fewer, without
-    return found
+    return found, len(makers)
 
 
 def _search(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bnfuse.core.affine import Affine, candidate
+from bnfuse.core.affine import Affine, affine_rule
 from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
@@ -95,16 +95,16 @@ class State:
         """Current (a, c, axes)."""
         found = self.affines.get(node)
         if found is None:
-            rule = candidate(self.graph, node).rule
+            rule = affine_rule(self.graph, node)
             found = (*rule.pair, rule.axes)
         return found
 
     def accept(self, spread: Propagation) -> None:
         """Make a successful attempt part of the state."""
         for node in (spread.node, *self.graph.tied.get(spread.node, ())):
-            gone = candidate(self.graph, node)
+            rule = affine_rule(self.graph, node)
             self.removed.add(node)
-            self.classes.merge(gone.x, gone.y)
+            self.classes.merge(node.value(rule.in_port), node.outputs[0])
         self._absorb(spread)
 
     def accept_narrowing(self, found: Narrowing) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.affine import candidate
+from bnfuse.core.affine import affine_rule
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
@@ -23,8 +23,8 @@ def made_nodes(state: State, found: Propagation) -> list[Node]:
     made: list[Node] = []
     for node, edit in found.edits:
         rule = state.graph.rule(node)
-        if not isinstance(rule, Linear) or rule.bias is not None or node in made:
-            continue
+        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
+            continue  # most: a bias lies beside its weight, or costs no node
         if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
             made.extend([node] * rule.bias_nodes)
     return made
@@ -59,9 +59,9 @@ def _loses_digits(state: State, found: Propagation) -> Refusal | None:
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
     """
-    wanted = candidate(state.graph, found.node)
-    magnitude = wanted.rule.magnitude
-    if magnitude is None or state.graph.reader_count(wanted.x) < 2:
+    rule = affine_rule(state.graph, found.node)
+    x, magnitude = found.node.value(rule.in_port), rule.magnitude
+    if magnitude is None or state.graph.reader_count(x) < 2:
         return None
     a, c, _ = state.affine(found.node)
     size = np.abs(a) * magnitude
@@ -69,4 +69,4 @@ def _loses_digits(state: State, found: Propagation) -> Refusal | None:
         worst = float(np.nanmax(np.abs(c) / size, initial=0.0, where=a != 0.0))
     if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
         return None
-    return Refusal(Reason.PRECISION, found.node.label, wanted.x, f"{worst:.0e} times", found.split.value)
+    return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
