@@ -131,7 +131,7 @@ def try_split(state: State, wanted: Candidate, split: Split, limit: int, observe
 def _attempt(
     state: State, wanted: Candidate, split: Split, limit: int, observer: Observer
 ) -> tuple[Propagation, int] | Refusal:
-    """One split, and how many nodes it makes: linear ops without a bias pass the shift on, where that can be."""
+    """One split, and how many nodes it makes: linear ops without a bias pass the shift on, where they can."""
     found = _search(state, wanted, split, limit, observer, {})
     if isinstance(found, Refusal):
         return found
