@@ -52,6 +52,7 @@ class Clockwork:
     providers: Sequence[str] = ("Clockwork",)
     runtime: str = "clockwork 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"clockwork": "1"})
+    optimises: str = ""
     outputs: Sequence[TensorSpec] = ()
     batches: list[int] = field(default_factory=list)
 

@@ -26,6 +26,7 @@ class Fake:
     providers: Sequence[str] = ("Fake",)
     runtime: str = "fake 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
+    optimises: str = ""
 
     def __post_init__(self) -> None:
         self.inputs: Sequence[TensorSpec] = (TensorSpec("x", self.dtype, self.shape),)

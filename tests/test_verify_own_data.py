@@ -32,6 +32,7 @@ class Model:
     providers: Sequence[str] = ()
     runtime: str = "fake 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
+    optimises: str = ""
 
     def __post_init__(self) -> None:
         self.inputs = (TensorSpec("x", "float32", (self.fixed or "N", 2)),)

@@ -122,6 +122,9 @@ class Runner(Protocol):
     providers: Sequence[str]
     runtime: str  # "onnxruntime 1.32.0"
     versions: Mapping[str, str]  # of the packages that run it: {"onnxruntime": "1.32.0"}
+    optimises: (
+        str  # what its own optimisation does to BatchNormalizations, as the end of a sentence; "" if nothing
+    )
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name for inputs by name."""

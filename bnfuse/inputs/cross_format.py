@@ -31,6 +31,7 @@ class _Fed:
         self.inputs, self._runner, self._translate = inputs, runner, translate
         self.outputs, self.providers, self.runtime = runner.outputs, runner.providers, runner.runtime
         self.versions = runner.versions
+        self.optimises = runner.optimises
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         return self._runner.run(self._translate(feeds))

@@ -51,12 +51,14 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     providers: tuple[str, ...] = ()
     runtime: str = ""
+    optimises: str = ""  # see ``Runner``
     versions: dict[str, str] = field(default_factory=dict)
     failure: BnfuseError | None = None  # the first
 
     def remember(self, runner: Runner) -> None:
         """What really ran."""
         self.providers, self.runtime = tuple(runner.providers), runner.runtime
+        self.optimises = runner.optimises
 
     def note(self, text: str) -> None:
         """Say it, once."""

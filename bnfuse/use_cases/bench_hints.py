@@ -26,9 +26,10 @@ def reading_hints(seen: Findings) -> list[str]:
             "less other load shows smaller ones"
         )
     steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
-    if seen.runtime.startswith("onnxruntime") and any(r.verdict != FASTER for r in steady_on):
+    if seen.optimises and any(r.verdict != FASTER for r in steady_on):
+        name = seen.runtime.partition(" ")[0]
         hints.append(
-            "onnxruntime folds Conv+BatchNormalization itself when its optimisation is on, so the steady "
-            "state gains little there; compare the cold start, and runtimes that do not fold"
+            f"{name} {seen.optimises}, so the steady state gains little there; compare the cold start, and "
+            "runtimes that do not fold"
         )
     return hints

@@ -71,6 +71,7 @@ class ChildRunner:
         self.providers: Sequence[str] = tuple(loaded["providers"])
         self.runtime = str(loaded["runtime"])
         self.versions: Mapping[str, str] = loaded["versions"]
+        self.optimises = str(loaded.get("optimises", ""))
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name, and the seams of a probe.

@@ -66,7 +66,7 @@ class LinearStore(Store):
         """The weight, then the bias."""
         if new.weight is not None:
             out.scaled(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
-        for attribute in handle.proto.attribute:
+        for attribute in handle.proto.attribute if self.gains else ():
             if attribute.name in self.gains:
                 attribute.f = 1.0
         if new.makes_bias:

@@ -28,6 +28,7 @@ class OrtEngine(Engine[OrtRunner]):
         return model, {
             "runtime": model.runtime,
             "versions": dict(model.versions),
+            "optimises": model.optimises,
             "providers": list(model.providers),
             "inputs": [asdict(spec) for spec in model.inputs],
             "outputs": [asdict(spec) for spec in model.outputs],

@@ -58,6 +58,7 @@ class OrtRunner:
         self.providers: Sequence[str] = tuple(providers)
         self.runtime = f"onnxruntime {version}"
         self.versions: Mapping[str, str] = {"onnxruntime": version}
+        self.optimises = "folds Conv+BatchNormalization itself when its optimisation is on"
         self._given = given
         self._names = [spec.name for spec in made]
         self._answers = [seams.get(name, name) for name in self._names]  # timed calls look nothing up
