@@ -121,7 +121,7 @@ def test_a_node_that_waits_says_so(tmp_path: Path) -> None:
     refusal = trials[Split.DOWN].refusal
     assert refusal is not None
     assert refusal.reason is Reason.WAITING
-    assert refusal.sentence.startswith("BatchNormalization 'two' takes nothing on while it may go itself")
+    assert refusal.sentence.startswith("BatchNormalization 'two' may go itself, and takes nothing on")
 
 
 @pytest.mark.parametrize(

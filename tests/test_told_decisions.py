@@ -70,7 +70,7 @@ def test_a_plan_counts() -> None:
 SENTENCES = [
     (Refusal(Reason.AXIS, "Relu 'r'"), "Relu 'r' works along another axis than the channels"),
     (Refusal(Reason.AXIS, detail="2"), "a node works along another axis than the channels (2)"),
-    (Refusal(Reason.CONFLICT, "Relu 'r'", "v"), "'v' would have to be held in two different ways"),
+    (Refusal(Reason.CONFLICT, "Relu 'r'", "v"), "two neighbours need different scales or shifts of 'v'"),
     (
         Refusal(Reason.NEGATIVE_SCALE, "Relu 'r'", "v", "1 of 2"),
         "Relu 'r' passes only non-negative scales (1 of 2)",

@@ -110,7 +110,7 @@ def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
     "--explain",
     "pattern",
     metavar="NAME",
-    help="Explain how the decision on this node came about: every split tried, how far it spread, who "
+    help="Explain how the decision on this node came about: every split tried, how far it reached, who "
     "refused. A pattern (*, ?) names several.",
 )
 @opt.JSON

@@ -169,7 +169,7 @@ INPUTS = together(
         multiple=True,
         callback=_shapes,
         metavar="NAME=1,3,224,224",
-        help="The shape of an input whose axes are free. Repeatable.",
+        help="The shape of an input with dynamic axes. Repeatable.",
     ),
 )
 LABELS = click.option(
@@ -180,14 +180,16 @@ LABELS = click.option(
     help="The right answer to each sample of --inputs, as integers (.npy, .npz, .csv): tells the accuracy "
     "before and after. Repeatable, by output.",
 )
-BATCH = click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Size of a free first axis.")
+BATCH = click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Size of a dynamic first axis: the batch."
+)
 BATCHES = click.option(
     "--batch",
     "batches",
     multiple=True,
     callback=_numbers,
     metavar="N[,N...]",
-    help="Sizes of a free first axis to measure. Repeatable.",
+    help="Sizes of a dynamic first axis (the batch) to measure. Repeatable.",
 )
 DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where models run."
@@ -222,7 +224,7 @@ MEASURING = together(
         default="1%",
         show_default=True,
         metavar="PERCENT",
-        help="End a setting early once its 95 % interval is that narrow, to either side.",
+        help="Stop a setting once its 95 % interval is within ±PERCENT.",
     ),
     click.option(
         "--bench-time",

@@ -58,7 +58,7 @@ def _no_size(specs: Sequence[TensorSpec], fixed: NamedShapes, reason: str) -> Us
             continue
         example = ",".join(str(d) if is_size(d) else "N" for d in spec.shape or (1, 3, 224, 224))
         return UsageError(
-            f"no size for the free axes of input '{spec.name}' could be guessed{reason}: "
+            f"no size for the dynamic axes of input '{spec.name}' could be guessed{reason}: "
             f"give its shape with --shape {spec.name}={example}, whole numbers for N"
         )
     return None
