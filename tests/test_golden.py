@@ -36,7 +36,7 @@ def test_one_section_is_in_every_form() -> None:
         (
             doc.Facts([("label", "a labelled fact")]),
             doc.Paragraph(("a sentence by itself about ", doc.name("conv|1"))),
-            doc.Part("folded away", (doc.tabulated((0.25, 1e-7), columns, Form.TEXT),)),
+            doc.Subpart("folded away", (doc.tabulated((0.25, 1e-7), columns, Form.TEXT),)),
             doc.Notes(("a note",)),
         ),
         titled=Form.ALL,

@@ -13,7 +13,7 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageErr
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits
 from bnfuse.formats.keras.runtime import run
-from bnfuse.formats.keras.runtime.process import Setup
+from bnfuse.formats.keras.runtime.process import KerasSetup
 from tests.keras_models import FIXTURE, MAKERS, as_array, import_keras, import_tf_keras, stirred
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
@@ -67,12 +67,12 @@ def test_bad_requests_are_usage_errors(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_environment_is_fixed_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
-    on_cpu = Setup("tf_keras", "cpu", 3).environment()
+    on_cpu = KerasSetup("tf_keras", "cpu", 3).environment()
     assert (on_cpu["KERAS_BACKEND"], on_cpu["CUDA_VISIBLE_DEVICES"]) == ("tensorflow", "-1")
     assert (on_cpu["OMP_NUM_THREADS"], on_cpu["TF_NUM_INTRAOP_THREADS"]) == ("3", "3")
     assert "TF_USE_LEGACY_KERAS" not in on_cpu
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    on_gpu = Setup("jax", "gpu", 0).environment()
+    on_gpu = KerasSetup("jax", "gpu", 0).environment()
     assert (on_gpu["KERAS_BACKEND"], on_gpu["CUDA_VISIBLE_DEVICES"]) == ("jax", "1")
 
 

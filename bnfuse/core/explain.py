@@ -22,7 +22,7 @@ from bnfuse.core.propagate import Worklist, ports
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Current, Joint, Rule
-from bnfuse.core.search import Found, Observer, Tried, try_split
+from bnfuse.core.search import Observer, SearchResult, Tried, try_split
 from bnfuse.core.splits import holdings, splits
 from bnfuse.core.state import State
 
@@ -172,7 +172,7 @@ class _Recorder(Observer):
         choices = tried.spread.choices
         return next(row for row in self._searches if row[-1][0].taken == choices)
 
-    def decided(self, state: State, wanted: Candidate, found: Found) -> None:
+    def decided(self, state: State, wanted: Candidate, found: SearchResult) -> None:
         """Go on with what was cut short, then put the splits in order."""
         a, c, _ = state.affine(wanted.node)
         every = list(splits(a, c))

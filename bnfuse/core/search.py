@@ -51,7 +51,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class SearchResult:
     """What came of all splits: the cheapest (if any), what others were told, and how far they were tried."""
 
     best: Propagation | None
@@ -76,11 +76,11 @@ class Observer:
     def tried(self, tried: Tried) -> None:
         """A split was gone through within a reach."""
 
-    def decided(self, state: State, wanted: Candidate, found: Found) -> None:
+    def decided(self, state: State, wanted: Candidate, found: SearchResult) -> None:
         """The search is over; nothing was changed yet."""
 
 
-def cheapest(state: State, wanted: Candidate, observer: Observer) -> Found:
+def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResult:
     """The way that makes and touches the fewest nodes.
 
     What is tried after a first success must touch fewer nodes than that one.
@@ -111,7 +111,7 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> Found:
             break
         open_splits = far
         reach *= 8
-    found = Found(None if best is None else best.spread, tuple(refusals.values()), reach)
+    found = SearchResult(None if best is None else best.spread, tuple(refusals.values()), reach)
     observer.decided(state, wanted, found)
     return found
 

@@ -11,7 +11,7 @@ from bnfuse.formats.contents import Contents, NodeItem, Slot
 Use = tuple[int, int]  # a node by its index, and an input or output of it
 
 
-class Graph:
+class ContentGraph:
     """Look-ups over one ``Contents``; each is made when first asked for."""
 
     def __init__(self, contents: Contents) -> None:

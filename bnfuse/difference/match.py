@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
-from bnfuse.difference.graph import Graph, Use
+from bnfuse.difference.graph import ContentGraph, Use
 from bnfuse.formats.contents import NodeItem
 
 # Of the readers of one value: beyond, looking behind each of them would cost too much.
@@ -25,7 +25,7 @@ _Key = Callable[[NodeItem], Hashable | None]
 class Matching:
     """Pairs of nodes by index, one to one: ``after[i]`` is the second model's node for ``i``."""
 
-    def __init__(self, a: Graph, b: Graph, inputs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, a: ContentGraph, b: ContentGraph, inputs: Iterable[tuple[str, str]]) -> None:
         self.a, self.b = a, b
         self.after: dict[int, int] = {}
         self.before: dict[int, int] = {}
@@ -168,23 +168,23 @@ class _Places:
         ways = [*both, *((x, vb) for x in behind_a), *((va, y) for y in behind_b)]
         self._later.extend((x, y) for x, y in ways if x and y)
 
-    def _alike(self, graph: Graph, use: Use) -> Hashable:
+    def _alike(self, graph: ContentGraph, use: Use) -> Hashable:
         node = graph.nodes[use[0]]
         shapes = tuple((slot, graph.weights[name].shape) for slot, name in node.weights)
         return node.operator, use[1], node.fingerprint, shapes
 
-    def _same_operator(self, graph: Graph, use: Use) -> Hashable:
+    def _same_operator(self, graph: ContentGraph, use: Use) -> Hashable:
         return graph.nodes[use[0]].operator, use[1]
 
 
-def _behind(graph: Graph, index: int) -> str:
+def _behind(graph: ContentGraph, index: int) -> str:
     """What a node with one moving input and one output writes; "" for others."""
     node = graph.nodes[index]
     return next(filter(None, node.outputs)) if graph.only_input(node) is not None else ""
 
 
 def _grouped(
-    graph: Graph, uses: list[Use], likeness: Callable[[Graph, Use], Hashable]
+    graph: ContentGraph, uses: list[Use], likeness: Callable[[ContentGraph, Use], Hashable]
 ) -> dict[Hashable, list[Use]]:
     groups: dict[Hashable, list[Use]] = {}
     for use in uses:

@@ -16,7 +16,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from bnfuse.core.tensor import size
-from bnfuse.difference.graph import Graph
+from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching
 from bnfuse.difference.result import WeightChange
 from bnfuse.difference.values import compare
@@ -30,8 +30,8 @@ _LEAST = 8  # elements; smaller arrays are alike by chance
 class Pairs:
     """Pairs of weights by name, one to one, and ``extra`` ones of which one half is in a pair already."""
 
-    a: Graph
-    b: Graph
+    a: ContentGraph
+    b: ContentGraph
     after: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
     extra: dict[tuple[str, str], str] = field(default_factory=dict)  # "split" or "merged"
@@ -85,14 +85,14 @@ class Pairs:
         }
 
 
-def names_are_believed(a: Graph, b: Graph) -> bool:
+def names_are_believed(a: ContentGraph, b: ContentGraph) -> bool:
     """Whether at least half of the weights that have one name in both models have one shape, too."""
     common = [name for name in a.weights if name in b.weights]
     alike = sum(a.weights[name].shape == b.weights[name].shape for name in common)
     return 2 * alike >= len(common)
 
 
-def _by_content(graph: Graph, taken: dict[str, str]) -> dict[Hashable, list[str]]:
+def _by_content(graph: ContentGraph, taken: dict[str, str]) -> dict[Hashable, list[str]]:
     found: dict[Hashable, list[str]] = {}
     for name, item in graph.weights.items():
         if name not in taken:
@@ -121,7 +121,7 @@ def _content(item: WeightItem) -> Hashable | None:
     return (item.shape, item.dtype, digest.digest()) if varied else None
 
 
-def change(a: Graph, b: Graph, wa: str, wb: str, shared: str = "") -> WeightChange | None:
+def change(a: ContentGraph, b: ContentGraph, wa: str, wb: str, shared: str = "") -> WeightChange | None:
     """How a pair differs in shape, type or values; None where it does not.
 
     Raises:

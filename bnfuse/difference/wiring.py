@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
-from bnfuse.difference.graph import Graph
+from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching
 from bnfuse.difference.result import Changed
 from bnfuse.difference.weights import Pairs
@@ -24,7 +24,7 @@ class Origins:
     """Where the values of one model come from, told in terms of the first model."""
 
     def __init__(
-        self, graph: Graph, counterpart: Mapping[int, int], *, first: bool, inputs: Mapping[str, str]
+        self, graph: ContentGraph, counterpart: Mapping[int, int], *, first: bool, inputs: Mapping[str, str]
     ) -> None:
         self._graph, self._counterpart, self._first, self._inputs = graph, counterpart, first, inputs
         self._known: dict[str, Origin] = {}

@@ -25,7 +25,7 @@ import numpy as np
 from bnfuse.errors import UsageError
 from bnfuse.inputs.shape_guesses import Shape, check_shape
 from bnfuse.inputs.user_arrays import ArrayFiles, Feeds, StoredArray, numpy_dtype
-from bnfuse.inputs.user_parts import Cut, Given, Part
+from bnfuse.inputs.user_parts import Cut, Given, SampleFile
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
@@ -100,7 +100,7 @@ def read_user_data(path: Path, specs: Sequence[TensorSpec], size: int | None = N
     return UserData(tuple(tuple(cuts) for cuts in _sets(parts, size)))
 
 
-def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> list[Part]:
+def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> list[SampleFile]:
     """A part per file; one in all where the files are named after the inputs."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in paths:
@@ -120,7 +120,7 @@ def _folder(folder: Path, specs: Sequence[TensorSpec], files: ArrayFiles) -> lis
     return [_part(path, specs, files, in_folder=True) for path in paths]
 
 
-def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_folder: bool) -> Part:
+def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_folder: bool) -> SampleFile:
     arrays = files.stored(path)
     if "" in arrays and len(arrays) == 1:
         if len(specs) != 1:
@@ -133,7 +133,7 @@ def _part(path: Path, specs: Sequence[TensorSpec], files: ArrayFiles, *, in_fold
 
 def _fitted(
     path: Path, specs: Sequence[TensorSpec], arrays: dict[str, StoredArray], *, in_folder: bool
-) -> Part:
+) -> SampleFile:
     """Arrays by input name as one part, checked against all inputs."""
     unknown = sorted(set(arrays) - {spec.name for spec in specs})
     if unknown:
@@ -153,7 +153,7 @@ def _is_single(spec: TensorSpec, shape: Shape) -> bool:
     return spec.shape is not None and len(shape) == len(spec.shape) - 1
 
 
-def _counted(path: Path, given: Sequence[Given]) -> Part:
+def _counted(path: Path, given: Sequence[Given]) -> SampleFile:
     """Find out which inputs count samples along their first axis, and how many there are.
 
     Raises:
@@ -182,7 +182,7 @@ def _counted(path: Path, given: Sequence[Given]) -> Part:
     if stuck and not fixed:  # the model fixes an axis of just this length: it may count the same samples
         return _uncut(arrays)
     cut = frozenset(g.spec.name for g in same if g not in stuck)
-    return Part(arrays, count, cut, next(iter(fixed), 0))
+    return SampleFile(arrays, count, cut, next(iter(fixed), 0))
 
 
 def _cuttable(given: Given, sizes: dict[str, int | None]) -> bool:
@@ -200,12 +200,12 @@ def _set_size(given: Given) -> int | None:
     return first if more else None
 
 
-def _uncut(arrays: tuple[Given, ...]) -> Part:
+def _uncut(arrays: tuple[Given, ...]) -> SampleFile:
     firsts = {g.shape[0] for g in arrays if g.shape}
-    return Part(arrays, firsts.pop() if len(firsts) == 1 else 1, frozenset(), 0)
+    return SampleFile(arrays, firsts.pop() if len(firsts) == 1 else 1, frozenset(), 0)
 
 
-def _sets(parts: Iterable[Part], size: int | None) -> Iterable[list[Cut]]:
+def _sets(parts: Iterable[SampleFile], size: int | None) -> Iterable[list[Cut]]:
     """Samples in order, as many to a set as it takes; a part that cannot be cut is a set of its own."""
     made: list[Cut] = []
     for part in parts:

@@ -34,7 +34,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class SampleFile:
     """What one file gives (a folder of arrays by input name counts as one).
 
     ``rows`` is the number of samples, ``cut`` names the inputs whose first axis counts them (none: the
@@ -69,7 +69,7 @@ class Part:
 class Cut:
     """Samples ``start`` to ``stop`` of one part."""
 
-    part: Part
+    part: SampleFile
     start: int
     stop: int
 

@@ -119,7 +119,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Subpart:
     """Blocks that belong together under a title, if any.
 
     Markdown folds them away under it, HTML makes it a heading, a terminal says it after ``label``.
@@ -138,7 +138,7 @@ class Hook:
     subject: Any
 
 
-Block = Facts | Notes | Paragraph | Table | Part | Hook
+Block = Facts | Notes | Paragraph | Table | Subpart | Hook
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def _write(block: doc.Block) -> str:
             return _words(words)
         case doc.Table():
             return _table(block)
-        case doc.Part(title, blocks):
+        case doc.Subpart(title, blocks):
             inner = "\n\n".join(map(_write, blocks))
             return f"<details><summary>{_words(title)}</summary>\n\n{inner}\n\n</details>"
         case _:

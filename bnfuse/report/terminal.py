@@ -99,7 +99,7 @@ def _write(block: doc.Block, out: Console) -> None:
             _say(out, label, words, style)
         case doc.Table():
             out.print(_table(block))
-        case doc.Part(title, blocks, label):
+        case doc.Subpart(title, blocks, label):
             if label:
                 _say(out, label, title)
             for inner in blocks:

@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 
 from bnfuse.difference import interface
-from bnfuse.difference.graph import Graph
+from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching
 from bnfuse.difference.result import (
     Changed,
@@ -112,7 +112,7 @@ def _compared(
     say: Callable[[str], object],
 ) -> Difference:
     """Two models of one format."""
-    a, b = Graph(one), Graph(other)
+    a, b = ContentGraph(one), ContentGraph(other)
     inputs = [(one.sources[i], other.sources[j]) for i, j in interface.pairs(one.inputs, other.inputs)]
     say("matching")
     believed = names_are_believed(a, b)

@@ -58,7 +58,7 @@ def _in_html(found: Latency) -> tuple[doc.Block, ...]:
     return (
         doc.Paragraph(f"One call on {', '.join(where)}", style="dim"),
         *(doc.Paragraph(f"Inputs: {sentence}") for sentence in benched(found.runs)),
-        doc.Part("", (table, _KEY)) if paired else table,
+        doc.Subpart("", (table, _KEY)) if paired else table,
         doc.Hook("distributions", found),
         doc.Notes(found.notes),
         *cold_start(found),

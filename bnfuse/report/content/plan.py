@@ -64,7 +64,7 @@ def _decisions(report: Report, form: Form) -> tuple[doc.Block, ...]:
         caption = f"{left_out}grouped: -v shows all {len(every)}"
     table = doc.tabulated(shown, _DECISIONS, form, texts=4, caption=caption)
     title = "Every decision" if len(shown) == len(every) else f"{len(every)} decisions, grouped"
-    return (doc.Part(title, (table,)),)
+    return (doc.Subpart(title, (table,)),)
 
 
 def operators(report: Report, form: Form) -> doc.Section:

@@ -113,7 +113,7 @@ def _by_output(agreement: Agreement) -> tuple[doc.Block, ...]:
     allowed = [f"allowed: {sentence}" for sentence in proved.allowances(agreement)]
     notes = doc.Notes((*allowed[: _MOST_ROWS[doc.Form.MARKDOWN]], *agreement.notes))
     title = doc.own(f"The proof, output by output ({len(agreement.outputs)})")
-    return (doc.Part(title, (*outputs(agreement, doc.Form.MARKDOWN), notes)),)
+    return (doc.Subpart(title, (*outputs(agreement, doc.Form.MARKDOWN), notes)),)
 
 
 def _evidence(agreement: Agreement) -> tuple[doc.Block, ...]:
@@ -129,7 +129,7 @@ def _evidence(agreement: Agreement) -> tuple[doc.Block, ...]:
     blocks += outputs(agreement, doc.Form.HTML)
     if agreement.accuracy:
         labels = doc.tabulated(agreement.accuracy, _ACCURACY, doc.Form.HTML)
-        blocks.append(doc.Part("Accuracy on your labels", (labels,)))
+        blocks.append(doc.Subpart("Accuracy on your labels", (labels,)))
     return (*blocks, doc.Notes(tuple(bases)), doc.Notes(agreement.notes))
 
 

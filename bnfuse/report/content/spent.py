@@ -21,7 +21,7 @@ def profile(found: Profile | None, form: doc.Form) -> tuple[doc.Block, ...]:
     rows: list[doc.Cells] = [(doc.name(op), *cells) for op, *cells in measured.profile_rows(found)]
     title = measured.profile_title(found)
     shown = text.sentence(title) if form is doc.Form.MARKDOWN else title
-    return (doc.Part(shown, (doc.Table(head, rows),), "profile"),)
+    return (doc.Subpart(shown, (doc.Table(head, rows),), "profile"),)
 
 
 def _by_operator(found: Profile) -> tuple[doc.Block, ...]:
@@ -37,7 +37,7 @@ def _by_operator(found: Profile) -> tuple[doc.Block, ...]:
     gap = f"{said}. What the operators do not add up to is spent between them."
     columns = _operator_columns(most, paired=found.after_ms is not None)
     table = doc.tabulated(ranked[:_MOST_OPERATORS], columns, doc.Form.HTML)
-    return (doc.Part("Where the time goes, by operator", (table, doc.Paragraph(gap, style="dim small"))),)
+    return (doc.Subpart("Where the time goes, by operator", (table, doc.Paragraph(gap, style="dim small"))),)
 
 
 def _operator_columns(most: float, *, paired: bool) -> tuple[doc.Column[OperatorTime], ...]:
@@ -88,7 +88,7 @@ def cold_start(found: Latency) -> tuple[doc.Block, ...]:
     head = ("cold start", "batch", *_PHASES, "", "peak memory")
     keys = doc.joined((doc.Span(phase, f"key phase-{i}") for i, phase in enumerate(_PHASES, 1)), " ")
     table = doc.Table(head, [_start(*start) for start in starts])
-    return (doc.Part("A cold start, phase by phase", (table, doc.Paragraph(keys, style="dim small"))),)
+    return (doc.Subpart("A cold start, phase by phase", (table, doc.Paragraph(keys, style="dim small"))),)
 
 
 def _start(which: str, batch: int, cold: ColdStart) -> doc.Cells:
@@ -126,7 +126,7 @@ def baseline(found: Baseline | None, form: doc.Form) -> tuple[doc.Block, ...]:
     if form in doc.Form.TERMINAL:
         return (doc.Paragraph(title, "baseline"), *rows)
     told = (doc.Paragraph(found.refusal, style="alert"),) if found.refusal else ()
-    return (doc.Part(("Beside ", doc.name(found.path)), (*told, *rows, doc.Notes(found.notes))),)
+    return (doc.Subpart(("Beside ", doc.name(found.path)), (*told, *rows, doc.Notes(found.notes))),)
 
 
 def _slower(run: BaselineRun) -> doc.Words:

@@ -40,7 +40,7 @@ def write(block: doc.Block, hooks: Hooks) -> str:
             return f"<p{kind}>{inline(words)}</p>"
         case doc.Table():
             return table(block)
-        case doc.Part(title, blocks):
+        case doc.Subpart(title, blocks):
             heading = f"<h3>{inline(title)}</h3>" if title else ""
             return heading + "".join(write(inner, hooks) for inner in blocks)
         case doc.Hook(name, subject):

@@ -29,7 +29,7 @@ from bnfuse.formats.keras.file.hdf5_copy import (
 )
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from bnfuse.formats.keras.file.weight_groups import WeightGroup, in_container, places, version_of, wrapped_at
-from bnfuse.formats.keras.graph.flat_weights import Leaf, is_trainable, leaves
+from bnfuse.formats.keras.graph.flat_weights import FlatLayer, is_trainable, leaves
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable, saved_layers
 from bnfuse.formats.keras.graph.variables import StoredVariable
 from bnfuse.formats.keras.rows.ops import slots
@@ -252,7 +252,7 @@ def _put_layer(container: Container, layer: Layer, group: h5py.Group, fixed: boo
     put_names(group, "weight_names", names, fixed)
 
 
-def _of_leaf(leaf: Leaf) -> list[tuple[bool, Leaf, Variable]]:
+def _of_leaf(leaf: FlatLayer) -> list[tuple[bool, FlatLayer, Variable]]:
     """(counts as trainable, leaf, variable), trainable by nature first."""
     variables = leaf.layer.variables
     if leaf.slots is None:
@@ -271,7 +271,7 @@ def _stored_name(variable: Variable, group: str) -> str | None:
     return variable.source[len(start) :] if variable.source.startswith(start) else None
 
 
-def _new_name(container: Container, leaf: Leaf, variable: Variable, group: str) -> str:
+def _new_name(container: Container, leaf: FlatLayer, variable: Variable, group: str) -> str:
     """A name like those of its neighbours: ``inn/dense_1/kernel:0`` gives ``inn/dense_1/bias:0``."""
     part, _, name = variable.name.rpartition("/")
     for other in leaf.layer.variables:

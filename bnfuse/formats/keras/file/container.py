@@ -39,7 +39,7 @@ OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WeightPlace:
     """Where a layer's weights were found: its group ("" if the file has none for it).
 
     ``interleaved``: layer by layer, rather than all trainable ones first.
@@ -79,7 +79,7 @@ class Container:
     # What bind finds out and write needs: how groups are named (archives), and by the names that lead to
     # a layer, where it is.
     dialect: Dialect | None = None
-    found: dict[tuple[str, ...], Found] = field(default_factory=dict)
+    found: dict[tuple[str, ...], WeightPlace] = field(default_factory=dict)
 
     @property
     def tree(self) -> Hdf5Tree:

@@ -16,7 +16,7 @@ _HEAP_MIN_BYTES = 4096  # what HDF5 reads first
 _HEAP_HEADER_BYTES = 16
 
 
-class Window(io.RawIOBase):
+class GuardedFile(io.RawIOBase):
     """Bytes [start, start + length) of an open file, as a read-only file of their own."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:

@@ -3,7 +3,7 @@
 Every link is looked at before it is used: only hard links count. Soft and external links, external
 storage, virtual datasets and filters that need a plug-in (HDF5 loads those from shared libraries)
 are refused as unsafe (CVE-2026-1669 and its kin); arrays that declare far more than is stored are
-refused as bombs (CVE-2026-0897). The file is read through ``Window``, a part of a file, so that the
+refused as bombs (CVE-2026-0897). The file is read through ``GuardedFile``, a part of a file, so that the
 HDF5 inside a ``.keras`` archive needs no unpacking: only what is asked for is read.
 
 When it does not act: nothing is checked below a group that the caller leaves out (the optimiser's state
@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.keras.file.guarded_file import Window
+from bnfuse.formats.keras.file.guarded_file import GuardedFile
 from bnfuse.formats.keras.file.hdf5_attributes import below, plain_attributes, sorted_once
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
@@ -104,7 +104,7 @@ class Hdf5Tree:
             UnreadableModel: no whole HDF5 file is there.
         """
         try:
-            h5 = h5py.File(Window(file, start, length), "r")
+            h5 = h5py.File(GuardedFile(file, start, length), "r")
         except DAMAGE as e:
             raise UnreadableModel(
                 f"{origin}: its weights (HDF5) are damaged or cut off ({_short(e)}); "

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.keras.file.container import Container, Found
+from bnfuse.formats.keras.file.container import Container, WeightPlace
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
 from bnfuse.formats.keras.file.weight_groups import (
     Dialect,
@@ -69,7 +69,7 @@ def _hand_out(container: Container, fitting: list[tuple[WeightGroup, list[Stored
     for place, variables in fitting:
         if place.again is None:
             place.layer.variables = list(variables)
-            container.found[place.path] = Found(place.group)
+            container.found[place.path] = WeightPlace(place.group)
             continue
         for variable in place.again.variables:
             if isinstance(variable, StoredVariable):

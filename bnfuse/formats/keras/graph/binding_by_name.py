@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.keras.file.container import Container, Found
+from bnfuse.formats.keras.file.container import Container, WeightPlace
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
 from bnfuse.formats.keras.graph.flat_weights import (
-    Leaf,
+    FlatLayer,
     by_name,
     contradiction,
     expected,
@@ -62,9 +62,9 @@ def bind_hdf5(container: Container, network: Network) -> None:
     for name, layer in layers.items():
         if name in stored:
             interleaved = _bind_flat(path, layer, stored[name])
-            container.found[(name,)] = Found(f"model_weights/{name}", interleaved)
+            container.found[(name,)] = WeightPlace(f"model_weights/{name}", interleaved)
         else:
-            container.found[(name,)] = Found("")
+            container.found[(name,)] = WeightPlace("")
 
 
 def _weights_of(tree: Hdf5Tree, layer: str) -> dict[str, StoredDataset]:
@@ -109,14 +109,16 @@ def _bind_flat(path: object, layer: Layer, stored: dict[str, StoredDataset]) -> 
     )
 
 
-def _sort_by_slots(inside: Iterable[Leaf]) -> None:
+def _sort_by_slots(inside: Iterable[FlatLayer]) -> None:
     """Trainable first was the file's order; a layer's own variables go by its slots."""
     for leaf in inside:
         place = {slot.name: at for at, slot in enumerate(leaf.slots or ())}
         leaf.layer.variables.sort(key=lambda v, place=place: place[v.name])  # type: ignore[misc]
 
 
-def _bind_by_name(path: object, layer: Layer, inside: list[Leaf], stored: dict[str, StoredDataset]) -> None:
+def _bind_by_name(
+    path: object, layer: Layer, inside: list[FlatLayer], stored: dict[str, StoredDataset]
+) -> None:
     """Where a class is unknown only the names can tell; one layer alone gets everything."""
     owners = (
         [inside[0]] * len(stored) if len(inside) == 1 else by_name(inside, list(stored)) if stored else []
@@ -133,7 +135,7 @@ def _bind_by_name(path: object, layer: Layer, inside: list[Leaf], stored: dict[s
         _name_by_slots(path, leaf)
 
 
-def _first_not_trainable(owners: list[Leaf], names: list[str], inside: list[Leaf]) -> int:
+def _first_not_trainable(owners: list[FlatLayer], names: list[str], inside: list[FlatLayer]) -> int:
     """Where the trainable variables of a flat list end.
 
     That is where it starts again with an earlier layer; if it never does, at the first variable that is
@@ -150,7 +152,7 @@ def _first_not_trainable(owners: list[Leaf], names: list[str], inside: list[Leaf
     return len(names)
 
 
-def _name_by_slots(path: object, leaf: Leaf) -> None:
+def _name_by_slots(path: object, leaf: FlatLayer) -> None:
     """Name the variables of a known layer among unknown ones."""
     if leaf.slots is None:
         return
@@ -163,7 +165,7 @@ def _name_by_slots(path: object, leaf: Leaf) -> None:
         variable.name = slot.name
 
 
-def _own_name(leaf: Leaf, stored: str) -> str:
+def _own_name(leaf: FlatLayer, stored: str) -> str:
     """A stored name without the path that leads to its layer."""
     name, marker = variable_name(stored), f"{leaf.layer.name}/"
     at = f"/{name}".rfind(f"/{marker}")

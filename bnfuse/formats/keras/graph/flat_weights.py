@@ -21,7 +21,7 @@ from bnfuse.formats.keras.rows.variables import Slot
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class FlatLayer:
     """A layer that holds variables of its own, with the names that lead to it and its slots if known."""
 
     path: LayerPath
@@ -35,10 +35,10 @@ class Leaf:
 
 
 # One expected variable: whose it is, and which.
-Expected = tuple[Leaf, Slot]
+Expected = tuple[FlatLayer, Slot]
 
 
-def leaves(layer: Layer, path: LayerPath) -> Iterator[Leaf]:
+def leaves(layer: Layer, path: LayerPath) -> Iterator[FlatLayer]:
     """What is inside a layer, in the order Keras tracks it; the layer itself if nothing is."""
     if layer.inner is not None:
         for inner in saved_layers(layer.inner):
@@ -47,15 +47,15 @@ def leaves(layer: Layer, path: LayerPath) -> Iterator[Leaf]:
         for wrapped in layer.wrapped:
             yield from leaves(wrapped, (*path, wrapped.name))
     else:
-        yield Leaf(path, layer, slots(layer))
+        yield FlatLayer(path, layer, slots(layer))
 
 
-def is_trainable(leaf: Leaf, slot: Slot) -> bool:
+def is_trainable(leaf: FlatLayer, slot: Slot) -> bool:
     """Whether a variable counts among the trainable ones."""
     return slot.trainable and not leaf.frozen
 
 
-def expected(inside: Sequence[Leaf], interleaved: bool) -> list[Expected] | None:
+def expected(inside: Sequence[FlatLayer], interleaved: bool) -> list[Expected] | None:
     """The variables in the order of the file; None where a class is unknown."""
     pairs: list[Expected] = []
     for leaf in inside:
@@ -80,12 +80,12 @@ def contradiction(order: Sequence[Expected], stored: Sequence[str]) -> str | Non
     return None
 
 
-def by_name(inside: Sequence[Leaf], stored: Sequence[str]) -> list[Leaf] | str:
+def by_name(inside: Sequence[FlatLayer], stored: Sequence[str]) -> list[FlatLayer] | str:
     """Whose each stored variable is, by its name; or the first name that does not say."""
     names = {leaf.layer.name: leaf for leaf in inside}
     if len(names) < len(inside):
         return stored[0]
-    owner: list[Leaf] = []
+    owner: list[FlatLayer] = []
     for name in stored:
         owners = _owners(name, set(names))
         if len(owners) != 1:

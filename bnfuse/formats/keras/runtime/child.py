@@ -28,7 +28,7 @@ from bnfuse.formats.child.server import Engine, LoadRefused, serve_engine
 from bnfuse.formats.child.settings import probe_from_json
 from bnfuse.formats.keras.runtime.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.runtime.nested_tensors import (
-    Leaf,
+    NamedTensor,
     distinct,
     filled,
     input_name,
@@ -37,7 +37,7 @@ from bnfuse.formats.keras.runtime.nested_tensors import (
     output_leaves,
     tensor_at,
 )
-from bnfuse.formats.keras.runtime.probe import Seams, shake
+from bnfuse.formats.keras.runtime.probe import OpenSeams, shake
 
 _MAX_REASON = 300
 # Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
@@ -50,21 +50,21 @@ _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out 
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedModel:
     """One model, ready to be called; ``seams`` are what a probe sees of it."""
 
     model: Any
     call: Call
     optimise: bool
-    inputs: list[Leaf]
-    outputs: list[Leaf]
+    inputs: list[NamedTensor]
+    outputs: list[NamedTensor]
     structure: Any
     runtime: str
     versions: dict[str, str]
-    seams: Seams | None = None
+    seams: OpenSeams | None = None
 
 
-class KerasEngine(Engine[Loaded]):
+class KerasEngine(Engine[LoadedModel]):
     """Holds the backend; one method per request."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class KerasEngine(Engine[Loaded]):
         self._settled.add(name)  # not by sys.modules: TensorFlow imports Keras of its own accord
         return keras
 
-    def load(self, head: Head) -> tuple[Loaded, Head]:
+    def load(self, head: Head) -> tuple[LoadedModel, Head]:
         """Try each flavour of Keras in turn, or the one asked for: the first that loads it serves it."""
         failures: list[tuple[str, Exception]] = []
         for flavour in self._to_try(head["path"], head["flavour"]):
@@ -135,7 +135,7 @@ class KerasEngine(Engine[Loaded]):
         only = wanted or self._served_by.get(_identity(path))
         return [only] if only else self._flavours
 
-    def _loaded(self, keras: ModuleType, head: Head) -> Loaded:
+    def _loaded(self, keras: ModuleType, head: Head) -> LoadedModel:
         assert self._backend is not None
         if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
             keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
@@ -149,7 +149,7 @@ class KerasEngine(Engine[Loaded]):
                 raise LoadRefused("load", text)
         outputs = output_leaves(made, names)
         backend, optimise = self._backend, bool(head["optimise"])
-        return Loaded(
+        return LoadedModel(
             model=model,
             call=backend.compiled(model) if optimise else backend.exact(model),
             optimise=optimise,
@@ -160,14 +160,14 @@ class KerasEngine(Engine[Loaded]):
             versions={keras.__name__: keras.__version__, **dict([backend.version.split(" ", 1)])},
         )
 
-    def _probe(self, loaded: Loaded, probe: Probe | None) -> None:
+    def _probe(self, loaded: LoadedModel, probe: Probe | None) -> None:
         """Open the model up."""
         assert self._backend is not None
         if probe is not None:
             shake(loaded.model, probe, self._backend)
-            loaded.seams = Seams(loaded.model, probe.seams, probe.forced, self._backend)
+            loaded.seams = OpenSeams(loaded.model, probe.seams, probe.forced, self._backend)
 
-    def run(self, model: Loaded, arrays: Arrays) -> Arrays:
+    def run(self, model: LoadedModel, arrays: Arrays) -> Arrays:
         """All outputs, and seams, by name."""
         assert self._backend is not None
         inputs = self._inputs(model, arrays)
@@ -182,7 +182,7 @@ class KerasEngine(Engine[Loaded]):
         named = zip(model.outputs, found, strict=True)
         return {leaf.name: self._backend.array(tensor) for leaf, tensor in named} | seen
 
-    def time(self, model: Loaded, arrays: Arrays, calls: int) -> list[int]:
+    def time(self, model: LoadedModel, arrays: Arrays, calls: int) -> list[int]:
         """Nanoseconds of each call, the inputs being on the device already."""
         assert self._backend is not None
         inputs, call, wait = self._inputs(model, arrays), model.call, self._backend.wait
@@ -196,7 +196,7 @@ class KerasEngine(Engine[Loaded]):
                 times.append(clock() - begin)
         return times
 
-    def _inputs(self, model: Loaded, arrays: Arrays) -> Any:
+    def _inputs(self, model: LoadedModel, arrays: Arrays) -> Any:
         """The call's argument: the structure that the model declares, filled with tensors."""
         assert self._backend is not None
         tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}

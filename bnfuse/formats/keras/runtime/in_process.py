@@ -20,7 +20,7 @@ from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.process import Reply, checked
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.server import Server
-from bnfuse.formats.keras.runtime.process import Setup
+from bnfuse.formats.keras.runtime.process import KerasSetup
 from bnfuse.formats.keras.runtime.run import flavour_of, load_into, no_start, setup_for
 from bnfuse.formats.keras.runtime.safety import refuse_unsafe
 
@@ -28,7 +28,7 @@ from bnfuse.formats.keras.runtime.safety import refuse_unsafe
 class InProcess:
     """What ``pool.Process`` is for a child process, for this one."""
 
-    def __init__(self, setup: Setup, flavour: str = "") -> None:
+    def __init__(self, setup: KerasSetup, flavour: str = "") -> None:
         """Import the runtime: this Keras, or the one that is tried first.
 
         Raises:

@@ -17,7 +17,7 @@ KeyPath = tuple[Any, ...]  # the keys and indices that lead to one tensor of a s
 
 
 @dataclass(slots=True)
-class Leaf:
+class NamedTensor:
     """One input or output: where it is in its structure, and what it is called."""
 
     path: KeyPath
@@ -50,7 +50,7 @@ def _single(tensors: Sequence[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
-def leaves(structure: Any, name: Callable[[Any], str], path: KeyPath = ()) -> Iterator[Leaf]:
+def leaves(structure: Any, name: Callable[[Any], str], path: KeyPath = ()) -> Iterator[NamedTensor]:
     """Every tensor of a structure; a dict's key is a name, else ``name`` gives it."""
     if isinstance(structure, Mapping):
         for key, part in structure.items():
@@ -60,7 +60,7 @@ def leaves(structure: Any, name: Callable[[Any], str], path: KeyPath = ()) -> It
             yield from leaves(part, name, (*path, index))
     elif structure is not None:
         dtype = structure.dtype
-        yield Leaf(path, name(structure), str(getattr(dtype, "name", dtype)), _shape(structure.shape))
+        yield NamedTensor(path, name(structure), str(getattr(dtype, "name", dtype)), _shape(structure.shape))
 
 
 def _shape(shape: Any) -> list[int | None] | None:
@@ -75,7 +75,7 @@ def input_name(tensor: Any) -> str:
     return str(history[0].name) if history else str(tensor.name)
 
 
-def output_leaves(structure: Any, names: Sequence[str]) -> list[Leaf]:
+def output_leaves(structure: Any, names: Sequence[str]) -> list[NamedTensor]:
     """Outputs by the keys of a dict, else by the names that the model gives them, else by position."""
     made = list(leaves(structure, lambda _: ""))
     for index, leaf in enumerate(made):
@@ -84,7 +84,7 @@ def output_leaves(structure: Any, names: Sequence[str]) -> list[Leaf]:
     return made
 
 
-def distinct(named: list[Leaf]) -> list[Leaf]:
+def distinct(named: list[NamedTensor]) -> list[NamedTensor]:
     """A second output of one layer has the layer's name, too: number it."""
     seen: dict[str, int] = {}
     for leaf in named:

@@ -42,7 +42,7 @@ class Tap:
     made: int = 0
 
 
-class Seams:
+class OpenSeams:
     """Seams of one loaded model."""
 
     def __init__(self, model: Any, names: Iterable[str], forced: bool, backend: Backend) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class KerasSetup:
     """What is fixed when a process starts; ``threads`` 0 is the runtime's default.
 
     A model that may run code of its own gets a process in which no other models are.

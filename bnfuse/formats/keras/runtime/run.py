@@ -27,7 +27,7 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.pool import Process, acquire, release
 from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import ChildRunner
-from bnfuse.formats.keras.runtime.process import Setup
+from bnfuse.formats.keras.runtime.process import KerasSetup
 from bnfuse.formats.keras.runtime.safety import LoadFacts, refuse_unsafe
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def flavour_of(runtime: str) -> str:
     return runtime.partition(" ")[0]
 
 
-def setup_for(settings: RunSettings) -> Setup:
+def setup_for(settings: RunSettings) -> KerasSetup:
     """What a process for these settings starts with.
 
     Raises:
         RuntimeMissing, UsageError: as ``choose_backend``.
     """
     threads = settings.threads or _all_processors()
-    return Setup(choose_backend(), settings.device, threads, settings.allow_unsafe)
+    return KerasSetup(choose_backend(), settings.device, threads, settings.allow_unsafe)
 
 
 def choose_backend() -> str:
@@ -146,7 +146,7 @@ def _all_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _started(setup: Setup) -> Process:
+def _started(setup: KerasSetup) -> Process:
     """The process to load into.
 
     Raises:
@@ -161,7 +161,7 @@ def _started(setup: Setup) -> Process:
         raise no_start(setup, error) from error
 
 
-def no_start(setup: Setup, error: Reply) -> RuntimeMissing:
+def no_start(setup: KerasSetup, error: Reply) -> RuntimeMissing:
     """Why a process for this setup did not come up, and what to do."""
     if error.kind == "no-gpu":
         build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")

@@ -37,7 +37,7 @@ class FileSlice:
 
 
 @dataclass(slots=True)
-class Window:
+class ReadAhead:
     """Bytes of an open file by position, through one small buffer."""
 
     fd: int
@@ -56,7 +56,7 @@ class Window:
 
 @dataclass(slots=True)
 class _Skim:
-    window: Window
+    window: ReadAhead
     path: Path
     slices: list[FileSlice] = field(default_factory=list)
 
@@ -153,5 +153,5 @@ def skim(path: Path, fd: int, size_bytes: int) -> tuple[bytes, list[FileSlice]]:
     Raises:
         UnreadableModel: not protobuf, or truncated.
     """
-    job = _Skim(Window(fd, size_bytes), path)
+    job = _Skim(ReadAhead(fd, size_bytes), path)
     return b"".join(job.message("Model", 0, size_bytes)), job.slices

@@ -79,7 +79,7 @@ def parse(path: Path) -> ModelFile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
+class ReadGraph:
     """Core's graph of a file, and what its rules were made from."""
 
     graph: Graph
@@ -88,7 +88,7 @@ class Loaded:
     operators: dict[str, int]
 
 
-def read_graph(source: ModelFile, options: ReadOptions) -> Loaded:
+def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
     """Build core's graph of a parsed file.
 
     Raises:
@@ -99,7 +99,7 @@ def read_graph(source: ModelFile, options: ReadOptions) -> Loaded:
         if drafts.unordered:  # in another order than they are listed in, or never written
             source.forget()
             drafts = _drafted(source, options, sorts=True)
-        return Loaded(drafts.graph(), drafts.constants, drafts.shapes, drafts.operators)
+        return ReadGraph(drafts.graph(), drafts.constants, drafts.shapes, drafts.operators)
     except Malformed as e:
         raise damaged(source.path, str(e)) from e
     except TypeError as e:  # what protobuf leads to where a name is not text

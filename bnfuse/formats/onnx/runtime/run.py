@@ -25,7 +25,7 @@ INSTALL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class OrtSetup:
     """A process for onnxruntime: nothing of it is fixed when it starts."""
 
     module: ClassVar[str] = "bnfuse.formats.onnx.runtime.child"
@@ -66,7 +66,7 @@ def _started() -> Process:
         RuntimeLost: it does not come up.
     """
     try:
-        return acquire(Setup())
+        return acquire(OrtSetup())
     except ProcessLost as error:
         raise RuntimeLost(f"onnxruntime {error} while it was starting: {INSTALL}") from error
     except Reply as error:
