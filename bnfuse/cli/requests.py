@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import ReadOptions
@@ -15,8 +14,14 @@ if TYPE_CHECKING:
 NamedShapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Reading:
+class Options:
+    """The values of a command's options, as attributes; dataclasses would cost every start milliseconds."""
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+
+class Reading(Options):
     """How a model is read: ``--strict-inputs``, ``--freeze-inputs``; and which reports are wanted of it."""
 
     model: Path
@@ -53,15 +58,13 @@ class Reading:
             check_reports(self.reports, self.model)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Inspect(Reading):
     """What ``inspect`` was asked for."""
 
     pattern: str | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Running:
+class Running(Options):
     """On what models run: ``--inputs``, ``--shape``, ``--device``, ``--allow-unsafe``."""
 
     inputs: Path | None
@@ -70,7 +73,6 @@ class Running:
     allow_unsafe: bool
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Proving(Running):
     """How to prove; ``verify_time`` bounds it, in seconds. ``labels`` are files by output name."""
 
@@ -96,7 +98,6 @@ class Proving(Running):
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measuring(Running):
     """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator."""
 
@@ -126,7 +127,6 @@ class Measuring(Running):
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Verify(Proving):
     """What ``verify`` was asked for."""
 
@@ -135,7 +135,6 @@ class Verify(Proving):
     as_json: bool
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Bench(Measuring):
     """What ``bench`` was asked for."""
 
@@ -146,7 +145,6 @@ class Bench(Measuring):
     thread_counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Optimize(Reading, Proving, Measuring):
     """What ``optimize`` was asked for."""
 

@@ -26,7 +26,7 @@ class Form(Flag):
     ALL = TEXT | HTML
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Span:
     """Some words of one kind.
 
@@ -39,7 +39,7 @@ class Span:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Number:
     """A figure with so many significant digits, which each form writes in its own signs."""
 
@@ -48,7 +48,7 @@ class Number:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chart:
     """A drawing that HTML alone has: a function of ``report.html.charts``, and its arguments."""
 
@@ -61,7 +61,7 @@ Words = Inline | tuple[Inline, ...]
 Line = tuple[str, Words] | tuple[str, Words, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """A cell of a table that sorts by ``key``, whatever it shows."""
 
@@ -72,14 +72,14 @@ class Cell:
 Cells = Sequence[Words | Cell]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """Lines of (label, words), or (label, words, style of a terminal)."""
 
     lines: Sequence[Line]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Notes:
     """Sentences as a list; a terminal puts ``label`` before each."""
 
@@ -88,7 +88,7 @@ class Notes:
     style: str = "dim"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Paragraph:
     """A sentence by itself; ``label`` and ``style`` are a terminal's, ``style`` is HTML's, too."""
 
@@ -97,7 +97,7 @@ class Paragraph:
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Rows of cells.
 
@@ -118,7 +118,7 @@ class Table:
     caption: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Subpart:
     """Blocks that belong together under a title, if any.
 
@@ -130,7 +130,7 @@ class Subpart:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hook:
     """What HTML shows in a way of its own (``report.html.HOOKS``), and what it is about."""
 
@@ -141,7 +141,7 @@ class Hook:
 Block = Facts | Notes | Paragraph | Table | Subpart | Hook
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Section:
     """Blocks under a heading.
 
@@ -156,7 +156,7 @@ class Section:
     titled: Form = Form.HTML
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column(Generic[T]):
     """One column of a table over things of one kind, in some of the forms."""
 
