@@ -8,8 +8,9 @@ state, no further than the planner went for the one it took.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -76,16 +77,8 @@ def _numbers(current: Current) -> AffineFigures:
 class _Observed(Worklist):
     """An attempt that writes down what it meets."""
 
-    def __init__(
-        self,
-        state: State,
-        wanted: Candidate,
-        fixed: Mapping[str, int],
-        limit: int | None,
-        *,
-        shares: bool = False,
-    ) -> None:
-        super().__init__(state, wanted, fixed, limit, shares=shares)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self.steps: list[Step] = []
         self.described: list[Choice] = []
 

@@ -1,4 +1,4 @@
-"""Rules of ops with several data inputs, beside sums (``total``): products, choices, concatenations, splits.
+"""Rules of ops with several data inputs, beside ``weighted_sum``: products, choices, concatenations, splits.
 
     Product      y = Π xⱼ^eⱼ     no shifts; the scales obey s_y = Π sⱼ^eⱼ
     Select       y = one of xⱼ   all are held alike

@@ -4,7 +4,7 @@ Keras never uses a layer's name there. Each network has a container (``layers``)
 is its class in snake case and a number counted per class, in the order of ``model.layers``:
 ``layers/dense_1/vars/0``. A wrapped layer lies at the wrapper's attribute, a nested network has a
 container of its own. So removing or moving a layer renumbers others; reading and writing must count
-alike, and both use ``places``.
+alike, and both ask here.
 
 What differs between versions is a ``Dialect``:
 

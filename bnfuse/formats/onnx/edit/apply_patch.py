@@ -1,7 +1,7 @@
 """A patch applied to a parsed ONNX model, in place: nodes go, names live on, constants are replaced.
 
 Knows nothing of folding. Inputs, outputs, names, opset, IR version, metadata, attributes, functions
-and all that is not named in the patch stay. Which changes are pending lies in ``pool``; ``assemble``
+and all that is not named in the patch stay. Which changes are pending lies in ``pending``; ``assemble``
 makes the result of them.
 """
 

@@ -2,7 +2,7 @@
 
 Fifteen thousand weights of a few hundred numbers each cost little arithmetic and many calls. Those of one
 shape are scaled and rounded together; only where that overflows is each looked at, to say whose
-fold it was. Nothing here decides anything: it is ``edit`` in another order.
+fold it was. Nothing here decides anything: it is ``apply_patch`` in another order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From an edited proto to files: small things in one piece, large tensors streamed.
 
-Decides where every large tensor goes; ``pour`` puts it there. What was external stays external, in
+Decides where every large tensor goes; ``stream_writer`` puts it there. What was external stays external, in
 one side file named after the output; what was inline stays inline, unless protobuf's limit of 2 GiB
 forbids. The same input gives the same bytes.
 """

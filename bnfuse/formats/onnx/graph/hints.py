@@ -1,7 +1,7 @@
 """What an ONNX file tells of its inputs: sizes of free axes, numbers that can be looked up, random nodes.
 
 Sizes: extents (``formats.extents``) are followed through the nodes of the main graph, once for every input
-with free axes. What counts are the demands of operators (``extent_rules``), and the shapes that the file
+with free axes. What counts are the demands of operators (``extents.rules``), and the shapes that the file
 declares of outputs and of values in between, which an exporter recorded when it ran the model.
 
 When it does not act: bodies and functions are not followed, nor graphs of very many nodes.

@@ -1,7 +1,7 @@
 """From an ONNX file to core's graph, without running or loading anything it does not need.
 
 Files below `_WHOLE_BYTES` are parsed as they are; of larger ones only a skeleton is (see ``wire``).
-All scopes (main graph, bodies, functions) become one flat graph (see ``drafts``); formal inputs and
+All scopes (main graph, bodies, functions) become one flat graph (see ``builder``); formal inputs and
 outputs of bodies, and values that a body captures, are pinned. Decides which initializers are
 constants and which a caller may override.
 """

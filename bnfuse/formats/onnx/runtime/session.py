@@ -84,7 +84,7 @@ class OrtRunner:
     def time(self, feeds: Tensors, calls: int) -> list[int]:
         """Nanoseconds of each of ``calls`` calls in a row; synchronous, as ``run`` is.
 
-        With CUDA, inputs are on the device before the first call and outputs stay there (``bound``).
+        With CUDA, inputs are on the device before the first call and outputs stay there (``io_binding``).
 
         Raises:
             UsageError, BnfuseError: as ``run``.

@@ -1,4 +1,4 @@
-"""One ONNX node as the rules of extents see it (``extent_rules``, ``extent_layout``, ``extent_numbers``)."""
+"""One ONNX node as the rules of extents see it (``rules``, ``layout``, ``numbers``)."""
 
 from __future__ import annotations
 
