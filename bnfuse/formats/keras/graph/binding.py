@@ -2,8 +2,8 @@
 
 Both layouts bind by position, not by name: an archive by the numbers of its groups (``weight_groups``), HDF5
 by the order of ``weight_names`` (``binding_by_name``, ``flat_weights``). So everything that could tell a shift
-is checked: each layer of a known class must find exactly the variables its config asks for, nothing may be left over, and names that the
-file holds must not contradict. What does not fit is refused, naming the layer.
+is checked: each layer of a known class must find exactly the variables its config asks for, nothing may be
+left over, and names that the file holds must not contradict. What does not fit is refused, naming the layer.
 
 When it does not act: a layer of an unknown class gets all that lies in its group, unnamed; nothing is
 read here but what describes the arrays.
