@@ -1,8 +1,8 @@
 """Bind the stored weights to the layers of a parsed config, as Keras's own loader would.
 
 Both layouts bind by position, not by name: an archive by the numbers of its groups (``weight_groups``), HDF5
-by the order of ``weight_names`` (``binding_by_name``, ``flat_weights``). So everything that could tell a shift
-is checked: each layer of a known class must find exactly the variables its config asks for, nothing may be
+by the order of ``weight_names`` (``binding_by_name``, ``flat_weights``). So all that could tell a shift is
+checked: each layer of a known class must find exactly the variables its config asks for, nothing may be
 left over, and names that the file holds must not contradict. What does not fit is refused, naming the layer.
 
 When it does not act: a layer of an unknown class gets all that lies in its group, unnamed; nothing is
