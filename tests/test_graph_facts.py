@@ -119,6 +119,7 @@ def test_folds_that_meet_share_a_seam_and_stretches_join() -> None:
         Seam("b_out", (0,), (), False),
         Seam("q_out", (1,), (), False),
         Seam("sum_out", (2, 3), (0, 1), False),
+        Seam("end_out", (), (0, 1, 2), True),
     )
     more = [*steps, _step(net, "end", "", "")]
     assert seams(net.graph(y), more)[-1] == Seam("end_out", (4,), (0, 1, 2), True)
@@ -129,9 +130,12 @@ def test_what_a_changed_value_carries_on_is_felt_where_it_ends() -> None:
     net = CoreNet()
     y = _chain(net, "a b c d e")
     steps = [_step(net, "a", "", "a"), _step(net, "b", "", "b"), _step(net, "c", "", "c")]
-    assert seams(net.graph(y), steps) == (Seam("d_out", (0, 1, 2), (), False),)
+    assert seams(net.graph(y), steps) == (Seam("d_out", (0, 1, 2), (), False), Seam("e_out", (), (0,), True))
     steps.append(_step(net, "d", "", ""))
-    assert seams(net.graph(y), steps) == (Seam("d_out", (0, 1, 2, 3), (), False),)
+    assert seams(net.graph(y), steps) == (
+        Seam("d_out", (0, 1, 2, 3), (), False),
+        Seam("e_out", (), (0,), True),
+    )
 
 
 def test_all_outputs_of_a_node_and_all_calls_of_a_layer_are_seams() -> None:

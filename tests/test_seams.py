@@ -13,10 +13,13 @@ from bnfuse.core.apply import Patch, apply
 from bnfuse.core.plan import plan
 from bnfuse.core.seams import Seam, seams
 from bnfuse.errors import BnfuseError
+from bnfuse.formats import load
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.onnx import FORMAT, OnnxModel
+from bnfuse.formats.onnx.runtime.probe import probed
 from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.proof.inside import SeamPair, inside
+from bnfuse.proof.stretches import Models, Stretches
 from bnfuse.results import Status
 from bnfuse.use_cases.optimize import Unproved, optimize
 from bnfuse.use_cases.verify import VerifyRequest, verify
@@ -51,6 +54,7 @@ def test_a_chain_has_one_seam_behind_each_fold(tmp_path: Path) -> None:
         Seam("n0", (0,), (), False),
         Seam("n1", (1,), (0,), False),
         Seam("n2", (2,), (1,), False),
+        Seam("y", (), (2,), True),
     ]
 
 
@@ -156,6 +160,41 @@ def test_bodies_read_forced_values_too(tmp_path: Path) -> None:
     given = np.array([1, -2, 3], np.float32)
     made = runner.run({"x": np.array([-1, 5, 6], np.float32), "n": given})
     assert np.array_equal(made["y"], -given) and np.array_equal(made["n"], [0, 5, 6])
+
+
+def test_what_serves_nothing_that_is_wanted_is_left_out(tmp_path: Path) -> None:
+    """Behind a forced seam alone: a body's capture, an initializer that is an input, another output."""
+    infos = {
+        n: helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("x", "k", "y", "z", "t", "e")
+    }
+    body = [
+        helper.make_graph([helper.make_node("Mul", ["s", "w"], [n])], n, [], [infos[n]]) for n in ("t", "e")
+    ]
+    nodes = [
+        helper.make_node("Add", ["x", "k"], ["s"]),
+        helper.make_node("If", ["yes"], ["a"], then_branch=body[0], else_branch=body[1]),
+        helper.make_node("Neg", ["a"], ["b"]),
+        helper.make_node("Neg", ["b"], ["y"]),
+        helper.make_node("Mul", ["b", "v"], ["z"]),
+    ]
+    k, w, v = (np.full(3, c, np.float32) for c in (1, 2, 3))
+    inits = [
+        numpy_helper.from_array(a, n) for n, a in (("k", k), ("w", w), ("v", v), ("yes", np.array(True)))
+    ]
+    path = save(model(nodes, [infos["x"], infos["k"]], [infos["y"], infos["z"]], inits), tmp_path / "m.onnx")
+    x, given = np.arange(3, dtype=np.float32), np.array([5, -7, 9], np.float32)
+    for wanted, expected, ops in (
+        (("b",), {"b": -2 * given}, ["If", "Neg"]),
+        (("y",), {"y": -given}, ["Neg"]),
+        (("z",), {"z": 3 * given}, ["Mul"]),
+        (("s", "y"), {"s": x + 1, "y": -given}, ["Add", "Neg"]),
+    ):
+        probe = Probe(("s", "b"), True, ("float32",) * 2, wanted=wanted)
+        made = load_session(path, RunSettings(probe=probe)).run({"x": x, "s": given, "b": given})
+        assert made.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(made[name], value)
+        assert [node.op_type for node in onnx.load_from_string(probed(path, probe).model).graph.node] == ops
 
 
 def test_a_large_model_is_opened_up_from_its_skeleton(tmp_path: Path) -> None:
@@ -297,14 +336,27 @@ def test_folds_in_bodies_are_left_to_the_outputs_and_that_is_told(tmp_path: Path
 def test_a_model_that_cannot_be_opened_up_is_judged_by_its_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuses(path: Path, probe: Probe) -> None:
+    def refuses(models: Models, probe: Probe, *, original: bool) -> None:
         raise BnfuseError("no way in")
 
-    monkeypatch.setattr("bnfuse.proof.seams.SeamProof.opened", lambda self, path, probe: refuses(path, probe))
+    monkeypatch.setattr(Models, "opened", refuses)
     found_ = optimize(save(net(layers(2), folded=False), tmp_path / "m.onnx"), bench=False).verification
     assert found_.status is Status.EQUAL and found_.inside is not None
     assert (found_.inside.proved, found_.inside.seams) == (0, 0)
     assert "no way in" in found_.inside.detail
+
+
+def test_outputs_are_looked_at_where_all_before_them_is_forced(tmp_path: Path) -> None:
+    """Where it is not, what many folds round adds up in them: no stretch of a few operations."""
+    made = layers(6)
+    first = save(net(made, folded=False), tmp_path / "before.onnx")
+    second = save(net(made, folded=True), tmp_path / "after.onnx")
+    models = Models(first, second, look(first), RunSettings(), load, 2.0**-24)
+    feeds = [{"x": np.random.default_rng(2).standard_normal((1, 3, 9, 7)).astype(np.float32)}]
+    last = len(models.inside.points) - 1
+    assert models.inside.exits == (frozenset(), frozenset((last,)))
+    for points, keys in (([0, 1], [0, 1]), ([last], [last, "y"]), ([], [])):
+        assert set(Stretches(models, points, feeds).compare()) == set(keys)
 
 
 def test_groups_of_seams_find_what_one_pass_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

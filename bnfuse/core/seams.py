@@ -6,7 +6,8 @@ rounding of the few operations since the seams before it. Everything between is 
 agree at every seam, each stretch on the same inputs, agree as a whole.
 
 Told of each seam: the folds that can be felt there, which are those whose changes reach it through values
-that are held in another way, and the seams before it.
+that are held in another way, and the seams before it. The outputs of the model that lie behind seams are
+told as well, though no fold is felt at those that untouched nodes write.
 
 Does not decide whether a runtime can be asked for a seam; inside bodies and functions it cannot.
 """
@@ -65,6 +66,8 @@ def seams(graph: Graph, steps: Sequence[Propagation]) -> tuple[Seam, ...]:
                 found.append((value, folds, before))
             elif before:
                 since[value] = before
+                if graph.pinned.get(value) is Reason.GRAPH_OUTPUT:
+                    found.append((value, 0, before))
     return tuple(_seam(graph, *each) for each in found)
 
 

@@ -189,6 +189,7 @@ class Probe:
             unit in the last place of its own type, up or down at random.
         shakes_all: whether all stored arrays of floats are.
         seed: of that randomness.
+        wanted: the seams and outputs that are asked for, () for all; what serves no other may be left out.
     """
 
     seams: tuple[str, ...] = ()
@@ -197,6 +198,7 @@ class Probe:
     shaken: tuple[str, ...] = ()
     shakes_all: bool = False
     seed: int = 0
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

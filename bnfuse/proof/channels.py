@@ -27,6 +27,7 @@ Which axis counts channels is not known here: axis 1 and the last one are both l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -104,35 +105,61 @@ def _along(reference: np.ndarray, other: np.ndarray, axis: int) -> Channels:
 
 
 def _blocks(r: np.ndarray, o: np.ndarray, axis: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(channels, N) blocks of both, bounded in size."""
-    pair = [x.reshape(1, -1) if axis < 0 else np.moveaxis(x, axis, 0) for x in (r, o)]
-    total = pair[0].shape[0]
-    step = max(1, _BLOCK_ELEMENTS * total // max(1, r.size))
-    for start in range(0, total, step):
-        cut = [x[start : start + step] for x in pair]
-        first, second = (x.reshape(x.shape[0], -1).astype(np.float64) for x in cut)
-        yield first, second
+    """(before, channels, behind) blocks of both as they lie, bounded in size."""
+    if axis < 0:
+        count, shape = 1, (1, 1, -1)
+    else:
+        before, count, behind = (
+            math.prod(part) for part in (r.shape[:axis], r.shape[axis : axis + 1], r.shape[axis + 1 :])
+        )
+        shape = (before, count, behind)
+    first, second = r.reshape(shape), o.reshape(shape)
+    step = max(1, _BLOCK_ELEMENTS * count // max(1, r.size))
+    for start in range(0, count, step):
+        cut = slice(start, start + step)
+        yield first[:, cut].astype(np.float64), second[:, cut].astype(np.float64)
 
 
 def _moments(r: Vector, o: Vector) -> tuple[Vector, ...]:
-    """(N, reach, largest, mean, slope, noise) of each row."""
+    """(N, reach, largest, mean, slope, noise) of each channel of a block."""
     keep = np.isfinite(r)
-    lost = keep & ~np.isfinite(o)
-    if not keep.all() or lost.any():
-        r, o = np.where(keep, r, 0.0), np.where(keep & ~lost, o, 0.0)
-    n = keep.sum(axis=1).astype(np.float64)
+    lost: NDArray[np.bool_] = np.zeros(r.shape[1], np.bool_)
+    if not (whole := bool(keep.all())) or not np.isfinite(o).all():
+        gone = keep & ~np.isfinite(o)
+        lost = np.any(gone, axis=(0, 2))
+        r, o = np.where(keep, r, 0.0), np.where(keep & ~gone, o, 0.0)
+    n = keep.sum(axis=(0, 2)).astype(np.float64)
     least = np.maximum(n, 1.0)
     e = o - r
-    mean, middle = e.sum(axis=1) / least, r.sum(axis=1) / least
-    centred = np.where(keep, r - middle[:, None], 0.0)
-    varies = np.sqrt(np.square(centred).sum(axis=1) / least)
+    mean, middle = _total(e) / least, _total(r) / least
+    reach = np.maximum(r.max(axis=(0, 2), initial=0.0), -r.min(axis=(0, 2), initial=0.0))
+    largest = np.maximum(e.max(axis=(0, 2), initial=0.0), -e.min(axis=(0, 2), initial=0.0))
+    r -= middle[:, None]
+    e -= mean[:, None]
+    if not whole:
+        r[~keep] = 0.0
+        e[~keep] = 0.0
+    varies = np.sqrt(_dot(r, r) / least)
     steady = np.maximum(varies, np.finfo(np.float64).tiny)
-    slope = (e * centred).sum(axis=1) / least / steady
-    rest = np.where(keep, e - mean[:, None] - slope[:, None] * centred / steady[:, None], 0.0)
-    noise = np.sqrt(np.square(rest).sum(axis=1) / least)
-    reach = np.abs(r).max(axis=1, initial=0.0)
-    largest = np.where(lost.any(axis=1), np.inf, np.abs(e).max(axis=1, initial=0.0))
-    return n, reach, largest, mean, slope, noise
+    slope = _dot(e, r) / least / steady
+    noise = np.sqrt(np.maximum(_dot(e, e) / least - np.square(slope), 0.0))
+    return n, reach, np.where(lost, np.inf, largest), mean, slope, noise
+
+
+def _total(x: Vector) -> Vector:
+    """Sums, by channel."""
+    total: Vector = np.einsum("bcn->c", x) if x.shape[2] > 1 else x[:, :, 0].sum(axis=0)
+    return total
+
+
+def _dot(x: Vector, y: Vector) -> Vector:
+    """Sums of products, by channel."""
+    product: Vector
+    if x.shape[2] > 1:
+        product = np.einsum("bcn,bcn->c", x, y)
+    else:  # einsum is slow over an axis of length 1
+        product = np.einsum("bc,bc->c", x[:, :, 0], y[:, :, 0])
+    return product
 
 
 def excess(

@@ -7,7 +7,7 @@ folds that end there: those are ``hidden``, and only the outputs can prove them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.apply import Patch
@@ -34,7 +34,7 @@ class SeamPair:
         points: in graph order; ``Point.before`` counts among them.
         folds: names of the folded nodes; ``Point.folds`` counts among them.
         hidden: folds with a seam that nobody can be asked for.
-        exits: folds that are felt in an output of the model at once, and the points before those outputs.
+        exits: folds that are felt in an output of the model at once, and the points right before all outputs.
         original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
         coarsest: the coarsest type of floats among their weights, "" where none is known.
     """
@@ -62,21 +62,30 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
     at = {seam.value: k for k, seam in enumerate(shown)}
     ends = [seam for seam in found if seam.is_output]
 
-    def before(seam: Seam) -> tuple[int, ...]:
-        return tuple(at[found[k].value] for k in seam.before if found[k].value in at)
-
+    begins = _beginnings(found, at)
     return SeamPair(
-        points=tuple(Point(*names[seam.value], seam.folds, before(seam)) for seam in shown),
+        points=tuple(Point(*names[seam.value], seam.folds, begins[seam.value]) for seam in shown),
         folds=tuple(step.node.name for step in patch.steps),
         hidden=frozenset(f for s in found if s.value not in at and not s.is_output for f in s.folds),
         exits=(
             frozenset(f for seam in ends for f in seam.folds),
-            frozenset(k for seam in ends for k in before(seam)),
+            frozenset(k for seam in ends for k in begins[seam.value]),
         ),
         original=tuple(original),
         result=model.constants_of(patch.near, patch),
         coarsest=_coarsest(patch),
     )
+
+
+def _beginnings(found: Sequence[Seam], at: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The points that each seam's stretch begins at; a seam that is none is looked past."""
+    behind: dict[str, frozenset[int]] = {}
+    begins: dict[str, tuple[int, ...]] = {}
+    for seam in found:
+        before = frozenset[int]().union(*(behind[found[k].value] for k in seam.before))
+        begins[seam.value] = tuple(sorted(before))
+        behind[seam.value] = frozenset((at[seam.value],)) if seam.value in at else before
+    return begins
 
 
 def _coarsest(patch: Patch) -> str:

@@ -36,6 +36,7 @@ from bnfuse.proof.deviation import ROUNDOFF
 from bnfuse.proof.inside import SeamPair
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe, shaken_noise
 from bnfuse.proof.seams import SETS, SeamProof
+from bnfuse.proof.stretches import Models
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, SeamAgreement, Status
 
@@ -208,15 +209,9 @@ class ReferenceRun:
         inside = self.request.inside
         if inside is None or not inside.folds:
             return None
-        proof = SeamProof(
-            self.reference,
-            candidate,
-            inside,
-            self._same_runtime(),
-            self.load,
-            ROUNDOFF.get(inside.coarsest, 0.0),
-            time.perf_counter() + self.request.budget_s,
-        )
+        roundoff = ROUNDOFF.get(inside.coarsest, 0.0)
+        models = Models(self.reference, candidate, inside, self._same_runtime(), self.load, roundoff)
+        proof = SeamProof(models, time.perf_counter() + self.request.budget_s)
         proof.run([self.seen.samples.feeds(index) for index in self.seen.used[:SETS]])
         return proof.agreement()
 

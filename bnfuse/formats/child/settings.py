@@ -23,5 +23,5 @@ def probe_from_json(document: Mapping[str, Any] | None) -> Probe | None:
     """The probe of such a document, where there is one."""
     if document is None:
         return None
-    names = {key: tuple(document[key]) for key in ("seams", "dtypes", "shaken")}
+    names = {key: tuple(document[key]) for key in ("seams", "dtypes", "shaken", "wanted")}
     return Probe(**{**document, **names})

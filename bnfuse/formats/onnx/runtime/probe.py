@@ -11,7 +11,7 @@ the main graph is opened: the values of bodies and functions have no names there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -27,18 +27,20 @@ from bnfuse.formats.child.shaking import is_shaken, stepped
 from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, FileTensor
 from bnfuse.formats.onnx.graph.read import parse
+from bnfuse.formats.onnx.graph.scope import bodies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probed:
     """A model's bytes with its seams as outputs, and the constants to use instead of its own.
 
-    ``answers`` names, by seam, the output that shows what is computed for it. ``held`` keeps the runtime's
-    own values of ``shaken`` for as long as a session uses them.
+    ``answers`` names, by seam, the output that shows what is computed for it; ``given`` are those seams that
+    are inputs. ``held`` keeps the runtime's own values of ``shaken`` for as long as a session uses them.
     """
 
     model: bytes
     answers: Mapping[str, str]
+    given: frozenset[str] = frozenset()
     shaken: Mapping[str, Array] = field(default_factory=dict)
     held: list[Any] = field(default_factory=list)
 
@@ -52,13 +54,17 @@ def probed(path: Path, probe: Probe) -> Probed:
     source = parse(path)
     graph, files = source.proto.graph, source.files
     try:
-        shaken = _shake(graph, files, probe)
         answers = _force(graph, probe) if probe.forced else {name: name for name in probe.seams}
+        if probe.wanted:
+            answers = {seam: output for seam, output in answers.items() if seam in probe.wanted}
+            _narrow(graph, {*answers.values(), *probe.wanted})
+        shaken = _shake(graph, files, probe)
         known = {info.name for info in graph.output}
         graph.output.extend(onnx.ValueInfoProto(name=o) for o in answers.values() if o not in known)
         lengths = [piece.length for piece in files.slices]
         parts = splice(source.proto.SerializeToString(), lengths.__getitem__)
-        return Probed(b"".join(_bytes(files, part) for part in parts), answers, shaken)
+        given = frozenset(probe.seams if probe.forced else ())
+        return Probed(b"".join(_bytes(files, part) for part in parts), answers, given, shaken)
     finally:
         files.close()
 
@@ -90,6 +96,38 @@ def _force(graph: onnx.GraphProto, probe: Probe) -> dict[str, str]:
     del graph.value_info[:]
     graph.value_info.extend(kept)
     return answers
+
+
+def _narrow(graph: onnx.GraphProto, wanted: set[str]) -> None:
+    """Leave out outputs that are not wanted, and whatever serves no wanted one; the inputs stay."""
+    writers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    kept: set[int] = set()
+    used, pending = set(wanted), list(wanted)
+    while pending:
+        at = writers.get(pending.pop())
+        if at is not None and at not in kept:
+            kept.add(at)
+            fresh = set(_read_by(graph.node[at])) - used
+            used |= fresh
+            pending += fresh
+    used |= {info.name for info in graph.input}  # an initializer that is one must not be asked for
+    _keep(graph.node, [node for at, node in enumerate(graph.node) if at in kept])
+    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+    _keep(graph.output, [info for info in graph.output if info.name in wanted])
+
+
+def _keep(part: Any, kept: Sequence[Any]) -> None:
+    del part[:]
+    part.extend(kept)
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node and its bodies read; names of a body's own among them."""
+    yield from node.input
+    for _, _, body in bodies(node):
+        yield from (info.name for info in body.output)  # one that is passed through from outside
+        for inner in body.node:
+            yield from _read_by(inner)
 
 
 def _shake(graph: onnx.GraphProto, files: Files, probe: Probe) -> dict[str, Array]:

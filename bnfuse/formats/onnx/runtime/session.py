@@ -50,10 +50,11 @@ class OrtRunner:
         self._profiled = profiled
         self._probed = probed  # the session does not copy its constants
         seams = {} if probed is None else {output: seam for seam, output in probed.answers.items()}
+        forced = frozenset[str]() if probed is None else probed.given
         given, made = (
             [spec_of(arg) for arg in args] for args in (session.get_inputs(), session.get_outputs())
         )
-        self.inputs: Sequence[TensorSpec] = tuple(s for s in given if s.name not in seams.values())
+        self.inputs: Sequence[TensorSpec] = tuple(s for s in given if s.name not in forced)
         self.outputs: Sequence[TensorSpec] = tuple(s for s in made if s.name not in seams)
         self.providers: Sequence[str] = tuple(providers)
         self.runtime = f"onnxruntime {version}"
