@@ -104,6 +104,9 @@ class Fake:
     def suffix(self, path: Path) -> str:
         return ".fake"
 
+    def prepare(self) -> None:
+        pass
+
     def read(self, path: Path, options: ReadOptions) -> FakeModel:
         return self.model
 

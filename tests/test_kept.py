@@ -128,7 +128,7 @@ def test_a_large_file_is_streamed_to_the_same_numbers(
     onnx.save(_large(), path)
     assert path.stat().st_size > 1 << 24
     streamed = fold(path)
-    monkeypatch.setattr("bnfuse.formats.onnx.graph.read._WHOLE_BYTES", 1 << 40)
+    monkeypatch.setattr("bnfuse.formats.onnx.file.parse._WHOLE_BYTES", 1 << 40)
     whole = fold(path, tmp_path / "whole.onnx")
     assert isinstance(streamed.plan.decisions[0], Fold)
     assert streamed.plan == whole.plan

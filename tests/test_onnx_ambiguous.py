@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from bnfuse.formats.onnx.graph import read as reading
+from bnfuse.formats.onnx.file import parse as reading
 from tests.command import call, optimized
 from tests.onnx_graphs import Net, assert_equal
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from bnfuse.formats.onnx.graph import read as reading
+from bnfuse.formats.onnx.file import parse as reading
 from tests.command import optimized
 from tests.onnx_graphs import Net, Shape, assert_equal
 

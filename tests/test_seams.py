@@ -15,7 +15,8 @@ from bnfuse.core.seams import Seam, seams
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import load
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
-from bnfuse.formats.onnx import FORMAT, OnnxModel
+from bnfuse.formats.onnx import FORMAT
+from bnfuse.formats.onnx.model import OnnxModel
 from bnfuse.formats.onnx.runtime.probe import probed
 from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.proof.inside import SeamPair, inside

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
+from bnfuse.formats.onnx.file import parse as reading
 from bnfuse.formats.onnx.file.protobuf import TOKEN
 from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.wire import LARGE_BYTES, FileSlice, skim
-from bnfuse.formats.onnx.graph import read as reading
 
 _LARGE = LARGE_BYTES // 4 + 5  # float32 elements
 _RNG = np.random.default_rng(3)

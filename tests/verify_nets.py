@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import Written
-from bnfuse.formats.onnx import OnnxModel
+from bnfuse.formats.onnx.model import OnnxModel
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.results import Agreement
 from bnfuse.use_cases.verify import VerifyRequest, verify

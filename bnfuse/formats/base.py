@@ -251,6 +251,9 @@ class Format(Protocol):
     def suffix(self, path: Path) -> str:
         """The suffix the optimised file keeps, such as ``.onnx``."""
 
+    def prepare(self) -> None:
+        """Have the runtime start beside what comes first, where that is worth it; ``load`` tells errors."""
+
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load the model into its runtime.
 

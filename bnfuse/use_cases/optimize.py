@@ -136,8 +136,11 @@ def optimize(
     )
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
-    target = Path(output) if output is not None else default_output(path, detect(path).suffix(path))
+    form = detect(path)
+    target = Path(output) if output is not None else default_output(path, form.suffix(path))
     check_target(target, path, force=force)
+    if wanted.verify is not None or wanted.bench is not None:
+        form.prepare()
     with staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases)
         report, written, wanted = made.report, made.written, made.wanted

@@ -6,8 +6,9 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 from bnfuse import __version__
 from bnfuse.formats import detect
@@ -33,7 +34,7 @@ def file_info(path: Path, *, hashes: bool = True) -> FileInfo:
 
 def versions(ran: Mapping[str, str] | None = None) -> dict[str, str]:
     """Versions of what took part: our own, and those of the runtimes that ``ran``, as they told them."""
-    known = {"bnfuse": __version__, "python": platform.python_version(), "numpy": _version("numpy")}
+    known = {"bnfuse": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return {name: version for name, version in {**known, **(ran or {})}.items() if version}
 
 
@@ -49,13 +50,6 @@ class Witnessed:
         runner = self._load(path, settings)
         self.versions.update(runner.versions)
         return runner
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def sha256(path: Path) -> str:

@@ -22,10 +22,11 @@ from bnfuse.formats.child.messages import Arrays, Head, read_message, write_mess
 Respond = Callable[[Head, Arrays], tuple[Head, Arrays]]
 
 
-def serve(token: str, respond: Respond) -> None:
+def serve(token: str, respond: Respond, prepare: Callable[[], None] = lambda: None) -> None:
     """Answer every request with one message. ``token`` goes ahead of the first: noise may precede it.
 
-    ``respond`` answers an error with ``{"error": kind, "text": why}`` and raises nothing.
+    ``respond`` answers an error with ``{"error": kind, "text": why}``. ``prepare`` comes before all requests.
+    Neither raises anything.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started us
     _offer_to_the_system()
@@ -33,6 +34,7 @@ def serve(token: str, respond: Respond) -> None:
     inbox: queue.SimpleQueue[tuple[Head, Arrays]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
     answers.write(token.encode("ascii"))
+    prepare()
     while True:
         _answer(answers, *respond(*inbox.get()))
 

@@ -76,6 +76,17 @@ _processes: dict[Setup, Process] = {}
 _pool_lock = threading.RLock()
 
 
+def prepare(setup: Setup) -> Process:
+    """A process of this setup, started if there is none; its runtime may still be on its way."""
+    with _pool_lock:
+        process = _processes.get(setup)
+        if process is None or not process.alive():
+            for idle in [p for p in _processes.values() if p.users == 0 and p.setup.module == setup.module]:
+                _drop(idle)
+            process = _processes[setup] = Process(setup)
+        return process
+
+
 def acquire(setup: Setup) -> Process:
     """A running process of this setup, started if there is none; the runtime is imported in it.
 
@@ -84,11 +95,7 @@ def acquire(setup: Setup) -> Process:
         Answer: the runtime cannot be imported, or has no such device.
     """
     with _pool_lock:
-        process = _processes.get(setup)
-        if process is None or not process.alive():
-            for idle in [p for p in _processes.values() if p.users == 0 and p.setup.module == setup.module]:
-                _drop(idle)
-            process = _processes[setup] = Process(setup)
+        process = prepare(setup)
         try:
             if not process.facts:
                 process.facts, _ = process.ask({"op": "start", "setup": asdict(setup)})

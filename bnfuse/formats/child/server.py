@@ -43,6 +43,9 @@ class LoadRefused(Exception):
 class Engine(ABC, Generic[M]):
     """One runtime, in the process that exists for it. ``M`` is a model loaded into it."""
 
+    def prepare(self) -> None:
+        """What can be done before anybody asks; what fails is told when asked for."""
+
     @abstractmethod
     def start(self, setup: Head) -> Head:
         """Import the runtime; what it says of itself."""
@@ -145,4 +148,4 @@ def _told(call: CallTimes) -> list[Any]:
 
 def serve_engine(token: str, engine: Engine[Any]) -> None:
     """Answer requests until they end."""
-    serve(token, Server(engine).respond)
+    serve(token, Server(engine).respond, engine.prepare)

@@ -149,6 +149,9 @@ class KerasFormat:
         """The suffix the input has."""
         return path.suffix or ".keras"
 
+    def prepare(self) -> None:
+        """Nothing: which Keras a model needs is in its file, and folding takes little beside loading that."""
+
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load into Keras, in a process of its own."""
         from bnfuse.formats.keras.runtime.run import load

@@ -1,6 +1,5 @@
 """From an ONNX file to core's graph, without running or loading anything it does not need.
 
-Files below `_WHOLE_BYTES` are parsed as they are; of larger ones only a skeleton is (see ``wire``).
 All scopes (main graph, bodies, functions) become one flat graph (see ``builder``); formal inputs and
 outputs of bodies, and values that a body captures, are pinned. Decides which initializers are
 constants and which a caller may override.
@@ -8,28 +7,25 @@ constants and which a caller may override.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
-from bnfuse.formats.onnx.file.wire import skim
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.initializers import positions
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
-
-_WHOLE_BYTES = 1 << 24
 
 
 @dataclass(eq=False)
@@ -58,24 +54,8 @@ def parse(path: Path) -> ModelFile:
     Raises:
         UnreadableModel: missing, empty, truncated or not ONNX.
     """
-    try:
-        size = path.stat().st_size
-        files = Files(path)
-        fd = files.fd(path)
-        if size < _WHOLE_BYTES:
-            data = os.pread(fd, size, 0)
-        else:
-            data, files.slices = skim(path, fd, size)
-    except OSError as e:
-        raise UnreadableModel(f"{path} cannot be read: {e.strerror}") from e
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError as e:
-        raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
-    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
-        raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
-    return ModelFile(path, proto, files, [])
+    parsed = parse_file(path)
+    return ModelFile(path, parsed.proto, parsed.files, [])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from bnfuse.errors import RuntimeMissing
 from bnfuse.formats.base import CallTimes
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.server import Engine, serve_engine
@@ -17,8 +19,13 @@ from bnfuse.formats.onnx.runtime.session import OrtRunner, load_session
 class OrtEngine(Engine[OrtRunner]):
     """onnxruntime."""
 
-    def start(self, setup: Head) -> Head:
+    def prepare(self) -> None:
         """Import it."""
+        with contextlib.suppress(RuntimeMissing):
+            import_runtime()
+
+    def start(self, setup: Head) -> Head:
+        """What it is."""
         return {"runtime": f"onnxruntime {import_runtime().__version__}"}
 
     def load(self, request: Head) -> tuple[OrtRunner, Head]:

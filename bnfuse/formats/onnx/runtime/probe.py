@@ -24,9 +24,9 @@ from bnfuse.core.tensor import Array, whole
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.child.shaking import is_shaken, stepped
+from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, FileTensor
-from bnfuse.formats.onnx.graph.read import parse
 from bnfuse.formats.onnx.graph.scope import bodies
 
 
@@ -51,7 +51,7 @@ def probed(path: Path, probe: Probe) -> Probed:
     Raises:
         UnreadableModel, UnsafeModel: as reading does.
     """
-    source = parse(path)
+    source = parse_file(path)
     graph, files = source.proto.graph, source.files
     try:
         answers = _force(graph, probe) if probe.forced else {name: name for name in probe.seams}

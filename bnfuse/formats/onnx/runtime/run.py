@@ -6,6 +6,7 @@ serves all sessions: threads, optimisation and device are a session's own affair
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import ClassVar
 from bnfuse.errors import RuntimeLost, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.pool import Process, acquire, release
+from bnfuse.formats.child.pool import prepare as pool_prepare
 from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import Folder, ProfiledRunner, told
 from bnfuse.formats.child.settings import settings_to_json
@@ -33,6 +35,12 @@ class OrtSetup:
     def environment(self) -> dict[str, str]:
         """As it is here."""
         return {**os.environ, "PYTHONIOENCODING": "utf-8"}
+
+
+def prepare() -> None:
+    """Start the process, which imports onnxruntime at once."""
+    with contextlib.suppress(OSError):  # told when a model is loaded
+        pool_prepare(OrtSetup())
 
 
 def load(path: Path, settings: RunSettings) -> ProfiledRunner:

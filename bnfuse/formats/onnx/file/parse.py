@@ -1,0 +1,53 @@
+"""An ONNX file as a parsed message, without what it does not need.
+
+Files below ``_WHOLE_BYTES`` are parsed as they are; of larger ones only a skeleton is (see ``wire``).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.file.wire import skim
+
+_WHOLE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParsedFile:
+    """The message, and where its tensors lie."""
+
+    proto: onnx.ModelProto
+    files: Files
+
+
+def parse_file(path: Path) -> ParsedFile:
+    """Open a file as far as needed.
+
+    Raises:
+        UnreadableModel: missing, empty, truncated or not ONNX.
+    """
+    try:
+        size = path.stat().st_size
+        files = Files(path)
+        fd = files.fd(path)
+        if size < _WHOLE_BYTES:
+            data = os.pread(fd, size, 0)
+        else:
+            data, files.slices = skim(path, fd, size)
+    except OSError as e:
+        raise UnreadableModel(f"{path} cannot be read: {e.strerror}") from e
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as e:
+        raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
+    return ParsedFile(proto, files)
