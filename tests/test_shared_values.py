@@ -95,7 +95,7 @@ def attempt(net: CoreNet, graph: Graph, state: State | None = None) -> tuple[Wor
     state = state or State(graph)
     run = Worklist(state, candidate(graph, net.node("bn")), {}, None)
     run.deep = False
-    a, c, axes = state.affine(net.node("bn"))
+    a, c, axes = state.current(net.node("bn"))
     return run, run.run(*holdings(Split.UP, axes, a, c))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
-from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.rules import Absorbed, Current, Reaction, Rule, StateView, zero_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +44,11 @@ class Affine(Rule):
     reads: bool = True
     broken: Refusal | None = None
 
+    @property
+    def numbers(self) -> Current:
+        """(a, c) as stored."""
+        return (*self.pair, self.axes)
+
     def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Absorb what the node can store, pass on what it cannot."""
         if self.broken is not None:
@@ -51,7 +56,7 @@ class Affine(Rule):
         stores = self.has_scale or self.has_shift
         if not stores or port not in (self.in_port, ~0) or (port >= 0 and not self.reads):
             return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
-        a, c, own = numbers.affine(node)
+        a, c, own = numbers.current(node)
         axes = own or held.axes
         elsewhere = self.stores_along is not None and held.axes not in ((), (self.stores_along,))
         if elsewhere or held.axes not in ((), axes) or len(axes) > 1:

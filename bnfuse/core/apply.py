@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bnfuse.core.affine import Affine
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
@@ -65,6 +66,17 @@ class NewAffine:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class NewClamp:
+    """New bounds of an activation, along ``axes``: y = min(max(x, low), high)."""
+
+    rule: Clamp
+    low: Vector
+    high: Vector
+    axes: tuple[int, ...]
+    folded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NewSource:
     """New values of a constant operand or a table: s·v + t, in the operand's own shape and type."""
 
@@ -105,6 +117,7 @@ class Patch:
     removed: frozenset[Node] = frozenset()
     linears: dict[Node, NewLinear] = field(default_factory=dict)
     affines: dict[Node, NewAffine] = field(default_factory=dict)
+    clamps: dict[Node, NewClamp] = field(default_factory=dict)
     sources: dict[Node, NewSource] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
@@ -150,7 +163,7 @@ def apply(graph: Graph, planned: Planned) -> Patch:
 
 def _moved(state: State, node: Node, place: MoveTarget) -> Moved:
     """The part of the current numbers that stays with a node."""
-    a, c, _ = state.affine(node)
+    a, c, _ = state.current(node)
     part = slice(place.start, place.stop)
     return Moved(node, place.joint, place.port, part, a[part], -c[part] if place.flips else c[part])
 
@@ -167,6 +180,10 @@ def _add(patch: Patch, graph: Graph, node: Node, edits: list[Absorbed], folded: 
             a, c = edits[-1].pair
             axes = next((e.axes for e in reversed(edits) if e.axes), rule.axes)
             patch.affines[node] = NewAffine(rule, a, c, axes, folded)
+        case Clamp():
+            low, high = edits[-1].pair
+            if not rule.is_own(low, high):
+                patch.clamps[node] = NewClamp(rule, low, high, edits[-1].axes, folded)
         case Source():
             patch.sources[node] = NewSource(_source_values(rule, edits, folded))
         case _:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, SameAxes
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
@@ -43,6 +44,7 @@ class Classes:
 
     graph: Graph
     removed: Collection[Node]  # nodes that are aliases by now
+    moves_bounds: bool = False  # whether activations may become clamps with other bounds
     _of: dict[str, ScaleClass] = field(default_factory=dict)
     _merged: dict[ScaleClass, ScaleClass] = field(default_factory=dict)
 
@@ -100,6 +102,10 @@ class Classes:
         if node in self.removed:
             assert isinstance(rule, Affine)
             return node.value(rule.in_port), node.outputs[0]
+        if not self.moves_bounds:
+            rule = rule.plain
+        elif isinstance(rule, Clamp):
+            return node.value(0), node.outputs[0]
         if isinstance(rule, Opaque):
             made.fixed = made.fixed or Refusal(rule.reason, node.label, node.value(port), rule.detail)
             return ()

@@ -139,7 +139,7 @@ class _Recorder(Observer):
 
     def begins(self, state: State, node: Node) -> None:
         """Forget what an earlier round tried."""
-        self.numbers = _numbers(state.affine(node))
+        self.numbers = _numbers(state.current(node))
         self.absorbed = tuple(dict.fromkeys(state.folded.get(node, ())))
         self._by_split.clear()
         self._searches.clear()
@@ -167,7 +167,7 @@ class _Recorder(Observer):
 
     def decided(self, state: State, wanted: Candidate, found: SearchResult) -> None:
         """Go on with what was cut short, then put the splits in order."""
-        a, c, _ = state.affine(wanted.node)
+        a, c, _ = state.current(wanted.node)
         every = list(splits(a, c))
         for split in every:
             trial = self._by_split.get(split)
@@ -199,6 +199,6 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     """The same attempt on foot: others refuse where that is known of a value's class, or of a way from it."""
     walk = _Observed(run.state, run.wanted, run.fixed, run.limit, shares=run.shares)
     walk.deep = walk.leads = False
-    a, c, axes = run.state.affine(run.wanted.node)
+    a, c, axes = run.state.current(run.wanted.node)
     walk.run(*holdings(split, axes, a, c))
     return walk

@@ -52,6 +52,7 @@ class Graph:
         rule_of: makes the rule of a node; called at most once per node.
         tied: for each call of a layer that is called several times, the other calls: they have one
             set of parameters, so all of them absorb the same or none does.
+        moves_bounds: whether activations may become clamps with other bounds.
         movable: whether the format can move a candidate from behind a node in front of its input ``port``.
     """
 
@@ -60,6 +61,7 @@ class Graph:
     candidates: list[Node]
     rule_of: Callable[[Node], Rule]
     tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
+    moves_bounds: bool = False
     movable: Callable[[Graph, Node, Node, Port], bool] = lambda graph, node, joint, port: False
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
@@ -81,7 +83,8 @@ class Graph:
         """What the node asks of its other values when one of them is reparameterised."""
         rule = self._rules.get(node)
         if rule is None:
-            rule = self._rules[node] = self.rule_of(node)
+            made = self.rule_of(node)
+            rule = self._rules[node] = made if self.moves_bounds else made.plain
         return rule
 
     def place(self, node: Node) -> int:

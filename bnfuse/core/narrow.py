@@ -36,7 +36,7 @@ def places(state: State, moving: Candidate) -> list[MoveTarget]:
     if not node.is_batchnorm or moving.rule.broken is not None:
         return []
     joint = _only_for(state, moving.x)
-    a, _, axes = state.affine(node)
+    a, _, axes = state.current(node)
     if joint is None or len(axes) != 1 or graph.tied.get(node) or graph.tied.get(joint):
         return []
     found = [p for p in _places(graph, joint, axes[0], a.size) if graph.movable(graph, node, joint, p.port)]
@@ -97,7 +97,7 @@ def narrow(
 
 def _branches(state: State, node: Node, place: MoveTarget) -> Iterator[tuple[str, Reparam]]:
     """What each input of the joint is to be held as."""
-    a, c, axes = state.affine(node)
+    a, c, axes = state.current(node)
     rule = state.graph.rule(place.joint)
     if isinstance(rule, ConcatSplit):
         start = 0

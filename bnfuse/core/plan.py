@@ -3,7 +3,8 @@
 Every candidate is offered the splits of ``splits``; the one that touches the fewest nodes wins (``search``).
 What was refused is offered again after the others have gone, until nothing more goes: a fold changes what its
 neighbours look like. At first no candidate may hand what it holds to another that still waits, which
-could make that one's signs worse; only when nothing more goes that way may it.
+could make that one's signs worse; only when nothing more goes that way may it. And only then may activations
+become clamps with other bounds (``clamp``).
 
 A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
 One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``).
@@ -28,7 +29,7 @@ from bnfuse.core.narrow import narrow, places
 from bnfuse.core.propagate import retrace
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque
-from bnfuse.core.search import Observer, cheapest
+from bnfuse.core.search import Observer, removal
 from bnfuse.core.state import State
 from bnfuse.core.worth import made_nodes, objection
 
@@ -50,13 +51,14 @@ def plan(
     order: list[Fold] = []
     left = list(graph.candidates)
     protect_waiting = True  # whether other candidates are spared what would make it harder for them
+    moves_bounds = False  # whether activations may change, so that more goes
     while left:
         tried, left = left, []
         state.waiting = set(tried) if protect_waiting else set()
         for node in tried:
             state.waiting.discard(node)
             observer = observers.get(node.name, _NOBODY) if observers else _NOBODY
-            decisions[node] = decision = _decide(state, node, banned, observer)
+            decisions[node] = decision = _decide(state, node, banned, observer, moves_bounds=moves_bounds)
             if isinstance(decision, Fold):
                 order.append(decision)
             else:
@@ -65,9 +67,12 @@ def plan(
                     state.waiting.add(node)
         progress = len(left) < len(tried)
         if not progress and not protect_waiting:
-            break
+            if moves_bounds or not graph.moves_bounds or not _has_clamps(graph):
+                break
+            moves_bounds = protect_waiting = True
+            continue
         protect_waiting = progress
-    state.waiting = set()
+    state.waiting, state.moves_bounds = set(), False
     for node, decision in decisions.items():
         if isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
@@ -75,7 +80,14 @@ def plan(
     return Planned(Plan(tuple(decisions[node] for node in graph.candidates), tuple(order)), state)
 
 
-def _decide(state: State, node: Node, banned: Collection[str], observer: Observer) -> Decision:
+def _has_clamps(graph: Graph) -> bool:
+    """Whether an activation may change."""
+    return any(graph.rule(node).plain is not graph.rule(node) for node in graph.nodes)
+
+
+def _decide(
+    state: State, node: Node, banned: Collection[str], observer: Observer, *, moves_bounds: bool
+) -> Decision:
     rule = state.graph.rule(node)
     if not isinstance(rule, Affine):
         opaque = rule if isinstance(rule, Opaque) else Opaque()
@@ -87,7 +99,7 @@ def _decide(state: State, node: Node, banned: Collection[str], observer: Observe
     if node.name in banned:
         refusal = Refusal(Reason.OVERFLOW, node.label, detail="their dtype")
         return Keep(node.name, node.op, node.is_batchnorm, channels, (refusal,))
-    found = cheapest(state, Candidate(node, rule), observer)
+    found = removal(state, Candidate(node, rule), observer, moves_bounds=moves_bounds)
     best = found.best
     if best is None:
         return Keep(node.name, node.op, node.is_batchnorm, channels, found.refusals)
@@ -120,13 +132,14 @@ def replay(graph: Graph, plan: Plan) -> Planned:
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
-    state = State(graph)
+    state = State(graph, moves_bounds=True)  # which answers the same to whatever leaves them as they are
     by_name = {node.name: node for node in graph.candidates}
     for fold in plan.order:
         found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)
+    state.moves_bounds = False
     for name, wanted in plan.narrowed:
         moving = candidate(graph, by_name[name])
         (place,) = [p for p in places(state, moving) if p.port == wanted.port]

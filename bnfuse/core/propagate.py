@@ -87,9 +87,9 @@ class Worklist:
         edits, touched = tuple(self.edits), tuple(self.touched)
         return Propagation(self.wanted.node, split, edits, touched, self.taken, tuple(self.changed))
 
-    def affine(self, node: Node) -> Current:
+    def current(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
-        return self.overlay.get(node) or self.state.affine(node)
+        return self.overlay.get(node) or self.state.current(node)
 
     def earlier(self, node: Node) -> Sequence[Absorbed]:
         """What earlier folds made a node absorb."""
@@ -263,7 +263,7 @@ def retrace(
     state: State, wanted: Candidate, split: Split, choices: Mapping[str, int]
 ) -> Propagation | Refusal:
     """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
-    a, c, axes = state.affine(wanted.node)
+    a, c, axes = state.current(wanted.node)
     attempt = Worklist(state, wanted, choices, None)
     refusal = attempt.run(*holdings(split, axes, a, c))
     return refusal or attempt.found(split)

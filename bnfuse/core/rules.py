@@ -3,6 +3,7 @@
 A format's op table maps every op of its files onto one of these:
 
     Affine       y = a·x + c per channel        absorbs (as far as it has a scale and a shift)
+    Clamp        y = min(max(x, low), high)     passes everything on, its bounds moved along
     Linear       y = W·x + b                    absorbs at the output; at the input a shift only
                                                 where every output sums over every tap
     Pass         one input, one output          passes on what commutes with it
@@ -40,11 +41,13 @@ class Absorbed:
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
     The vectors are per channel of the port's axis (for ``Source``: along ``axes`` of the stored tensor).
+    ``passing`` where it only is what the node must become to pass a demand on.
     """
 
     port: Port
     pair: Pair
     axes: tuple[int, ...] = ()
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +65,8 @@ Current = tuple[Vector, Vector, tuple[int, ...]]
 class StateView(Protocol):
     """The current numbers of nodes, as earlier folds left them."""
 
-    def affine(self, node: Node) -> Current:
-        """(a, c, axes) of y = a·x + c: vectors along the one axis in ``axes``, or single numbers."""
+    def current(self, node: Node) -> Current:
+        """(a, c, axes) of y = a·x + c, or (low, high, axes) of a clamp: along ``axes``, or single numbers."""
 
     def earlier(self, node: Node) -> Sequence[Absorbed]:
         """What earlier folds made the node absorb, in order."""
@@ -74,11 +77,21 @@ class Rule:
 
     Attributes:
         joint: whether it is settled as a whole (``Joint``) rather than asked port by port.
-        has_numbers: whether it has an (a, c) of its own, which what it absorbs replaces (``Numbers.affine``).
+        has_numbers: whether it has a pair of its own, which what it absorbs replaces (``StateView.current``).
     """
 
     joint: ClassVar[bool] = False
     has_numbers: ClassVar[bool] = False
+
+    @property
+    def numbers(self) -> Current:
+        """The pair it has of its own, and the axes that it varies along."""
+        raise AssertionError(f"{type(self).__name__} has no numbers of its own")
+
+    @property
+    def plain(self) -> Rule:
+        """The rule of the same op to attempts that leave every activation what it is."""
+        return self
 
     def biasless(self) -> Rule:
         """The same op as if it could store no bias: a shift goes on to its output."""

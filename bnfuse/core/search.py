@@ -7,8 +7,9 @@
              them ask some value for two things, the branches of a sum may begin in one value: then each
              takes the same share
     biasless linear ops that would need a node for their bias pass the shift on instead, where that can be
+    bounds   where nothing else goes, activations become clamps with other bounds (``clamp``)
 
-``cheapest`` is what the planner follows; an ``Observer`` may look on, and ask for more of the same.
+``removal`` is what the planner follows; an ``Observer`` may look on, and ask for more of the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
+from bnfuse.core.linear_rule import Linear
 from bnfuse.core.propagate import NEAR, Worklist
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
@@ -89,7 +91,7 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResul
     touched = 0  # by the best
     refusals: dict[Split, Refusal] = {}
     observer.begins(state, wanted.node)
-    a, c, _ = state.affine(wanted.node)
+    a, c, _ = state.current(wanted.node)
     open_splits: Iterable[Split] = splits(a, c)
     reach = NEAR
     while True:
@@ -116,6 +118,19 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResul
     return found
 
 
+def removal(state: State, wanted: Candidate, observer: Observer, *, moves_bounds: bool) -> SearchResult:
+    """The cheapest way; where there is none, and bounds may move, the cheapest past activations that change.
+
+    A refusal is the one that was met last.
+    """
+    state.moves_bounds = False
+    found = cheapest(state, wanted, observer)
+    if found.best is not None or not moves_bounds:
+        return found
+    state.moves_bounds = True
+    return cheapest(state, wanted, observer)
+
+
 def try_split(state: State, wanted: Candidate, split: Split, limit: int, observer: Observer) -> Tried:
     """One split, all choices, within a reach of so many nodes."""
     outcome = _attempt(state, wanted, split, limit, observer)
@@ -137,7 +152,8 @@ def _attempt(
         return found
     biasless: dict[str, int] = {}
     makers = made_nodes(state, found)
-    for linear in list(dict.fromkeys(makers))[:_MOST_BIASLESS]:
+    linears = [node for node in dict.fromkeys(makers) if isinstance(state.graph.rule(node), Linear)]
+    for linear in linears[:_MOST_BIASLESS]:
         without = {**biasless, linear.name: 1}
         other = _search(state, wanted, split, limit, observer, without)
         if isinstance(other, Propagation) and len(fewer := made_nodes(state, other)) < len(makers):
@@ -154,7 +170,7 @@ def _search(
     biasless: Mapping[str, int],
 ) -> Propagation | Refusal:
     """The first choices that go through, or why none do: the first refusal of the first attempt."""
-    a, c, axes = state.affine(wanted.node)
+    a, c, axes = state.current(wanted.node)
     x_held, y_held = holdings(split, axes, a, c)
     first: Refusal | None = None
     fixed = biasless

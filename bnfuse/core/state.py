@@ -29,7 +29,7 @@ class Propagation:
     @property
     def into(self) -> tuple[str, ...]:
         """Names of the nodes that absorb."""
-        return tuple(dict.fromkeys(node.name for node, _ in self.edits))
+        return tuple(dict.fromkeys(node.name for node, edit in self.edits if not edit.passing))
 
     @property
     def through(self) -> tuple[str, ...]:
@@ -68,43 +68,47 @@ class Narrowing:
 
 @dataclass(eq=False)
 class State:
-    """What earlier folds did: removed nodes, edits per node, current numbers of affines."""
+    """What earlier folds did: removed nodes, edits per node, current numbers of affines and clamps."""
 
     graph: Graph
     removed: set[Node] = field(default_factory=set)
-    affines: dict[Node, Current] = field(default_factory=dict)
+    numbers: dict[Node, Current] = field(default_factory=dict)
     edits: dict[Node, list[Absorbed]] = field(default_factory=dict)
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
     waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
     accepted: list[Propagation] = field(default_factory=list)
+    moves_bounds: bool = False  # whether activations may become clamps with other bounds
 
     def __post_init__(self) -> None:
-        self.classes = Classes(self.graph, self.removed)
+        self._classes = {moves: Classes(self.graph, self.removed, moves) for moves in (False, True)}
         self.dead_ends = DeadEnds()
+
+    @property
+    def classes(self) -> Classes:
+        """What can only be scaled together, by what activations may become."""
+        return self._classes[self.moves_bounds]
 
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
         rule = self.graph.rule(node)
         if node not in self.removed:
-            return rule
+            # An activation whose bounds were moved once costs no more when they move again.
+            return rule if self.moves_bounds or node in self.numbers else rule.plain
         assert isinstance(rule, Affine)
         return Pass(in_port=rule.in_port)
 
-    def affine(self, node: Node) -> Current:
-        """Current (a, c, axes)."""
-        found = self.affines.get(node)
-        if found is None:
-            rule = affine_rule(self.graph, node)
-            found = (*rule.pair, rule.axes)
-        return found
+    def current(self, node: Node) -> Current:
+        """A node's own pair as it is by now, and its axes."""
+        return self.numbers.get(node) or self.graph.rule(node).numbers
 
     def accept(self, spread: Propagation) -> None:
         """Make a successful attempt part of the state."""
         for node in (spread.node, *self.graph.tied.get(spread.node, ())):
             rule = affine_rule(self.graph, node)
             self.removed.add(node)
-            self.classes.merge(node.value(rule.in_port), node.outputs[0])
+            for classes in self._classes.values():
+                classes.merge(node.value(rule.in_port), node.outputs[0])
         self._absorb(spread)
 
     def accept_narrowing(self, found: Narrowing) -> None:
@@ -117,6 +121,6 @@ class State:
         self.accepted.append(spread)
         for node, edit in spread.edits:
             if self.graph.rule(node).has_numbers:
-                self.affines[node] = (*edit.pair, edit.axes)
+                self.numbers[node] = (*edit.pair, edit.axes)
             self.edits.setdefault(node, []).append(edit)
             self.folded.setdefault(node, []).append(spread.node.name)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bnfuse.core.affine import affine_rule
 from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
@@ -19,10 +20,14 @@ MAX_SHIFT = 1e3
 
 
 def made_nodes(state: State, found: Propagation) -> list[Node]:
-    """The linear ops whose bias must be made as a node of its own, each as often as it needs nodes."""
+    """The ops of which one node becomes more: a bias as a node of its own, a clamp with two bounds."""
     made: list[Node] = []
     for node, edit in found.edits:
         rule = state.graph.rule(node)
+        if isinstance(rule, Clamp):
+            low, high, _ = state.current(node)
+            made.extend([node] * (rule.nodes(*edit.pair) - rule.nodes(low, high)))
+            continue
         if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
             continue  # most: a bias lies beside its weight, or costs no node
         if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
@@ -35,7 +40,7 @@ def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
     split = found.split.value
     if makes > (1 if found.node.is_batchnorm else 0):
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
-    lost = _loses_digits(state, found)
+    lost = _loses_digits(state, found) or _bounds_overflow(state, found)
     if lost is not None:
         return lost
     for node, edits in _linear_edits(state, found):
@@ -43,6 +48,17 @@ def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
         assert isinstance(rule, Linear)
         if overflows(rule, linear_rewrite(rule, edits)):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
+    return None
+
+
+def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
+    """Whether a bound does not fit the type of the values that it clamps."""
+    for node, edit in found.edits:
+        rule = state.graph.rule(node)
+        if isinstance(rule, Clamp):
+            finite = [np.abs(bound[np.isfinite(bound)]) for bound in edit.pair]
+            if max(bound.max(initial=0.0) for bound in finite) > np.finfo(rule.dtype).max:
+                return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.dtype), split=found.split.value)
     return None
 
 
@@ -55,18 +71,19 @@ def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, list
 
 
 def _loses_digits(state: State, found: Propagation) -> Refusal | None:
-    """A tensor that others read too must not be shifted by far more than it varies.
+    """A tensor that others read too, or that is clamped, must not be shifted by far more than it varies.
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
     """
     rule = affine_rule(state.graph, found.node)
     x, magnitude = found.node.value(rule.in_port), rule.magnitude
-    if magnitude is None or state.graph.reader_count(x) < 2:
+    moves = any(edit.passing for _, edit in found.edits)
+    if magnitude is None or (state.graph.reader_count(x) < 2 and not moves):
         return None
-    a, c, _ = state.affine(found.node)
+    a, c, _ = state.current(found.node)
     size = np.abs(a) * magnitude
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmax(np.abs(c) / size, initial=0.0, where=a != 0.0))
-    if found.split.value in ("down", "scale-up") or worst <= MAX_SHIFT:
+    if (found.split.value in ("down", "scale-up") and not moves) or worst <= MAX_SHIFT:
         return None
     return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)

@@ -31,14 +31,16 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What the user said about reading.
+    """What the user said about reading, and what may be made of it.
 
     ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
     ``freeze_inputs`` treats initializers that a caller could override as constants.
+    ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
     """
 
     strict_inputs: bool = False
     freeze_inputs: bool = False
+    moves_bounds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ makes the result of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,14 @@ from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.rows.ops import stored_by
-from bnfuse.formats.onnx.rows.stored import AffineStore, BatchNormStore, LinearStore, Store, TableStore
+from bnfuse.formats.onnx.rows.stored import (
+    AffineStore,
+    BatchNormStore,
+    ClampStore,
+    LinearStore,
+    Store,
+    TableStore,
+)
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
 
 if TYPE_CHECKING:
@@ -64,6 +71,9 @@ class ModelEditor:
         for node, affine in patch.affines.items():
             with _blaming(affine.folded):
                 _store(node, AffineStore).store(handle_of(node), affine, self)
+        for node, clamp in patch.clamps.items():
+            with _blaming(clamp.folded):
+                _store(node, ClampStore).store(handle_of(node), clamp, self)
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
         names = Names(self._graph, self.pool)
@@ -160,14 +170,31 @@ class ModelEditor:
         self.pool.append_input(handle, at, values, f"{base}_bias")
 
     def add_behind(self, handle: NodeHandle, values: Array) -> None:
-        """A bias as a node of its own; the product gets a new name, the sum the old one."""
+        """A bias as a node of its own."""
+        self.follow(handle, "Add", "product", {"bias": values})
+
+    def follow(self, handle: NodeHandle, op: str, result: str, constant: Mapping[str, Array]) -> None:
+        """A node behind this one that computes with a constant, and takes the name of what this one wrote."""
         proto, scope = handle.proto, handle.scope
-        product = self.pool.unique(f"{proto.output[0]}_product")
-        name = self.pool.new(scope, f"{proto.output[0]}_bias", values)
-        label = self.pool.unique_label(f"{proto.name or product}_bias")
-        add = onnx.helper.make_node("Add", [product, name], [proto.output[0]], name=label)
-        proto.output[0] = product
-        self._pending[scope].after.setdefault(handle.index, []).append(add)
+        ((what, values),) = constant.items()
+        before = self.pool.unique(f"{proto.output[0]}_{result}")
+        name = self.pool.new(scope, f"{proto.output[0]}_{what}", values)
+        label = self.pool.unique_label(f"{proto.name or before}_{what}")
+        made = onnx.helper.make_node(op, [before, name], [proto.output[0]], name=label)
+        proto.output[0] = before
+        self._pending[scope].after.setdefault(handle.index, []).append(made)
+
+    def become(self, handle: NodeHandle, op: str, constants: Mapping[str, Array]) -> None:
+        """Another operator in place, on the first input and new constants."""
+        proto, scope = handle.proto, handle.scope
+        for name in proto.input[1:]:
+            if name and scope.is_constant(name):
+                self.pool.release(scope, name)
+        del proto.input[1:]
+        del proto.attribute[:]
+        base = proto.name or proto.output[0]
+        proto.input.extend(self.pool.new(scope, f"{base}_{what}", a) for what, a in constants.items())
+        proto.op_type = op
 
     def rounded(self, values: Array, dtype: np.dtype[Any]) -> Array:
         """Values in the type they are to be stored in.

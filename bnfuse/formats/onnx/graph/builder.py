@@ -171,14 +171,14 @@ class GraphBuilder:
                 return {at, at - 1}  # the Add, and its constant operand just before it
         return set()
 
-    def graph(self) -> Graph:
+    def graph(self, *, moves_bounds: bool) -> Graph:
         """Names, rules and candidates."""
         names = unique_names(
             f"{h.scope.prefix}{name or (h.proto.output[0] if h.proto.output else op)}"
             for op, name, _, _, h in self._drafts
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
-        graph.movable = _movable
+        graph.movable, graph.moves_bounds = _movable, moves_bounds
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)

@@ -79,7 +79,9 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
         if drafts.unordered:  # in another order than they are listed in, or never written
             source.forget()
             drafts = _drafted(source, options, sorts=True)
-        return ReadGraph(drafts.graph(), drafts.constants, drafts.shapes, drafts.operators)
+        return ReadGraph(
+            drafts.graph(moves_bounds=options.moves_bounds), drafts.constants, drafts.shapes, drafts.operators
+        )
     except Malformed as e:
         raise damaged(source.path, str(e)) from e
     except TypeError as e:  # what protobuf leads to where a name is not text

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import onnx
 
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.stored import ClampStore
 from bnfuse.formats.onnx.rows.view import View
 
 _FLOATS = {
@@ -18,6 +22,14 @@ _FLOATS = {
     onnx.TensorProto.DOUBLE,
     onnx.TensorProto.BFLOAT16,
 }
+# The types that Max and Min know wherever they broadcast.
+_CLAMPED: dict[int | None, type[np.floating[Any]]] = {
+    onnx.TensorProto.FLOAT: np.float32,
+    onnx.TensorProto.FLOAT16: np.float16,
+    onnx.TensorProto.DOUBLE: np.float64,
+}
+_BROADCASTING_MAX = 8  # the operator set from which on Max and Min broadcast
+_LARGEST = 3e38  # the default bounds of old Clips are the largest float32
 
 
 def _nonlinear(view: View) -> Rule:
@@ -29,15 +41,40 @@ def _homogeneous(view: View) -> Rule:
     return Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
 
 
+def _relu(view: View) -> Rule:
+    return _clamp(view, 0.0, np.inf)
+
+
 def _clip(view: View) -> Rule:
-    """Homogeneous where the bounds are 0 and infinity: a ReLU."""
-    low = view.attr("min") if view.opset < 11 else (view.scalar(1) if view.has_input(1) else None)
-    high = view.attr("max") if view.opset < 11 else (view.scalar(2) if view.has_input(2) else None)
-    given_low = "min" in {a.name for a in view.proto.attribute} or view.has_input(1)
-    given_high = "max" in {a.name for a in view.proto.attribute} or view.has_input(2)
-    low_ok = low in (0.0, float("-inf")) if given_low else True
-    high_ok = high in (0.0, float("inf")) or (high is not None and high >= 3e38) if given_high else True
-    return _homogeneous(view) if low_ok and high_ok else _nonlinear(view)
+    """A ReLU where the bounds are 0 and infinity."""
+    bounds = [_bound(view, at, name) for at, name in ((1, "min"), (2, "max"))]
+    if any(bound is None or np.isnan(bound) for bound in bounds):
+        return _nonlinear(view)
+    low, high = bounds
+    return _clamp(
+        view, -np.inf if low is None else low, np.inf if high is None else high, single=view.opset >= 11
+    )
+
+
+def _bound(view: View, at: int, name: str) -> float | None:
+    """A bound of a Clip, infinite where there is none; None where it is not known."""
+    absent = np.inf if name == "max" else -np.inf
+    given = view.attr(name) if view.opset < 11 else None
+    if view.opset >= 11 and view.has_input(at) and (given := view.scalar(at)) is None:
+        return None
+    if given is None:
+        return absent
+    return absent if abs(given) >= _LARGEST and np.sign(given) == np.sign(absent) else float(given)
+
+
+def _clamp(view: View, low: float, high: float, *, single: bool = False) -> Rule:
+    """min(max(x, low), high), and what it is to whoever leaves the bounds where they are."""
+    homogeneous = low in (0.0, -np.inf) and high in (0.0, np.inf)
+    unmoved = _homogeneous(view) if homogeneous else _nonlinear(view)
+    dtype = _CLAMPED.get(view.dtype(0))
+    if dtype is None or low > high or view.opset < _BROADCASTING_MAX:
+        return unmoved
+    return Clamp(low, high, unmoved, np.dtype(dtype), single, view.rank(0) is not None)
 
 
 def _dropout(view: View) -> Rule:
@@ -72,9 +109,11 @@ ROWS = (
     OpKind(("Cast",), _cast, same),
     OpKind(("CastLike",), partial(_cast, like=1), same),
     # positively homogeneous
-    OpKind(("Relu", "LeakyRelu", "Abs"), _homogeneous, same),
+    OpKind(("LeakyRelu", "Abs"), _homogeneous, same),
     OpKind(("PRelu",), _homogeneous, broadcast),
-    OpKind(("Clip",), _clip, same),
+    # clamps
+    OpKind(("Relu",), _relu, same, ClampStore()),
+    OpKind(("Clip",), _clip, same, ClampStore()),
     # nonlinear: named, so that the reason says so
     OpKind(
         ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",

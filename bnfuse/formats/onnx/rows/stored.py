@@ -4,6 +4,7 @@
     AffineStore       y = a·x + c: γ and β of a norm
     BatchNormStore    the same around the statistics
     ArithmeticStore   the one constant of a Mul, Div, Add or Sub
+    ClampStore        the bounds of a ReLU or Clip, which becomes a Max, a Min, or both
     TableStore        a table of constants, or a constant operand
 
 When it does not act: rounding, names and what else reads a constant are the editor's.
@@ -22,7 +23,7 @@ import onnx
 from bnfuse.core.tensor import Array, as_float64, size
 
 if TYPE_CHECKING:
-    from bnfuse.core.apply import NewAffine, NewLinear, NewSource
+    from bnfuse.core.apply import NewAffine, NewClamp, NewLinear, NewSource
     from bnfuse.core.linear_rule import Linear
     from bnfuse.core.reparam import Vector
     from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
@@ -130,6 +131,34 @@ def _axes_behind(handle: NodeHandle, new: NewAffine, out: ModelEditor) -> int:
     rank = out.rank(handle, new.rule.in_port)
     assert rank is not None, "a row that knows no rank takes no vector (affine_ops.NumberOnly)"
     return rank - 1 - axis
+
+
+class ClampStore(Store):
+    """max(x, low), min(x, high), or one behind the other; a Clip where it has one number for each."""
+
+    def store(self, handle: NodeHandle, new: NewClamp, out: ModelEditor) -> None:
+        """In place of the node, which keeps its name."""
+        low, high = (self._rounded(bound, handle, new, out) for bound in (new.low, new.high))
+        bounds = [b for b in (("Max", "low", low), ("Min", "high", high)) if np.isfinite(b[2]).any()]
+        if len(bounds) == 2 and new.rule.nodes(new.low, new.high) == 1:
+            out.become(handle, "Clip", {"min": low.reshape(()), "max": high.reshape(())})
+            return
+        for op, name, bound in bounds[1:]:
+            out.follow(handle, op, "unbounded", {name: bound})
+        op, name, bound = bounds[0] if bounds else ("Max", "low", low)
+        out.become(handle, op, {name: bound})
+
+    def _rounded(self, bound: Vector, handle: NodeHandle, new: NewClamp, out: ModelEditor) -> Array:
+        """In the type of the value, as it broadcasts against it; infinite ones stay so."""
+        finite = np.isfinite(bound)
+        rounded = out.rounded(np.where(finite, bound, 0.0), new.rule.dtype)
+        rounded = np.where(finite, rounded, bound.astype(new.rule.dtype))
+        if not new.axes:
+            return rounded
+        rank = out.rank(handle, 0)
+        assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
+        sizes = dict(zip(new.axes, rounded.shape, strict=True))
+        return rounded.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
 
 
 class TableStore(Store):
