@@ -68,6 +68,7 @@ class Case:
     axis_in: int = 1
     axis_out: int = 1
     opset: int = 18
+    moves_bounds: bool = False
 
     @property
     def op(self) -> str:

@@ -31,7 +31,7 @@ class _Stored:
     def __init__(self, rule: Affine) -> None:
         self.rule = rule
 
-    def affine(self, node: Node) -> Current:
+    def current(self, node: Node) -> Current:
         return *self.rule.pair, self.rule.axes
 
     def earlier(self, node: Node) -> Sequence[Absorbed]:

@@ -82,11 +82,11 @@ def test_the_way_to_a_refusal_is_taken_first(between: Way, remembered: bool) -> 
         Reason.SHIFT_THROUGH_ACTIVATION, "Relu 'refuses'", net.node("refuses").inputs[0]
     )
     assert len(run.touched) > 30
-    state.affines[net.node("bn")] = (np.array([3.0, -1.0, 2.0]), np.array([0.0, 5.0, 0.0]), (1,))
+    state.numbers[net.node("bn")] = (np.array([3.0, -1.0, 2.0]), np.array([0.0, 5.0, 0.0]), (1,))
     again, refused = attempt(net, graph, state)
     assert refused is not None and refused.node == "Relu 'refuses'"
     assert (len(again.touched) < 3) is remembered
-    state.affines[net.node("bn")] = (np.array([3.0, 1.0, 2.0]), np.zeros(3), (1,))
+    state.numbers[net.node("bn")] = (np.array([3.0, 1.0, 2.0]), np.zeros(3), (1,))
     another, refused = attempt(net, graph, state)  # what the Relu passes on goes on as ever
     assert refused is None and len(another.touched) > 30
 

@@ -120,7 +120,7 @@ class Earlier:
     def __init__(self, *edits: Absorbed) -> None:
         self.edits = edits
 
-    def affine(self, node: Node) -> Current:
+    def current(self, node: Node) -> Current:
         raise AssertionError
 
     def earlier(self, node: Node) -> tuple[Absorbed, ...]:

@@ -209,10 +209,10 @@ def test_a_small_difference_that_is_there_stays(differs: str, tmp_path: Path) ->
 
 class _Numbers:
     def __init__(self, current: Current) -> None:
-        self.current = current
+        self.now = current
 
-    def affine(self, node: Node) -> Current:
-        return self.current
+    def current(self, node: Node) -> Current:
+        return self.now
 
     def earlier(self, node: Node) -> Sequence[Absorbed]:
         return ()

@@ -8,6 +8,7 @@ stands in ``table_cases``; what was folded is compared in onnxruntime with its o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,13 +27,14 @@ from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
 from tests.table_cases import Case, Outcomes, linear
+from tests.table_clamp_cases import CLAMPS
 from tests.table_joint_cases import JOINT
 from tests.table_linear_cases import LINEAR
 from tests.table_moving_cases import MOVING
 
 Place = Literal["before", "behind"]
 _BN = "the_batchnorm"
-CASES = (*LINEAR, *MOVING, *JOINT)
+CASES = (*LINEAR, *MOVING, *JOINT, *(replace(case, moves_bounds=True) for case in CLAMPS))
 
 
 def _batchnorm(net: Net, x: Value, kind: str) -> Value:
@@ -75,11 +77,11 @@ def model_around(case: Case, place: Place, kind: str) -> onnx.ModelProto:
     return model_of(net, x.shape, [out, *ends])
 
 
-def decide(model: onnx.ModelProto, folder: Path) -> Decision:
+def decide(model: onnx.ModelProto, folder: Path, *, moves_bounds: bool = False) -> Decision:
     """Fold the model into after.onnx; what became of the BatchNormalization."""
     onnx.checker.check_model(model)
     (folder / "before.onnx").write_bytes(model.SerializeToString())
-    opened = FORMAT.read(folder / "before.onnx", ReadOptions())
+    opened = FORMAT.read(folder / "before.onnx", ReadOptions(moves_bounds=moves_bounds))
     planned = plan(opened.graph)
     decided = planned.plan
     opened.write(apply(opened.graph, planned), folder / "after.onnx")
@@ -102,7 +104,8 @@ def _expectations() -> Iterator[ParameterSet]:
         places: tuple[tuple[Place, Outcomes | None], ...] = (("before", case.before), ("behind", case.behind))
         for place, expected in places:
             for kind, reason in (expected or {}).items():
-                yield pytest.param(case, place, kind, reason, id=f"{kind} {place} {case.name}")
+                moved = " moved" if case.moves_bounds else ""
+                yield pytest.param(case, place, kind, reason, id=f"{kind} {place} {case.name}{moved}")
 
 
 @pytest.mark.parametrize(("case", "place", "kind", "reason"), list(_expectations()))
@@ -110,7 +113,7 @@ def test_a_row_of_the_table(
     case: Case, place: Place, kind: str, reason: Reason | None, tmp_path: Path
 ) -> None:
     model = model_around(case, place, kind)
-    decision = decide(model, tmp_path)
+    decision = decide(model, tmp_path, moves_bounds=case.moves_bounds)
     if reason is None:
         assert isinstance(decision, Fold), decision.message
         assert decision.into

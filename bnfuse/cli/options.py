@@ -155,6 +155,20 @@ READING = together(
     click.option(
         "--freeze-inputs", is_flag=True, help="Treat initializers that are also inputs as constants."
     ),
+    click.option(
+        "--activations",
+        type=click.Choice(["keep", "move"]),
+        default="keep",
+        show_default=True,
+        help="move: a Relu or Clip may become a Max or Min with one bound for each channel, where more "
+        "BatchNormalizations can go so (ONNX). Not always faster: measure.",
+    ),
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="NAME|PATTERN",
+        help="Leave these BatchNormalizations where they are, and what they read and write. Repeatable.",
+    ),
 )
 INPUTS = together(
     click.option(

@@ -22,20 +22,23 @@ class Options:
 
 
 class Reading(Options):
-    """How a model is read: ``--strict-inputs``, ``--freeze-inputs``; and which reports are wanted of it."""
+    """How a model is read, what may be made of it, and which reports are wanted of it."""
 
     model: Path
     as_json: bool
     reports: tuple[Path, ...]
     strict_inputs: bool
     freeze_inputs: bool
+    activations: str
+    keep: tuple[str, ...]
 
     @property
     def read(self) -> ReadOptions:
-        """What to make of initializers that are also inputs."""
+        """What to make of initializers that are also inputs, and of activations; what is to stay."""
         from bnfuse.formats.base import ReadOptions
 
-        return ReadOptions(self.strict_inputs, self.freeze_inputs)
+        moves = self.activations == "move"
+        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, self.keep)
 
     @property
     def details(self) -> bool:

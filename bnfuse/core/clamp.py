@@ -77,6 +77,11 @@ class Clamp(Rule):
             return 1
         return 2 if (low > -np.inf).any() and (high < np.inf).any() else 1
 
+    def form(self, low: Vector, high: Vector) -> str:
+        """What a clamp with these bounds is called."""
+        sides = [n for n, b in (("Max", low > -np.inf), ("Min", high < np.inf)) if b.any()] or ["Max"]
+        return "Clip" if self.single and len(sides) > self.nodes(low, high) else " and ".join(sides)
+
     def is_own(self, low: Vector, high: Vector) -> bool:
         """Whether these are the bounds that it has anyway."""
         return bool((low == self.low).all() and (high == self.high).all())

@@ -25,7 +25,8 @@ class Split(str, Enum):
 class Fold:
     """This node goes: ``into`` names the nodes whose weights take it on, ``through`` those it passes.
 
-    ``choices`` records, in the order they were met, which way the shift took at each sum.
+    ``choices`` records, in the order they were met, which way the shift took at each sum, ``becomes`` what
+    activations among ``through`` turn into, by name: "Max", "Min", both, or "Clip".
     """
 
     node: str
@@ -36,12 +37,19 @@ class Fold:
     into: tuple[str, ...]
     through: tuple[str, ...]
     choices: tuple[tuple[str, int], ...] = ()
+    becomes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def passed(self) -> list[str]:
+        """The names in ``through``, with what becomes of each."""
+        forms = dict(self.becomes)
+        return [f"{name} (becomes {forms[name]})" if name in forms else name for name in self.through]
 
     @property
     def message(self) -> str:
         """One sentence: where it went."""
         where = ", ".join(self.into) if self.into else "nothing (it was the identity)"
-        via = f", through {', '.join(self.through)}" if self.through else ""
+        via = f", through {', '.join(self.passed)}" if self.through else ""
         return f"folded {self.split.value} into {where}{via}"
 
 

@@ -52,8 +52,8 @@ class Graph:
         rule_of: makes the rule of a node; called at most once per node.
         tied: for each call of a layer that is called several times, the other calls: they have one
             set of parameters, so all of them absorb the same or none does.
-        moves_bounds: whether activations may become clamps with other bounds.
         movable: whether the format can move a candidate from behind a node in front of its input ``port``.
+        moves_bounds: whether activations may become clamps with other bounds.
     """
 
     nodes: list[Node]
@@ -61,8 +61,8 @@ class Graph:
     candidates: list[Node]
     rule_of: Callable[[Node], Rule]
     tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
-    moves_bounds: bool = False
     movable: Callable[[Graph, Node, Node, Port], bool] = lambda graph, node, joint, port: False
+    moves_bounds: bool = False
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
@@ -86,6 +86,10 @@ class Graph:
             made = self.rule_of(node)
             rule = self._rules[node] = made if self.moves_bounds else made.plain
         return rule
+
+    def overrule(self, node: Node, rule: Rule) -> None:
+        """Give a node another rule than the format does."""
+        self._rules[node] = rule
 
     def place(self, node: Node) -> int:
         """Its position among all nodes: writers come before readers."""

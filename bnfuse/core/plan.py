@@ -23,6 +23,7 @@ from dataclasses import replace
 
 from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
@@ -30,7 +31,7 @@ from bnfuse.core.propagate import retrace
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque
 from bnfuse.core.search import Observer, removal
-from bnfuse.core.state import State
+from bnfuse.core.state import Propagation, State
 from bnfuse.core.worth import made_nodes, objection
 
 _NOBODY = Observer()
@@ -105,8 +106,22 @@ def _decide(
         return Keep(node.name, node.op, node.is_batchnorm, channels, found.refusals)
     state.accept(best)
     return Fold(
-        node.name, node.op, node.is_batchnorm, channels, best.split, best.into, best.through, best.choices
+        node.name,
+        node.op,
+        node.is_batchnorm,
+        channels,
+        best.split,
+        best.into,
+        best.through,
+        best.choices,
+        _becomes(state, best),
     )
+
+
+def _becomes(state: State, found: Propagation) -> tuple[tuple[str, str], ...]:
+    """What the activations that it changes turn into, by name."""
+    rules = ((node, state.graph.rule(node), edit.pair) for node, edit in found.edits)
+    return tuple((node.name, rule.form(*pair)) for node, rule, pair in rules if isinstance(rule, Clamp))
 
 
 def _narrowed(state: State, node: Node, kept: Keep) -> Keep:

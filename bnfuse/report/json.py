@@ -31,7 +31,7 @@ DIFF_SCHEMA = "bnfuse.diff/1"
 # Keys in their order as `key` or `key=attribute`, for classes that are not written field by field. A dotted
 # key is one in an object of its own, a dotted attribute that of an attribute (null where one on the way is
 # None); `?` writes null for what is empty. By the class's name: most of them are imported only where needed.
-_DECISION = "name=node op kind channels message action split into through reason refusals narrowed"
+_DECISION = "name=node op kind channels message action split into through becomes reason refusals narrowed"
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
@@ -74,6 +74,7 @@ _MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Report", "groups"): lambda report: groups(report.plan.decisions),
     ("Fold", "kind"): lambda fold: _kind(fold),
     ("Fold", "action"): lambda _: "fold",
+    ("Fold", "becomes"): lambda fold: dict(fold.becomes),
     ("Fold", "reason"): lambda _: None,
     ("Fold", "refusals"): lambda _: (),
     ("Fold", "narrowed"): lambda _: None,
@@ -82,6 +83,7 @@ _MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Keep", "split"): lambda _: None,
     ("Keep", "into"): lambda _: (),
     ("Keep", "through"): lambda _: (),
+    ("Keep", "becomes"): lambda _: {},
     ("Keep", "reason"): lambda keep: keep.primary.reason.name,
     ("Group", "count"): lambda group: len(group.nodes),
     ("RanInput", "has_guesses"): lambda ran: bool(ran.guessed),

@@ -86,7 +86,7 @@ def _row(decision: Decision) -> Row:
     match decision:
         case Fold():
             into = names(decision.into) or "nothing (it was the identity)"
-            via = f", through {names(decision.through)}" if decision.through else ""
+            via = f", through {names(decision.passed)}" if decision.through else ""
             return Row(decision.node, decision.op, "folded", f"into {into}{via}", decision.split.value)
         case Keep():
             reason = decision.primary.reason.name

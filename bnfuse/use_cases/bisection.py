@@ -33,6 +33,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.results import Agreement, Culprit, Status
 from bnfuse.staging import output_errors
+from bnfuse.use_cases.reading import open_model
 from bnfuse.use_cases.verify import Loader, ReferenceRun, VerifyRequest
 
 # How much longer than the proof the search may take.
@@ -156,7 +157,7 @@ def _written(made: Failed, count: int) -> Iterator[Path | None]:
     with (
         output_errors(made.folder),
         tempfile.TemporaryDirectory(prefix="trial-", dir=made.folder) as folder,
-        closing(detect(made.model).read(made.model, made.read)) as model,
+        closing(open_model(detect(made.model), made.model, made.read)) as model,
     ):
         patch = apply(model.graph, replay(model.graph, prefix(made.plan, count)))
         path = Path(folder) / made.result.name

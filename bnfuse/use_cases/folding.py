@@ -16,6 +16,7 @@ from bnfuse.core.plan import plan as plan_folds
 from bnfuse.formats import detect
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.staging import output_errors
+from bnfuse.use_cases.reading import open_model
 
 Progress = Callable[[str], None]
 
@@ -44,10 +45,11 @@ def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model,
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
+        UsageError: no candidate has a name that is to stay.
     """
     form = detect(path)
     with phases("read", "reading"):
-        return form.read(path, options), form
+        return open_model(form, path, options), form
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +98,7 @@ def fold(
         banned |= outcome.nodes
         shutil.rmtree(fresh)
         model.close()
-        model = form.read(model.path, options)  # what was written from is spent
+        model = open_model(form, model.path, options)  # what was written from is spent
 
 
 def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:
