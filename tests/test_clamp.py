@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from bnfuse.core.reparam import Reparam, from_backward, from_forward
 from bnfuse.core.rules import Opaque, Pass, Reaction, Sign
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
+from tests.command import FAST, call
 from tests.core_nets import CoreNet
 from tests.onnx_graphs import session
-from tests.tiny_models import model
+from tests.tiny_models import layer, model, net
 
 NODE = Node("r", "Relu", ("x", "other"), ("y",))
 INF = np.inf
@@ -219,7 +221,7 @@ def half(kind: int, dtype: Any) -> onnx.ModelProto:
         "mean": rng.normal(size=4), "var": rng.uniform(0.5, 2, 4), "v": rng.normal(size=(2, 4, 3, 3)),
     }  # fmt: skip
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Conv", ["x", "w"], ["c"], name="l"),
         helper.make_node("Relu", ["c"], ["r"], name="relu"),
         helper.make_node("BatchNormalization", ["r", "gamma", "beta", "mean", "var"], ["n"], name="bn"),
         helper.make_node("Conv", ["n", "v"], ["y"], pads=[1, 1, 1, 1]),
@@ -246,3 +248,49 @@ def test_bounds_are_of_the_type_of_the_value(kind: int, dtype: str, tolerance: f
     x = np.random.default_rng(1).normal(size=(1, 3, 5, 6)).astype(dtype)
     old, new = (session(tmp_path / name).run(None, {"x": x})[0] for name in ("m.onnx", "out.onnx"))
     assert np.abs(old - new).max() <= tolerance * np.abs(old).max()
+
+
+# ---- on the command line --------------------------------------------------------------------------
+
+
+def test_activations_move_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(half(TensorProto.FLOAT, "float32").SerializeToString())
+    plain = call("optimize", path, "--no-bench", "--json", "--dry-run")
+    (kept,) = json.loads(plain.stdout)["decisions"]
+    assert (kept["action"], kept["becomes"]) == ("keep", {})
+    moved = call("optimize", path, "--activations", "move", "--no-bench", "--json", *FAST[:2])
+    assert moved.exit_code == 0, moved.output
+    report = json.loads(moved.stdout)
+    (folded,) = report["decisions"]
+    assert (folded["action"], folded["into"], folded["through"]) == ("fold", ["l"], ["relu"])
+    assert folded["becomes"] == {"relu": "Max"}
+    assert folded["message"].endswith("through relu (becomes Max)")
+    assert report["operators"]["after"] == {"Conv": 2, "Max": 1}
+    assert report["verification"]["status"] == "equal"
+    assert report["verification"]["inside"]["proved"] == 1
+    words = call("inspect", path, "--activations", "move", "--explain", "bn").stdout
+    assert "1 of 1" in call("inspect", path, "--activations", "move").stdout
+    assert "relu" in words
+
+
+def test_what_is_to_stay_stays_as_it_is(tmp_path: Path) -> None:
+    """It, and what it reads and writes: the one in front of it goes up, not into it."""
+    rng = np.random.default_rng(2)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net([layer(rng, 4, 3, 1, 1), layer(rng, 3, 4, 1, 1)], folded=False).SerializeToString())
+    assert json.loads(call("inspect", path, "--json").stdout)["batchnorms"]["folded"] == 2
+    first, second = (d["name"] for d in json.loads(call("inspect", path, "--json").stdout)["decisions"])
+    for pattern in (second, second[:-1] + "[" + second[-1] + "]"):
+        report = json.loads(call("inspect", path, "--json", "--keep", pattern).stdout)
+        reasons = {d["name"]: d["reason"] for d in report["decisions"]}
+        assert reasons == {first: None, second: "BY_REQUEST"}
+    done = call("optimize", path, "--keep", second, "--no-bench", *FAST[:2])
+    assert done.exit_code == 0, done.output
+    old, new = onnx.load(path).graph, onnx.load(tmp_path / "m.fused.onnx").graph
+    kept = [next(n for n in graph.node if n.output[0] == "n1") for graph in (old, new)]
+    assert kept[0] == kept[1]
+    arrays = [{t.name: t.raw_data for t in graph.initializer} for graph in (old, new)]
+    assert all(arrays[0][name] == arrays[1][name] for name in kept[0].input[1:])
+    assert call("inspect", path, "--keep", "nobody").exit_code == 2
+    assert "did you mean" in call("inspect", path, "--keep", second + "x").stderr

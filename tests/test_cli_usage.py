@@ -15,6 +15,7 @@ import pytest
 import bnfuse
 from bnfuse.cli import main
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.base import ReadOptions
 from tests.command import ROOT, call
 
 use_case = import_module("bnfuse.use_cases.optimize")
@@ -171,9 +172,10 @@ def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     options = (
         "-o out.onnx --force --batch 4 --threads 2 --device gpu --inputs x.npz --verify-time 3 --bench-time 4"
     )
-    seen = wanted_by_optimize(monkeypatch, *options.split(), "--freeze-inputs")
+    reading = "--freeze-inputs --activations move --keep a --keep b*"
+    seen = wanted_by_optimize(monkeypatch, *options.split(), *reading.split())
     assert (seen["model"], seen["output"], seen["force"]) == (Path("m.onnx"), Path("out.onnx"), True)
-    assert (seen["read"].strict_inputs, seen["read"].freeze_inputs) == (False, True)
+    assert seen["read"] == ReadOptions(freeze_inputs=True, moves_bounds=True, keep=("a", "b*"))
     verify, bench = seen["verify"], seen["bench"]
     assert (verify.batch, verify.threads, verify.device, verify.budget_s) == (4, 2, "gpu", 3.0)
     assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), (2,), "gpu", 4.0)
