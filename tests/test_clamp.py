@@ -26,6 +26,7 @@ from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, call
 from tests.core_nets import CoreNet
 from tests.onnx_graphs import session
+from tests.report_schema import assert_fits
 from tests.tiny_models import layer, model, net
 
 NODE = Node("r", "Relu", ("x", "other"), ("y",))
@@ -262,6 +263,7 @@ def test_activations_move_where_it_is_asked_for(tmp_path: Path) -> None:
     moved = call("optimize", path, "--activations", "move", "--no-bench", "--json", *FAST[:2])
     assert moved.exit_code == 0, moved.output
     report = json.loads(moved.stdout)
+    assert_fits(report)
     (folded,) = report["decisions"]
     assert (folded["action"], folded["into"], folded["through"]) == ("fold", ["l"], ["relu"])
     assert folded["becomes"] == {"relu": "Max"}
