@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from bnfuse.formats.child import pool
+from bnfuse.formats.keras.runtime.process import KerasSetup
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
@@ -46,6 +47,7 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
     """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "_LINGER_S", 180.0)
+        here.setattr(KerasSetup, "module", "tests.keras_child")
         yield
 
 
