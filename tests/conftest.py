@@ -15,12 +15,12 @@ import onnx
 import pytest
 
 from bnfuse.formats.child import pool
-from bnfuse.formats.keras.runtime.process import KerasSetup
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
 from tests.command import PATIENCE_S, Cli
 from tests.diff_nets import array, changed, mlp, node_of, set_array
+from tests.forked_runtimes import forking
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
@@ -47,8 +47,8 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
     """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "_LINGER_S", 180.0)
-        here.setattr(KerasSetup, "module", "tests.keras_child")
-        yield
+        with forking():
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """The process that runs Keras models for bnfuse, as the product starts it, but for what ``keras_quick`` spares.
 
-The fixture ``runtimes_wait_for_the_next_test`` has it started where this process asks for a model; the
-commands that tests run in a process of their own start the product's.
+``forked_runtimes`` has it started where this process asks for a model; the commands that tests run in a
+process of their own start the product's.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from multiprocessing.connection import Connection
 from types import ModuleType
 
 from bnfuse.formats.child.server import serve_engine
@@ -28,3 +31,14 @@ class QuickEngine(KerasEngine):
 def main(token: str) -> None:
     """Answer requests until they end."""
     serve_engine(token, QuickEngine())
+
+
+def serve_forked(token: str, environment: dict[str, str], *pipes: Connection) -> None:
+    """The same in a process that was forked, with these for stdin, stdout and stderr."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, pipe in enumerate(pipes):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    sys.stdin, sys.stdout, sys.stderr = (open(n, "w" if n else "r", closefd=False) for n in range(3))
+    main(token)
