@@ -33,6 +33,8 @@ def settled(keras: Any) -> Any:
     _draw_by_numpy(importlib.import_module(_INITIALISERS[keras.__name__]))
     if keras.__name__ == "keras":
         _remember_what_is_not_saved()
+    else:
+        _no_recurrence_for_gpus()
     gc.collect()
     gc.freeze()
     return keras
@@ -85,3 +87,9 @@ def _remember_what_is_not_saved() -> None:
     found = getattr(saving, "get_attr_skipset", None)
     if found is not None and not hasattr(found, "cache_info"):
         saving.get_attr_skipset = functools.cache(found)  # type: ignore[attr-defined]
+
+
+def _no_recurrence_for_gpus() -> None:
+    """tf_keras traces a second LSTM and GRU, gradients and all, that a GPU might run instead: 1 s a layer."""
+    module = importlib.import_module("tf_keras.src.layers.rnn.gru_lstm_utils")
+    module.function_register = lambda *_, **__: None  # type: ignore[attr-defined]
