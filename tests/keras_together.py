@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.reasons import Reason
+from tests.keras_layouts import channels_first_by_transposing
 from tests.keras_nets import (
     TOLERANCE,
     Keras,
@@ -70,13 +71,14 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
 
 
 def outcomes(
-    keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path, *, compiled: bool = False
+    keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path
 ) -> dict[str, Outcome]:
     """Fold the model of all networks and run the result in stock Keras; by network, what became of it."""
     folded = fold(model, folder)
     loaded = keras.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)
-    want, got = (outputs_of(each, feeds, compiled=compiled) for each in (model, loaded))
+    with channels_first_by_transposing():
+        want, got = (outputs_of(each, feeds) for each in (model, loaded))
     assert len(want) == len(got) == len(networks)
     assert [tuple(t.shape) for t in loaded.inputs] == [tuple(t.shape) for t in model.inputs]
     assert [tuple(t.shape) for t in loaded.outputs] == [tuple(t.shape) for t in model.outputs]
