@@ -124,7 +124,8 @@ def _operators(graph: onnx.GraphProto) -> Iterator[str]:
 # Upsample left the operator set with version 10; nonlinear ops need not all come up.
 _NOT_DRAWN = frozenset(
     ("Upsample", "LogSoftmax", "Selu", "Celu", "HardSigmoid", "HardSwish", "Mish", "Gelu", "Exp", "Log",
-     "Sqrt", "Pow", "Softsign", "ThresholdedRelu", "CastLike", "RMSNormalization")
+     "Sqrt", "Pow", "Softsign", "ThresholdedRelu", "CastLike", "RMSNormalization",
+     "RotaryEmbedding")
 )  # fmt: skip
 
 

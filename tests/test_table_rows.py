@@ -26,13 +26,14 @@ from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
 from tests.table_cases import Case, Outcomes, linear
+from tests.table_choosing_cases import CHOOSING
 from tests.table_joint_cases import JOINT
 from tests.table_linear_cases import LINEAR
 from tests.table_moving_cases import MOVING
 
 Place = Literal["before", "behind"]
 _BN = "the_batchnorm"
-CASES = (*LINEAR, *MOVING, *JOINT)
+CASES = (*LINEAR, *MOVING, *CHOOSING, *JOINT)
 
 
 def _batchnorm(net: Net, x: Value, kind: str) -> Value:

@@ -15,13 +15,35 @@ from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.extents import Shape
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS
-from bnfuse.formats.onnx.rows import affine_ops, joint_ops, layout_ops, linear_ops, pointwise_ops, window_ops
+from bnfuse.formats.onnx.rows import (
+    affine_ops,
+    choosing_ops,
+    convolution_ops,
+    gemm_ops,
+    joint_ops,
+    layout_ops,
+    linear_ops,
+    pointwise_ops,
+    sampling_ops,
+    window_ops,
+)
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.signature import checked
 from bnfuse.formats.onnx.rows.stored import Store
 from bnfuse.formats.onnx.rows.view import NodeHandle, View
 
-_FILES = (linear_ops, affine_ops, joint_ops, pointwise_ops, window_ops, layout_ops)
+_FILES = (
+    convolution_ops,
+    gemm_ops,
+    linear_ops,
+    affine_ops,
+    joint_ops,
+    pointwise_ops,
+    window_ops,
+    sampling_ops,
+    layout_ops,
+    choosing_ops,
+)
 ROWS: dict[str, OpKind] = {op: kind for file in _FILES for kind in file.ROWS for op in kind.ops}
 
 

@@ -87,8 +87,8 @@ ROWS = (
     # not looked into
     OpKind(
         ("Hardmax", "Reciprocal", "Sign", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",
-         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant", "Quant", "CumSum",
-         "Trilu", "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
+         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant", "Quant",
+         "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
         extents=same,
     ),
 )  # fmt: skip
