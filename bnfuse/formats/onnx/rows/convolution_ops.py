@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from onnx import AttributeProto
+
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.onnx.graph.extents import rules as extents
+from bnfuse.formats.onnx.rows.activated import activated
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.stored import LinearStore, bias_input
@@ -61,10 +64,23 @@ def deform_conv(view: View) -> Rule:
     return _linear(view, "go i k*", Reason.SHIFT_REFUSED, bias_at=3)
 
 
+def fused_conv(view: View) -> Rule:
+    """f(Conv(x) + z): where there is a z, what comes in behind would have to come into z, too."""
+    rule = conv(view)
+    if isinstance(rule, Linear) and view.has_input(3):
+        return Opaque(Reason.UNSUPPORTED_OP, "it adds a tensor of run time")
+    return activated(view, rule)
+
+
+# Of onnxruntime's FusedConv (docs/ContribOperators.md).
+_CONV = {"group": AttributeProto.INT, "auto_pad": AttributeProto.STRING, "activation": AttributeProto.STRING,
+         "activation_params": AttributeProto.FLOATS,
+         **dict.fromkeys(("kernel_shape", "strides", "dilations", "pads"), AttributeProto.INTS)}  # fmt: skip
 ROWS = (
     OpKind(("Conv",), conv, extents.conv(1), LinearStore()),
     OpKind(("ConvTranspose",), conv_transpose, extents.conv_transpose, LinearStore()),
     OpKind(("DeformConv",), deform_conv, extents.conv(1), LinearStore(partial(bias_input, at=3))),
+    OpKind(("com.microsoft.FusedConv",), fused_conv, extents.conv(1), LinearStore(), attributes=_CONV),
     # not looked into
     OpKind(("ConvInteger",), extents=extents.conv(1)),
     OpKind(("QLinearConv",), extents=extents.conv(3)),

@@ -6,13 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import AttributeProto
 
 from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules import Opaque, Rule
 from bnfuse.core.tensor import Array, Tensor, as_float64
 from bnfuse.formats.onnx.graph.extents import rules as extents
+from bnfuse.formats.onnx.rows.activated import activated
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import LinearStore
 from bnfuse.formats.onnx.rows.view import NodeHandle, View
@@ -87,4 +89,20 @@ def _put_matrix(handle: NodeHandle, shape: tuple[int, ...], out: ModelEditor, va
     out.pool.replace(handle, 2, values.reshape(shape))
 
 
-ROWS = (OpKind(("Gemm",), gemm, extents.gemm, GemmStore(gains=("alpha", "beta"))),)
+def fused_gemm(view: View) -> Rule:
+    """f(α·A'·B' + β·C)."""
+    return activated(view, gemm(view))
+
+
+_STORE = GemmStore(gains=("alpha", "beta"))
+# Of onnxruntime's FusedGemm (docs/ContribOperators.md).
+_FUSED = {
+    **dict.fromkeys(("transA", "transB"), AttributeProto.INT),
+    **dict.fromkeys(("alpha", "beta"), AttributeProto.FLOAT),
+    "activation": AttributeProto.STRING,
+    **dict.fromkeys(("activation_alpha", "activation_beta", "activation_gamma"), AttributeProto.FLOAT),
+}
+ROWS = (
+    OpKind(("Gemm",), gemm, extents.gemm, _STORE),
+    OpKind(("com.microsoft.FusedGemm",), fused_gemm, extents.gemm, _STORE, attributes=_FUSED),
+)

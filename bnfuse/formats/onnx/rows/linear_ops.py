@@ -164,8 +164,40 @@ def _bias_of_einsum(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEdi
     out.add_behind(handle, bias.reshape((-1,) + (1,) * (rank - 1 - rule.out_axis)))
 
 
+def fused_matmul(view: View) -> Rule:
+    """α·op(A)·op(B) with one constant matrix; an op may turn the last two axes."""
+    left = view.is_const(0)
+    weight = constant_weight(view, 0 if left else 1)
+    if isinstance(weight, Opaque):
+        return weight
+    alpha, x = view.attr("alpha", 1.0), 1 if left else 0
+    turned = [bool(view.attr(name, 0)) for name in ("transA", "transB")]
+    if view.attr("transBatchA", 0) or view.attr("transBatchB", 0):
+        return Opaque(Reason.UNSUPPORTED_OP, "its batch axes change places")
+    if alpha == 0.0 or len(weight.shape) != 2:
+        return Opaque(Reason.BAD_PARAMETERS, f"alpha {alpha}, weight of shape {weight.shape}")
+    rank = view.rank(x)
+    if rank is None or rank < 2:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    form = linear_form(weight.shape, "o i" if left != turned[1 - x] else "i o")
+    in_axis = rank - 2 if left != turned[x] else rank - 1
+    out_axis = rank - 2 if left else rank - 1
+    return Linear(weight, form, None, in_axis, out_axis, in_port=x, gain=alpha, bias_nodes=1)
+
+
+# Of onnxruntime's FusedMatMul (docs/ContribOperators.md).
+_FUSED = {
+    "alpha": onnx.AttributeProto.FLOAT,
+    **dict.fromkeys(("transA", "transB", "transBatchA", "transBatchB"), onnx.AttributeProto.INT),
+}
 ROWS = (
     OpKind(("MatMul",), matmul, extents.matmul, LinearStore(_bias_of_product)),
+    OpKind(
+        ("com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul"),
+        fused_matmul,
+        stored=LinearStore(_bias_of_product, ("alpha",)),
+        attributes=_FUSED,
+    ),
     OpKind(("Einsum",), einsum, stored=LinearStore(_bias_of_einsum)),
     OpKind(("LSTM", "GRU", "RNN"), recurrent, extents.recurrent, LinearStore(_input_bias)),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
@@ -86,6 +86,10 @@ class AffineStore(Store):
 
     scale_at: ClassVar[int] = 1
     shift_at: ClassVar[int] = 2
+
+    def dtype(self, handle: NodeHandle, x: int, out: ModelEditor) -> np.dtype[Any]:
+        """Type of the constants of a node that reads x as input 0 or 1, and a constant as the other."""
+        return out.constant(handle, 1 - x).dtype
 
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """As they are."""
