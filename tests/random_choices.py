@@ -22,7 +22,7 @@ def chosen(net: Net, x: Value) -> Value | None:
     if kind == "ReverseSequence":
         if axis != 1:
             return None
-        lengths = net.const(net.rng.integers(1, n + 1, BATCH))
+        lengths = net.const(net.rng.integers(1, n + 1, x.shape[0]))
         return net.node(kind, [x.name, lengths], x.shape, time_axis=1, batch_axis=0)
     if kind == "Compress":
         keep = net.rng.random(n) < 0.7
@@ -33,7 +33,7 @@ def chosen(net: Net, x: Value) -> Value | None:
         return net.node(kind, [x.name, net.const(net.rng.integers(-n, n, x.shape))], x.shape, axis=axis)
     if kind == "GatherND":
         net.static = True
-        places = net.const(net.rng.integers(0, x.shape[1], (BATCH, 3, 1)))
+        places = net.const(net.rng.integers(0, x.shape[1], (x.shape[0], 3, 1)))
         return net.node(kind, [x.name, places], _along(net, x, 3, 1), batch_dims=1)
     if n < 7:  # ids are below 7
         return None
@@ -132,11 +132,77 @@ def running(net: Net, x: Value) -> Value | None:
     if kind == "STFT":
         if x.channels < 4:
             return None
-        frames = (BATCH, (x.channels - 4) // 2 + 1, 3, 2)
+        frames = (x.shape[0], (x.channels - 4) // 2 + 1, 3, 2)
         return net.node(kind, [x.name, net.const(np.array(2)), "", net.const(np.array(4))], frames)
     y = net.node("Unsqueeze", [x.name, net.ints(-1)], (*x.shape, 1))
     inputs = [y.name, "", net.const(np.array(axis))] if net.opset >= 20 else [y.name]
     return net.node(kind, inputs, (*x.shape, 2), **({} if net.opset >= 20 else {"axis": axis}))
+
+
+def insensitive(net: Net, x: Value) -> Value | None:
+    """ArgMax, ArgMin, Hardmax, LpNormalization, Sign: of a scale they see nothing."""
+    kind = net.pick(
+        "ArgMax", "ArgMin", "LpNormalization", "Sign", "EyeLike", *(() if net.double else ("Hardmax",))
+    )
+    axis = net.pick(1, x.rank - 1)
+    if kind == "EyeLike":
+        return net.node(kind, [x.name], x.shape) if x.rank == 2 else None
+    if kind == "Sign":
+        return net.node(kind, [x.name], x.shape)
+    if not kind.startswith("Arg"):
+        return net.node(kind, [x.name], x.shape, axis=axis)
+    y = net.node(kind, [x.name], _along(net, x, 1, axis), axis=axis)
+    net.values.pop()  # whole numbers: no other step may read them
+    return net.node("Cast", [y.name], y.shape, to=net.element)
+
+
+def fused(net: Net, x: Value) -> Value | None:
+    """What onnxruntime makes of a Conv, Gemm or MatMul with what stands around it."""
+    if net.double or x.rank > 4:
+        return None
+    out, activation = net.pick(3, 5), net.pick("Relu", "Relu", "Tanh")
+    bias = [net.const(net.normal(out))] if net.dice(2) else []
+    gains = {"alpha": net.pick(1.0, -0.5)}
+    if x.rank == 2:
+        w = net.weight(out, x.channels, fan_in=x.channels)
+        inputs = [x.name, w, *bias]
+        return net.node("FusedGemm", inputs, (x.shape[0], out), domain="com.microsoft", transB=1,
+                        activation=activation, **gains)  # fmt: skip
+    if x.rank == 4 and net.dice(2):
+        w = net.weight(out, x.channels, 1, 1, fan_in=x.channels)
+        shape = (x.shape[0], out, *x.space)
+        return net.node("FusedConv", [x.name, w, *bias], shape, domain="com.microsoft", activation=activation)
+    turned, left = net.dice(2), net.dice(2)
+    n = x.shape[-2] if left else x.shape[-1]
+    w = net.weight(*((out, n) if turned == left ^ 1 else (n, out)), fan_in=n)
+    shape = (*x.shape[:-2], out, x.shape[-1]) if left else (*x.shape[:-1], out)
+    turns = {"transA": turned} if left else {"transB": turned}
+    pair = [w, x.name] if left else [x.name, w]
+    return net.node("FusedMatMul", pair, shape, domain="com.microsoft", **turns, **gains)
+
+
+def learned(net: Net, x: Value) -> Value | None:
+    """Scaler and the linear models of ai.onnx.ml, of means over space where there is space."""
+    if net.double:
+        return None
+    if x.rank > 2:
+        x = net.node("ReduceMean", [x.name, net.ints(*range(2, x.rank))], x.shape[:2], keepdims=0)
+    kind, n, ml = (
+        net.pick("Scaler", "LinearRegressor", "LinearClassifier"),
+        x.channels,
+        "ai.onnx.ml",
+    )
+    if kind == "Scaler":
+        k = net.pick(1, n)
+        offset, scale = net.normal(k).tolist(), net.mixed(k).tolist()
+        return net.node(kind, [x.name], x.shape, domain=ml, offset=offset, scale=scale)
+    weights = (net.normal(3, n) / np.sqrt(n)).ravel().tolist()
+    known = {"coefficients": weights, "intercepts": net.normal(3).tolist(), "domain": ml}
+    if kind == "LinearRegressor":
+        return net.node(kind, [x.name], (x.shape[0], 3), targets=3, **known)
+    y = net.node(kind, [x.name], (x.shape[0], 3), classlabels_ints=[4, 5, 6], **known)
+    net.nodes[-1].output.insert(0, net.fresh())
+    return y
 
 
 CHOOSING: dict[str, tuple[int, Step]] = {
@@ -146,4 +212,7 @@ CHOOSING: dict[str, tuple[int, Step]] = {
     "sampled": (2, sampled),
     "unpooled": (1, unpooled),
     "running": (2, running),
+    "insensitive": (1, insensitive),
+    "fused": (2, fused),
+    "learned": (2, learned),
 }

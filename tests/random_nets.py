@@ -24,7 +24,8 @@ MAX_ELEMENTS = 3000  # per value, so that a graph takes milliseconds
 FLOAT32_ONLY = frozenset(
     ("Conv", "ConvTranspose", "InstanceNormalization", "Mean", "LeakyRelu", "PRelu", "GlobalMaxPool",
      "AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "Resize", "Upsample",
-     "RoiAlign", "MaxRoiPool", "GridSample", "MaxUnpool", "DeformConv",
+     "RoiAlign", "MaxRoiPool", "GridSample", "MaxUnpool", "DeformConv", "Hardmax", "Scaler",
+     "FusedConv", "FusedGemm", "FusedMatMul", "LinearRegressor", "LinearClassifier",
      "RNN", "LSTM", "GRU", "Elu", "Erf", "HardSwish", "Softplus")
 )  # fmt: skip
 

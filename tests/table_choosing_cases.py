@@ -245,3 +245,28 @@ def _angles(net: Net, x: Value) -> np.ndarray:
 case(
     "RotaryEmbedding", simple("RotaryEmbedding", _angles, _angles), SCALE, SCALE, shape=(2, 4, 7, 6), opset=23
 )
+
+# --- what does not see a scale -----------------------------------------------------------------------
+
+
+def _arg(op: str, axis: int, shape: Callable[[Shape], Shape]) -> Build:
+    """Where the largest is, as numbers that can be read on."""
+
+    def build(net: Net, x: Value) -> Value:
+        found = net.fresh()
+        net.nodes.append(helper.make_node(op, [x.name], [found], name="found", axis=axis, keepdims=0))
+        return net.node("Cast", [found], shape(x.shape), to=net.element)
+
+    return build
+
+
+_SEES_SHIFTS = {**_ORDERED, "shift": Reason.SHIFT_REFUSED, "both": Reason.SHIFT_REFUSED}
+case("ArgMax", _arg("ArgMax", 2, with_space(5)), _ORDERED, None)
+case("ArgMin", _arg("ArgMin", -1, with_space(7)), _ORDERED, None)
+case("ArgMax, of channels", _arg("ArgMax", 1, lambda s: (s[0], *s[2:])), _ORDERED_ACROSS, None)
+case("Hardmax", simple("Hardmax"), _ORDERED, UNSUPPORTED)
+case("LpNormalization", simple("LpNormalization", p=1, axis=2), _SEES_SHIFTS, UNSUPPORTED)
+case("LpNormalization, of channels", simple("LpNormalization", axis=1), {**_ORDERED_ACROSS,
+     "shift": Reason.SHIFT_REFUSED, "both": Reason.SHIFT_REFUSED}, UNSUPPORTED)  # fmt: skip
+case("Sign", simple("Sign"), _SEES_SHIFTS, UNSUPPORTED)
+case("EyeLike", simple("EyeLike", k=1), ALL, UNSUPPORTED, shape=(2, 4))

@@ -9,6 +9,7 @@ import onnx
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
+from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.view import View
 
@@ -27,6 +28,21 @@ def _nonlinear(view: View) -> Rule:
 def _homogeneous(view: View) -> Rule:
     """f(s·x) = s·f(x) for s >= 0."""
     return Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
+
+
+def _magnitude(view: View) -> Rule:
+    """|s·x| = |s|·|x|."""
+    return Even(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
+
+
+def _sign(view: View) -> Rule:
+    """Of each element."""
+    return Unseen(lambda axis: False, Reason.SHIFT_REFUSED)
+
+
+def _thresholded(view: View) -> Rule:
+    """At zero it is a ReLU."""
+    return _homogeneous(view) if view.attr("alpha", 1.0) == 0.0 else _nonlinear(view)
 
 
 def _clip(view: View) -> Rule:
@@ -72,21 +88,26 @@ ROWS = (
     OpKind(("Cast",), _cast, same),
     OpKind(("CastLike",), partial(_cast, like=1), same),
     # positively homogeneous
-    OpKind(("Relu", "LeakyRelu", "Abs"), _homogeneous, same),
+    OpKind(("Relu", "LeakyRelu"), _homogeneous, same),
+    OpKind(("Abs",), _magnitude, same),
+    OpKind(("Sign",), _sign, same),
+    OpKind(("ThresholdedRelu",), _thresholded, same),
     OpKind(("PRelu",), _homogeneous, broadcast),
     OpKind(("Clip",), _clip, same),
     # nonlinear: named, so that the reason says so
     OpKind(
         ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
-         "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign", "ThresholdedRelu"),
+         "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign",
+         "Swish"),
         _nonlinear, same,
     ),
     OpKind(("Pow",), _nonlinear, broadcast),
     # reading the shape alone
     OpKind(("Shape", "Size"), _reader),
+    OpKind(("EyeLike",), _reader, same),
     # not looked into
     OpKind(
-        ("Hardmax", "Reciprocal", "Sign", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",
+        ("Reciprocal", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",
          "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant", "Quant",
          "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
         extents=same,

@@ -16,6 +16,7 @@ from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
+from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, dropping
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
@@ -44,6 +45,29 @@ def _average_pool(view: View) -> Rule:
 
 def _global_pool(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
     return Pass(sign, shift, mixes=_spatial)
+
+
+def _norm_pool(view: View) -> Rule:
+    """(Σ|x|ᵖ)^(1/p) over a window."""
+    return Even(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, mixes=_spatial)
+
+
+def _norm(view: View) -> Rule:
+    """(Σ|x|ᵖ)^(1/p) along axes."""
+    rule = reduce(view, Sign.NONNEGATIVE, Reason.SHIFT_REFUSED)
+    if not isinstance(rule, Pass):
+        return rule
+    return Even(rule.sign, rule.shift, rule.mixes, rule.axes, rule.mixed_out)
+
+
+def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule:
+    """What lies along one axis in which order, or in which direction; Hardmax along all from it on, once."""
+    rank = view.rank(0)
+    if rank is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    old = view.proto.op_type == "Hardmax" and view.opset < 13
+    axes = axes_from_zero([view.attr("axis", 1 if old else axis)], rank)
+    return Unseen(along(range(axes[0], rank) if old else axes), shift)
 
 
 def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
@@ -98,23 +122,23 @@ def pad(view: View) -> Rule:
 
 
 _MONOTONE = partial(_global_pool, sign=Sign.NONNEGATIVE)
-_NORM = partial(_global_pool, sign=Sign.NONNEGATIVE, shift=Reason.SHIFT_REFUSED)
 ROWS = (
     OpKind(("MaxPool",), _max_pool, extents.pool),
     OpKind(("AveragePool",), _average_pool, extents.pool),
-    OpKind(("LpPool",), _NORM, extents.pool),
+    OpKind(("LpPool",), _norm_pool, extents.pool),
     OpKind(("GlobalMaxPool",), _MONOTONE, extents.global_pool),
     OpKind(("GlobalAveragePool",), _global_pool, extents.global_pool),
-    OpKind(("GlobalLpPool",), _NORM, extents.global_pool),
+    OpKind(("GlobalLpPool",), _norm_pool, extents.global_pool),
     OpKind(("ReduceMean",), reduce, extents.reduce),
     OpKind(("ReduceMax", "ReduceMin"), partial(reduce, sign=Sign.NONNEGATIVE), extents.reduce),
     OpKind(("ReduceSum",), partial(reduce, shift=Reason.SHIFT_REFUSED), extents.reduce),
-    OpKind(
-        ("ReduceL1", "ReduceL2"), partial(reduce, sign=Sign.NONNEGATIVE, shift=Reason.SHIFT_REFUSED),
-        extents.reduce,
-    ),
+    OpKind(("ReduceL1", "ReduceL2"), _norm, extents.reduce),
     OpKind(("Pad",), pad, layout.pad),
+    OpKind(("ArgMax", "ArgMin"), _insensitive, extents.arg),
+    OpKind(("Hardmax",), partial(_insensitive, axis=-1), extents.same),
+    OpKind(
+        ("LpNormalization",), partial(_insensitive, axis=-1, shift=Reason.SHIFT_REFUSED), extents.same
+    ),
     # not looked into
     OpKind(("ReduceProd", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), extents=extents.reduce),
-    OpKind(("ArgMax", "ArgMin"), extents=extents.arg),
 )  # fmt: skip
