@@ -171,6 +171,13 @@ case(
     ALL,
     ALL,
 )
+_KEEPING: dict[str, Any] = {"keep_aspect_ratio_policy": "not_larger", "mode": "linear"}
+case(
+    "Resize, keeping its proportions",
+    simple("Resize", None, None, ints(14, 11), shape=with_space(14, 10), axes=[2, 3], **_KEEPING),
+    UNSUPPORTED,
+    UNSUPPORTED,
+)
 _REGION = np.array([0, 0, -0.2, -0.2, 1, 1, 1.2, 1.2])
 _CROP: dict[str, Any] = {"coordinate_transformation_mode": "tf_crop_and_resize", "mode": "linear"}
 case(

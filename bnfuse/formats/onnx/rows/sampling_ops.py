@@ -33,6 +33,7 @@ def resize(view: View) -> Rule:
     crops = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
     before, after = view.shape(0), view.out_shape()
     known = mode in (b"nearest", b"linear", b"bilinear", b"cubic")
+    known &= view.attr("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else one scale for all axes
     if not known or (crops and view.attr("extrapolation_value", 0.0) != 0.0):
         return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
     if before is None:
