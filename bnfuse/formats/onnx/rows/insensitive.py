@@ -20,14 +20,20 @@ from bnfuse.core.rules import Pass, Reaction, Rule, StateView, zero_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Even(Pass):
-    """Magnitudes and norms."""
+class Even(Rule):
+    """Magnitudes and norms: no ``Pass``, whose input and output are scaled alike (``core.classes``).
+
+    Attributes:
+        size: what passes without its sign.
+    """
+
+    size: Pass
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Without the sign, where that comes in at the input."""
-        if port == self.in_port and not held.shifts:
+        if port == self.size.in_port and not held.shifts:
             held = held.map(np.abs, held.axes)
-        return Pass.react(self, node, port, held, numbers)
+        return self.size.react(node, port, held, numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,7 @@ def _homogeneous(view: View) -> Rule:
 
 def _magnitude(view: View) -> Rule:
     """|s·x| = |s|·|x|."""
-    return Even(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
+    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION))
 
 
 def _sign(view: View) -> Rule:

@@ -49,15 +49,13 @@ def _global_pool(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None)
 
 def _norm_pool(view: View) -> Rule:
     """(Σ|x|ᵖ)^(1/p) over a window."""
-    return Even(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, mixes=_spatial)
+    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, mixes=_spatial))
 
 
 def _norm(view: View) -> Rule:
     """(Σ|x|ᵖ)^(1/p) along axes."""
     rule = reduce(view, Sign.NONNEGATIVE, Reason.SHIFT_REFUSED)
-    if not isinstance(rule, Pass):
-        return rule
-    return Even(rule.sign, rule.shift, rule.mixes, rule.axes, rule.mixed_out)
+    return Even(rule) if isinstance(rule, Pass) else rule
 
 
 def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule:
