@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from tests.random_choices import CHOOSING
 from tests.random_joints import JOINTS
 from tests.random_nets import MAX_ELEMENTS, Net, Step, Value
 from tests.random_steps import COMPUTING, batchnorm
@@ -157,7 +158,7 @@ def take(net: Net, x: Value) -> Value | None:
     def sized(k: int) -> tuple[int, ...]:
         return (*x.shape[:axis], k, *x.shape[axis + 1 :])
 
-    kind = net.pick("slice", "backwards", "gather", "repeats", "one")
+    kind = net.pick("slice", "backwards", "gather", "repeats", "one", "twice")
     if kind == "slice":
         return net.node("Slice", [x.name, *map(net.ints, (1, n, axis, 1))], sized(n - 1))
     if kind == "backwards":
@@ -166,7 +167,9 @@ def take(net: Net, x: Value) -> Value | None:
         index = net.const(np.array(net.pick(1, -1), np.int64))
         return net.node("Gather", [x.name, index], x.shape[:axis] + x.shape[axis + 1 :], axis=axis)
     order = [int(i) for i in net.rng.permutation(n)]
-    picks = [*order, order[0]] if kind == "repeats" else order[:-1]
+    picks = [*order, order[0]] if kind == "repeats" else order * 2 if kind == "twice" else order[:-1]
+    if prod(sized(len(picks))) > MAX_ELEMENTS:
+        return None
     return net.node("Gather", [x.name, net.ints(*picks)], sized(len(picks)), axis=axis)
 
 
@@ -217,7 +220,7 @@ MOVING: dict[str, tuple[int, Step]] = {
     "resize": (2, resize),
     "by_shape": (1, by_shape),
 }
-_WEIGHTED = COMPUTING | JOINTS | MOVING
+_WEIGHTED = COMPUTING | JOINTS | MOVING | CHOOSING
 STEPS: dict[str, Step] = {name: step for name, (_, step) in _WEIGHTED.items()}
 # Each name as often as it should come up.
 NAMES: tuple[str, ...] = tuple(name for name, (weight, _) in _WEIGHTED.items() for _ in range(weight))

@@ -24,6 +24,8 @@ MAX_ELEMENTS = 3000  # per value, so that a graph takes milliseconds
 FLOAT32_ONLY = frozenset(
     ("Conv", "ConvTranspose", "InstanceNormalization", "Mean", "LeakyRelu", "PRelu", "GlobalMaxPool",
      "AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "Resize", "Upsample",
+     "RoiAlign", "MaxRoiPool", "GridSample", "MaxUnpool", "DeformConv", "Hardmax", "Scaler",
+     "FusedConv", "FusedGemm", "FusedMatMul", "LinearRegressor", "LinearClassifier",
      "RNN", "LSTM", "GRU", "Elu", "Erf", "HardSwish", "Softplus")
 )  # fmt: skip
 
@@ -207,7 +209,9 @@ def model_of(net: Net, shape: Shape, outputs: Sequence[Value]) -> onnx.ModelProt
         for name, a in net.constants
     ]
     graph = helper.make_graph(nodes, "random", inputs, outs, stored)
-    imports = [helper.make_opsetid("", net.opset)]
+    foreign = {"ai.onnx.ml": 3, "com.microsoft": 1}
+    domains = dict.fromkeys(node.domain for node in nodes if node.domain)
+    imports = [helper.make_opsetid("", net.opset), *(helper.make_opsetid(d, foreign[d]) for d in domains)]
     return helper.make_model(graph, opset_imports=imports, ir_version=8 if net.opset < 19 else 10)
 
 

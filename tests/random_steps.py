@@ -54,8 +54,24 @@ def conv_transpose(net: Net, x: Value) -> Value | None:
     return net.node("ConvTranspose", inputs, shape, group=groups, strides=[stride] * d)
 
 
+def deform_conv(net: Net, x: Value) -> Value | None:
+    """DeformConv at random offsets, with or without mask and bias."""
+    if net.double or net.opset < 19 or x.rank != 4 or min(x.space) < 2:
+        return None
+    space, taps = tuple(n - 1 for n in x.space), 4
+    net.static = True
+    inputs = [x.name, net.weight(3, x.channels, 2, 2, fan_in=x.channels * 4)]
+    inputs += [
+        net.const(0.7 * net.normal(BATCH, 2 * taps, *space)),
+        net.const(net.normal(3)) if net.dice(2) else "",
+    ]
+    inputs += [net.const(net.normal(BATCH, taps, *space))] if net.dice(2) else []
+    shape = (x.shape[0], 3, *space)
+    return net.node("DeformConv", inputs if inputs[-1] else inputs[:-1], shape, pads=[0] * 4)
+
+
 def gemm(net: Net, x: Value, out: int = 0) -> Value | None:
-    """Gemm with α, β, transA, transB, with or without C (a vector, a row or one number)."""
+    """Gemm with α, β, transA, transB, with or without C (a vector, a row, one number, a matrix, a column)."""
     if x.rank != 2:
         return None
     turned_x = int(out == 0 and net.dice(8) == 0)
@@ -63,7 +79,8 @@ def gemm(net: Net, x: Value, out: int = 0) -> Value | None:
     net.static |= bool(turned_x)
     out, turned = out or net.pick(4, 7, x.channels), net.dice(2)
     w = net.weight(*((out, n_in) if turned else (n_in, out)), fan_in=n_in)
-    c = net.pick([], [(out,)], [(1,)], [(1, out)])
+    c = net.pick([], [(out,)], [(1,)], [(1, out)], [(rows, out)], [(rows, 1)])
+    net.static |= bool(c) and c[0][0] == rows
     alpha, beta = net.pick((1.0, 1.0), (0.5, 2.0), (-1.5, 0.0))
     inputs = [x.name, w, *(net.const(net.normal(*s)) for s in c)]
     return net.node("Gemm", inputs, (rows, out), transA=turned_x, transB=turned, alpha=alpha, beta=beta)
@@ -234,6 +251,7 @@ COMPUTING: dict[str, tuple[int, Step]] = {
     "arithmetic": (2, arithmetic),
     "conv_transpose": (2, conv_transpose),
     "matmul_left": (2, matmul_left),
+    "deform_conv": (1, deform_conv),
     "norm": (2, norm),
     "nonlinear": (1, nonlinear),
     "recurrent": (2, recurrent),

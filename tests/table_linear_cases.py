@@ -47,6 +47,55 @@ case("Conv, auto_pad", _conv((3, 2), auto_pad="SAME_LOWER"), PADDED, ALL)
 case("Conv, 1×1 with auto_pad", _conv((1, 1), auto_pad="SAME_UPPER"), ALL, ALL)
 
 
+def _sized(
+    out: int, space: Sequence[int], kernel: Sequence[int], op: str = "Conv", **attributes: Any
+) -> Build:
+    """The operator without a bias, whose windows leave so many elements."""
+
+    def build(net: Net, x: Value) -> Value:
+        sizes = (x.channels, out) if op == "ConvTranspose" else (out, x.channels)
+        w = net.const(net.normal(*sizes, *kernel) / np.sqrt(x.channels * np.prod(kernel)))
+        return net.node(op, [x.name, w], (x.shape[0], out, *space), **attributes)
+
+    return build
+
+
+# SAME that pads nothing, and pads that no window reaches.
+_SAME: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [3, 2]}
+case("Conv, SAME in whole steps", _sized(6, (3, 2), (3, 2), **_SAME), ALL, ALL, shape=(2, 5, 9, 4))
+case("Conv, SAME and a rest", _sized(6, (3, 3), (3, 2), **_SAME), PADDED, ALL, shape=(2, 4, 9, 5))
+_BEHIND: dict[str, Any] = {"pads": [0, 0, 2, 1], "strides": [3, 2]}
+case("Conv, padded where no window comes", _sized(6, (3, 2), (3, 2), **_BEHIND), ALL, ALL, shape=(2, 5, 9, 4))
+case("Conv, padded behind", _sized(6, (3, 3), (3, 2), **_BEHIND), PADDED, ALL, shape=(2, 4, 9, 5))
+case("ConvTranspose, 1×1", _sized(6, (7, 5), (1, 1), "ConvTranspose"), ALL, ALL)
+case(
+    "ConvTranspose, 1×1 in steps",
+    _sized(6, (13, 5), (1, 1), "ConvTranspose", strides=[2, 1]),
+    SCALE,
+    ALL,
+)
+
+
+def _deform(group: int, offset_group: int, mask: bool, bias: bool) -> Build:
+    """Sampled at random offsets, some of them outside."""
+
+    def build(net: Net, x: Value) -> Value:
+        space, taps = (x.space[0] - 1, x.space[1] - 2), 6 * offset_group
+        w = net.normal(6, x.channels // group, 2, 3) / np.sqrt(x.channels)
+        inputs = [x.name, net.const(w), net.const(net.normal(x.shape[0], 2 * taps, *space))]
+        inputs += [net.const(net.normal(6)) if bias else ""] if bias or mask else []
+        inputs += [net.const(net.normal(x.shape[0], taps, *space))] if mask else []
+        more = {"group": group, "offset_group": offset_group, "pads": [0] * 4}
+        return net.node("DeformConv", inputs, (x.shape[0], 6, *space), **more)
+
+    return build
+
+
+case("DeformConv", _deform(1, 1, False, True), SCALE, ALL, opset=19)
+case("DeformConv, groups, mask", _deform(2, 2, True, True), SCALE, ALL, opset=19)
+case("DeformConv, mask, no bias", _deform(1, 2, True, False), SCALE, ALL, opset=22)
+
+
 def _conv_transpose(group: int, bias: bool) -> Build:
     def build(net: Net, x: Value) -> Value:
         inputs = [x.name, net.const(net.normal(x.channels, 3, 2, 3) / 3)]
@@ -76,6 +125,20 @@ case("Gemm", _gemm(0, (6,)), ALL, ALL, **_FLAT)
 case("Gemm, transB, α and β", _gemm(1, (1, 6), alpha=-0.5, beta=2.5), ALL, ALL, **_FLAT)
 case("Gemm, no C, α", _gemm(0, None, alpha=1.5), ALL, ALL, **_FLAT)
 case("Gemm, one number as C", _gemm(0, (1,), beta=0.5), ALL, ALL, **_FLAT)
+case("Gemm, a scalar as C", _gemm(0, (), beta=0.5), ALL, ALL, **_FLAT)
+case("Gemm, a matrix of one as C", _gemm(1, (1, 1)), ALL, ALL, **_FLAT)
+case("Gemm, a matrix as C", _gemm(0, (2, 6), alpha=-0.5, beta=2.5), ALL, ALL, **_FLAT)
+case("Gemm, a column as C", _gemm(1, (2, 1), beta=-1.5), ALL, ALL, **_FLAT)
+
+
+def _gemm_and(net: Net, x: Value) -> Value:
+    """Gemm whose C is computed at run time."""
+    w, c = net.const(net.normal(x.channels, 6) / 2), net.const(net.normal(net.values[0].channels, 6))
+    c = net.node("MatMul", ["x", c], (x.shape[0], 6)).name
+    return net.node("Gemm", [x.name, w, c], (x.shape[0], 6), alpha=1.5, beta=-0.5)
+
+
+case("Gemm, C at run time", _gemm_and, ALL, UNSUPPORTED, **_FLAT)
 
 _TOKENS: dict[str, Any] = {"shape": (2, 4, 7)}
 

@@ -23,6 +23,7 @@ from tests.table_cases import (
     Table,
     by_channel,
     ints,
+    outcomes,
     refused,
     simple,
     to,
@@ -41,12 +42,14 @@ case("Relu", simple("Relu"), HOMOGENEOUS, HOMOGENEOUS)
 case("LeakyRelu", simple("LeakyRelu", alpha=0.2), HOMOGENEOUS, HOMOGENEOUS)
 case("PRelu", simple("PRelu", by_channel), HOMOGENEOUS, HOMOGENEOUS)
 case("PRelu, one slope", simple("PRelu", np.array([-0.4])), HOMOGENEOUS, HOMOGENEOUS)
-case("Abs", simple("Abs"), HOMOGENEOUS, HOMOGENEOUS)
+case("Abs", simple("Abs"), outcomes(Reason.SHIFT_THROUGH_ACTIVATION), HOMOGENEOUS)
+case("ThresholdedRelu, at zero", simple("ThresholdedRelu", alpha=0.0), HOMOGENEOUS, HOMOGENEOUS)
 case("Clip, at zero", simple("Clip", np.array(0.0)), HOMOGENEOUS, HOMOGENEOUS)
 _NONLINEAR = refused(Reason.NONLINEAR)
 case("Clip, at zero and six", simple("Clip", np.array(0.0), np.array(6.0)), _NONLINEAR, _NONLINEAR)
 case("Pow", simple("Pow", np.array(2.0)), _NONLINEAR, _NONLINEAR)
 case("Gelu", simple("Gelu"), _NONLINEAR, _NONLINEAR, opset=20)
+case("Swish", simple("Swish"), _NONLINEAR, _NONLINEAR, opset=24)
 for _op in ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
             "Mish", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign", "ThresholdedRelu"):  # fmt: skip
     case(_op, simple(_op), _NONLINEAR, _NONLINEAR)
@@ -71,16 +74,17 @@ case(
     ALL,
     ALL,
 )
-case("LpPool", simple("LpPool", shape=_IN, **_WINDOW), POSITIVE_SCALE, POSITIVE_SCALE)
+case("LpPool", simple("LpPool", shape=_IN, **_WINDOW), SCALE, POSITIVE_SCALE)
 case("GlobalMaxPool", simple("GlobalMaxPool", shape=with_space(1, 1)), MONOTONE, MONOTONE)
 case("GlobalAveragePool", simple("GlobalAveragePool", shape=with_space(1, 1)), ALL, ALL)
-case("GlobalLpPool", simple("GlobalLpPool", shape=with_space(1, 1)), POSITIVE_SCALE, POSITIVE_SCALE)
+case("GlobalLpPool", simple("GlobalLpPool", shape=with_space(1, 1)), SCALE, POSITIVE_SCALE)
 for _op, _how in (
-    ("ReduceMean", ALL), ("ReduceMax", MONOTONE), ("ReduceMin", MONOTONE), ("ReduceSum", SCALE),
+    ("ReduceMean", ALL), ("ReduceMax", MONOTONE), ("ReduceMin", MONOTONE), ("ReduceSum", ALL),
     ("ReduceL1", POSITIVE_SCALE), ("ReduceL2", POSITIVE_SCALE),
 ):  # fmt: skip
-    case(f"{_op}, of space", simple(_op, ints(2, -1), shape=with_space(1, 1)), _how, _how)
-    case(f"{_op}, to rank 2", simple(_op, ints(-1, 2), shape=with_space(), keepdims=0), _how, _how)
+    _before = SCALE if _how is POSITIVE_SCALE else _how
+    case(f"{_op}, of space", simple(_op, ints(2, -1), shape=with_space(1, 1)), _before, _how)
+    case(f"{_op}, to rank 2", simple(_op, ints(-1, 2), shape=with_space(), keepdims=0), _before, _how)
 
 # Along the channels themselves: nothing that varies along them passes, and all of these do vary.
 _ACROSS = simple("ReduceMean", ints(1), shape=lambda s: (s[0], *s[2:]), keepdims=0)
@@ -149,6 +153,7 @@ case("Pad, with zeros as a constant", _pad(np.array(0.0)), PADDED, PADDED)
 case("Pad, with ones", _pad(np.array(1.0)), UNSUPPORTED, UNSUPPORTED)
 case("Pad, reflect", _pad(mode="reflect"), ALL, ALL)
 case("Pad, edge", _pad(mode="edge"), ALL, ALL)
+case("Pad, with channels of zeros", _pad(axis=1), ALL, outcomes(Reason.AXIS))
 case("Pad, cropping", simple("Pad", ints(0, 0, -1, 0, 0, 0, -2, -1), shape=with_space(4, 4)), ALL, ALL)
 
 
@@ -192,7 +197,6 @@ case(
     ALL,
     ALL,
 )
-case("Resize, cubic", simple("Resize", None, _SCALES, mode="cubic", shape=_DOUBLE), UNSUPPORTED, UNSUPPORTED)
 case("Upsample", simple("Upsample", _SCALES, mode="linear", shape=_DOUBLE), ALL, ALL, opset=9)
 for _mode in ("DCR", "CRD"):
     case(

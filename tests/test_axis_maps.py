@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Relabel, Take, regroup
+from bnfuse.core.counted import Put, Times
 from bnfuse.core.reparam import Reparam, from_backward, same
 from tests.held_values import Vector, hold, mixed, seeds
 
@@ -36,6 +37,10 @@ _MAPS: dict[str, tuple[tuple[int, ...], AxisMap, Op]] = {
         Chain((regroup((2, 6, 5), (2, 2, 3, 5)), Permute((0, 2, 1, 3)), regroup((2, 3, 2, 5), (2, 6, 5)))),
         lambda v: v.reshape(2, 2, 3, 5).transpose(0, 2, 1, 3).reshape(2, 6, 5),
     ),
+    "gather with repeats": ((2, 3, 4), Take(1, (2, 0, 2, 1, 1), 3), lambda v: v[:, [2, 0, 2, 1, 1]]),
+    "tile": ((2, 3, 4), Take(1, (0, 1, 2) * 2, 3), lambda v: np.tile(v, (1, 2, 1))),
+    "zeros beside": ((2, 3, 4), Put(1, 2, 3, 6), lambda v: np.pad(v, ((0, 0), (2, 1), (0, 0)))),
+    "sum of four": ((2, 3, 4), Chain((Relabel((0, 1, None), 2), Times(4))), lambda v: v.sum(-1)),
     "no steps": ((2, 3), Chain(()), lambda v: v),
 }
 
@@ -87,3 +92,29 @@ def test_taking_some_elements() -> None:
     np.testing.assert_allclose(hold(back, v)[:, [3, 1]], hold(held, v[:, [3, 1]]), rtol=1e-12)
     np.testing.assert_array_equal(hold(back, v)[:, [0, 2, 4]], v[:, [0, 2, 4]])
     assert Take(1, (1, 1), 5).backward(held) is None
+
+
+def test_copies_of_one_element_must_agree() -> None:
+    """In scale and in shift: up to the rounding of float64."""
+    take = Take(1, (2, 0, 2), 3)
+    scale, shift = np.array([-0.5, 3.0, -0.5]), np.array([1.0, 2.0, 1.0])
+    back = take.backward(from_backward((1,), scale, shift))
+    assert back is not None and back.backward is not None
+    np.testing.assert_array_equal(back.backward[0], [3.0, 1.0, -0.5])
+    np.testing.assert_array_equal(back.backward[1], [2.0, 0.0, 1.0])
+    for other in (scale + np.array([0, 0, 1e-9]), scale * np.array([1, 1, -1])):
+        assert take.backward(from_backward((1,), other, shift)) is None
+    assert take.backward(from_backward((1,), scale, shift + np.array([0, 0, 1e-9]))) is None
+
+
+def test_zeros_beside_elements_take_a_scale_and_no_shift() -> None:
+    put = Put(1, 1, 2, 4)
+    scale, shift = np.array([7.0, 2.0, -3.0, 0.0]), np.array([0.0, 0.5, -1.5, 0.0])
+    back = put.backward(from_backward((1,), scale, shift))
+    assert back is not None and back.backward is not None
+    np.testing.assert_array_equal(back.backward, ([2.0, -3.0], [0.5, -1.5]))
+    for at in (0, 3):
+        assert put.backward(from_backward((1,), scale, shift + (np.arange(4) == at))) is None
+    assert put.backward(from_backward((), np.array(2.0), np.array(1.0))) is None
+    assert put.backward(from_backward((2,), np.ones(5), np.ones(5))) is None
+    assert put.forward(from_backward((2,), np.ones(5), np.ones(5))) is None

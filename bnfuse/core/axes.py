@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnfuse.core.reparam import Reparam, Vector
+from bnfuse.core.reparam import Reparam, Vector, same
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -116,9 +116,9 @@ def _relabel(held: Reparam, where: dict[int, int]) -> Reparam | None:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Slice or Gather with constant indices along one axis of ``size`` elements.
+    """Slice, Gather with constant indices, or Tile along one axis of ``size`` elements.
 
-    Backward, elements that nobody took are left as they are.
+    Backward, elements that nobody took are left as they are, and copies of one element must agree.
     """
 
     axis: int
@@ -136,15 +136,18 @@ class Take:
 
     def backward(self, held: Reparam) -> Reparam | None:
         """Spread the factors over the elements that were taken; the rest stays as it is."""
-        if len(set(self.indices)) != len(self.indices):
-            return None
+        taken = {index: at for at, index in enumerate(self.indices)}
         if self.axis not in held.axes:
-            if len(self.indices) == self.size or held.axes:
+            if len(taken) == self.size or held.axes:
                 return held
             held = held.along((self.axis,), (len(self.indices),))
         at = held.axes.index(self.axis)
         if held.shape[at] != len(self.indices):
             return None
+        if len(taken) != len(self.indices):
+            alike = [taken[index] for index in self.indices]
+            if not same(held.map(lambda v: v.take(alike, axis=at), held.axes), held):
+                return None
         chosen = (slice(None),) * at + (list(self.indices),)
 
         def place(v: Vector, neutral: float) -> Vector:

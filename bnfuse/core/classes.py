@@ -110,7 +110,7 @@ class Classes:
             made.fixed = made.fixed or Refusal(rule.reason, node.label, node.value(port), rule.detail)
             return ()
         if isinstance(rule, Pass) and port in (rule.in_port, ~0):
-            if rule.sign is Sign.NONNEGATIVE and made.positive is None:
+            if rule.sign is not Sign.ANY and made.positive is None:
                 made.positive = Refusal(Reason.NEGATIVE_SCALE, node.label, node.value(port))
             return (node.value(~0 if port >= 0 else rule.in_port),) if _whole(rule) else ()
         if isinstance(rule, WeightedSum) and all(not o.offset and not o.stretched for o in rule.operands):

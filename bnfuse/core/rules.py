@@ -138,6 +138,7 @@ class Sign(Enum):
 
     ANY = "any"
     NONNEGATIVE = "non-negative"
+    POSITIVE = "positive"  # the op also tells where it found an element: a zero would make all alike
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,9 +178,11 @@ class Pass(Rule):
     def _commutes(self, node: Node, port: Port, held: Reparam) -> Refusal | None:
         if self.shift is not None and held.shifts:
             return Refusal(self.shift, node.label, node.value(port))
-        if self.sign is Sign.NONNEGATIVE and (negative := held.negative):
+        if self.sign is not Sign.ANY and (negative := held.negative):
             detail = f"{negative} of {held.size} channels are negative"
             return Refusal(Reason.NEGATIVE_SCALE, node.label, node.value(port), detail)
+        if self.sign is Sign.POSITIVE and held.zeros:
+            return zero_scale(node, held)
         if self._mixed(held) if port >= 0 else any(a in self.mixed_out for a in held.axes):
             return Refusal(Reason.AXIS, node.label, node.value(port))
         return None

@@ -108,7 +108,7 @@ class ModelEditor:
         scope, last = handles[0].scope, handles[-1]
         rule = self._graph.rule(merged.nodes[0])
         x = handles[0].proto.input[getattr(rule, "in_port", 0)]
-        dtype = self.constant(handles[0], 1 - getattr(rule, "in_port", 0)).dtype
+        dtype = _store(merged.nodes[0], AffineStore).dtype(handles[0], getattr(rule, "in_port", 0), self)
         name = last.proto.name or last.proto.output[0]
         try:
             rounded = [round_once(values, dtype) for values in (merged.a, merged.c)]

@@ -29,7 +29,7 @@ from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
 _OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
-_REMOVABLE = frozenset(op for op, kind in ROWS.items() if kind.removable)
+_REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 _WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
@@ -219,7 +219,7 @@ def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
 def _is_affine(graph: Graph, node: Node) -> bool:
     handle = handle_of(node)
     constant = [handle.scope.is_constant(n) for n in handle.proto.input]
-    return constant.count(True) == 1 and isinstance(graph.rule(node), Affine)
+    return constant.count(False) == 1 and isinstance(graph.rule(node), Affine)
 
 
 def _fits(scope: Scope, matmul: onnx.NodeProto, bias: str) -> bool:

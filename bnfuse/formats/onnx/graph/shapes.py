@@ -7,7 +7,8 @@ up too (custom operators), an op beside the value may still tell its rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import onnx
 
@@ -17,6 +18,13 @@ from bnfuse.formats.onnx.graph.scope import bodies
 
 # Beyond this, inference would cost more than all the rest; such models usually carry value_info.
 _MAX_NODES = 300_000
+# What onnx has no inference for.
+_STAND_INS = {
+    ("ai.onnx.ml", "Scaler"): "Cast",
+    ("com.microsoft", "FusedConv"): "Conv",
+    ("com.microsoft", "FusedGemm"): "Gemm",
+    ("com.microsoft", "FusedMatMul"): "MatMul",
+}
 
 
 class ValueShapes:
@@ -28,6 +36,7 @@ class ValueShapes:
         self._shapes: dict[str, Shape] = {}
         self._types: dict[str, int] = {}
         self._inferred = False
+        self._functions = {(function.domain, function.name) for function in model.functions}
         self.ranks: dict[str, int] = {}  # hints from neighbouring ops
         self._collect(model.graph, model.graph, "")
         for function in model.functions:
@@ -55,6 +64,10 @@ class ValueShapes:
             self._infer()
         return self._types.get(value)
 
+    def defines(self, domain: str, operator: str) -> bool:
+        """Whether the model itself says what an operator does, by a function of its own."""
+        return (domain, operator) in self._functions
+
     def _infer(self) -> None:
         if self._inferred:
             return
@@ -77,7 +90,8 @@ class ValueShapes:
         said = model.ir_version
         model.ir_version = max(said, 4)
         try:
-            return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
+            with _as_standard(model, self._functions):
+                return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
             return None  # a model that inference cannot digest still has what the file says
         finally:
@@ -106,6 +120,29 @@ class ValueShapes:
                 self._shapes[prefix + info.name] = tuple(
                     d.dim_value if d.dim_value > 0 else (d.dim_param or None) for d in tensor.shape.dim
                 )
+
+
+@contextmanager
+def _as_standard(model: onnx.ModelProto, functions: Collection[tuple[str, str]]) -> Iterator[None]:
+    """Operators of other domains under the names of standard ones that make the same shapes, for a while."""
+    disguised = []
+    for node in model.graph.node:
+        known = _STAND_INS.get((node.domain, node.op_type)) if node.domain else None
+        turned = any(a.name.startswith("trans") and a.i for a in node.attribute)
+        if known is not None and (node.domain, node.op_type) not in functions:
+            if turned and known == "MatMul":
+                continue
+            disguised.append((node, node.domain, node.op_type))
+            node.domain, node.op_type = "", known
+            if known == "Cast":
+                node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+    try:
+        yield
+    finally:
+        for node, domain, op in disguised:
+            if node.op_type == "Cast":
+                node.attribute.pop()
+            node.domain, node.op_type = domain, op
 
 
 def body_prefix(prefix: str, node: int, attribute: int, which: int) -> str:

@@ -262,5 +262,5 @@ ROWS = (
     OpKind(("RMSNormalization",), partial(normalization, along=-1, has_shift=False), same, AffineStore()),
     OpKind(("InstanceNormalization", "GroupNormalization"), normalization, same, AffineStore()),
     # not looked into
-    OpKind(("LpNormalization", "MeanVarianceNormalization", "LRN"), extents=same),
+    OpKind(("MeanVarianceNormalization", "LRN"), extents=same),
 )

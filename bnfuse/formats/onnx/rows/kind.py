@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ class OpKind:
         stored: how it stores a scale and shift that it absorbs; None where its rules absorb nothing.
         operands: whether a constant input is a node of its own, which can absorb.
         removable: whether a node that is affine may go, as a BatchNormalization does.
+        attributes: their types by name, of an operator of another domain, whose name is "domain.Operator".
     """
 
     ops: tuple[str, ...]
@@ -32,3 +33,4 @@ class OpKind:
     stored: Store | None = None
     operands: bool = False
     removable: bool = False
+    attributes: Mapping[str, int] | None = None

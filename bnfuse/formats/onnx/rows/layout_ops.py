@@ -6,17 +6,15 @@ What does not fit raises ``Malformed``, which refuses the node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 
-from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, Take, regroup
+from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, regroup
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Source
+from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
 
 
@@ -57,6 +55,11 @@ def axes_from_zero(axes: Sequence[int], rank: int) -> list[int]:
     if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
         raise Malformed(f"axes {list(axes)} of {rank}")
     return counted
+
+
+def along(axes: Collection[int]) -> Callable[[int], bool]:
+    """Whether an axis is one of these; one counted from behind, of a value of unknown rank, may be any."""
+    return lambda axis: axis < 0 or axis in axes
 
 
 def _product(dims: Shape) -> int | str | None:
@@ -115,73 +118,6 @@ def unsqueeze(view: View) -> Rule:
     return Pass(axes=Relabel(tuple(kept), rank + len(axes)))
 
 
-def slice_(view: View) -> Rule:
-    """Elements are chosen along some axes."""
-    shape = view.shape(0)
-    starts, ends = view.attr("starts") or view.ints(1), view.attr("ends") or view.ints(2)
-    if shape is None or starts is None or ends is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    given = view.attr("axes") or view.ints(3)
-    if given is None and view.has_input(3):
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = axes_from_zero(given or range(len(starts)), len(shape))
-    if view.has_input(4) and view.ints(4) is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    steps = view.ints(4) or [1] * len(starts)
-    if not len(axes) == len(starts) == len(ends) == len(steps):
-        raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
-    takes = []
-    mixed = set()
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        size = shape[axis]
-        if isinstance(size, int) and size <= 1 << 20:
-            chosen = tuple(range(size))[slice(*_bounds(start, end, step, size), step)]
-            if chosen != tuple(range(size)):
-                takes.append(Take(axis, chosen, size))
-        else:
-            mixed.add(axis)
-    return Pass(mixes=mixed.__contains__, axes=Chain(tuple(takes)))
-
-
-def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None]:
-    """ONNX's clamped slice bounds as Python's."""
-    if step < 0 and end < -size:
-        return max(min(start, size - 1), -size), None
-    return max(start, -size), end
-
-
-def _table(view: View) -> Rule | None:
-    """Gather of rows from a constant table (an embedding); None if it is not that."""
-    if not view.is_const(0) or view.is_const(1) or view.attr("axis", 0) != 0:
-        return None
-    rows, rank = view.const(0), view.rank(1)
-    if rows is None or not is_float(rows) or view.overridable(0) or rank is None or len(rows.shape) < 2:
-        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
-    return Source(rows, offset=rank - 1, chosen=frozenset(range(rank)))
-
-
-def gather(view: View) -> Rule:
-    """Rows of a table, or constant indices along one axis of a run-time tensor."""
-    rows = _table(view)
-    if rows is not None:
-        return rows
-    shape, indices = view.shape(0), view.ints(1)
-    if view.is_const(0) or shape is None or indices is None or view.const(1) is None:
-        return Opaque(Reason.UNSUPPORTED_OP)
-    tensor = view.const(1)
-    assert tensor is not None
-    (axis,) = axes_from_zero([view.attr("axis", 0)], len(shape))
-    size = shape[axis]
-    if len(tensor.shape) > 1 or not isinstance(size, int):
-        return Opaque(Reason.UNSUPPORTED_OP)
-    if not all(-size <= i < size for i in indices):
-        raise Malformed(f"indices {indices} of {size} elements")
-    take = Take(axis, tuple(i % size for i in indices), size)
-    if tensor.shape:
-        return Pass(axes=take)
-    return Pass(axes=Chain((take, dropping(len(shape), {axis}))))
-
-
 def relabelled(view: View) -> Rule:
     """DepthToSpace and SpaceToDepth: reshape, transpose, reshape, as the specification defines them."""
     shape = view.shape(0)
@@ -222,11 +158,6 @@ ROWS = (
     OpKind(("Reshape",), reshape, layout.reshape),
     OpKind(("Squeeze",), squeeze, layout.squeeze),
     OpKind(("Unsqueeze",), unsqueeze, layout.unsqueeze),
-    OpKind(("Slice",), slice_, layout.slice_),
-    OpKind(("Gather",), gather, layout.gather, TableStore()),
     OpKind(("DepthToSpace",), relabelled, layout.blocks(True)),
     OpKind(("SpaceToDepth",), relabelled, layout.blocks(False)),
-    # not looked into
-    OpKind(("Expand",), extents=layout.expand),
-    OpKind(("Tile",), extents=layout.tile),
 )

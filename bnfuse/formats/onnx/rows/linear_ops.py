@@ -1,4 +1,4 @@
-"""Rows of the op table: linear operators with constant weights, in canonical form."""
+"""Rows of the op table: products with constant matrices, and what is made of them, in canonical form."""
 
 from __future__ import annotations
 
@@ -7,121 +7,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from bnfuse.core.linear import LinearForm, linear_form
+from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array, ArrayTensor, Tensor, size, whole
+from bnfuse.core.tensor import Array, ArrayTensor, Tensor, whole
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import rules as extents
-from bnfuse.formats.onnx.graph.origin import Origin
 from bnfuse.formats.onnx.graph.scope import text_of
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import LinearStore
 from bnfuse.formats.onnx.rows.view import NodeHandle, View
+from bnfuse.formats.onnx.rows.weights import constant_weight
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
 
 
-def _weight(view: View, i: int) -> Tensor | Opaque:
-    """Input i as a floating-point constant."""
-    name = view.overridable(i)
-    if name is not None:
-        return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"a caller may override '{name}'")
-    tensor = view.const(i)
-    if tensor is None:
-        source = view.origin(i)
-        return Opaque(Reason.WEIGHT_NOT_CONSTANT, "" if source is Origin.RUN_TIME else source.value)
-    if not is_float(tensor):
-        return Opaque(Reason.UNSUPPORTED_OP, f"weights of type {tensor.dtype}")
-    return tensor
-
-
-def _bias(view: View, i: int, channels: int) -> Tensor | Opaque | None:
-    """Input i as a per-channel bias; None where there is none."""
-    if not view.has_input(i):
-        return None
-    tensor = _weight(view, i)
-    if isinstance(tensor, Opaque):
-        return tensor
-    per_channel = size(tensor) == 1 or (tensor.shape[-1] == channels and size(tensor) == channels)
-    return tensor if per_channel else Opaque(Reason.BAD_PARAMETERS, f"bias of shape {tensor.shape}")
-
-
-def _linear(
-    view: View,
-    layout: str,
-    groups: int,
-    *,
-    shift_in: Reason | None,
-    in_axis: int = 1,
-    out_axis: int = 1,
-) -> Rule:
-    """Conv-like: weight is input 1, bias input 2."""
-    weight = _weight(view, 1)
-    if isinstance(weight, Opaque):
-        return weight
-    form = _form(weight, layout, groups)
-    if form is None:
-        return Opaque(Reason.BAD_PARAMETERS, f"weight of shape {weight.shape}, {groups} groups")
-    bias = _bias(view, 2, form.channels_out)
-    if isinstance(bias, Opaque):
-        return bias
-    return Linear(weight, form, bias, in_axis, out_axis, shift_in=shift_in)
-
-
-def _form(weight: Tensor, layout: str, groups: int) -> LinearForm | None:
-    try:
-        return linear_form(weight.shape, layout, groups)
-    except ValueError:
-        return None
-
-
-def conv(view: View) -> Rule:
-    """Conv 1–3D, grouped, depthwise: W is (G·O, I, k…)."""
-    return _linear(
-        view, "go i k*", view.attr("group", 1), shift_in=Reason.ZERO_PADDING if _pads(view) else None
-    )
-
-
-def _pads(view: View) -> bool:
-    """Whether a convolution pads with zeros; SAME pads nothing where the window is one element."""
-    auto = view.attr("auto_pad", b"NOTSET")
-    if auto.startswith(b"SAME"):
-        kernel = view.attr("kernel_shape")
-        if kernel is None:
-            weight = view.const(1)
-            kernel = weight.shape[2:] if weight is not None else (2,)
-        return any(k != 1 for k in kernel)
-    return auto != b"VALID" and any(view.attr("pads", []))
-
-
-def conv_transpose(view: View) -> Rule:
-    """ConvTranspose: W is (G·I, O, k…); border outputs sum over fewer taps, so no shift comes in."""
-    return _linear(view, "gi o k*", view.attr("group", 1), shift_in=Reason.SHIFT_REFUSED)
-
-
-def gemm(view: View) -> Rule:
-    """Gemm: y = α·A'·B' + β·C with B and C constant."""
-    weight = _weight(view, 1)
-    if isinstance(weight, Opaque):
-        return weight
-    alpha, beta = view.attr("alpha", 1.0), view.attr("beta", 1.0)
-    if alpha == 0.0 or len(weight.shape) != 2:
-        return Opaque(Reason.BAD_PARAMETERS, f"alpha {alpha}, weight of shape {weight.shape}")
-    form = linear_form(weight.shape, "o i" if view.attr("transB", 0) else "i o")
-    bias = _bias(view, 2, form.channels_out)
-    if isinstance(bias, Opaque):
-        return bias
-    in_axis = 0 if view.attr("transA", 0) else 1
-    return Linear(weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta, bias_nodes=int(view.opset < 7))
-
-
 def matmul(view: View) -> Rule:
     """MatMul with one constant side; a bias of its own lies in the Add that follows, if any."""
     left = view.is_const(0)
-    weight = _weight(view, 0 if left else 1)
+    weight = constant_weight(view, 0 if left else 1)
     if isinstance(weight, Opaque):
         return weight
     rank = len(weight.shape)
@@ -190,7 +96,7 @@ def _bias_of_product(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEd
 
 def recurrent(view: View) -> Rule:
     """LSTM, GRU, RNN: what they make of W·x + b is not looked into; W is (directions, gates·units, I)."""
-    weight = _weight(view, 1)
+    weight = constant_weight(view, 1)
     if isinstance(weight, Opaque):
         return weight
     if len(weight.shape) != 3 or (view.has_input(3) and view.const(3) is None):
@@ -232,7 +138,7 @@ def einsum(view: View) -> Rule:
     if len(sides) != 2 or sides.count(True) != 1:
         return Opaque(Reason.UNSUPPORTED_OP)
     k = sides.index(True)
-    weight = _weight(view, k)
+    weight = constant_weight(view, k)
     if isinstance(weight, Opaque):
         return weight
     left, arrow, out = text_of(view.attr("equation", b"")).replace(" ", "").partition("->")
@@ -258,14 +164,40 @@ def _bias_of_einsum(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEdi
     out.add_behind(handle, bias.reshape((-1,) + (1,) * (rank - 1 - rule.out_axis)))
 
 
+def fused_matmul(view: View) -> Rule:
+    """α·op(A)·op(B) with one constant matrix; an op may turn the last two axes."""
+    left = view.is_const(0)
+    weight = constant_weight(view, 0 if left else 1)
+    if isinstance(weight, Opaque):
+        return weight
+    alpha, x = view.attr("alpha", 1.0), 1 if left else 0
+    turned = [bool(view.attr(name, 0)) for name in ("transA", "transB")]
+    if view.attr("transBatchA", 0) or view.attr("transBatchB", 0):
+        return Opaque(Reason.UNSUPPORTED_OP, "its batch axes change places")
+    if alpha == 0.0 or len(weight.shape) != 2:
+        return Opaque(Reason.BAD_PARAMETERS, f"alpha {alpha}, weight of shape {weight.shape}")
+    rank = view.rank(x)
+    if rank is None or rank < 2:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    form = linear_form(weight.shape, "o i" if left != turned[1 - x] else "i o")
+    in_axis = rank - 2 if left != turned[x] else rank - 1
+    out_axis = rank - 2 if left else rank - 1
+    return Linear(weight, form, None, in_axis, out_axis, in_port=x, gain=alpha, bias_nodes=1)
+
+
+# Of onnxruntime's FusedMatMul (docs/ContribOperators.md).
+_FUSED = {
+    "alpha": onnx.AttributeProto.FLOAT,
+    **dict.fromkeys(("transA", "transB", "transBatchA", "transBatchB"), onnx.AttributeProto.INT),
+}
 ROWS = (
-    OpKind(("Conv",), conv, extents.conv(1), LinearStore()),
-    OpKind(("ConvTranspose",), conv_transpose, extents.conv_transpose, LinearStore()),
-    OpKind(("Gemm",), gemm, extents.gemm, LinearStore(gains=("alpha", "beta"))),
     OpKind(("MatMul",), matmul, extents.matmul, LinearStore(_bias_of_product)),
+    OpKind(
+        ("com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul"),
+        fused_matmul,
+        stored=LinearStore(_bias_of_product, ("alpha",)),
+        attributes=_FUSED,
+    ),
     OpKind(("Einsum",), einsum, stored=LinearStore(_bias_of_einsum)),
     OpKind(("LSTM", "GRU", "RNN"), recurrent, extents.recurrent, LinearStore(_input_bias)),
-    # not looked into
-    OpKind(("FusedConv", "ConvInteger"), extents=extents.conv(1)),
-    OpKind(("QLinearConv",), extents=extents.conv(3)),
 )

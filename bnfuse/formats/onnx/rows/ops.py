@@ -15,40 +15,77 @@ from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.extents import Shape
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS
-from bnfuse.formats.onnx.rows import affine_ops, joint_ops, layout_ops, linear_ops, pointwise_ops, window_ops
+from bnfuse.formats.onnx.rows import (
+    affine_ops,
+    choosing_ops,
+    convolution_ops,
+    gemm_ops,
+    joint_ops,
+    layout_ops,
+    linear_ops,
+    ml_ops,
+    pointwise_ops,
+    sampling_ops,
+    window_ops,
+)
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.signature import checked
+from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.onnx.rows.stored import Store
 from bnfuse.formats.onnx.rows.view import NodeHandle, View
 
-_FILES = (linear_ops, affine_ops, joint_ops, pointwise_ops, window_ops, layout_ops)
+_FILES = (
+    convolution_ops,
+    gemm_ops,
+    linear_ops,
+    affine_ops,
+    joint_ops,
+    pointwise_ops,
+    window_ops,
+    sampling_ops,
+    layout_ops,
+    choosing_ops,
+    ml_ops,
+)
 ROWS: dict[str, OpKind] = {op: kind for file in _FILES for kind in file.ROWS for op in kind.ops}
+
+
+def row_of(domain: str, op: str) -> OpKind | None:
+    """The row of an operator, if it has one."""
+    return ROWS.get(op if domain in ONNX_DOMAINS else f"{domain}.{op}")
 
 
 def rule_of(view: View) -> Rule:
     """The rule of one node."""
     if view.handle.operand is not None:
         return joint_ops.constant(view)
-    if view.proto.domain not in ONNX_DOMAINS:
-        return Opaque(Reason.UNSUPPORTED_OP, detail=f"operator of the domain {view.proto.domain}")
+    proto = view.proto
+    row = row_of(proto.domain, view.node.op)
+    if proto.domain not in ONNX_DOMAINS and (row is None or view.shapes.defines(proto.domain, view.node.op)):
+        return Opaque(Reason.UNSUPPORTED_OP, detail=f"operator of the domain {proto.domain}")
     in_function = view.handle.scope.path[:1] == ("functions",)
-    if in_function and any(a.ref_attr_name for a in view.proto.attribute):
+    if in_function and any(a.ref_attr_name for a in proto.attribute):
         return Opaque(Reason.UNSUPPORTED_OP, detail="an attribute is set by the function's caller")
-    row = ROWS.get(view.node.op)
     if row is None or row.rule is None:
         return Opaque()
-    view.attributes = checked(view.proto, view.node.op, view.opset)
+    if row.attributes is None:
+        view.attributes = checked(proto, view.node.op, view.opset)
+    else:
+        view.attributes = of_types(proto, row.attributes)
     return row.rule(view)
 
 
 def stored_by(op: str, handle: NodeHandle) -> Store | None:
     """How a node stores what it absorbs, which its rule says; None where its rules absorb nothing."""
-    return (joint_ops.OPERAND if handle.operand is not None else ROWS[op]).stored
+    row = joint_ops.OPERAND if handle.operand is not None else row_of(handle.proto.domain, op)
+    return None if row is None else row.stored
 
 
 def output_extents(call: ExtentCall) -> Shape | None:
-    """The shape of a node's first output, as far as its sizes can be told; None where they cannot."""
-    row = ROWS.get(call.node.op_type)
+    """The shape of a node's first output, as far as its sizes can be told; None where they cannot.
+
+    Operators of other domains that are named as a standard one do most likely the same to sizes.
+    """
+    row = row_of(call.node.domain, call.node.op_type) or ROWS.get(call.node.op_type)
     if row is None or row.extents is None:
         return None
     try:

@@ -12,6 +12,7 @@ from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
+from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import ClampStore
 from bnfuse.formats.onnx.rows.view import View
@@ -43,6 +44,21 @@ def _homogeneous(view: View) -> Rule:
 
 def _relu(view: View) -> Rule:
     return _clamp(view, 0.0, np.inf)
+
+
+def _magnitude(view: View) -> Rule:
+    """|s·x| = |s|·|x|."""
+    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION))
+
+
+def _sign(view: View) -> Rule:
+    """Of each element."""
+    return Unseen(lambda axis: False, Reason.SHIFT_REFUSED)
+
+
+def _thresholded(view: View) -> Rule:
+    """At zero it is a ReLU."""
+    return _homogeneous(view) if view.attr("alpha", 1.0) == 0.0 else _nonlinear(view)
 
 
 def _clip(view: View) -> Rule:
@@ -109,7 +125,10 @@ ROWS = (
     OpKind(("Cast",), _cast, same),
     OpKind(("CastLike",), partial(_cast, like=1), same),
     # positively homogeneous
-    OpKind(("LeakyRelu", "Abs"), _homogeneous, same),
+    OpKind(("LeakyRelu",), _homogeneous, same),
+    OpKind(("Abs",), _magnitude, same),
+    OpKind(("Sign",), _sign, same),
+    OpKind(("ThresholdedRelu",), _thresholded, same),
     OpKind(("PRelu",), _homogeneous, broadcast),
     # clamps
     OpKind(("Relu",), _relu, same, ClampStore()),
@@ -117,17 +136,19 @@ ROWS = (
     # nonlinear: named, so that the reason says so
     OpKind(
         ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
-         "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign", "ThresholdedRelu"),
+         "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign",
+         "Swish"),
         _nonlinear, same,
     ),
     OpKind(("Pow",), _nonlinear, broadcast),
     # reading the shape alone
     OpKind(("Shape", "Size"), _reader),
+    OpKind(("EyeLike",), _reader, same),
     # not looked into
     OpKind(
-        ("Hardmax", "Reciprocal", "Sign", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",
-         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant", "Quant", "CumSum",
-         "Trilu", "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
+        ("Reciprocal", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",
+         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant", "Quant",
+         "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli"),
         extents=same,
     ),
 )  # fmt: skip

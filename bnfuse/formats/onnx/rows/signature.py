@@ -9,6 +9,7 @@ are not judged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -98,3 +99,19 @@ def _check_attribute(op: str, opset: int, attribute: onnx.AttributeProto, wanted
         raise Misfit(f"the attribute {attribute.name} is not one of operator set {opset}")
     if wanted is not None and attribute.type != wanted and not attribute.ref_attr_name:
         raise Misfit(f"the attribute {attribute.name} is of another type than it must be")
+
+
+def of_types(node: onnx.NodeProto, types: Mapping[str, int]) -> dict[str, onnx.AttributeProto]:
+    """A node's attributes by name, of an operator without a schema whose attributes are known.
+
+    Raises:
+        Misfit: one is unknown, given twice or of another type; or the first input or output is absent.
+    """
+    if not node.input or not node.input[0] or not node.output or not node.output[0]:
+        raise Misfit("an input or output that it needs is absent")
+    given: dict[str, onnx.AttributeProto] = {}
+    for attribute in node.attribute:
+        if types.get(attribute.name) != attribute.type or attribute.name in given:
+            raise Misfit(f"the attribute {attribute.name} is unknown, of another type, or given twice")
+        given[attribute.name] = attribute
+    return given

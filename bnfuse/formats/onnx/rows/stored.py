@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
@@ -42,13 +42,13 @@ class Store:
     """Base of all ways."""
 
 
-def bias_input(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
-    """A bias as input 2 (Conv, ConvTranspose, Gemm)."""
+def bias_input(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor, at: int = 2) -> None:
+    """A bias as input 2 (Conv, ConvTranspose, Gemm), or 3 (DeformConv)."""
     if rule.bias is None:
-        out.append(handle, 2, bias)
+        out.append(handle, at, bias)
     else:
         keeps = size(rule.bias) == bias.size
-        out.pool.replace(handle, 2, bias.reshape(rule.bias.shape) if keeps else bias)
+        out.pool.replace(handle, at, bias.reshape(rule.bias.shape) if keeps else bias)
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,18 @@ class LinearStore(Store):
 
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:
         """The weight, then the bias."""
-        if new.weight is not None:
-            out.scaled(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
-        for attribute in handle.proto.attribute if self.gains else ():
-            if attribute.name in self.gains:
-                attribute.f = 1.0
+        self.scale(handle, new, out, self.gains)
         if new.makes_bias:
             put = partial(self._put, handle, new.rule, out)
             out.deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
+
+    def scale(self, handle: NodeHandle, new: NewLinear, out: ModelEditor, gains: tuple[str, ...]) -> None:
+        """The weight; those gains become 1."""
+        if new.weight is not None:
+            out.scaled(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
+        for attribute in handle.proto.attribute if gains else ():
+            if attribute.name in gains:
+                attribute.f = 1.0
 
     def _put(self, handle: NodeHandle, rule: Linear, out: ModelEditor, bias: Array) -> None:
         self.bias(handle, rule, bias, out)
@@ -81,13 +85,22 @@ class LinearStore(Store):
 class AffineStore(Store):
     """γ as input 1 and β as input 2, which is made where there is none."""
 
+    scale_at: ClassVar[int] = 1
+    shift_at: ClassVar[int] = 2
+
+    def dtype(self, handle: NodeHandle, x: int, out: ModelEditor) -> np.dtype[Any]:
+        """Type of the constants of a node that reads x as input 0 or 1, and a constant as the other."""
+        return out.constant(handle, 1 - x).dtype
+
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """As they are."""
-        out.round_into(handle, 1, new.a)
-        if len(handle.proto.input) > 2:
-            out.round_into(handle, 2, new.c)
+        out.round_into(handle, self.scale_at, new.a)
+        given = handle.proto.input[self.shift_at :]
+        if given and given[0]:
+            out.round_into(handle, self.shift_at, new.c)
         elif new.c.any():
-            out.append(handle, 2, out.rounded(new.c, out.constant(handle, 1).dtype))
+            rounded = out.rounded(new.c, out.constant(handle, self.scale_at).dtype)
+            out.append(handle, self.shift_at, rounded)
 
 
 class BatchNormStore(AffineStore):

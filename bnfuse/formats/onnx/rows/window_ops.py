@@ -1,4 +1,4 @@
-"""Rows of the op table: what averages, pads or resizes along axes.
+"""Rows of the op table: what averages, adds up or pads along axes.
 
 Axes are checked against the rank here, since the maps of ``core.axes`` believe what they are given.
 What does not fit raises ``Malformed``, which refuses the node.
@@ -7,16 +7,19 @@ What does not fit raises ``Malformed``, which refuses the node.
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 
-from bnfuse.core.axes import Relabel
+from bnfuse.core.axes import AxisMap, Chain, Relabel
+from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
-from bnfuse.formats.onnx.graph.scope import text_of
+from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import axes_from_zero, dropping
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, dropping
+from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.view import View
 
 
@@ -26,40 +29,72 @@ def _spatial(axis: int) -> bool:
 
 def _max_pool(view: View) -> Rule:
     """Monotone: commutes with increasing maps; padding counts as minus infinity."""
-    one = all(k == 1 for k in view.attr("kernel_shape", [0]))
-    return Pass(Sign.ANY if one else Sign.NONNEGATIVE, mixes=_spatial)
+    if all(k == 1 for k in view.attr("kernel_shape", [0])):
+        return Pass(mixes=_spatial)
+    told = any(view.proto.output[1:])  # where each maximum lies: a zero would make all alike
+    return Pass(Sign.POSITIVE if told else Sign.NONNEGATIVE, mixes=_spatial)
 
 
 def _average_pool(view: View) -> Rule:
     """An average of valid elements commutes with every affine map; one that counts zeros does not."""
-    counts = view.attr("count_include_pad", 0)
-    auto = view.attr("auto_pad", b"NOTSET").startswith(b"SAME")
-    padded = any(view.attr("pads", [])) or auto or view.attr("ceil_mode", 0)
-    return Pass(shift=Reason.ZERO_PADDING if counts and padded else None, mixes=_spatial)
+    padded = view.attr("count_include_pad", 0) and takes_in_padding(
+        view, view.attr("kernel_shape", ()), ceils=bool(view.attr("ceil_mode", 0))
+    )
+    return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=_spatial)
 
 
 def _global_pool(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
     return Pass(sign, shift, mixes=_spatial)
 
 
-def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
-    """Mean, Max, Min, Sum over axes: what varies along other axes commutes as far as the op allows."""
+def _norm_pool(view: View) -> Rule:
+    """(Σ|x|ᵖ)^(1/p) over a window."""
+    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, mixes=_spatial))
+
+
+def _norm(view: View) -> Rule:
+    """(Σ|x|ᵖ)^(1/p) along axes."""
+    rule = reduce(view, Sign.NONNEGATIVE, Reason.SHIFT_REFUSED)
+    return Even(rule) if isinstance(rule, Pass) else rule
+
+
+def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule:
+    """What lies along one axis in which order, or in which direction; Hardmax along all from it on, once."""
     rank = view.rank(0)
     if rank is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = view.axes_argument(1)
+    old = view.proto.op_type == "Hardmax" and view.opset < 13
+    axes = axes_from_zero([view.attr("axis", 1 if old else axis)], rank)
+    return Unseen(along(range(axes[0], rank) if old else axes), shift)
+
+
+def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
+    """Mean, Max, Min, Sum over axes: what varies along other axes commutes as far as the op allows.
+
+    A sum over n elements, where n is known, shifts n times as far.
+    """
+    shape = view.shape(0)
+    if shape is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    axes, rank = view.axes_argument(1), len(shape)
     if axes is None:
         if view.has_input(1):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
     gone = set(axes_from_zero(axes, rank))
     kept = bool(view.attr("keepdims", 1))
-    relabel = Relabel(tuple(range(rank)), rank) if kept else dropping(rank, gone)
-    return Pass(sign, shift, mixes=gone.__contains__, axes=relabel, mixed_out=gone if kept else frozenset())
+    relabel: AxisMap = Relabel(tuple(range(rank)), rank) if kept else dropping(rank, gone)
+    sizes = [n for n in (shape[a] for a in gone) if isinstance(n, int)]
+    if view.proto.op_type == "ReduceSum" and len(sizes) == len(gone):
+        relabel, shift = Chain((relabel, Times(prod(sizes)))), None
+    return Pass(sign, shift, mixes=along(gone), axes=relabel, mixed_out=gone if kept else frozenset())
 
 
 def pad(view: View) -> Rule:
-    """Zeros refuse a shift, reflected or repeated borders pass everything, other constants nothing."""
+    """Zeros refuse a shift, reflected or repeated borders pass everything, other constants nothing.
+
+    Zeros beside the channels are channels of their own, which stay as they are.
+    """
     mode = view.attr("mode", b"constant")
     pads = view.attr("pads") or view.attr("paddings") or view.ints(1)
     shape = view.shape(0)
@@ -71,68 +106,37 @@ def pad(view: View) -> Rule:
     half = len(axes)
     if len(pads) != 2 * half:
         raise Malformed(f"{len(pads)} pads for {half} axes")
-    padded = {a for k, a in enumerate(axes) if pads[k] or pads[k + half]}
+    padded = {a: (pads[k], pads[k + half]) for k, a in enumerate(axes) if pads[k] or pads[k + half]}
     grows = any(n > 0 for n in pads)
     if mode != b"constant" or not grows:
-        return Pass(mixes=padded.__contains__)
+        return Pass(mixes=along(padded))
     fill = view.attr("value", 0.0) if view.opset < 11 else (view.scalar(2) if view.has_input(2) else 0.0)
     if fill != 0.0:
         return Opaque(Reason.UNSUPPORTED_OP, "it pads with a constant other than zero")
-    return Pass(shift=Reason.ZERO_PADDING, mixes=padded.__contains__)
-
-
-def resize(view: View) -> Rule:
-    """Nearest and linear interpolation average with weights that sum to 1."""
-    mode = view.attr("mode", b"nearest")
-    crop = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
-    before, after = view.shape(0), view.out_shape()
-    if mode not in (b"nearest", b"linear", b"bilinear") or crop:
-        return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
-    if before is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    if after is not None and len(after) != len(before):
-        raise Malformed(f"{len(before)} axes become {len(after)}")
-    scales = _scales(view)
-
-    def mixes(axis: int) -> bool:
-        if axis >= len(before):
-            return True
-        if scales is not None and len(scales) == len(before):
-            return scales[axis] != 1.0
-        return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
-
-    return Pass(mixes=mixes)
-
-
-def _scales(view: View) -> list[float] | None:
-    given = view.attr("scales")
-    if given is not None:
-        return [float(v) for v in given]
-    tensor = view.const(2 if view.proto.op_type == "Resize" and view.opset >= 11 else 1)
-    if tensor is None or tensor.dtype.kind != "f":
-        return None
-    return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
+    channels = shape[1] if len(shape) > 1 else None
+    if set(padded) == {1} and min(padded[1]) >= 0 and isinstance(channels, int):
+        return Pass(axes=Put(1, padded[1][0], channels, channels + sum(padded[1])))
+    return Pass(shift=Reason.ZERO_PADDING, mixes=along(padded))
 
 
 _MONOTONE = partial(_global_pool, sign=Sign.NONNEGATIVE)
-_NORM = partial(_global_pool, sign=Sign.NONNEGATIVE, shift=Reason.SHIFT_REFUSED)
 ROWS = (
     OpKind(("MaxPool",), _max_pool, extents.pool),
     OpKind(("AveragePool",), _average_pool, extents.pool),
-    OpKind(("LpPool",), _NORM, extents.pool),
+    OpKind(("LpPool",), _norm_pool, extents.pool),
     OpKind(("GlobalMaxPool",), _MONOTONE, extents.global_pool),
     OpKind(("GlobalAveragePool",), _global_pool, extents.global_pool),
-    OpKind(("GlobalLpPool",), _NORM, extents.global_pool),
+    OpKind(("GlobalLpPool",), _norm_pool, extents.global_pool),
     OpKind(("ReduceMean",), reduce, extents.reduce),
     OpKind(("ReduceMax", "ReduceMin"), partial(reduce, sign=Sign.NONNEGATIVE), extents.reduce),
     OpKind(("ReduceSum",), partial(reduce, shift=Reason.SHIFT_REFUSED), extents.reduce),
-    OpKind(
-        ("ReduceL1", "ReduceL2"), partial(reduce, sign=Sign.NONNEGATIVE, shift=Reason.SHIFT_REFUSED),
-        extents.reduce,
-    ),
+    OpKind(("ReduceL1", "ReduceL2"), _norm, extents.reduce),
     OpKind(("Pad",), pad, layout.pad),
-    OpKind(("Resize", "Upsample"), resize, layout.resize),
+    OpKind(("ArgMax", "ArgMin"), _insensitive, extents.arg),
+    OpKind(("Hardmax",), partial(_insensitive, axis=-1), extents.same),
+    OpKind(
+        ("LpNormalization",), partial(_insensitive, axis=-1, shift=Reason.SHIFT_REFUSED), extents.same
+    ),
     # not looked into
     OpKind(("ReduceProd", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), extents=extents.reduce),
-    OpKind(("ArgMax", "ArgMin"), extents=extents.arg),
 )  # fmt: skip

@@ -1,0 +1,152 @@
+"""Rows of the op table: what makes elements of sums of others, by weights that are no part of the model's.
+
+Where the weights of every element sum to 1, scale and shift pass (resizing, sampling inside an image); where
+they do not (what lies outside counts as zero, running sums, transforms), a scale alone does. Never along the
+axes that are summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from bnfuse.core.axes import Relabel
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.tensor import as_float64
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.graph.extents import layout
+from bnfuse.formats.onnx.graph.extents.rules import same
+from bnfuse.formats.onnx.graph.scope import text_of
+from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
+from bnfuse.formats.onnx.rows.view import View
+
+
+def resize(view: View) -> Rule:
+    """Interpolation averages with weights that sum to 1, antialiased or not, at the border too.
+
+    Cropping as TensorFlow does puts a number of its own beside the image: a zero refuses a shift, any other
+    everything.
+    """
+    mode = view.attr("mode", b"nearest")
+    crops = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
+    before, after = view.shape(0), view.out_shape()
+    known = mode in (b"nearest", b"linear", b"bilinear", b"cubic")
+    known &= view.attr("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else one scale for all axes
+    if not known or (crops and view.attr("extrapolation_value", 0.0) != 0.0):
+        return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
+    if before is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    if after is not None and len(after) != len(before):
+        raise Malformed(f"{len(before)} axes become {len(after)}")
+    axes = axes_from_zero(view.attr("axes") or range(len(before)), len(before))
+    scales, cropped = _scales(view), _cropped(view, axes) if crops else ()
+
+    def mixes(axis: int) -> bool:
+        if not 0 <= axis < len(before) or axis in cropped:
+            return True
+        if scales is not None and len(scales) == len(axes):
+            return axis in axes and scales[axes.index(axis)] != 1.0
+        return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
+
+    return Pass(shift=Reason.ZERO_PADDING if crops else None, mixes=mixes)
+
+
+def _cropped(view: View, axes: Sequence[int]) -> Collection[int]:
+    """Of these axes, those of which not all may be sampled: all but where the region is from 0 to 1."""
+    region = view.const(1)
+    if region is None or region.shape != (2 * len(axes),):
+        return axes
+    starts, ends = as_float64(region).reshape(2, -1)
+    return [a for a, start, end in zip(axes, starts, ends, strict=True) if (start, end) != (0.0, 1.0)]
+
+
+def _scales(view: View) -> list[float] | None:
+    given = view.attr("scales")
+    if given is not None:
+        return [float(v) for v in given]
+    tensor = view.const(2 if view.proto.op_type == "Resize" and view.opset >= 11 else 1)
+    if tensor is None or tensor.dtype.kind != "f":
+        return None
+    return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
+
+
+def _spatial(axis: int) -> bool:
+    return axis >= 2 or axis < 0
+
+
+def _but_channels(axis: int) -> bool:
+    return axis != 1
+
+
+def roi_align(view: View) -> Rule:
+    """Averages or maxima of what is sampled in regions; what lies outside the image is zero."""
+    sign = Sign.NONNEGATIVE if view.attr("mode", b"avg") == b"max" else Sign.ANY
+    return Pass(sign, Reason.SHIFT_REFUSED, mixes=_but_channels)
+
+
+def grid_sample(view: View) -> Rule:
+    """Interpolation at computed places: zeros outside refuse a shift, a border or mirror passes it."""
+    rank = view.rank(0)
+    if rank is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    zeros = view.attr("padding_mode", b"zeros") not in (b"border", b"reflection")
+    return Pass(shift=Reason.ZERO_PADDING if zeros else None, mixes=_spatial)
+
+
+def _placed(view: View, sign: Sign = Sign.ANY) -> Rule:
+    """MaxUnpool puts elements back where maxima were, MaxRoiPool finds none in empty bins: the rest is 0."""
+    mixes = _but_channels if view.proto.op_type == "MaxRoiPool" else _spatial
+    return Pass(sign, Reason.SHIFT_REFUSED, mixes=mixes)
+
+
+def cum_sum(view: View) -> Rule:
+    """Running sums along an axis: each shifts another number of times."""
+    rank, axes = view.rank(0), view.ints(1)
+    if rank is None or axes is None or len(axes) != 1:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along(axes_from_zero(axes, rank)))
+
+
+def trilu(view: View) -> Rule:
+    """Zeros in place of a triangle."""
+    return Pass(shift=Reason.SHIFT_REFUSED)
+
+
+def rotary(view: View) -> Rule:
+    """RotaryEmbedding turns pairs of features: heads may be scaled, features only together."""
+    rank = view.rank(0)
+    if rank is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({rank - 1}))
+
+
+def dft(view: View) -> Rule:
+    """A transform along one axis, of real numbers or complex ones, whose parts lie along the last axis."""
+    rank = view.rank(0)
+    given: Sequence[int] | None = [view.attr("axis", 1)]
+    if view.opset >= 20:
+        given = view.ints(2) if view.has_input(2) else [-2]
+    if rank is None or given is None or len(given) != 1:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({*axes_from_zero(given, rank), rank - 1}))
+
+
+def stft(view: View) -> Rule:
+    """Transforms of frames of a signal: (N, L, 1 or 2) becomes (N, frames, frequencies, 2)."""
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=lambda axis: axis != 0, axes=Relabel((0, None, None), 4))
+
+
+ROWS = (
+    OpKind(("Resize", "Upsample"), resize, layout.resize),
+    OpKind(("RoiAlign",), roi_align),
+    OpKind(("GridSample",), grid_sample),
+    OpKind(("MaxRoiPool",), partial(_placed, sign=Sign.NONNEGATIVE)),
+    OpKind(("MaxUnpool",), _placed),
+    OpKind(("CumSum",), cum_sum, same),
+    OpKind(("Trilu",), trilu, same),
+    OpKind(("RotaryEmbedding",), rotary, same),
+    OpKind(("DFT",), dft),
+    OpKind(("STFT",), stft),
+)
