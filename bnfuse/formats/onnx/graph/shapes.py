@@ -20,9 +20,9 @@ _MAX_NODES = 300_000
 
 
 class ValueShapes:
-    """Looks up by core value (prefix + name)."""
+    """Looks up by core value (prefix + name); ``prefixes`` are those of the model's functions."""
 
-    def __init__(self, model: onnx.ModelProto, sorts: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, prefixes: Iterable[str] = (), sorts: bool = False) -> None:
         self._model = model
         self._sorts = sorts  # inference follows the nodes as they are listed
         self._shapes: dict[str, Shape] = {}
@@ -30,8 +30,8 @@ class ValueShapes:
         self._inferred = False
         self.ranks: dict[str, int] = {}  # hints from neighbouring ops
         self._collect(model.graph, model.graph, "")
-        for function in model.functions:
-            self._add(function.value_info, f"{function.name}/")
+        for prefix, function in zip(prefixes, model.functions, strict=True):
+            self._add(function.value_info, prefix)
 
     def shape(self, value: str) -> Shape | None:
         """Sizes, symbols or None per axis; None where even the rank is unknown."""
