@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from bnfuse.core.reasons import Reason
 from tests.command import optimized
 from tests.onnx_bodies import Inside, branches, calling, function, loop, stored, value
-from tests.onnx_graphs import Net, all_nodes, assert_equal
+from tests.onnx_graphs import Net, all_nodes, assert_equal, fold
 
 Build = Callable[[Net], onnx.ModelProto]
 FOLD = None
@@ -582,3 +582,69 @@ def test_functions(case: Row, tmp_path: Path) -> None:
     if set(case.decisions.values()) != {FOLD} and FOLD not in case.decisions.values():
         assert done.after.read_bytes() == done.before.read_bytes()
     assert_equal(done.before, done.after)
+
+
+def nested(depth: int, calls: int, factor: float) -> onnx.ModelProto:
+    """A scale at the bottom of functions, each of which calls the next one so often."""
+    bottom = Inside(1)
+    bottom.op("Mul", "x", "k", out="out")
+    functions = [function(bottom.nodes, ["x", "k"], "F0")]
+    for level in range(1, depth):
+        inner, x = Inside(1), "x"
+        for k in range(calls):
+            x = inner.op(f"F{level - 1}", x, "k", domain="local", out="out" if k == calls - 1 else "")
+        functions.append(function(inner.nodes, ["x", "k"], f"F{level}"))
+    net = Net(1)
+    x = net.op(f"F{depth - 1}", net.conv("x", 4, 4, 1, 1), net.const(np.array(factor)), domain="local")
+    return calling(net, net.op("Tanh", x), functions)
+
+
+def test_calls_that_would_be_billions_of_nodes_are_read_in_no_time(tmp_path: Path) -> None:
+    """onnx's own inference of shapes would take years."""
+    made = nested(12, 10, 1.0)
+    done = optimized(made, tmp_path, proof="skipped")
+    assert len(done.report["decisions"]) < 6_000
+
+
+def test_a_few_nested_calls(tmp_path: Path) -> None:
+    done = optimized(nested(4, 2, 1.5), tmp_path)
+    assert list(done.decisions.values()) == [FOLD] * 8
+    assert [n.op_type for n in onnx.load(done.after).graph.node] == ["Conv", "Tanh"]
+    assert_equal(done.before, done.after)
+
+
+def test_functions_that_call_each_other_are_left_alone(tmp_path: Path) -> None:
+    a, b, net = Inside(1), Inside(2), Net(3)
+    a.op("B", "x", "k", domain="local", out="out")
+    b.op("A", "x", "k", domain="local", out="out")
+    x = net.bn(net.conv("x", 4, 4, 1, 1), 4, name="bn")
+    x = net.op("A", x, net.const(np.array(1.5)), domain="local")
+    functions = [function(a.nodes, ["x", "k"], "A"), function(b.nodes, ["x", "k"], "B")]
+    done = optimized(calling(net, x, functions), tmp_path, proof="skipped")
+    after = onnx.load(done.after)
+    assert (done.decisions, [f.name for f in after.functions]) == ({"bn": FOLD}, ["A", "B"])
+    assert [n.op_type for n in after.graph.node] == ["Conv", "A"]
+
+
+def test_an_input_that_a_caller_of_the_model_may_change(tmp_path: Path) -> None:
+    made = calling(net := Net(4), call(net, "x"), [conv_bn()])
+    made.graph.input.add().CopyFrom(value(net.initializers[1].name, shape=[4]))
+    done = optimized(made, tmp_path)
+    assert done.decisions == {"ConvBn/bn": "PARAMETER_OVERRIDABLE"}
+    assert done.after.read_bytes() == done.before.read_bytes()
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_large_weights_of_callers(outside: bool, tmp_path: Path) -> None:
+    """Weights that are never held whole: in the file, or beside it."""
+    net = Net(5)
+    block = conv_bn()
+    first, last = (call(net, "x", name, cout=1100) for name in ("first", "last"))
+    made = calling(net, net.op("Add", first, last), [block])
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    onnx.save(made, before, save_as_external_data=outside, location="w.bin", size_threshold=0)
+    folded = fold(before, after)
+    assert [n.op_type for n in folded.proto.graph.node] == ["Conv", "Tanh", "Conv", "Tanh", "Add"]
+    assert after.with_name("after.onnx.data").exists() == outside
+    assert not folded.proto.functions
+    assert_equal(before, after)

@@ -11,11 +11,12 @@ around its calls), an attribute of another type, a formal output that no node wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx
 
+from bnfuse.formats.onnx.graph.functions import all_nodes
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, bodies
 
 Fresh = Callable[[str], str]
@@ -24,14 +25,6 @@ _REFERENCE = onnx.AttributeProto.UNDEFINED
 
 class Unfit(Exception):
     """The call is to stay one."""
-
-
-def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes and those of the graphs that they carry."""
-    for node in nodes:
-        yield node
-        for _, _, graph in bodies(node):
-            yield from all_nodes(graph.node)
 
 
 def copies(

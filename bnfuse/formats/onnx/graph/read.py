@@ -24,8 +24,9 @@ from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import skim
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants
+from bnfuse.formats.onnx.graph.functions import prefixes
 from bnfuse.formats.onnx.graph.initializers import positions
-from bnfuse.formats.onnx.graph.inline import Inlined, inline, prefixes
+from bnfuse.formats.onnx.graph.inline import Inlined, inline
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
