@@ -70,9 +70,7 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
     return keras.Model(inputs, outputs)
 
 
-def outcomes(
-    keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path
-) -> dict[str, Outcome]:
+def outcomes(keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path) -> dict[str, Outcome]:
     """Fold the model of all networks and run the result in stock Keras; by network, what became of it."""
     folded = fold(model, folder)
     loaded = keras.models.load_model(folded.after, compile=False)

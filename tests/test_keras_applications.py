@@ -94,7 +94,9 @@ def _built(keras: Any, wanted: Application) -> Any:
         _MADE.clear()
         make = attrgetter(wanted.name)(keras.src.applications if wanted.fewer else keras.applications)
         shape = (wanted.size, wanted.size, 3)
-        _MADE[key] = make(weights=None, input_shape=shape, classes=7, classifier_activation=None, **wanted.fewer or {})
+        _MADE[key] = make(
+            weights=None, input_shape=shape, classes=7, classifier_activation=None, **wanted.fewer or {}
+        )
     return stir(_MADE[key], gamma=wanted.gamma)
 
 

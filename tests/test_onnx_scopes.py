@@ -1,4 +1,4 @@
-"""BatchNormalization inside the bodies of If, Loop and Scan and inside functions, through the command line.
+"""BatchNormalization inside the bodies of If, Loop and Scan, through the command line.
 
 Every row is proved by the command itself, and compared once more here in onnxruntime, its own graph
 optimisation off.
@@ -6,18 +6,18 @@ optimisation off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from bnfuse.core.reasons import Reason
 from tests.command import optimized
+from tests.onnx_bodies import Inside, branches, loop, value
 from tests.onnx_graphs import Net, Shape, all_nodes, assert_equal
 
 Build = Callable[[Net], onnx.ModelProto]
@@ -45,38 +45,6 @@ def row(name: str, **decisions: Reason | None) -> Callable[[Build], Build]:
         return build
 
     return add
-
-
-class Inside(Net):
-    """A net for a body: its names do not hide those outside."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self._mark = f"body{seed}"
-
-    def const(self, array: Any, name: str = "") -> str:
-        return super().const(array, name or f"{self._mark}_c{len(self.initializers)}")
-
-    def op(self, kind: str, *inputs: str, out: str | Sequence[str] = "", **attributes: Any) -> str:
-        return super().op(kind, *inputs, out=out or f"{self._mark}_v{len(self.nodes)}", **attributes)
-
-
-def value(
-    name: str, element: int = TensorProto.FLOAT, shape: Sequence[int | None] | None = None
-) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, element, shape)
-
-
-def loop(net: Net, state: str, inner: Net, into: str, result: str, *, scan: str = "") -> list[str]:
-    """Two turns of a body with one state; its stacked values too, if asked for."""
-    inner.op("Identity", "go_on", out="goes_on")
-    inputs = [value("turn", TensorProto.INT64, []), value("go_on", TensorProto.BOOL, []), value(into)]
-    outputs = [value("goes_on", TensorProto.BOOL), value(result)] + ([value(scan)] if scan else [])
-    body = helper.make_graph(inner.nodes, "body", inputs, outputs, inner.initializers)
-    turns, go = net.const(np.array(2)), net.const(np.array(True))
-    names = ["last", "stacked"] if scan else ["last"]
-    net.op("Loop", turns, go, state, out=names, body=body, name="loop")
-    return names
 
 
 # --- Loop and Scan -----------------------------------------------------------------------------------------
@@ -137,14 +105,6 @@ def _(net: Net) -> onnx.ModelProto:
 # --- If, and If in a Loop -----------------------------------------------------------------------------------
 
 
-def branches(net: Net, condition: str, then: tuple[Net, str], other: tuple[Net, str]) -> str:
-    graphs: dict[str, Any] = {
-        name: helper.make_graph(inner.nodes, name, [], [value(out)], inner.initializers)
-        for name, (inner, out) in (("then_branch", then), ("else_branch", other))
-    }
-    return net.op("If", condition, name="if", **graphs)
-
-
 @row("If: both branches fold into weights captured from outside", then_bn=FOLD, else_bn=FOLD)
 def _(net: Net) -> onnx.ModelProto:
     w, x, then, other = net.weight(5, 4, 3, 2, fan_in=24), net.op("Relu", "x"), Inside(1), Inside(2)
@@ -167,103 +127,6 @@ def _(net: Net) -> onnx.ModelProto:
     return net.build(IMAGE, names, ranks={"last": 4})
 
 
-# --- functions ----------------------------------------------------------------------------------------------
-
-
-def function(
-    nodes: Sequence[onnx.NodeProto], inputs: list[str], name: str = "Block", **at: Any
-) -> onnx.FunctionProto:
-    opset = at.pop("opset", 17)
-    imports = [helper.make_opsetid("", opset), helper.make_opsetid("local", 1)]
-    return helper.make_function("local", name, inputs, ["out"], list(nodes), imports, **at)
-
-
-def stored(net: Net) -> list[onnx.NodeProto]:
-    """The net's initializers as Constant nodes, which functions have instead."""
-    return [helper.make_node("Constant", [], [t.name], value=t) for t in net.initializers]
-
-
-def calling(net: Net, result: str, functions: list[onnx.FunctionProto]) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        net.nodes,
-        "net",
-        [value("x", shape=[2, 4, 6, 5])],
-        [value(result, shape=[None] * 4)],
-        net.initializers,
-    )
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions)
-
-
-@row("a function that is called twice: Conv → BN → Relu → Conv", bn=FOLD)
-def _(net: Net) -> onnx.ModelProto:
-    inner = Inside(1)
-    x = inner.op("Relu", inner.bn(inner.conv("v", 4, 6, 3, 3, pads=[1] * 4), 6, name="bn"))
-    inner.op("Tanh", inner.conv(x, 6, 4, 1, 1), out="out")
-    block = function([*stored(inner), *inner.nodes], ["v"])
-    first = net.op("Block", "x", domain="local")
-    return calling(net, net.op("Block", first, domain="local"), [block])
-
-
-@row("a function whose weights its callers give", bn=Reason.WEIGHT_NOT_CONSTANT)
-def _(net: Net) -> onnx.ModelProto:
-    inner = Inside(1)
-    inner.op("Tanh", inner.bn(inner.op("Conv", "v", "w"), 4, name="bn"), out="out")
-    block = function([*stored(inner), *inner.nodes], ["v", "w"])
-    x = net.op("Block", "x", net.weight(4, 4, 1, 1, fan_in=4), domain="local")
-    return calling(net, net.op("Block", x, net.weight(4, 4, 1, 1, fan_in=4), domain="local"), [block])
-
-
-@row("a function whose statistics its callers give", bn=Reason.PARAMETER_IS_ARGUMENT)
-def _(net: Net) -> onnx.ModelProto:
-    inner = Inside(1)
-    inner.const(np.ones(4))  # γ of its own; β, μ and σ² through nodes, which change nothing of whose they are
-    names = [inner.op("Neg", inner.op("Neg", name)) for name in ("s", "t", "u")]
-    y = inner.op("BatchNormalization", inner.conv("v", 4, 4, 1, 1), "body1_c0", *names, name="bn")
-    inner.op("Tanh", y, out="out")
-    block = function([*stored(inner), *inner.nodes], ["v", "s", "t", "u"])
-    variance = net.const(net.factors(4, positive=True))
-    return calling(net, net.op("Block", "x", net.vector(4), net.vector(4), variance, domain="local"), [block])
-
-
-@row(
-    "a BN around calls: the function's input and output stay as they are",
-    before=FOLD,
-    after=Reason.UNSUPPORTED_OP,
-)
-def _(net: Net) -> onnx.ModelProto:
-    inner = Inside(1)
-    inner.op("Tanh", "v", out="out")
-    x = net.bn(net.conv("x", 4, 4, 1, 1), 4, name="before")
-    y = net.bn(net.op("Block", x, domain="local"), 4, name="after")
-    return calling(net, net.op("Tanh", y), [function(inner.nodes, ["v"])])
-
-
-@row("ε is an attribute that the callers give", bn=Reason.UNSUPPORTED_OP)
-def _(net: Net) -> onnx.ModelProto:
-    inner = Inside(1)
-    inner.op("Tanh", inner.bn(inner.conv("v", 4, 4, 1, 1), 4, name="bn"), out="out")
-    bn = next(n for n in inner.nodes if n.op_type == "BatchNormalization")
-    del bn.attribute[:]
-    bn.attribute.add(name="epsilon", ref_attr_name="eps", type=onnx.AttributeProto.FLOAT)
-    block = function([*stored(inner), *inner.nodes], ["v"], attributes=["eps"])
-    x = net.op("Block", "x", domain="local", eps=0.1)
-    return calling(net, net.op("Block", x, domain="local", eps=0.7), [block])
-
-
-@row("a function that calls a function, with a BN in each", outer=FOLD, inner=FOLD)
-def _(net: Net) -> onnx.ModelProto:
-    low, high = Inside(1), Inside(2)
-    low.op("Tanh", low.bn(low.conv("v", 4, 4, 3, 1, pads=[1, 0, 1, 0]), 4, name="inner"), out="out")
-    x = high.op("Low", high.bn(high.conv("v", 4, 4, 1, 1), 4, name="outer"), domain="local")
-    high.op("Tanh", x, out="out")
-    functions = [
-        function([*stored(low), *low.nodes], ["v"], "Low"),
-        function([*stored(high), *high.nodes], ["v"], "High"),
-    ]
-    return calling(net, net.op("High", "x", domain="local"), functions)
-
-
 @pytest.mark.parametrize("case", ROWS, ids=lambda r: r.name)
 def test_scopes(case: Row, tmp_path: Path) -> None:
     made = case.build(Net(sum(case.name.encode())))
@@ -272,17 +135,10 @@ def test_scopes(case: Row, tmp_path: Path) -> None:
     assert found == {name: reason and reason.name for name, reason in case.decisions.items()}
     kept = [name for name, reason in case.decisions.items() if reason is not FOLD]
     after = onnx.load(done.after)
-    nodes = [*all_nodes(after.graph), *(n for f in after.functions for n in f.node)]
+    nodes = list(all_nodes(after.graph))
     assert sorted(n.name for n in nodes if n.op_type == "BatchNormalization") == sorted(kept)
-    assert len(nodes) == len([*all_nodes(made.graph), *(n for f in made.functions for n in f.node)]) - (
-        len(case.decisions) - len(kept)
-    ) - _constants(made) + _constants(after)
+    assert len(nodes) == len(list(all_nodes(made.graph))) - (len(case.decisions) - len(kept))
     assert_equal(done.before, done.after)
-
-
-def _constants(model: onnx.ModelProto) -> int:
-    """Constant nodes in functions: a removed BN's go with it, a new bias's come."""
-    return sum(n.op_type == "Constant" for f in model.functions for n in f.node)
 
 
 def test_a_weight_outside_that_bodies_change_is_copied_not_changed(tmp_path: Path) -> None:

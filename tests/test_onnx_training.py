@@ -116,7 +116,7 @@ def test_it_stays_in_functions_too(tmp_path: Path) -> None:
     graph = helper.make_graph(net.nodes, "g", infos[:1], infos[1:], net.initializers)
     made = helper.make_model(graph, opset_imports=imports, ir_version=8, functions=[block])
     done = optimized(made, tmp_path, proof="skipped")
-    assert done.decisions == {"Block/odd": "TRAINING_MODE", "even": None}
+    assert done.decisions == {"block0/odd": "TRAINING_MODE", "even": None}
     assert_equal(done.before, done.after)
 
 

@@ -60,9 +60,14 @@ class OnnxModel:
         """Values that nodes of the main graph write; see ``Model.probe_points``."""
         self._edit(patch)
         found = {}
+        made = () if self._source.inlined is None else self._source.inlined.made
         for value in values:
             writer = self.graph.writer(value)
-            if writer is None or self.graph.pinned.get(value, Reason.CAPTURED) is not Reason.CAPTURED:
+            if (
+                writer is None
+                or value in made
+                or self.graph.pinned.get(value, Reason.CAPTURED) is not Reason.CAPTURED
+            ):
                 continue
             if not handle_of(writer).scope.prefix and handle_of(writer).operand is None:
                 found[value] = (value, self._name_of(value))

@@ -84,6 +84,8 @@ class ModelEditor:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
+        if self._source.inlined is not None:
+            self._source.inlined.settle(edited.frame, edited.nodes)
         edited.name_of, edited.made = names.name_of, self._pending[self._source.scopes[0]].after
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
         return edited

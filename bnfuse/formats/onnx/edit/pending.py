@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.graph.inlined import InlinedCall
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.rows.view import NodeHandle
 
@@ -45,12 +46,28 @@ class Pending:
         return self.uses.get(self.scope.prefix + name) == _GONE
 
     def nodes(self) -> Iterable[onnx.NodeProto]:
-        """The nodes as they will be, in order."""
+        """The nodes as they will be, in order; in place of a function's that did not change, its call."""
         yield from self.fresh
+        stop = 0
         for i, node in enumerate(self.body.node):
+            call = self._intact(i) if i >= stop and i in self.scope.inlined else None
+            if call is not None:
+                yield call.node
+                stop = call.stop
+            if i < stop:
+                continue
             if i not in self.dead:
                 yield node
             yield from self.after.get(i, ())
+
+    def _intact(self, start: int) -> InlinedCall | None:
+        """The outermost call that begins here and whose nodes are what they were."""
+        for call in self.scope.inlined[start]:
+            places = range(start, call.stop)
+            touched = not self.dead.isdisjoint(places) or not self.after.keys().isdisjoint(places)
+            if not touched and call.stands(self.body.node[start : call.stop]):
+                return call
+        return None
 
     def constants(self) -> Iterable[Constant]:
         """The initializers as they will be: the old ones in their places, then the new ones."""

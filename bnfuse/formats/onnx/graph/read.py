@@ -22,7 +22,9 @@ from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants
+from bnfuse.formats.onnx.graph.functions import prefixes
 from bnfuse.formats.onnx.graph.initializers import positions
+from bnfuse.formats.onnx.graph.inline import Inlined, inline
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
@@ -39,6 +41,7 @@ class ModelFile:
     scopes: list[Scope] = field(default_factory=list)
     uses: dict[str, int] = field(default_factory=dict)  # readers of each value, over all scopes
     external: set[str] = field(default_factory=set)  # names of tensors with data in other files
+    inlined: Inlined | None = None  # calls of functions that are written out in ``proto``
 
     def forget(self) -> None:
         """All that reading found, to read anew."""
@@ -75,13 +78,15 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
         UnreadableModel, UnsafeModel: see ``parse``; also malformed or uncontained tensors.
     """
     try:
+        if source.proto.functions:
+            source.inlined = inline(source.proto)
         drafts = _drafted(source, options, sorts=False)
         if drafts.unordered:  # in another order than they are listed in, or never written
             source.forget()
             drafts = _drafted(source, options, sorts=True)
-        return ReadGraph(
-            drafts.graph(moves_bounds=options.moves_bounds), drafts.constants, drafts.shapes, drafts.operators
-        )
+        operators = drafts.operators if source.inlined is None else source.inlined.operators
+        graph = drafts.graph(moves_bounds=options.moves_bounds)
+        return ReadGraph(graph, drafts.constants, drafts.shapes, operators)
     except Malformed as e:
         raise damaged(source.path, str(e)) from e
     except TypeError as e:  # what protobuf leads to where a name is not text
@@ -92,11 +97,13 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
 
 def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuilder:
     """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
-    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, sorts), Constants(source.files))
+    starts = prefixes(source.proto)
+    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, starts, sorts), Constants(source.files))
     builder = _Builder(source, options, drafts, sorts)
     builder.scope(builder.main_scope())
     for i, function in enumerate(source.proto.functions):
-        builder.scope(builder.function_scope(i, function))
+        if source.inlined is None or i in source.inlined.live:
+            builder.scope(builder.function_scope(i, function, starts[i]))
     return drafts
 
 
@@ -175,11 +182,9 @@ class _Builder:
             del scope.initializers[name]
             self.drafts.pinned[name] = Reason.GRAPH_INPUT
 
-    def function_scope(self, i: int, function: onnx.FunctionProto) -> Scope:
+    def function_scope(self, i: int, function: onnx.FunctionProto, prefix: str) -> Scope:
         """A model-local function: formal inputs are unknown, constants are nodes."""
-        scope = Scope(
-            function, f"{function.name}/", ("functions", i), None, _opset(iter(function.opset_import))
-        )
+        scope = Scope(function, prefix, ("functions", i), None, _opset(iter(function.opset_import)))
         scope.defined |= set(function.input)
         self._pin_boundary(scope, [*function.input, *function.output])
         return scope
@@ -205,6 +210,8 @@ class _Builder:
     def scope(self, scope: Scope) -> None:
         """Draft all nodes of a scope and of the bodies in it."""
         self.source.scopes.append(scope)
+        if self.source.inlined is not None:
+            scope.inlined = self.source.inlined.calls.get(scope.path, {})
         uses = self.source.uses
         for output in scope.body.output:
             key = scope.prefix + (output if isinstance(output, str) else output.name)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from bnfuse.formats.onnx.graph.inlined import InlinedCalls
+
 ONNX_DOMAINS = ("", "ai.onnx")
 
 
@@ -33,6 +35,7 @@ class Scope:
         overridable: initializers that a caller may override.
         defined: all names this scope defines besides ``initializers``.
         constants: outputs of nodes that compute from constants alone, with their node.
+        inlined: calls of functions that its nodes stand for.
     """
 
     body: onnx.GraphProto | onnx.FunctionProto
@@ -44,6 +47,7 @@ class Scope:
     overridable: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
     constants: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    inlined: InlinedCalls = field(default_factory=dict)
     _writers: dict[str, onnx.NodeProto] = field(default_factory=dict)  # made when the first is asked for
 
     @property

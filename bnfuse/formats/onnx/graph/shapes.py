@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import onnx
 
 from bnfuse.core.axes import Shape
+from bnfuse.formats.onnx.graph.functions import written_out
 from bnfuse.formats.onnx.graph.order import in_order, ordered
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -28,9 +29,9 @@ _STAND_INS = {
 
 
 class ValueShapes:
-    """Looks up by core value (prefix + name)."""
+    """Looks up by core value (prefix + name); ``prefixes`` are those of the model's functions."""
 
-    def __init__(self, model: onnx.ModelProto, sorts: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, prefixes: Iterable[str] = (), sorts: bool = False) -> None:
         self._model = model
         self._sorts = sorts  # inference follows the nodes as they are listed
         self._shapes: dict[str, Shape] = {}
@@ -39,8 +40,8 @@ class ValueShapes:
         self._functions = {(function.domain, function.name) for function in model.functions}
         self.ranks: dict[str, int] = {}  # hints from neighbouring ops
         self._collect(model.graph, model.graph, "")
-        for function in model.functions:
-            self._add(function.value_info, f"{function.name}/")
+        for prefix, function in zip(prefixes, model.functions, strict=True):
+            self._add(function.value_info, prefix)
 
     def shape(self, value: str) -> Shape | None:
         """Sizes, symbols or None per axis; None where even the rank is unknown."""
@@ -73,6 +74,8 @@ class ValueShapes:
             return
         self._inferred = True
         if len(self._model.graph.node) > _MAX_NODES:
+            return
+        if self._model.functions and written_out(self._model) > _MAX_NODES:  # inference goes into every call
             return
         inferred = self._inferred_model()
         if inferred is not None:
