@@ -65,18 +65,6 @@ def test_embedding(keras: Keras, tmp_path: Path) -> None:
     assert batchnorms(loaded) == []
 
 
-def test_a_bn_with_a_mask(keras: Keras, tmp_path: Path) -> None:
-    """Keras 3 stores the mask as a second tensor that the BN reads: it stays, others around it go."""
-    layers = keras.layers
-    x = layers.Input((6,), dtype="int32", name="x")
-    y = layers.BatchNormalization(name="masked")(layers.Embedding(9, 4, mask_zero=True)(x))
-    y = layers.Dense(3)(layers.GlobalAveragePooling1D()(y))
-    model = stir(keras.Model(x, layers.BatchNormalization(name="plain")(y)))
-    folded, _ = check(keras, model, tmp_path, tolerance=1e-12)
-    assert folded.kept == {"masked": {Reason.UNSUPPORTED_OP}}
-    assert folded.gone == {"plain"}
-
-
 def test_embedding_along_another_axis(keras: Keras, tmp_path: Path) -> None:
     """A BN over positions is no function of the table's rows."""
     layers = keras.layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,50 @@ def test_bn_before_recurrent(keras: Keras, make: Make, suffix: str, tmp_path: Pa
     model = chain(keras, (6, 3), layers.BatchNormalization(), make(layers))
     _, loaded = check(keras, model, tmp_path, suffix=suffix)
     assert batchnorms(loaded) == []
+
+
+def _every_merge(keras: Keras) -> Any:
+    """BN → Bidirectional → BN → Dense, for every merge, with and without sequences and states."""
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x")
+    wrapped = (layers.LSTM, layers.GRU, layers.SimpleRNN)
+    outputs = []
+    for k, mode in enumerate(("concat", "sum", "ave", "mul", None)):
+        for several in (True, False):
+            states = several and mode in ("sum", None)
+            inner = wrapped[k % 3](4, return_sequences=several, return_state=states)
+            y = layers.BatchNormalization(name=f"before_{mode}_{several}")(x)
+            made = layers.Bidirectional(inner, merge_mode=mode)(y)
+            made = list(made) if isinstance(made, list | tuple) else [made]
+            for j, value in enumerate(made):
+                norm = layers.BatchNormalization(name=f"behind_{mode}_{several}_{j}")
+                outputs.append(layers.Dense(2)(norm(value)))
+    return stir(keras.Model(x, outputs))
+
+
+@pytest.mark.parametrize(("library", "suffix"), [("keras", ".keras"), ("keras", ".h5"), ("tf_keras", ".h5")])
+def test_every_merge_of_both_directions(
+    library: str, suffix: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Those in front enter both input kernels; those behind, of sequences and states, enter their readers."""
+    module = request.getfixturevalue(library)
+    model = _every_merge(module)
+    assert len(batchnorms(model)) == 26
+    folded, loaded = check(module, model, tmp_path, suffix=suffix)
+    assert folded.kept == {}
+    assert batchnorms(loaded) == []
+
+
+def test_nothing_goes_back_through_a_merge(keras: Keras, tmp_path: Path) -> None:
+    """Behind it a BN that no reader takes stays; so does one on a state, which enters by no kernel."""
+    layers = keras.layers
+    x, s = layers.Input((6, 3), name="x"), layers.Input((4,), name="s")
+    state = layers.BatchNormalization(name="on state")(layers.Activation("tanh")(s))
+    y = layers.Bidirectional(layers.GRU(4))(x, initial_state=[state, layers.Activation("tanh")(s)])
+    model = keras.Model([x, s], layers.Activation("tanh")(layers.BatchNormalization(name="behind")(y)))
+    folded, _ = check(keras, stir(model), tmp_path)
+    assert folded.kept.keys() == {"on state", "behind"}
+    assert Reason.NONLINEAR in folded.kept["behind"]
 
 
 def test_bn_after_recurrent(keras: Keras, tmp_path: Path) -> None:

@@ -68,8 +68,6 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
         call: the call, for its other arguments; None inside a wrapper.
     """
     try:
-        if layer.class_name == "Bidirectional" and not layer.registered:
-            return _bidirectional(layer, inputs)
         kind = kind_of(layer)
         if kind is None:
             return UNKNOWN
@@ -80,23 +78,6 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
         return kind.shapes(layer, inputs, call)
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError):
         return UNKNOWN  # a config that makes no sense: nothing is known about the result
-
-
-def _bidirectional(layer: Layer, inputs: Inputs) -> Outputs:
-    output, *states = output_shapes(layer.wrapped[0], inputs[:1], None)
-    if output is None:
-        return UNKNOWN
-    match layer.config.get("merge_mode", "concat"):
-        case "concat":
-            last = output[-1]
-            merged = [(*output[:-1], None if last is None else 2 * last)]
-        case "sum" | "mul" | "ave":
-            merged = [output]
-        case None:
-            merged = [output, output]
-        case _:
-            return UNKNOWN
-    return (*merged, *states, *states)
 
 
 # --- variables

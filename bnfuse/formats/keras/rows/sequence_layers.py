@@ -155,8 +155,32 @@ def _projections(config: Config) -> Slots:
     return tuple(slot for place, name in parts for slot in below(f"{place}_dense", dense, name))
 
 
+def _both_ways(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    """Bidirectional: what its forward layer puts out, merged, and the states of both."""
+    kind = _WRAPPED.get(layer.wrapped[0].class_name)
+    if kind is None or layer.wrapped[0].registered:
+        return UNKNOWN
+    output, *states = kind.shapes(layer.wrapped[0], inputs[:1], None)
+    match layer.config.get("merge_mode", "concat"):
+        case _ if output is None:
+            return UNKNOWN
+        case "concat":
+            last = output[-1]
+            return ((*output[:-1], None if last is None else 2 * last), *states, *states)
+        case "sum" | "mul" | "ave":
+            return (output, *states, *states)
+        case None:
+            return (output, output, *states, *states)
+    return UNKNOWN
+
+
+def both_ways(site: Site) -> Sequence[Part]:
+    """How a Bidirectional merges; the layers in it are parts of their own."""
+    return single(site, opaque(Reason.NONLINEAR))
+
+
 _ONE_STATE, _TWO_STATES = partial(_recurrent_shapes, states=1), partial(_recurrent_shapes, states=2)
-ROWS = (
+_RECURRENT = (
     LayerKind(("SimpleRNN", "GRU"), recurrent, _ONE_STATE, _cell, linear=True),
     LayerKind(("LSTM",), recurrent, _TWO_STATES, _cell, linear=True),
     LayerKind(("CuDNNGRU",), shapes=_ONE_STATE, variables=_cell_variables),
@@ -166,6 +190,11 @@ ROWS = (
         for n in (1, 2, 3)
     ),
     LayerKind(("RNN",), variables=_rnn),
+)
+_WRAPPED = {name: kind for kind in _RECURRENT for name in kind.classes}
+ROWS = (
+    *_RECURRENT,
+    LayerKind(("Bidirectional",), both_ways, _both_ways),
     LayerKind(("Attention",), shapes=_attended, variables=_attention),
     LayerKind(("AdditiveAttention",), shapes=_attended, variables=holds("scale:use_scale")),
     LayerKind(("MultiHeadAttention",), attention, _projected, _projections, linear=True),
