@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from bnfuse.core.reasons import Reason
 from tests.keras_nets import Keras, Make, batchnorms, both_containers, chain, check, fold, stir
 
 pytestmark = pytest.mark.slow
+saved = pytest.mark.parametrize(
+    ("library", "suffix"), [("keras", ".keras"), ("keras", ".h5"), ("tf_keras", ".h5")]
+)
 RECURRENT: dict[str, Make] = {
     "LSTM": lambda k: k.LSTM(4),
     "LSTM without bias": lambda k: k.LSTM(4, use_bias=False, return_sequences=True),
@@ -58,7 +62,7 @@ def _every_merge(keras: Keras) -> Any:
     return stir(keras.Model(x, outputs))
 
 
-@pytest.mark.parametrize(("library", "suffix"), [("keras", ".keras"), ("keras", ".h5"), ("tf_keras", ".h5")])
+@saved
 def test_every_merge_of_both_directions(
     library: str, suffix: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -69,6 +73,82 @@ def test_every_merge_of_both_directions(
     folded, loaded = check(module, model, tmp_path, suffix=suffix)
     assert folded.kept == {}
     assert batchnorms(loaded) == []
+
+
+# The shape of the input and the layer, by whether it has a bias.
+CELLS: dict[str, tuple[tuple[int, ...], Callable[[Any, bool], Any]]] = {
+    "RNN of an LSTMCell": ((6, 3), lambda k, b: k.RNN(k.LSTMCell(4, use_bias=b))),
+    "RNN of a GRUCell": ((6, 3), lambda k, b: k.RNN(k.GRUCell(4, use_bias=b), return_sequences=True)),
+    "RNN of a SimpleRNNCell": ((6, 3), lambda k, b: k.RNN(k.SimpleRNNCell(4, use_bias=b))),
+    "a stack": (
+        (6, 3),
+        lambda k, b: k.RNN(
+            [k.GRUCell(3, use_bias=b, reset_after=False), k.LSTMCell(2), k.GRUCell(4)], return_sequences=True
+        ),
+    ),
+    "a stack, both ways": (
+        (6, 3), lambda k, b: k.Bidirectional(k.RNN([k.GRUCell(3, use_bias=b), k.LSTMCell(2)])),
+    ),
+    "ConvLSTM1D": ((4, 7, 3), lambda k, b: k.ConvLSTM1D(4, 3, use_bias=b)),
+    "ConvLSTM2D": (
+        (4, 7, 8, 3), lambda k, b: k.ConvLSTM2D(4, (3, 2), use_bias=b, return_sequences=True, strides=2),
+    ),
+    "ConvLSTM2D of one, same": ((4, 7, 8, 3), lambda k, b: k.ConvLSTM2D(4, 1, use_bias=b, padding="same")),
+    "ConvLSTM3D, both ways": (
+        (3, 3, 4, 5, 3),
+        lambda k, b: k.Bidirectional(k.ConvLSTM3D(2, 2, use_bias=b, return_sequences=True)),
+    ),
+    "both ways at each step": (
+        (4, 7, 3), lambda k, b: k.TimeDistributed(k.Bidirectional(k.LSTM(4, use_bias=b))),
+    ),
+    "at each step of each step": (
+        (4, 2, 7, 3), lambda k, b: k.TimeDistributed(k.TimeDistributed(k.Dense(4, use_bias=b))),
+    ),
+}  # fmt: skip
+
+
+def _every_cell(keras: Keras) -> Any:
+    """BN → layer → BN → Dense, for every cell with and without a bias, in one model."""
+    layers = keras.layers
+    inputs, outputs = [], []
+    for number, (shape, make) in enumerate(CELLS.values()):
+        inputs.append(layers.Input(shape, name=f"x{number}"))
+        for biased in (True, False):
+            norm, behind = layers.BatchNormalization(), layers.BatchNormalization()
+            outputs.append(layers.Dense(2)(behind(make(layers, biased)(norm(inputs[-1])))))
+    return stir(keras.Model(inputs, outputs))
+
+
+@saved
+def test_every_cell(library: str, suffix: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The first cell's kernel reads the input, scale and shift; its bias is made where there was none."""
+    module = request.getfixturevalue(library)
+    folded, loaded = check(module, _every_cell(module), tmp_path, suffix=suffix)
+    assert folded.kept == {}
+    assert batchnorms(loaded) == []
+
+
+def test_zeros_around_the_steps(keras: Keras, tmp_path: Path) -> None:
+    """A padded kernel takes a scale of both signs, no shift."""
+    layers = keras.layers
+    for gamma, kept in (("signed scale", None), ("mixed", Reason.ZERO_PADDING)):
+        norm = layers.BatchNormalization(name="norm")
+        model = chain(keras, (4, 7, 8, 3), norm, layers.ConvLSTM2D(4, (3, 2), padding="same"), gamma=gamma)
+        folded, _ = check(keras, model, tmp_path / gamma)
+        assert kept in folded.kept.get("norm", {None})
+
+
+def test_a_cell_of_somebody_else(keras: Keras, tmp_path: Path) -> None:
+    """It has the name of one of Keras's and other code: nothing goes into it."""
+
+    class LSTMCell(keras.layers.LSTMCell):  # type: ignore[misc]
+        def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+            return super().call(inputs * inputs, states, training=training)
+
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x")
+    y = layers.RNN(LSTMCell(4))(layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x)))
+    assert fold(stir(keras.Model(x, y)), tmp_path).kept.keys() == {"norm"}
 
 
 def test_nothing_goes_back_through_a_merge(keras: Keras, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_every_row_has_its_test() -> None:
         *(f"Convolution{n}D" for n in (1, 2, 3)),  # Keras 1's names, which no Keras of today writes
         "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization",  # tf.keras's
         "ThresholdedReLU",  # tf_keras's
+        "GroupedQueryAttention",  # GroupQueryAttention, by the name of its class
     }  # fmt: skip
     missing = {
         name

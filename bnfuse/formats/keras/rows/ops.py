@@ -19,11 +19,12 @@ from bnfuse.formats.keras.graph.network import Call, Layer
 from bnfuse.formats.keras.rows import (
     activations,
     affine_layers,
+    attention_layers,
     convolution_layers,
     linear_layers,
     merging_layers,
     moving_layers,
-    sequence_layers,
+    recurrent_layers,
 )
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
@@ -31,8 +32,8 @@ from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
 _FILES = (
-    linear_layers, convolution_layers, sequence_layers, affine_layers, activations, moving_layers,
-    merging_layers,
+    linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,
+    moving_layers, merging_layers,
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}
