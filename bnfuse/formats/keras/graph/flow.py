@@ -15,9 +15,10 @@ from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.call_nodes import CallHandle, movable, rule_of
 from bnfuse.formats.keras.graph.masks import Masks
-from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, walk
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
+from bnfuse.formats.keras.rows.image_layers import OTHER_SIZES
 from bnfuse.formats.keras.rows.ops import parts_of
 from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
 from bnfuse.formats.keras.rows.variables import refuses_edit
@@ -68,6 +69,7 @@ class Flow:
     dtypes: dict[str, str] = field(default_factory=dict)
     extents: dict[str, Shape] = field(default_factory=dict)
     masks: Masks = field(default_factory=Masks)
+    keeps_sizes: bool = True
     inside: dict[str, OutputPath] = field(default_factory=dict)
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
@@ -168,6 +170,7 @@ class Flow:
             context.lead,
             refuses_edit(layer) or "",
             all(self.masks.carries(ends.given[0], mask) for mask in masks),
+            self.keeps_sizes,
         )
         self.parts += [(site, part) for part in parts_of(site)]
         return list(ends.outputs)
@@ -262,7 +265,7 @@ def read_flow(network: Network, shapes: TensorShapes) -> tuple[Graph, dict[str, 
     Raises:
         UnreadableModel: the calls form a cycle.
     """
-    flow = Flow(shapes)
+    flow = Flow(shapes, keeps_sizes=not any(layer.class_name in OTHER_SIZES for _, layer in walk(network)))
     inputs = []
     layers = {layer.name: layer for layer in network.layers}
     for ref in network.inputs:

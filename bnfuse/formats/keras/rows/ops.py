@@ -21,6 +21,7 @@ from bnfuse.formats.keras.rows import (
     affine_layers,
     attention_layers,
     convolution_layers,
+    image_layers,
     linear_layers,
     merging_layers,
     moving_layers,
@@ -33,7 +34,7 @@ from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
 _FILES = (
     linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,
-    moving_layers, merging_layers,
+    moving_layers, image_layers, merging_layers,
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}

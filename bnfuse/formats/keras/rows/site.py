@@ -71,6 +71,7 @@ class Site:
         training: whether the call (or one around it) asks for training behaviour.
         lead: axes between the batch and what the layer knows of.
         locked: why the variables must stay as they are; "" if they may change.
+        keeps_sizes: whether the shapes are those at inference in all axes, not in their channels alone.
         carries_mask: whether the mask in the call, if there is one, is that of the first input anyway.
     """
 
@@ -86,6 +87,7 @@ class Site:
     lead: int = 0
     locked: str = ""
     carries_mask: bool = True
+    keeps_sizes: bool = True
 
     @property
     def config(self) -> Mapping[str, Any]:
