@@ -226,7 +226,6 @@ ROWS = (
     LayerKind(BATCHNORMS, batchnorm, same, _batch_norm),
     LayerKind(("LayerNormalization", "GroupNormalization"), layer_norm, same, _scaled),
     LayerKind(("RMSNormalization",), rms_norm, same, holds("scale")),
-    LayerKind(("UnitNormalization",), shapes=same),
     LayerKind(("Normalization",), normalization, same, _adapted),
     LayerKind(("Rescaling",), rescaling, same),
 )

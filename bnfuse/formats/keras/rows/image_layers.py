@@ -84,7 +84,7 @@ ROWS = (
     LayerKind(("Resizing",), resizing, one(_brought_to_size)),
     LayerKind(("CenterCrop", "RandomCrop"), cropping_to_size, one(_brought_to_size)),
     LayerKind(
-        ("AugMix", "CutMix", "Equalization", "MixUp", "RandAugment", "RandomBrightness",
+        ("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
          "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",
          "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
          "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness",

@@ -25,6 +25,7 @@ from bnfuse.formats.keras.rows import (
     linear_layers,
     merging_layers,
     moving_layers,
+    opaque_layers,
     recurrent_layers,
 )
 from bnfuse.formats.keras.rows.kind import LayerKind
@@ -34,7 +35,7 @@ from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
 _FILES = (
     linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,
-    moving_layers, image_layers, merging_layers,
+    moving_layers, image_layers, merging_layers, opaque_layers,
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}
@@ -141,7 +142,9 @@ def _casts(site: Site, has: str | None) -> bool:
 def _layer_parts(site: Site) -> Sequence[Part]:
     kind = kind_of(site.layer)
     if kind is None or kind.parts is None:
-        return single(site, opaque())
+        known = not (site.layer.function or site.layer.registered)
+        why = opaque_layers.WHY.get(site.layer.class_name, "") if known else ""
+        return single(site, opaque(detail=why))
     try:
         return kind.parts(site)
     except Malformed as e:
