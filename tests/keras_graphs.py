@@ -10,16 +10,19 @@ import numpy as np
 from tests.keras_configs import Json
 
 
-def random_model(keras: Any, rng: np.random.Generator, steps: int = 9, depth: int = 0) -> Any:
+def random_model(
+    keras: Any, rng: np.random.Generator, steps: int = 9, depth: int = 0, wrapped: bool = False
+) -> Any:
     """A Functional over tensors of shape (batch, 3, 4), with 1-3 inputs and 1-3 outputs.
 
-    Its BatchNormalizations are exact identities: fresh statistics, no epsilon.
+    Its BatchNormalizations are exact identities: fresh statistics, no epsilon. ``wrapped``: with layers whose
+    weights lie inside a wrapper or a cell, too.
     """
     inputs = [keras.Input((3, 4), name=f"in{k}_{depth}") for k in range(rng.integers(1, 4))]
     tensors: list[Any] = list(inputs)
     called: list[Any] = []
     for _ in range(steps):
-        tensors += _step(keras, rng, tensors, called, depth)
+        tensors += _step(keras, rng, tensors, called, depth, wrapped)
     outputs = [tensors[-1 - k] for k in sorted(rng.choice(min(5, len(tensors) - 1), 3, replace=False))]
     outputs = outputs[: rng.integers(1, 4)]
     if rng.random() < 0.3:
@@ -28,7 +31,7 @@ def random_model(keras: Any, rng: np.random.Generator, steps: int = 9, depth: in
 
 
 def _step(
-    keras: Any, rng: np.random.Generator, tensors: list[Any], called: list[Any], depth: int
+    keras: Any, rng: np.random.Generator, tensors: list[Any], called: list[Any], depth: int, wrapped: bool
 ) -> list[Any]:
     layers = keras.layers
 
@@ -50,16 +53,31 @@ def _step(
     if kind == 6:
         return [layers.MultiHeadAttention(1, 2)(pick(), value=pick(), key=pick())]
     if kind == 7 and depth < 2:
-        inner = random_model(keras, rng, steps=3, depth=depth + 1)
+        inner = random_model(keras, rng, steps=3, depth=depth + 1, wrapped=wrapped)
         found = []
         for _ in range(rng.integers(1, 3)):
             out = inner([pick() for _ in inner.inputs])
             found += list(out.values()) if isinstance(out, dict) else out if isinstance(out, list) else [out]
         return found
+    if kind == 9 and wrapped and rng.random() < 0.8:
+        return [_sequence_layer(layers, rng)(pick())]
     if kind == 8:
         inner = keras.Sequential([keras.Input((3, 4)), layers.Dense(4), layers.ReLU()][rng.integers(2) :])
         return [inner(pick()) for _ in range(rng.integers(1, 3))]
     return [pick() * 0.5 + pick()]
+
+
+def _sequence_layer(layers: Any, rng: np.random.Generator) -> Any:
+    """A layer from (3, 4) to (3, 4) whose weights lie inside a wrapper or a cell."""
+    made = (
+        lambda: layers.Bidirectional(layers.GRU(2, return_sequences=True)),
+        lambda: layers.Bidirectional(layers.LSTM(4, return_sequences=True), merge_mode="ave"),
+        lambda: layers.RNN([layers.SimpleRNNCell(2), layers.LSTMCell(4)], return_sequences=True),
+        lambda: layers.TimeDistributed(layers.Dense(4)),
+        lambda: layers.TimeDistributed(layers.BatchNormalization(epsilon=0.0)),
+        lambda: layers.Permute((1, 2)),
+    )
+    return made[rng.integers(len(made))]()
 
 
 def shuffled(config: Any, rng: np.random.Generator) -> Any:

@@ -56,6 +56,26 @@ def _table() -> Iterator[Kernel]:
         {"filters": 4, "kernel_size": 1, "padding": "same", "strides": 2},
     )
     yield Kernel(
+        "conv2d same that fits",
+        (9, 8, 3),
+        "Conv2D",
+        {"filters": 4, "kernel_size": (3, 2), "padding": "same", "strides": (3, 2)},
+    )
+    yield Kernel(
+        "conv2d same that fits along one axis",
+        (9, 8, 3),
+        "Conv2D",
+        {"filters": 4, "kernel_size": (3, 3), "padding": "same", "strides": (3, 3)},
+        pad,
+    )
+    yield Kernel(
+        "conv1d same that may fit",
+        (None, 4),
+        "Conv1D",
+        {"filters": 5, "kernel_size": 2, "padding": "same", "strides": 2},
+        pad,
+    )
+    yield Kernel(
         "conv2d channels first", (5, 9, 8), "Conv2D", {"filters": 4, "kernel_size": (3, 2), **first}, axis=1
     )
     yield Kernel("conv1d channels first", (5, 9), "Conv1D", {"filters": 4, "kernel_size": 3, **first}, axis=1)
@@ -97,6 +117,14 @@ def _table() -> Iterator[Kernel]:
         (6, 5, 4),
         "Conv2DTranspose",
         {"filters": 3, "kernel_size": 3, "padding": "same"},
+        refused,
+    )
+    yield Kernel("conv2d transpose 1x1", (6, 5, 4), "Conv2DTranspose", {"filters": 3, "kernel_size": 1})
+    yield Kernel(
+        "conv2d transpose 1x1 apart",
+        (6, 5, 4),
+        "Conv2DTranspose",
+        {"filters": 3, "kernel_size": 1, "strides": 2},
         refused,
     )
     yield Kernel(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,14 @@ class Mover:
         if self.shift is not None and not gamma.endswith("scale"):
             return self.shift
         return Reason.NEGATIVE_SCALE if self.signed and gamma in ("mixed", "signed scale") else None
+
+
+def _up(mode: str, layers: Any) -> Any:
+    return layers.UpSampling2D(2, interpolation=mode)
+
+
+def _resizing(height: int, width: int, mode: str, layers: Any, **more: Any) -> Any:
+    return layers.Resizing(height, width, interpolation=mode, **more)
 
 
 def _table() -> Iterator[Mover]:
@@ -101,13 +111,35 @@ def _table() -> Iterator[Mover]:
     yield Mover("up 2d", image, lambda k: k.UpSampling2D((2, 3)))
     # TensorFlow resizes in float32.
     yield Mover("up bilinear", image, lambda k: k.UpSampling2D(2, interpolation="bilinear"), floatx="float32")
+    for mode in ("bicubic", "lanczos3", "lanczos5"):
+        yield Mover(f"up {mode}", image, partial(_up, mode), floatx="float32")
+        yield Mover(f"resizing {mode}", image, partial(_resizing, 12, 3, mode), floatx="float32")
     yield Mover(
-        "up bicubic",
+        "resizing bilinear", image, partial(_resizing, 5, 9, "bilinear", antialias=True), floatx="float32"
+    )
+    yield Mover("resizing nearest", image, partial(_resizing, 12, 5, "nearest", crop_to_aspect_ratio=True))
+    yield Mover(
+        "resizing into zeros",
         image,
-        lambda k: k.UpSampling2D(2, interpolation="bicubic"),
+        partial(_resizing, 12, 5, "bilinear", pad_to_aspect_ratio=True),
+        shift=pad,
+        floatx="float32",
+    )
+    yield Mover(
+        "resizing into ones",
+        image,
+        partial(_resizing, 12, 5, "bilinear", pad_to_aspect_ratio=True, fill_value=1.0),
         never=Reason.UNSUPPORTED_OP,
         floatx="float32",
     )
+    yield Mover("center crop", image, lambda k: k.CenterCrop(4, 5))
+    yield Mover("center crop of less", image, lambda k: k.CenterCrop(12, 5), floatx="float32")
+    yield Mover("adaptive max", image, lambda k: k.AdaptiveMaxPooling2D((3, 4)), negative)
+    yield Mover("adaptive max 1d", line, lambda k: k.AdaptiveMaxPooling1D(3), negative)
+    yield Mover("adaptive max 3d", cube, lambda k: k.AdaptiveMaxPooling3D(2), negative, floatx="float32")
+    yield Mover("adaptive average", image, lambda k: k.AdaptiveAveragePooling2D((3, 4)))
+    yield Mover("adaptive average 1d", line, lambda k: k.AdaptiveAveragePooling1D(3))
+    yield Mover("adaptive average 3d", cube, lambda k: k.AdaptiveAveragePooling3D(2), floatx="float32")
     yield Mover("up 3d", cube, lambda k: k.UpSampling3D(2))
     yield Mover("flatten", image, lambda k: k.Flatten())
     yield Mover("flatten to one axis", (8,), lambda k: k.Flatten())

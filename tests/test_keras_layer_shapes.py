@@ -150,14 +150,16 @@ def test_wrappers(either_keras: Any) -> None:
         [layers.Conv2D(4, 3, name="conv"), layers.Flatten(name="flat")], name="step"
     )
     both = {
-        mode: layers.Bidirectional(layers.LSTM(6, return_sequences=True), mode) for mode in ("concat", "sum")
+        mode: layers.Bidirectional(layers.LSTM(6, return_sequences=True), mode)
+        for mode in ("concat", "sum", "ave", "mul")
     }
     x = either_keras.Input((5, 9, 7, 3), name="x")
     steps = layers.TimeDistributed(step, name="td")(x)
     outputs = [steps, *(each(steps) for each in both.values())]
     last = layers.Bidirectional(layers.GRU(6, return_state=True), name="last")(steps)
+    apart = layers.Bidirectional(layers.LSTM(6, return_state=True), None, name="apart")(steps)
     twice = layers.TimeDistributed(layers.TimeDistributed(layers.Dense(2)), name="twice")(x)
-    model = either_keras.Model(x, [*outputs, *last, twice])
+    model = either_keras.Model(x, [*outputs, *last, *apart, twice])
     network = parse(without_shapes(model))
     shapes = infer(network)
     assert [shapes.of((), ref) for ref in network.outputs] == [tuple(each.shape) for each in model.outputs]

@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_movers import ARRIVING, MOVERS, Mover, arrival, gammas
-from tests.keras_nets import Keras, batchnorms, chain, check, stir
+from tests.keras_nets import Keras, batchnorms, chain, check, fold, stir
 from tests.keras_together import Network, Outcome, joined, outcomes
 
 pytestmark = pytest.mark.slow
@@ -110,3 +110,61 @@ def test_a_reshape_apart_goes_up(keras: Keras, tmp_path: Path) -> None:
     steps = (layers.Dense(24), layers.Reshape((2, 4, 3)), layers.BatchNormalization())
     _, loaded = check(keras, chain(keras, (5,), *steps), tmp_path)
     assert batchnorms(loaded) == []
+
+
+AUGMENTED: dict[str, Callable[[Any], list[Any]]] = {
+    "keras3": lambda k: [
+        k.AugMix(), k.CutMix(), k.MixUp(), k.RandAugment(), k.RandomBrightness(0.3),
+        k.RandomColorDegeneration(0.3), k.RandomColorJitter(), k.RandomContrast(0.3),
+        k.RandomElasticTransform(), k.RandomErasing(), k.RandomFlip(), k.RandomGaussianBlur(),
+        k.RandomGrayscale(), k.RandomHue(0.3), k.RandomInvert(), k.RandomPerspective(),
+        k.RandomPosterization(4), k.RandomRotation(0.3), k.RandomSaturation(0.3), k.RandomSharpness(0.3),
+        k.RandomShear(), k.RandomTranslation(0.2, 0.2), k.RandomZoom(0.2), k.Solarization(),
+    ],
+    "keras2": lambda k: [
+        k.RandomBrightness(0.3), k.RandomContrast(0.3), k.RandomFlip(), k.RandomHeight(0.3),
+        k.RandomRotation(0.3), k.RandomTranslation(0.2, 0.2), k.RandomWidth(0.3), k.RandomZoom(0.2),
+        k.RandomCrop(5, 6),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", AUGMENTED)
+def test_augmentation_is_the_identity(library: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Through all of them, one after the other; all that is left of a BN in front of them is its kernel."""
+    module = request.getfixturevalue(library)
+    layers = module.layers
+    steps = AUGMENTED[library](layers)
+    x = y = layers.Input((8, 7, 3), name="x")
+    for step in (
+        layers.Dense(3),
+        layers.BatchNormalization(axis=-1),
+        *steps,
+        layers.GlobalAveragePooling2D(),
+    ):
+        y = step(y)
+    norm = layers.BatchNormalization(name="norm")(y)
+    model = stir(module.Model(x, layers.Activation("tanh")(norm)))
+    folded, _ = check(module, model, tmp_path, tolerance=1e-5)
+    assert folded.kept == {}
+    assert len(folded.gone) == 2
+
+
+def test_augmentation_that_was_asked_for(tf_keras: Keras, tmp_path: Path) -> None:
+    """Keras 2 obeys ``training=True`` of a call at inference, too: nothing passes."""
+    layers = tf_keras.layers
+    x = layers.Input((8, 7, 3), name="x")
+    y = layers.RandomContrast(0.5)(layers.Dense(3)(x), training=True)
+    norm = layers.BatchNormalization(name="norm")(y)
+    model = stir(tf_keras.Model(x, layers.Activation("tanh")(norm)))
+    assert Reason.TRAINING_MODE in fold(model, tmp_path).kept["norm"]
+
+
+def test_padding_is_judged_by_sizes_at_inference(keras: Keras, tmp_path: Path) -> None:
+    """Keras 3 hands whole images through a RandomCrop at inference, whatever size the file tells."""
+    layers = keras.layers
+    for crop, kept in ((layers.CenterCrop(4, 6), set()), (layers.RandomCrop(4, 6), {"norm"})):
+        steps = (layers.Activation("tanh"), crop, layers.BatchNormalization(name="norm"))
+        conv = layers.Conv2D(4, 2, strides=2, padding="same")
+        folded, _ = check(keras, chain(keras, (9, 7, 3), *steps, conv), tmp_path / crop.name)
+        assert folded.kept.keys() == kept

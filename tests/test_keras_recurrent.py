@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,9 @@ from bnfuse.core.reasons import Reason
 from tests.keras_nets import Keras, Make, batchnorms, both_containers, chain, check, fold, stir
 
 pytestmark = pytest.mark.slow
+saved = pytest.mark.parametrize(
+    ("library", "suffix"), [("keras", ".keras"), ("keras", ".h5"), ("tf_keras", ".h5")]
+)
 RECURRENT: dict[str, Make] = {
     "LSTM": lambda k: k.LSTM(4),
     "LSTM without bias": lambda k: k.LSTM(4, use_bias=False, return_sequences=True),
@@ -36,6 +41,126 @@ def test_bn_before_recurrent(keras: Keras, make: Make, suffix: str, tmp_path: Pa
     model = chain(keras, (6, 3), layers.BatchNormalization(), make(layers))
     _, loaded = check(keras, model, tmp_path, suffix=suffix)
     assert batchnorms(loaded) == []
+
+
+def _every_merge(keras: Keras) -> Any:
+    """BN → Bidirectional → BN → Dense, for every merge, with and without sequences and states."""
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x")
+    wrapped = (layers.LSTM, layers.GRU, layers.SimpleRNN)
+    outputs = []
+    for k, mode in enumerate(("concat", "sum", "ave", "mul", None)):
+        for several in (True, False):
+            states = several and mode in ("sum", None)
+            inner = wrapped[k % 3](4, return_sequences=several, return_state=states)
+            y = layers.BatchNormalization(name=f"before_{mode}_{several}")(x)
+            made = layers.Bidirectional(inner, merge_mode=mode)(y)
+            made = list(made) if isinstance(made, list | tuple) else [made]
+            for j, value in enumerate(made):
+                norm = layers.BatchNormalization(name=f"behind_{mode}_{several}_{j}")
+                outputs.append(layers.Dense(2)(norm(value)))
+    return stir(keras.Model(x, outputs))
+
+
+@saved
+def test_every_merge_of_both_directions(
+    library: str, suffix: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Those in front enter both input kernels; those behind, of sequences and states, enter their readers."""
+    module = request.getfixturevalue(library)
+    model = _every_merge(module)
+    assert len(batchnorms(model)) == 26
+    folded, loaded = check(module, model, tmp_path, suffix=suffix)
+    assert folded.kept == {}
+    assert batchnorms(loaded) == []
+
+
+# The shape of the input and the layer, by whether it has a bias.
+CELLS: dict[str, tuple[tuple[int, ...], Callable[[Any, bool], Any]]] = {
+    "RNN of an LSTMCell": ((6, 3), lambda k, b: k.RNN(k.LSTMCell(4, use_bias=b))),
+    "RNN of a GRUCell": ((6, 3), lambda k, b: k.RNN(k.GRUCell(4, use_bias=b), return_sequences=True)),
+    "RNN of a SimpleRNNCell": ((6, 3), lambda k, b: k.RNN(k.SimpleRNNCell(4, use_bias=b))),
+    "a stack": (
+        (6, 3),
+        lambda k, b: k.RNN(
+            [k.GRUCell(3, use_bias=b, reset_after=False), k.LSTMCell(2), k.GRUCell(4)], return_sequences=True
+        ),
+    ),
+    "a stack, both ways": (
+        (6, 3), lambda k, b: k.Bidirectional(k.RNN([k.GRUCell(3, use_bias=b), k.LSTMCell(2)])),
+    ),
+    "ConvLSTM1D": ((4, 7, 3), lambda k, b: k.ConvLSTM1D(4, 3, use_bias=b)),
+    "ConvLSTM2D": (
+        (4, 7, 8, 3), lambda k, b: k.ConvLSTM2D(4, (3, 2), use_bias=b, return_sequences=True, strides=2),
+    ),
+    "ConvLSTM2D of one, same": ((4, 7, 8, 3), lambda k, b: k.ConvLSTM2D(4, 1, use_bias=b, padding="same")),
+    "ConvLSTM3D, both ways": (
+        (3, 3, 4, 5, 3),
+        lambda k, b: k.Bidirectional(k.ConvLSTM3D(2, 2, use_bias=b, return_sequences=True)),
+    ),
+    "both ways at each step": (
+        (4, 7, 3), lambda k, b: k.TimeDistributed(k.Bidirectional(k.LSTM(4, use_bias=b))),
+    ),
+    "at each step of each step": (
+        (4, 2, 7, 3), lambda k, b: k.TimeDistributed(k.TimeDistributed(k.Dense(4, use_bias=b))),
+    ),
+}  # fmt: skip
+
+
+def _every_cell(keras: Keras) -> Any:
+    """BN → layer → BN → Dense, for every cell with and without a bias, in one model."""
+    layers = keras.layers
+    inputs, outputs = [], []
+    for number, (shape, make) in enumerate(CELLS.values()):
+        inputs.append(layers.Input(shape, name=f"x{number}"))
+        for biased in (True, False):
+            norm, behind = layers.BatchNormalization(), layers.BatchNormalization()
+            outputs.append(layers.Dense(2)(behind(make(layers, biased)(norm(inputs[-1])))))
+    return stir(keras.Model(inputs, outputs))
+
+
+@saved
+def test_every_cell(library: str, suffix: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The first cell's kernel reads the input, scale and shift; its bias is made where there was none."""
+    module = request.getfixturevalue(library)
+    folded, loaded = check(module, _every_cell(module), tmp_path, suffix=suffix)
+    assert folded.kept == {}
+    assert batchnorms(loaded) == []
+
+
+def test_zeros_around_the_steps(keras: Keras, tmp_path: Path) -> None:
+    """A padded kernel takes a scale of both signs, no shift."""
+    layers = keras.layers
+    for gamma, kept in (("signed scale", None), ("mixed", Reason.ZERO_PADDING)):
+        norm = layers.BatchNormalization(name="norm")
+        model = chain(keras, (4, 7, 8, 3), norm, layers.ConvLSTM2D(4, (3, 2), padding="same"), gamma=gamma)
+        folded, _ = check(keras, model, tmp_path / gamma)
+        assert kept in folded.kept.get("norm", {None})
+
+
+def test_a_cell_of_somebody_else(keras: Keras, tmp_path: Path) -> None:
+    """It has the name of one of Keras's and other code: nothing goes into it."""
+
+    class LSTMCell(keras.layers.LSTMCell):  # type: ignore[misc]
+        def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+            return super().call(inputs * inputs, states, training=training)
+
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x")
+    y = layers.RNN(LSTMCell(4))(layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x)))
+    assert fold(stir(keras.Model(x, y)), tmp_path).kept.keys() == {"norm"}
+
+
+def test_nothing_goes_back_through_a_merge(keras: Keras, tmp_path: Path) -> None:
+    """Behind it a BN that no reader takes stays; so does one on a state, which enters by no kernel."""
+    layers = keras.layers
+    x, s = layers.Input((6, 3), name="x"), layers.Input((4,), name="s")
+    state = layers.BatchNormalization(name="on state")(layers.Activation("tanh")(s))
+    y = layers.Bidirectional(layers.GRU(4))(x, initial_state=[state, layers.Activation("tanh")(s)])
+    model = keras.Model([x, s], layers.Activation("tanh")(layers.BatchNormalization(name="behind")(y)))
+    folded, _ = check(keras, stir(model), tmp_path)
+    assert folded.kept.keys() == {"on state", "behind"}
+    assert Reason.NONLINEAR in folded.kept["behind"]
 
 
 def test_bn_after_recurrent(keras: Keras, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Edits name a layer by its path, the names from the outermost network inwards (as
 them). The result is a new object in the dialect that was read: stored calls that read nothing removed
 are copied untouched, and node indices stay valid because a layer loses all of its calls or none.
 Afterwards the layers of every Functional are put into the order in which Keras will list them: weights
-bind by that order, and taking a layer out may change it for others.
+bind by that order, and taking a layer out may change it for others. What nobody reads any longer goes, too.
 
 Some layers cannot go, though they no longer compute anything: those that name an output of the model,
 or its input (an old Sequential names its input after its first layer), the only layer of a Sequential,
@@ -23,7 +23,7 @@ from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
-from bnfuse.formats.keras.graph.order import keras_order
+from bnfuse.formats.keras.graph.order import keras_order, left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +238,10 @@ def _make_linear(entry: dict[str, Any]) -> None:
 
 
 def _sort(network: Network) -> None:
+    """Into Keras's order, without ops that worked out the mask of a layer that is gone."""
     for _, nested in networks(network):
         if nested.kind == "Sequential":
             continue
         entries = {layer.name: layer.entry for layer in nested.layers}
-        nested.raw["layers"] = [entries[name] for name in keras_order(nested)]
+        unread = left_out(nested)
+        nested.raw["layers"] = [entries[name] for name in keras_order(nested) if name not in unread]

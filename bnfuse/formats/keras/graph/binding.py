@@ -118,6 +118,9 @@ class _Archive:
             taken.append(StoredVariable.of(stored.pop(f"{group}/{at}"), slot.name, at, slot.trainable))
         self._refuse_more(place, known, stored)
         rest = [StoredVariable.of(s, "", s.path[len(group) + 1 :], False) for s in stored.values()]
+        if any(variable.dtype.kind in "fV" for variable in rest):
+            for variable in taken:  # one that nobody knows of may read the input, too
+                variable.locked = f"it has weights of unknown use ('{rest[0].place}')"
         return taken + rest
 
     def _refuse_more(

@@ -27,6 +27,7 @@ def movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
     ours, theirs = handle_of(node).site, handle_of(joint).site
     called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
     plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
+    plain = plain and len(ours.inputs) == 1  # no mask
     known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
     return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
 

@@ -14,9 +14,11 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.call_nodes import CallHandle, movable, rule_of
-from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref
+from bnfuse.formats.keras.graph.masks import Masks
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, walk
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
+from bnfuse.formats.keras.rows.image_layers import OTHER_SIZES
 from bnfuse.formats.keras.rows.ops import parts_of
 from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
 from bnfuse.formats.keras.rows.variables import refuses_edit
@@ -48,6 +50,16 @@ class Context:
     lead: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The core values that one call reads (``given``) and writes, with what is known of them."""
+
+    given: list[str]
+    outputs: list[str]
+    out_shapes: Sequence[Shape | None]
+    dtypes: Sequence[str | None]
+
+
 @dataclass(eq=False)
 class Flow:
     """Collects parts while it walks."""
@@ -56,6 +68,8 @@ class Flow:
     parts: list[tuple[Site, Part]] = field(default_factory=list)
     dtypes: dict[str, str] = field(default_factory=dict)
     extents: dict[str, Shape] = field(default_factory=dict)
+    masks: Masks = field(default_factory=Masks)
+    keeps_sizes: bool = True
     inside: dict[str, OutputPath] = field(default_factory=dict)
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
@@ -122,54 +136,46 @@ class Flow:
         outputs = [f"{context.instance}{layer.name}:{position}:{j}" for j in range(width)]
         if steps is not None:
             self.inside.update((value, OutputPath(steps, j)) for j, value in enumerate(outputs))
-        out_shapes = [self._shape(context, ref) for ref in refs]
-        if layer.class_name == "TimeDistributed" and len(layer.wrapped) == 1 and len(given) == 1:
-            return self._time_distributed(layer.wrapped[0], given, outputs, out_shapes, inner)
-        if layer.class_name == "Bidirectional" and len(layer.wrapped) == 2 and given:
-            self._bidirectional(layer, given, outputs, inner)
-            return outputs
-        known = [dtype or self.dtypes.get(v) for v, dtype in _stored_dtypes(call, given)]
-        self._site(layer, inner.path, call, given, outputs, out_shapes, known, inner)
-        return outputs
+        self.masks.learn(layer, call, given, outputs)
+        dtypes = [dtype or self.dtypes.get(v) for v, dtype in _stored_dtypes(call, given)]
+        ends = Ends(given, outputs, [self._shape(context, ref) for ref in refs], dtypes)
+        return self._layer(layer, call, ends, inner)
 
-    def _site(
-        self,
-        layer: Layer,
-        path: LayerPath,
-        call: Call | None,
-        given: Sequence[str],
-        outputs: Sequence[str],
-        out_shapes: Sequence[Shape | None],
-        dtypes: Sequence[str | None],
-        context: Context,
-    ) -> None:
-        for value, shape in zip(outputs, out_shapes, strict=True):
+    def _layer(self, layer: Layer, call: Call | None, ends: Ends, context: Context) -> list[str]:
+        """A layer, or what a wrapper makes of the layer in it."""
+        wrapped = layer.wrapped
+        if layer.class_name == "TimeDistributed" and len(wrapped) == 1 and _one_step(wrapped[0], call, ends):
+            return self._time_distributed(wrapped[0], call, ends, context)
+        if layer.class_name == "Bidirectional" and len(wrapped) == 2 and ends.given:
+            return self._bidirectional(layer, call, ends, context)
+        return self._site(layer, call, ends, context)
+
+    def _site(self, layer: Layer, call: Call | None, ends: Ends, context: Context) -> list[str]:
+        for value, shape in zip(ends.outputs, ends.out_shapes, strict=True):
             if shape is not None:
                 self.extents[value] = shape
             self.dtypes[value] = _made_dtype(layer)
+        names = call.keywords if call is not None else ()
+        masks = [v for v, name in zip(ends.given, names, strict=False) if name == "mask"]
         site = Site(
             layer,
-            path,
+            context.path,
             call,
-            tuple(given),
-            tuple(outputs),
-            tuple(self.extents.get(v) for v in given),
-            tuple(out_shapes),
-            tuple(dtypes),
+            tuple(ends.given),
+            tuple(ends.outputs),
+            tuple(self.extents.get(v) for v in ends.given),
+            tuple(ends.out_shapes),
+            tuple(ends.dtypes),
             context.training,
             context.lead,
             refuses_edit(layer) or "",
+            all(self.masks.carries(ends.given[0], mask) for mask in masks),
+            self.keeps_sizes,
         )
         self.parts += [(site, part) for part in parts_of(site)]
+        return list(ends.outputs)
 
-    def _time_distributed(
-        self,
-        wrapped: Layer,
-        given: list[str],
-        outputs: list[str],
-        out_shapes: list[Shape | None],
-        context: Context,
-    ) -> list[str]:
+    def _time_distributed(self, wrapped: Layer, call: Call | None, ends: Ends, context: Context) -> list[str]:
         """The wrapped layer, or network, sees one step at a time."""
         deeper = replace(
             context,
@@ -179,21 +185,20 @@ class Flow:
             lead=context.lead + 1,
         )
         if wrapped.inner is not None:
-            return self.network(wrapped.inner, given, deeper)
-        known = [self.dtypes.get(v) for v in given]
-        self._site(wrapped, deeper.path, None, given, outputs, out_shapes, known, deeper)
-        return outputs
+            return self.network(wrapped.inner, ends.given, deeper)
+        return self._layer(wrapped, call, ends, deeper)
 
-    def _bidirectional(self, layer: Layer, given: list[str], outputs: list[str], context: Context) -> None:
+    def _bidirectional(self, layer: Layer, call: Call | None, ends: Ends, context: Context) -> list[str]:
         """Both directions read the same input; what they make of it is not looked into."""
         made = []
         for wrapped in layer.wrapped:
             out = f"{context.instance}{wrapped.name}:0"
-            path = (*context.path, wrapped.name)
-            self._site(wrapped, path, None, given, [out], [None], [self.dtypes.get(given[0])], context)
+            deeper = replace(context, path=(*context.path, wrapped.name), steps=None)
+            self._site(wrapped, None, Ends(ends.given[:1], [out], [None], ends.dtypes[:1]), deeper)
             made.append(out)
-        merge = _without_wrapped(layer)
-        self._site(merge, context.path, None, made, outputs, [None] * len(outputs), [None, None], context)
+        read = [*made, *ends.given[1:]]  # states and a mask
+        merge = Ends(read, ends.outputs, ends.out_shapes, [None] * len(read))
+        return self._site(_without_wrapped(layer), None, merge, context)
 
     def graph(self, pinned: dict[str, Reason]) -> Graph:
         """Names, ties and candidates."""
@@ -226,6 +231,12 @@ def _without_wrapped(layer: Layer) -> Layer:
     return Layer(layer.name, layer.class_name, layer.module, layer.registered, layer.config, layer.entry)
 
 
+def _one_step(wrapped: Layer, call: Call | None, ends: Ends) -> bool:
+    """Whether a TimeDistributed hands one tensor to what it wraps, and at most a layer its mask."""
+    masked = call is not None and call.keywords == ("", "mask")
+    return len(ends.given) == 1 or (masked and wrapped.inner is None and not wrapped.wrapped)
+
+
 def _widths(network: Network) -> dict[tuple[str, int], int]:
     """How many outputs of each call somebody reads (at least 1)."""
     widths: dict[tuple[str, int], int] = {}
@@ -254,7 +265,7 @@ def read_flow(network: Network, shapes: TensorShapes) -> tuple[Graph, dict[str, 
     Raises:
         UnreadableModel: the calls form a cycle.
     """
-    flow = Flow(shapes)
+    flow = Flow(shapes, keeps_sizes=not any(layer.class_name in OTHER_SIZES for _, layer in walk(network)))
     inputs = []
     layers = {layer.name: layer for layer in network.layers}
     for ref in network.inputs:

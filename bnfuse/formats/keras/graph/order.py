@@ -77,14 +77,19 @@ def check_order(network: Network) -> None:
         _refuse_unused(nested, path)
 
 
-def _refuse_unused(network: Network, path: tuple[str, ...]) -> None:
+def left_out(network: Network) -> list[str]:
+    """Layers that no output needs and that Keras 3 would therefore leave out of a Functional."""
     used = {name for name, _ in _depth_first_from_outputs(network)} | {ref.layer for ref in network.inputs}
-    for layer in network.layers:
-        if layer.name not in used and any(is_keras3(call.raw) for call in layer.calls):
-            raise UnreadableModel(
-                f"No output of {_where(path)} depends on its layer '{layer.name}', which Keras 3 would leave "
-                "out when it binds the weights: load the model in Keras and save it again."
-            )
+    unused = [layer for layer in network.layers if layer.name not in used]
+    return [layer.name for layer in unused if any(is_keras3(call.raw) for call in layer.calls)]
+
+
+def _refuse_unused(network: Network, path: tuple[str, ...]) -> None:
+    for name in left_out(network):
+        raise UnreadableModel(
+            f"No output of {_where(path)} depends on its layer '{name}', which Keras 3 would leave "
+            "out when it binds the weights: load the model in Keras and save it again."
+        )
 
 
 def _where(path: tuple[str, ...]) -> str:

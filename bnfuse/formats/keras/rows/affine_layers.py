@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,16 @@ _TINY = 1e-7
 
 
 def batchnorm(site: Site) -> Sequence[Part]:
-    """γ·(x − μ)/√(σ² + ε) + β along ``axis``; what ``scale`` and ``center`` leave out is 1 and 0."""
+    """γ·(x − μ)/√(σ² + ε) + β along ``axis``; what ``scale`` and ``center`` leave out is 1 and 0.
+
+    At inference it does not look at a mask, but hands it on: one that its input lacks would go with it.
+    """
 
     def rule(label: str) -> Rule:
         why = _unusable(site, label)
         return broken(why) if why is not None else _statistics(site, label)
 
-    return single(site, rule, BatchNormStore(), is_batchnorm=True)
+    return single(replace(site, inputs=site.unmasked), rule, BatchNormStore(), is_batchnorm=True)
 
 
 def _unusable(site: Site, label: str) -> Refusal | None:
@@ -41,8 +45,8 @@ def _unusable(site: Site, label: str) -> Refusal | None:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail=what)
     if site.locked:
         return Refusal(Reason.LOCKED_WEIGHTS, label, detail=site.locked)
-    if len(site.inputs) != 1:
-        return Refusal(Reason.UNSUPPORTED_OP, label, detail="a mask")
+    if len(site.unmasked) != 1 or not site.carries_mask:
+        return Refusal(Reason.UNSUPPORTED_OP, label, detail="a mask that its input does not carry")
     cast = site.casts()
     return None if cast is None else Refusal(cast.reason, label, detail=cast.detail)
 
@@ -222,7 +226,6 @@ ROWS = (
     LayerKind(BATCHNORMS, batchnorm, same, _batch_norm),
     LayerKind(("LayerNormalization", "GroupNormalization"), layer_norm, same, _scaled),
     LayerKind(("RMSNormalization",), rms_norm, same, holds("scale")),
-    LayerKind(("UnitNormalization",), shapes=same),
     LayerKind(("Normalization",), normalization, same, _adapted),
     LayerKind(("Rescaling",), rescaling, same),
 )

@@ -20,10 +20,31 @@ from bnfuse.formats.keras.rows.variables import Config, holds
 
 
 def _padding(site: Site, n: int) -> Reason | None:
-    """Why a shift cannot come in: zeros at the borders; 'same' pads nothing where the window is one."""
-    if site.config.get("padding", "valid") == "valid" or set(site.window("kernel_size", n)) == {1}:
+    """Why a shift cannot come in: zeros at the borders; 'same' pads nothing where all windows fit."""
+    padding, kernel = site.config.get("padding", "valid"), site.window("kernel_size", n)
+    if padding == "valid" or set(kernel) == {1}:
         return None
-    return Reason.ZERO_PADDING
+    if padding != "same":
+        return Reason.ZERO_PADDING
+    strides, dilation = site.window("strides", n, 1), site.window("dilation_rate", n, 1)
+    fit = [
+        _fits(size, *window)
+        for size, *window in zip(_spatial(site, n), kernel, strides, dilation, strict=True)
+    ]
+    return None if all(fit) else Reason.ZERO_PADDING
+
+
+def _spatial(site: Site, n: int) -> Sequence[object]:
+    """The sizes of the input's spatial axes at inference, None where they are not known."""
+    shape, rank = site.shapes[0], n + 2 + site.lead
+    if shape is None or len(shape) != rank or not site.keeps_sizes:
+        return (None,) * n
+    return [shape[axis] for axis in site.spatial_axes(rank)]
+
+
+def _fits(size: object, kernel: int, stride: int, dilation: int) -> bool:
+    """Whether ⌈size/stride⌉ windows lie inside ``size`` elements: then nothing is padded."""
+    return isinstance(size, int) and (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 <= size
 
 
 def _channel_axes(site: Site, n: int) -> tuple[int, int]:
@@ -49,9 +70,15 @@ def convolution(site: Site, n: int) -> Sequence[Part]:
 
 
 def transposed(site: Site, n: int) -> Sequence[Part]:
-    """Conv*Transpose: (k…, out, in); border outputs sum over fewer taps, so no shift comes in."""
-    axes = _channel_axes(site, n)
-    return with_activation(site, [linear_part(site, "k* o i", axes=axes, shift_in=Reason.SHIFT_REFUSED)])
+    """Conv*Transpose: (k…, out, in); border outputs sum over fewer taps, so no shift comes in.
+
+    A window of one at every place is a plain convolution.
+    """
+    plain = set(site.window("kernel_size", n)) == set(site.window("strides", n, 1)) == {1}
+    part = linear_part(
+        site, "k* o i", axes=_channel_axes(site, n), shift_in=None if plain else Reason.SHIFT_REFUSED
+    )
+    return with_activation(site, [part])
 
 
 def depthwise(site: Site, n: int) -> Sequence[Part]:

@@ -1,4 +1,4 @@
-"""Rows of the op table: the identity at inference, and what moves, pools, pads or resizes along axes."""
+"""Rows of the op table: the identity at inference, and what moves, pools or pads along axes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
     return single(site, Pass(Sign.ANY if one else sign, mixes=spatial.__contains__))
 
 
+def adaptive_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
+    """As many windows as asked for, of valid elements only."""
+    return single(site, Pass(sign, mixes=site.spatial_axes(n + 2 + site.lead).__contains__))
+
+
 def global_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
     """Mean or maximum over all of space."""
     rank = n + 2 + site.lead
@@ -80,19 +85,15 @@ def cropping(site: Site, n: int) -> Sequence[Part]:
     return single(site, Pass(mixes=site.spatial_axes(n + 2 + site.lead).__contains__))
 
 
-def upsampling(site: Site, n: int) -> Sequence[Part]:
-    """Nearest and bilinear: weights that sum to 1."""
-    mode = site.config.get("interpolation", "nearest")
-    if mode not in ("nearest", "bilinear"):
-        return single(site, opaque(Reason.UNSUPPORTED_OP, f"interpolation '{mode}'"))
-    return cropping(site, n)
-
-
 def _pooled(config: Config, spatial: Shape) -> list[Size]:
     window = per_axis(config["pool_size"], len(spatial))
     strides = window if config.get("strides") is None else per_axis(config["strides"], len(spatial))
     padding = config.get("padding", "valid")
     return [windows(n, k, s, padding) for n, k, s in zip(spatial, window, strides, strict=True)]
+
+
+def _adapted(config: Config, spatial: Shape) -> Sequence[Size]:
+    return per_axis(config["output_size"], len(spatial))
 
 
 def _globally_pooled(config: Config, shape: Shape) -> Shape:
@@ -132,18 +133,6 @@ def _moved(key: str, sign: int) -> Shapes:
         return [None if n is None else n + sign * m for n, m in zip(spatial, margins, strict=True)]
 
     return resized(sizes)
-
-
-def _repeated(config: Config, spatial: Shape) -> list[Size]:
-    factors = per_axis(config["size"], len(spatial))
-    return [None if n is None else n * f for n, f in zip(spatial, factors, strict=True)]
-
-
-def _brought_to_size(config: Config, shape: Shape) -> Shape | None:
-    if len(shape) != 4:
-        return None
-    _, channels = split(config, shape)
-    return join(config, shape[0], (config["height"], config["width"]), channels)
 
 
 def flatten(site: Site) -> Sequence[Part]:
@@ -206,7 +195,7 @@ def _permuted(config: Config, shape: Shape) -> Shape:
 
 _MAX_POOL, _GLOBAL_MAX = partial(pool, sign=Sign.NONNEGATIVE), partial(global_pool, sign=Sign.NONNEGATIVE)
 _REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
-_POOLED, _WHOLE = resized(_pooled), one(_globally_pooled)
+_POOLED, _ADAPTED, _WHOLE = resized(_pooled), resized(_adapted), one(_globally_pooled)
 ROWS = (
     LayerKind(("Identity",), identity, same, shaped=("ops.Identity", "identity")),
     LayerKind(("ActivityRegularization",), identity, same),
@@ -222,20 +211,8 @@ ROWS = (
     *spatial_kinds("GlobalAveragePooling{n}D", parts=global_pool, shapes=_WHOLE),
     *spatial_kinds("ZeroPadding{n}D", parts=zero_padding, shapes=_moved("padding", 1)),
     *spatial_kinds("Cropping{n}D", parts=cropping, shapes=_moved("cropping", -1)),
-    *spatial_kinds("UpSampling{n}D", parts=upsampling, shapes=resized(_repeated)),
-    # not looked into
-    *spatial_kinds("AdaptiveMaxPooling{n}D", "AdaptiveAveragePooling{n}D"),
-    LayerKind(("Resizing", "CenterCrop", "RandomCrop"), shapes=one(_brought_to_size)),
-    LayerKind(
-        ("Masking", "RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation",
-         "RandomZoom"),
-        shapes=same,
+    *spatial_kinds(
+        "AdaptiveMaxPooling{n}D", parts=partial(adaptive_pool, sign=Sign.NONNEGATIVE), shapes=_ADAPTED
     ),
-    LayerKind(
-        ("InputLayer", "Lambda", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "CategoryEncoding",
-         "RandomHeight", "RandomWidth", "RandomColorDegeneration", "RandomColorJitter",
-         "RandomElasticTransform", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
-         "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation", "RandomSharpness",
-         "RandomShear")
-    ),
-)  # fmt: skip
+    *spatial_kinds("AdaptiveAveragePooling{n}D", parts=adaptive_pool, shapes=_ADAPTED),
+)

@@ -19,11 +19,14 @@ from bnfuse.formats.keras.graph.network import Call, Layer
 from bnfuse.formats.keras.rows import (
     activations,
     affine_layers,
+    attention_layers,
     convolution_layers,
+    image_layers,
     linear_layers,
     merging_layers,
     moving_layers,
-    sequence_layers,
+    opaque_layers,
+    recurrent_layers,
 )
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
@@ -31,8 +34,8 @@ from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
 _FILES = (
-    linear_layers, convolution_layers, sequence_layers, affine_layers, activations, moving_layers,
-    merging_layers,
+    linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,
+    moving_layers, image_layers, merging_layers, opaque_layers,
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}
@@ -68,8 +71,6 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
         call: the call, for its other arguments; None inside a wrapper.
     """
     try:
-        if layer.class_name == "Bidirectional" and not layer.registered:
-            return _bidirectional(layer, inputs)
         kind = kind_of(layer)
         if kind is None:
             return UNKNOWN
@@ -80,23 +81,6 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
         return kind.shapes(layer, inputs, call)
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError):
         return UNKNOWN  # a config that makes no sense: nothing is known about the result
-
-
-def _bidirectional(layer: Layer, inputs: Inputs) -> Outputs:
-    output, *states = output_shapes(layer.wrapped[0], inputs[:1], None)
-    if output is None:
-        return UNKNOWN
-    match layer.config.get("merge_mode", "concat"):
-        case "concat":
-            last = output[-1]
-            merged = [(*output[:-1], None if last is None else 2 * last)]
-        case "sum" | "mul" | "ave":
-            merged = [output]
-        case None:
-            merged = [output, output]
-        case _:
-            return UNKNOWN
-    return (*merged, *states, *states)
 
 
 # --- variables
@@ -158,7 +142,9 @@ def _casts(site: Site, has: str | None) -> bool:
 def _layer_parts(site: Site) -> Sequence[Part]:
     kind = kind_of(site.layer)
     if kind is None or kind.parts is None:
-        return single(site, opaque())
+        known = not (site.layer.function or site.layer.registered)
+        why = opaque_layers.WHY.get(site.layer.class_name, "") if known else ""
+        return single(site, opaque(detail=why))
     try:
         return kind.parts(site)
     except Malformed as e:

@@ -71,6 +71,8 @@ class Site:
         training: whether the call (or one around it) asks for training behaviour.
         lead: axes between the batch and what the layer knows of.
         locked: why the variables must stay as they are; "" if they may change.
+        keeps_sizes: whether the shapes are those at inference in all axes, not in their channels alone.
+        carries_mask: whether the mask in the call, if there is one, is that of the first input anyway.
     """
 
     layer: Layer
@@ -84,6 +86,8 @@ class Site:
     training: bool = False
     lead: int = 0
     locked: str = ""
+    carries_mask: bool = True
+    keeps_sizes: bool = True
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -148,6 +152,12 @@ class Site:
         """A small variable in float64."""
         found = self.variable(name)
         return None if found is None else np.asarray(found.read()).astype(np.float64)
+
+    @property
+    def unmasked(self) -> tuple[str, ...]:
+        """The inputs without the mask, for a layer that does not look at it at inference."""
+        names = self.call.keywords if self.call is not None else ()
+        return tuple(v for j, v in enumerate(self.inputs) if names[j : j + 1] != ("mask",))
 
     @property
     def compute_dtype(self) -> str:
