@@ -7,7 +7,7 @@ import onnx
 
 from bnfuse.core.reasons import Reason
 from tests.onnx_graphs import Net
-from tests.traps.table import IMAGE, trap
+from tests.traps.table import FOLD, IMAGE, trap
 
 trap("float16", dtype="float16")(lambda net: net.build(IMAGE, net.bn(net.conv("x", 3, 5, 3, 3), 5)))
 
@@ -42,7 +42,7 @@ def _(net: Net) -> onnx.ModelProto:
     return net.build(IMAGE, net.bn(x, 5))
 
 
-@trap("DequantizeLinear of a stored int8 weight", Reason.WEIGHT_NOT_CONSTANT)
+@trap("DequantizeLinear of a stored int8 weight: the new one is stored as it is used", FOLD)
 def _(net: Net) -> onnx.ModelProto:
     stored = net.const(net.rng.integers(-127, 127, (5, 3, 3, 3)).astype(np.int8))
     w = net.op("DequantizeLinear", stored, net.const(np.array(0.02)), net.const(np.array(0, np.int8)))
