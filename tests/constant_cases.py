@@ -486,11 +486,121 @@ def _(version: int, kind: np.dtype) -> Variants:
     yield Variant([x, y, np.zeros(5, kind)], bound=_product_rounding(x, y))
 
 
+@maker("LpNormalization")
+def _(version: int, kind: np.dtype) -> Variants:
+    x = np.clip(values(kind, 3, 4, 5), -9, 9)
+    x[1, 2], x[:, 1, 3] = 0, 0
+    for p in (None, 1, 2):
+        for axis in (None, 0, 1, 2, -1, -2, -3):
+            attributes = {k: v for k, v in (("p", p), ("axis", axis)) if v is not None}
+            bound = 7 * float(np.finfo(kind).eps) * np.abs(x.astype(np.float64))
+            yield Variant([x], attributes, bound=np.minimum(bound, 7 * float(np.finfo(kind).eps)))
+
+
+@maker("Mean")
+def _(version: int, kind: np.dtype) -> Variants:
+    shapes = [(2, 3)] * 3 if version < 8 else [(2, 3), (3,), (4, 1, 1)]
+    for n in (1, 2, 3):
+        arrays = [np.clip(values(kind, *s, seed=k), -9, 9) for k, s in enumerate(shapes[:n])]
+        sizes = sum(np.abs(a.astype(np.float64)) for a in arrays)
+        yield Variant(arrays, bound=2 * float(np.finfo(kind).eps) * np.asarray(sizes))
+
+
+@maker("CumSum")
+def _(version: int, kind: np.dtype) -> Variants:
+    for axis in (0, 1, 2, -1, -2, -3):
+        for exclusive in (0, 1):
+            for reverse in (0, 1):
+                for index in ("int64", "int32"):
+                    at = np.array(axis, index)
+                    yield Variant([small(kind, 2, 3, 4), at], {"exclusive": exclusive, "reverse": reverse})
+
+
+@maker("Einsum")
+def _(version: int, kind: np.dtype) -> Variants:
+    sizes = dict(zip("abcde", (2, 3, 4, 5, 6), strict=True))
+    for equation in ("ab,bc->ac", "ab,bc->ca", "abc->cab", "ab,ab->", "ab->b", "a,b->ab", "abd,dc->abc",
+                     "ab , bc -> a", "ab,bc,cd->ad", "bae,bce->bac", "ab,b->ab"):  # fmt: skip
+        terms = equation.replace(" ", "").partition("->")[0].split(",")
+        arrays = [small(kind, *(sizes[c] for c in term), seed=k) for k, term in enumerate(terms)]
+        yield Variant(arrays, {"equation": equation})
+
+
+@maker("Log")
+def _(version: int, kind: np.dtype) -> Variants:
+    yield Variant([np.abs(values(kind, 40, 7)) + kind.type(1e-3)], ulps=2)
+
+
+@maker("Relu")
+def _(version: int, kind: np.dtype) -> Variants:
+    yield Variant([values(kind, 5, 7)])
+    yield Variant([special(kind)[~np.isnan(special(kind))]])
+
+
+@maker("DequantizeLinear")
+def _(version: int, kind: np.dtype) -> Variants:
+    rng = np.random.default_rng(1)
+    x = values(kind, 60)
+    if kind == np.int32:
+        x[:3] = 2**24 + 1, -(2**31), 2**31 - 1
+    zero = None if kind == np.int32 else np.array(7, kind)
+    for scale in (0.1, -0.03, 1e-3):
+        yield Variant([x, np.array(scale, np.float32)])
+        yield Variant([x, np.array(scale, np.float32), zero])
+        yield Variant([special(kind), np.array(scale, np.float32), zero])
+    for axis in (0, -1) if version >= 13 else ():
+        zeros = None if kind == np.int32 else rng.integers(0, 100, 60).astype(kind)
+        yield Variant([x, rng.uniform(0.01, 1, 60).astype(np.float32), zeros], {"axis": axis})
+
+
+@maker("GatherElements", "ScatterElements")
+def _(version: int, kind: np.dtype) -> Variants:
+    rng = np.random.default_rng(2)
+    for axis in (None, 0, 1, 2, -1, -2, -3):
+        attributes = {} if axis is None else {"axis": axis}
+        k = (axis or 0) % 3
+        n, shape = (4, 3, 5)[k], [4, 2, 3]
+        del shape[k]
+        drawn = [rng.permutation(n)[:2] for _ in range(shape[0] * shape[1])]
+        at = np.moveaxis(np.reshape(drawn, (*shape, 2)), -1, k)
+        for signed in (at, at - n * rng.integers(0, 2, at.shape)):
+            for index in (np.int64, np.int32):
+                yield Variant([values(kind, 4, 3, 5), signed.astype(index)], attributes)
+
+
+@maker("GatherND", "ScatterND")
+def _(version: int, kind: np.dtype) -> Variants:
+    x = values(kind, 4, 3, 5)
+    for at in ([[0], [2]], [[-1], [1]], [[0, 1], [-1, 2]], [[3, -1, -5], [0, 0, 0], [2, 1, 4]], [1], [-2, 0],
+               [[[0, 1], [1, -1]], [[2, 0], [-1, 1]]]):  # fmt: skip
+        yield Variant([x, np.array(at, np.int64)])
+
+
+@maker("Trilu")
+def _(version: int, kind: np.dtype) -> Variants:
+    for shape in ((4, 5), (2, 5, 3)):
+        for upper in (None, 0, 1):
+            attributes = {} if upper is None else {"upper": upper}
+            yield Variant([values(kind, *shape)], attributes)
+            for k in (0, 1, -1, 3, -4):
+                yield Variant([values(kind, *shape), np.array(k)], attributes)
+
+
+def _scattering(op: str, variant: Variant) -> Variant:
+    """The updates that a look-up's result has the shape of."""
+    x, at = variant.inputs
+    assert x is not None and at is not None
+    shape = at.shape if op == "ScatterElements" else (*at.shape[:-1], *x.shape[at.shape[-1] :])
+    return Variant([x, at, values(x.dtype, *shape, seed=9)], variant.attributes)
+
+
 def variants(op: str, version: int, kind: np.dtype) -> Variants:
     """All of one operator, one version of its schema and one element type."""
     for variant in MAKERS[op](version, kind):
         if op == "CastLike":
             to = onnx.helper.tensor_dtype_to_np_dtype(variant.attributes["to"])
             yield Variant([variant.inputs[0], np.zeros(2, to)])
+        elif op.startswith("Scatter"):
+            yield _scattering(op, variant)
         else:
             yield variant

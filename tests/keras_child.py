@@ -1,4 +1,4 @@
-"""The process that runs Keras models for bnfuse, as the product starts it, but for what ``keras_quick`` spares.
+"""The process that runs Keras models for bnfuse, as the product has it, but for what ``keras_quick`` spares.
 
 ``forked_runtimes`` has it started where this process asks for a model; the commands that tests run in a
 process of their own start the product's.
@@ -40,5 +40,8 @@ def serve_forked(token: str, environment: dict[str, str], *pipes: Connection) ->
     for number, pipe in enumerate(pipes):
         os.dup2(pipe.fileno(), number)
         pipe.close()
-    sys.stdin, sys.stdout, sys.stderr = (open(n, "w" if n else "r", closefd=False) for n in range(3))
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(n, "w" if n else "r", closefd=False)  # noqa: SIM115  (they last as long as the process)
+        for n in range(3)
+    )
     main(token)

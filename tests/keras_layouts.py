@@ -17,7 +17,7 @@ _CONVOLUTIONS = ("conv", "depthwise_conv", "separable_conv", "conv_transpose")
 def channels_first_by_transposing() -> Iterator[None]:
     """In here Keras 3's own convolutions compute them channels last, and put the channels first again.
 
-    That is what channels first means; compiling each by XLA, which has kernels, takes a hundred times as long.
+    That is what channels first means; compiling each by XLA, which has kernels, takes 100 times as long.
     """
     module = importlib.import_module("keras.src.backend.tensorflow.nn")
     with pytest.MonkeyPatch.context() as here:

@@ -1,4 +1,4 @@
-"""Imported by the process that ``forked_runtimes`` forks: Keras, before there are threads, which no fork survives."""
+"""Imported by what ``forked_runtimes`` forks: Keras, before there are threads, which no fork survives."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Models saved by Keras itself, and its own account of them.
 
-``build`` saves every model of ``tests/keras_saved_models.py`` with Keras 3 and with tf_keras, beside what each
+``build`` saves every model of ``tests/keras_saved_models.py`` with Keras 3 and tf_keras, beside what each
 layer holds, and what the model computes, by Keras's own account. ``reload`` loads files and says whether
 they hold and compute the same as others.
 """
@@ -96,7 +96,7 @@ def _like_2_13(lib: Any, here: pytest.MonkeyPatch, *, doubled: bool) -> None:
 
 
 def build(keras: Any, tf_keras: Any, folder: Path) -> None:
-    """Save all models in this folder, each with a ``.json`` beside it; ``failed`` lists what Keras refused."""
+    """Save all models in this folder, each with a ``.json`` beside it; ``failed``: what Keras refused."""
     failed, made = {}, {}
     for label, library, extra in (("keras3", keras, ONLY_KERAS3), ("tf_keras", tf_keras, ONLY_TF_KERAS)):
         for name, make in (MODELS | extra).items():

@@ -30,7 +30,8 @@ _TOLERANCE = 1e-5
 class Application:
     """A network, how many BNs it has, and how many of them go (at least).
 
-    ``fewer``: blocks than the network of that name has. ``affines``: Rescaling and Normalization layers in front, all of which go; None where that is not told.
+    ``fewer``: blocks than the network of that name has. ``affines``: Rescaling and Normalization layers in
+    front, all of which go; None where that is not told.
     """
 
     name: str

@@ -418,7 +418,7 @@ def with_epsilon(
     x = "x"
     for k, eps in enumerate(given):
         operands = [net.weight(4, 4, 1, 1, fan_in=4), *net.statistics(4)] if weights else []
-        more = {} if eps is None else {"eps": eps}
+        more: dict[str, Any] = {} if eps is None else {"eps": eps}
         x = net.op("Block", x, *operands, domain="local", name=f"call{k}", **more)
     return calling(net, x, [block])
 

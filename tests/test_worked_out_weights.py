@@ -128,7 +128,44 @@ def _turned(net: Net, w: str) -> str:
     return net.op("Pow", back, net.const(np.array(3.0)))
 
 
+def _unit(net: Net, w: str) -> str:
+    return net.op("LpNormalization", w, axis=-3, p=1)
+
+
+def _scattered(net: Net, w: str) -> str:
+    at = net.const(np.array([[0, 1], [-1, 2], [2, 0]]))
+    some = net.op("ScatterND", w, at, net.weight(3, 2, 2, fan_in=12))
+    index = net.const(np.broadcast_to(np.array([2, -4, 1, 3]).reshape(4, 1, 1, 1), (4, 3, 2, 2)))
+    return net.op("GatherElements", some, index, axis=0)
+
+
+def _contracted(net: Net, w: str) -> str:
+    return net.op("Einsum", w, net.weight(3, 3, fan_in=3), equation="oikl,ij->ojkl")
+
+
+def _halved(net: Net, w: str) -> str:
+    other = net.op("Relu", net.op("Log", net.op("Abs", w)))
+    return net.op("Mean", w, other, net.op("CumSum", w, net.const(np.array(-3))))
+
+
+def _dequantised(net: Net, w: str) -> str:
+    q = net.const(net.rng.integers(-127, 128, 4).astype(np.int8))
+    zero = net.const(net.rng.integers(-9, 9, 4).astype(np.int8))
+    gain = net.op("DequantizeLinear", q, net.const(net.rng.uniform(0.005, 0.02, 4)), zero, axis=0)
+    return net.op("Mul", net.op("Reshape", gain, net.const(np.array([4, 1, 1, 1]))), w)
+
+
+def _upper(net: Net, w: str) -> str:
+    return net.op("Trilu", w, net.const(np.array(-1)), upper=0) if net_opset(net) > 13 else net.op("Relu", w)
+
+
 WEIGHTS: dict[str, Made] = {
+    "unit length": _unit,
+    "scattered and gathered": _scattered,
+    "contracted by Einsum": _contracted,
+    "a mean": _halved,
+    "times a dequantised vector": _dequantised,
+    "a triangle": _upper,
     "weight normalisation": _norm,
     "standardised": _standardised,
     "low-rank update": _low_rank,
@@ -213,6 +250,64 @@ def test_sparse_constants(rows: bool, tmp_path: Path) -> None:
     done = optimized(net.build({"x": (5, 3)}, net.op("Tanh", y)), tmp_path)
     assert set(done.operators) <= {"Gemm", "MatMul", "Add", "Constant", "Reshape", "Tanh"}
     assert_equal(done.before, done.after)
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["positions", "rows of indices"])
+def test_sparse_initializers(rows: bool, tmp_path: Path) -> None:
+    """Weight and statistics; the weight's other reader keeps the sparse one."""
+    net = Net(8)
+    w = net.rng.standard_normal((3, 4)).astype(np.float32)
+    w[net.rng.random(w.shape) < 0.5] = 0
+    gamma = np.array([1.5, 0, -2.0, 0], np.float32)
+    x = net.op("BatchNormalization", net.op("MatMul", "x", "w"), "gamma", *net.statistics(4)[1:], name="bn")
+    net.op("Tanh", x, out="y")
+    net.op("MatMul", "x", "w", out="z", name="other")
+    made = net.build({"x": (5, 3)}, ["y"])
+    made.graph.output.add().CopyFrom(helper.make_tensor_value_info("z", TensorProto.FLOAT, [5, 4]))
+    for name, array in (("w", w), ("gamma", gamma)):
+        sparse = made.graph.sparse_initializer.add()
+        sparse.CopyFrom(_sparse(array, rows))
+        sparse.values.name = name
+    done = optimized(made, tmp_path)
+    after = onnx.load(done.after)
+    assert sorted(n.op_type for n in after.graph.node) == ["Gemm", "MatMul", "Tanh"]
+    assert [t.values.name for t in after.graph.sparse_initializer] == ["w"]
+    assert_equal(done.before, done.after)
+
+
+def test_a_sparse_initializer_that_a_caller_may_override(tmp_path: Path) -> None:
+    net = Net(9)
+    x = net.op("BatchNormalization", net.conv("x", 3, 4, 2, 2), "gamma", *net.statistics(4)[1:], name="bn")
+    made = net.build({**IMAGE, "gamma": (4,)}, net.op("Tanh", x))
+    sparse = made.graph.sparse_initializer.add()
+    sparse.CopyFrom(_sparse(np.array([1.5, 0, -2.0, 0], np.float32), False))
+    sparse.values.name = "gamma"
+    done = optimized(made, tmp_path, proof="skipped")
+    assert done.decisions == {"bn": "PARAMETER_NOT_CONSTANT"}
+    assert done.before.read_bytes() == done.after.read_bytes()
+
+
+def test_a_computed_weight_that_others_see_stays(tmp_path: Path) -> None:
+    """It is an output of the model, and what it is made of has another reader."""
+    net = Net(10)
+    v = net.weight(4, 3, 2, 2, fan_in=12)
+    w = net.op("Div", v, net.op("ReduceL2", v, axes=[1, 2, 3]), out="w")
+    y = net.op("Tanh", net.bn(net.op("Conv", "x", w), 4, name="bn"))
+    made = net.build(IMAGE, [y, net.op("Conv", "x", v)], opset=13)
+    made.graph.output.add().CopyFrom(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 3, 2, 2]))
+    done = optimized(made, tmp_path)
+    assert done.decisions == {"bn": None}
+    assert done.operators == {"Conv": 2, "Tanh": 1, "Div": 1, "ReduceL2": 1}
+    assert_equal(done.before, done.after)
+
+
+def test_random_numbers_are_no_constants(tmp_path: Path) -> None:
+    net = Net(11)
+    noise = net.op("RandomUniformLike", net.vector(4), low=0.5, high=1.5, seed=3.0)
+    x = net.op("BatchNormalization", net.conv("x", 3, 4, 2, 2), noise, *net.statistics(4)[1:], name="bn")
+    done = optimized(net.build(IMAGE, net.op("Tanh", x)), tmp_path, proof="skipped")
+    assert done.decisions == {"bn": "PARAMETER_NOT_CONSTANT"}
+    assert done.before.read_bytes() == done.after.read_bytes()
 
 
 def test_what_is_too_large_is_not_worked_out(tmp_path: Path) -> None:

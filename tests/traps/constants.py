@@ -41,10 +41,10 @@ def _(net: Net) -> onnx.ModelProto:
 @trap("γ is stored quantised", Reason.PARAMETER_QUANTISED)
 def _(net: Net) -> onnx.ModelProto:
     stats = net.statistics(3)
-    net.initializers.append(numpy_helper.from_array(np.array([90, -50, 20], np.int8), "q"))
-    gamma = net.op(
-        "Reshape", net.op("DequantizeLinear", "q", net.const(np.array(0.02))), net.const(np.array([3]))
-    )
+    scale = net.const(np.array(0.02))  # made at run time, and not worked out
+    net.initializers.append(numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    q = net.op("QuantizeLinear", net.vector(3), scale, "zero")
+    gamma = net.op("Reshape", net.op("DequantizeLinear", q, scale, "zero"), net.const(np.array([3])))
     return net.build(IMAGE, net.op("BatchNormalization", net.conv("x", 3, 3, 3, 3), gamma, *stats[1:]))
 
 

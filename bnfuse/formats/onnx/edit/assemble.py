@@ -148,6 +148,7 @@ def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collecti
     edited = EditedModel(frame, list(main.nodes()), list(main.constants()), [])
     edited.value_info = _still_written(main, edited.nodes, proto.graph.value_info)
     _settle_inputs(frame, main, constants)
+    _filter(frame.graph.sparse_initializer, lambda t: not main.is_gone(t.values.name))
     return edited
 
 
@@ -161,6 +162,7 @@ def _rebuild(pending: Pending) -> None:
         del body.initializer[:]
         body.initializer.extend(map(message, constants))
         _filter(body.input, lambda v: not pending.is_gone(v.name))
+        _filter(body.sparse_initializer, lambda t: not pending.is_gone(t.values.name))
         left = _still_written(pending, kept, body.value_info)
         _filter(body.value_info, lambda v, left={v.name for v in left}: v.name in left)  # type: ignore[misc]
 
@@ -184,7 +186,7 @@ def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[
             frame.graph.input.append(info)
 
 
-def _filter(field_: Any, keep: Callable[[onnx.ValueInfoProto], bool]) -> None:
+def _filter(field_: Any, keep: Callable[[Any], bool]) -> None:
     kept = [v for v in field_ if keep(v)]
     if len(kept) != len(field_):
         del field_[:]

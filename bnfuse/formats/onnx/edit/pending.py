@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.inlined import InlinedCall
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.rows.view import NodeHandle
+
+if TYPE_CHECKING:
+    from bnfuse.formats.onnx.graph.inlined import InlinedCall
 
 _GONE = -1  # in place of the number of readers
 
@@ -200,13 +203,17 @@ class Pool:
                 node = owner.constants[current]
                 if any(self._uses.get(owner.prefix + o, 0) > 0 for o in node.output):
                     continue
-                self._pending[owner].dead.add(self._position(owner, current))
+                at_node = self._position(owner, current)
+                if at_node is None:  # a sparse initializer
+                    self._uses[key] = _GONE
+                else:
+                    self._pending[owner].dead.add(at_node)
                 pending += [(owner, i) for i in node.input if i]
 
-    def _position(self, scope: Scope, output: str) -> int:
+    def _position(self, scope: Scope, output: str) -> int | None:
         if scope not in self._positions:
             self._positions[scope] = {o: i for i, n in enumerate(scope.body.node) for o in n.output}
-        return self._positions[scope][output]
+        return self._positions[scope].get(output)
 
 
 def message(constant: Constant) -> onnx.TensorProto:

@@ -1,8 +1,8 @@
 """Values that are known before the model runs: initializers, and nodes that compute from them alone.
 
 Exporters write weights as Constant nodes, behind Identity or Unsqueeze, as ConstantOfShape, or as whole
-subgraphs (weight normalisation, low-rank updates). ``evaluate`` works them out; what it does not work out
-is no constant, dequantisation among them, since then the stored weight is not the layer's constant.
+subgraphs (weight normalisation, low-rank updates, dequantisation). ``evaluate`` works them out; what it does
+not work out is no constant. A sparse initializer is read as the Constant node that would say the same.
 """
 
 from __future__ import annotations
@@ -23,6 +23,16 @@ from bnfuse.formats.onnx.graph.scope import Scope
 def is_float(tensor: Tensor) -> bool:
     """Whether a constant is of a type that weights are computed in: 16, 32 or 64 bits, bfloat16 too."""
     return tensor.dtype.kind in "fV" and tensor.dtype.itemsize >= 2
+
+
+def sparse_constants(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The sparse initializers of a graph that no caller may override, each as a node that is in no graph."""
+    inputs = {v.name for v in graph.input} if graph.sparse_initializer else set()
+    return {
+        sparse.values.name: onnx.helper.make_node("Constant", [], [sparse.values.name], sparse_value=sparse)
+        for sparse in graph.sparse_initializer
+        if sparse.values.name not in inputs
+    }
 
 
 class Constants:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 
 import onnx
 
 
 def digest(nodes: Iterable[onnx.NodeProto]) -> bytes:
     """Of all that nodes say."""
+    from hashlib import sha256  # costs a start-up more than most models are worth
+
     found = sha256()
     for node in nodes:
         said = node.SerializeToString(deterministic=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import Message
@@ -21,13 +22,14 @@ from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
-from bnfuse.formats.onnx.graph.constants import Constants
-from bnfuse.formats.onnx.graph.functions import prefixes
+from bnfuse.formats.onnx.graph.constants import Constants, sparse_constants
 from bnfuse.formats.onnx.graph.initializers import positions
-from bnfuse.formats.onnx.graph.inline import Inlined, inline
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
+
+if TYPE_CHECKING:
+    from bnfuse.formats.onnx.graph.inline import Inlined
 
 
 @dataclass(eq=False)
@@ -79,6 +81,8 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
     """
     try:
         if source.proto.functions:
+            from bnfuse.formats.onnx.graph.inline import inline
+
             source.inlined = inline(source.proto)
         drafts = _drafted(source, options, sorts=False)
         if drafts.unordered:  # in another order than they are listed in, or never written
@@ -97,7 +101,11 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
 
 def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuilder:
     """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
-    starts = prefixes(source.proto)
+    starts: list[str] = []
+    if source.proto.functions:
+        from bnfuse.formats.onnx.graph.functions import prefixes
+
+        starts = prefixes(source.proto)
     drafts = GraphBuilder(source.uses, ValueShapes(source.proto, starts, sorts), Constants(source.files))
     builder = _Builder(source, options, drafts, sorts)
     builder.scope(builder.main_scope())
@@ -154,11 +162,15 @@ class _Builder:
             self._overridable(scope, listed)
         scope.defined.update(inputs)
         self.source.uses.update(dict.fromkeys(scope.initializers, 0))
-        scope.defined |= {t.values.name for t in graph.sparse_initializer}
+        self._sparse(scope, graph)
         pinned = self.drafts.pinned
         pinned |= {name: Reason.GRAPH_INPUT for name in inputs if name not in scope.initializers}
         pinned |= {v.name: Reason.GRAPH_OUTPUT for v in graph.output}
         return scope
+
+    def _sparse(self, scope: Scope, graph: onnx.GraphProto) -> None:
+        scope.defined |= {t.values.name for t in graph.sparse_initializer}
+        scope.constants |= sparse_constants(graph)
 
     def _overridable(self, scope: Scope, listed: set[str]) -> None:
         every = len(listed) == len(scope.initializers)
@@ -200,6 +212,7 @@ class _Builder:
         scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
         scope.initializers = positions(body, self.source.files)
         scope.defined.update(v.name for v in body.input)
+        self._sparse(scope, body)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
         return scope
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import onnx
 
-from bnfuse.formats.onnx.graph.inlined import InlinedCalls
+if TYPE_CHECKING:
+    from bnfuse.formats.onnx.graph.inlined import InlinedCalls
 
 ONNX_DOMAINS = ("", "ai.onnx")
 

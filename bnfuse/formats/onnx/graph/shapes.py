@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import onnx
 
 from bnfuse.core.axes import Shape
-from bnfuse.formats.onnx.graph.functions import written_out
 from bnfuse.formats.onnx.graph.order import in_order, ordered
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -75,8 +74,11 @@ class ValueShapes:
         self._inferred = True
         if len(self._model.graph.node) > _MAX_NODES:
             return
-        if self._model.functions and written_out(self._model) > _MAX_NODES:  # inference goes into every call
-            return
+        if self._model.functions:
+            from bnfuse.formats.onnx.graph.functions import written_out
+
+            if written_out(self._model) > _MAX_NODES:  # inference goes into every call
+                return
         inferred = self._inferred_model()
         if inferred is not None:
             self._collect(inferred.graph, self._model.graph, "")

@@ -2,8 +2,8 @@
 
 ``ROWS`` says by operator which function does it, and from which version of the operator set on for which
 element types: exactly what ``tests/test_evaluate.py`` holds against onnxruntime, its own optimisation off.
-What has no entry is not worked out, its value is not a constant: dequantisation (the stored weight would
-not be the layer's), operators and versions that onnxruntime does not run, types that it has no kernel for.
+What has no entry is not worked out, its value is not a constant: operators and versions that onnxruntime does
+not run, types that it has no kernel for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
-from bnfuse.formats.onnx.graph.evaluate import moving, numbers, reducing
+from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown
 from bnfuse.formats.onnx.rows.signature import Misfit, checked
 
@@ -26,6 +26,8 @@ LAST_OPSET = 28
 
 Types = frozenset[str]
 _FLOATS: Types = frozenset(("float16", "float32", "float64"))
+_SINGLE: Types = frozenset(("float32",))
+_QUANTISED: Types = frozenset(("int8", "uint8", "int32"))
 _WIDE: Types = frozenset(("float32", "float64"))
 _LONG: Types = frozenset(("int32", "int64"))
 _NUMBERS = _FLOATS | _LONG
@@ -135,6 +137,18 @@ ROWS: dict[str, Evaluated] = {
     "ReduceL1": Evaluated(reducing.reduction(reducing.absolute), _AVERAGED),
     "ReduceL2": Evaluated(reducing.reduction(reducing.norm), _AVERAGED),
     "ReduceSumSquare": Evaluated(reducing.reduction(reducing.squares), _AVERAGED),
+    "LpNormalization": Evaluated(reducing.unit, {1: _WIDE}),
+    "Mean": Evaluated(reducing.average, {6: _SINGLE}),
+    "CumSum": Evaluated(reducing.running, {11: _WIDE | _LONG}),
+    "Einsum": Evaluated(reducing.einsum, {12: _WIDE | _LONG}),
+    "Log": Evaluated(numbers.rounded(np.log), {6: _WIDE}),
+    "Relu": Evaluated(numbers.elementwise(lambda x: np.where(x < 0, x.dtype.type(0), x)), {6: _WIDE}),
+    "DequantizeLinear": Evaluated(numbers.dequantised, {10: _QUANTISED, 28: frozenset()}),
+    "GatherElements": Evaluated(indexing.gather_elements, {11: _PLAIN}),
+    "GatherND": Evaluated(indexing.gather_nd, {11: _PLAIN}),
+    "ScatterElements": Evaluated(indexing.scatter_elements, {11: _PLAIN}),
+    "ScatterND": Evaluated(indexing.scatter_nd, {11: _PLAIN}),
+    "Trilu": Evaluated(indexing.triangle, {14: _WIDE | {"int64"}}),
     "MatMul": Evaluated(reducing.matmul, {1: _WIDE, 9: _FLOATS}),
     "Gemm": Evaluated(reducing.gemm, {7: _FLOATS}),
 }

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axis_of, bounded, broadcast
 
 Function = Callable[..., Array]
 
@@ -176,3 +176,33 @@ def range_(call: KnownCall) -> Array:
         raise Unknown("a range without steps")
     bounded((len(range(first, end, step)),))
     return np.arange(first, end, step).astype(start.dtype)
+
+
+def dequantised(call: KnownCall) -> Array:
+    """(x − zero point)·scale in float32 of a vector: what has more axes is a weight, and stays quantised."""
+    x, scale = call.array(), call.array(1)
+    if x.ndim > 1:
+        raise Unknown("a quantised weight")
+    zero = call.array(2) if call.optional(2) is not None else np.zeros_like(scale, x.dtype)
+    wanted = call.attr("output_dtype", 0)
+    if (
+        scale.dtype != np.float32
+        or zero.dtype != x.dtype
+        or call.attr("block_size", 0)
+        or wanted not in (0, 1)
+    ):
+        raise Unknown("its scales")
+    if scale.shape != zero.shape or scale.ndim > 1 or (scale.ndim and call.version < 13 and scale.size != 1):
+        raise Unknown("its scales")
+    if scale.ndim and scale.size != 1:
+        axis = axis_of(call.attr("axis", 1), x.ndim)
+        if scale.size != x.shape[axis]:
+            raise Unknown("its scales")
+        scale, zero = (v.reshape((-1,) + (1,) * (x.ndim - 1 - axis)) for v in (scale, zero))
+    else:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    if x.dtype == np.int32 and zero.any():
+        raise Unknown("a zero point of 32 bits")
+    whole = x if x.dtype == np.int32 else x.astype(np.int32) - zero.astype(np.int32)
+    result: Array = np.asarray(whole.astype(np.float32) * scale)
+    return result

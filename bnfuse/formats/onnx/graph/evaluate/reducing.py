@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axes_of, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import (
+    KnownCall,
+    Unknown,
+    axes_of,
+    axis_of,
+    bounded,
+    broadcast,
+)
 
 # Of one matrix product: a second or so of arithmetic.
 _MOST_PRODUCTS = 1 << 33
@@ -113,3 +120,63 @@ def _product(x: Array, y: Array) -> Array:
         raise Unknown("too many products")
     result: Array = np.asarray(np.matmul(x.astype(np.float64), y.astype(np.float64)))
     return result
+
+
+def unit(call: KnownCall) -> Array:
+    """x over its L1 or L2 norm along one axis (LpNormalization); zeros stay zeros."""
+    x = call.array().astype(np.float64)
+    axis = (axis_of(call.attr("axis", -1), x.ndim),)
+    length = {1: absolute, 2: norm}[call.attr("p", 2)](x, axis)
+    length = np.expand_dims(length, axis)
+    return np.where(length == 0, 0, x / np.where(length == 0, 1, length)).astype(call.tensor().dtype)
+
+
+def average(call: KnownCall) -> Array:
+    """The mean of any number of inputs, element by element."""
+    arrays = call.arrays()
+    if len({a.dtype for a in arrays}) != 1 or (call.version < 8 and len({a.shape for a in arrays}) != 1):
+        raise Unknown("operands that do not fit")
+    broadcast(*(a.shape for a in arrays))
+    total_: Array = np.asarray(sum(a.astype(np.float64) for a in arrays))
+    return (total_ / len(arrays)).astype(call.tensor().dtype)
+
+
+def running(call: KnownCall) -> Array:
+    """Sums up to each element along one axis (CumSum)."""
+    x, at = call.array(), call.array(1)
+    if at.size != 1 or at.dtype.kind != "i":
+        raise Unknown("no axis")
+    axis = axis_of(int(at.reshape(-1)[0]), x.ndim)
+    wide_ = x if x.dtype.kind == "i" else x.astype(np.float64)
+    wide_ = np.flip(wide_, axis) if call.attr("reverse", 0) else wide_
+    sums: Array = np.cumsum(wide_, axis, dtype=wide_.dtype)
+    sums = sums - wide_ if call.attr("exclusive", 0) else sums
+    return (np.flip(sums, axis) if call.attr("reverse", 0) else sums).astype(x.dtype)
+
+
+def einsum(call: KnownCall) -> Array:
+    """Sums of products by an equation that names all axes, each once in an operand and in the result."""
+    arrays = call.arrays()
+    left, arrow, out = call.attr("equation", b"").decode("utf-8", "replace").replace(" ", "").partition("->")
+    terms = left.split(",")
+    named = [
+        len(set(t)) == len(t) == a.ndim and (t.isalpha() or not t)
+        for t, a in zip(terms, arrays, strict=False)
+    ]
+    sizes: dict[str, int] = {}
+    same = all(
+        sizes.setdefault(letter, n) == n
+        for term, a in zip(terms, arrays, strict=False)
+        for letter, n in zip(term, a.shape, strict=False)
+    )
+    plain = (
+        arrow and len(terms) == len(arrays) and all(named) and same and len({a.dtype for a in arrays}) == 1
+    )
+    if not plain or len(set(out)) != len(out) or not set(out) <= sizes.keys() or not left.isascii():
+        raise Unknown("its equation")
+    bounded([sizes[letter] for letter in out])
+    if prod(sizes.values()) > _MOST_PRODUCTS >> 6:
+        raise Unknown("too many products")
+    wide_ = [a if a.dtype.kind == "i" else a.astype(np.float64) for a in arrays]
+    result: Array = np.asarray(np.einsum(f"{left}->{out}", *wide_))
+    return result.astype(arrays[0].dtype)
