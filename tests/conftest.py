@@ -20,11 +20,10 @@ from tests.cli_models import convnet
 from tests.clockwork import Clock
 from tests.command import PATIENCE_S, Cli
 from tests.diff_nets import array, changed, mlp, node_of, set_array
-from tests.forked_runtimes import forking
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
-from tests.keras_saved import build
+from tests.keras_saved import run_keras
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,8 +46,7 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
     """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "_LINGER_S", 180.0)
-        with forking():
-            yield
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -149,10 +147,10 @@ def either_keras(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def saved(keras3: Any, keras2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every model of ``tests/keras_saved_models.py``, saved by Keras itself."""
     folder = tmp_path_factory.mktemp("keras_saved")
-    build(keras3, keras2, folder)
+    run_keras("build", folder)
     return folder
 
 

@@ -25,6 +25,11 @@ class Kernel:
     def make(self, layers: Any, **more: Any) -> Any:
         return getattr(layers, self.layer)(**{**self.arguments, **more})
 
+    @property
+    def compiled(self) -> bool:
+        """Convolutions of channels-first data run under XLA only."""
+        return self.arguments.get("data_format") == "channels_first"
+
 
 def _table() -> Iterator[Kernel]:
     pad, refused = Reason.ZERO_PADDING, Reason.SHIFT_REFUSED

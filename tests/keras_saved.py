@@ -1,21 +1,49 @@
-"""Models saved by Keras itself, and its own account of them.
+"""Models saved by Keras itself, and its own account of them; runs in a process of its own.
 
-``build`` saves every model of ``tests/keras_saved_models.py`` with Keras 3 and tf_keras, beside what each
-layer holds, and what the model computes, by Keras's own account. ``reload`` loads files and says whether
-they hold and compute the same as others.
+``python -m tests.keras_saved build FOLDER`` saves every model of ``tests/keras_saved_models.py`` with Keras 3
+and with tf_keras, beside what each layer holds, and what the model computes, by Keras's own account.
+``python -m tests.keras_saved reload LIST`` loads files and says whether they hold and compute the same as
+others. Only these processes import TensorFlow.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_saved_models import MODELS, ONLY_KERAS3, ONLY_TF_KERAS
+
+
+def run_keras(*arguments: object) -> None:
+    """A process that may import TensorFlow; skips where there is none."""
+    for module in ("tensorflow", "keras", "tf_keras"):
+        if not any((Path(p) / module).is_dir() for p in sys.path):
+            pytest.skip(f"{module} is not installed")
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.keras_saved", *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def _randomise(model: Any) -> None:
@@ -61,9 +89,9 @@ def _hex(value: np.ndarray) -> list[Any]:
     return [list(value.shape), str(value.dtype), value.tobytes().hex()]
 
 
-def _like_2_13(lib: Any, here: pytest.MonkeyPatch, *, doubled: bool) -> None:
+def _like_2_13(lib: Any, *, doubled: bool) -> None:
     """Make tf_keras write archives as Keras 2.14 did, or 2.13 (``doubled``): their own walk and counting."""
-    here.setattr(lib, "ATTR_SKIPLIST", lib.ATTR_SKIPLIST - {"_layer_checkpoint_dependencies"})
+    lib.ATTR_SKIPLIST = lib.ATTR_SKIPLIST - {"_layer_checkpoint_dependencies"}
 
     def walk(trackable: Any) -> Iterator[tuple[str, Any]]:
         for name in dir(trackable):
@@ -90,13 +118,18 @@ def _like_2_13(lib: Any, here: pytest.MonkeyPatch, *, doubled: bool) -> None:
                 inner = f"{inner_path}/{name}"
                 lib._save_state(item, weights_store, assets_store, inner, visited_trackables)
 
-    here.setattr(lib, "_walk_trackable", walk)
+    lib._walk_trackable = walk
     if doubled:
-        here.setattr(lib, "_save_container_state", save_container)
+        lib._save_container_state = save_container
 
 
-def build(keras: Any, tf_keras: Any, folder: Path) -> None:
-    """Save all models in this folder, each with a ``.json`` beside it; ``failed``: what Keras refused."""
+def _libraries() -> tuple[Any, Any]:
+    """Keras 3 and tf_keras."""
+    return import_keras(), import_tf_keras()
+
+
+def _build(folder: Path) -> None:
+    keras, tf_keras = _libraries()
     failed, made = {}, {}
     for label, library, extra in (("keras3", keras, ONLY_KERAS3), ("tf_keras", tf_keras, ONLY_TF_KERAS)):
         for name, make in (MODELS | extra).items():
@@ -115,24 +148,26 @@ def build(keras: Any, tf_keras: Any, folder: Path) -> None:
                 (folder / f"{path.name}.json").write_text(json.dumps(told))
     from tf_keras.src.saving import saving_lib
 
+    keep = saving_lib._save_container_state
     for label, doubled in (("keras2_14", False), ("keras2_13", True)):
-        with pytest.MonkeyPatch.context() as here:
-            _like_2_13(saving_lib, here, doubled=doubled)
-            for name in ("sequential", "nested", "recurrent"):
-                model = made["tf_keras", name]
-                path = folder / f"{label}-{name}.keras"
-                saving_lib.save_model(model, path)
-                (folder / f"{path.name}.json").write_text(json.dumps(_describe(model)))
+        _like_2_13(saving_lib, doubled=doubled)
+        for name in ("sequential", "nested", "recurrent"):
+            model = made["tf_keras", name]
+            path = folder / f"{label}-{name}.keras"
+            saving_lib.save_model(model, path)
+            (folder / f"{path.name}.json").write_text(json.dumps(_describe(model)))
+        saving_lib._save_container_state = keep
     (folder / "failed").write_text(json.dumps(failed))
 
 
-def reload(keras: Any, tf_keras: Any, pairs: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+def _reload(listing: Path) -> None:
     """For each file: what happens on loading, and whether it holds and computes the same bits as another.
 
     The other is a file, too, or the account of a model that was saved; without one the file's own is told.
     """
+    keras, tf_keras = _libraries()
     results = {}
-    for name, first, second in pairs:
+    for name, first, second in json.loads(listing.read_text()):
         library = tf_keras if name.startswith("tf_keras") else keras
         outcome: dict[str, Any] = {}
         told = json.loads(Path(first).read_text()) if first.endswith(".json") else None
@@ -147,7 +182,7 @@ def reload(keras: Any, tf_keras: Any, pairs: Sequence[tuple[str, str, str]]) -> 
             ]
             outcome["outputs"] = found["outputs"] == told["outputs"]
         results[name] = outcome
-    return results
+    listing.with_suffix(".results").write_text(json.dumps(results))
 
 
 def _loaded(library: Any, path: str, key: str, outcome: dict[str, Any]) -> dict[str, Any] | None:
@@ -169,3 +204,10 @@ def _outputs(model: Any) -> list[np.ndarray]:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    {"build": _build, "reload": _reload}[sys.argv[1]](Path(sys.argv[2]))

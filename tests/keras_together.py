@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.reasons import Reason
-from tests.keras_layouts import channels_first_by_transposing
 from tests.keras_nets import (
     TOLERANCE,
     Keras,
@@ -70,13 +69,14 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
     return keras.Model(inputs, outputs)
 
 
-def outcomes(keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path) -> dict[str, Outcome]:
+def outcomes(
+    keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path, *, compiled: bool = False
+) -> dict[str, Outcome]:
     """Fold the model of all networks and run the result in stock Keras; by network, what became of it."""
     folded = fold(model, folder)
     loaded = keras.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)
-    with channels_first_by_transposing():
-        want, got = (outputs_of(each, feeds) for each in (model, loaded))
+    want, got = (outputs_of(each, feeds, compiled=compiled) for each in (model, loaded))
     assert len(want) == len(got) == len(networks)
     assert [tuple(t.shape) for t in loaded.inputs] == [tuple(t.shape) for t in model.inputs]
     assert [tuple(t.shape) for t in loaded.outputs] == [tuple(t.shape) for t in model.outputs]

@@ -27,7 +27,7 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
     """Other names, other layout, wider integers, and a batch that only the export fixes."""
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
-    done = call("bench", *pair, "--json", "--max-time", "1.5")
+    done = call("bench", *pair, "--json", "--max-time", "4")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]
     settings = {run["setting"]: run for run in found["runs"]}
@@ -45,11 +45,11 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
 
 def test_models_that_do_not_correspond(original: Path, tmp_path: Path) -> None:
     twin = save(onnx_twin(weights(), ids=TensorProto.FLOAT), tmp_path / "twin.onnx")
-    done = call("bench", original, twin, "--max-time", "1")
+    done = call("bench", original, twin, "--max-time", "2")
     assert done.exit_code in (2, 3)
     assert "Traceback" not in done.stderr
     other = tmp_path / "other.onnx"
     other.write_bytes((Path(__file__).parents[1] / "fixtures" / "digits_cnn.onnx").read_bytes())
-    done = call("bench", original, other, "--max-time", "1")
+    done = call("bench", original, other, "--max-time", "2")
     assert done.exit_code == 2
     assert "cannot be fed alike: the models have 2 and 1 inputs" in done.stderr

@@ -1,15 +1,13 @@
 """The networks of keras.applications: how many BatchNormalizations go, with equal outputs in stock Keras.
 
 Random weights, statistics of every scale; small images where the architecture allows, logits instead of a
-softmax, which would hide differences. NASNet and DenseNet have fewer of their blocks, which are alike, and
-with them a quarter of the layers.
+softmax, which would hide differences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,7 @@ _TOLERANCE = 1e-5
 class Application:
     """A network, how many BNs it has, and how many of them go (at least).
 
-    ``fewer``: blocks than the network of that name has. ``affines``: Rescaling and Normalization layers in
-    front, all of which go; None where that is not told.
+    ``affines``: Rescaling and Normalization layers in front, all of which go; None where that is not told.
     """
 
     name: str
@@ -41,11 +38,8 @@ class Application:
     size: int = 64
     suffix: str = ".keras"
     affines: int | None = None
-    fewer: dict[str, Any] | None = None
 
 
-_NASNET = {"penultimate_filters": 96, "num_blocks": 1, "stem_block_filters": 8, "skip_reduction": False}
-_DENSENET = {"blocks": (2, 3, 4, 2)}
 APPLICATIONS = (
     Application("ResNet50", 53, 53),
     Application("ResNet50", 53, 53, "mixed", suffix=".h5"),
@@ -59,12 +53,12 @@ APPLICATIONS = (
     Application("EfficientNetV2B0", 59, 59),
     Application("InceptionV3", 94, 94, size=80),
     Application("Xception", 40, 40, size=72),
-    Application("nasnet.NASNet", 83, 83, fewer=_NASNET),
+    Application("NASNetMobile", 192, 188),
     Application("ResNet50V2", 49, 32),
     Application("ResNet50V2", 49, 48, "positive"),
     Application("ResNet50V2", 49, 48, "positive", suffix=".h5"),
-    Application("densenet.DenseNet", 27, 15, fewer=_DENSENET),
-    Application("densenet.DenseNet", 27, 15, "positive", fewer=_DENSENET),
+    Application("DenseNet121", 121, 62),
+    Application("DenseNet121", 121, 62, "positive"),
 )
 # Why BNs of pre-activation networks stay: γ < 0 in front of a ReLU, a stream that others read, a zero Pad.
 _ALLOWED = {
@@ -93,11 +87,9 @@ def _built(keras: Any, wanted: Application) -> Any:
     key = wanted.name, wanted.size
     if key not in _MADE:
         _MADE.clear()
-        make = attrgetter(wanted.name)(keras.src.applications if wanted.fewer else keras.applications)
+        make = getattr(keras.applications, wanted.name)
         shape = (wanted.size, wanted.size, 3)
-        _MADE[key] = make(
-            weights=None, input_shape=shape, classes=7, classifier_activation=None, **wanted.fewer or {}
-        )
+        _MADE[key] = make(weights=None, input_shape=shape, classes=7, classifier_activation=None)
     return stir(_MADE[key], gamma=wanted.gamma)
 
 

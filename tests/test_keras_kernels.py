@@ -57,14 +57,15 @@ def become(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Become:
     """What becomes of the BN at a place beside a kernel; all kernels that run alike are in one model."""
 
     @cache
-    def all_of(place: str) -> dict[str, Outcome]:
-        # no Dense behind sizes that are not known
-        fitting = [k for k in KERNELS.values() if place != "between" or None not in k.shape]
-        networks = {k.name: Network(k.shape, partial(_steps, place, k)) for k in fitting}
+    def group(place: str, compiled: bool) -> dict[str, Outcome]:
+        alike = [k for k in KERNELS.values() if k.compiled is compiled]
+        if place == "between":
+            alike = [k for k in alike if None not in k.shape]  # no Dense behind sizes that are not known
+        networks = {k.name: Network(k.shape, partial(_steps, place, k)) for k in alike}
         model = stir(joined(keras3, networks), gamma="scale" if place == "scale" else "mixed")
-        return outcomes(keras3, networks, model, tmp_path_factory.mktemp("kernels"))
+        return outcomes(keras3, networks, model, tmp_path_factory.mktemp("kernels"), compiled=compiled)
 
-    return lambda place, kernel: all_of(place)[kernel.name]
+    return lambda place, kernel: group(place, kernel.compiled)[kernel.name]
 
 
 def _steps(place: str, kernel: Kernel, layers: Any, name: str) -> list[Any]:
