@@ -131,7 +131,9 @@ def test_computes_what_keras_computes(
         assert got[key].dtype == want.dtype
         assert want.astype(np.float64).std() > 0.01
         error = np.abs(got[key].astype(np.float64) - want.astype(np.float64)).max()
-        assert error <= TOLERANCE[want.dtype.name] * np.abs(want.astype(np.float64)).max()
+        # Optimised, TensorFlow leaves out roundings to float16 in between on some processors.
+        kind = "float16" if name == "half" and optimise else want.dtype.name
+        assert error <= TOLERANCE[kind] * np.abs(want.astype(np.float64)).max()
 
 
 @pytest.mark.slow
