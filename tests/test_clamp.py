@@ -138,7 +138,7 @@ def test_what_needs_no_other_bounds_leaves_them() -> None:
 )
 def test_nodes_and_names(low: Any, high: Any, single: bool, nodes: int, form: str) -> None:
     rule = clamp(0.0, INF, single=single)
-    assert (rule.nodes(low, high), rule.form(low, high)) == (nodes, form)
+    assert (rule.nodes(low, high), " and ".join(rule.operators(low, high))) == (nodes, form)
 
 
 # ---- in plans -------------------------------------------------------------------------------------

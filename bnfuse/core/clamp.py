@@ -73,14 +73,14 @@ class Clamp(Rule):
 
     def nodes(self, low: Vector, high: Vector) -> int:
         """How many nodes a clamp with these bounds takes."""
-        if self.is_own(low, high) or (self.single and low.size == high.size == 1):
-            return 1
-        return 2 if (low > -np.inf).any() and (high < np.inf).any() else 1
+        return 1 if self.is_own(low, high) else len(self.operators(low, high))
 
-    def form(self, low: Vector, high: Vector) -> str:
-        """What a clamp with these bounds is called."""
-        sides = [n for n, b in (("Max", low > -np.inf), ("Min", high < np.inf)) if b.any()] or ["Max"]
-        return "Clip" if self.single and len(sides) > self.nodes(low, high) else " and ".join(sides)
+    def operators(self, low: Vector, high: Vector) -> list[str]:
+        """What a clamp with other bounds is made of: "Max", "Min", one behind the other, or "Clip"."""
+        sides = [name for name, binds in (("Max", low > -np.inf), ("Min", high < np.inf)) if binds.any()]
+        if len(sides) == 2 and self.single and low.size == high.size == 1:
+            return ["Clip"]
+        return sides or ["Max"]
 
     def is_own(self, low: Vector, high: Vector) -> bool:
         """Whether these are the bounds that it has anyway."""

@@ -121,7 +121,11 @@ def _decide(
 def _becomes(state: State, found: Propagation) -> tuple[tuple[str, str], ...]:
     """What the activations that it changes turn into, by name."""
     rules = ((node, state.graph.rule(node), edit.pair) for node, edit in found.edits)
-    return tuple((node.name, rule.form(*pair)) for node, rule, pair in rules if isinstance(rule, Clamp))
+    return tuple(
+        (node.name, " and ".join(rule.operators(*pair)))
+        for node, rule, pair in rules
+        if isinstance(rule, Clamp)
+    )
 
 
 def _narrowed(state: State, node: Node, kept: Keep) -> Keep:

@@ -1,8 +1,9 @@
 """Values that are known before the model runs: initializers, and nodes that compute from them alone.
 
 Exporters write weights as Constant nodes, behind Identity or Unsqueeze, as ConstantOfShape, or as whole
-subgraphs (weight normalisation, low-rank updates, dequantisation). ``evaluate`` works them out; what it does
-not work out is no constant. A sparse initializer is read as the Constant node that would say the same.
+subgraphs (weight normalisation, low-rank updates, dequantised vectors). ``evaluate`` works them out; what it
+does not work out is no constant, quantised weights among it. A sparse initializer is read as the Constant
+node that would say the same.
 """
 
 from __future__ import annotations

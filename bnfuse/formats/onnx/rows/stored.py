@@ -152,14 +152,13 @@ class ClampStore(Store):
     def store(self, handle: NodeHandle, new: NewClamp, out: ModelEditor) -> None:
         """In place of the node, which keeps its name."""
         low, high = (self._rounded(bound, handle, new, out) for bound in (new.low, new.high))
-        bounds = [b for b in (("Max", "low", low), ("Min", "high", high)) if np.isfinite(b[2]).any()]
-        if len(bounds) == 2 and new.rule.nodes(new.low, new.high) == 1:
-            out.become(handle, "Clip", {"min": low.reshape(()), "max": high.reshape(())})
-            return
-        for op, name, bound in bounds[1:]:
-            out.follow(handle, op, "unbounded", {name: bound})
-        op, name, bound = bounds[0] if bounds else ("Max", "low", low)
-        out.become(handle, op, {name: bound})
+        first, *others = new.rule.operators(new.low, new.high)
+        for op in others:  # Min, behind Max
+            out.follow(handle, op, "unbounded", {"high": high})
+        if first == "Clip":
+            out.become(handle, first, {"min": low.reshape(()), "max": high.reshape(())})
+        else:
+            out.become(handle, first, {"low": low} if first == "Max" else {"high": high})
 
     def _rounded(self, bound: Vector, handle: NodeHandle, new: NewClamp, out: ModelEditor) -> Array:
         """In the type of the value, as it broadcasts against it; infinite ones stay so."""
