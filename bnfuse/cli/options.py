@@ -167,7 +167,7 @@ READING = together(
         "--keep",
         multiple=True,
         metavar="NAME|PATTERN",
-        help="Leave these BatchNormalizations where they are, and what they read and write. Repeatable.",
+        help="Leave these BatchNormalizations, and the values they read and write, as they are. Repeatable.",
     ),
 )
 INPUTS = together(

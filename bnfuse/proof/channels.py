@@ -207,6 +207,7 @@ def _moved(runs: Sequence[Channels], figure: Figure, found: Channels) -> Vector:
 def _settled(sizes: Vector, found: Channels) -> Vector:
     """Figures that chance may leave too small in one channel: at least the channels' root mean square."""
     reach = np.maximum(found.reach, np.finfo(np.float64).tiny)
-    common = float(np.sqrt(np.square(sizes / reach).mean()))
-    settled: Vector = np.maximum(sizes, common * reach)
+    with np.errstate(over="ignore"):  # of a tensor that is zero throughout
+        common = float(np.sqrt(np.square(sizes / reach).mean()))
+        settled: Vector = np.maximum(sizes, common * reach)
     return settled

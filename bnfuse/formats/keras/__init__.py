@@ -26,7 +26,7 @@ _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 class KerasModel:
     """An opened Keras file."""
 
-    def __init__(self, path: Path, container: Container) -> None:
+    def __init__(self, path: Path, container: Container, options: ReadOptions) -> None:
         from bnfuse.formats.keras.graph.binding import bind
         from bnfuse.formats.keras.graph.config import parse
         from bnfuse.formats.keras.graph.flow import read_flow
@@ -40,11 +40,13 @@ class KerasModel:
         check_order(self._network)
         bind(container, self._network)
         self.graph, self._inside = read_flow(self._network, infer(self._network))
-        self.notes = self._notes()
+        self.notes = self._notes(options)
         self._edited: tuple[Patch, EditedConfig] | None = None
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, options: ReadOptions) -> tuple[str, ...]:
         notes = []
+        if options.moves_bounds:
+            notes.append("activations of Keras files stay what they are: moving them is for ONNX so far")
         if self._container.has_optimizer:
             notes.append("the optimiser's state no longer fits a folded model: it is left out of the result")
         if self._network.registered:
@@ -128,7 +130,7 @@ class KerasFormat:
 
         container = open_container(path)
         try:
-            return KerasModel(path, container)
+            return KerasModel(path, container, options)
         except BaseException:
             container.close()
             raise
