@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfuse.core.affine import Typical
 from bnfuse.core.apply import apply
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Fold, Keep
@@ -144,8 +145,8 @@ def test_nodes_and_names(low: Any, high: Any, single: bool, nodes: int, form: st
 # ---- in plans -------------------------------------------------------------------------------------
 
 
-def activated(net: CoreNet, x: str, **more: Any) -> str:
-    return net.add("Relu", clamp(0.0, INF, **more), x, name="relu", does=lambda v: np.maximum(v, 0.0))
+def activated(net: CoreNet, x: str, high: float = INF) -> str:
+    return net.add("Relu", clamp(0.0, high), x, name="relu", does=lambda v: np.clip(v, 0.0, high))
 
 
 def decided(net: CoreNet, y: str, *, moves: bool = True) -> Fold | Keep:
@@ -192,14 +193,48 @@ def test_one_node_more_is_all_that_a_batchnorm_is_worth() -> None:
     assert {refusal.reason for refusal in stays.refusals} >= {Reason.NO_GAIN}
 
 
+# β and γ by channel: what a clamp behind lets through. All x have a mean of 1/3 and a deviation of 1.
+@pytest.mark.parametrize(
+    ("beta", "gamma", "goes"),
+    [
+        ([0.0, 1.0, -1.0], [1.0, 2.0, 1.0], True),
+        ([0.0, 1.0, -20.0], [1.0, 2.0, 1.0], True),  # cut off everywhere, by no more than others hold
+        ([0.0, 1.0, -2e3], [1.0, 2.0, 1.1], False),
+        ([0.0, 1.0, -2e3], [1.0, 2e3, 1.1], True),
+        ([-3.0, -3.0, -3.0], [1.0, 1.0, 1.0], False),  # nothing is let through at all
+        ([-5.0, 1.0, -2e3], [1.0, 1.0, 0.0], True),  # a constant stays one
+        ([1e3, 1.0, 0.0], [1.0, 1.0, 1.0], True),  # large, but that is what the clamp lets through
+    ],
+)
+@pytest.mark.parametrize("above", [INF, 1e4])
+def test_a_channel_that_is_cut_off_is_not_made_of_large_numbers(
+    beta: list[float], gamma: list[float], goes: bool, above: float
+) -> None:
+    """Behind the clamp a·h + c is read: in float32 what is lost shows beside what the clamp lets through."""
+    net = CoreNet(2)
+    a, c = np.array(gamma), np.array(beta) - np.array(gamma) / 3
+    y = net.bn("x", a=a, c=c, typical=Typical(np.full(3, 1 / 3), np.ones(3)), name="bn")
+    decision = decided(net, net.conv(activated(net, y, above), taps=2))
+    assert isinstance(decision, Fold) is goes
+    if isinstance(decision, Keep):
+        assert any(refusal.reason is Reason.PRECISION for refusal in decision.refusals)
+    x = np.random.default_rng(0).normal(1 / 3, 1.0, (500, 3))
+    exact = np.clip(a * x + c, 0.0, above)
+    scale = np.where(a == 0.0, 1.0, a)
+    h = np.clip(x, -c / scale, (above - c) / scale).astype(np.float32)
+    weight, bias = (0.7 * a).astype(np.float32), (0.7 * c).astype(np.float32)
+    lost = np.where(a == 0.0, 0.0, np.abs(weight * h + bias - 0.7 * exact))
+    unit = np.finfo(np.float32).eps * np.sqrt(np.square(exact).mean())
+    assert bool(lost.max() < 50 * unit) is goes
+
+
 @pytest.mark.parametrize("by", [0.5, 2e3])
-def test_what_is_shifted_far_beyond_what_it_holds_stays(by: float) -> None:
+def test_what_goes_up_may_be_shifted_by_any_number(by: float) -> None:
+    """The clamp then puts out what the BN did."""
     net = CoreNet()
     x = activated(net, net.conv("x"))
-    y = net.bn(x, a=1.0, c=by, magnitude=np.ones(3), name="bn")
-    decision = decided(net, net.conv(y, padded=True, taps=2))
-    assert isinstance(decision, Fold) is (by < 1e3)
-    assert isinstance(decision, Fold) or decision.primary.reason is Reason.PRECISION
+    y = net.bn(x, a=1.0, c=by, typical=Typical(np.zeros(3), np.ones(3)), name="bn")
+    assert isinstance(decided(net, net.conv(y, padded=True, taps=2)), Fold)
 
 
 def test_bounds_that_their_type_does_not_hold_stay() -> None:

@@ -19,15 +19,15 @@ def test_the_map_is_the_formula() -> None:
     np.testing.assert_allclose(rule.pair[0] * x + rule.pair[1], wanted, rtol=1e-12)
     assert rule.axes == (1,) and rule.broken is None
     # the typical size of x: its mean, and how far it varies, of which ε is a floor
-    assert rule.magnitude is not None
-    np.testing.assert_allclose(rule.magnitude, np.abs(MEAN) + np.sqrt(VARIANCE + 1e-3), rtol=1e-12)
+    assert rule.typical is not None
+    np.testing.assert_allclose(rule.typical.size, np.abs(MEAN) + np.sqrt(VARIANCE + 1e-3), rtol=1e-12)
 
 
 def test_an_outlandish_epsilon_says_nothing_of_x() -> None:
-    *_, magnitude, fits = affine_maps(GAMMA, BETA, MEAN, VARIANCE, 100.0)
-    np.testing.assert_allclose(magnitude, np.abs(MEAN) + np.sqrt(VARIANCE + 0.01), rtol=1e-12)
+    *_, typical, fits = affine_maps(GAMMA, BETA, MEAN, VARIANCE, 100.0)
+    np.testing.assert_allclose(typical.size, np.abs(MEAN) + np.sqrt(VARIANCE + 0.01), rtol=1e-12)
     *_, negative, _ = affine_maps(GAMMA, BETA, MEAN, np.full(3, -0.5), 1.0)
-    np.testing.assert_allclose(negative, np.abs(MEAN) + 0.1, rtol=1e-12)
+    np.testing.assert_allclose(negative.size, np.abs(MEAN) + 0.1, rtol=1e-12)
     assert fits.all()
 
 
@@ -55,9 +55,9 @@ def test_statistics_that_give_no_map(what: str, value: float) -> None:
 def test_a_large_map_is_a_map() -> None:
     """What counts is that a and c are finite, each by itself."""
     large = np.array([1e308, -1e308])
-    a, c, magnitude, fits = affine_maps(large, large, np.zeros(2), np.ones(2), 0.0)
+    a, c, typical, fits = affine_maps(large, large, np.zeros(2), np.ones(2), 0.0)
     assert fits.all()
-    np.testing.assert_array_equal([a, c, magnitude], [large, large, [1.0, 1.0]])
+    np.testing.assert_array_equal([a, c, typical.size], [large, large, [1.0, 1.0]])
     *_, fits = affine_maps(large, np.zeros(2), large, np.ones(2), 0.0)
     assert not fits.any()  # c = −μ·a has no room
     for variance in (0.0, np.inf):

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bnfuse.core.affine import Typical
 from bnfuse.core.apply import NewLinear, linear_rewrite, overflows
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.linear import Rewrite, linear_form
@@ -97,7 +98,8 @@ def test_a_graph_does_not_grow_by_a_fold(op: str, nodes: int, goes: bool) -> Non
 def _shifted(a: Any, c: Any, magnitude: Any, readers: int) -> CoreNet:
     net = CoreNet(4)
     y = net.conv("x", name="writer")
-    net.conv(net.bn(y, a, c, magnitude=magnitude, name="bn"), name="behind")
+    typical = None if magnitude is None else Typical(NONE, magnitude)
+    net.conv(net.bn(y, a, c, typical=typical, name="bn"), name="behind")
     for _ in range(readers - 1):
         net.conv(y)
     return net

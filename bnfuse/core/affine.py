@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,19 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
 from bnfuse.core.rules import Absorbed, Current, Reaction, Rule, StateView, zero_scale
+
+
+class Typical(NamedTuple):
+    """What a BatchNormalization's statistics say of the values of x, per channel, shape (channels,)."""
+
+    mean: Vector
+    deviation: Vector
+
+    @property
+    def size(self) -> Vector:
+        """How large x typically is."""
+        size: Vector = np.abs(self.mean) + self.deviation
+        return size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +37,7 @@ class Affine(Rule):
             What it cannot store stays as it is in ``pair`` and goes on to the node's other side.
         stores_along: the one axis along which it can store vectors; None where any will do.
         divides: whether it stores 1/a, so that a must not become zero.
-        magnitude: typical size of x per channel (from a BN's statistics), if known.
+        typical: what x is like (from a BN's statistics), if known.
         in_port: which input is x.
         reads: False where only the output is affine (a normalisation's own γ and β): nothing is asked of
             the input then, so what the node cannot store it refuses.
@@ -39,7 +52,7 @@ class Affine(Rule):
     has_shift: bool = True
     stores_along: int | None = None
     divides: bool = False
-    magnitude: Vector | None = None
+    typical: Typical | None = None
     in_port: Port = 0
     reads: bool = True
     broken: Refusal | None = None

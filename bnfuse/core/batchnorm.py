@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, Typical
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
 
@@ -37,18 +37,18 @@ def inference_affine(
         epsilon: added to the variance.
         axes: the axes of x that the statistics lie along.
     """
-    a, c, magnitude, fits = affine_maps(gamma, beta, mean, variance, epsilon)
+    a, c, typical, fits = affine_maps(gamma, beta, mean, variance, epsilon)
     if not fits.all():
         bad = ~fits
         detail = f"{int(bad.sum())} of {bad.size} channels"
         return broken(Refusal(Reason.INVALID_STATISTICS, node, detail=detail))
-    return Affine((a, c), axes, magnitude=magnitude)
+    return Affine((a, c), axes, typical=typical)
 
 
 def affine_maps(
     gamma: Vector, beta: Vector, mean: Vector, variance: Vector, epsilon: float | Vector
-) -> tuple[Vector, Vector, Vector, NDArray[np.bool_]]:
-    """(a, c, typical size of x, whether both are finite), element by element.
+) -> tuple[Vector, Vector, Typical, NDArray[np.bool_]]:
+    """(a, c, what x is like, whether a and c are finite), element by element.
 
     Args:
         gamma: γ, float64, of any shape.
@@ -62,7 +62,7 @@ def affine_maps(
         a = gamma / sigma
         c = beta - mean * a
         varies = np.sqrt(np.maximum(variance, 0.0) + np.minimum(epsilon, _USUAL_EPSILON))
-        return a, c, np.abs(mean) + varies, np.isfinite(c)  # where a is not, neither is c
+        return a, c, Typical(mean, varies), np.isfinite(c)  # where a is not, neither is c
 
 
 def broken(refusal: Refusal) -> Affine:

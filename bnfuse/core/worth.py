@@ -9,14 +9,19 @@ import numpy as np
 from bnfuse.core.affine import affine_rule
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.clamp import Clamp
+from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Vector
 from bnfuse.core.rules import Absorbed
 from bnfuse.core.state import Propagation, State
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 MAX_SHIFT = 1e3
+# Nor may what moves behind a clamp be made anew there out of numbers this many times larger, all channels
+# taken together: a layer's own rounding errors are some ten units in the last place.
+MAX_CANCELLED = 32.0
 
 
 def made_nodes(state: State, found: Propagation) -> list[Node]:
@@ -40,7 +45,7 @@ def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
     split = found.split.value
     if makes > (1 if found.node.is_batchnorm else 0):
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
-    lost = _loses_digits(state, found) or _bounds_overflow(state, found)
+    lost = _loses_digits(state, found) or _cancels(state, found) or _bounds_overflow(state, found)
     if lost is not None:
         return lost
     for node, edits in _linear_edits(state, found):
@@ -71,19 +76,52 @@ def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, list
 
 
 def _loses_digits(state: State, found: Propagation) -> Refusal | None:
-    """A tensor that others read too, or that is clamped, must not be shifted by far more than it varies.
+    """A tensor that others read too must not be shifted by far more than it varies.
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
     """
     rule = affine_rule(state.graph, found.node)
-    x, magnitude = found.node.value(rule.in_port), rule.magnitude
-    moves = any(edit.passing for _, edit in found.edits)
-    if magnitude is None or (state.graph.reader_count(x) < 2 and not moves):
+    x, typical = found.node.value(rule.in_port), rule.typical
+    if typical is None or state.graph.reader_count(x) < 2 or _shifts_down(found):
         return None
     a, c, _ = state.current(found.node)
-    size = np.abs(a) * magnitude
     with np.errstate(divide="ignore", invalid="ignore"):
-        worst = float(np.nanmax(np.abs(c) / size, initial=0.0, where=a != 0.0))
-    if (found.split.value in ("down", "scale-up") and not moves) or worst <= MAX_SHIFT:
+        worst = float(np.nanmax(np.abs(c) / (np.abs(a) * typical.size), initial=0.0, where=a != 0.0))
+    if worst <= MAX_SHIFT:
         return None
     return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
+
+
+def _cancels(state: State, found: Propagation) -> Refusal | None:
+    """Whoever reads a clamp that a shift went down through must not lose what the clamp lets through.
+
+    Where min(max(a·x + c, low), high) was read, a·h + c is read now, with h from clamps of other bounds.
+    A channel that is cut off everywhere was zero, and is the difference of two numbers of the size of c.
+    With x as the statistics say, a·x + c lies around m = a·mean + c, most of it within two deviations, and
+    the clamp lets max(|clamp(m − 2·|a|·deviation)|, |clamp(m + 2·|a|·deviation)|) through.
+    """
+    typical = affine_rule(state.graph, found.node).typical
+    if typical is None or not _shifts_down(found):
+        return None
+    a, c, _ = state.current(found.node)
+    middle, width = a * typical.mean + c, 2.0 * np.abs(a) * typical.deviation
+    lost = _rms(np.where(a == 0.0, 0.0, c))  # a constant stays one
+    for node, edit in found.edits:
+        rule = state.graph.rule(node)
+        if not isinstance(rule, Clamp) or edit.port < 0:
+            continue
+        ends = [np.clip(end, rule.low, rule.high) for end in (middle - width, middle + width)]
+        left = _rms(np.maximum(*np.abs(ends)))
+        if lost > MAX_CANCELLED * left:
+            times = f"{lost / left:.0e} times" if left else ""
+            return Refusal(Reason.PRECISION, found.node.label, node.outputs[0], times, found.split.value)
+    return None
+
+
+def _shifts_down(found: Propagation) -> bool:
+    """Whether x itself is not shifted."""
+    return found.split in (Split.DOWN, Split.SCALE_UP)
+
+
+def _rms(values: Vector) -> float:
+    return float(np.sqrt(np.square(values).mean()))

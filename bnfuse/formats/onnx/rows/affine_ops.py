@@ -46,7 +46,7 @@ def batchnorm(view: View) -> Rule:
     mode = _mode_refusal(view)
     maps = None if mode is not None else view.statistics.take(view.handle)
     if maps is not None and isinstance(_statistics_axes(view, 1), tuple):
-        return Affine(maps[:2], (1,), magnitude=maps[2])
+        return Affine(maps[:2], (1,), typical=maps[2])
     arrays = mode or _parameters(view)
     if isinstance(arrays, Refusal):
         return broken(arrays)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from bnfuse.core.affine import Typical
 from bnfuse.core.batchnorm import affine_maps
 from bnfuse.core.reparam import Vector
 from bnfuse.formats.onnx.rows.stored import epsilon_of
@@ -20,7 +21,7 @@ from bnfuse.formats.onnx.rows.view import NodeHandle
 # Numbers worked on at once: enough to spread the cost of a call, small beside any model.
 _ELEMENTS = 1 << 16
 
-Maps = tuple[Vector, Vector, Vector]  # a, c, and the typical size of x
+Maps = tuple[Vector, Vector, Typical]  # a, c, and what x is like
 
 
 @dataclass(eq=False)
@@ -59,10 +60,10 @@ class Statistics:
         joined = np.frombuffer(b"".join(raw for _, raw in group), np.float32).astype(np.float64)
         gamma, beta, mean, variance = joined.reshape(len(group), 4, -1).swapaxes(0, 1)
         epsilon = np.array([[epsilon_of(handle.proto)] for handle, _ in group])
-        a, c, magnitude, fits = affine_maps(gamma, beta, mean, variance, epsilon)
+        a, c, typical, fits = affine_maps(gamma, beta, mean, variance, epsilon)
         for k, (handle, _) in enumerate(group):
             if fits[k].all():
-                self._maps[handle] = a[k], c[k], magnitude[k]
+                self._maps[handle] = a[k], c[k], Typical(typical.mean[k], typical.deviation[k])
 
 
 def _vectors(handle: NodeHandle) -> bytes | None:
