@@ -331,7 +331,7 @@ def test_folds_in_bodies_are_left_to_the_outputs_and_that_is_told(tmp_path: Path
     found_ = optimize(path, bench=False).verification
     assert found_.status is Status.EQUAL and found_.inside is not None
     assert (found_.inside.folds, found_.inside.proved) == (2, 0)
-    assert "inside bodies" in found_.inside.detail
+    assert "a body or a function" in found_.inside.detail
 
 
 def test_a_model_that_cannot_be_opened_up_is_judged_by_its_outputs(

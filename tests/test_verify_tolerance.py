@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnfuse.proof.channels import channels, excess
 from bnfuse.proof.deviation import ROUNDOFF, deviation, largest_magnitude, scales
 from bnfuse.proof.observe import perturb
 from bnfuse.proof.verdict import Scale, Verdict, judge, judge_exact, roundoff_of, tolerance_for
@@ -95,6 +96,30 @@ def test_unstable_sets_are_left_out_but_not_with_gross_errors() -> None:
     assert verdict(0.1).status is DIFFERENT
     assert verdict(0.1).failing == (1,)
     assert verdict(0.1).agreement.max_rel == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-6, 5.0])
+@pytest.mark.parametrize("proved", [False, True])
+def test_beside_an_output_of_zeros_only_the_folds_tell_what_is_small(off: float, proved: bool) -> None:
+    reference = np.zeros((2, 50), np.float32)
+    found = [deviation(reference, reference + np.float32(off), scale) for scale in scales([0.0, 0.0])]
+    verdict = judge("y", found, [0.0, 0.0], Scale(2.0**-24, proved=proved))
+    assert verdict.status is (EQUAL if proved or not off else DIFFERENT)
+    assert verdict.agreement.max_abs == pytest.approx(off)
+    if off:
+        assert math.isnan(verdict.agreement.max_rel)
+        assert f"is zero on all inputs, the other's is up to {off:.1e}" in verdict.detail
+
+
+def test_in_a_tensor_of_zeros_channels_count_alike() -> None:
+    """What rounding of the result's own weights makes of it is allowed, six times; a defect is not."""
+    zeros, rng = np.zeros((1, 4, 100), np.float32), np.random.default_rng(0)
+    own = [channels(zeros, zeros + 1e-6 * rng.standard_normal((1, 4, 1)))[0] for _ in range(4)]
+    for size, fits in ((0.0, True), (1e-6, True), (1e-4, False)):
+        other = zeros + np.float32(size) * rng.standard_normal((1, 4, 1)).astype(np.float32)
+        worst = excess(channels(zeros, other)[0], 2.0**-24, own)
+        assert worst is not None
+        assert (worst.share <= 1.0) is fits
 
 
 BASES = [

@@ -18,8 +18,9 @@ Allowed, with the unit roundoff u and the channel's reach A = max |r| (at least 
 The first terms are roundings of the result itself, few where they could hide a defect; the second is that of
 N independent ones. ``own`` and ``original`` are the same figure for runs of the two models whose weights were
 moved by one unit in their last place (root mean square over the runs; at least that over the channels, each
-relative to its reach). New weights are rounded by at most half a unit, and what the original loses inside
-mostly cancels over a channel. They are measured only where the other terms do not suffice.
+relative to its reach; in a tensor of zeros alone, as they are). New weights are rounded by at most half a
+unit, and what the original loses inside mostly cancels over a channel. They are measured only where the other
+terms do not suffice.
 Means and slopes of fewer than ``LEAST`` elements tell nothing, and are left out.
 
 Which axis counts channels is not known here: axis 1 and the last one are both looked at.
@@ -205,9 +206,11 @@ def _moved(runs: Sequence[Channels], figure: Figure, found: Channels) -> Vector:
 
 
 def _settled(sizes: Vector, found: Channels) -> Vector:
-    """Figures that chance may leave too small in one channel: at least the channels' root mean square."""
-    reach = np.maximum(found.reach, np.finfo(np.float64).tiny)
-    with np.errstate(over="ignore"):  # of a tensor that is zero throughout
-        common = float(np.sqrt(np.square(sizes / reach).mean()))
-        settled: Vector = np.maximum(sizes, common * reach)
+    """Figures that chance may leave too small in one channel: at least the channels' root mean square.
+
+    Relative to their reach; where the reference is zero throughout there is none, and channels count alike.
+    """
+    reach = found.reach if found.reach.any() else np.ones_like(found.reach)
+    common = float(np.sqrt(np.square(sizes / reach).mean()))
+    settled: Vector = np.maximum(sizes, common * reach)
     return settled

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.apply import Patch
+from bnfuse.core.graph import Graph
 from bnfuse.core.seams import Seam, seams
 from bnfuse.formats.base import Model
 from bnfuse.proof.deviation import ROUNDOFF
@@ -18,10 +19,14 @@ from bnfuse.proof.deviation import ROUNDOFF
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One seam: its names in both models, the folds felt there, and the points that its stretch begins at."""
+    """One seam: its names in both models, the folds felt there, and the points that its stretch begins at.
+
+    ``told`` is how people are told of it.
+    """
 
     original: str
     result: str
+    told: str
     folds: tuple[int, ...]
     before: tuple[int, ...]
 
@@ -64,7 +69,10 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
 
     begins = _beginnings(found, at)
     return SeamPair(
-        points=tuple(Point(*names[seam.value], seam.folds, begins[seam.value]) for seam in shown),
+        points=tuple(
+            Point(*names[seam.value], _told(model.graph, seam.value, names), seam.folds, begins[seam.value])
+            for seam in shown
+        ),
         folds=tuple(step.node.name for step in patch.steps),
         hidden=frozenset(f for s in found if s.value not in at and not s.is_output for f in s.folds),
         exits=(
@@ -75,6 +83,14 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         result=model.constants_of(patch.near, patch),
         coarsest=_coarsest(patch),
     )
+
+
+def _told(graph: Graph, value: str, names: Mapping[str, tuple[str, str]]) -> str:
+    """A value by its name, if that is the file's, else by who writes it."""
+    writer = graph.writer(value)
+    if writer is None or value == names[value][0]:
+        return f"the value '{value}'"
+    return f"what {writer.label} puts out"
 
 
 def _beginnings(found: Sequence[Seam], at: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

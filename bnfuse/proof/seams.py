@@ -89,7 +89,7 @@ class SeamProof:
             folds=len(inside.folds),
             proved=len(proved),
             seams=len(self.worst),
-            worst=self._name(top),
+            worst="" if top == "" else self._name(top),
             share=self.worst[top].share if self.worst else 0.0,
             failing=tuple(self._sentence(key) for key in bad[:_TOLD]),
             suspects=self._suspects(bad, proved),
@@ -97,7 +97,7 @@ class SeamProof:
         )
 
     def _name(self, key: Key) -> str:
-        return key if isinstance(key, str) else self.inside.points[key].original
+        return f"output '{key}'" if isinstance(key, str) else self.inside.points[key].told
 
     def _proved(self) -> set[int]:
         """Folds that are felt only where the models were compared and agree."""
@@ -129,11 +129,9 @@ class SeamProof:
     def _sentence(self, key: Key) -> str:
         found = self.worst[key]
         where = f"in channel {found.channel} of axis {found.axis} " if found.axis >= 0 else ""
-        what = f"output '{key}'" if isinstance(key, str) else f"the value '{self._name(key)}'"
         size = f"{found.size:.1e}, where rounding explains {found.allowed:.1e}"
-        return (
-            f"{what} {found.figure.verb} {where}by {size}, though both models were given the same before it"
-        )
+        parts = f"{self._name(key)} {found.figure.verb} {where}by {size}"
+        return f"{parts}, though both models were given the same before it"
 
     def _detail(self, proved: int) -> str:
         left = len(self.inside.folds) - proved
@@ -141,6 +139,6 @@ class SeamProof:
             return ""
         why = self.problem
         if not why and self.inside.hidden:
-            why = "inside bodies, functions and custom layers a runtime shows no values"
+            why = "they end inside a layer, a body or a function, where a runtime shows no values"
         text = f"{left} of {len(self.inside.folds)} folds could not be looked at by themselves"
         return f"{text} ({why})" if why else text

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -186,6 +186,8 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     if any(d.broken for _, d, _ in usable):
         return _broken(_agreement(name, [d for _, d, _ in usable], tolerance), found)
     agreement = _agreement(name, [d for _, d, _ in steady], tolerance)
+    if not any(d.signal for _, d, _ in usable) and agreement.max_abs > 0.0:
+        return _beside_zeros(agreement, usable, scale, found)
     shaky = [(row, d, n) for row, d, n in usable if all(row != kept for kept, _, _ in steady)]
     gross = [row for row, d, n in shaky if d.relative > GROSS * n]
     if scale.proved and not gross and (moved := _amplified(name, usable, tolerance)):
@@ -206,6 +208,22 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     beyond = [row for row, d, _ in steady if d.relative > tolerance.value]
     text = f"{error}, where rounding explains {tolerance.value:.1e}"
     return Verdict(agreement, Status.DIFFERENT, text, _clearest(beyond, found))
+
+
+def _beside_zeros(
+    agreement: OutputAgreement,
+    usable: Sequence[tuple[int, Deviation, float]],
+    scale: Scale,
+    found: Sequence[Deviation | None],
+) -> Verdict:
+    """The verdict where the reference is zero throughout, so that nothing tells what is small."""
+    size = f"the original's output '{agreement.name}' is zero on all inputs, the other's is up to "
+    text = f"{size}{agreement.max_abs:.1e}"
+    agreement = replace(agreement, max_rel=math.nan, snr_db=math.nan)
+    if scale.proved:
+        return Verdict(agreement, Status.EQUAL, f"{text}; every fold was proved by itself")
+    differing = [row for row, d, _ in usable if d.absolute > 0.0]
+    return Verdict(agreement, Status.DIFFERENT, text, _clearest(differing, found))
 
 
 def _amplified(name: str, usable: Sequence[tuple[int, Deviation, float]], tolerance: Tolerance) -> str:

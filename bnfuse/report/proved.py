@@ -36,7 +36,7 @@ def between_folds(agreement: Agreement) -> list[str]:
     values = "1 value" if inside.seams == 1 else f"{inside.seams} values"
     told = f"{inside.proved} of {inside.folds} proved by themselves, at {values} inside"
     if inside.worst and not inside.failing:
-        told += f" (nearest to what rounding explains: '{inside.worst}', {100 * inside.share:.0f} % of it)"
+        told += f" (nearest to what rounding explains: {inside.worst}, {100 * inside.share:.0f} % of it)"
     return ["; ".join((told, *inside.failing, *filter(None, (inside.detail,))))]
 
 

@@ -204,6 +204,8 @@ def _closeness(agreement: Agreement) -> str:
     if not agreement.outputs:
         return ""
     worst = worst_output(agreement)
+    if math.isnan(worst.max_rel):  # there is no range
+        return ""
     if worst.tolerance == 0:  # integers, booleans, text
         if worst.max_rel == 0 or not math.isfinite(worst.max_rel):
             return "" if worst.max_rel else ", value by value"

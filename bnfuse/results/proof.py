@@ -33,7 +33,8 @@ class OutputAgreement:
     - a reference that is not finite (inf or NaN anywhere): that input set is left out of all figures;
       where none is left, they are NaN and the proof is inconclusive;
     - a candidate that is not finite where the reference is, or of another shape or dtype: ``max_abs`` and
-      ``max_rel`` are ``inf``, ``snr_db`` is ``-inf``, and the models differ.
+      ``max_rel`` are ``inf``, ``snr_db`` is ``-inf``, and the models differ. Where the reference is zero
+      throughout and the other is not, ``max_rel`` and ``snr_db`` are NaN: there is no range.
 
     For integers, booleans and strings ``max_rel`` is the fraction of elements that differ. ``rms`` is the
     root of the mean squared difference over all elements of all input sets, in the output's own units
@@ -87,10 +88,10 @@ class SeamAgreement:
     """What was found out between the folds, at values that both models must hold alike.
 
     Each stretch from seam to seam ran on the same values in both models. ``folds`` counts the folds,
-    ``proved`` those all of whose seams agree. ``seams`` counts the seams that were compared. ``worst`` is the
-    value that used most of what it was allowed, ``share`` how much of it (at most 1 where rounding explains
-    the difference). ``failing`` says where the models part, as sentences, the clearest first; ``suspects``
-    names the folds that are felt there. ``detail`` says why not all folds could be looked at.
+    ``proved`` those all of whose seams agree. ``seams`` counts the seams that were compared. ``worst`` names
+    the value that used most of what it was allowed, ``share`` how much of it (at most 1 where rounding
+    explains the difference). ``failing`` says where the models part, as sentences, the clearest first;
+    ``suspects`` names the folds that are felt there. ``detail`` says why not all folds could be looked at.
     """
 
     folds: int

@@ -39,6 +39,11 @@ def _used(output: OutputAgreement) -> doc.Cell:
     return doc.Cell(bar if math.isnan(used) else (doc.Number(100 * used, 2, " %"), bar), used)
 
 
+def _share_of_range(share: float) -> doc.Words | doc.Cell:
+    """Nothing where the output has no range: it is zero throughout."""
+    return "" if math.isnan(share) else doc.Cell(doc.Number(share), share)
+
+
 def _percent(share: float | None) -> doc.Words:
     return "" if share is None else doc.Number(100 * share, 4, " %")
 
@@ -47,7 +52,7 @@ OUTPUTS: tuple[doc.Column[OutputAgreement], ...] = (
     doc.Column("output", lambda output: doc.name(output.name)),
     doc.Column("max |difference|", lambda output: doc.Cell(doc.Number(output.max_abs), output.max_abs)),
     doc.Column("RMS", lambda output: "" if math.isnan(output.rms) else doc.Number(output.rms)),
-    doc.Column("of the range", lambda output: doc.Cell(doc.Number(output.max_rel), output.max_rel)),
+    doc.Column("of the range", lambda output: _share_of_range(output.max_rel)),
     doc.Column("allowed", lambda output: doc.Number(output.tolerance)),
     doc.Column("used", _used, doc.Form.HTML),
     doc.Column("SNR", _snr, doc.Form.TEXT),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bnfuse.report import text
 from bnfuse.report.content.latency import kind
 from bnfuse.report.html.charts import meter
@@ -63,7 +65,8 @@ def _proof(report: Report) -> str:
     below = []
     if proof.outputs and proof.status in (Status.EQUAL, Status.DIFFERENT):
         worst = text.worst_output(proof)
-        below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
+        if not math.isnan(worst.max_rel):
+            below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
         below.append(f"allowed {figure(worst.tolerance, 2)}")
     sets = f"on {proof.samples} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
     guessed = next((one for one in proof.inputs if one.guessed), None)
