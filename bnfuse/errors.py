@@ -61,6 +61,12 @@ class NotEqual(BnfuseError):
     exit_code = ExitCode.UNPROVED
 
 
+class TargetMissed(BnfuseError):
+    """What the target does not have cannot all be taken out; nothing was written."""
+
+    exit_code = ExitCode.GATE
+
+
 class RuntimeMissing(BnfuseError):
     """A runtime or device that was asked for is not there."""
 

@@ -18,7 +18,7 @@ from bnfuse.errors import (
     UnsafeModel,
     UsageError,
 )
-from bnfuse.use_cases.optimize import Unproved
+from bnfuse.use_cases.unwritten import Unproved
 
 NOT_MODELS = [
     (b"", "is empty"),

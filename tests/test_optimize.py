@@ -26,7 +26,8 @@ from bnfuse.errors import (
 )
 from bnfuse.results import Agreement, Latency, Status
 from bnfuse.use_cases import folding
-from bnfuse.use_cases.optimize import Unproved, inspect, optimize
+from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.unwritten import Unproved
 from tests.fake_format import Fake, FakeModel, FakePatch, fake_plan, names_in, nothing_changed
 
 use_case = import_module("bnfuse.use_cases.optimize")

@@ -22,7 +22,8 @@ from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.proof.stretches import Models, Stretches
 from bnfuse.results import Status
-from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.optimize import optimize
+from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, spoiled
 from tests.random_nets import preactivation

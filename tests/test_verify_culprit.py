@@ -24,7 +24,8 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.results import Agreement, Status
 from bnfuse.use_cases.bisection import Failed, name_culprit, prefix
-from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.optimize import optimize
+from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.command import call
 from tests.report_schema import assert_fits

@@ -19,7 +19,8 @@ from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.keras import FORMAT
 from bnfuse.results import Agreement, Status
-from bnfuse.use_cases.optimize import Unproved, optimize
+from bnfuse.use_cases.optimize import optimize
+from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.planted import DEFECTS, keras_net, spoiled
 from tests.tiny_models import layer

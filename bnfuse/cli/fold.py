@@ -67,13 +67,14 @@ def optimize(screen: Screen, options: Optimize) -> None:
     if options.plan_only:
         report = _inspect(screen, options)
         if options.check:
-            _gate(screen, report)
+            _gate(screen, report, options)
         return
-    from bnfuse.use_cases.optimize import Unproved, changed
+    from bnfuse.use_cases.optimize import changed
+    from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
     try:
         report = _optimized(screen, options, hashes=earlier is not None)
-    except Unproved as error:
+    except (Unproved, BatchNormsLeft) as error:
         _show(screen, error.report, options)
         raise
     if report.benchmark is not None:
@@ -173,10 +174,14 @@ def _inspect(screen: Screen, options: Reading) -> Report:
     return report
 
 
-def _gate(screen: Screen, report: Report) -> None:
+def _gate(screen: Screen, report: Report, options: Optimize) -> None:
     from bnfuse.use_cases.optimize import foldable
+    from bnfuse.use_cases.unwritten import why_missed
 
     count = foldable(report)
+    if options.target == "no-bn" and report.plan.left:
+        screen.fail(why_missed(report.plan))
+        raise click.exceptions.Exit(ExitCode.GATE)
     if count:
         screen.fail(
             f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded (--check)"
@@ -186,6 +191,8 @@ def _gate(screen: Screen, report: Report) -> None:
 
 def _check_together(options: Optimize) -> None:
     """Refuse options that need a step which other options leave out."""
+    if options.merge_affines and options.target == "no-bn":
+        raise click.UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
     if options.measures and (options.no_bench or options.plan_only):
         raise click.UsageError(
             "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "

@@ -164,6 +164,14 @@ READING = together(
         "BatchNormalizations can go so (ONNX). Not always faster: measure.",
     ),
     click.option(
+        "--target",
+        type=click.Choice(["any", "no-bn"]),
+        default="any",
+        show_default=True,
+        help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
+        "stays as Mul and Add; exit 1, and nothing written, where one must stay.",
+    ),
+    click.option(
         "--keep",
         multiple=True,
         metavar="NAME|PATTERN",

@@ -30,15 +30,16 @@ class Reading(Options):
     strict_inputs: bool
     freeze_inputs: bool
     activations: str
+    target: str
     keep: tuple[str, ...]
 
     @property
     def read(self) -> ReadOptions:
-        """What to make of initializers that are also inputs, and of activations; what is to stay."""
+        """What to make of initializers that are also inputs, of activations, of the rest; what is to stay."""
         from bnfuse.formats.base import ReadOptions
 
-        moves = self.activations == "move"
-        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, self.keep)
+        moves, none_left = self.activations == "move", self.target == "no-bn"
+        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, none_left, self.keep)
 
     @property
     def details(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, affine_rule
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
@@ -111,6 +111,8 @@ class Moved:
 class Patch:
     """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge.
 
+    ``arithmetic`` holds BatchNormalizations that stay as a product and a sum.
+
     ``steps`` are the folds it comes from, for whoever proves them.
     """
 
@@ -119,6 +121,7 @@ class Patch:
     affines: dict[Node, NewAffine] = field(default_factory=dict)
     clamps: dict[Node, NewClamp] = field(default_factory=dict)
     sources: dict[Node, NewSource] = field(default_factory=dict)
+    arithmetic: dict[Node, NewAffine] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
     steps: tuple[Propagation, ...] = ()
@@ -131,7 +134,7 @@ class Patch:
     @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.removed or self.merged or self.moved)
+        return bool(self.removed or self.merged or self.moved or self.arithmetic)
 
 
 class OverflowingFold(Exception):
@@ -155,9 +158,14 @@ def apply(graph: Graph, planned: Planned) -> Patch:
     state = planned.state
     moved = tuple(_moved(state, node, found.place) for node, found in state.narrowed.items())
     patch = Patch(removed=frozenset(state.removed), moved=moved, steps=tuple(state.accepted))
+    settled = {*state.removed, *state.narrowed, *state.arithmetic}
     for node, edits in state.edits.items():
-        if node not in state.removed and node not in state.narrowed:
+        if node not in settled:
             _add(patch, graph, node, edits, tuple(state.folded[node]))
+    for node in state.arithmetic:
+        a, c, axes = state.current(node)
+        folded = tuple(state.folded.get(node, ()))
+        patch.arithmetic[node] = NewAffine(affine_rule(graph, node), a, c, axes, folded)
     return patch
 
 

@@ -73,7 +73,7 @@ class Narrowed:
 class Keep:
     """This node stays: ``refusals`` holds, per split that was tried, who said no and why.
 
-    ``narrowed`` tells where it stays on a part of its work only.
+    ``narrowed`` tells where it stays on a part of its work only, ``becomes`` as which operators it stays.
     """
 
     node: str
@@ -82,6 +82,7 @@ class Keep:
     channels: int | None
     refusals: tuple[Refusal, ...]
     narrowed: Narrowed | None = None
+    becomes: tuple[str, ...] = ()
 
     @property
     def primary(self) -> Refusal:
@@ -95,6 +96,8 @@ class Keep:
         for refusal in self.refusals:
             seen.setdefault(refusal.sentence, refusal.split)
         why = "; ".join(f"{split}: {text}" if split else text for text, split in seen.items())
+        if self.becomes:
+            return f"stays as {' and '.join(self.becomes)}; {why}"
         return f"{self._moved}; {why}" if self.narrowed else why
 
     @property
@@ -124,6 +127,17 @@ class Plan:
     def narrowed(self) -> tuple[tuple[str, Narrowed], ...]:
         """The nodes that stay on a part of their work, and how."""
         return tuple((d.node, d.narrowed) for d in self.decisions if isinstance(d, Keep) and d.narrowed)
+
+    @property
+    def arithmetic(self) -> frozenset[str]:
+        """The BatchNormalizations that stay as other operators."""
+        return frozenset(d.node for d in self.decisions if isinstance(d, Keep) and d.becomes)
+
+    @property
+    def left(self) -> tuple[Keep, ...]:
+        """The BatchNormalizations that stay what they are."""
+        kept = (d for d in self.decisions if isinstance(d, Keep))
+        return tuple(d for d in kept if d.is_batchnorm and not d.becomes)
 
     @property
     def banned(self) -> frozenset[str]:

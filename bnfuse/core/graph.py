@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bnfuse.core.reasons import Reason
+from bnfuse.core.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
+    from bnfuse.core.reparam import Pair
     from bnfuse.core.rules import Rule
 
 # A port is an input index i >= 0, or an output as ~j (so ~0 == -1 is the first output).
@@ -54,6 +55,8 @@ class Graph:
             set of parameters, so all of them absorb the same or none does.
         movable: whether the format can move a candidate from behind a node in front of its input ``port``.
         moves_bounds: whether activations may become clamps with other bounds.
+        no_batchnorms: whether BatchNormalizations that stay are to be written as arithmetic.
+        arithmetic: as which operators the format can write y = a·x + c in a node's place, or why it cannot.
     """
 
     nodes: list[Node]
@@ -63,6 +66,8 @@ class Graph:
     tied: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
     movable: Callable[[Graph, Node, Node, Port], bool] = lambda graph, node, joint, port: False
     moves_bounds: bool = False
+    no_batchnorms: bool = False
+    arithmetic: Callable[[Node, Pair], tuple[str, ...] | Refusal] = lambda node, pair: ()
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)

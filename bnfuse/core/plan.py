@@ -7,7 +7,8 @@ could make that one's signs worse; only when nothing more goes that way may it. 
 become clamps with other bounds (``clamp``).
 
 A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
-One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``).
+One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``), or no
+BatchNormalization is to be left: then its map stays as arithmetic, where the format can write that.
 
 Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is
 refused here when that can be told without reading all weights of the model (float16, bfloat16 and
@@ -75,7 +76,9 @@ def plan(
         protect_waiting = progress
     state.waiting, state.moves_bounds = set(), False
     for node, decision in decisions.items():
-        if isinstance(decision, Keep) and node.name not in banned:
+        if isinstance(decision, Keep) and graph.no_batchnorms:
+            decisions[node] = _as_arithmetic(state, node, decision)
+        elif isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
     state.waiting = set()
     return Planned(Plan(tuple(decisions[node] for node in graph.candidates), tuple(order)), state)
@@ -128,6 +131,18 @@ def _becomes(state: State, found: Propagation) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _as_arithmetic(state: State, node: Node, kept: Keep) -> Keep:
+    """The same decision, in another form where it is about a BatchNormalization."""
+    rule = state.graph.rule(node)
+    if not node.is_batchnorm or not isinstance(rule, Affine) or rule.broken is not None:
+        return kept
+    becomes = state.graph.arithmetic(node, state.current(node)[:2])
+    if isinstance(becomes, Refusal):
+        return replace(kept, refusals=(becomes, *kept.refusals))
+    state.arithmetic.append(node)
+    return replace(kept, becomes=becomes)
+
+
 def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
     """The same decision, on a part of the work where that is a clear gain."""
     if not isinstance(state.graph.rule(node), Affine):
@@ -166,4 +181,5 @@ def replay(graph: Graph, plan: Plan) -> Planned:
         if isinstance(move, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
         state.accept_narrowing(move)
+    state.arithmetic += [node for node in graph.candidates if node.name in plan.arithmetic]
     return Planned(plan, state)

@@ -48,6 +48,7 @@ class Reason(Enum):
     PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, which costs digits"
     OTHER_TYPE = "{node} computes in another type than its input has{detail}"
     LOCKED_WEIGHTS = "the weights of {node} must stay as they are{detail}"
+    NO_ARITHMETIC = "{node} cannot be written as other operators{detail}"
     BY_REQUEST = "{node} is to stay, as you asked"
     UNREACHABLE = "{node} is fed by nothing in the graph"
 

@@ -77,6 +77,7 @@ class State:
     folded: dict[Node, list[str]] = field(default_factory=dict)  # whose folds each node absorbed
     waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
+    arithmetic: list[Node] = field(default_factory=list)  # who stays in another form
     accepted: list[Propagation] = field(default_factory=list)
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
 

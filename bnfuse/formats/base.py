@@ -36,12 +36,14 @@ class ReadOptions:
     ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
     ``freeze_inputs`` treats initializers that a caller could override as constants.
     ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
+    ``no_batchnorms`` does that too, and has what stays written as other operators, where that can be.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
     strict_inputs: bool = False
     freeze_inputs: bool = False
     moves_bounds: bool = False
+    no_batchnorms: bool = False
     keep: tuple[str, ...] = ()
 
 

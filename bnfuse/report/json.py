@@ -83,7 +83,7 @@ _MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Keep", "split"): lambda _: None,
     ("Keep", "into"): lambda _: (),
     ("Keep", "through"): lambda _: (),
-    ("Keep", "becomes"): lambda _: {},
+    ("Keep", "becomes"): lambda keep: {keep.node: " and ".join(keep.becomes)} if keep.becomes else {},
     ("Keep", "reason"): lambda keep: keep.primary.reason.name,
     ("Group", "count"): lambda group: len(group.nodes),
     ("RanInput", "has_guesses"): lambda ran: bool(ran.guessed),

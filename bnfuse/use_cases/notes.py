@@ -1,4 +1,4 @@
-"""What ``optimize`` tells in words beside its figures: notes of the report, and why nothing was written.
+"""What ``optimize`` tells in words beside its figures: notes of the report.
 
 Each note is a tuple of one sentence, or empty where there is nothing to say.
 """
@@ -6,8 +6,9 @@ Each note is a tuple of one sentence, or empty where there is nothing to say.
 from __future__ import annotations
 
 from bnfuse.core.apply import Patch
+from bnfuse.core.decisions import Keep, Plan
 from bnfuse.core.ranges import widened
-from bnfuse.results import Agreement, FileInfo, Report, Status
+from bnfuse.results import FileInfo, Report
 
 _NOTABLE_GROWTH = 1.1
 _NAMED_LAYERS = 3
@@ -47,16 +48,15 @@ def merged_note(report: Report) -> tuple[str, ...]:
     return (f"{made} chain{'s' if made > 1 else ''} of Mul, Add, Sub and Div became one node each",)
 
 
-def why_unproved(agreement: Agreement) -> str:
-    """One sentence on a proof that failed or was inconclusive, and what to do."""
-    why = f": {agreement.detail}" if agreement.detail else ""
-    if agreement.status is Status.DIFFERENT:
-        return (
-            f"the folded model differs from the original{why}; nothing was written: "
-            "please report it with the model (--no-verify writes the result unproved)"
-        )
-    remedy = "give fitting --inputs or --shape, or write it" if agreement.runnable else "write the result"
-    return (
-        f"the folded model could not be proved equal{why}; nothing was written: "
-        f"{remedy} unproved with --no-verify"
+def arithmetic_note(plan: Plan) -> tuple[str, ...]:
+    """How many BatchNormalizations stay in another form."""
+    every = [d for d in plan.decisions if isinstance(d, Keep) and d.becomes]
+    if not every:
+        return ()
+    forms = sorted({" and ".join(d.becomes) for d in every})
+    what = (
+        "1 BatchNormalization that cannot go stays"
+        if len(every) == 1
+        else (f"{len(every)} BatchNormalizations that cannot go stay")
     )
+    return (f"{what} as {', '.join(forms)}",)

@@ -16,28 +16,21 @@ from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import apply
 from bnfuse.core.plan import plan as plan_folds
-from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
+from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
-from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
+from bnfuse.use_cases.notes import arithmetic_note, merged_note, ranges_note
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
+from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
-
-
-class Unproved(NotEqual):
-    """The proof failed or was inconclusive; ``report`` tells everything that was found out."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +122,7 @@ def optimize(
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
+        BatchNormsLeft: ``read.no_batchnorms``, and some must stay; nothing was written.
     """
     path, phases = Path(model), Phases(progress)
     wanted = _Wanted(
@@ -176,7 +170,9 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases) -> _Made
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
         own_files = (opened.path, *opened.side_files)
-        notes = merged_note(report) if wanted.merge else ()
+        if wanted.read.no_batchnorms and made.plan.left:
+            raise BatchNormsLeft(why_missed(made.plan), report)
+        notes = merged_note(report) if wanted.merge else arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)
         if wanted.reads_weights:
@@ -215,7 +211,7 @@ def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
 
 def foldable(report: Report) -> int:
     """How many nodes the plan folds, in whole or in part: the gate of ``--check``."""
-    return report.plan.rewrites
+    return report.plan.rewrites + len(report.plan.arithmetic)
 
 
 def changed(report: Report) -> bool:
@@ -251,7 +247,7 @@ def _prove(report: Report, written: Written, request: VerifyRequest, load: Loade
 
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
     """The request with what is known about the model."""
-    depth = max(1, report.plan.rewrites)  # merging alone rounds, too
+    depth = max(1, report.plan.rewrites + len(report.plan.arithmetic))  # merging alone rounds, too
     return replace(request, model_bytes=report.input.total_bytes, depth=depth, successor=True)
 
 

@@ -74,6 +74,9 @@ class ModelEditor:
         for node, clamp in patch.clamps.items():
             with _blaming(clamp.folded):
                 _store(node, ClampStore).store(handle_of(node), clamp, self)
+        for node, affine in patch.arithmetic.items():
+            with _blaming(affine.folded):
+                _store(node, BatchNormStore).spell(handle_of(node), affine, self)
         for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
         names = Names(self._graph, self.pool)

@@ -16,14 +16,16 @@ import onnx
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port, unique_names
-from bnfuse.core.reasons import Reason
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
+from bnfuse.formats.onnx.rows.affine_ops import spelled
 from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
@@ -171,14 +173,16 @@ class GraphBuilder:
                 return {at, at - 1}  # the Add, and its constant operand just before it
         return set()
 
-    def graph(self, *, moves_bounds: bool) -> Graph:
+    def graph(self, options: ReadOptions) -> Graph:
         """Names, rules and candidates."""
         names = unique_names(
             f"{h.scope.prefix}{name or (h.proto.output[0] if h.proto.output else op)}"
             for op, name, _, _, h in self._drafts
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
-        graph.movable, graph.moves_bounds = _movable, moves_bounds
+        graph.movable, graph.arithmetic = _movable, self._arithmetic
+        graph.moves_bounds = options.moves_bounds or options.no_batchnorms
+        graph.no_batchnorms = options.no_batchnorms
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
@@ -196,9 +200,15 @@ class GraphBuilder:
                 outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
             yield Node(unique, op, inputs, outputs, batchnorm, handle)
 
+    def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
+        return spelled(self._view(node), pair)
+
+    def _view(self, node: Node) -> View:
+        return View(node, handle_of(node), self.constants, self.shapes, self.statistics)
+
     def _rule_of(self, node: Node) -> Rule:
         try:
-            return rule_of(View(node, handle_of(node), self.constants, self.shapes, self.statistics))
+            return rule_of(self._view(node))
         except Malformed as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 

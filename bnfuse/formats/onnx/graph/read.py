@@ -89,7 +89,7 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
             source.forget()
             drafts = _drafted(source, options, sorts=True)
         operators = drafts.operators if source.inlined is None else source.inlined.operators
-        graph = drafts.graph(moves_bounds=options.moves_bounds)
+        graph = drafts.graph(options)
         return ReadGraph(graph, drafts.constants, drafts.shapes, operators)
     except Malformed as e:
         raise damaged(source.path, str(e)) from e

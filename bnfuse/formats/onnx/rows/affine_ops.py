@@ -14,7 +14,7 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import Reparam
+from bnfuse.core.reparam import Pair, Reparam
 from bnfuse.core.rules import Opaque, Reaction, Rule, StateView
 from bnfuse.core.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.graph.constants import is_float
@@ -24,6 +24,7 @@ from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import DEFAULT_EPSILON, AffineStore, BatchNormStore
 from bnfuse.formats.onnx.rows.view import View
 
+_BROADCASTING = 7  # the operator set from which on Mul and Add broadcast
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
 
@@ -56,6 +57,23 @@ def batchnorm(view: View) -> Rule:
     if isinstance(axes, Refusal):
         return broken(axes)
     return inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
+
+
+def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
+    """What y = a·x + c takes in place of a BatchNormalization: a Mul and an Add by vectors."""
+    dtype, scale, label = view.float_type(0), view.const(1), view.node.label
+    if dtype is None or scale is None or scale.dtype != dtype:
+        return Refusal(Reason.NO_ARITHMETIC, label, detail="of its types")
+    if view.opset < _BROADCASTING:
+        return Refusal(Reason.NO_ARITHMETIC, label, detail=f"in operator set {view.opset}")
+    if view.rank(0) is None:
+        detail = f"how many axes '{view.node.value(0)}' has is not known"
+        return Refusal(Reason.NO_ARITHMETIC, label, detail=detail)
+    if any(np.abs(each).max(initial=0.0) > np.finfo(dtype).max for each in pair):
+        return Refusal(Reason.NO_ARITHMETIC, label, detail=f"its scale and shift do not fit {dtype}")
+    a, c = pair
+    asked = (("Mul", bool((a != 1.0).any())), ("Add", bool(c.any())))
+    return tuple(op for op, needed in asked if needed)
 
 
 def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:

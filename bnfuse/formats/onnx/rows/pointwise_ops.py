@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,11 +23,6 @@ _FLOATS = {
     onnx.TensorProto.BFLOAT16,
 }
 # The types that Max and Min know wherever they broadcast.
-_CLAMPED: dict[int | None, type[np.floating[Any]]] = {
-    onnx.TensorProto.FLOAT: np.float32,
-    onnx.TensorProto.FLOAT16: np.float16,
-    onnx.TensorProto.DOUBLE: np.float64,
-}
 _BROADCASTING_MAX = 8  # the operator set from which on Max and Min broadcast
 _LARGEST = 3e38  # the default bounds of old Clips are the largest float32
 
@@ -87,10 +81,10 @@ def _clamp(view: View, low: float, high: float, *, single: bool = False) -> Rule
     """min(max(x, low), high), and what it is to whoever leaves the bounds where they are."""
     homogeneous = low in (0.0, -np.inf) and high in (0.0, np.inf)
     unmoved = _homogeneous(view) if homogeneous else _nonlinear(view)
-    dtype = _CLAMPED.get(view.dtype(0))
+    dtype = view.float_type(0)
     if dtype is None or low > high or view.opset < _BROADCASTING_MAX:
         return unmoved
-    return Clamp(low, high, unmoved, np.dtype(dtype), single, view.rank(0) is not None)
+    return Clamp(low, high, unmoved, dtype, single, view.rank(0) is not None)
 
 
 def _dropout(view: View) -> Rule:

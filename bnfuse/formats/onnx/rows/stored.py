@@ -119,6 +119,19 @@ class BatchNormStore(AffineStore):
             out.round_into(handle, 3, mean)
             out.round_into(handle, 4, variance)
 
+    def spell(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
+        """A Mul and an Add by vectors in its place, or one of them."""
+        rank, dtype = out.rank(handle, 0), out.constant(handle, 1).dtype
+        assert rank is not None, "a value of unknown rank stays with its BatchNormalization (affine_ops)"
+        a, c = (along(out.rounded(v, dtype), new.axes, rank) for v in (new.a, new.c))
+        del handle.proto.output[1:]
+        if not (new.a != 1.0).any():
+            out.become(handle, "Add", {"shift": c})
+            return
+        if new.c.any():
+            out.follow(handle, "Add", "scaled", {"shift": c})
+        out.become(handle, "Mul", {"scale": a})
+
 
 @dataclass(frozen=True)
 class ArithmeticStore(AffineStore):
@@ -169,8 +182,13 @@ class ClampStore(Store):
             return rounded
         rank = out.rank(handle, 0)
         assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
-        sizes = dict(zip(new.axes, rounded.shape, strict=True))
-        return rounded.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
+        return along(rounded, new.axes, rank)
+
+
+def along(values: Array, axes: tuple[int, ...], rank: int) -> Array:
+    """Values that lie along some axes, in a shape that broadcasts against a tensor of that many axes."""
+    sizes = dict(zip(axes, values.shape, strict=True))
+    return values.reshape([sizes.get(axis, 1) for axis in range(axes[0], rank)])
 
 
 class TableStore(Store):

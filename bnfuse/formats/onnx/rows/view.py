@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from bnfuse.core.axes import Shape
@@ -17,6 +18,9 @@ from bnfuse.formats.onnx.graph.shapes import ValueShapes
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.rows.statistics import Statistics
+
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 @dataclass(slots=True, eq=False)
@@ -121,6 +125,11 @@ class View:
         if tensor is not None:
             return onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
         return self.shapes.dtype(self.handle.scope.key(self.proto.input[i]))
+
+    def float_type(self, i: int) -> np.dtype[Any] | None:
+        """The type of input i where it is one of floats that all arithmetic is defined for."""
+        kind = self.dtype(i)
+        return None if kind not in _FLOATS else onnx.helper.tensor_dtype_to_np_dtype(kind)
 
     def axis(self, axis: int, i: int = 0) -> int:
         """An axis of input i counted from zero where the rank is known, else as it is."""

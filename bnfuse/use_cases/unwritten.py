@@ -1,0 +1,49 @@
+"""Why nothing was written though all went well until then: errors with the report, and their sentences."""
+
+from __future__ import annotations
+
+from bnfuse.core.decisions import Plan
+from bnfuse.errors import NotEqual, TargetMissed
+from bnfuse.results import Agreement, Report, Status
+
+_NAMED = 3
+
+
+class BatchNormsLeft(TargetMissed):
+    """A target without BatchNormalization cannot be had; ``report`` tells the plan."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class Unproved(NotEqual):
+    """The proof failed or was inconclusive; ``report`` tells everything that was found out."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def why_missed(plan: Plan) -> str:
+    """One sentence on BatchNormalizations that are left where none may be."""
+    named = "; ".join(keep.primary.sentence for keep in plan.left[:_NAMED])
+    more = len(plan.left) - _NAMED
+    also = f" and {more} more" if more > 0 else ""
+    count = "1 BatchNormalization" if len(plan.left) == 1 else f"{len(plan.left)} BatchNormalizations"
+    return f"{count} would be left, where the target has none; nothing was written: {named}{also}"
+
+
+def why_unproved(agreement: Agreement) -> str:
+    """One sentence on a proof that failed or was inconclusive, and what to do."""
+    why = f": {agreement.detail}" if agreement.detail else ""
+    if agreement.status is Status.DIFFERENT:
+        return (
+            f"the folded model differs from the original{why}; nothing was written: "
+            "please report it with the model (--no-verify writes the result unproved)"
+        )
+    remedy = "give fitting --inputs or --shape, or write it" if agreement.runnable else "write the result"
+    return (
+        f"the folded model could not be proved equal{why}; nothing was written: "
+        f"{remedy} unproved with --no-verify"
+    )
