@@ -78,9 +78,9 @@ class Folded:
         return {d.node for d in self.plan.decisions if isinstance(d, Fold)}
 
 
-def fold_file(before: Path, after: Path) -> Folded:
+def fold_file(before: Path, after: Path, options: ReadOptions = ReadOptions()) -> Folded:  # noqa: B008 - frozen
     """Read, plan, apply, write."""
-    with closing(FORMAT.read(before, ReadOptions())) as model:
+    with closing(FORMAT.read(before, options)) as model:
         planned = plan(model.graph)
         decided = planned.plan
         patch = apply(model.graph, planned)
@@ -88,12 +88,17 @@ def fold_file(before: Path, after: Path) -> Folded:
         return Folded(before, after, decided, model.notes)
 
 
-def fold(model: Any, folder: Path, suffix: str = ".keras") -> Folded:
+def fold(
+    model: Any,
+    folder: Path,
+    suffix: str = ".keras",
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+) -> Folded:
     """Save a model in ``folder`` and fold the file."""
     folder.mkdir(parents=True, exist_ok=True)
     before = folder / f"before{suffix}"
     model.save(before)
-    return fold_file(before, folder / f"after{suffix}")
+    return fold_file(before, folder / f"after{suffix}", options)
 
 
 def stir(model: Any, *, gamma: str = "mixed", seed: int = 11) -> Any:

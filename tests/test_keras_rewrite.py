@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bnfuse.formats.keras.edit.rewrite import BecomeLinear, Configure, Edit, Remove, rewrite, settle
+from bnfuse.formats.keras.edit.rewrite import LINEAR, Configure, Edit, Remove, rewrite, settle
 from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import LayerPath, Ref, Shape
@@ -147,7 +147,7 @@ SETTLED: tuple[tuple[Json, list[LayerPath], set[str]], ...] = (
 def test_what_cannot_go_becomes_linear(config: Json, paths: list[LayerPath], linear: set[str]) -> None:
     edits: dict[LayerPath, Edit] = dict.fromkeys(paths, Remove())
     settled = settle(parse(config), edits)
-    assert {path[-1] for path, edit in settled.items() if edit == BecomeLinear()} == linear
+    assert {path[-1] for path, edit in settled.items() if edit == LINEAR} == linear
     edited = rewrite(config, edits)
     parse(edited)
     assert "BatchNormalization" not in str(edited)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,21 @@ class KerasModel:
         check_order(self._network)
         bind(container, self._network)
         self.graph, self._inside = read_flow(self._network, infer(self._network))
+        self._without_batchnorms(options)
         self.notes = self._notes(options)
         self._edited: tuple[Patch, EditedConfig] | None = None
+
+    def _without_batchnorms(self, options: ReadOptions) -> None:
+        """As what BatchNormalizations stay where none may be left."""
+        from bnfuse.formats.keras.file.weight_groups import version_of
+        from bnfuse.formats.keras.graph.call_nodes import spelled
+        from bnfuse.formats.keras.graph.masks import makes_mask
+        from bnfuse.formats.keras.graph.network import walk
+
+        old = version_of(self._container.keras_version)[0] < 3
+        masked = old and any(makes_mask(layer) for _, layer in walk(self._network))
+        self.graph.no_batchnorms = options.no_batchnorms
+        self.graph.arithmetic = partial(spelled, masked=masked)
 
     def _notes(self, options: ReadOptions) -> tuple[str, ...]:
         notes = []
@@ -62,7 +76,7 @@ class KerasModel:
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Layers by class as ``write`` would leave them."""
-        return _classes(self._edit(patch).network) if patch.removed or patch.moved else self.operators()
+        return _classes(self._edit(patch).network) if patch.changes else self.operators()
 
     def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
         """The nodes' layers, by the way to each, which stays as it is; see ``Model.constants_of``."""
@@ -82,7 +96,7 @@ class KerasModel:
         from bnfuse.formats.keras.edit.write import write
         from bnfuse.formats.keras.file.hdf5_copy import output_errors
 
-        if not (patch.removed or patch.moved):  # nothing changes, so not one byte does
+        if not patch.changes:  # so not one byte does
             with output_errors(path):
                 shutil.copyfile(self.path, path)
             return Written(path, (), 0)

@@ -19,14 +19,21 @@ from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
-from bnfuse.formats.keras.edit.rewrite import Configure, Edit, Remove, rewrite
+from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.site import Site
-from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, LinearStore, Store, TableStore
+from bnfuse.formats.keras.rows.stored import (
+    AffineStore,
+    BatchNormStore,
+    LinearStore,
+    Store,
+    TableStore,
+    rescaling_of,
+)
 
 
 @dataclass(eq=False)
@@ -68,6 +75,8 @@ class ConfigEditor:
         for node, affine in patch.affines.items():
             if self._speaks(node):
                 self._guarded(affine.folded, _store(node, AffineStore).store, node, affine)
+        for node, affine in patch.arithmetic.items():
+            self.edits[handle_of(node).site.path] = Become("Rescaling", rescaling_of(affine.a, affine.c))
         for moved in patch.moved:
             self._guarded((moved.node.name,), self._move, moved.node, moved)
         for node, source in patch.sources.items():

@@ -9,7 +9,7 @@ bind by that order, and taking a layer out may change it for others. What nobody
 Some layers cannot go, though they no longer compute anything: those that name an output of the model,
 or its input (an old Sequential names its input after its first layer), the only layer of a Sequential,
 the only one between a nested model's input and output, and one inside a wrapper. ``settle`` turns their
-``Remove`` into ``BecomeLinear``: an ``Activation("linear")`` of the same name takes their place.
+``Remove`` into ``LINEAR``: an ``Activation("linear")`` of the same name takes their place.
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
-class BecomeLinear:
-    """Put ``Activation("linear")`` in the layer's place, under its name."""
+class Become:
+    """Put a layer of another class, with these settings and no variables, in the layer's place and name."""
+
+    class_name: str
+    settings: Mapping[str, Any]
 
 
-Edit = Remove | Configure | BecomeLinear
+LINEAR = Become("Activation", {"activation": "linear"})
+
+Edit = Remove | Configure | Become
 Edits = Mapping[LayerPath, Edit]
 
 
@@ -68,8 +73,8 @@ def rewrite(
         match settled.get((*path, layer.name)):
             case Configure(changes):
                 layer.entry["config"].update(copy.deepcopy(dict(changes)))
-            case BecomeLinear():
-                _make_linear(layer.entry)
+            case Become() as other:
+                _become(layer.entry, other)
     for place, wanted in (moves or {}).items():  # only now do they read what they will read
         nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
         move(nested, place[-1], wanted)
@@ -78,7 +83,7 @@ def rewrite(
 
 
 def settle(network: Network, edits: Edits) -> dict[LayerPath, Edit]:
-    """The same edits, with ``BecomeLinear`` for what cannot be removed.
+    """The same edits, with ``LINEAR`` for what cannot be removed.
 
     Raises:
         ValueError: an edit names no layer, or takes away one that does not have exactly one input.
@@ -97,10 +102,10 @@ def settle(network: Network, edits: Edits) -> dict[LayerPath, Edit]:
         keep = _keep_in_sequential if nested.kind == "Sequential" else _keep_in_functional
         for name in keep(nested, removed, outermost=not path):
             place = (*path, name)
-            settled[place] = BecomeLinear()
+            settled[place] = LINEAR
     for path, edit in settled.items():
         if edit == Remove() and path not in inside_networks:
-            settled[path] = BecomeLinear()
+            settled[path] = LINEAR
     return settled
 
 
@@ -135,7 +140,7 @@ def _keep_in_functional(network: Network, removed: set[str], outermost: bool) ->
 
 
 def _loses_itself(edits: Edits, path: LayerPath, layer: Layer) -> bool:
-    return isinstance(edits.get((*path, layer.name)), Remove | BecomeLinear)
+    return isinstance(edits.get((*path, layer.name)), Remove | Become)
 
 
 def _refuse_unless_one_input(layers: Iterable[Layer]) -> None:
@@ -221,12 +226,12 @@ def _source(layers: dict[str, Layer], ref: Ref, removed: set[str]) -> tuple[Ref,
     return ref, shape, dtype
 
 
-def _make_linear(entry: dict[str, Any]) -> None:
+def _become(entry: dict[str, Any], other: Become) -> None:
     old = entry["config"]
     kept = {key: old[key] for key in ("name", "trainable", "batch_input_shape", "dtype") if key in old}
-    entry["class_name"] = "Activation"
-    entry["config"] = {**kept, "activation": "linear"}
-    if "inbound_nodes" in entry:  # an Activation takes no mask and no training
+    entry["class_name"] = other.class_name
+    entry["config"] = {**kept, **copy.deepcopy(dict(other.settings))}
+    if "inbound_nodes" in entry:  # such a layer takes no mask and no training
         entry["inbound_nodes"] = [bare_call(raw) for raw in entry["inbound_nodes"]]
     if "module" in entry:
         entry["module"] = "keras.layers"

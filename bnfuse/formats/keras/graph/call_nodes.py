@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.reasons import Reason
+from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.scaled import round_once
 from bnfuse.formats.base import Malformed
+from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.rows.site import Part, Site
 
 
@@ -30,6 +34,26 @@ def movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
     plain = plain and len(ours.inputs) == 1  # no mask
     known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
     return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
+
+
+def spelled(node: Node, pair: Pair, *, masked: bool) -> tuple[str, ...] | Refusal:
+    """A Rescaling in place of a BatchNormalization along the last axis.
+
+    ``masked`` tells that its input may carry a mask which no Rescaling of the Keras at hand takes.
+    """
+    site, rule = handle_of(node).site, rule_of(node)
+    rank = site.rank()
+    if masked:
+        return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling of Keras 2 takes no mask")
+    if rank is None or not isinstance(rule, Affine) or rule.axes != (rank - 1,):
+        return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling works along the last axis")
+    try:
+        for each in pair:
+            round_once(each, dtype_named(site.compute_dtype))
+    except FloatingPointError:
+        detail = f"its scale and shift do not fit {site.compute_dtype}"
+        return Refusal(Reason.NO_ARITHMETIC, node.label, detail=detail)
+    return ("Rescaling",)
 
 
 def rule_of(node: Node) -> Rule:

@@ -31,6 +31,11 @@ _HAND_ON = frozenset({
 _SEQUENCES = frozenset({"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"})
 
 
+def makes_mask(layer: Layer) -> bool:
+    """Whether what the layer puts out carries a mask that its input need not have."""
+    return layer.class_name == "Masking" or bool(layer.config.get("mask_zero"))
+
+
 @dataclass(eq=False)
 class Masks:
     """Collects while the calls are walked."""

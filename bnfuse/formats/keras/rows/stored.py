@@ -135,8 +135,14 @@ class ConfigStore(AffineStore):
 
     def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
         """As Keras reads them: no variable changes."""
-        scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (new.a, new.c))
-        out.configure(site, {self.gamma: scale, self.beta: offset})
+        settings = rescaling_of(new.a, new.c)
+        out.configure(site, {self.gamma: settings["scale"], self.beta: settings["offset"]})
+
+
+def rescaling_of(a: Array, c: Array) -> dict[str, float | list[float]]:
+    """y = a·x + c as the settings of a Rescaling: numbers, or lists of them along the last axis."""
+    scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (a, c))
+    return {"scale": scale, "offset": offset}
 
 
 @dataclass(frozen=True)
