@@ -20,8 +20,9 @@ from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, ReadOptions, Written
 from bnfuse.garbage import without_collections
+from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
-from bnfuse.staging import check_target, default_output, place, staging_folder
+from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
 from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
