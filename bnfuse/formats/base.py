@@ -76,6 +76,7 @@ class Model(Protocol):
 
         Raises:
             OutputError: no space, no permission.
+            UnreadableModel: a file of the input changed since it was opened.
         """
 
     def operators_after(self, patch: Patch) -> dict[str, int]:

@@ -16,6 +16,7 @@ import onnx
 
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
+from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -114,7 +115,7 @@ def _varint_bytes(value: int) -> int:
     return max(1, -(-value.bit_length() // 7))
 
 
-_HOLDS_TENSORS = {"Constant", "If", "Loop", "Scan", "SequenceMap"}
+_HOLDS_TENSORS = {"Constant", *WITH_BODIES}
 
 
 def _is_outside(tensor: onnx.TensorProto) -> bool:

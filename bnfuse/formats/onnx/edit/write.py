@@ -80,7 +80,7 @@ def write_model(files: Files, edited: EditedModel, was_external: set[str], path:
     """
     job = _Job(files, edited)
     _place(job, was_external)
-    if not job.used:
+    if not (job.used or files.slices):
         _write_chunks(path, edited)
         return Written(path, (), edited.flushed)
     side, flushed = _side_file(job, path)
@@ -118,7 +118,7 @@ def copy_model(files: Files, path: Path) -> Written:
     Raises:
         OutputError: no space left, no permission.
     """
-    size_bytes = files.model.stat().st_size
+    size_bytes = files.size_bytes(files.model)
     _pour(files, path, [(0, FileSlice(files.model, 0, size_bytes))], size_bytes)
     return Written(path, (), 0)
 
