@@ -31,6 +31,7 @@ class Reading(Options):
     freeze_inputs: bool
     activations: str
     keep: tuple[str, ...]
+    allow_growth: bool
 
     @property
     def read(self) -> ReadOptions:
@@ -38,7 +39,7 @@ class Reading(Options):
         from bnfuse.formats.base import ReadOptions
 
         moves = self.activations == "move"
-        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, self.keep)
+        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, self.keep, self.allow_growth)
 
     @property
     def details(self) -> bool:

@@ -36,6 +36,7 @@ class ReadOptions:
     ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
     ``freeze_inputs`` treats initializers that a caller could override as constants.
     ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
+    ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
@@ -43,6 +44,7 @@ class ReadOptions:
     freeze_inputs: bool = False
     moves_bounds: bool = False
     keep: tuple[str, ...] = ()
+    allow_growth: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
+from bnfuse.errors import OutputError
 from bnfuse.formats import detect
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.staging import output_errors
@@ -121,18 +122,21 @@ def fold(
     merge: bool = False,
     prove: bool = True,
 ) -> Folded:
-    """Plan, apply and write."""
+    """Plan, apply and write; ``path`` is in a staging folder beside where the result is to be."""
+    folder = path.parent.parent
 
     def attempt(model: Model, patch: Patch, number: int) -> tuple[Written, tuple[str, ...]]:
         near = model.constants_of(patch.near) if prove else ()
         fresh = path.parent / str(number)
-        with phases("write", "writing"), output_errors(fresh / path.name):
+        with phases("write", "writing"), output_errors(folder / path.name):
             fresh.mkdir()
             try:
                 return model.write(patch, fresh / path.name), near
             except OverflowingFold:
                 shutil.rmtree(fresh)
                 raise
+            except OutputError as error:  # the user knows of no staging folder
+                raise OutputError(str(error).replace(f"{fresh}", f"{folder}")) from error
 
     done = planned_to_fit(model, form, options, phases, attempt, merge=merge)
     return Folded(done.model, done.plan, done.patch, *done.outcome)

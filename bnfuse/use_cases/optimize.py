@@ -24,7 +24,7 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
-from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
+from bnfuse.use_cases.notes import check_growth, merged_note, ranges_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
@@ -183,6 +183,8 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
     )
     opened, patch = made.model, made.patch
     with closing(opened):
+        if not wanted.read.allow_growth:
+            check_growth(opened.total_bytes(), made.written, path)
         own_files = (opened.path, *opened.side_files)
         files.add(*own_files)
         operators = opened.operators_after(patch)
