@@ -627,7 +627,7 @@ def test_functions_that_call_each_other_are_refused(tmp_path: Path) -> None:
     path.write_bytes(calling(net, x, functions).SerializeToString())
     with pytest.raises(Exception, match="must not be recursive"):
         session(path)
-    with pytest.raises(UnreadableModel, match="the function '[AB]' calls itself"):
+    with pytest.raises(UnreadableModel, match=r"the function '[AB]' calls itself"):
         inspect(path)
 
 
