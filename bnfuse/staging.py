@@ -1,24 +1,28 @@
-"""Putting finished files into place: all of them, or none.
+"""Where results are made: a hidden folder beside the target, so on the same file system.
 
-A result is written into a fresh folder beside its target (so on the same file system), and only a
-finished one is renamed into place: side files first, the model last, since it refers to them. With
-``force`` the files that were there are kept until the end and come back if anything fails. Nothing
-here decides *whether* a result deserves to be put into place.
+It goes when it is no longer needed, whatever happens; what a killed process left is removed by the next one
+that works in that folder. A process that lives holds a lock on its folder, which the system lets go of with
+the process. ``bnfuse.placing`` puts what was finished into place. Nothing here decides *whether* a result
+deserves that.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from bnfuse.errors import OutputError, UsageError
 
+_PREFIX, _LOCK = ".bnfuse-", "lock"
+_PATIENCE_S = 5.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -35,12 +39,12 @@ def check_target(target: Path, model: Path, *, force: bool) -> None:
         UsageError: the target is the input itself, by whatever name.
         OutputError: it exists and ``force`` is not set, or its folder is missing or unwritable.
     """
-    if _same_file(target, model):
+    if same_file(target, model):
         raise UsageError(f"'{target}' is the input itself, which is never overwritten: choose another output")
     if target.exists() and not target.is_file():
         kind = "a folder" if target.is_dir() else "not a regular file"
         raise OutputError(f"'{target}' is {kind}: give the output a file name of its own")
-    _check_free(target, force=force)
+    check_free(target, force=force)
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"the output folder '{folder}' does not exist: create it first")
@@ -68,76 +72,77 @@ def output_errors(target: Path) -> Iterator[None]:
 @contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
     """A fresh hidden folder beside ``target``, removed in the end whatever happens."""
-    with output_errors(target):
-        folder = Path(tempfile.mkdtemp(prefix=".bnfuse-", dir=target.parent))
-    try:
+    with ExitStack() as stack:
+        with output_errors(target):
+            _sweep(target.parent)
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            stack.callback(os.close, lock)
+            if _lock(lock):
+                os.write(lock, _system().encode())  # from now on it is swept where nobody holds the lock
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def place(staged: Sequence[Path], target: Path, protected: Sequence[Path], *, force: bool) -> None:
-    """Rename the staged files into ``target``'s folder in the order given: all, or none.
-
-    ``protected`` are the input's own files, over which nothing is ever put.
-
-    Raises:
-        OutputError: a file of that name exists (or would be the input's), or a rename fails.
-    """
-    folder = target.parent
-    for source in staged:
-        _check_protected(folder / source.name, protected)
-        _check_free(folder / source.name, force=force)
-    with output_errors(target), ExitStack() as undo:
-        mode = _umask_mode(staged[0].parent)
-        for number, source in enumerate(staged):
-            source.chmod(mode)
-            undo.callback(_set_aside(folder / source.name, source.parent / f"old-{number}"))
-            source.replace(folder / source.name)
-        undo.pop_all()
-
-
-def _set_aside(target: Path, backup: Path) -> Callable[[], object]:
-    """Keep what is at ``target`` under ``backup``; returns what brings the old state back."""
-    if not os.path.lexists(target):
-        return partial(target.unlink, missing_ok=True)
-    _hold(target, backup)
-    return partial(backup.replace, target)
-
-
-def _hold(target: Path, backup: Path) -> None:
-    """Give ``target`` a second name, so that there is no moment without it; else move it."""
-    if not target.is_symlink():
-        with suppress(OSError):  # file systems without hard links
-            os.link(target, backup)
-            return
-    target.replace(backup)
-
-
-def _umask_mode(folder: Path) -> int:
-    """The mode a new file gets here, asked of a new file: os.umask would have to set it to read it."""
-    probe = folder / "mode-probe"
-    descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Be the only bnfuse that changes names in a folder; False where that cannot be had (not on Windows)."""
     try:
-        return os.fstat(descriptor).st_mode & 0o777
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        end = time.monotonic() + _PATIENCE_S
+        while not (got := _lock(descriptor)) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield got
     finally:
         os.close(descriptor)
-        probe.unlink()
 
 
-def _check_free(target: Path, *, force: bool) -> None:
+def _lock(descriptor: int) -> bool:
+    """Whether a lock was got that nobody else has, and that goes with this process."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, or somebody else has it
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this system left that live no more.
+
+    Only where the lock file says that it was locked on this very system: a lock may not reach another one.
+    """
+    for path in folder.glob(f"{_PREFIX}*") if os.name == "posix" else ():
+        with suppress(OSError, ValueError):
+            descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                ours = os.fstat(descriptor).st_uid == os.geteuid() and not path.is_symlink()
+                if ours and _lock(descriptor) and os.read(descriptor, 256).decode() == _system():
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+@cache
+def _system() -> str:
+    """What tells this system from others that see the same folder: containers of one have it in common."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return platform.node()
+
+
+def check_free(target: Path, *, force: bool) -> None:
+    """Raises ``OutputError`` where something is there that is not to be overwritten."""
     if os.path.lexists(target) and not force:
         raise OutputError(f"'{target}' exists: choose another output or overwrite it with --force")
 
 
-def _check_protected(target: Path, protected: Sequence[Path]) -> None:
-    if any(_same_file(target, path) for path in protected):
-        raise OutputError(
-            f"'{target}' belongs to the input, which is never overwritten: choose another output name"
-        )
-
-
-def _same_file(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
     """Whether both names reach one file: also through links and through different spellings."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True

@@ -17,9 +17,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from bnfuse.core.reasons import Reason
+from bnfuse.errors import UnreadableModel
+from bnfuse.use_cases.optimize import inspect
 from tests.command import optimized
 from tests.onnx_bodies import Inside, branches, calling, function, loop, stored, value
-from tests.onnx_graphs import Net, all_nodes, assert_equal, fold
+from tests.onnx_graphs import Net, all_nodes, assert_equal, fold, session
 
 Build = Callable[[Net], onnx.ModelProto]
 FOLD = None
@@ -613,17 +615,20 @@ def test_a_few_nested_calls(tmp_path: Path) -> None:
     assert_equal(done.before, done.after)
 
 
-def test_functions_that_call_each_other_are_left_alone(tmp_path: Path) -> None:
+def test_functions_that_call_each_other_are_refused(tmp_path: Path) -> None:
+    """As onnxruntime refuses them."""
     a, b, net = Inside(1), Inside(2), Net(3)
     a.op("B", "x", "k", domain="local", out="out")
     b.op("A", "x", "k", domain="local", out="out")
     x = net.bn(net.conv("x", 4, 4, 1, 1), 4, name="bn")
     x = net.op("A", x, net.const(np.array(1.5)), domain="local")
     functions = [function(a.nodes, ["x", "k"], "A"), function(b.nodes, ["x", "k"], "B")]
-    done = optimized(calling(net, x, functions), tmp_path, proof="skipped")
-    after = onnx.load(done.after)
-    assert (done.decisions, [f.name for f in after.functions]) == ({"bn": FOLD}, ["A", "B"])
-    assert [n.op_type for n in after.graph.node] == ["Conv", "A"]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(calling(net, x, functions).SerializeToString())
+    with pytest.raises(Exception, match="must not be recursive"):
+        session(path)
+    with pytest.raises(UnreadableModel, match=r"the function '[AB]' calls itself"):
+        inspect(path)
 
 
 def test_an_input_that_a_caller_of_the_model_may_change(tmp_path: Path) -> None:
@@ -645,6 +650,6 @@ def test_large_weights_of_callers(outside: bool, tmp_path: Path) -> None:
     onnx.save(made, before, save_as_external_data=outside, location="w.bin", size_threshold=0)
     folded = fold(before, after)
     assert [n.op_type for n in folded.proto.graph.node] == ["Conv", "Tanh", "Conv", "Tanh", "Add"]
-    assert after.with_name("after.onnx.data").exists() == outside
+    assert bool(folded.written.side_files) == outside
     assert not folded.proto.functions
     assert_equal(before, after)

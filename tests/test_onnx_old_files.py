@@ -53,8 +53,15 @@ def _dense(net: Net) -> tuple[str, int]:
     return net.op("Tanh", net.bn(x, 4)), 2
 
 
+def _one_bias(net: Net) -> tuple[str, int]:
+    """One number for all channels, which becomes one for each: where it is listed, that is declared anew."""
+    x = net.op("ReduceMean", net.conv("x", 3, 5, 2, 3), axes=[2, 3], keepdims=0)
+    x = net.op("Gemm", x, net.weight(5, 4, fan_in=5), net.const(np.array([0.3])))
+    return net.op("Tanh", net.bn(x, 4)), 2
+
+
 BUILDS: dict[str, Build] = {
-    b.__name__.strip("_"): b for b in (_flattened, _arithmetic, _split, _reshaped, _dense)
+    b.__name__.strip("_"): b for b in (_flattened, _arithmetic, _split, _reshaped, _dense, _one_bias)
 }
 
 

@@ -186,13 +186,38 @@ def _own_output(net: Net) -> onnx.ModelProto:
     return net.build(IMAGE, "y", ranks={"y": 4})
 
 
+def _reading(name: str) -> onnx.GraphProto:
+    """A body that reads something around it."""
+    negated = helper.make_node("Neg", [name], ["inner"])
+    return helper.make_graph([negated], "b", [], [helper.make_tensor_value_info("inner", 1, None)])
+
+
+def _within_itself(net: Net) -> onnx.ModelProto:
+    """Beside what folds: nobody else reads it."""
+    inner = _reading("mine")
+    net.op("If", net.const(np.array(True)), out="mine", then_branch=inner, else_branch=inner)
+    net.op("Relu", net.bn(net.conv("x", 3, 3, 1, 1), 3), out="late")
+    return net.build(IMAGE, "late", ranks={"late": 4})
+
+
+def _calling(calls: dict[str, str]) -> Callable[[Net], onnx.ModelProto]:
+    """Functions, each of which calls another; nobody calls them."""
+
+    def make(net: Net) -> onnx.ModelProto:
+        net.op("Relu", net.bn(net.conv("x", 3, 3, 1, 1), 3), out="late")
+        made = net.build(IMAGE, "late", ranks={"late": 4})
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        made.opset_import.append(opsets[1])
+        for name, other in calls.items():
+            node = helper.make_node(other, ["a"], ["b"], domain="own" if other in "FGH" else "")
+            made.functions.append(helper.make_function("own", name.strip("2"), ["a"], ["b"], [node], opsets))
+        return made
+
+    return make
+
+
 def _through_a_body(net: Net) -> onnx.ModelProto:
-    inner = helper.make_graph(
-        [helper.make_node("Neg", ["late"], ["inner"])],
-        "b",
-        [],
-        [helper.make_tensor_value_info("inner", 1, None)],
-    )
+    inner = _reading("late")
     net.op("If", net.const(np.array(True)), out="early", then_branch=inner, else_branch=inner)
     net.op("Relu", "early", out="late")
     return net.build(IMAGE, "late", ranks={"late": 4})
@@ -207,6 +232,13 @@ WRONG: dict[str, tuple[Callable[[Net], onnx.ModelProto], str]] = {
     "a cycle": (_cycle, "its nodes form a cycle through '"),
     "its own output": (_own_output, "its nodes form a cycle through 'y'"),
     "a cycle through a body": (_through_a_body, "its nodes form a cycle through '"),
+    "a body that reads what its own node writes": (_within_itself, "its nodes form a cycle through 'mine'"),
+    "a function that calls itself": (_calling({"F": "F"}), "the function 'F' calls itself"),
+    "functions in a circle": (_calling({"F": "G", "G": "H", "H": "F"}), "calls itself"),
+    "a function twice": (
+        _calling({"F": "Relu", "F2": "Neg"}),
+        "the function 'F' is there twice",
+    ),
     "never written": (_never_written, "'nowhere' is read, but nothing writes it"),
 }
 
@@ -218,7 +250,7 @@ def test_what_no_order_makes_right_is_one_sentence(
     path = tmp_path / "model.onnx"
     for how in (lambda nodes: nodes, lambda nodes: nodes[::-1]):
         path.write_bytes(reordered(make(Net(1)), how).SerializeToString())
-        with pytest.raises(Exception, match=r"INVALID_GRAPH|ShapeInferenceError|FAIL|cycle|[Ii]nvalid"):
+        with pytest.raises(Exception, match=r"INVALID_GRAPH|ShapeInferenceError|FAIL|cycle|[Ii]nvalid|Dup"):
             session(path)
         done = call("optimize", path, "--no-bench")
         assert done.exit_code == 3

@@ -56,9 +56,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake_module = cast("ModuleType", SimpleNamespace(FORMAT=made))
     monkeypatch.setattr(formats, "_MODULES", {"FAKE": "bnfuse_fake_format"})
     monkeypatch.setitem(sys.modules, "bnfuse_fake_format", fake_module)
-    for module in (use_case, folding):
-        monkeypatch.setattr(module, "plan_folds", fake_plan)
-        monkeypatch.setattr(module, "apply", lambda _, planned: FakePatch(f.node for f in planned.plan.order))
+    monkeypatch.setattr(folding, "plan_folds", fake_plan)
+    monkeypatch.setattr(folding, "apply", lambda _, planned: FakePatch(f.node for f in planned.plan.order))
     monkeypatch.setattr(verify_module, "verify", verify)
     monkeypatch.setattr(bench_module, "bench", bench)
     return made

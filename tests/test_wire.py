@@ -19,9 +19,10 @@ from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.file import parse as reading
-from bnfuse.formats.onnx.file.protobuf import TOKEN
+from bnfuse.formats.onnx.file.protobuf import TOKEN, tag, varint
 from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.wire import LARGE_BYTES, FileSlice, skim
+from tests.onnx_graphs import Net, fold
 
 _LARGE = LARGE_BYTES // 4 + 5  # float32 elements
 _RNG = np.random.default_rng(3)
@@ -227,3 +228,52 @@ def test_a_skimmed_model_reads_like_a_whole_one(tmp_path: Path, monkeypatch: pyt
     whole = FORMAT.read(path, ReadOptions()).operators()
     monkeypatch.setattr(reading, "_WHOLE_BYTES", 0)
     assert FORMAT.read(path, ReadOptions()).operators() == whole
+
+
+def test_a_large_tensor_of_an_operator_that_nobody_knows_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only large one, so nothing else is put back; what folds is small."""
+    net = Net(1)
+    x = net.bn(net.conv("x", 3, 3, 1, 1), 3)
+    made = net.build({"x": (1, 3, 2, 2)}, net.op("Relu", x))
+    made.graph.node.append(helper.make_node("Odd", [], ["made"], domain="own", table=_tensor("t", _LARGE)))
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    monkeypatch.setattr(reading, "_WHOLE_BYTES", 0)
+    after = fold(path)
+    assert len(after.plan.order) == 1 and TOKEN.encode() not in after.after.read_bytes()
+    assert after.proto.graph.node[-1] == made.graph.node[-1]
+
+
+@pytest.mark.parametrize("second", ["raw_data", "float_data", "double_data", "external"])
+def test_a_large_tensor_that_says_in_two_places_what_it_holds(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runtimes read one of them; fields of one tensor may also be given twice in the bytes of a file."""
+    made = _initializers()
+    again = TensorProto()
+    if second == "raw_data":
+        again.raw_data = bytes(_LARGE * 4)
+    elif second == "external":
+        again.external_data.add(key="location", value="m.onnx")
+        again.data_location = TensorProto.EXTERNAL
+    else:
+        getattr(again, second).extend([0.0] * _LARGE)
+    tensor = made.graph.initializer[0].SerializeToString() + again.SerializeToString()
+    graph = onnx.GraphProto()
+    graph.CopyFrom(made.graph)
+    del graph.initializer[0]
+    inner = graph.SerializeToString() + tag(5, 2) + varint(len(tensor)) + tensor
+    made.ClearField("graph")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString() + tag(7, 2) + varint(len(inner)) + inner)
+    for whole_bytes in (0, 1 << 24):
+        monkeypatch.setattr(reading, "_WHOLE_BYTES", whole_bytes)
+        with pytest.raises(BnfuseError, match="says in two places what it holds"):
+            model = FORMAT.read(path, ReadOptions())
+            for node in model.graph.nodes:
+                model.graph.rule(node)
+        if second == "raw_data":  # protobuf itself keeps the last one: for everybody
+            break

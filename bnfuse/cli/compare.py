@@ -35,17 +35,19 @@ def verify(screen: Screen, options: Verify) -> None:
     from bnfuse.formats import load
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
+    from bnfuse.stamps import watched
     from bnfuse.use_cases.provenance import Witnessed, file_info, versions
     from bnfuse.use_cases.verify import verify as run
 
     a, b = options.a, options.b
-    files = [file_info(path, hashes=options.as_json) for path in (a, b)]
-    opt.check_labels(options.labels, options.inputs)
-    request = options.verify_request(max(file.total_bytes for file in files))
-    with screen.progress() as progress:
+    with screen.progress() as progress, watched(a, b) as unchanged:
+        files = [file_info(path, hashes=options.as_json) for path in (a, b)]
+        opt.check_labels(options.labels, options.inputs)
+        request = options.verify_request(max(file.total_bytes for file in files))
         progress("verifying")
         ran = Witnessed(load)
         agreement = run(a, b, request=request, load=ran.load)
+        unchanged.check()
     if options.as_json:
         screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
     else:
@@ -85,19 +87,21 @@ def bench(screen: Screen, options: Bench) -> None:
     earlier = read_earlier(options.baseline)
     from bnfuse.formats import load
     from bnfuse.report.json import bench_document, dumps
+    from bnfuse.stamps import watched
     from bnfuse.use_cases.bench import bench as run
     from bnfuse.use_cases.provenance import file_info, versions
 
-    before = file_info(a, hashes=options.as_json or earlier is not None)
-    after = None if b is None else file_info(b, hashes=options.as_json)
-    request = options.bench_request(
-        options.batches,
-        options.thread_counts,
-        max(file.total_bytes for file in (before, after) if file),
-    )
-    with screen.progress() as progress:
+    with screen.progress() as progress, watched(*filter(None, (a, b))) as unchanged:
+        before = file_info(a, hashes=options.as_json or earlier is not None)
+        after = None if b is None else file_info(b, hashes=options.as_json)
+        request = options.bench_request(
+            options.batches,
+            options.thread_counts,
+            max(file.total_bytes for file in (before, after) if file),
+        )
         progress("measuring")
         latency = run(a, b, request=request, load=load)
+        unchanged.check()
     latency = beside_earlier(latency, before, earlier)
     if options.as_json:
         screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))

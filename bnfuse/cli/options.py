@@ -177,6 +177,11 @@ READING = together(
         metavar="NAME|PATTERN",
         help="Leave these BatchNormalizations, and the values they read and write, as they are. Repeatable.",
     ),
+    click.option(
+        "--allow-growth",
+        is_flag=True,
+        help="Work out and store weights that are many times the size of the file that computes them.",
+    ),
 )
 INPUTS = together(
     click.option(

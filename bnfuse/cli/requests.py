@@ -32,14 +32,21 @@ class Reading(Options):
     activations: str
     target: str
     keep: tuple[str, ...]
+    allow_growth: bool
 
     @property
     def read(self) -> ReadOptions:
         """What to make of initializers that are also inputs, of activations, of the rest; what is to stay."""
         from bnfuse.formats.base import ReadOptions
 
-        moves, none_left = self.activations == "move", self.target == "no-bn"
-        return ReadOptions(self.strict_inputs, self.freeze_inputs, moves, none_left, self.keep)
+        return ReadOptions(
+            strict_inputs=self.strict_inputs,
+            freeze_inputs=self.freeze_inputs,
+            moves_bounds=self.activations == "move",
+            no_batchnorms=self.target == "no-bn",
+            keep=self.keep,
+            allow_growth=self.allow_growth,
+        )
 
     @property
     def details(self) -> bool:

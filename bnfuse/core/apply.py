@@ -136,6 +136,17 @@ class Patch:
         """Whether there is anything to do."""
         return bool(self.removed or self.merged or self.moved or self.arithmetic)
 
+    def check_fit(self) -> None:
+        """Whether the weights that it leaves to be streamed fit their types, without making them.
+
+        Raises:
+            OverflowingFold: one does not.
+        """
+        weights = [new.weight for new in self.linears.values() if new.weight is not None]
+        for tensor in (*weights, *(new.values for new in self.sources.values())):
+            if not tensor.fits():
+                raise OverflowingFold(tensor.folded)
+
 
 class OverflowingFold(Exception):
     """New weights do not fit their dtype; ``nodes`` names the candidates to keep instead."""

@@ -20,6 +20,7 @@ from bnfuse.core.tensor import Array, Tensor
 
 # Weights this small need no blocks: the bookkeeping would cost more than the arithmetic.
 _SMALL_ELEMENTS = 1 << 12
+_LOOK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,26 @@ class ScaledTensor:
         """Element type as stored (unchanged)."""
         return self.base.dtype
 
+    def fits(self) -> bool:
+        """Whether ``blocks`` would come to its end: reads the original, and mostly makes nothing of it."""
+        most = prod(float(np.abs(factor).max(initial=0.0)) for factor in self.factors)
+        moved = 0.0 if self.shift is None else float(np.abs(self.shift).max(initial=0.0))
+        limit = float(_limits(self.dtype)[0])
+        count = prod(self.shape)
+        for start in range(0, count, _LOOK_ELEMENTS):
+            found = self.base.read(start, min(count, start + _LOOK_ELEMENTS))
+            if not max(float(found.max()), -float(found.min())) * most + moved < limit:  # NaN, too
+                return self._came_through()
+        return True
+
+    def _came_through(self) -> bool:
+        try:
+            for _ in self.blocks():
+                pass
+        except FloatingPointError:
+            return False
+        return True
+
     def blocks(self) -> Iterator[tuple[int, Array, int]]:
         """(first flat element, flat block in the stored dtype, subnormals flushed), in order.
 
@@ -64,11 +85,12 @@ class ScaledTensor:
             if not self.factors:
                 yield start, block.ravel(), 0
                 continue
-            product = block * part_at(self.factors[0], where)  # float64, as the factors are
-            for factor in self.factors[1:]:
-                product *= part_at(factor, where)
-            if self.shift is not None:
-                product += part_at(self.shift, where)
+            with np.errstate(over="ignore", invalid="ignore"):  # told by ``round_once``
+                product = block * part_at(self.factors[0], where)  # float64, as the factors are
+                for factor in self.factors[1:]:
+                    product *= part_at(factor, where)
+                if self.shift is not None:
+                    product += part_at(self.shift, where)
             rounded, flushed = round_once(product, self.dtype)
             yield start, rounded.ravel(), flushed
 
@@ -91,10 +113,11 @@ def scale_together(tensors: Sequence[ScaledTensor]) -> tuple[list[Array], int]:
     count = prod(first.form.dims)
     values = np.stack([t.base.read(0, count) for t in tensors]).astype(np.float64)
     values = values.reshape((len(tensors), *first.form.dims))
-    for k in range(len(first.factors)):
-        values *= np.stack([t.factors[k] for t in tensors])
-    if first.shift is not None:
-        values += np.stack([t.shift for t in tensors if t.shift is not None])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(len(first.factors)):
+            values *= np.stack([t.factors[k] for t in tensors])
+        if first.shift is not None:
+            values += np.stack([t.shift for t in tensors if t.shift is not None])
     rounded, flushed = round_once(values, first.dtype)
     return list(rounded.reshape((len(tensors), *first.shape))), flushed
 

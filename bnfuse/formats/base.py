@@ -37,6 +37,7 @@ class ReadOptions:
     ``freeze_inputs`` treats initializers that a caller could override as constants.
     ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
     ``no_batchnorms`` does that too, and has what stays written as other operators, where that can be.
+    ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
@@ -45,6 +46,7 @@ class ReadOptions:
     moves_bounds: bool = False
     no_batchnorms: bool = False
     keep: tuple[str, ...] = ()
+    allow_growth: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Model(Protocol):
 
         Raises:
             OutputError: no space, no permission.
+            UnreadableModel: a file of the input changed since it was opened.
         """
 
     def operators_after(self, patch: Patch) -> dict[str, int]:

@@ -34,6 +34,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.contents import Contents, NodeItem
 from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
+from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256, versions
 
 _NO_PARAMETERS = frozenset({"int64", "bool", "string"})
@@ -77,13 +78,18 @@ def diff(
     started = time.perf_counter()
     say("reading")
     before, after = Path(a), Path(b)
-    with closing(detect(before).contents(before)) as one, closing(detect(after).contents(after)) as other:
+    with (
+        watched(before, after) as files,
+        closing(detect(before).contents(before)) as one,
+        closing(detect(after).contents(after)) as other,
+    ):
         sides = _side(before, one, hashes=hashes), _side(after, other, hashes=hashes)
         read = time.perf_counter()
         if one.form != other.form:
             found = Difference(*sides, False, tuple(_interface(one, other)), notes=(_TWO_FORMATS,))
         else:
             found = _compared(one, other, *sides, ignore_below=ignore_below, say=say)
+        files.check()
     seconds = {"read": read - started, "compare": time.perf_counter() - read}
     return replace(found, seconds=seconds, versions=versions())
 

@@ -14,6 +14,7 @@ from bnfuse.core.plan import plan
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.garbage import without_collections
+from bnfuse.stamps import watched
 from bnfuse.use_cases.reading import matches, open_model
 
 
@@ -32,8 +33,9 @@ def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None)
         UsageError: no candidate has such a name; the sentence lists similar ones.
     """
     path = Path(model)
-    opened = open_model(detect(path), path, read or ReadOptions())
-    with closing(opened):
+    with watched(path) as files, closing(open_model(detect(path), path, read or ReadOptions())) as opened:
         graph = opened.graph
         names = matches(graph, pattern, path)
-        return explain_decisions(graph, plan(graph).plan, names)
+        found = explain_decisions(graph, plan(graph).plan, names)
+        files.check()
+        return found

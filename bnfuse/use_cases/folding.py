@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
+from bnfuse.errors import OutputError
 from bnfuse.formats import detect
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.staging import output_errors
@@ -52,6 +54,49 @@ def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model,
         return open_model(form, path, options), form
 
 
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled(Generic[Outcome]):
+    """A plan whose new weights fit their types, the model that it is for, and what was made of it."""
+
+    model: Model
+    plan: Plan
+    patch: Patch
+    outcome: Outcome
+
+
+def planned_to_fit(
+    model: Model,
+    form: Format,
+    options: ReadOptions,
+    phases: Phases,
+    attempt: Callable[[Model, Patch, int], Outcome],
+    *,
+    merge: bool = False,
+) -> Settled[Outcome]:
+    """Plan and apply; a fold whose weights overflow in ``attempt`` is planned to stay, and all begins anew.
+
+    ``attempt`` also gets the number of folds that were found to overflow so far.
+    """
+    banned: frozenset[str] = frozenset()
+    while True:
+        with phases("plan", "planning"):
+            planned = plan_folds(model.graph, banned=banned)
+            patch = apply(model.graph, planned)
+            if merge:
+                patch = replace(patch, merged=merge_chains(model.graph, patch))
+        try:
+            return Settled(model, planned.plan, patch, attempt(model, patch, len(banned)))
+        except OverflowingFold as overflow:
+            if overflow.nodes <= banned:
+                raise
+            banned |= overflow.nodes
+        model.close()
+        model = open_model(form, model.path, options)  # what was tried on is spent
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Folded:
     """A model, what was planned for it, and the file that was written.
@@ -77,32 +122,21 @@ def fold(
     merge: bool = False,
     prove: bool = True,
 ) -> Folded:
-    """Plan, apply and write; a fold whose weights overflow is planned to stay, and all begins anew."""
-    folder, name = path.parent, path.name
-    banned: frozenset[str] = frozenset()
-    while True:
-        with phases("plan", "planning"):
-            planned = plan_folds(model.graph, banned=banned)
-            patch = apply(model.graph, planned)
-            if merge:
-                patch = replace(patch, merged=merge_chains(model.graph, patch))
-            near = model.constants_of(patch.near) if prove else ()
-        fresh = folder / str(len(banned))
-        with phases("write", "writing"), output_errors(fresh / name):
+    """Plan, apply and write; ``path`` is in a staging folder beside where the result is to be."""
+    folder = path.parent.parent
+
+    def attempt(model: Model, patch: Patch, number: int) -> tuple[Written, tuple[str, ...]]:
+        near = model.constants_of(patch.near) if prove else ()
+        fresh = path.parent / str(number)
+        with phases("write", "writing"), output_errors(folder / path.name):
             fresh.mkdir()
-            outcome = _write(model, patch, fresh / name)
-        if isinstance(outcome, Written):
-            return Folded(model, planned.plan, patch, outcome, near)
-        if outcome.nodes <= banned:
-            raise outcome
-        banned |= outcome.nodes
-        shutil.rmtree(fresh)
-        model.close()
-        model = open_model(form, model.path, options)  # what was written from is spent
+            try:
+                return model.write(patch, fresh / path.name), near
+            except OverflowingFold:
+                shutil.rmtree(fresh)
+                raise
+            except OutputError as error:  # the user knows of no staging folder
+                raise OutputError(str(error).replace(f"{fresh}", f"{folder}")) from error
 
-
-def _write(model: Model, patch: Patch, path: Path) -> Written | OverflowingFold:
-    try:
-        return model.write(patch, path)
-    except OverflowingFold as overflow:
-        return overflow
+    done = planned_to_fit(model, form, options, phases, attempt, merge=merge)
+    return Folded(done.model, done.plan, done.patch, *done.outcome)

@@ -5,12 +5,18 @@ Each note is a tuple of one sentence, or empty where there is nothing to say.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bnfuse.core.apply import Patch
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.core.ranges import widened
+from bnfuse.errors import OutputError
+from bnfuse.formats.base import Written
 from bnfuse.results import FileInfo, Report
 
 _NOTABLE_GROWTH = 1.1
+# Beyond this a result is not written unless that is asked for.
+_MOST_GROWTH, _SMALL_BYTES = 100, 1 << 20
 _NAMED_LAYERS = 3
 
 
@@ -27,6 +33,21 @@ def ranges_note(patch: Patch) -> tuple[str, ...]:
         f"weight range, before → after): {', '.join(named)}{more}; quantise per channel, not per tensor"
     )
     return (warning,)
+
+
+def check_growth(original_bytes: int, result: Written, model: Path) -> None:
+    """Refuse a result that would fill the disk with what its original computes, or compresses.
+
+    Raises:
+        OutputError: it is so many times larger.
+    """
+    result_bytes = sum(path.stat().st_size for path in (result.path, *result.side_files))
+    if result_bytes > max(_SMALL_BYTES, _MOST_GROWTH * original_bytes):
+        raise OutputError(
+            f"the result of '{model}' would be {result_bytes / 1e6:.0f} MB, "
+            f"{result_bytes / original_bytes:.0f} times the original, since it stores plainly what that "
+            "computes or compresses; nothing was written: --allow-growth writes it"
+        )
 
 
 def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan as plan_folds
+from bnfuse.core.apply import Patch
 from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
-from bnfuse.formats.base import Format, ReadOptions, Written
+from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
+from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
-from bnfuse.staging import check_target, default_output, place, staging_folder
-from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
-from bnfuse.use_cases.notes import arithmetic_note, merged_note, ranges_note
+from bnfuse.staging import check_target, default_output, staging_folder
+from bnfuse.stamps import Watched, watched
+from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
+from bnfuse.use_cases.notes import arithmetic_note, check_growth, merged_note, ranges_note
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
+from bnfuse.use_cases.requests import bench_request, verify_request
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
@@ -67,17 +69,24 @@ def inspect(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
-    path, phases = Path(model), Phases(progress)
-    opened, form = read_model(path, read or ReadOptions(), phases)
-    with closing(opened):
-        with phases("plan", "planning"):
-            planned = plan_folds(opened.graph)
-            patch = apply(opened.graph, planned)
-            operators = opened.operators_after(patch)
-        report = planned_report(opened, form, planned.plan, operators, phases, hashes=hashes)
-        if details:
-            report = detailed(report, opened, patch, phases)
+    path, phases, options = Path(model), Phases(progress), read or ReadOptions()
+    with watched(path) as files:
+        opened, form = read_model(path, options, phases)
+        files.add(*opened.side_files)
+        settled = planned_to_fit(opened, form, options, phases, _operators)
+        with closing(settled.model):
+            report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
+            if details:
+                report = detailed(report, settled.model, settled.patch, phases)
+        files.check()
     return replace(report, seconds=dict(phases.seconds))
+
+
+def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
+    """What is left; where new weights would not fit, this is found out as ``optimize`` finds it out."""
+    operators = model.operators_after(patch)
+    patch.check_fit()
+    return operators
 
 
 def optimize(
@@ -126,7 +135,7 @@ def optimize(
     """
     path, phases = Path(model), Phases(progress)
     wanted = _Wanted(
-        _verify_request(verify), _bench_request(bench), hashes, details, read or ReadOptions(), merge_affines
+        verify_request(verify), bench_request(bench), hashes, details, read or ReadOptions(), merge_affines
     )
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
@@ -135,11 +144,12 @@ def optimize(
     check_target(target, path, force=force)
     if wanted.verify is not None or wanted.bench is not None:
         form.prepare()
-    with staging_folder(target) as folder:
-        made = _written(path, folder / target.name, wanted, phases)
+    with watched(path) as files, staging_folder(target) as folder:
+        made = _written(path, folder / target.name, wanted, phases, files)
         report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
+        files.check()
         if only_if_faster and (kept := _kept(report)):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
         report = completed(report, output_info(written, target, made.form, phases, hashes=hashes))
@@ -159,17 +169,20 @@ class _Made:
 
 
 @without_collections()
-def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases) -> _Made:
-    """Read, fold and write."""
+def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: Watched) -> _Made:
+    """Read, fold and write; what else than ``path`` was read is watched, too."""
     opened, form = read_model(path, wanted.read, phases)
     made = fold(
         opened, form, wanted.read, staged, phases, merge=wanted.merge, prove=wanted.verify is not None
     )
     opened, patch = made.model, made.patch
     with closing(opened):
+        if not wanted.read.allow_growth:
+            check_growth(opened.total_bytes(), made.written, path)
+        own_files = (opened.path, *opened.side_files)
+        files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        own_files = (opened.path, *opened.side_files)
         if wanted.read.no_batchnorms and made.plan.left:
             raise BatchNormsLeft(why_missed(made.plan), report)
         notes = merged_note(report) if wanted.merge else arithmetic_note(made.plan)
@@ -191,22 +204,6 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
 
     look = inside(made.model, made.patch, made.near)
     return replace(wanted, verify=replace(wanted.verify, inside=look))
-
-
-def _verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:
-    if not isinstance(verify, bool) or not verify:
-        return verify or None
-    from bnfuse.use_cases.verify import VerifyRequest
-
-    return VerifyRequest()
-
-
-def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
-    if not isinstance(bench, bool) or not bench:
-        return bench or None
-    from bnfuse.use_cases.bench import BenchRequest
-
-    return BenchRequest()
 
 
 def foldable(report: Report) -> int:

@@ -14,6 +14,7 @@ from bnfuse import __version__
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
+from bnfuse.stamps import watched
 
 Loader = Callable[[Path, RunSettings], Runner]
 
@@ -24,12 +25,15 @@ def file_info(path: Path, *, hashes: bool = True) -> FileInfo:
     """One model file: format, SHA-256, size with its external data.
 
     Raises:
-        UnreadableModel: missing, or not a model.
+        UnreadableModel: missing, or not a model; or it changed meanwhile.
     """
-    form = detect(path)
-    with closing(form.read(path, ReadOptions())) as model:
-        total = model.total_bytes()
-    return FileInfo(path, form.name, sha256(path) if hashes else "", total)
+    with watched(path) as files:
+        form = detect(path)
+        with closing(form.read(path, ReadOptions())) as model:
+            total = model.total_bytes()
+        found = FileInfo(path, form.name, sha256(path) if hashes else "", total)
+        files.check()
+    return found
 
 
 def versions(ran: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -79,6 +79,11 @@ class OnnxModel:
 
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model; see ``Model.write``."""
+        written = self._write(patch, path)
+        self._source.files.check_unchanged()
+        return written
+
+    def _write(self, patch: Patch, path: Path) -> Written:
         if not patch.changes and not self._source.external:
             return copy_model(self._source.files, path)  # nothing changes, so not one byte does
         self._edit(patch)

@@ -16,6 +16,7 @@ import onnx
 
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
+from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -114,7 +115,7 @@ def _varint_bytes(value: int) -> int:
     return max(1, -(-value.bit_length() // 7))
 
 
-_HOLDS_TENSORS = {"Constant", "If", "Loop", "Scan", "SequenceMap"}
+_HOLDS_TENSORS = {"Constant", *WITH_BODIES}
 
 
 def _is_outside(tensor: onnx.TensorProto) -> bool:
@@ -169,7 +170,7 @@ def _rebuild(pending: Pending) -> None:
 
 def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) -> list[onnx.ValueInfoProto]:
     """The shapes of values that still exist."""
-    if not infos or not (pending.dead or pending.after):
+    if not infos or not (pending.dead or pending.after or pending.replaced):
         return list(infos)
     written = {o for node in nodes for o in node.output}
     known = pending.scope.defines
@@ -181,9 +182,16 @@ def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[
     frozen = frame.ir_version >= 4
     _filter(frame.graph.input, lambda v: not main.is_gone(v.name) and not (frozen and v.name in constants))
     if frame.ir_version < 4:
-        for tensor in map(message, main.added):
-            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            frame.graph.input.append(info)
+        replaced = {name: _declared(new) for name, new in main.replaced.items()}
+        for info in frame.graph.input:
+            if info.name in replaced:  # one number may have become one per channel
+                info.type.CopyFrom(replaced[info.name].type)
+        frame.graph.input.extend(map(_declared, main.added))
+
+
+def _declared(constant: Constant) -> onnx.ValueInfoProto:
+    tensor = message(constant)
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
 
 
 def _filter(field_: Any, keep: Callable[[Any], bool]) -> None:

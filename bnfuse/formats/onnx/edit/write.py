@@ -22,6 +22,7 @@ from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, nbytes
 from bnfuse.formats.onnx.file.stream_writer import Large, Payload, Pouring
 from bnfuse.formats.onnx.file.wire import FileSlice
+from bnfuse.side_files import side_file_name
 
 # protobuf cannot hold more in one message; external tensors start on pages so that they can be mapped.
 _MAX_INLINE_BYTES = (1 << 31) - (1 << 20)
@@ -35,6 +36,7 @@ class _Job:
     files: Files
     edited: EditedModel
     external: list[tuple[int, Payload]] = field(default_factory=list)  # (offset, payload)
+    outside: list[onnx.TensorProto] = field(default_factory=list)  # whose bytes these are
     end: int = 0
     used: bool = False  # whether any tensor's bytes are outside the proto
 
@@ -50,13 +52,14 @@ class _Job:
             return found.length
         return size(found.base) * found.dtype.itemsize
 
-    def put_outside(self, tensor: onnx.TensorProto, payload: Large, length: int, side: str) -> None:
-        """Give a tensor a place in the side file."""
+    def put_outside(self, tensor: onnx.TensorProto, payload: Large, length: int) -> None:
+        """Give a tensor a place in the side file, whose name is not known yet."""
         offset = -(-self.end // _PAGE_BYTES) * _PAGE_BYTES if length >= _PAGE_BYTES else self.end
         self.external.append((offset, payload))
+        self.outside.append(tensor)
         self.end = offset + length
         del tensor.external_data[:]
-        for key, value in (("location", side), ("offset", str(offset)), ("length", str(length))):
+        for key, value in (("location", ""), ("offset", str(offset)), ("length", str(length))):
             tensor.external_data.add(key=key, value=value)
         tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.ClearField("raw_data")
@@ -69,28 +72,44 @@ def write_model(files: Files, edited: EditedModel, was_external: set[str], path:
         files: the input's files.
         edited: the edited proto; its large tensors point to payloads.
         was_external: names of constants whose data was outside the model file.
-        path: where to; the side file is ``path`` + ``.data``, beside it.
+        path: where to; the side file is beside it.
 
     Raises:
         OutputError: no space left, no permission.
         OverflowingFold: a new weight does not fit its type.
     """
     job = _Job(files, edited)
-    side = path.with_name(path.name + ".data")
-    _place(job, was_external, side.name)
-    if not job.used:
+    _place(job, was_external)
+    if not (job.used or files.slices):
         _write_chunks(path, edited)
         return Written(path, (), edited.flushed)
+    side, flushed = _side_file(job, path)
     data = edited.serialized()
     inline: list[tuple[int, Payload]] = []
     end = 0
     for part in splice(data, job.length):
         inline.append((end, job.payload(part) if isinstance(part, int) else part))
         end += job.length(part) if isinstance(part, int) else len(part)
-    flushed = edited.flushed + _pour(files, path, inline, end)
-    if job.external:
-        flushed += _pour(files, side, job.external, job.end)
-    return Written(path, (side,) if job.external else (), flushed)
+    flushed += edited.flushed + _pour(files, path, inline, end)
+    return Written(path, side, flushed)
+
+
+def _side_file(job: _Job, path: Path) -> tuple[tuple[Path, ...], int]:
+    """Write what lies outside, and tell the tensors the file's name; the file, and subnormals flushed.
+
+    Its name says what it holds (``bnfuse.side_files``), so it comes first.
+    """
+    if not job.external:
+        return (), 0
+    unnamed = path.with_name(path.name + ".data")
+    flushed = _pour(job.files, unnamed, job.external, job.end)
+    try:
+        side = unnamed.rename(path.with_name(side_file_name(path.name, unnamed)))
+    except OSError as e:
+        raise _not_written(path, e) from e
+    for tensor in job.outside:
+        tensor.external_data[0].value = side.name
+    return (side,), flushed
 
 
 def copy_model(files: Files, path: Path) -> Written:
@@ -99,7 +118,7 @@ def copy_model(files: Files, path: Path) -> Written:
     Raises:
         OutputError: no space left, no permission.
     """
-    size_bytes = files.model.stat().st_size
+    size_bytes = files.size_bytes(files.model)
     _pour(files, path, [(0, FileSlice(files.model, 0, size_bytes))], size_bytes)
     return Written(path, (), 0)
 
@@ -133,7 +152,7 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path.name} cannot be written to {path.parent}: {what}")
 
 
-def _place(job: _Job, was_external: set[str], side: str) -> None:
+def _place(job: _Job, was_external: set[str]) -> None:
     """Decide for every tensor that is not in the proto whether it goes inline or outside."""
     inline: list[tuple[onnx.TensorProto, int]] = []
     for tensor in job.edited.outside():
@@ -143,9 +162,9 @@ def _place(job: _Job, was_external: set[str], side: str) -> None:
         if number is None:
             where = job.files.slice_of(tensor)
             assert where is not None
-            job.put_outside(tensor, where, where.length, side)
+            job.put_outside(tensor, where, where.length)
         elif tensor.name in was_external:
-            job.put_outside(tensor, job.payload(number), job.length(number), side)
+            job.put_outside(tensor, job.payload(number), job.length(number))
         else:
             inline.append((tensor, number))
     total = sum(job.length(n) for _, n in inline)
@@ -153,4 +172,4 @@ def _place(job: _Job, was_external: set[str], side: str) -> None:
         total += len(job.edited.serialized())
     if total > _MAX_INLINE_BYTES:
         for tensor, number in inline:
-            job.put_outside(tensor, job.payload(number), nbytes(tensor), side)
+            job.put_outside(tensor, job.payload(number), nbytes(tensor))

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.outside import check_outside
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import skim
 
@@ -31,12 +32,13 @@ def parse_file(path: Path) -> ParsedFile:
     """Open a file as far as needed.
 
     Raises:
-        UnreadableModel: missing, empty, truncated or not ONNX.
+        UnreadableModel: missing, empty, truncated or not ONNX; or a part of its external data is missing.
+        UnsafeModel: its external data lies outside its folder.
     """
     try:
-        size = path.stat().st_size
         files = Files(path)
         fd = files.fd(path)
+        size = files.size_bytes(path)
         if size < _WHOLE_BYTES:
             data = os.pread(fd, size, 0)
         else:
@@ -50,4 +52,7 @@ def parse_file(path: Path) -> ParsedFile:
         raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
+    # Large tensors of the file itself have one each.
+    if data.count(b"location") > len(files.slices):
+        check_outside(proto, files)
     return ParsedFile(proto, files)

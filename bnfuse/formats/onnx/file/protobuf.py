@@ -58,6 +58,14 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def two_values(path: Path, tensor: str) -> UnreadableModel:
+    """The refusal of a tensor whose elements are in more than one of its fields."""
+    return UnreadableModel(
+        f"{path}: {tensor} says in two places what it holds, and readers do not agree on which one counts; "
+        "export it again"
+    )
+
+
 def read_varint(data: bytes | bytearray, index: int, path: Path) -> tuple[int, int]:
     """(value, index after it)."""
     value = shift = 0

@@ -1,28 +1,32 @@
 """Where the bytes of a tensor are, and getting at them safely and piece by piece.
 
-External data is contained: a location must be a relative name that leads, by real path, into the
-model's own folder; no symbolic link out of it, no hard link (which could alias a file elsewhere),
-no range beyond the file's end, and exactly as many bytes as shape and type ask for
-(CVE-2022-25882, -2024-27318, -2025-51480 and later ones of the same kind).
+External data is the model's own (``contained``), has no range beyond the file's end, and exactly as many
+bytes as shape and type ask for. A tensor says in one place what it holds: of two, runtimes take one or the
+other. A file is opened once, and read through that descriptor to the end: what is put in its place meanwhile
+is not read, and what is written into it is found out.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
-from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.onnx.file.protobuf import payload_number
+from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.contained import open_contained
+from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
+from bnfuse.stamps import Stamp, check_stamp, stamp_of
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(slots=True)
@@ -31,19 +35,42 @@ class Files:
 
     model: Path
     slices: list[FileSlice] = field(default_factory=list)  # payloads of the model file itself
-    _open: dict[Path, int] = field(default_factory=dict)
-    _checked: dict[str, tuple[Path, int]] = field(default_factory=dict)
+    _open: dict[Path, tuple[int, Stamp]] = field(default_factory=dict)
+    _beside: dict[str, Path] = field(default_factory=dict)  # external files by location
 
     def fd(self, path: Path) -> int:
-        """A descriptor that stays open as long as this object lives."""
+        """A descriptor that stays open as long as this object lives.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
         if path not in self._open:
-            self._open[path] = os.open(path, os.O_RDONLY)
-        return self._open[path]
+            self._keep(path, os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        return self._open[path][0]
+
+    def size_bytes(self, path: Path) -> int:
+        """Size of an open file, as it was when it was opened."""
+        return self._open[path][1][0]
+
+    def _keep(self, path: Path, descriptor: int) -> None:
+        if path in self._open:  # under two locations
+            os.close(descriptor)
+        else:
+            self._open[path] = descriptor, stamp_of(os.fstat(descriptor))
+
+    def check_unchanged(self) -> None:
+        """Whether all that was read is what lies there now.
+
+        Raises:
+            UnreadableModel: a file was changed or replaced since it was opened.
+        """
+        for path, (_, stamp) in self._open.items():
+            check_stamp(path, stamp)
 
     def close(self) -> None:
         """Close all files."""
-        for fd in self._open.values():
-            os.close(fd)
+        for descriptor, _ in self._open.values():
+            os.close(descriptor)
         self._open.clear()
 
     def __del__(self) -> None:
@@ -59,79 +86,48 @@ class Files:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return None
         entries = {e.key: e.value for e in tensor.external_data}
+        if len(entries) < len(tensor.external_data) or _held(tensor):
+            raise self._two_values(tensor)
         place = entries.get("location", "")
         number = payload_number(place)
         if number is not None:
             return self.slices[number]
-        path, size = self._contained(place, tensor.name)
+        if place not in self._beside:
+            self._beside[place], descriptor = open_contained(self.model, place, tensor.name)
+            self._keep(self._beside[place], descriptor)
+        path = self._beside[place]
+        size = self.size_bytes(path)
         needed = nbytes(tensor)
-        try:
-            offset = int(entries.get("offset") or 0)
-            length = int(entries.get("length") or needed)
-        except ValueError as e:
-            raise UnreadableModel(
-                f"{self.model}: tensor '{tensor.name}' has a malformed external offset"
-            ) from e
+        offset = self._number(tensor, entries.get("offset", "0"))
+        length = self._number(tensor, entries.get("length", str(needed)))
         if length != needed:
             raise UnreadableModel(
                 f"{self.model}: tensor '{tensor.name}' needs {needed} bytes by its shape and type, "
                 f"but its external data has {length}"
             )
-        if offset < 0 or offset + length > size:
+        if offset + length > size:
             raise UnreadableModel(
                 f"{self.model}: tensor '{tensor.name}' ends at byte {offset + length} of '{place}', "
                 f"which has only {size}; the file is incomplete"
             )
         return FileSlice(path, offset, length)
 
-    def _contained(self, place: str, tensor: str) -> tuple[Path, int]:
-        """The real path and size of an external file, checked once."""
-        if place in self._checked:
-            return self._checked[place]
-        name = PurePosixPath(place)
-        escape = (
-            not place
-            or "\0" in place
-            or name.is_absolute()
-            or ".." in name.parts
-            or PureWindowsPath(place).drive
-            or "\\" in place
-        )
-        folder = self.model.parent
-        if escape:
-            raise UnsafeModel(
-                f"{self.model}: tensor '{tensor}' asks for data at '{place}', outside the model's folder; "
-                "bnfuse does not follow it"
-            )
-        path = Path(os.path.realpath(folder / place))
-        homes = {os.path.realpath(folder), str(Path(os.path.realpath(self.model)).parent)}
-        if not any(path.is_relative_to(home) for home in homes):
-            raise UnsafeModel(
-                f"{self.model}: external data '{place}' leads to {path}, outside the model's folder; "
-                "put the data beside the model"
-            )
-        try:
-            info = path.stat()
-        except OSError as e:
-            raise UnreadableModel(
-                f"{self.model}: its weights are in '{place}', which is missing; put it beside the model"
-            ) from e
-        if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
-            raise UnsafeModel(
-                f"{self.model}: external data '{place}' is "
-                f"{'hard-linked from elsewhere' if stat.S_ISREG(info.st_mode) else 'not a regular file'}; "
-                "copy it to a file of its own"
-            )
-        self._checked[place] = path, info.st_size
-        return self._checked[place]
+    def _number(self, tensor: onnx.TensorProto, text: str) -> int:
+        """A number of bytes, as runtimes read it: Python takes spaces, underscores and other digits, too."""
+        if not _NUMBER.fullmatch(text):
+            raise UnreadableModel(f"{self.model}: tensor '{tensor.name}' has a malformed external offset")
+        return int(text)
+
+    def _two_values(self, tensor: onnx.TensorProto) -> UnreadableModel:
+        return two_values(self.model, f"tensor '{tensor.name}'")
 
     def side_files(self) -> tuple[Path, ...]:
         """The external files that tensors point to, by real path."""
-        return tuple(path for path, _ in self._checked.values())
+        return tuple(dict.fromkeys(self._beside.values()))
 
     def total_bytes(self, proto: onnx.ModelProto) -> int:
         """The model file and every external file its tensors point to, in bytes."""
-        return self.model.stat().st_size + sum(size for _, size in self._checked.values())
+        return sum(map(self.size_bytes, {self.model, *self._beside.values()}))
 
     def tensor(self, proto: onnx.TensorProto) -> Tensor:
         """A constant to read from, wherever it lies.
@@ -142,6 +138,8 @@ class Files:
         dims = tuple(proto.dims)
         dtype, packed = _stored(proto.data_type)
         raw_bytes = len(proto.raw_data)
+        if _held(proto) > 1:
+            raise self._two_values(proto)
         fits = raw_bytes == prod(dims) * dtype.itemsize and not packed
         if raw_bytes and fits and (not dims or min(dims) > 0):
             return RawTensor(proto, dims, dtype)
@@ -156,6 +154,23 @@ class Files:
             return ArrayTensor(onnx.numpy_helper.to_array(proto))
         except (ValueError, TypeError) as e:
             raise UnreadableModel(f"{self.model}: tensor '{proto.name}' is malformed: {e}") from e
+
+
+def _held(tensor: onnx.TensorProto) -> int:
+    """How many of a tensor's fields hold values of its own."""
+    return bool(tensor.raw_data) + sum(
+        map(
+            bool,
+            (
+                tensor.float_data,
+                tensor.int32_data,
+                tensor.int64_data,
+                tensor.double_data,
+                tensor.uint64_data,
+                tensor.string_data,
+            ),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

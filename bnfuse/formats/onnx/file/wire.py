@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.onnx.file.protobuf import NESTED, external, read_varint, tag, varint
+from bnfuse.formats.onnx.file.protobuf import NESTED, external, read_varint, tag, two_values, varint
 
 # Tensors of at least this many bytes stay in the file.
 LARGE_BYTES = 1 << 14
@@ -83,6 +83,8 @@ class _Skim:
                 pieces.append(tag(number, 2) + varint(sum(map(len, inner))))
                 pieces += inner
             elif takes:
+                if large is not None:
+                    raise two_values(self.path, "a tensor")
                 large = FileSlice(self.path, body, length)
             position = stop
         pieces.append(self._bytes(copied, end))

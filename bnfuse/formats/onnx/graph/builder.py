@@ -20,6 +20,7 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
@@ -32,7 +33,6 @@ from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
 _OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
-_WITH_BODIES = {"If", "Loop", "Scan", "SequenceMap"}
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
 
@@ -91,7 +91,7 @@ class GraphBuilder:
         if op == "Transpose":
             self._rank_hint(scope, node)
         self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
-        return op in _WITH_BODIES or not standard
+        return op in WITH_BODIES or not standard
 
     def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
         """Values that already have a meaning: of the file's many readers each takes another one."""

@@ -2,19 +2,20 @@
 
 Exporters write weights as Constant nodes, behind Identity or Unsqueeze, as ConstantOfShape, or as whole
 subgraphs (weight normalisation, low-rank updates, dequantised vectors). ``evaluate`` works them out; what it
-does not work out is no constant, quantised weights among it. A sparse initializer is read as the Constant
-node that would say the same.
+does not work out is no constant, quantised weights among it. A sparse initializer is read as the
+Constant node that would say the same. What a file of some hundred bytes can ask for has no end: all results
+together take no more than a multiple of the file.
 """
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 import onnx
 
-from bnfuse.core.tensor import Array, ArrayTensor, Tensor, size, whole
+from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size, whole
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.evaluate import evaluate
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Unknown
@@ -39,8 +40,9 @@ def sparse_constants(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 class Constants:
     """Resolves names to tensors; what must be computed is computed once."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, left_bytes: float = inf) -> None:
         self.files = files
+        self._left_bytes = left_bytes  # that results may still take, all together
         self._known: dict[str, Tensor | None] = {}
 
     def get(self, scope: Scope, name: str) -> Tensor | None:
@@ -84,6 +86,8 @@ class Constants:
                 self._known.setdefault(scope.prefix + output, None)
             for output, value in zip(node.output, self._compute(scope, node), strict=False):
                 self._known[scope.prefix + output] = value
+                if isinstance(value, (ArrayTensor, FilledTensor)) and node.op_type != "Constant":
+                    self._left_bytes -= size(value) * value.dtype.itemsize
             if not pending:
                 return self._known.get(scope.prefix + current)
         return None
@@ -96,7 +100,7 @@ class Constants:
             inputs = [self.get(scope, i) if i else None for i in node.input]
             if any(i and t is None for i, t in zip(node.input, inputs, strict=True)):
                 return []
-            return evaluate(node, scope.opset, inputs)
+            return evaluate(node, scope.opset, inputs, self._left_bytes)
         except Unknown:
             return []
 
@@ -125,7 +129,12 @@ class Constants:
         """The stored elements at their places (positions in C order or rows of indices), else zeros."""
         shape = tuple(sparse.dims)
         values, indices = (whole(self.files.tensor(t)) for t in (sparse.values, sparse.indices))
-        if prod(shape) > MOST_ELEMENTS or values.ndim != 1 or indices.dtype != np.int64:
+        if (
+            not 0 <= prod(shape) * values.dtype.itemsize <= min(self._left_bytes, MOST_ELEMENTS)
+            or any(n < 0 for n in shape)
+            or values.ndim != 1
+            or indices.dtype != np.int64
+        ):
             raise Unknown("no sparse tensor")
         if indices.ndim == 2 and indices.shape == (values.size, len(shape)):
             inside = ((indices >= 0) & (indices < np.array(shape))).all()

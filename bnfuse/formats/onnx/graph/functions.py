@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from math import inf
 
 import onnx
 
-from bnfuse.formats.onnx.graph.scope import bodies
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.graph.scope import bodies, text_of
 
 Key = tuple[str, str, str]  # domain, name, overload
 
@@ -37,6 +40,23 @@ def key_at(node: onnx.NodeProto) -> Key:
 def key_of(function: onnx.FunctionProto) -> Key:
     """Of a function."""
     return function.domain, function.name, getattr(function, "overload", "")
+
+
+def check_functions(model: onnx.ModelProto) -> None:
+    """Refuse functions that mean nothing, which runtimes refuse, too.
+
+    Raises:
+        Malformed: two of one name, or one that calls itself, be it by way of others.
+    """
+    functions = {key_of(function): function for function in model.functions}
+    if len(functions) < len(model.functions):
+        twice = Counter(map(key_of, model.functions)).most_common(1)[0][0]
+        raise Malformed(f"the function '{text_of(twice[1])}' is there twice")
+    calls = {key: called(functions, function.node) for key, function in functions.items()}
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        raise Malformed(f"the function '{text_of(error.args[1][0][1])}' calls itself") from error
 
 
 def written_out(model: onnx.ModelProto) -> float:

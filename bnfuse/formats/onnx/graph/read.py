@@ -31,6 +31,8 @@ from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inline import Inlined
 
+_LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 26, 4
+
 
 @dataclass(eq=False)
 class ModelFile:
@@ -81,8 +83,10 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
     """
     try:
         if source.proto.functions:
+            from bnfuse.formats.onnx.graph.functions import check_functions
             from bnfuse.formats.onnx.graph.inline import inline
 
+            check_functions(source.proto)
             source.inlined = inline(source.proto)
         drafts = _drafted(source, options, sorts=False)
         if drafts.unordered:  # in another order than they are listed in, or never written
@@ -106,13 +110,21 @@ def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuild
         from bnfuse.formats.onnx.graph.functions import prefixes
 
         starts = prefixes(source.proto)
-    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, starts, sorts), Constants(source.files))
+    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, starts, sorts), _constants(source, options))
     builder = _Builder(source, options, drafts, sorts)
     builder.scope(builder.main_scope())
     for i, function in enumerate(source.proto.functions):
         if source.inlined is None or i in source.inlined.live:
             builder.scope(builder.function_scope(i, function, starts[i]))
     return drafts
+
+
+def _constants(source: ModelFile, options: ReadOptions) -> Constants:
+    """What nodes compute from constants may take no more room than a file of its size could use."""
+    if options.allow_growth:
+        return Constants(source.files)
+    held = source.files.total_bytes(source.proto)
+    return Constants(source.files, max(_LEAST_COMPUTED_BYTES, _MOST_COMPUTED * held))
 
 
 def damaged(path: Path, what: str) -> UnreadableModel:
@@ -232,7 +244,9 @@ class _Builder:
         start = len(self.drafts)
         for index, node in self._nodes(scope.body):
             if self.drafts.add(scope, index, node):
+                scope.defined.difference_update(node.output)  # a body does not see what its own node writes
                 for attribute, which, body in bodies(node):
                     self.scope(self._body_scope(scope, index, attribute, which, body))
+                scope.defined.update(node.output)
         scope.defined.discard("")
         self.drafts.join_biases(scope, start)

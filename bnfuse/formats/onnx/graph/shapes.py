@@ -97,7 +97,7 @@ class ValueShapes:
         try:
             with _as_standard(model, self._functions):
                 return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
             return None  # a model that inference cannot digest still has what the file says
         finally:
             model.ir_version = said

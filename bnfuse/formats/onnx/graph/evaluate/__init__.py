@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
-from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown
+from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
 from bnfuse.formats.onnx.rows.signature import Misfit, checked
 
 # The newest operator set that the comparison covers.
@@ -68,9 +69,7 @@ def _filled(call: KnownCall) -> Tensor:
         if value.size != 1 or value.dtype.name not in _ALL:
             raise Unknown("no single value")
         fill = value[0]
-    if any(n < 0 for n in shape):
-        raise Unknown(f"shape {shape}")
-    return FilledTensor(tuple(shape), np.asarray(fill))
+    return FilledTensor(bounded(shape), np.asarray(fill))
 
 
 _OLD_AND_NEW = {1: _PLAIN, 13: _ALL}
@@ -189,13 +188,26 @@ class Reshaped:
         return self.base.read(start, stop)
 
 
-def evaluate(node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None]) -> list[Tensor]:
+def _few_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that numpy can have, too."""
+    bounded([1] * len(shape))
+    return shape
+
+
+# Of the widest element type that is worked out.
+_MOST_ITEM_BYTES = 8
+
+
+def evaluate(
+    node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None], most_bytes: float = inf
+) -> list[Tensor]:
     """The results of a node of the standard domain.
 
     Args:
         node: it carries no graph, and no attribute that a function's caller gives.
         opset: version of the operator set.
         inputs: its inputs; None where one is absent.
+        most_bytes: a result that could be larger is not worked out.
 
     Raises:
         Unknown: they are not worked out.
@@ -209,11 +221,17 @@ def evaluate(node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None]) 
     except Misfit as e:
         raise Unknown(str(e)) from e
     if op in moving.RESHAPING:
-        return [tensor if op == "Identity" else Reshaped(tensor, row.work(call))]
+        return [tensor if op == "Identity" else Reshaped(tensor, _few_axes(row.work(call)))]
     if op not in _BY_SHAPE_ALONE and not _readable(inputs):
         raise Unknown("too large")
-    with np.errstate(all="ignore"):  # infinities and NaN are what the runtime computes, too
-        results = row.work(call)
+    limit = most_elements.set(int(min(MOST_ELEMENTS, most_bytes // _MOST_ITEM_BYTES)))
+    try:
+        with np.errstate(all="ignore"):  # infinities and NaN are what the runtime computes, too
+            results = row.work(call)
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as e:
+        raise Unknown(f"{op}: {e}") from e  # numbers that numpy refuses, as a runtime would
+    finally:
+        most_elements.reset(limit)
     if not isinstance(results, list):
         results = [results]
     return [r if isinstance(r, FilledTensor) else ArrayTensor(np.asarray(r, order="C")) for r in results]

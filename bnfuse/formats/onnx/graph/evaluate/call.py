@@ -7,6 +7,7 @@ for, so that what goes by shapes alone reads nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,6 +19,10 @@ from bnfuse.core.tensor import Array, Tensor, size, whole
 
 # Larger results are not worked out: the value then counts as not constant.
 MOST_ELEMENTS = 1 << 27
+# The same for the node that is being worked out, where its file allows for less.
+most_elements = ContextVar("most_elements", default=MOST_ELEMENTS)
+# numpy has no more than 64, and before its version 2 no more than 32.
+_MOST_AXES = 32
 # Lists of axes, bounds and sizes are shorter than this in any model.
 _MOST_INTS = 4096
 
@@ -108,10 +113,10 @@ def bounded(shape: Sequence[int]) -> tuple[int, ...]:
     """A result's shape.
 
     Raises:
-        Unknown: it would have too many elements, or a negative size.
+        Unknown: it would have too many elements or axes, or a negative size.
     """
-    if any(n < 0 for n in shape) or prod(shape) > MOST_ELEMENTS:
-        raise Unknown(f"a result of shape {tuple(shape)}")
+    if len(shape) > _MOST_AXES or any(n < 0 for n in shape) or prod(shape) > most_elements.get():
+        raise Unknown(f"a result of {len(shape)} axes, too large or of a negative size")
     return tuple(shape)
 
 

@@ -174,7 +174,7 @@ def range_(call: KnownCall) -> Array:
     first, end, step = (int(v.reshape(-1)[0]) for v in (start, limit, delta))
     if step == 0:
         raise Unknown("a range without steps")
-    bounded((len(range(first, end, step)),))
+    bounded((max(0, -((first - end) // step)),))
     return np.arange(first, end, step).astype(start.dtype)
 
 
