@@ -11,12 +11,15 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.hdf5_tree import DAMAGE
 from bnfuse.formats.keras.file.json_documents import MAX_BYTES
+from bnfuse.formats.keras.file.wording import short
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 ZIP = b"PK\x03\x04"
@@ -96,15 +99,39 @@ def data_offset(path: Path, raw: BinaryIO, info: zipfile.ZipInfo) -> int:
 
 
 def unpack(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    """A compressed member as a temporary file; zipfile never gives more than the declared size."""
-    spool: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as the container
+    """A compressed member as a temporary file; zipfile never gives more than the declared size.
+
+    Raises:
+        OutputError: there is no room for it.
+        UnreadableModel: it is damaged.
+    """
+    spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the container
     try:
         with archive.open(info) as source:
-            while block := source.read(BLOCK_BYTES):
+            for block in iter(partial(_next_block, path, source), b""):
                 spool.write(block)
-    except ZIP_DAMAGE as e:
-        spool.close()
-        raise UnreadableModel(
-            f"{path}: {WEIGHTS} inside it cannot be unpacked ({str(e)[:120]}); fetch or save the file again"
+        spool.flush()
+    except OSError as e:
+        _drop(spool)
+        raise OutputError(
+            f"the weights of '{path}' cannot be unpacked into {tempfile.gettempdir()} "
+            f"({e.strerror}): free some space, or set TMPDIR to another folder"
         ) from e
+    except BaseException:
+        _drop(spool)
+        raise
     return spool
+
+
+def _drop(spool: BinaryIO) -> None:
+    with suppress(OSError):  # what is buffered cannot be written either
+        spool.close()
+
+
+def _next_block(path: Path, source: IO[bytes]) -> bytes:
+    try:
+        return source.read(BLOCK_BYTES)
+    except ZIP_DAMAGE as e:
+        raise UnreadableModel(
+            f"{path}: {WEIGHTS} inside it cannot be unpacked ({short(e)}); fetch or save the file again"
+        ) from e
