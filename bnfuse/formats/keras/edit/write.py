@@ -37,6 +37,7 @@ from bnfuse.formats.keras.rows.ops import slots
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _BLOCK_BYTES = 1 << 20
+_DEEPEST_ASSET = 100
 Check = Callable[[], None]  # raises where the file so far could not be written
 
 
@@ -186,7 +187,9 @@ def _moved(container: Container, network: Network) -> Iterator[tuple[str, str]]:
     groups = {found.group: new.get(path) for path, found in container.found.items()}
     for name in container.side:
         head, _, rest = name.partition("/")
-        owner = max((g for g in groups if rest == g or rest.startswith(f"{g}/")), key=len, default="")
+        steps = rest.split("/", _DEEPEST_ASSET)[:_DEEPEST_ASSET]
+        ways = ("/".join(steps[:count]) for count in range(len(steps), 0, -1))
+        owner = next((way for way in ways if way in groups), "")
         if head != "assets" or not owner:
             yield name, name
             continue
@@ -242,18 +245,18 @@ def _put_layer(container: Container, layer: Layer, group: h5py.Group, fixed: boo
     pairs = [pair for leaf in leaves(layer, (layer.name,)) for pair in _of_leaf(leaf)]
     if found is None or not found.interleaved:
         pairs.sort(key=lambda pair: not pair[0])
-    names: list[str] = []
+    names: dict[str, None] = {}
     for _, leaf, variable in pairs:
         known = _stored_name(variable, found.group if found else "")
         name = known or _new_name(container, leaf, variable, found.group if found else "")
         if name in names:
             raise ValueError(f"layer '{layer.name}' would store '{name}' twice")
-        names.append(name)
+        names[name] = None
         if isinstance(variable, StoredVariable):
             copy_array(variable.stored, group, name)
         else:
             put_array(variable.read(), group, name, mark=False)
-    put_names(group, "weight_names", names, fixed)
+    put_names(group, "weight_names", list(names), fixed)
 
 
 def _of_leaf(leaf: FlatLayer) -> list[tuple[bool, FlatLayer, Variable]]:

@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 
 from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.hdf5_tree import DAMAGE
-from bnfuse.formats.keras.file.json_documents import MAX_BYTES
+from bnfuse.formats.keras.file.json_documents import check_size
 from bnfuse.formats.keras.file.wording import short
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -28,6 +28,7 @@ BLOCK_BYTES = 1 << 20
 FULL_FILE = "load them into the model and save that whole: model.save('model.keras')"
 _LOCAL_HEADER_BYTES = 30
 _BOMB_FLOOR_BYTES = 1 << 28
+_TEXT_BOMB_FLOOR_BYTES = 1 << 22  # of the documents that are held whole
 _BOMB_RATIO = 100  # Weights hardly compress; Keras draws the line there too.
 _MAX_MEMBERS = 100_000
 
@@ -53,7 +54,8 @@ def check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnreadableModel(f"{path}: '{name}' is compressed in an unusual way; pack it with plain zip")
-        if info.file_size > _BOMB_FLOOR_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
+        floor = _TEXT_BOMB_FLOOR_BYTES if info.filename in (CONFIG, METADATA) else _BOMB_FLOOR_BYTES
+        if info.file_size > floor and info.file_size > _BOMB_RATIO * info.compress_size:
             raise UnsafeModel(
                 f"{path}: '{name}' would grow from {info.compress_size} to {info.file_size} bytes "
                 "when unpacked; save the model again"
@@ -77,8 +79,7 @@ def require_model(path: Path, names: list[str]) -> None:
 
 def small_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     """A member that is read at once, within a limit."""
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise UnsafeModel(f"{path}: {name} is larger than {MAX_BYTES >> 20} MiB, which no model needs")
+    check_size(archive.getinfo(name).file_size, path, name)
     try:
         return archive.read(name)
     except ZIP_DAMAGE as e:
