@@ -165,7 +165,7 @@ def test_unwritable_folder(tmp_path: Path, suffix: str) -> None:
         )
     else:
         legacy(source, [dense("a")], {"a": {"k": np.ones((3, 3)), "b": np.ones(3)}})
-    with pytest.raises(OutputError, match=r"^out\.\w+ cannot be written to "):
+    with pytest.raises(OutputError, match=r"^'out\.\w+' cannot be written: No such"):
         rewritten(source, tmp_path / "missing" / f"out{suffix}")
 
 
@@ -191,5 +191,8 @@ def test_full_disk(tmp_path: Path) -> None:
         timeout=PATIENCE_S,
         check=False,
     )
-    assert "out.keras cannot be written" in done.stdout, (done.stdout, done.stderr[-2000:])
+    assert "'out.keras' cannot be written: the disk is full" in done.stdout, (
+        done.stdout,
+        done.stderr[-2000:],
+    )
     assert not list(tmp_path.glob("*.weights.weights"))

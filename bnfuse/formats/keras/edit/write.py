@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from bnfuse.formats.keras.file.hdf5_copy import (
 )
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from bnfuse.formats.keras.file.weight_groups import WeightGroup, in_container, places, version_of, wrapped_at
+from bnfuse.formats.keras.file.written_file import new_hdf5
 from bnfuse.formats.keras.graph.flat_weights import FlatLayer, is_trainable, leaves
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable, saved_layers
 from bnfuse.formats.keras.graph.variables import StoredVariable
@@ -36,6 +37,8 @@ from bnfuse.formats.keras.rows.ops import slots
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _BLOCK_BYTES = 1 << 20
+_DEEPEST_ASSET = 100
+Check = Callable[[], None]  # raises where the file so far could not be written
 
 
 def write(container: Container, config: Any, network: Network, path: Path) -> None:
@@ -55,8 +58,8 @@ def write(container: Container, config: Any, network: Network, path: Path) -> No
     if container.kind == "archive":
         _write_archive(container, config, network, path)
         return
-    with output_errors(path), h5py.File(path, "w") as target:
-        _fill_hdf5(container, config, network, target)
+    with output_errors(path), new_hdf5(path) as (target, file):
+        _fill_hdf5(container, config, network, target, file.check)
 
 
 # Archives
@@ -67,8 +70,8 @@ def _write_archive(container: Container, config: Any, network: Network, path: Pa
     weights = path.with_name(path.name + ".weights")
     try:
         with output_errors(path):
-            with h5py.File(weights, "w") as target:
-                _fill_archive(container, network, target)
+            with new_hdf5(weights) as (target, file):
+                _fill_archive(container, network, target, file.check)
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
                 if container.has_metadata:
                     _put(archive, "metadata.json", container.member("metadata.json"))
@@ -97,7 +100,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _fill_archive(container: Container, network: Network, target: h5py.File) -> None:
+def _fill_archive(container: Container, network: Network, target: h5py.File, check: Check) -> None:
     tree, dialect = container.tree, container.dialect
     assert dialect is not None, "bind comes before write"
     for name in sorted({group.split("/", 1)[0] for group in tree.groups}):
@@ -107,6 +110,7 @@ def _fill_archive(container: Container, network: Network, target: h5py.File) -> 
     for place in places(network, dialect):
         if place.again is not None:
             continue
+        check()
         _copy_groups(container, place, target, names_groups)
         old = container.found.get(place.path)
         for at, variable in _placed(place.layer, old.group if old else "", container):
@@ -183,7 +187,9 @@ def _moved(container: Container, network: Network) -> Iterator[tuple[str, str]]:
     groups = {found.group: new.get(path) for path, found in container.found.items()}
     for name in container.side:
         head, _, rest = name.partition("/")
-        owner = max((g for g in groups if rest == g or rest.startswith(f"{g}/")), key=len, default="")
+        steps = rest.split("/", _DEEPEST_ASSET)[:_DEEPEST_ASSET]
+        ways = ("/".join(steps[:count]) for count in range(len(steps), 0, -1))
+        owner = next((way for way in ways if way in groups), "")
         if head != "assets" or not owner:
             yield name, name
             continue
@@ -195,7 +201,7 @@ def _moved(container: Container, network: Network) -> Iterator[tuple[str, str]]:
 # HDF5
 
 
-def _fill_hdf5(container: Container, config: Any, network: Network, target: h5py.File) -> None:
+def _fill_hdf5(container: Container, config: Any, network: Network, target: h5py.File, check: Check) -> None:
     tree = container.tree
     copy_attributes(tree, "", target, skip=("model_config",))
     kind = h5py.check_string_dtype(h5py.h5a.open(tree.file.id, b"model_config").dtype)
@@ -209,6 +215,7 @@ def _fill_hdf5(container: Container, config: Any, network: Network, target: h5py
     copy_attributes(tree, "model_weights", weights, skip=lists)
     # By name, so that the group "a" is there before "a/b", as Keras does.
     for layer in sorted(layers, key=lambda layer: layer.name):
+        check()
         _put_layer(container, layer, weights.require_group(layer.name), fixed)
     if "model_weights/top_level_model_weights" in tree.groups:
         copy_tree(tree, "model_weights/top_level_model_weights", target)
@@ -238,18 +245,18 @@ def _put_layer(container: Container, layer: Layer, group: h5py.Group, fixed: boo
     pairs = [pair for leaf in leaves(layer, (layer.name,)) for pair in _of_leaf(leaf)]
     if found is None or not found.interleaved:
         pairs.sort(key=lambda pair: not pair[0])
-    names: list[str] = []
+    names: dict[str, None] = {}
     for _, leaf, variable in pairs:
         known = _stored_name(variable, found.group if found else "")
         name = known or _new_name(container, leaf, variable, found.group if found else "")
         if name in names:
             raise ValueError(f"layer '{layer.name}' would store '{name}' twice")
-        names.append(name)
+        names[name] = None
         if isinstance(variable, StoredVariable):
             copy_array(variable.stored, group, name)
         else:
             put_array(variable.read(), group, name, mark=False)
-    put_names(group, "weight_names", names, fixed)
+    put_names(group, "weight_names", list(names), fixed)
 
 
 def _of_leaf(leaf: FlatLayer) -> list[tuple[bool, FlatLayer, Variable]]:

@@ -11,12 +11,15 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.hdf5_tree import DAMAGE
-from bnfuse.formats.keras.file.json_documents import MAX_BYTES
+from bnfuse.formats.keras.file.json_documents import check_size
+from bnfuse.formats.keras.file.wording import short
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 ZIP = b"PK\x03\x04"
@@ -25,6 +28,7 @@ BLOCK_BYTES = 1 << 20
 FULL_FILE = "load them into the model and save that whole: model.save('model.keras')"
 _LOCAL_HEADER_BYTES = 30
 _BOMB_FLOOR_BYTES = 1 << 28
+_TEXT_BOMB_FLOOR_BYTES = 1 << 22  # of the documents that are held whole
 _BOMB_RATIO = 100  # Weights hardly compress; Keras draws the line there too.
 _MAX_MEMBERS = 100_000
 
@@ -50,7 +54,8 @@ def check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnreadableModel(f"{path}: '{name}' is compressed in an unusual way; pack it with plain zip")
-        if info.file_size > _BOMB_FLOOR_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
+        floor = _TEXT_BOMB_FLOOR_BYTES if info.filename in (CONFIG, METADATA) else _BOMB_FLOOR_BYTES
+        if info.file_size > floor and info.file_size > _BOMB_RATIO * info.compress_size:
             raise UnsafeModel(
                 f"{path}: '{name}' would grow from {info.compress_size} to {info.file_size} bytes "
                 "when unpacked; save the model again"
@@ -74,8 +79,7 @@ def require_model(path: Path, names: list[str]) -> None:
 
 def small_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     """A member that is read at once, within a limit."""
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise UnsafeModel(f"{path}: {name} is larger than {MAX_BYTES >> 20} MiB, which no model needs")
+    check_size(archive.getinfo(name).file_size, path, name)
     try:
         return archive.read(name)
     except ZIP_DAMAGE as e:
@@ -96,15 +100,39 @@ def data_offset(path: Path, raw: BinaryIO, info: zipfile.ZipInfo) -> int:
 
 
 def unpack(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    """A compressed member as a temporary file; zipfile never gives more than the declared size."""
-    spool: BinaryIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as the container
+    """A compressed member as a temporary file; zipfile never gives more than the declared size.
+
+    Raises:
+        OutputError: there is no room for it.
+        UnreadableModel: it is damaged.
+    """
+    spool: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the container
     try:
         with archive.open(info) as source:
-            while block := source.read(BLOCK_BYTES):
+            for block in iter(partial(_next_block, path, source), b""):
                 spool.write(block)
-    except ZIP_DAMAGE as e:
-        spool.close()
-        raise UnreadableModel(
-            f"{path}: {WEIGHTS} inside it cannot be unpacked ({str(e)[:120]}); fetch or save the file again"
+        spool.flush()
+    except OSError as e:
+        _drop(spool)
+        raise OutputError(
+            f"the weights of '{path}' cannot be unpacked into {tempfile.gettempdir()} "
+            f"({e.strerror}): free some space, or set TMPDIR to another folder"
         ) from e
+    except BaseException:
+        _drop(spool)
+        raise
     return spool
+
+
+def _drop(spool: BinaryIO) -> None:
+    with suppress(OSError):  # what is buffered cannot be written either
+        spool.close()
+
+
+def _next_block(path: Path, source: IO[bytes]) -> bytes:
+    try:
+        return source.read(BLOCK_BYTES)
+    except ZIP_DAMAGE as e:
+        raise UnreadableModel(
+            f"{path}: {WEIGHTS} inside it cannot be unpacked ({short(e)}); fetch or save the file again"
+        ) from e

@@ -19,6 +19,7 @@ import numpy as np
 from bnfuse.errors import OutputError
 from bnfuse.formats.keras.file.hdf5_attributes import plain_attributes
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
+from bnfuse.formats.keras.file.wording import short
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Keras's own limit (HDF5 holds 64 KiB in an object's header), beyond which it splits a list of names.
@@ -35,10 +36,11 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        text = str(e)
-        full = getattr(e, "errno", None) in _FULL or "No space left" in text or "File too large" in text
-        why = "the disk is full" if full else (getattr(e, "strerror", None) or text.splitlines()[0][:120])
-        raise OutputError(f"{path.name} cannot be written to {path.parent}: {why}") from e
+        if getattr(e, "errno", None) in _FULL:
+            why = "the disk is full: free some space and try again"
+        else:
+            why = getattr(e, "strerror", None) or short(str(e).partition("\n")[0])
+        raise OutputError(f"'{short(path.name)}' cannot be written: {why}") from e
 
 
 def copy_attributes(

@@ -3,7 +3,7 @@
 Every link is looked at before it is used: only hard links count. Soft and external links, external
 storage, virtual datasets and filters that need a plug-in (HDF5 loads those from shared libraries)
 are refused as unsafe (CVE-2026-1669 and its kin); arrays that declare far more than is stored are
-refused as bombs (CVE-2026-0897). The file is read through ``GuardedFile``, a part of a file, so that the
+refused as bombs (``hdf5_sizes``). The file is read through ``GuardedFile``, a part of a file, so that the
 HDF5 inside a ``.keras`` archive needs no unpacking: only what is asked for is read.
 
 When it does not act: nothing is checked below a group that the caller leaves out (the optimiser's state
@@ -27,6 +27,7 @@ import numpy as np
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.guarded_file import GuardedFile
 from bnfuse.formats.keras.file.hdf5_attributes import below, plain_attributes, sorted_once
+from bnfuse.formats.keras.file.hdf5_sizes import Budget
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
 DAMAGE = (
@@ -42,8 +43,8 @@ DAMAGE = (
 )
 # Filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf.
 _BUILT_IN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
-_BOMB_FLOOR_BYTES = 1 << 26
-_BOMB_EXPANSION = 1000  # deflate cannot reach 1032
+_NO_LINK = -1
+_MAX_DEPTH = 100  # A nested model takes two groups.
 _NUMBER_KINDS = "fiub"
 # h5py maps other classes too, but crashes on some of them when they are damaged.
 _ARRAY_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.OPAQUE, h5py.h5t.ENUM})
@@ -95,6 +96,11 @@ class Hdf5Tree:
     datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     _order: dict[str, list[str]] = field(default_factory=dict)
+    _seen: set[int] = field(default_factory=set)  # addresses of groups
+    _budget: Budget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._budget = Budget(self.origin, self.length)
 
     @classmethod
     def open(cls, origin: Path, file: BinaryIO, start: int, length: int) -> Hdf5Tree:
@@ -155,18 +161,29 @@ class Hdf5Tree:
             UnsafeModel: something leads out of the file, or declares far more than is stored.
         """
         self._order.clear()
+        top = self.file.id
         for root in roots:
             with self.reading(root):
-                self._check_link(root, self.file.id.links.get_info(root.encode()))
-                found = h5py.h5o.open(self.file.id, root.encode())
-                if not isinstance(found, h5py.h5g.GroupID):
-                    continue
-                self.groups.add(root)
-                links: list[tuple[bytes, Any]] = []
-                # append() returns None, which tells HDF5 to go on.
-                found.links.visit(lambda name, info, keep=links: keep.append((name, info)), info=True)
-                for name, info in links:
-                    self._see(f"{root}/{name.decode()}", info)
+                kind = _NO_LINK if "/" in root else top.links.get_info(root.encode()).type
+                self._see(root, root, top, kind)
+
+    def _see_below(self, path: str, group: Any) -> None:
+        """See everything directly in a group, and so on down.
+
+        Not by HDF5's own visit, which takes a file's word for which groups have several names, and so
+        recurses for ever in one that holds itself.
+        """
+        links: list[tuple[bytes, int]] = []
+
+        def keep(name: bytes, info: Any) -> None:  # None tells HDF5 to go on; nothing may be raised here
+            links.append((name, info.type))  # h5py reuses ``info``
+
+        group.links.iterate(keep, info=True)
+        named = [(name.decode(), kind) for name, kind in links]
+        for name, _ in named:
+            self._budget.name(f"{path}/{name}")
+        for name, kind in named:
+            self._see(f"{path}/{name}", name, group, kind)
 
     def groups_below(self, top: str) -> list[str]:
         """The groups below ``top``, itself left out, parents first."""
@@ -176,19 +193,29 @@ class Hdf5Tree:
         """The paths of the datasets below ``top``, sorted."""
         return below(sorted_once(self.datasets, self._order, "datasets"), top)
 
-    def _see(self, path: str, info: Any) -> None:
-        self._check_link(path, info)
-        found = h5py.h5o.open(self.file.id, path.encode())
-        if isinstance(found, h5py.h5g.GroupID):
-            self.groups.add(path)
-        elif isinstance(found, h5py.h5d.DatasetID):
+    def _see(self, path: str, name: str, parent: Any, kind: int) -> None:
+        """Look at one link of a group, and keep what it leads to."""
+        self._check_link(path, name, kind)
+        found = h5py.h5o.open(parent, name.encode())
+        if isinstance(found, h5py.h5d.DatasetID):
             self.datasets[path] = self._stored(path, found)
+        elif isinstance(found, h5py.h5g.GroupID):
+            where = h5py.h5o.get_info(found).addr
+            if where in self._seen or path.count("/") > _MAX_DEPTH:
+                raise UnsafeModel(
+                    f"{self.origin}: the group '{path}' has several names or lies too deep; "
+                    "save the model anew"
+                )
+            self._seen.add(where)
+            self.groups.add(path)
+            self._see_below(path, found)
 
-    def _check_link(self, path: str, info: Any) -> None:
-        if info.type != h5py.h5l.TYPE_HARD:
-            kind = "an external link" if info.type == h5py.h5l.TYPE_EXTERNAL else "a soft link"
+    def _check_link(self, path: str, name: str, kind: int) -> None:
+        if kind != h5py.h5l.TYPE_HARD or "/" in name:  # a slash in it is a way through other links
+            what = {h5py.h5l.TYPE_EXTERNAL: "an external link", h5py.h5l.TYPE_SOFT: "a soft link"}
             raise UnsafeModel(
-                f"{self.origin}: '{path}' is {kind}, which bnfuse does not follow; save the model anew"
+                f"{self.origin}: '{path}' is {what.get(kind, 'an odd link')}, which bnfuse does not follow; "
+                "save the model anew"
             )
 
     def _stored(self, path: str, dataset: Any) -> StoredDataset:
@@ -214,7 +241,7 @@ class Hdf5Tree:
         if shape is None:
             raise UnreadableModel(f"{self.origin}: '{path}' holds no array; save the model anew")
         stored = StoredDataset(self, path, tuple(int(n) for n in shape), dtype, raw)
-        self._check_size(stored, dataset, creation, layout)
+        self._budget.array(path, dataset, creation, stored.nbytes)
         return stored
 
     def _number_type(self, path: str, raw: np.dtype[Any]) -> np.dtype[Any]:
@@ -226,34 +253,6 @@ class Hdf5Tree:
         if raw.kind == "b":  # HDF5 has no truth values: an enumeration, with metadata
             return raw
         raise UnreadableModel(f"{self.origin}: '{path}' holds values of type {raw}, which cannot be weights")
-
-    def _check_size(self, stored: StoredDataset, dataset: Any, creation: Any, layout: int) -> None:
-        """Refuse declared sizes that what is stored cannot back."""
-        held, needed = int(dataset.get_storage_size()), stored.nbytes
-        if held > self.length:
-            raise UnreadableModel(
-                f"{self.origin}: '{stored.path}' has {held} bytes in a file of {self.length}; "
-                "the file is cut off or damaged"
-            )
-        if layout == h5py.h5d.CHUNKED:
-            chunk = prod(creation.get_chunk()) * stored.dtype.itemsize
-            if max(needed, chunk) > _BOMB_FLOOR_BYTES and max(needed, chunk) > _BOMB_EXPANSION * held:
-                raise UnsafeModel(
-                    f"{self.origin}: '{stored.path}' declares {max(needed, chunk)} bytes but stores "
-                    f"only {held}, which would fill the memory; save the model anew"
-                )
-            return
-        if held < needed:
-            raise UnsafeModel(
-                f"{self.origin}: '{stored.path}' declares {needed} bytes but stores only {held}; "
-                "save the model anew"
-            )
-        offset = dataset.get_offset()
-        if offset is not None and needed and offset + needed > self.length:
-            raise UnreadableModel(
-                f"{self.origin}: '{stored.path}' ends beyond the end of the file, which is cut off; "
-                "fetch or save it again"
-            )
 
     def attributes(self, path: str = "") -> dict[str, Any]:
         """The attributes of a group or dataset that are texts or numbers; there is no use for others.

@@ -113,6 +113,7 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
             )
         config = parse_json(_bytes(attributes["model_config"]), path, "its model_config")
         training = attributes.get("training_config")
+        tree.scan(name for name in names if name not in OPTIMIZER_GROUPS)
         weights = tree.attributes("model_weights")
         container = Container(
             path=path,
@@ -129,7 +130,6 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
             _raw=raw,
             _tree=tree,
         )
-        tree.scan(name for name in names if name not in OPTIMIZER_GROUPS)
     except BaseException:
         tree.close()
         raise

@@ -29,7 +29,11 @@ from bnfuse.formats.keras.graph.binding_by_name import AGAIN, bind_hdf5
 from bnfuse.formats.keras.graph.network import Layer, Network, walk
 from bnfuse.formats.keras.graph.variables import StoredVariable
 from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.site import variable_dtype
 from bnfuse.formats.keras.rows.variables import Slot
+
+_FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+_OTHERS = {"bfloat16", "float16"}  # of one size, and neither holds what the other does
 
 
 def bind(container: Container, network: Network) -> None:
@@ -46,6 +50,26 @@ def bind(container: Container, network: Network) -> None:
         _bind_archive(container, network)
     else:
         bind_hdf5(container, network)
+    for _, layer in walk(network):
+        for variable in layer.variables:
+            if isinstance(variable, StoredVariable) and not variable.locked:
+                variable.locked = _odd_type(layer, variable)
+
+
+def _odd_type(layer: Layer, variable: StoredVariable) -> str:
+    """Why a layer is not to be edited that stores a variable in a type which is not its own; "" if it may.
+
+    Keras converts what it loads to the layer's type. What is folded would be rounded to the stored type: to
+    whole numbers, or to fewer digits than the layer computes with.
+    """
+    if not variable.name or variable.name == "count":  # of unknown use; how much a Normalization has seen
+        return ""
+    name, size = variable.dtype.name, variable.dtype.itemsize
+    stated = layer.config.get("dtype")
+    own = variable_dtype(stated) if isinstance(stated, (str, dict)) else name
+    if name not in _FLOAT_BYTES or size < _FLOAT_BYTES.get(own, 0):
+        return f"its {variable.name} holds {name} values"
+    return f"its {variable.name} holds {name} values, not {own}" if {name, own} == _OTHERS else ""
 
 
 # Archives

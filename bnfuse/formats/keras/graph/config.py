@@ -8,6 +8,7 @@ so is every reference that leads nowhere, since weights bind by position and a g
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Ne
 
 # Every real model is far below; a config beyond is an attack on memory and time.
 _MAX_LAYERS = 200_000
-_MAX_NESTING = 120  # of JSON values; a model nested in a model takes four levels
+_FREE_CALLS, _CALLS_OF_A_LAYER = 20_000, 10
+_MAX_NESTING = 121  # of JSON values; a model nested in a model takes four levels
 _GRAPH_KEYS = frozenset({"layers", "input_layers", "output_layers"})
 _FUNCTIONAL = frozenset({"Functional", "Model"})
 
@@ -32,7 +34,7 @@ def parse(config: Any, keras_version: str = "") -> Network:
     Raises:
         UnreadableModel: a subclassed model, or a config that is malformed in any way.
     """
-    _refuse_deep(config)
+    _refuse_deep([config])
     writer = f" (written by Keras {keras_version})" if keras_version else ""
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         raise UnreadableModel(f"The model's config{writer} names no class: the file is damaged.")
@@ -41,7 +43,21 @@ def parse(config: Any, keras_version: str = "") -> Network:
             f"The model{writer} is a subclassed '{config['class_name']}', whose config does not say how its "
             "layers are connected: rebuild it with the Functional API, or export it to ONNX."
         )
-    return _Parser().network(config, config["class_name"].rpartition(">")[2].lower())
+    parser = _Parser()
+    network = parser.network(config, config["class_name"].rpartition(">")[2].lower())
+    if _calls(network) > _FREE_CALLS + _CALLS_OF_A_LAYER * parser.layers:
+        raise malformed("its nested models call each other far more often than any model's")
+    return network
+
+
+def _calls(network: Network) -> int:
+    """How many calls a network makes, those inside included: two at each of thirty levels are a billion."""
+    return sum(max(1, len(layer.calls)) * (1 + _calls_inside(layer)) for layer in network.layers)
+
+
+def _calls_inside(layer: Layer) -> int:
+    own = 0 if layer.inner is None else _calls(layer.inner)
+    return own + sum(1 + _calls_inside(wrapped) for wrapped in layer.wrapped)
 
 
 def _refuse_deep(config: Any) -> None:
@@ -51,12 +67,12 @@ def _refuse_deep(config: Any) -> None:
         level = [
             child
             for value in level
-            if isinstance(value, dict | list | tuple)
             for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list | tuple)
         ]
         if not level:
             return
-    raise malformed(f"it nests values more than {_MAX_NESTING} levels deep")
+    raise malformed(f"it nests values more than {_MAX_NESTING - 1} levels deep")
 
 
 def _is_network(entry: dict[str, Any]) -> bool:
@@ -71,7 +87,7 @@ class _Parser:
     """Counts layers over all nested networks, so that their number is bounded."""
 
     def __init__(self) -> None:
-        self._layers = 0
+        self.layers = 0
 
     def network(self, entry: dict[str, Any], fallback: str) -> Network:
         config = entry["config"]
@@ -88,8 +104,8 @@ class _Parser:
 
     def layer(self, entry: Any) -> Layer:
         """One entry of a network's layers, or of a wrapper, without its calls' targets."""
-        self._layers += 1
-        if self._layers > _MAX_LAYERS:
+        self.layers += 1
+        if self.layers > _MAX_LAYERS:
             raise malformed(f"it has more than {_MAX_LAYERS:,} layers")
         if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
             raise malformed("a layer names no class")
@@ -134,9 +150,10 @@ class _Parser:
         """Give names to those that the file leaves without one (nested lists of Keras 2.0)."""
         names = {layer.name for layer in layers if layer.name}
         seen: set[str] = set()
+        counts: Counter[str] = Counter()
         for layer in layers:
             if not layer.name:
-                layer.name = _unused(layer.class_name.lower(), names)
+                layer.name = _unused(layer.class_name.lower(), names, counts)
                 names.add(layer.name)
                 if layer.inner is not None:
                     layer.inner.name = layer.name
@@ -146,11 +163,12 @@ class _Parser:
         return layers
 
 
-def _unused(stem: str, names: set[str]) -> str:
-    number = 1
-    while f"{stem}_{number}" in names:
-        number += 1
-    return f"{stem}_{number}"
+def _unused(stem: str, names: set[str], counts: Counter[str]) -> str:
+    """``stem_1`` and so on; ``counts`` remembers how far it came."""
+    counts[stem] += 1
+    while f"{stem}_{counts[stem]}" in names:
+        counts[stem] += 1
+    return f"{stem}_{counts[stem]}"
 
 
 def _name(entry: dict[str, Any]) -> str:

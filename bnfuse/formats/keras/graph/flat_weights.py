@@ -12,7 +12,7 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, saved_layers
@@ -69,8 +69,9 @@ def expected(inside: Sequence[FlatLayer], interleaved: bool) -> list[Expected] |
 def contradiction(order: Sequence[Expected], stored: Sequence[str]) -> str | None:
     """The first stored name that speaks for another layer or another variable; None if all agree."""
     names = {leaf.layer.name for leaf, _ in order}
+    parted = {name for name in names if "/" in name}
     for (leaf, slot), name in zip(order, stored, strict=True):
-        owners = _owners(name, names)
+        owners = _owners(name, names, parted)
         if owners and leaf.layer.name not in owners:
             return name
         kinds = {s.name.rsplit("/", 1)[-1] for s in leaf.slots or ()}
@@ -86,19 +87,19 @@ def by_name(inside: Sequence[FlatLayer], stored: Sequence[str]) -> list[FlatLaye
     if len(names) < len(inside):
         return stored[0]
     owner: list[FlatLayer] = []
+    parted = {name for name in names if "/" in name}
     for name in stored:
-        owners = _owners(name, set(names))
+        owners = _owners(name, names.keys(), parted)
         if len(owners) != 1:
             return name
         owner.append(names[owners.pop()])
     return owner
 
 
-def _owners(stored: str, names: set[str]) -> set[str]:
-    """Those of ``names`` that are part of a stored name's path."""
-    parts = stored.split("/")[:-1]
-    found = names.intersection(parts)
-    return found or {name for name in names if "/" in name and f"/{name}/" in f"/{stored}"}
+def _owners(stored: str, names: Set[str], parted: Set[str]) -> set[str]:
+    """Those of ``names`` that are part of a stored name's path; ``parted`` are those with a slash."""
+    found = {part for part in stored.split("/")[:-1] if part in names}
+    return found or {name for name in parted if f"/{name}/" in f"/{stored}"}
 
 
 def variable_name(stored: str) -> str:

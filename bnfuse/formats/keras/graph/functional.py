@@ -15,6 +15,8 @@ from bnfuse.formats.keras.graph.calls import StoredCall, StoredRef, is_keras3, r
 from bnfuse.formats.keras.graph.network import Call, Layer, Network, Ref
 from bnfuse.formats.keras.graph.order import topological
 
+_FREE_OUTPUTS, _OUTPUTS_FOR_ONE_READ = 10_000, 8
+
 
 def malformed(what: str) -> UnreadableModel:
     """The error for a config that no Keras version writes."""
@@ -48,6 +50,7 @@ def functional(
             refs = tuple(resolve(stored, network.first_node) for stored in stored_call.tensors)
             layer.calls.append(_call(raw, stored_call, refs))
     _refuse_called_inputs(by_name, network.inputs)
+    _refuse_far_outputs(network)
     topological(network)
     return network
 
@@ -156,6 +159,17 @@ class _Resolver:
                 "but does not exist"
             )
         return Ref(stored.layer, call, stored.tensor)
+
+
+def _refuse_far_outputs(network: Network) -> None:
+    """No file tells how many outputs a layer has, but those that nobody reads are few beside the others."""
+    read = {*network.outputs, *(ref for layer in network.layers for c in layer.calls for ref in c.inputs)}
+    last: dict[tuple[str, int], int] = {}
+    for ref in read:
+        last[ref.layer, ref.call] = max(ref.tensor, last.get((ref.layer, ref.call), 0))
+    if sum(last.values()) > _FREE_OUTPUTS + _OUTPUTS_FOR_ONE_READ * len(read):
+        name, _ = max(last, key=lambda call: last[call])
+        raise malformed(f"output {max(last.values())} of layer '{name}' is read, which hardly exists")
 
 
 def _refuse_called_inputs(layers: dict[str, Layer], inputs: tuple[Ref, ...]) -> None:

@@ -167,8 +167,7 @@ class Site:
     @property
     def variable_dtype(self) -> str:
         """What the layer's variables have, by its dtype policy."""
-        name = policy_name(self.config.get("dtype"))
-        return "float32" if name in _COMPUTES else name
+        return variable_dtype(self.config.get("dtype"))
 
     def casts(self) -> Refusal | None:
         """A refusal where the layer computes in another type than its input has."""
@@ -185,6 +184,12 @@ def compute_dtype(policy: Any) -> str:
     """The dtype that a layer with this stored policy computes in."""
     name = policy_name(policy)
     return _COMPUTES.get(name, name)
+
+
+def variable_dtype(policy: Any) -> str:
+    """The dtype of the variables of a layer with this stored policy."""
+    name = policy_name(policy)
+    return "float32" if name in _COMPUTES else name
 
 
 def policy_name(policy: Any) -> str:

@@ -1,0 +1,100 @@
+"""Sizes that an HDF5 file declares and does not back: refused before any memory is taken for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bnfuse.errors import BnfuseError, UnsafeModel
+from tests.keras_damage import in_weights
+from tests.keras_files import opened
+from tests.keras_handmade import BIAS, KERNEL
+
+Make = Callable[[h5py.File], None]
+
+
+def _array(name: str = BIAS, shape: tuple[int, ...] = (3,), **how: object) -> Make:
+    def make(h5: h5py.File) -> None:
+        del h5[name]
+        h5.create_dataset(name, data=np.ones(shape, "f4"), **how)
+
+    return make
+
+
+def _unwritten(elements: int) -> Make:
+    """Arrays that exist in name alone: no chunk of them was written."""
+
+    def make(h5: h5py.File) -> None:
+        for k in range(8):
+            h5.create_dataset(f"layers/dense/more/{k}", (elements // 8,), "f4", chunks=(8192,))
+
+    return make
+
+
+def _names(count: int, length: int = 1) -> Make:
+    def make(h5: h5py.File) -> None:
+        group = h5.create_group(f"layers/{'g' * length}")
+        for k in range(count):
+            group[f"{k}"] = h5[BIAS]
+
+    return make
+
+
+def _deep(h5: h5py.File) -> None:
+    h5.create_group("layers/dense/" + "/".join("g" * 110))
+
+
+def _overlapping(h5: h5py.File) -> None:
+    """Two names of one array, which together are more than the file."""
+    h5["layers/dense/vars/9"] = np.ones(100_000, "f4")
+    h5["layers/dense/vars/8"] = h5["layers/dense/vars/9"]
+
+
+# 16 MiB = 4096 chunks of 4 KiB in HDF5's table, and 4 Mi elements of float32.
+REFUSED: dict[str, tuple[Make, str]] = {
+    "chunks of one element": (_array(shape=(4100,), chunks=(1,)), "cut into 4100 chunks"),
+    "chunks along two axes": (_array(KERNEL, (70, 70), chunks=(1, 1)), "cut into 4900 chunks"),
+    "a chunk beyond the array": (
+        _array(shape=(3,), chunks=(5 << 20,), maxshape=(None,), compression="gzip"),
+        "declares 12 bytes in chunks of 20971520",
+    ),
+    "arrays that were never written": (_unwritten(5 << 20), "declares 2621440 bytes but stores only 0"),
+    "an array of zeros": (
+        _array(shape=(6 << 20,), chunks=(1 << 20,), compression="gzip"),
+        "declares 25165824 bytes but stores only",
+    ),
+    "more names than bytes": (_names(6000), "more names than"),
+    "long names before short ones": (_names(900, 3000), "more names than"),
+    "groups in groups": (_deep, "lies too deep"),
+    "arrays that overlap": (_overlapping, "cut off or damaged"),
+}
+KEPT: dict[str, Make] = {
+    "h5py's own chunks, compressed": _array(chunks=True, compression="gzip"),
+    "chunks that may grow": _array(chunks=(1024,), maxshape=(None,), compression="gzip"),
+    "a chunk for each row": _array(KERNEL, (3, 3), chunks=(1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str, archive: Path) -> None:
+    make, says = REFUSED[name]
+    in_weights(make)(archive)
+    with pytest.raises(BnfuseError) as caught:
+        opened(archive)
+    assert re.search(says, str(caught.value)), caught.value
+    assert isinstance(caught.value, UnsafeModel) or name == "arrays that overlap"
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept(name: str, archive: Path) -> None:
+    """What people's tools write is read as ever."""
+    in_weights(KEPT[name])(archive)
+    container, network = opened(archive)
+    with container:
+        shapes = [v.read().shape for v in network.layer("a").variables]
+    assert shapes == [(3, 3), (3,)]
