@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,16 +14,19 @@ from rich.console import Console
 
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
+from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
 from bnfuse.report.terminal import print_agreement, print_latency
 from bnfuse.results import (
     Agreement,
+    BenchRun,
     FileInfo,
     Latency,
     OutputAgreement,
     Status,
 )
-from tests.report_samples import bench_run, fold, in_terminal, keep, report
+from tests.golden_forms import golden_report
+from tests.report_samples import bench_run, fold, in_terminal, keep, on_terminal, report
 
 FORMS = (".json", ".md", ".html", ".xml")
 
@@ -37,7 +41,7 @@ def test_terminal_says_everything() -> None:
         "equal, within 2e-07 of the output's range (allowed: 1e-05)",
         "6 input sets",
         "model.fused.onnx",
-        "1.5 ms",
+        "1.44 ms (1.42–1.46)",
         "1.200× (1.150–1.250)",
         "faster",
         "a note",
@@ -163,8 +167,32 @@ def test_agreement_and_latency_stand_alone() -> None:
     print_latency(Latency("cpu", 1, ("CPUExecutionProvider",), (single,), ("noisy machine",)), out)
     printed = stream.getvalue()
     assert "131.5 dB" in printed and "100 %" in printed
-    assert "1 thread," in printed and "2.12 ms" in printed and "noisy machine" in printed
+    assert "1 thread," in printed and "1.44 ms (1.42–1.46)" in printed and "noisy machine" in printed
     assert "after" not in printed
+
+
+TOO_WIDE = bench_run("optimisation on", speedup=28.776, ci95=(0.815, 37.771), verdict=SAME, detectable=23.04)
+NO_VERDICT = bench_run("cold start", speedup=0.854, ci95=(0.8, 0.9), verdict=TOO_FEW, pairs=2)
+
+
+@pytest.mark.parametrize("run", [TOO_WIDE, NO_VERDICT])
+@pytest.mark.parametrize("suffix", ["", ".md", ".html"])
+def test_no_form_tells_a_ratio_that_means_nothing(run: BenchRun, suffix: str) -> None:
+    found = report(benchmark=Latency("cpu", 1, (), (run,)))
+    shown = render(found, suffix) if suffix else in_terminal(found)
+    assert run.verdict in shown and "1.44 ms (1.42–1.46)" in shown
+    assert f"{run.speedup:.4g}"[:4] not in shown and "2304" not in shown
+    assert ("imprecise" in shown) == (run is TOO_WIDE)
+    assert 'class="interval"' not in shown
+    assert ('class="cumulative"' in shown) == (suffix == ".html" and run is TOO_WIDE)
+
+
+def test_optimisation_on_comes_first_in_every_form_and_the_card_has_the_interval() -> None:
+    found = report(verification=Agreement(Status.SKIPPED))
+    page, *texts = render(found, ".html"), render(found, ".md"), in_terminal(found)
+    for shown in (page, *texts):
+        assert 0 < shown.index("optimisation on") < shown.index("optimisation off")
+    assert "1.15–1.25, faster" in page[page.index('class="tiles"') : page.index("</header>")]
 
 
 @pytest.mark.parametrize("suffix", FORMS)
@@ -187,3 +215,20 @@ def test_reports_are_checked_before_any_work(tmp_path: Path) -> None:
     for bad in (tmp_path / "missing" / "a.md", tmp_path / "folder.md"):
         with pytest.raises(OutputError):
             check_reports([bad], model)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_word_and_no_number_is_cut_on_a_terminal(width: int, verbose: bool) -> None:
+    """Every word of the widest terminal is there whole, and no line is longer than the terminal."""
+    runs = tuple(bench_run(f"optimisation {on}, 12 threads", verdict=SAME) for on in ("on", "off"))
+    found = replace(golden_report(), benchmark=Latency("cpu", 2, ("CPUExecutionProvider",), runs))
+    shown = on_terminal(found, width, verbose=verbose)
+    assert max(len(line) for line in shown.splitlines()) <= width
+    wide = on_terminal(found, 1000, verbose=verbose)
+    assert words(wide) - words(shown) <= {"setting", "per", "second"}  # of no value, where rows are apart
+
+
+def words(shown: str) -> set[str]:
+    """Words and numbers, without the edges of tables; a head may stand before its value then."""
+    return {word.rstrip(":") for word in re.sub("[─-╿]", " ", shown).split()}

@@ -49,10 +49,10 @@ def machine(latency: Latency) -> str:
 
 
 def _cold(before: ColdStart, after: ColdStart | None) -> str:
-    """``process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
+    """``medians: process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
     phases = (("process", "start_ms"), ("runtime", "runtime_ms"), ("load", "load_ms"))
     starts = [start for start in (before, after) if start is not None]
-    return ", ".join(
+    return "medians: " + ", ".join(
         f"{name} {' → '.join(text.milliseconds(getattr(start, field)) for start in starts)}"
         for name, field in (*phases, ("first answer", "first_run_ms"))
     )

@@ -16,7 +16,7 @@ from bnfuse.report.sizes import inputs
 from bnfuse.results import Status
 
 if TYPE_CHECKING:
-    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report
+    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Typical
 
 SHOWN_NAMES = 3
 # A name longer than this is cut in the middle wherever it is only a label.
@@ -216,7 +216,19 @@ def _closeness(agreement: Agreement) -> str:
 
 def milliseconds(value: float) -> str:
     """Three significant digits: ``1.23 ms``, ``12.3 ms``, ``1230 ms``."""
-    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+    return f"{_digits(value)} ms"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
+def typical(time: Typical | None) -> str:
+    """``1.23 ms (1.21–1.25)``: the time, and its interval where there is one; "" for none."""
+    if time is None:
+        return ""
+    ends = "" if time.ci95_ms is None else f" ({'–'.join(map(_digits, time.ci95_ms))})"
+    return milliseconds(time.ms) + ends
 
 
 def setting(run: BenchRun, latency: Latency) -> str:
@@ -237,18 +249,17 @@ def where(latency: Latency) -> str:
     return ", ".join([latency.device, *([threads(latency.threads)] if same else []), *latency.providers])
 
 
-def throughput(run: BenchRun) -> str:
-    """``560 → 590`` items per second; "" where not told."""
-    rates = (run.before_items_per_s, run.after_items_per_s)
-    return " → ".join(f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}" for rate in rates if rate is not None)
+def rate(items_per_s: float) -> str:
+    """``560`` items per second."""
+    return _digits(items_per_s)
 
 
 def speedup(run: BenchRun) -> str:
-    """``1.08× (1.06–1.10)``; "" where only one model was timed."""
-    if run.speedup is None:
-        return ""
-    interval = f" ({run.ci95[0]:.3f}–{run.ci95[1]:.3f})" if run.ci95 else ""
-    return f"{run.speedup:.3f}×{interval}"
+    """``1.08× (1.06–1.10)``; no ratio without a verdict, and none whose interval tells nothing."""
+    if run.told:
+        assert run.speedup is not None and run.ci95 is not None
+        return f"{run.speedup:.3f}× ({run.ci95[0]:.3f}–{run.ci95[1]:.3f})"
+    return "" if run.precise or run.ci95 is None or run.detectable is None else "imprecise"
 
 
 def seconds(report: Report) -> str:

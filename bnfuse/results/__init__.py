@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         OperatorTime,
         Percentiles,
         Profile,
+        Typical,
     )
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Report",
     "SeamAgreement",
     "Status",
+    "Typical",
 ]
 
 

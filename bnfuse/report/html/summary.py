@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnfuse.report import text
-from bnfuse.report.content.latency import kind
+from bnfuse.report.content.latency import kind, ordered
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.sizes import axes, shape
@@ -73,7 +73,7 @@ def _proof(report: Report) -> str:
 
 def _latency(report: Report) -> str:
     latency = report.benchmark
-    paired = [run for run in latency.runs if run.speedup is not None] if latency else []
+    paired = [run for run in ordered(latency.runs) if run.after_ms is not None] if latency else []
     if latency is None or not paired:
         return ""
     lines = [_run(run, latency) for run in paired[:_MOST_RUNS]]
@@ -81,11 +81,15 @@ def _latency(report: Report) -> str:
 
 
 def _run(run: BenchRun, latency: Latency) -> str:
-    speedup = f"{figure(run.speedup or 1.0)}×"
+    """The ratio with its interval where it is told; the verdict in any case."""
+    where = f"{esc(text.setting(run, latency))}, batch {run.batch}"
+    if not run.told or run.ci95 is None:
+        imprecise = f"{text.speedup(run)}, " if text.speedup(run) else ""
+        return f'<p class="run"><span>{where} <br><small>{imprecise}{esc(run.verdict)}</small></span></p>'
+    low, high = (figure(end) for end in run.ci95)
     return (
-        f'<p class="run"><b class="{kind(run)}">{speedup}</b> <span>{esc(text.setting(run, latency))}, '
-        f"batch {run.batch}"
-        f" <br><small>{esc(run.verdict)}</small></span></p>"
+        f'<p class="run"><b class="{kind(run)}">{figure(run.speedup or 1.0)}×</b> <span>{where}'
+        f" <br><small>{low}–{high}, {esc(run.verdict)}</small></span></p>"
     )
 
 
