@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         OperatorTime,
         Percentiles,
         Profile,
+        Share,
         Typical,
     )
 
@@ -53,6 +54,7 @@ __all__ = [
     "RanInput",
     "Report",
     "SeamAgreement",
+    "Share",
     "Status",
     "Typical",
 ]

@@ -53,6 +53,16 @@ class ColdStart:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one ``cause`` (a noun phrase) contributes to a speed-up; the shares' product is the whole."""
+
+    cause: str
+    speedup: float
+    ci95: tuple[float, float]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class BenchRun:
     """One setting measured in interleaved rounds.
 
@@ -64,7 +74,8 @@ class BenchRun:
     ``detectable`` is the least change, as a fraction, that these rounds would show in nine of ten cases.
     ``…_items_per_s`` is batch / p50, ``…_quantiles_ms`` are 41 evenly spaced quantiles of single calls, from
     the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``. ``inputs``
-    are those of the original, with their sizes and which of these were guessed.
+    are those of the original, with their sizes and which of these were guessed. ``shares`` are there where
+    something beside folding makes the result faster, too.
     """
 
     setting: str
@@ -88,6 +99,7 @@ class BenchRun:
     inputs: tuple[RanInput, ...] = ()
     before_typical: Typical | None = None
     after_typical: Typical | None = None
+    shares: tuple[Share, ...] = ()
 
     @property
     def told(self) -> bool:

@@ -271,11 +271,16 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases)
     if wanted.bench is None or not changed(report):
         return report
     from bnfuse.use_cases.bench import bench
+    from bnfuse.use_cases.shares import measured_with_shares, unfolded
 
+    original = report.input.path
     request = replace(wanted.bench, model_bytes=report.input.total_bytes)
     with phases("bench", "measuring"):
         try:
-            latency = bench(report.input.path, written.path, request=request, load=load)
+            third = unfolded(original, wanted.read, written.path.with_name(f"unfolded-{written.path.name}"))
+            latency = measured_with_shares(
+                original, written.path, third, request, lambda a, b, how: bench(a, b, request=how, load=load)
+            )
         except (RuntimeMissing, UsageError):
             raise
         except BnfuseError as error:

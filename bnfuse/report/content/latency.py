@@ -14,6 +14,7 @@ from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.spent import baseline, cold_start, profile
 from bnfuse.report.measured import facts as measured_facts
+from bnfuse.report.measured import shares
 from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Typical
 
@@ -64,6 +65,7 @@ def _in_html(found: Latency) -> tuple[doc.Block, ...]:
     return (
         doc.Paragraph(f"One call on {', '.join(where)}", style="dim"),
         *(doc.Paragraph(f"Inputs: {sentence}") for sentence in benched(found.runs)),
+        *(doc.Paragraph(f"Of the speed-up, {sentence}") for sentence in shares(found)),
         doc.Subpart("", (table, _KEY)) if any(run.told for run in found.runs) else table,
         *_all_calls(found, doc.Form.HTML),
         doc.Hook("distributions", found),

@@ -89,8 +89,12 @@ def _run(run: BenchRun, latency: Latency) -> str:
     low, high = (figure(end) for end in run.ci95)
     return (
         f'<p class="run"><b class="{kind(run)}">{figure(run.speedup or 1.0)}×</b> <span>{where}'
-        f" <br><small>{low}–{high}, {esc(run.verdict)}</small></span></p>"
+        f" <br><small>{low}–{high}, {esc(run.verdict)}{_by_cause(run)}</small></span></p>"
     )
+
+
+def _by_cause(run: BenchRun) -> str:
+    return "".join(f"<br>{figure(share.speedup)}× by {esc(share.cause)}" for share in run.shares)
 
 
 def _size(report: Report) -> str:
