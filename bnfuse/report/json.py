@@ -36,7 +36,7 @@ _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
     "subnormals_flushed layers=details.layers seconds versions",
-    "FileInfo": "path format sha256? bytes=total_bytes",
+    "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,
     "Refusal": "split? reason=reason.name node message=sentence",

@@ -155,20 +155,32 @@ def size(total_bytes: int) -> str:
 
 
 def size_change(before: FileInfo, after: FileInfo | None) -> str:
-    """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written."""
+    """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written.
+
+    Where it is known what the files are made of, weights come first, for the rest is no part of the model:
+    ``weights 102.1 MB → 102 MB (−0.1 %); file 102.4 MB → 102.3 MB (container 0.3 MB → 0.3 MB)``.
+    """
     if after is None:
         return size(before.total_bytes)
-    if after.total_bytes == before.total_bytes:
-        return f"{size(before.total_bytes)}, unchanged"
-    return f"{size(before.total_bytes)} → {size(after.total_bytes)} ({_ratio(before, after)})"
+    whole = bytes_change(before.total_bytes, after.total_bytes)
+    if before.weight_bytes is None or after.weight_bytes is None:
+        return whole
+    others = (
+        ("optimiser's state", before.state_bytes or None, after.state_bytes),
+        ("container", before.container_bytes, after.container_bytes),
+    )
+    rest = [f"{what} {size(b)} → {size(a)}" for what, b, a in others if b is not None and a is not None]
+    parts = f", of which {', '.join(rest)}" if rest else ""
+    return f"weights {bytes_change(before.weight_bytes, after.weight_bytes)}; file {whole}{parts}"
 
 
-def _ratio(before: FileInfo, after: FileInfo) -> str:
-    """The change in percent; from twice the size on as a factor."""
-    ratio = after.total_bytes / max(1, before.total_bytes)
-    if ratio >= 2:
-        return f"{ratio:.3g} times as large"
-    return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+def bytes_change(before: int, after: int) -> str:
+    """``102.4 MB → 102.3 MB (−0.1 %)``, ``102.4 MB, unchanged``; from twice the size on a factor."""
+    if after == before:
+        return f"{size(before)}, unchanged"
+    ratio = after / max(1, before)
+    told = f"{ratio:.3g} times as large" if ratio >= 2 else f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    return f"{size(before)} → {size(after)} ({told})"
 
 
 _OUTCOMES = {

@@ -148,7 +148,8 @@ def optimize(
         report = _measured(report, written, wanted, phases)
         if only_if_faster and (kept := _kept(report)):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
-        report = completed(report, output_info(written, target, made.form, phases, hashes=hashes))
+        info = output_info(written, target, made.form, phases, hashes=hashes)
+        report = completed(report, info, written.path if wanted.reads_weights else None)
         place((*written.side_files, written.path), target, made.own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
 

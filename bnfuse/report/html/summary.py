@@ -99,7 +99,9 @@ def _by_cause(run: BenchRun) -> str:
 
 def _size(report: Report) -> str:
     before, after = sum(report.operators_before.values()), sum(report.operators_after.values())
-    size = text.size(report.output.total_bytes if report.output else report.input.total_bytes)
+    file = report.output or report.input
+    weights = file.weight_bytes
     change = text.size_change(report.input, report.output) if report.output else ""
     fewer = f"{before} → {after} nodes" if before != after else f"{before} nodes"
-    return _tile("Size", esc(size), esc(change), esc(fewer))
+    name, amount = ("Size", file.total_bytes) if weights is None else ("Size of the weights", weights)
+    return _tile(name, esc(text.size(amount)), esc(change), esc(fewer))
