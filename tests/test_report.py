@@ -16,6 +16,7 @@ from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
+from bnfuse.report.content.proof import style as proof_style
 from bnfuse.report.terminal import print_agreement, print_latency
 from bnfuse.results import (
     Agreement,
@@ -74,7 +75,7 @@ HEADLINES = [
     (Plan((fold("a"), keep("b"))), "1 of 2 BatchNormalizations folded"),
     (
         Plan((fold("m", batchnorm=False),)),
-        "0 of 0 BatchNormalizations and 1 per-channel Mul/Add/Sub/Div folded",
+        "1 per-channel Mul/Add/Sub/Div folded (the model has no BatchNormalization)",
     ),
 ]
 
@@ -82,6 +83,51 @@ HEADLINES = [
 @pytest.mark.parametrize(("plan", "expected"), HEADLINES)
 def test_headline(plan: Plan, expected: str) -> None:
     assert text.headline(report(plan=plan)) == expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".md", ".html"])
+def test_a_plan_alone_says_what_can_be_folded(suffix: str) -> None:
+    planned = report(output=None, benchmark=None, verification=Agreement(Status.SKIPPED))
+    shown = render(planned, suffix) if suffix else in_terminal(planned)
+    assert "1 of 2 BatchNormalizations and 1 per&#45;channel" in shown.replace("per-", "per&#45;")
+    assert "can be folded" in shown and "foldable" in shown
+    visible = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", shown, flags=re.S)
+    assert not re.search(r"(?<!be )\bfolded\b", visible)
+
+
+def test_what_was_not_proved_was_not_folded() -> None:
+    failed = report(output=None, verification=Agreement(Status.DIFFERENT))
+    assert text.headline(failed).startswith("nothing was written, as the result was not proved equal: ")
+
+
+EVIDENCE = [  # sets run, planned, cut, how the sentence begins, whether it is as green as can be
+    (8, 8, "", "equal, within 2e-07", True),
+    (1, 8, "time", "equal on 1 of 8 planned input sets (time), within 2e-07", False),
+    (3, 8, "memory", "equal on 3 of 8 planned input sets (memory)", False),
+    (5, 8, "", "equal on 5 of 8 planned input sets (the others stop the original)", False),
+    (6, 0, "", "equal, within 2e-07", True),
+]
+
+
+@pytest.mark.parametrize(("ran", "planned", "cut", "begins", "green"), EVIDENCE)
+def test_less_evidence_is_told_in_other_words(
+    ran: int, planned: int, cut: str, begins: str, green: bool
+) -> None:
+    proof = replace(report().verification, samples=ran, planned=planned, cut=cut)
+    found = report(verification=proof)
+    assert text.proof(proof).startswith(begins)
+    page = render(found, ".html")
+    assert ('class="badge equal"' in page, 'class="tile equal"' in page) == (green, green)
+    assert ("✅" in render(found, ".md")) is green
+    assert proof_style(proof) == ("green" if green else "yellow")
+
+
+def test_no_difference_is_not_claimed_where_sets_were_left_out() -> None:
+    same = OutputAgreement("y", 0.0, 0.0, math.inf, 1e-5)
+    proof = Agreement(Status.EQUAL, (same,), 8, planned=8)
+    assert text.proof(proof) == "equal, value by value"
+    for weaker in (replace(proof, samples=1, cut="time"), replace(proof, detail="on 7 of 8 they are apart")):
+        assert "within" not in text.proof(weaker) and "value by value" not in text.proof(weaker)
 
 
 SIZES = [

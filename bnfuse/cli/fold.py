@@ -69,7 +69,8 @@ def optimize(screen: Screen, options: Optimize) -> None:
         if options.check:
             _gate(screen, report)
         return
-    from bnfuse.use_cases.optimize import Unproved, changed
+    from bnfuse.use_cases.measuring import changed
+    from bnfuse.use_cases.optimize import Unproved
 
     try:
         report = _optimized(screen, options, hashes=earlier is not None)
@@ -174,7 +175,7 @@ def _inspect(screen: Screen, options: Reading) -> Report:
 
 
 def _gate(screen: Screen, report: Report) -> None:
-    from bnfuse.use_cases.optimize import foldable
+    from bnfuse.use_cases.measuring import foldable
 
     count = foldable(report)
     if count:

@@ -43,7 +43,7 @@ _KEYS = {
     "Narrowed": "joint port channels into through",
     "Group": "reason=reason.name op? count message nodes",
     "Agreement": "status outputs samples tolerance evidence detail own_samples accuracy notes failing_sets "
-    "culprit suspects inside inputs",
+    "culprit suspects inside inputs planned cut?",
     "OutputAgreement": "name max_abs max_rel snr_db tolerance argmax_agreement rms tolerance_basis=basis",
     "RanInput": "name dtype shape axes guessed=has_guesses more_shapes=more",
     "Latency": "device threads providers runs notes runtime machine profile baseline",

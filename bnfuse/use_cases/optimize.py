@@ -9,22 +9,25 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 from __future__ import annotations
 
 import filecmp
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bnfuse.core.apply import apply
 from bnfuse.core.plan import plan as plan_folds
-from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
+from bnfuse.errors import NotEqual, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
+from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 
 if TYPE_CHECKING:
@@ -62,20 +65,23 @@ def inspect(
     model: str | Path,
     *,
     read: ReadOptions | None = None,
+    activations: Literal["keep", "move"] | None = None,
+    keep: Sequence[str] = (),
     hashes: bool = True,
     details: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
 
-    ``report.operators_after`` counts nodes as ``optimize`` would leave them; ``details`` is as there.
+    ``report.operators_after`` counts nodes as ``optimize`` would leave them; all else is as there.
 
     Raises:
+        UsageError: no BatchNormalization has a name that is to ``keep``.
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
     path, phases = Path(model), Phases(progress)
-    opened, form = read_model(path, read or ReadOptions(), phases)
+    opened, form = read_model(path, as_asked(read, activations, keep), phases)
     with closing(opened):
         with phases("plan", "planning"):
             planned = plan_folds(opened.graph)
@@ -95,6 +101,8 @@ def optimize(
     bench: BenchRequest | bool = True,
     force: bool = False,
     read: ReadOptions | None = None,
+    activations: Literal["keep", "move"] | None = None,
+    keep: Sequence[str] = (),
     hashes: bool = True,
     merge_affines: bool = False,
     details: bool = False,
@@ -110,6 +118,8 @@ def optimize(
         bench: how to measure it; True for the defaults, False not to.
         force: whether an existing output is overwritten.
         read: what to make of initializers that are also inputs.
+        activations: "move" lets a Relu or Clip become a Max or Min where more can go so.
+        keep: names, or patterns, of BatchNormalizations that stay.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         details: whether ``report.details`` are wanted: the graph around each decision, and what became of
@@ -131,9 +141,8 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
     """
     path, phases = Path(model), Phases(progress)
-    wanted = _Wanted(
-        _verify_request(verify), _bench_request(bench), hashes, details, read or ReadOptions(), merge_affines
-    )
+    read = as_asked(read, activations, keep)
+    wanted = _Wanted(_verify_request(verify), _bench_request(bench), hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     form = detect(path)
@@ -145,8 +154,8 @@ def optimize(
         made = _written(path, folder / target.name, wanted, phases)
         report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
-        report = _measured(report, written, wanted, phases)
-        if only_if_faster and (kept := _kept(report)):
+        report = measured(report, written, wanted.bench, wanted.read, phases)
+        if only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
         info = output_info(written, target, made.form, phases, hashes=hashes)
         report = completed(report, info, written.path if wanted.reads_weights else None)
@@ -214,16 +223,6 @@ def _bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
     return BenchRequest()
 
 
-def foldable(report: Report) -> int:
-    """How many nodes the plan folds, in whole or in part: the gate of ``--check``."""
-    return report.plan.rewrites
-
-
-def changed(report: Report) -> bool:
-    """Whether the result differs from the original at all."""
-    return bool(report.plan.rewrites) or report.operators_before != report.operators_after
-
-
 def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
@@ -265,36 +264,3 @@ def _blamed(
     folder = written.path.parent
     made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
     return name_culprit(failed, made, _request(report, request), load)
-
-
-def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
-    """The report with its latencies. A model that is proved is not lost because a bench failed."""
-    if wanted.bench is None or not changed(report):
-        return report
-    from bnfuse.use_cases.bench import bench
-    from bnfuse.use_cases.shares import measured_with_shares, unfolded
-
-    original = report.input.path
-    request = replace(wanted.bench, model_bytes=report.input.total_bytes)
-    with phases("bench", "measuring"):
-        try:
-            third = unfolded(original, wanted.read, written.path.with_name(f"unfolded-{written.path.name}"))
-            latency = measured_with_shares(
-                original, written.path, third, request, lambda a, b, how: bench(a, b, request=how, load=load)
-            )
-        except (RuntimeMissing, UsageError):
-            raise
-        except BnfuseError as error:
-            note = f"the latency could not be measured: {error}"
-            return replace(report, notes=(*report.notes, note))
-    return replace(report, benchmark=latency, versions={**report.versions, **latency.versions})
-
-
-def _kept(report: Report) -> str:
-    """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
-    from bnfuse.measure.gates import gain_missing
-
-    if not changed(report):
-        return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
-    why = gain_missing(report.benchmark)
-    return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"

@@ -17,6 +17,7 @@ _PROOF = {
     Status.SKIPPED: "Not verified",
 }
 _MOST_RUNS = 4
+_FOLDED = "BatchNormalizations folded"
 
 
 def head(report: Report) -> str:
@@ -37,11 +38,23 @@ def head(report: Report) -> str:
 def _verdict(report: Report) -> str:
     """Status of the proof as a badge, then what was written."""
     status = report.verification.status
-    badge = f'<span class="badge {status.value}">{_PROOF[status]}</span>'
+    badge = f'<span class="badge {_style(report)}">{_outcome(report)}</span>'
     if report.output is not None:
         return f"{badge} {code(report.output.path.name)} was written."
     wrote = "Nothing was written." if status is not Status.SKIPPED else "A plan only: nothing was written."
     return f"{badge} {wrote}"
+
+
+def _outcome(report: Report) -> str:
+    """``Equal``; with fewer sets than planned that is said, and it is not green."""
+    proof = report.verification
+    return text.sentence(text.outcome(proof)) if proof.partial else _PROOF[proof.status]
+
+
+def _style(report: Report) -> str:
+    proof = report.verification
+    partial = proof.partial and proof.status is Status.EQUAL
+    return Status.INCONCLUSIVE.value if partial else proof.status.value
 
 
 def _tile(name: str, value: str, *below: str, kind: str = "") -> str:
@@ -55,7 +68,8 @@ def _batchnorms(report: Report) -> str:
     bar = meter([(folded / found, "folded"), (kept / found, "kept")]) if found else ""
     also = f"and {gone} of {affines} per-channel Mul, Add, Sub, Div" if affines else ""
     stay = f"{kept} stay{'s' if kept == 1 else ''}" if kept else "none stays" if found else ""
-    return _tile("BatchNormalizations folded", f"{folded} <small>of {found}</small>", bar, stay, also)
+    name = f"BatchNormalizations that {text.participle(report)}" if report.output is None else _FOLDED
+    return _tile(name, f"{folded} <small>of {found}</small>", bar, stay, also)
 
 
 def _proof(report: Report) -> str:
@@ -65,10 +79,11 @@ def _proof(report: Report) -> str:
         worst = text.worst_output(proof)
         below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
         below.append(f"allowed {figure(worst.tolerance, 2)}")
-    sets = f"on {proof.samples} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
+    of = f" of {proof.planned} planned" if proof.partial else ""
+    sets = f"on {proof.samples}{of} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
     guessed = next((one for one in proof.inputs if one.guessed), None)
     at = f"for {esc(shape(guessed))}: {axes(guessed)} guessed" if guessed is not None else ""
-    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=proof.status.value)
+    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=_style(report))
 
 
 def _latency(report: Report) -> str:
