@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan, Split
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.results import Agreement, Latency
 
@@ -112,6 +113,9 @@ class Fake:
 
     def read(self, path: Path, options: ReadOptions) -> FakeModel:
         return self.model
+
+    def contents(self, path: Path) -> Any:
+        raise UnreadableModel("it has none")
 
 
 def fake_plan(model: FakeModel, banned: frozenset[str] = frozenset()) -> SimpleNamespace:

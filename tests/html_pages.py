@@ -29,6 +29,7 @@ from bnfuse.results import (
     Profile,
     Report,
     Status,
+    Typical,
 )
 from tests.report_samples import report
 
@@ -54,6 +55,8 @@ def whole_report(name: str = "bn", path: str = "CPUExecutionProvider") -> Report
         "faster",
         before_quantiles_ms=tuple(1.0 + i / 40 for i in range(41)),
         after_quantiles_ms=tuple(0.8 + i / 50 for i in range(41)),
+        before_typical=Typical(1.44, (1.42, 1.46)),
+        after_typical=Typical(1.2, (1.19, 1.21)),
     )
     cold = replace(
         run,

@@ -21,6 +21,7 @@ from bnfuse.results import (
     Percentiles,
     Report,
     Status,
+    Typical,
 )
 
 HOSTILE = [
@@ -92,6 +93,8 @@ def bench_run(setting: str, **changes: Any) -> BenchRun:
         "control": (0.99, 1.01),
         "pairs": 100,
         "verdict": "faster",
+        "before_typical": Typical(1.44, (1.42, 1.46)),
+        "after_typical": Typical(1.2, (1.19, 1.21)),
     }
     return BenchRun(**(values | changes))
 
@@ -113,4 +116,14 @@ def hostile_report(name: str) -> Report:
 def in_terminal(value: Report, *, verbose: bool = False, width: int = 200) -> str:
     stream = StringIO()
     print_report(value, Console(file=stream, width=width, markup=False, highlight=False), verbose=verbose)
+    return stream.getvalue()
+
+
+def on_terminal(value: Report, width: int, *, verbose: bool = False) -> str:
+    """As somebody sees it who looks on: a terminal, without its colours."""
+    stream = StringIO()
+    out = Console(
+        file=stream, width=width, force_terminal=True, color_system=None, markup=False, highlight=False
+    )
+    print_report(value, out, verbose=verbose)
     return stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 
 from bnfuse.errors import UsageError
+from bnfuse.formats.base import RunSettings
 from bnfuse.measure.baseline import compare, read_baseline
 from bnfuse.report.json import bench_document, dumps
 from bnfuse.results import BenchRun, FileInfo, Latency, Machine, Percentiles
+from bnfuse.use_cases.bench import BenchRequest
+from tests.clockwork import Clock, Clockwork
 from tests.command import call
 from tests.report_schema import assert_fits
 
@@ -216,23 +220,27 @@ def test_fail_if_slower_needs_something_to_compare_with(model: Path) -> None:
     assert result.exit_code == 2 and "--baseline" in result.stderr
 
 
-@pytest.mark.slow
-def test_a_real_slowdown_trips_and_none_does_not(tmp_path: Path) -> None:
-    """Measured for real: the same model again, then one of six times the work."""
-    import numpy as np
+def test_a_slowdown_trips_and_none_does_not(
+    model: Path, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured anew by the whole of bench, on models whose calls take what their names say: 1, 1 and 6 ms."""
+    costs = {"small": 1.0, "again": 1.0, "large": 6.0}
+    small, again, large = (tmp_path / f"{name}.onnx" for name in costs)
+    for path in (small, again, large):
+        shutil.copy(model, path)
+    real = bench_module.bench
 
-    from tests.tiny_models import layer, net, save
+    def on_clockwork(a: Path, b: Path | None, *, request: BenchRequest, load: object) -> Latency:
+        def loaded(path: Path, _: RunSettings) -> Clockwork:
+            return Clockwork(clock, [], path.stem, lambda: costs[path.stem])
 
-    rng = np.random.default_rng(0)
-    layers = [layer(rng, 24, 3 if i == 0 else 24, 3, 3) for i in range(12)]
-    small = save(net(layers[:2], folded=True, image=(48, 40)), tmp_path / "small.onnx")
-    large = save(net(layers, folded=True, image=(48, 40)), tmp_path / "large.onnx")
-    options = ("--threads", "1", "--bench-time", "1.5")
-    then = call("bench", small, "--json", *options)
+        return real(a, b, request=replace(request, cold_start=False), load=loaded)
+
+    monkeypatch.setattr(bench_module, "bench", on_clockwork)
+    then = call("bench", small, "--json")
     (tmp_path / "then.json").write_text(then.stdout)
-    gate = (*options, "--baseline", tmp_path / "then.json", "--fail-if-slower", "30%")
-    again = call("bench", small, *gate)
-    assert again.exit_code == 0, again.stderr
+    gate = ("--baseline", tmp_path / "then.json", "--fail-if-slower", "30%")
+    assert call("bench", again, *gate).exit_code == 0
     slower = call("bench", large, *gate)
     assert slower.exit_code == 1
-    assert "slower than" in slower.stderr and "by at least" in slower.stderr
+    assert "slower than" in slower.stderr and "by at least 500.0 %" in slower.stderr

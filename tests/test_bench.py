@@ -116,15 +116,15 @@ def test_lists_of_batches_and_threads(pair: tuple[Path, Path]) -> None:
 def test_what_differs_in_threads_says_so(pair: tuple[Path, Path]) -> None:
     done = call("bench", *pair, "--threads", "1,2", "--max-time", 0.4)
     assert done.exit_code == 0, done.stderr
-    assert "optimisation on, 1 thread " in done.stdout
-    assert "optimisation on, 2 threads " in done.stdout
+    for threads in (1, 2):
+        assert f"optimisation on, {threads}" in done.stdout
 
 
 def test_one_model_is_told_with_its_throughput_and_doubt(pair: tuple[Path, Path]) -> None:
     done = call("bench", pair[0], "--threads", "1", "--max-time", 0.6)
     assert done.exit_code == 0, done.stderr
     assert "on cpu, 1 thread, CPUExecutionProvider" in done.stdout
-    for column in ("min", "p50 (95 %)", "p99", "per second"):
+    for column in ("min", "time (95 %)"):
         assert column in done.stdout
 
 

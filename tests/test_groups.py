@@ -122,7 +122,7 @@ def test_figures_stand_only_where_all_agree() -> None:
     (group,) = groups([*same, other])
     assert group.why == "shift-up: a Relu passes only non-negative scales"
     fp16 = [kept(n, ("up", Reason.OVERFLOW, "Conv"), detail="float16") for n in "ab"]
-    assert groups(fp16)[0].why == "up: the weights of a Conv would overflow float16"
+    assert groups(fp16)[0].why == "up: the weights of a Conv would not be finite numbers of float16"
 
 
 RANKED = [
@@ -208,3 +208,14 @@ def test_many_groups_are_cut_on_a_terminal_unless_verbose() -> None:
     assert printed(many).count("\nkept ") == 10
     assert "15 more reasons: -v shows them all" in printed(many)
     assert printed(many, verbose=True).count("\nkept ") == 25
+
+
+def test_what_was_asked_to_stay_is_not_lumped_with_what_stays_beside_it() -> None:
+    asked = "BatchNormalization 'a'"
+    own = Keep("a", "BatchNormalization", True, 4, (Refusal(Reason.BY_REQUEST, asked),))
+    beside = Keep("b", "BatchNormalization", True, 4, (Refusal(Reason.BY_REQUEST, asked, split="up"),))
+    named = {group.nodes: group.message for group in groups((own, beside))}
+    assert named == {
+        ("a",): "1 BatchNormalization stays: BatchNormalization 'a' is to stay, as you asked",
+        ("b",): "1 BatchNormalization stays: up: BatchNormalization 'a' is to stay, as you asked",
+    }

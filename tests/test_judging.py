@@ -10,15 +10,16 @@ import pytest
 
 from bnfuse.measure.judging import (
     Rounds,
-    median_ms,
-    median_over_blocks,
-    paired_ratio,
     percentiles_ms,
     precise,
     quantiles_ms,
     summarise,
 )
+from bnfuse.measure.ratio import paired_ratio, paired_times
+from bnfuse.measure.resampling import interval as interval_of
+from bnfuse.measure.resampling import median_ms, median_over_blocks
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW, Interval, detectable, half_width, verdict
+from tests.report_samples import bench_run
 
 VERDICTS = [
     ((1.02, 1.06), (0.99, 1.01), FASTER),
@@ -147,9 +148,70 @@ def test_the_interval_of_one_model_holds_its_median() -> None:
     rng = np.random.default_rng(9)
     hits = 0
     for seed in range(200):
-        low, high = median_ms(2e6 * np.exp(0.1 * rng.standard_normal((1, 40, 2))), seed)
+        _, (low, high) = median_ms(2e6 * np.exp(0.1 * rng.standard_normal((1, 40, 2))), seed)
         hits += low <= 2.0 <= high
     assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_an_interval_holds_its_estimate_wherever_the_resamples_lie() -> None:
+    for estimate in (0.0, 1.5, 9.0):
+        low, high = interval_of(estimate, np.linspace(1.0, 2.0, 500), 12)
+        assert low <= estimate <= high
+
+
+# --- the times that the ratio is made of -------------------------------------------------------------
+
+
+def visits(rng: np.random.Generator, waited: float) -> np.ndarray:
+    """(model, round, visit) in ns: 2 ms and 1 ms, a share of which took up to four times as long."""
+    times = 1e6 * np.exp(0.02 * rng.standard_normal((2, 60, 2))) * np.array([2.0, 1.0])[:, None, None]
+    late = rng.random(times.shape) < waited * np.array([1.0, 0.3])[:, None, None]
+    return np.asarray(times * np.where(late, rng.uniform(1.5, 4.0, times.shape), 1.0))
+
+
+@pytest.mark.parametrize("waited", [0.0, 0.4, 0.7])
+def test_the_ratio_is_that_of_the_two_times_and_each_lies_in_its_interval(waited: float) -> None:
+    times = visits(np.random.default_rng(12), waited)
+    (before, low_high), (after, ends) = paired_times(times[:1], times[1:], 0)
+    assert before / after == pytest.approx(paired_ratio(times[:1], times[1:], 0)[0], rel=1e-9)
+    assert low_high[0] < before < low_high[1] and ends[0] < after < ends[1]
+    assert (before, after) == pytest.approx((2.0, 1.0), rel=0.02)  # what others made wait does not move them
+
+
+def test_the_times_are_where_the_visits_of_both_lie_densest() -> None:
+    """The density of both, the second's moved by the ratio, written out and searched on a grid."""
+    times = visits(np.random.default_rng(13), 0.5)
+    ratio = paired_ratio(times[:1], times[1:], 0)[0]
+    grid = np.arange(math.log(1.5e6), math.log(3e6), 1e-4)
+    density = np.zeros_like(grid)
+    for logs in (np.log(times[0].ravel()), np.log(times[1].ravel() * ratio)):
+        weights = (1 - (np.arange(logs.size) + 0.5) / logs.size) ** 2
+        gaps = grid[:, None] - np.sort(logs)[None, :]
+        density += np.exp(-(gaps**2) / (2 * 0.05**2)) @ (weights / weights.sum())
+    (before, _), _ = paired_times(times[:1], times[1:], 0)
+    assert math.log(1e6 * before) == pytest.approx(float(grid[np.argmax(density)]), abs=2e-3)
+
+
+@pytest.mark.parametrize("factor", [1.0, 7.3, 1000.0, 1 / 1000])
+def test_constant_times_are_themselves(factor: float) -> None:
+    before = np.full((2, 12, 2), 1e6)
+    (one, ends), (other, _) = paired_times(before, before / factor, 0)
+    assert (one, *ends, other) == pytest.approx((1.0, 1.0, 1.0, 1 / factor))
+
+
+WIDTHS = [
+    ((1.2, 1.5), FASTER, True),
+    ((1.0, 1.51), SAME, False),
+    ((1.2, 1.3), TOO_FEW, False),
+    (None, "", False),
+]
+
+
+@pytest.mark.parametrize(("ci95", "said", "told"), WIDTHS)
+def test_a_ratio_is_told_with_a_verdict_and_an_interval_that_means_one(
+    ci95: Interval | None, said: str, told: bool
+) -> None:
+    assert bench_run("s", ci95=ci95, verdict=said).told is told
 
 
 # --- the verdict of a run ------------------------------------------------------------------------
@@ -204,6 +266,8 @@ def test_one_model_alone_has_an_interval_of_its_own() -> None:
     run = summarise("s", 2, Rounds((medians.ravel(),), medians), 0)
     assert run.before_ci95_ms is not None
     assert run.before_ci95_ms == pytest.approx((4.0, 4.0))
+    assert run.before_typical is not None and run.before_typical.ms == pytest.approx(4.0)
+    assert run.before_typical.ci95_ms == run.before_ci95_ms
     assert (run.before_items_per_s, run.after_items_per_s) == (500.0, None)
     assert (run.speedup, run.after_ms, run.verdict, run.after_quantiles_ms) == (None, None, "", ())
 

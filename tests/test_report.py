@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,16 +14,20 @@ from rich.console import Console
 
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
+from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
+from bnfuse.report.content.proof import style as proof_style
 from bnfuse.report.terminal import print_agreement, print_latency
 from bnfuse.results import (
     Agreement,
+    BenchRun,
     FileInfo,
     Latency,
     OutputAgreement,
     Status,
 )
-from tests.report_samples import bench_run, fold, in_terminal, keep, report
+from tests.golden_forms import golden_report
+from tests.report_samples import bench_run, fold, in_terminal, keep, on_terminal, report
 
 FORMS = (".json", ".md", ".html", ".xml")
 
@@ -37,7 +42,7 @@ def test_terminal_says_everything() -> None:
         "equal, within 2e-07 of the output's range (allowed: 1e-05)",
         "6 input sets",
         "model.fused.onnx",
-        "1.5 ms",
+        "1.44 ms (1.42–1.46)",
         "1.200× (1.150–1.250)",
         "faster",
         "a note",
@@ -70,7 +75,7 @@ HEADLINES = [
     (Plan((fold("a"), keep("b"))), "1 of 2 BatchNormalizations folded"),
     (
         Plan((fold("m", batchnorm=False),)),
-        "0 of 0 BatchNormalizations and 1 per-channel Mul/Add/Sub/Div folded",
+        "1 per-channel Mul/Add/Sub/Div folded (the model has no BatchNormalization)",
     ),
 ]
 
@@ -78,6 +83,51 @@ HEADLINES = [
 @pytest.mark.parametrize(("plan", "expected"), HEADLINES)
 def test_headline(plan: Plan, expected: str) -> None:
     assert text.headline(report(plan=plan)) == expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".md", ".html"])
+def test_a_plan_alone_says_what_can_be_folded(suffix: str) -> None:
+    planned = report(output=None, benchmark=None, verification=Agreement(Status.SKIPPED))
+    shown = render(planned, suffix) if suffix else in_terminal(planned)
+    assert "1 of 2 BatchNormalizations and 1 per&#45;channel" in shown.replace("per-", "per&#45;")
+    assert "can be folded" in shown and "foldable" in shown
+    visible = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", shown, flags=re.S)
+    assert not re.search(r"(?<!be )\bfolded\b", visible)
+
+
+def test_what_was_not_proved_was_not_folded() -> None:
+    failed = report(output=None, verification=Agreement(Status.DIFFERENT))
+    assert text.headline(failed).startswith("nothing was written, as the result was not proved equal: ")
+
+
+EVIDENCE = [  # sets run, planned, cut, how the sentence begins, whether it is as green as can be
+    (8, 8, "", "equal, within 2e-07", True),
+    (1, 8, "time", "equal on 1 of 8 planned input sets (time), within 2e-07", False),
+    (3, 8, "memory", "equal on 3 of 8 planned input sets (memory)", False),
+    (5, 8, "", "equal on 5 of 8 planned input sets (the others stop the original)", False),
+    (6, 0, "", "equal, within 2e-07", True),
+]
+
+
+@pytest.mark.parametrize(("ran", "planned", "cut", "begins", "green"), EVIDENCE)
+def test_less_evidence_is_told_in_other_words(
+    ran: int, planned: int, cut: str, begins: str, green: bool
+) -> None:
+    proof = replace(report().verification, samples=ran, planned=planned, cut=cut)
+    found = report(verification=proof)
+    assert text.proof(proof).startswith(begins)
+    page = render(found, ".html")
+    assert ('class="badge equal"' in page, 'class="tile equal"' in page) == (green, green)
+    assert ("✅" in render(found, ".md")) is green
+    assert proof_style(proof) == ("green" if green else "yellow")
+
+
+def test_no_difference_is_not_claimed_where_sets_were_left_out() -> None:
+    same = OutputAgreement("y", 0.0, 0.0, math.inf, 1e-5)
+    proof = Agreement(Status.EQUAL, (same,), 8, planned=8)
+    assert text.proof(proof) == "equal, value by value"
+    for weaker in (replace(proof, samples=1, cut="time"), replace(proof, detail="on 7 of 8 they are apart")):
+        assert "within" not in text.proof(weaker) and "value by value" not in text.proof(weaker)
 
 
 SIZES = [
@@ -163,8 +213,32 @@ def test_agreement_and_latency_stand_alone() -> None:
     print_latency(Latency("cpu", 1, ("CPUExecutionProvider",), (single,), ("noisy machine",)), out)
     printed = stream.getvalue()
     assert "131.5 dB" in printed and "100 %" in printed
-    assert "1 thread," in printed and "2.12 ms" in printed and "noisy machine" in printed
+    assert "1 thread," in printed and "1.44 ms (1.42–1.46)" in printed and "noisy machine" in printed
     assert "after" not in printed
+
+
+TOO_WIDE = bench_run("optimisation on", speedup=28.776, ci95=(0.815, 37.771), verdict=SAME, detectable=23.04)
+NO_VERDICT = bench_run("cold start", speedup=0.854, ci95=(0.8, 0.9), verdict=TOO_FEW, pairs=2)
+
+
+@pytest.mark.parametrize("run", [TOO_WIDE, NO_VERDICT])
+@pytest.mark.parametrize("suffix", ["", ".md", ".html"])
+def test_no_form_tells_a_ratio_that_means_nothing(run: BenchRun, suffix: str) -> None:
+    found = report(benchmark=Latency("cpu", 1, (), (run,)))
+    shown = render(found, suffix) if suffix else in_terminal(found)
+    assert run.verdict in shown and "1.44 ms (1.42–1.46)" in shown
+    assert f"{run.speedup:.4g}"[:4] not in shown and "2304" not in shown
+    assert ("imprecise" in shown) == (run is TOO_WIDE)
+    assert 'class="interval"' not in shown
+    assert ('class="cumulative"' in shown) == (suffix == ".html" and run is TOO_WIDE)
+
+
+def test_optimisation_on_comes_first_in_every_form_and_the_card_has_the_interval() -> None:
+    found = report(verification=Agreement(Status.SKIPPED))
+    page, *texts = render(found, ".html"), render(found, ".md"), in_terminal(found)
+    for shown in (page, *texts):
+        assert 0 < shown.index("optimisation on") < shown.index("optimisation off")
+    assert "1.15–1.25, faster" in page[page.index('class="tiles"') : page.index("</header>")]
 
 
 @pytest.mark.parametrize("suffix", FORMS)
@@ -187,3 +261,20 @@ def test_reports_are_checked_before_any_work(tmp_path: Path) -> None:
     for bad in (tmp_path / "missing" / "a.md", tmp_path / "folder.md"):
         with pytest.raises(OutputError):
             check_reports([bad], model)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_word_and_no_number_is_cut_on_a_terminal(width: int, verbose: bool) -> None:
+    """Every word of the widest terminal is there whole, and no line is longer than the terminal."""
+    runs = tuple(bench_run(f"optimisation {on}, 12 threads", verdict=SAME) for on in ("on", "off"))
+    found = replace(golden_report(), benchmark=Latency("cpu", 2, ("CPUExecutionProvider",), runs))
+    shown = on_terminal(found, width, verbose=verbose)
+    assert max(len(line) for line in shown.splitlines()) <= width
+    wide = on_terminal(found, 1000, verbose=verbose)
+    assert words(wide) - words(shown) <= {"setting", "per", "second"}  # of no value, where rows are apart
+
+
+def words(shown: str) -> set[str]:
+    """Words and numbers, without the edges of tables; a head may stand before its value then."""
+    return {word.rstrip(":") for word in re.sub("[─-╿]", " ", shown).split()}

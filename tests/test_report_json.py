@@ -74,6 +74,9 @@ def test_json_says_what_the_result_holds() -> None:
         "format": "ONNX",
         "sha256": "a" * 64,
         "bytes": 102_400_000,
+        "weight_bytes": None,
+        "state_bytes": None,
+        "container_bytes": None,
     }
     assert document["batchnorms"] == {"found": 2, "folded": 1, "kept": 1}
     assert document["affines"] == {"found": 1, "folded": 1, "kept": 0}

@@ -149,20 +149,24 @@ def test_one_model_alone_has_no_ratio_but_a_precision(clock: Clock, tmp_path: Pa
     assert "b" not in log
 
 
-def test_a_noisy_machine_is_told(clock: Clock, tmp_path: Path) -> None:
-    """Calls whose time wanders by a factor of two, at random."""
+@pytest.mark.parametrize(("least_ms", "told"), [(9.0, True), (5.0, False)])
+def test_a_noisy_machine_is_told(clock: Clock, tmp_path: Path, least_ms: float, told: bool) -> None:
+    """Calls whose time wanders at random, a little or by a factor of three: then no figure means anything."""
     a, b = files(tmp_path)
     rng = np.random.default_rng(0)
     found = bench(
         a,
         b,
         request=steady(budget_s=0.3, optimise=(False,)),
-        load=lambda path, _: Clockwork(clock, [], path.name, lambda: float(rng.uniform(5.0, 15.0))),
+        load=lambda path, _: Clockwork(
+            clock, [], path.name, lambda: float(rng.uniform(least_ms, 20.0 - least_ms))
+        ),
     )
     (run,) = found.runs
     assert run.detectable is not None
     (note,) = (note for note in found.notes if "noisy" in note)
-    assert f"below {run.detectable:.0%}" in note
+    assert run.told is told
+    assert (f"below {run.detectable:.0%}" if told else "nothing can be told") in note
 
 
 # --- memory, errors ------------------------------------------------------------------------------

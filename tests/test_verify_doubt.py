@@ -202,3 +202,22 @@ def test_the_budget_bounds_the_samples(clock: Clock, tmp_path: Path) -> None:
     assert found.status is EQUAL
     assert 1 <= found.samples <= 3
     assert clock.seconds < 0.6
+    assert (found.planned, found.cut, found.partial) == (100, "time", True)
+
+
+@pytest.mark.parametrize("load_s", [0.0, 60.0])
+def test_loading_takes_nothing_of_the_time_for_the_proof(clock: Clock, tmp_path: Path, load_s: float) -> None:
+    """A runtime that takes a minute to load leaves as many input sets as one that is there at once."""
+
+    def load(path: Path, _: RunSettings) -> Fake:
+        clock.work(1000 * load_s)
+        return Fake(slow)
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        clock.work(100.0)
+        return x
+
+    path = tmp_path / "m"
+    path.write_bytes(b"")
+    found = verify(path, path, request=VerifyRequest(budget_s=10.0), load=load)
+    assert (found.status, found.samples, found.planned, found.cut) == (EQUAL, 8, 8, "")

@@ -69,7 +69,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
         if options.check:
             _gate(screen, report, options)
         return
-    from bnfuse.use_cases.optimize import changed
+    from bnfuse.use_cases.measuring import changed
     from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
     try:
@@ -175,7 +175,7 @@ def _inspect(screen: Screen, options: Reading) -> Report:
 
 
 def _gate(screen: Screen, report: Report, options: Optimize) -> None:
-    from bnfuse.use_cases.optimize import foldable
+    from bnfuse.use_cases.measuring import foldable
     from bnfuse.use_cases.unwritten import why_missed
 
     count = foldable(report)

@@ -104,6 +104,21 @@ class Model(Protocol):
         """Close its files; nothing may be asked of it afterwards."""
 
 
+@runtime_checkable
+class Unfolding(Protocol):
+    """A model that ``write`` may change in more than its folds, in a way that a runtime can make use of."""
+
+    def write_unfolded(self, path: Path) -> str:
+        """Write the model to ``path`` (in a fresh folder) with all of such changes, and no fold.
+
+        Returns:
+            What was changed, as a noun phrase; "" where nothing is, and nothing was written.
+
+        Raises:
+            OutputError: no space, no permission.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One input or output of a model: ``shape`` has an int, a symbol, or None per axis.

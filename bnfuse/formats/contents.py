@@ -92,6 +92,7 @@ class Contents:
         storage: how it is stored (container, external files): no part of what the model is.
         settings: the settings of one of ``nodes`` by name, defaults filled in where they are known.
         close: closes the files.
+        state_bytes: size of an optimiser's state.
     """
 
     form: str
@@ -107,3 +108,4 @@ class Contents:
     storage: Mapping[str, str]
     settings: Callable[[NodeItem], dict[str, Setting]]
     close: Callable[[], None]
+    state_bytes: int = 0

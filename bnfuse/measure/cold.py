@@ -30,7 +30,8 @@ from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.process import ChildProcess, ProcessLost, Reply
 from bnfuse.formats.child.settings import settings_to_json
-from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, Times, summarise
+from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, summarise
+from bnfuse.measure.resampling import Times
 from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.results import BenchRun, ColdStart
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from bnfuse.results.latency import TOO_FEW as TOO_FEW
+
 FASTER, SLOWER, SAME = "faster", "slower", "no significant change"
-TOO_FEW = "too few runs to tell"
 
 LAYOUT = 1.0075  # ratios nearer to 1 than this come from where a model lies in memory
 Z95 = 1.959964  # two-sided 95 % of a normal distribution

@@ -70,11 +70,12 @@ class Compared:
 
 
 def try_candidate(
-    load: Callable[[], Runner], compared: Compared, deadline: float, *, across: bool
+    load: Callable[[], Runner], compared: Compared, budget_s: float, *, across: bool
 ) -> Agreement:
     """Load the candidate, compare its interface, then its values.
 
-    Of made-up sets as many are run as the ``deadline`` allows, at least one; of the user's all.
+    Of made-up sets as many are run as fit into ``budget_s`` once it is loaded, at least one; of the user's
+    all.
     """
     try:
         runner = load()
@@ -91,7 +92,7 @@ def try_candidate(
         except Unalignable as mismatch:
             return _differs(compared, str(mismatch))
         try:
-            _run(runner, compared, aligned, deadline)
+            _run(runner, compared, aligned, time.perf_counter() + budget_s)
         except UsageError:
             raise
         except RuntimeLost as error:
@@ -147,6 +148,7 @@ def _run(runner: Runner, compared: Compared, aligned: Alignment | None, deadline
     for row, index in enumerate(seen.used):
         own = seen.own_rows(row)
         if row and not own and time.perf_counter() > deadline:
+            seen.cut = "time"
             break
         produced = _produced(runner, seen.samples.feeds(index), aligned)
         wanted = seen.outputs[row]
@@ -190,6 +192,8 @@ def conclude(compared: Compared) -> Agreement:
         status=status,
         outputs=tuple(v.agreement for v in verdicts),
         samples=count,
+        planned=seen.planned,
+        cut=seen.cut if count < seen.planned else "",
         tolerance=max((v.agreement.tolerance for v in verdicts), default=limit_for(seen.roundoff)),
         evidence=evidence(compared, count),
         detail=detail,

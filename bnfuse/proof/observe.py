@@ -32,24 +32,21 @@ from bnfuse.proof.deviation import (
 from bnfuse.proof.output_store import StoredOutputs
 from bnfuse.proof.verdict import roundoff_of
 
-# The share of the time that is left for running where loading took all of it.
-_LEAST_SHARE = 0.3
 # The share of the time that looking for the sizes of tables may take.
 _TABLE_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to run: at most ``samples`` made-up sets, until ``budget_s`` have passed since ``start``.
+    """How much to run: at most ``samples`` made-up sets, for ``budget_s`` in all.
 
-    ``start`` is a ``time.perf_counter``; loading and running the candidate are to fit into the budget
-    as well. ``weights`` is the dtype the model computes in where its outputs do not show it. ``only``
-    numbers the sets to run, () for all. ``tables`` says whether to look for the sizes of tables;
+    The time counts from when the model is loaded and has run once; running the candidate is to fit into it as
+    well, loading it is not. ``weights`` is the dtype the model computes in where its outputs do not show it.
+    ``only`` numbers the sets to run, () for all. ``tables`` says whether to look for the sizes of tables;
     few samples are drawn at a time for a model of many ``model_bytes``.
     """
 
     samples: int
-    start: float
     budget_s: float
     weights: str = ""
     only: tuple[int, ...] = ()
@@ -59,8 +56,9 @@ class Effort:
 
 @dataclass(slots=True, eq=False)
 class Observed:
-    """What the reference did. ``used`` numbers the input sets on which it ran.
+    """What the reference did. ``used`` numbers the input sets on which it ran, of those ``planned``.
 
+    ``cut`` is what they were cut short for, "time" or "memory", else "".
     ``outputs``, ``noises`` and ``magnitudes`` hold, per input set, a value for every output by name;
     ``magnitudes`` is max |value|. ``labels`` are the user's, by output, ``answers`` what the model says.
     """
@@ -72,6 +70,8 @@ class Observed:
     roundoff: float
     labels: Labels
     answers: Answers
+    planned: int = 0
+    cut: str = ""
     used: list[int] = field(default_factory=list)
     outputs: StoredOutputs = field(default_factory=StoredOutputs)
     noises: list[dict[str, float]] = field(default_factory=list)
@@ -118,10 +118,7 @@ def observe(
     with load() as runner:
         samples, first = fit(runner, wanted, ample_batch(runner.inputs, effort.model_bytes), specs)
         check_repeatable(runner, samples.feeds(0), first, wanted.model)
-        setup_s = time.perf_counter() - effort.start
-        # The candidate must load as well; but loading alone must not use up what one noise takes.
-        now = effort.start + setup_s
-        deadline = max(effort.start + effort.budget_s - setup_s, now + _LEAST_SHARE * effort.budget_s)
+        deadline = time.perf_counter() + effort.budget_s
         if effort.tables and not samples.own_sets:
             samples = _sized(runner, samples, first, deadline)
         outputs = tuple(runner.outputs)
@@ -131,7 +128,7 @@ def observe(
         interface = tuple(runner.inputs), outputs
         seen = Observed(*interface, runner.runtime, samples, roundoff, named, Answers(list(named)))
         _observe_own(runner, seen, first, effort)
-        _observe_made_up(runner, seen, first, effort, deadline, setup_s)
+        _observe_made_up(runner, seen, first, effort, deadline)
         return seen
 
 
@@ -163,26 +160,28 @@ def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort) -
         seen.add(index, outputs)
 
 
-def _observe_made_up(
-    runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float, setup_s: float
-) -> None:
+def _observe_made_up(runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float) -> None:
     """Sets of random values, until the time is up; at least one where there is no other set."""
     own = seen.samples.own_sets
     count = effort.samples if own else max(1, effort.samples)
+    seen.planned = len(effort.only) or own + count
     for index in effort.only or range(own, own + count):
         if index < own:
             continue
         begin = time.perf_counter()
         if seen.used and not effort.only and begin > deadline:
+            seen.cut = "time"
             break
         feeds = seen.samples.feeds(index)
         outputs = first if index == 0 else _attempt(runner, feeds)
         if outputs is not None:
             seen.add(index, outputs)
         now = time.perf_counter()
-        # Still to come: the candidate loads, and runs each set once.
-        ahead = setup_s + (now - begin) * (len(seen.used) + 1)
-        if not effort.only and (now - effort.start + ahead > effort.budget_s or seen.outputs.full()):
+        ahead_s = (now - begin) * (len(seen.used) + 1)  # the candidate runs each set once, and one more comes
+        if effort.only or index == own + count - 1:
+            continue
+        if now + ahead_s > deadline or seen.outputs.full():
+            seen.cut = "memory" if seen.outputs.full() else "time"
             break
 
 

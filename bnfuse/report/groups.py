@@ -81,13 +81,17 @@ def main_refusal(kept: Keep) -> Refusal:
 
 
 def groups(decisions: Iterable[Decision]) -> list[Group]:
-    """Kept nodes by (reason, kind of the refusing node); most BatchNormalizations first, then most nodes."""
-    members: dict[tuple[Reason, str], list[Keep]] = {}
+    """Kept nodes by (reason, kind of the refusing node); most BatchNormalizations first, then most nodes.
+
+    What is kept by request, and what stays only since its neighbour is, are not of one group.
+    """
+    members: dict[tuple[Reason, str, bool], list[Keep]] = {}
     for decision in decisions:
         if isinstance(decision, Keep):
             refusal = main_refusal(decision)
-            members.setdefault((refusal.reason, _kind(refusal)), []).append(decision)
-    made = [_group(reason, op, kept) for (reason, op), kept in members.items()]
+            asked = refusal.reason is Reason.BY_REQUEST and _is_itself(refusal, decision)
+            members.setdefault((refusal.reason, _kind(refusal), asked), []).append(decision)
+    made = [_group(reason, op, kept) for (reason, op, _), kept in members.items()]
     return sorted(made, key=lambda group: (-group.batchnorms, -len(group.nodes)))
 
 
@@ -140,14 +144,17 @@ def _is_told(kept: Keep, wanted: Refusal) -> bool:
 def _sentence(refusal: Refusal, kept: Keep, detail: str) -> str:
     """The reason with kinds in place of names."""
     op = _kind(refusal)
-    itself = refusal.node == f"{kept.op} '{kept.node}'"
-    who = "the node itself" if itself else f"{_article(op)} {op}" if op else "a node"
+    who = "the node itself" if _is_itself(refusal, kept) else f"{_article(op)} {op}" if op else "a node"
     template = refusal.reason.value.replace("'{value}'", "{value}")
     if refusal.reason is Reason.OVERFLOW:
         detail = detail or "their dtype"
     elif detail:
         detail = f" ({detail})"
     return template.format(node=who, value=_VALUE, detail=detail)
+
+
+def _is_itself(refusal: Refusal, kept: Keep) -> bool:
+    return refusal.node == f"{kept.op} '{kept.node}'"
 
 
 def _kind(refusal: Refusal) -> str:

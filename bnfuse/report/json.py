@@ -36,14 +36,14 @@ _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
     "subnormals_flushed layers=details.layers seconds versions",
-    "FileInfo": "path format sha256? bytes=total_bytes",
+    "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,
     "Refusal": "split? reason=reason.name node message=sentence",
     "Narrowed": "joint port channels into through",
     "Group": "reason=reason.name op? count message nodes",
     "Agreement": "status outputs samples tolerance evidence detail own_samples accuracy notes failing_sets "
-    "culprit suspects inside inputs",
+    "culprit suspects inside inputs planned cut?",
     "OutputAgreement": "name max_abs max_rel snr_db tolerance argmax_agreement rms tolerance_basis=basis",
     "RanInput": "name dtype shape axes guessed=has_guesses more_shapes=more",
     "Latency": "device threads providers runs notes runtime machine profile baseline",

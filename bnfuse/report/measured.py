@@ -21,6 +21,8 @@ def facts(latency: Latency) -> Iterator[tuple[str, str]]:
     """(label, sentence) of what is told beside the tables."""
     if latency.machine is not None:
         yield "machine", machine(latency)
+    for sentence in shares(latency):
+        yield "share", sentence
     for sentence in benched(latency.runs):
         yield "inputs", sentence
     for run in latency.runs:
@@ -30,6 +32,19 @@ def facts(latency: Latency) -> Iterator[tuple[str, str]]:
                 yield "memory", _memory(run)
     if latency.profile is not None:
         yield "ran on", placed(latency.profile)
+
+
+def shares(latency: Latency) -> list[str]:
+    """Of each run that more than folding makes faster: what each cause contributes."""
+    told = [run for run in latency.runs if run.shares]
+    return [f"{text.setting(run, latency)}, batch {run.batch}: {_causes(run)}" for run in told]
+
+
+def _causes(run: BenchRun) -> str:
+    return "; ".join(
+        f"{one.cause} {one.speedup:.3f}× ({one.ci95[0]:.3f}–{one.ci95[1]:.3f}, {one.verdict})"
+        for one in run.shares
+    )
 
 
 def machine(latency: Latency) -> str:
@@ -49,10 +64,10 @@ def machine(latency: Latency) -> str:
 
 
 def _cold(before: ColdStart, after: ColdStart | None) -> str:
-    """``process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
+    """``medians: process 35 ms, runtime 220 ms, load 16 ms → 12 ms, first answer 0.7 ms → 0.5 ms``."""
     phases = (("process", "start_ms"), ("runtime", "runtime_ms"), ("load", "load_ms"))
     starts = [start for start in (before, after) if start is not None]
-    return ", ".join(
+    return "medians: " + ", ".join(
         f"{name} {' → '.join(text.milliseconds(getattr(start, field)) for start in starts)}"
         for name, field in (*phases, ("first answer", "first_run_ms"))
     )

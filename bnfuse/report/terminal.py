@@ -7,8 +7,9 @@ are wider and uncoloured.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich import table as rich_table
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
+from bnfuse.report.columns import fitted
 
 if TYPE_CHECKING:
     from bnfuse.core.explanation import Explanation
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from bnfuse.results import Agreement, Latency, Report
 
 _PIPE_WIDTH = 140
+_LEAST_WIDTH = 20
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
@@ -98,7 +101,7 @@ def _write(block: doc.Block, out: Console) -> None:
         case doc.Paragraph(words, label, style):
             _say(out, label, words, style)
         case doc.Table():
-            out.print(_table(block))
+            _print_table(block, out)
         case doc.Subpart(title, blocks, label):
             if label:
                 _say(out, label, title)
@@ -108,16 +111,44 @@ def _write(block: doc.Block, out: Console) -> None:
             pass  # drawings are HTML's
 
 
-def _table(block: doc.Table) -> rich_table.Table:
-    """With a left edge: a line of the log never starts with a string of the model."""
+def _print_table(block: doc.Table, out: Console) -> None:
+    """With a left edge: a line of the log never starts with a string of the model.
+
+    Where the columns do not fit side by side, each row is a paragraph of its own.
+    """
+    rows = [[cell.words if isinstance(cell, doc.Cell) else cell for cell in row] for row in block.rows]
+    cells = [
+        [(head, False), *((_plain(row[at]), _is_name(row[at])) for row in rows)]
+        for at, head in enumerate(block.head)
+    ]
+    # a column has a blank on either side and an edge behind it, the first an edge before it
+    widths = fitted(cells, out.width - 3 * len(block.head) - 1)
+    if widths is None:
+        _print_apart(block, rows, out)
+        return
     table = rich_table.Table(box=box.ROUNDED, header_style="bold", border_style="dim", caption_justify="left")
-    for number, head in enumerate(block.head):
-        table.add_column(head, justify="left" if number < block.texts else "right", overflow="fold")
-    for row in block.rows:
-        table.add_row(*(_text(cell.words if isinstance(cell, doc.Cell) else cell) for cell in row))
+    for number, (head, width) in enumerate(zip(block.head, widths, strict=True)):
+        justify: Literal["left", "right"] = "left" if number < block.texts else "right"
+        table.add_column(head, justify=justify, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*map(_text, row))
     if block.caption:
         table.caption = Text(block.caption, "dim")
-    return table
+    out.print(table)
+
+
+def _print_apart(block: doc.Table, rows: Sequence[Sequence[doc.Words]], out: Console) -> None:
+    for row in rows:
+        _say(out, "", ("╭ ", *doc.spans(row[0])), "bold")
+        for head, words in zip(block.head[1:], row[1:], strict=True):
+            if _plain(words):
+                _say(out, "│", (f"{head}: ", *doc.spans(words)) if head else words)
+    if block.caption:
+        _say(out, "", block.caption, "dim")
+
+
+def _is_name(words: doc.Words) -> bool:
+    return any(isinstance(part, doc.Span) and part.kind == "name" for part in doc.spans(words))
 
 
 def _text(words: doc.Words) -> Text:
@@ -143,6 +174,15 @@ def _part(part: object) -> str:
 
 
 def _say(out: Console, label: str, words: doc.Words, style: str = "") -> None:
-    """Print ``label  words``, nothing in it parsed as markup, in one line however long."""
-    line = Text.assemble((f"{label:<9}" if label else "", "dim"), (_plain(words), style))
-    out.print(line, soft_wrap=True)
+    """Print ``label  words``, nothing in it parsed as markup.
+
+    In a log in one line however long; on a terminal whole words go onto the next line, below the first.
+    """
+    said, head = _plain(words), f"{label:<9}" if label else ""
+    lines = [said]
+    if out.is_terminal and len(head) + len(said) > out.width:
+        room = max(_LEAST_WIDTH, out.width - len(head))
+        lines = textwrap.wrap(said, room, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        before = head if number == 0 else " " * len(head)
+        out.print(Text.assemble((before, "dim"), (line, style)), soft_wrap=True)

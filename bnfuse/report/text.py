@@ -7,18 +7,17 @@ terminal, a log and an XML parser.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.report.sizes import inputs
 from bnfuse.results import Status
 
 if TYPE_CHECKING:
-    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report
+    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Typical
 
 SHOWN_NAMES = 3
+_AFFINES = "per-channel Mul/Add/Sub/Div"
 # A name longer than this is cut in the middle wherever it is only a label.
 _MOST_LABEL = 160
 
@@ -45,52 +44,9 @@ def sentence(value: str) -> str:
     return value[:1].upper() + value[1:]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table of decisions; ``count`` nodes share it, ``name`` is one of them."""
-
-    name: str
-    op: str
-    action: str
-    why: str
-    reason: str
-    count: int = 1
-
-    @property
-    def verb(self) -> str:
-        """``folded``, or ``folded 12`` where 12 nodes share the row."""
-        return f"{self.action} {self.count}" if self.count > 1 else self.action
-
-
-def rows(decisions: Iterable[Decision]) -> list[Row]:
-    """One row per decision, in graph order."""
-    return [_row(decision) for decision in decisions]
-
-
-def grouped(every: Sequence[Row]) -> list[Row]:
-    """Rows that share operator, action and reason (folds: the split), as one row with their number."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in every:
-        groups.setdefault((row.op, row.action, row.reason), []).append(row)
-    return [_merged(group) for group in groups.values()]
-
-
-def _merged(group: list[Row]) -> Row:
-    first = group[0]
-    name = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
-    why = first.why if len(group) == 1 else f"{first.why}, and the like"
-    return Row(name, first.op, first.action, why, first.reason, len(group))
-
-
-def _row(decision: Decision) -> Row:
-    match decision:
-        case Fold():
-            into = names(decision.into) or "nothing (it was the identity)"
-            via = f", through {names(decision.passed)}" if decision.through else ""
-            return Row(decision.node, decision.op, "folded", f"into {into}{via}", decision.split.value)
-        case Keep():
-            reason = decision.primary.reason.name
-            return Row(decision.node, decision.op, "kept", decision.message, reason)
+def verb(action: str, *, done: bool) -> str:
+    """What is said of ``folded`` and ``kept``: a plan alone has folded nothing."""
+    return "foldable" if action == "folded" and not done else action
 
 
 def names(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
@@ -104,32 +60,42 @@ def more(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
 
 
 def counts(report: Report) -> list[tuple[str, str]]:
-    """(what, how many of them were folded and kept), decomposed ones only where there are any."""
-    kinds = (("BatchNormalization", True), ("per-channel Mul/Add/Sub/Div", False))
+    """(what, how many of them were folded and kept), for each kind that there is."""
+    kinds = (("BatchNormalization", True), (_AFFINES, False))
     every = [(what, *report.plan.counts(batchnorm=batchnorm)) for what, batchnorm in kinds]
     partly = len(report.plan.narrowed)
     in_part = f", {partly} of them only on a part of their work" if partly else ""
-    return [
-        (what, f"{folded} of {found} folded, {kept} kept" + (in_part if what == kinds[0][0] else ""))
+    done = participle(report)
+    told = [
+        (what, f"{folded} of {found} {done}, {kept} kept" + (in_part if what != _AFFINES else ""))
         for what, found, folded, kept in every
-        if found or what == kinds[0][0]
+        if found
     ]
+    return told or [("BatchNormalization", "none in the model")]
+
+
+def participle(report: Report) -> str:
+    """``folded`` where a result was written, else ``can be folded``."""
+    return "folded" if report.output is not None else "can be folded"
 
 
 def headline(report: Report) -> str:
-    """One sentence: how many went."""
+    """One sentence: how many went, or can go."""
     found, folded, _ = report.plan.counts(batchnorm=True)
     _, affines, _ = report.plan.counts(batchnorm=False)
-    also = f" and {affines} per-channel Mul/Add/Sub/Div" if affines else ""
     partly = len(report.plan.narrowed)
-    in_part = f", {partly} in part" if partly else ""
-    if folded or affines or partly:
-        return f"{folded} of {found} BatchNormalizations{also} folded{in_part}"
-    if not found:
-        return "nothing to fold: the model has no BatchNormalization"
-    return f"nothing could be folded: {'the one' if found == 1 else f'all {found}'} BatchNormalization" + (
-        " stays" if found == 1 else "s stay"
-    )
+    if not (folded or affines or partly):
+        if not found:
+            return "nothing to fold: the model has no BatchNormalization"
+        stays = "the one BatchNormalization stays" if found == 1 else f"all {found} BatchNormalizations stay"
+        return f"nothing could be folded: {stays}"
+    kinds = [f"{folded} of {found} BatchNormalizations"] if found else []
+    kinds += [f"{affines} {_AFFINES}"] if affines else []
+    none = "" if found else " (the model has no BatchNormalization)"
+    said = f"{' and '.join(kinds)} {participle(report)}{f', {partly} in part' if partly else ''}{none}"
+    if report.output is None and report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE):
+        return f"nothing was written, as the result was not proved equal: {said}"
+    return said
 
 
 def operator_rows(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -155,20 +121,32 @@ def size(total_bytes: int) -> str:
 
 
 def size_change(before: FileInfo, after: FileInfo | None) -> str:
-    """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written."""
+    """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written.
+
+    Where it is known what the files are made of, weights come first, for the rest is no part of the model:
+    ``weights 102.1 MB → 102 MB (−0.1 %); file 102.4 MB → 102.3 MB (container 0.3 MB → 0.3 MB)``.
+    """
     if after is None:
         return size(before.total_bytes)
-    if after.total_bytes == before.total_bytes:
-        return f"{size(before.total_bytes)}, unchanged"
-    return f"{size(before.total_bytes)} → {size(after.total_bytes)} ({_ratio(before, after)})"
+    whole = bytes_change(before.total_bytes, after.total_bytes)
+    if before.weight_bytes is None or after.weight_bytes is None:
+        return whole
+    others = (
+        ("optimiser's state", before.state_bytes or None, after.state_bytes),
+        ("container", before.container_bytes, after.container_bytes),
+    )
+    rest = [f"{what} {size(b)} → {size(a)}" for what, b, a in others if b is not None and a is not None]
+    parts = f", of which {', '.join(rest)}" if rest else ""
+    return f"weights {bytes_change(before.weight_bytes, after.weight_bytes)}; file {whole}{parts}"
 
 
-def _ratio(before: FileInfo, after: FileInfo) -> str:
-    """The change in percent; from twice the size on as a factor."""
-    ratio = after.total_bytes / max(1, before.total_bytes)
-    if ratio >= 2:
-        return f"{ratio:.3g} times as large"
-    return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+def bytes_change(before: int, after: int) -> str:
+    """``102.4 MB → 102.3 MB (−0.1 %)``, ``102.4 MB, unchanged``; from twice the size on a factor."""
+    if after == before:
+        return f"{size(before)}, unchanged"
+    ratio = after / max(1, before)
+    told = f"{ratio:.3g} times as large" if ratio >= 2 else f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    return f"{size(before)} → {size(after)} ({told})"
 
 
 _OUTCOMES = {
@@ -179,9 +157,18 @@ _OUTCOMES = {
 }
 
 
+def outcome(agreement: Agreement) -> str:
+    """``equal``, or ``equal on 1 of 8 planned input sets (time)``: less evidence is told in other words."""
+    said = _OUTCOMES[agreement.status]
+    if agreement.status is not Status.EQUAL or not agreement.partial:
+        return said
+    why = f" ({agreement.cut})" if agreement.cut else " (the others stop the original)"
+    return f"{said} on {agreement.samples} of {agreement.planned} planned input sets{why}"
+
+
 def proof(agreement: Agreement) -> str:
     """One sentence: was it proved, on what, how closely; for other sizes of inputs nothing was shown."""
-    said, ran = _OUTCOMES[agreement.status], agreement.status is not Status.SKIPPED
+    said, ran = outcome(agreement), agreement.status is not Status.SKIPPED
     if agreement.status in (Status.EQUAL, Status.DIFFERENT):
         said += _closeness(agreement)
     if ran and agreement.inputs:
@@ -211,6 +198,8 @@ def _closeness(agreement: Agreement) -> str:
             return "" if worst.max_rel else ", value by value"
         return f": {100 * worst.max_rel:.2g} % of the values of '{worst.name}' differ (allowed: none)"
     allowed = f"(allowed: {worst.tolerance:.2g})"
+    if agreement.status is Status.EQUAL and worst.max_rel == 0:
+        return "" if agreement.detail or agreement.partial else ", value by value"
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"
     return f": off by {worst.max_rel:.2g} of the range of '{worst.name}' {allowed}"
@@ -218,7 +207,19 @@ def _closeness(agreement: Agreement) -> str:
 
 def milliseconds(value: float) -> str:
     """Three significant digits: ``1.23 ms``, ``12.3 ms``, ``1230 ms``."""
-    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+    return f"{_digits(value)} ms"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
+def typical(time: Typical | None) -> str:
+    """``1.23 ms (1.21–1.25)``: the time, and its interval where there is one; "" for none."""
+    if time is None:
+        return ""
+    ends = "" if time.ci95_ms is None else f" ({'–'.join(map(_digits, time.ci95_ms))})"
+    return milliseconds(time.ms) + ends
 
 
 def setting(run: BenchRun, latency: Latency) -> str:
@@ -239,18 +240,17 @@ def where(latency: Latency) -> str:
     return ", ".join([latency.device, *([threads(latency.threads)] if same else []), *latency.providers])
 
 
-def throughput(run: BenchRun) -> str:
-    """``560 → 590`` items per second; "" where not told."""
-    rates = (run.before_items_per_s, run.after_items_per_s)
-    return " → ".join(f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}" for rate in rates if rate is not None)
+def rate(items_per_s: float) -> str:
+    """``560`` items per second."""
+    return _digits(items_per_s)
 
 
 def speedup(run: BenchRun) -> str:
-    """``1.08× (1.06–1.10)``; "" where only one model was timed."""
-    if run.speedup is None:
-        return ""
-    interval = f" ({run.ci95[0]:.3f}–{run.ci95[1]:.3f})" if run.ci95 else ""
-    return f"{run.speedup:.3f}×{interval}"
+    """``1.08× (1.06–1.10)``; no ratio without a verdict, and none whose interval tells nothing."""
+    if run.told:
+        assert run.speedup is not None and run.ci95 is not None
+        return f"{run.speedup:.3f}× ({run.ci95[0]:.3f}–{run.ci95[1]:.3f})"
+    return "" if run.precise or run.ci95 is None or run.detectable is None else "imprecise"
 
 
 def seconds(report: Report) -> str:

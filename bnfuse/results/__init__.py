@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         OperatorTime,
         Percentiles,
         Profile,
+        Share,
+        Typical,
     )
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "RanInput",
     "Report",
     "SeamAgreement",
+    "Share",
     "Status",
+    "Typical",
 ]
 
 

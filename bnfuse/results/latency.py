@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from bnfuse.results.inputs import RanInput
 
 
+TOO_FEW = "too few runs to tell"  # the verdict where there is none
+WIDEST = 1.5  # high/low of an interval beyond which a ratio tells nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Percentiles:
     """Latency of one call, in milliseconds; ``least`` is the fastest call, None where it is not known."""
@@ -18,6 +22,18 @@ class Percentiles:
     p90: float
     p99: float
     least: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """The time of a call that other load disturbs little, in ms, with its 95 % interval.
+
+    Of two models these are the times whose ratio the speed-up is, of one the median visit; ``ci95_ms`` is
+    None where there are too few rounds to tell.
+    """
+
+    ms: float
+    ci95_ms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +53,29 @@ class ColdStart:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one ``cause`` (a noun phrase) contributes to a speed-up; the shares' product is the whole."""
+
+    cause: str
+    speedup: float
+    ci95: tuple[float, float]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class BenchRun:
     """One setting measured in interleaved rounds.
 
-    ``speedup`` is before/after (above 1: the result is faster), ``ci95`` its bootstrap interval;
+    ``speedup`` is before/after (above 1: the result is faster) of the ``…_typical`` times, ``ci95`` its
+    bootstrap interval;
     ``control`` is the interval of the same ratio for the original against itself (A/A).
     ``after_ms``, ``speedup`` and ``ci95`` are None when only one model was timed; ``before_ci95_ms``, the
     interval of its median call, is there only then. ``pairs`` counts rounds, ``threads`` is 0 where not told.
     ``detectable`` is the least change, as a fraction, that these rounds would show in nine of ten cases.
     ``…_items_per_s`` is batch / p50, ``…_quantiles_ms`` are 41 evenly spaced quantiles of single calls, from
     the fastest to the slowest. Cold start alone has ``before_cold`` and ``after_cold``. ``inputs``
-    are those of the original, with their sizes and which of these were guessed.
+    are those of the original, with their sizes and which of these were guessed. ``shares`` are there where
+    something beside folding makes the result faster, too.
     """
 
     setting: str
@@ -69,6 +97,19 @@ class BenchRun:
     after_items_per_s: float | None = None
     detectable: float | None = None
     inputs: tuple[RanInput, ...] = ()
+    before_typical: Typical | None = None
+    after_typical: Typical | None = None
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def told(self) -> bool:
+        """Whether the ratio may be shown: there is a verdict, and an interval that is not too wide."""
+        return self.verdict not in ("", TOO_FEW) and self.precise
+
+    @property
+    def precise(self) -> bool:
+        """Whether the interval of the ratio is no wider than a factor of 1.5."""
+        return self.ci95 is not None and 0 < self.ci95[1] <= WIDEST * self.ci95[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ class Agreement:
 
     ``evidence`` says on what ("onnxruntime 1.32, graph optimisation off, 6 input sets"),
     ``detail`` why the status is what it is, as one sentence ("" for a plain pass).
-    ``samples`` counts input sets, ``own_samples`` the samples among them that are the user's own.
+    ``samples`` counts input sets, of those ``planned`` (0 where none were), ``own_samples`` the samples
+    among them that are the user's own; ``cut`` says for what they were cut short, "time" or "memory".
     ``inputs`` are those of the original, with their sizes and which of these were guessed.
     ``notes`` are sentences on how the models were made comparable. Where they differ, ``failing_sets``
     numbers up to three input sets that show it, the clearest first; ``culprit`` is the fold that breaks
@@ -134,3 +135,10 @@ class Agreement:
     inside: SeamAgreement | None = None
     runnable: bool = True
     inputs: tuple[RanInput, ...] = ()
+    planned: int = 0
+    cut: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """Whether fewer input sets were run than planned: weaker evidence, whatever it says."""
+        return 0 < self.samples < self.planned

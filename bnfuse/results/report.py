@@ -16,12 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One model file. ``total_bytes`` counts external data too; ``sha256`` is of the model file."""
+    """One model file. ``total_bytes`` counts external data too; ``sha256`` is of the model file.
+
+    ``weight_bytes`` and ``state_bytes`` (an optimiser's) are as the arrays are in memory, None where nobody
+    looked; what they leave of the whole is the container: structure, names, padding.
+    """
 
     path: Path
     format: str
     sha256: str
     total_bytes: int
+    weight_bytes: int | None = None
+    state_bytes: int | None = None
+
+    @property
+    def container_bytes(self) -> int | None:
+        """What is neither weights nor state; None where that is not known, or they are stored compressed."""
+        if self.weight_bytes is None:
+            return None
+        rest = self.total_bytes - self.weight_bytes - (self.state_bytes or 0)
+        return rest if rest >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

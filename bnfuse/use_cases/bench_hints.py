@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.steady import ON, Findings
 from bnfuse.measure.verdicts import FASTER, SAME
-
-if TYPE_CHECKING:
-    pass
 
 _NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
 
@@ -20,10 +15,14 @@ def reading_hints(seen: Findings) -> list[str]:
     missed = [r for r in seen.runs if r.verdict == SAME and r.setting != COLD and r.detectable is not None]
     coarsest = max(missed, key=lambda r: r.detectable or 0.0, default=None)
     if coarsest is not None and coarsest.detectable is not None and coarsest.detectable > _NOISY:
+        would = (
+            f"a change below {coarsest.detectable:.0%} would hardly have shown"
+            if coarsest.precise
+            else "nothing can be told of a change"
+        )
         hints.append(
-            f"this machine is noisy: with {coarsest.setting}, batch {coarsest.batch}, a change below "
-            f"{coarsest.detectable:.0%} would hardly have shown; more time (--max-time), fewer threads or "
-            "less other load shows smaller ones"
+            f"this machine is noisy: with {coarsest.setting}, batch {coarsest.batch}, {would}; more time "
+            "(--max-time), fewer threads or less other load shows smaller ones"
         )
     steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
     if seen.optimises and any(r.verdict != FASTER for r in steady_on):

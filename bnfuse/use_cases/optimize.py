@@ -9,13 +9,14 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 from __future__ import annotations
 
 import filecmp
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bnfuse.core.apply import Patch
-from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
+from bnfuse.errors import UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
@@ -24,8 +25,10 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
+from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.notes import arithmetic_note, check_growth, merged_note, ranges_note
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
@@ -57,19 +60,23 @@ def inspect(
     model: str | Path,
     *,
     read: ReadOptions | None = None,
+    activations: Literal["keep", "move"] | None = None,
+    keep: Sequence[str] = (),
+    target: Literal["any", "no-bn"] | None = None,
     hashes: bool = True,
     details: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
 
-    ``report.operators_after`` counts nodes as ``optimize`` would leave them; ``details`` is as there.
+    ``report.operators_after`` counts nodes as ``optimize`` would leave them; all else is as there.
 
     Raises:
+        UsageError: no BatchNormalization has a name that is to ``keep``.
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
-    path, phases, options = Path(model), Phases(progress), read or ReadOptions()
+    path, phases, options = Path(model), Phases(progress), as_asked(read, activations, keep, target)
     with watched(path) as files:
         opened, form = read_model(path, options, phases)
         files.add(*opened.side_files)
@@ -97,6 +104,9 @@ def optimize(
     bench: BenchRequest | bool = True,
     force: bool = False,
     read: ReadOptions | None = None,
+    activations: Literal["keep", "move"] | None = None,
+    keep: Sequence[str] = (),
+    target: Literal["any", "no-bn"] | None = None,
     hashes: bool = True,
     merge_affines: bool = False,
     details: bool = False,
@@ -112,6 +122,9 @@ def optimize(
         bench: how to measure it; True for the defaults, False not to.
         force: whether an existing output is overwritten.
         read: what to make of initializers that are also inputs.
+        activations: "move" lets a Relu or Clip become a Max or Min where more can go so.
+        keep: names, or patterns, of BatchNormalizations that stay.
+        target: "no-bn" for runtimes without BatchNormalization: what cannot go stays as other operators.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         details: whether ``report.details`` are wanted: the graph around each decision, and what became of
@@ -134,26 +147,26 @@ def optimize(
         BatchNormsLeft: ``read.no_batchnorms``, and some must stay; nothing was written.
     """
     path, phases = Path(model), Phases(progress)
-    wanted = _Wanted(
-        verify_request(verify), bench_request(bench), hashes, details, read or ReadOptions(), merge_affines
-    )
+    read = as_asked(read, activations, keep, target)
+    wanted = _Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     form = detect(path)
-    target = Path(output) if output is not None else default_output(path, form.suffix(path))
-    check_target(target, path, force=force)
+    result = Path(output) if output is not None else default_output(path, form.suffix(path))
+    check_target(result, path, force=force)
     if wanted.verify is not None or wanted.bench is not None:
         form.prepare()
-    with watched(path) as files, staging_folder(target) as folder:
-        made = _written(path, folder / target.name, wanted, phases, files)
+    with watched(path) as files, staging_folder(result) as folder:
+        made = _written(path, folder / result.name, wanted, phases, files)
         report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
-        report = _measured(report, written, wanted, phases)
+        report = measured(report, written, wanted.bench, wanted.read, phases)
         files.check()
-        if only_if_faster and (kept := _kept(report)):
+        if only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
-        report = completed(report, output_info(written, target, made.form, phases, hashes=hashes))
-        place((*written.side_files, written.path), target, made.own_files, force=force)
+        info = output_info(written, result, made.form, phases, hashes=hashes)
+        report = completed(report, info, written.path if wanted.reads_weights else None)
+        place((*written.side_files, written.path), result, made.own_files, force=force)
     return replace(report, seconds=dict(phases.seconds))
 
 
@@ -206,16 +219,6 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
     return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
-def foldable(report: Report) -> int:
-    """How many nodes the plan folds, in whole or in part: the gate of ``--check``."""
-    return report.plan.rewrites + len(report.plan.arithmetic)
-
-
-def changed(report: Report) -> bool:
-    """Whether the result differs from the original at all."""
-    return bool(report.plan.rewrites) or report.operators_before != report.operators_after
-
-
 def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
@@ -257,31 +260,3 @@ def _blamed(
     folder = written.path.parent
     made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
     return name_culprit(failed, made, _request(report, request), load)
-
-
-def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
-    """The report with its latencies. A model that is proved is not lost because a bench failed."""
-    if wanted.bench is None or not changed(report):
-        return report
-    from bnfuse.use_cases.bench import bench
-
-    request = replace(wanted.bench, model_bytes=report.input.total_bytes)
-    with phases("bench", "measuring"):
-        try:
-            latency = bench(report.input.path, written.path, request=request, load=load)
-        except (RuntimeMissing, UsageError):
-            raise
-        except BnfuseError as error:
-            note = f"the latency could not be measured: {error}"
-            return replace(report, notes=(*report.notes, note))
-    return replace(report, benchmark=latency, versions={**report.versions, **latency.versions})
-
-
-def _kept(report: Report) -> str:
-    """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
-    from bnfuse.measure.gates import gain_missing
-
-    if not changed(report):
-        return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
-    why = gain_missing(report.benchmark)
-    return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"

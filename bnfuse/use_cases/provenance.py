@@ -6,11 +6,13 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from bnfuse import __version__
+from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
@@ -34,6 +36,19 @@ def file_info(path: Path, *, hashes: bool = True) -> FileInfo:
         found = FileInfo(path, form.name, sha256(path) if hashes else "", total)
         files.check()
     return found
+
+
+def with_parts(info: FileInfo, path: Path) -> FileInfo:
+    """The same, with what weights and an optimiser's state take of it; ``path`` is where it lies now.
+
+    A file that bnfuse reads and cannot list is told as a whole.
+    """
+    try:
+        with closing(detect(path).contents(path)) as found:
+            weights = sum(item.size_bytes for item in found.weights.values())
+            return replace(info, weight_bytes=weights, state_bytes=found.state_bytes)
+    except BnfuseError:
+        return info
 
 
 def versions(ran: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from bnfuse.core.decisions import Plan
 from bnfuse.formats.base import Format, Model, Written
 from bnfuse.results import FileInfo, Report
 from bnfuse.use_cases.notes import growth_note
-from bnfuse.use_cases.provenance import sha256, versions
+from bnfuse.use_cases.provenance import sha256, versions, with_parts
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.folding import Phases
@@ -51,6 +51,13 @@ def output_info(written: Written, target: Path, form: Format, phases: Phases, *,
         return FileInfo(target, form.name, sha256(written.path) if hashes else "", total)
 
 
-def completed(report: Report, output: FileInfo) -> Report:
-    """The report with its output, and a word on one that is much larger than the input."""
-    return replace(report, output=output, notes=(*report.notes, *growth_note(report.input, output)))
+def completed(report: Report, output: FileInfo, parts: Path | None) -> Report:
+    """The report with its output, and a word on one that is much larger than the input.
+
+    Where ``parts`` is given, which is where the output lies now, what each file is made of is told, too.
+    """
+    original = report.input
+    if parts is not None:
+        original, output = with_parts(original, original.path), with_parts(output, parts)
+    notes = (*report.notes, *growth_note(original, output))
+    return replace(report, input=original, output=output, notes=notes)

@@ -53,8 +53,9 @@ class VerifyRequest:
     """How to compare two models.
 
     ``samples`` is the most input sets that are made up, ``budget_s`` the time after which no more are
-    added (at least one always runs). ``batch``, ``shapes``, ``inputs`` and ``seed`` are about the inputs,
-    see ``samples.InputRequest``; of the user's ``inputs`` all samples are run, however long it takes.
+    added (at least one always runs); it counts from when a model is loaded. ``batch``, ``shapes``,
+    ``inputs`` and ``seed`` are about the inputs, see ``samples.InputRequest``; of the user's ``inputs`` all
+    samples are run, however long it takes.
     ``labels`` are files with one integer per sample of ``inputs``, by output name ("" for the only
     output). ``weights`` is the dtype the model computes in where that is known
     and its outputs do not show it, ``depth`` how many folded layers follow one another,
@@ -146,7 +147,6 @@ class ReferenceRun:
     request: VerifyRequest
     load: Loader
     seen: Observed
-    deadline: float
     allowed: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -169,9 +169,8 @@ class ReferenceRun:
         if labels and request.inputs is None:
             raise UsageError("--labels are for your own samples: give those with --inputs")
         tables = request.device == "cpu"  # on a GPU an index out of range may end the process
-        start = time.perf_counter()
         size = request.model_bytes or reference.stat().st_size
-        effort = Effort(request.samples, start, request.budget_s, request.coarsest, only, tables, size)
+        effort = Effort(request.samples, request.budget_s, request.coarsest, only, tables, size)
         seen = observe(
             lambda: load(reference, request.settings),
             replace(request.input_request, model=reference),
@@ -179,7 +178,7 @@ class ReferenceRun:
             labels,
             specs,
         )
-        return cls(reference, request, load, seen, start + 1.5 * request.budget_s)
+        return cls(reference, request, load, seen)
 
     def compare(self, candidate: Path, *, across: bool = False) -> Agreement:
         """Run a candidate where the reference ran, look between the folds, measure noise if outputs differ.
@@ -190,7 +189,7 @@ class ReferenceRun:
         compared = Compared(self.seen, self.request.depth, self.allowed)
         settings = self.request.settings if across else self._same_runtime()
         agreement = try_candidate(
-            lambda: self.load(candidate, settings), compared, self.deadline, across=across
+            lambda: self.load(candidate, settings), compared, self.request.budget_s, across=across
         )
         if agreement.status is Status.DIFFERENT and not compared.runtime and not across:
             return self._elsewhere(candidate, agreement)

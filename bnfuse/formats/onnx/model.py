@@ -92,6 +92,17 @@ class OnnxModel:
             raise ValueError(f"{self.path} was written before: read it again to write it once more")
         return write_model(self._source.files, edited, self._source.external, path)
 
+    def write_unfolded(self, path: Path) -> str:
+        """With its constants off the inputs (IR 4 and later); see ``Unfolding``."""
+        proto = self._source.proto
+        leaving = {v.name for v in proto.graph.input} & self._source.scopes[0].initializers.keys()
+        if proto.ir_version < 4 or not leaving:
+            return ""
+        self._edit(Patch())
+        assert self._edited is not None
+        write_model(self._source.files, self._edited, self._source.external, path)
+        return f"{len(leaving)} initializer{'s' if len(leaving) > 1 else ''} that left the inputs"
+
     def close(self) -> None:
         """Close its files."""
         self._source.files.close()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnfuse.core.decisions import Fold, Split
+from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.explanation import AffineFigures, Asked, Attempt, Explanation, Trial
+from bnfuse.core.reasons import Reason
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.json import outcome
@@ -51,7 +52,9 @@ def _decided(explanation: Explanation) -> list[doc.Line]:
         lines.append(("then", f"when this was decided, it had absorbed {by}:"))
         lines += _numbers(" then", explanation.numbers_then)
     if not explanation.trials:
-        lines.append(("splits", "none was tried, as the node itself is at fault", "dim"))
+        asked = isinstance(decision, Keep) and decision.primary.reason is Reason.BY_REQUEST
+        why = "it is to stay, as you asked" if asked else "the node itself is at fault"
+        lines.append(("splits", f"none was tried, as {why}", "dim"))
     return lines
 
 

@@ -7,14 +7,16 @@ interval is clear of 1 and of the control's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from bnfuse.measure.steady import OFF, ON
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.spent import baseline, cold_start, profile
 from bnfuse.report.measured import facts as measured_facts
+from bnfuse.report.measured import shares
 from bnfuse.report.sizes import benched
-from bnfuse.results import BenchRun, Latency
+from bnfuse.results import BenchRun, Latency, Typical
 
 _KEY = doc.Paragraph(
     (
@@ -34,14 +36,20 @@ def latency(found: Latency, form: doc.Form) -> doc.Section:
     return doc.Section("latency", "Latency", blocks)
 
 
+def ordered(runs: Sequence[BenchRun]) -> list[BenchRun]:
+    """As users run a model first: optimisation on, then off, then cold start."""
+    places = {ON: 0, OFF: 1}
+    return sorted(runs, key=lambda run: places.get(run.setting, 2))
+
+
 def _in_text(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:
-    paired = form is doc.Form.MARKDOWN or any(run.after_ms for run in found.runs)
     where = doc.Paragraph(f"of one call, on {text.where(found)}", "latency")
     if form is doc.Form.MARKDOWN:
         where = doc.Paragraph((doc.own("Latency of one call, on "), text.where(found), doc.own(":")))
     return (
         where,
-        doc.tabulated(found.runs, _paired(found) if paired else _alone(found), form),
+        _figures(found, form),
+        *(_all_calls(found, form) if form is not doc.Form.BRIEF else ()),
         doc.Facts(list(measured_facts(found))),
         *profile(found.profile, form),
         *baseline(found.baseline, form),
@@ -52,19 +60,35 @@ def _in_text(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:
 def _in_html(found: Latency) -> tuple[doc.Block, ...]:
     if not found.runs:
         return ()
-    paired = any(run.after_ms for run in found.runs)
-    table = doc.tabulated(found.runs, _paired(found) if paired else _alone(found), doc.Form.HTML)
+    table = _figures(found, doc.Form.HTML)
     where = [found.device, text.threads(found.threads), *found.providers, *filter(None, [found.runtime])]
     return (
         doc.Paragraph(f"One call on {', '.join(where)}", style="dim"),
         *(doc.Paragraph(f"Inputs: {sentence}") for sentence in benched(found.runs)),
-        doc.Subpart("", (table, _KEY)) if paired else table,
+        *(doc.Paragraph(f"Of the speed-up, {sentence}") for sentence in shares(found)),
+        doc.Subpart("", (table, _KEY)) if any(run.told for run in found.runs) else table,
+        *_all_calls(found, doc.Form.HTML),
         doc.Hook("distributions", found),
         doc.Notes(found.notes),
         *cold_start(found),
         *profile(found.profile, doc.Form.HTML),
         *baseline(found.baseline, doc.Form.HTML),
     )
+
+
+def _figures(found: Latency, form: doc.Form) -> doc.Table:
+    """The times that are compared, and the ratio that they make."""
+    paired = any(run.after_ms for run in found.runs)
+    return doc.tabulated(ordered(found.runs), _paired(found) if paired else _alone(found), form)
+
+
+def _all_calls(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:
+    """Percentiles of all calls; their ratios are no measure of the models, and are not told."""
+    if not found.runs:
+        return ()
+    table = doc.tabulated(ordered(found.runs), (*_setting(found), *_PERCENTILES), form)
+    title = "All calls, those that other load made wait among them"
+    return (doc.Subpart(title, (table,), "all calls"),)
 
 
 def kind(run: BenchRun) -> str:
@@ -74,8 +98,11 @@ def kind(run: BenchRun) -> str:
 
 def _setting(found: Latency) -> tuple[doc.Column[BenchRun], ...]:
     return (
-        doc.Column("setting", lambda run: text.setting(run, found)),
-        doc.Column("batch", lambda run: str(run.batch)),
+        doc.Column("setting", lambda run: text.setting(run, found), ~doc.Form.TERMINAL),
+        doc.Column(
+            "setting", lambda run: f"{text.setting(run, found)}, batch {run.batch}", doc.Form.TERMINAL
+        ),
+        doc.Column("batch", lambda run: str(run.batch), ~doc.Form.TERMINAL),
     )
 
 
@@ -83,29 +110,19 @@ def _alone(found: Latency) -> tuple[doc.Column[BenchRun], ...]:
     """Of one model."""
     return (
         *_setting(found),
-        doc.Column("min", lambda run: _time(run.before_ms.least), doc.Form.TERMINAL),
-        doc.Column("p50 (95 %)", _median, doc.Form.TERMINAL),
-        doc.Column("p50", lambda run: _time(run.before_ms.p50), doc.Form.HTML),
-        doc.Column("p90", lambda run: _time(run.before_ms.p90)),
-        doc.Column("p99", lambda run: _time(run.before_ms.p99)),
-        doc.Column("per second", text.throughput, doc.Form.TERMINAL),
+        doc.Column("min", lambda run: "" if run.before_ms.least is None else _own_ms(run.before_ms.least)),
+        doc.Column("time (95 %)", lambda run: _typical(run.before_typical)),
     )
 
 
 def _paired(found: Latency) -> tuple[doc.Column[BenchRun], ...]:
-    """Before and after."""
-    ends = [value for run in found.runs for value in (*(run.ci95 or ()), *(run.control or ()))]
-    reach = _reach([*ends, *(run.speedup for run in found.runs if run.speedup)])
+    """Before and after; the ratio is that of the two times."""
+    told = [run for run in found.runs if run.told]
+    reach = _reach([value for run in told for value in (*(run.ci95 or ()), *(run.control or ()))])
     return (
         *_setting(found),
-        doc.Column("before p50", lambda run: _time(run.before_ms.p50), doc.Form.TEXT),
-        doc.Column("p90", lambda run: _time(run.before_ms.p90), doc.Form.TERMINAL),
-        doc.Column("after p50", lambda run: _after(run, "p50"), doc.Form.TEXT),
-        doc.Column("p90", lambda run: _after(run, "p90"), doc.Form.TERMINAL),
-        doc.Column("p50", lambda run: _both(run, "p50"), doc.Form.HTML),
-        doc.Column("p90", lambda run: _both(run, "p90"), doc.Form.HTML),
-        doc.Column("p99", lambda run: _both(run, "p99"), doc.Form.HTML),
-        doc.Column("per second", _throughput, doc.Form.HTML),
+        doc.Column("before (95 %)", lambda run: _typical(run.before_typical)),
+        doc.Column("after (95 %)", lambda run: _typical(run.after_typical)),
         doc.Column("speed-up (95 %)", lambda run: doc.own(text.speedup(run))),
         doc.Column(f"{1 / reach:.2g}× – {reach:.2g}×", lambda run: _interval(run, reach), doc.Form.HTML),
         doc.Column("verdict", lambda run: run.verdict, doc.Form.TEXT),
@@ -113,29 +130,36 @@ def _paired(found: Latency) -> tuple[doc.Column[BenchRun], ...]:
     )
 
 
-def _time(ms: float | None) -> doc.Words:
-    return "" if ms is None else doc.own(text.milliseconds(ms))
+def _typical(time: Typical | None) -> doc.Words:
+    return doc.own(text.typical(time))
 
 
-def _median(run: BenchRun) -> doc.Words:
-    doubt = f" ({run.before_ci95_ms[0]:.3g}–{run.before_ci95_ms[1]:.3g})" if run.before_ci95_ms else ""
-    return f"{text.milliseconds(run.before_ms.p50)}{doubt}"
+def _both(which: str) -> Callable[[BenchRun], doc.Words]:
+    """A percentile before, and after where there is one."""
+
+    def cell(run: BenchRun) -> doc.Words:
+        times = [times for times in (run.before_ms, run.after_ms) if times is not None]
+        return doc.joined((_own_ms(getattr(time, which)) for time in times), _ARROW)
+
+    return cell
 
 
-def _after(run: BenchRun, which: str) -> doc.Words:
-    return _time(None if run.after_ms is None else getattr(run.after_ms, which))
-
-
-def _both(run: BenchRun, which: str) -> doc.Words:
-    before = text.milliseconds(getattr(run.before_ms, which))
-    if run.after_ms is None:
-        return before
-    return before, doc.Span(f"→ {text.milliseconds(getattr(run.after_ms, which))}", "below")
+def _own_ms(ms: float) -> doc.Span:
+    return doc.own(text.milliseconds(ms))
 
 
 def _throughput(run: BenchRun) -> doc.Words:
     rates = [rate for rate in (run.before_items_per_s, run.after_items_per_s) if rate is not None]
-    return doc.joined(map(doc.Number, rates), doc.Span("→ ", "below"))
+    return doc.joined((doc.own(text.rate(rate)) for rate in rates), _ARROW)
+
+
+_ARROW = doc.Span(" → ", "own")
+_PERCENTILES: tuple[doc.Column[BenchRun], ...] = (
+    doc.Column("p50", _both("p50")),
+    doc.Column("p90", _both("p90")),
+    doc.Column("p99", _both("p99")),
+    doc.Column("per second", _throughput),
+)
 
 
 def _reach(ratios: Sequence[float]) -> float:
@@ -145,14 +169,13 @@ def _reach(ratios: Sequence[float]) -> float:
 
 
 def _interval(run: BenchRun, reach: float) -> doc.Words:
-    if run.speedup is None:
+    if not run.told or run.ci95 is None:
         return ""
-    low, high = run.ci95 or (run.speedup, run.speedup)
-    return doc.Chart("interval", ((low, run.speedup, high), run.control, reach, kind(run)))
+    return doc.Chart("interval", ((run.ci95[0], run.speedup, run.ci95[1]), run.control, reach, kind(run)))
 
 
 def _verdict(run: BenchRun) -> doc.Words:
     told = doc.Span(run.verdict, f"verdict {kind(run)}")
-    if run.detectable is None or kind(run) != "same":
+    if run.detectable is None or kind(run) != "same" or not run.told:
         return told
     return told, doc.Span(f"{text.figure(100 * run.detectable, 2)} % would have shown", "small")

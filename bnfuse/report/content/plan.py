@@ -8,6 +8,8 @@ from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.document import Form
 from bnfuse.report.groups import Group, groups
+from bnfuse.report.rows import Row, grouped
+from bnfuse.report.rows import rows as decision_rows
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
@@ -16,7 +18,7 @@ _MOST_GROUPS = {Form.BRIEF: 10, Form.MARKDOWN: 100}
 # GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
 _MOST_ROWS = {Form.BRIEF: 30, Form.MARKDOWN: 100}
 
-_DECISIONS: tuple[doc.Column[text.Row], ...] = (
+_DECISIONS: tuple[doc.Column[Row], ...] = (
     doc.Column("node", lambda row: doc.name(row.name)),
     doc.Column("operator", lambda row: doc.name(row.op)),
     doc.Column("", lambda row: doc.Span(row.verb, row.action)),
@@ -52,11 +54,11 @@ def decisions(report: Report, form: Form) -> doc.Section:
 
 
 def _decisions(report: Report, form: Form) -> tuple[doc.Block, ...]:
-    every = text.rows(report.plan.decisions)
+    every = decision_rows(report)
     if form is Form.HTML or not every:
         return (doc.Hook("decisions", report),) if every else ()
     most = _MOST_ROWS.get(form, len(every))
-    rows = every if len(every) <= most else text.grouped(every)
+    rows = every if len(every) <= most else grouped(every)
     shown = rows[:most]
     caption = ""
     if form is Form.BRIEF and len(shown) < len(every):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from bnfuse.report import document as doc
 from bnfuse.report import proved, text
 from bnfuse.report.content.plan import decisions, kept, operators
-from bnfuse.report.content.proof import STYLES, details_of, proof
+from bnfuse.report.content.proof import details_of, proof, style
 from bnfuse.report.sizes import sizes
 from bnfuse.results import Status
 
 if TYPE_CHECKING:
-    from bnfuse.results import Machine, Report
+    from bnfuse.results import Agreement, Machine, Report
 
 _MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 # What a form shows first, in this order.
@@ -79,13 +79,17 @@ def _summary(report: Report) -> list[tuple[str, doc.Words]]:
     return [
         ("model", doc.name(report.input.path.name)),
         *((label, doc.own(counts)) for label, counts in text.counts(report)),
-        ("proof", (doc.own(f"{_MARK[found.status]} "), text.proof(found))),
+        ("proof", (doc.own(f"{_mark(found)} "), text.proof(found))),
         *([("inputs", sizes(found.inputs))] if found.inputs else []),
         *(("folds", sentence) for sentence in proved.between_folds(found)),
         *(("accuracy", sentence) for sentence in proved.accuracies(found)),
         ("size", text.size_change(report.input, report.output)),
         ("written", _written(report)),
     ]
+
+
+def _mark(found: Agreement) -> str:
+    return "🟡" if found.partial and found.status is Status.EQUAL else _MARK[found.status]
 
 
 def _written(report: Report) -> doc.Words:
@@ -97,7 +101,7 @@ def _facts(report: Report, form: doc.Form) -> list[doc.Line]:
     found = report.verification
     lines: list[doc.Line] = [("size", text.size_change(report.input, report.output))]
     if report.output is not None or found.status is not Status.SKIPPED:
-        lines.append(("proof", text.proof(found), STYLES[found.status]))
+        lines.append(("proof", text.proof(found), style(found)))
         lines += details_of(found, form)
     if report.output is not None:
         lines.append(("written", str(report.output.path), "bold"))

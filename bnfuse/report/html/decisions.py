@@ -55,15 +55,23 @@ def decisions(report: Report) -> str:
     grouped = groups(every)
     group_of = {name: number for number, group in enumerate(grouped) for name in group.nodes}
     drawn = report.details.neighbourhoods if report.details else ()
+    done = report.output is not None
     rows = "\n".join(
-        _row(number, decision, group_of, drawn[number] if number < len(drawn) else None)
+        _row(number, decision, group_of, drawn[number] if number < len(drawn) else None, done=done)
         for number, decision in enumerate(every)
     )
     table = f'<table class="sortable" id="every">{_HEAD}<tbody>\n{rows}\n</tbody></table>'
-    return "\n".join(filter(None, (_LEGEND if any(drawn) else "", _filter(every, grouped), table)))
+    return "\n".join(
+        filter(
+            None,
+            (_LEGEND if any(drawn) else "", _filter(every, grouped, text.verb("folded", done=done)), table),
+        )
+    )
 
 
-def _row(number: int, decision: Decision, group_of: dict[str, int], drawn: Neighbourhood | None) -> str:
+def _row(
+    number: int, decision: Decision, group_of: dict[str, int], drawn: Neighbourhood | None, *, done: bool
+) -> str:
     """Where it went, or why it stays; the verb stands in a column of its own."""
     match decision:
         case Fold():
@@ -78,13 +86,13 @@ def _row(number: int, decision: Decision, group_of: dict[str, int], drawn: Neigh
         f'<tr data-action="{verb}" data-reason="{filed}"{graph}><td class="number">{number + 1}</td>'
         f'<td data-label="node">{code(decision.node)}</td><td data-label="operator">{code(decision.op)}</td>'
         f'<td class="number" data-label="channels">{channels}</td>'
-        f'<td data-label="decision"><span class="mark {verb}">{verb}</span></td>'
+        f'<td data-label="decision"><span class="mark {verb}">{text.verb(verb, done=done)}</span></td>'
         f'<td data-label="why"><code class="kind">{esc(kind)}</code> '
         f'<span class="clamp">{esc(why)}</span></td></tr>'
     )
 
 
-def _filter(every: Sequence[Decision], grouped: Sequence[Group]) -> str:
+def _filter(every: Sequence[Decision], grouped: Sequence[Group], gone: str) -> str:
     """Hidden until the script shows it: without one the table is whole anyway."""
     splits = Counter(d.split.value for d in every if isinstance(d, Fold))
     folded = "".join(f'<option value="{split}">{split} ({n})</option>' for split, n in splits.items())
@@ -94,7 +102,7 @@ def _filter(every: Sequence[Decision], grouped: Sequence[Group]) -> str:
     )
     reasons = (
         '<option value="">all</option>'
-        + (f'<optgroup label="folded">{folded}</optgroup>' if folded else "")
+        + (f'<optgroup label="{gone}">{folded}</optgroup>' if folded else "")
         + (f'<optgroup label="kept">{kept}</optgroup>' if kept else "")
     )
     return (
@@ -102,7 +110,7 @@ def _filter(every: Sequence[Decision], grouped: Sequence[Group]) -> str:
         '<label class="words"><span>Filter</span><input id="words" type="search" autocomplete="off" '
         'spellcheck="false" placeholder="name, operator or reason"></label>'
         '<label><span>Decision</span><select id="action"><option value="">all</option>'
-        '<option value="folded">folded</option><option value="kept">kept</option></select></label>'
+        f'<option value="folded">{gone}</option><option value="kept">kept</option></select></label>'
         f'<label><span>Split or reason</span><select id="reason">{reasons}</select></label>'
         '<p class="shown"><output id="shown" for="words action reason"></output> '
         '<button type="reset" class="plain">clear</button></p></form>'

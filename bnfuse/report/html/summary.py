@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bnfuse.report import text
-from bnfuse.report.content.latency import kind
+from bnfuse.report.content.latency import kind, ordered
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.sizes import axes, shape
@@ -19,6 +19,7 @@ _PROOF = {
     Status.SKIPPED: "Not verified",
 }
 _MOST_RUNS = 4
+_FOLDED = "BatchNormalizations folded"
 
 
 def head(report: Report) -> str:
@@ -39,11 +40,23 @@ def head(report: Report) -> str:
 def _verdict(report: Report) -> str:
     """Status of the proof as a badge, then what was written."""
     status = report.verification.status
-    badge = f'<span class="badge {status.value}">{_PROOF[status]}</span>'
+    badge = f'<span class="badge {_style(report)}">{_outcome(report)}</span>'
     if report.output is not None:
         return f"{badge} {code(report.output.path.name)} was written."
     wrote = "Nothing was written." if status is not Status.SKIPPED else "A plan only: nothing was written."
     return f"{badge} {wrote}"
+
+
+def _outcome(report: Report) -> str:
+    """``Equal``; with fewer sets than planned that is said, and it is not green."""
+    proof = report.verification
+    return text.sentence(text.outcome(proof)) if proof.partial else _PROOF[proof.status]
+
+
+def _style(report: Report) -> str:
+    proof = report.verification
+    partial = proof.partial and proof.status is Status.EQUAL
+    return Status.INCONCLUSIVE.value if partial else proof.status.value
 
 
 def _tile(name: str, value: str, *below: str, kind: str = "") -> str:
@@ -57,7 +70,8 @@ def _batchnorms(report: Report) -> str:
     bar = meter([(folded / found, "folded"), (kept / found, "kept")]) if found else ""
     also = f"and {gone} of {affines} per-channel Mul, Add, Sub, Div" if affines else ""
     stay = f"{kept} stay{'s' if kept == 1 else ''}" if kept else "none stays" if found else ""
-    return _tile("BatchNormalizations folded", f"{folded} <small>of {found}</small>", bar, stay, also)
+    name = f"BatchNormalizations that {text.participle(report)}" if report.output is None else _FOLDED
+    return _tile(name, f"{folded} <small>of {found}</small>", bar, stay, also)
 
 
 def _proof(report: Report) -> str:
@@ -68,15 +82,16 @@ def _proof(report: Report) -> str:
         if not math.isnan(worst.max_rel):
             below.append(f"largest difference {figure(worst.max_rel, 2)} of the range")
         below.append(f"allowed {figure(worst.tolerance, 2)}")
-    sets = f"on {proof.samples} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
+    of = f" of {proof.planned} planned" if proof.partial else ""
+    sets = f"on {proof.samples}{of} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
     guessed = next((one for one in proof.inputs if one.guessed), None)
     at = f"for {esc(shape(guessed))}: {axes(guessed)} guessed" if guessed is not None else ""
-    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=proof.status.value)
+    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=_style(report))
 
 
 def _latency(report: Report) -> str:
     latency = report.benchmark
-    paired = [run for run in latency.runs if run.speedup is not None] if latency else []
+    paired = [run for run in ordered(latency.runs) if run.after_ms is not None] if latency else []
     if latency is None or not paired:
         return ""
     lines = [_run(run, latency) for run in paired[:_MOST_RUNS]]
@@ -84,17 +99,27 @@ def _latency(report: Report) -> str:
 
 
 def _run(run: BenchRun, latency: Latency) -> str:
-    speedup = f"{figure(run.speedup or 1.0)}×"
+    """The ratio with its interval where it is told; the verdict in any case."""
+    where = f"{esc(text.setting(run, latency))}, batch {run.batch}"
+    if not run.told or run.ci95 is None:
+        imprecise = f"{text.speedup(run)}, " if text.speedup(run) else ""
+        return f'<p class="run"><span>{where} <br><small>{imprecise}{esc(run.verdict)}</small></span></p>'
+    low, high = (figure(end) for end in run.ci95)
     return (
-        f'<p class="run"><b class="{kind(run)}">{speedup}</b> <span>{esc(text.setting(run, latency))}, '
-        f"batch {run.batch}"
-        f" <br><small>{esc(run.verdict)}</small></span></p>"
+        f'<p class="run"><b class="{kind(run)}">{figure(run.speedup or 1.0)}×</b> <span>{where}'
+        f" <br><small>{low}–{high}, {esc(run.verdict)}{_by_cause(run)}</small></span></p>"
     )
+
+
+def _by_cause(run: BenchRun) -> str:
+    return "".join(f"<br>{figure(share.speedup)}× by {esc(share.cause)}" for share in run.shares)
 
 
 def _size(report: Report) -> str:
     before, after = sum(report.operators_before.values()), sum(report.operators_after.values())
-    size = text.size(report.output.total_bytes if report.output else report.input.total_bytes)
+    file = report.output or report.input
+    weights = file.weight_bytes
     change = text.size_change(report.input, report.output) if report.output else ""
     fewer = f"{before} → {after} nodes" if before != after else f"{before} nodes"
-    return _tile("Size", esc(size), esc(change), esc(fewer))
+    name, amount = ("Size", file.total_bytes) if weights is None else ("Size of the weights", weights)
+    return _tile(name, esc(text.size(amount)), esc(change), esc(fewer))

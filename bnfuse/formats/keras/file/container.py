@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import h5py
 
-from bnfuse.errors import UnreadableModel
+from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.keras.file.archive import (
     BLOCK_BYTES,
     METADATA,
@@ -102,6 +102,15 @@ class Container:
     def has_optimizer(self) -> bool:
         """Whether the file holds an optimiser's state."""
         return any(name in OPTIMIZER_GROUPS for name in self.tree.children())
+
+    def optimizer_bytes(self) -> int:
+        """Size of the optimiser's state; 0 where it is not what it should be, for it is of no use here."""
+        state = Hdf5Tree(self.path, self.tree.file, self.tree.length)
+        try:
+            state.scan(name for name in state.children() if name in OPTIMIZER_GROUPS)
+        except BnfuseError:
+            return 0
+        return sum(dataset.nbytes for dataset in state.datasets.values())
 
     def _open_weights(self) -> Hdf5Tree:
         if self.zip is None:

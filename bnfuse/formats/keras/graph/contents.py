@@ -83,6 +83,7 @@ def _contents(path: Path, container: Container, network: Network) -> Contents:
         storage=storage,
         settings=_settings,
         close=container.close,
+        state_bytes=container.optimizer_bytes(),
     )
 
 

@@ -1,0 +1,53 @@
+"""What the command line asks with options, Python asks with keywords: ``activations`` and ``keep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bnfuse
+from bnfuse.core.decisions import Keep
+from bnfuse.core.reasons import Reason
+from bnfuse.errors import UsageError
+from bnfuse.formats.base import ReadOptions
+from bnfuse.use_cases.reading import as_asked
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "digits_cnn.onnx"
+KEPT = [("residual_10.bn1", 1), ("residual_10.*", 2), (["residual_10.bn1", "batchnorm2d_1"], 2), ((), 0)]
+
+
+@pytest.mark.parametrize(("keep", "count"), KEPT)
+def test_keep(tmp_path: Path, keep: Any, count: int) -> None:
+    plans = [bnfuse.inspect(FIXTURE, keep=keep).plan]
+    plans.append(bnfuse.optimize(FIXTURE, tmp_path / "out.onnx", keep=keep, verify=False, bench=False).plan)
+    for plan in plans:
+        stays = [decision for decision in plan.decisions if isinstance(decision, Keep)]
+        assert (
+            sum(one.primary.reason is Reason.BY_REQUEST and one.node in one.primary.node for one in stays)
+            == count
+        )
+
+
+OPTIONS = [
+    ((None, None, ()), ReadOptions()),
+    ((None, "move", ("a",)), ReadOptions(moves_bounds=True, keep=("a",))),
+    (
+        (ReadOptions(moves_bounds=True, keep=("a",)), None, "b"),
+        ReadOptions(moves_bounds=True, keep=("a", "b")),
+    ),
+    ((ReadOptions(moves_bounds=True), "keep", ()), ReadOptions()),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), OPTIONS)
+def test_keywords_add_to_the_options(given: Any, expected: ReadOptions) -> None:
+    assert as_asked(*given) == expected
+
+
+def test_activations_are_kept_or_moved() -> None:
+    with pytest.raises(UsageError, match="'keep' or 'move', not 'moved'"):
+        bnfuse.inspect(FIXTURE, activations="moved")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'no-bn', not 'none'"):
+        bnfuse.inspect(FIXTURE, target="none")  # type: ignore[arg-type]
