@@ -10,6 +10,7 @@ import numpy as np
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
+from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
 from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
@@ -71,6 +72,8 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
+        if (why := self._quantised("i", vectors[0])) is not None:
+            return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(self.in_port), why)
         if not shifts or self.has_bias:
             return Reaction(edit=Absorbed(self.in_port, vectors))
         p, q = vectors
@@ -98,7 +101,15 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(~0))
+        if (why := self._quantised("o", vectors[0])) is not None:
+            return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(~0), why)
         return Reaction(edit=Absorbed(~0, vectors))
+
+    def _quantised(self, letter: str, factors: Vector) -> str | None:
+        """Why a weight that is stored as integers does not take these factors."""
+        if not isinstance(self.weight, QuantisedTensor):
+            return None
+        return self.weight.refuses(self.form, letter, factors) or None
 
 
 def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:

@@ -47,6 +47,7 @@ class Reason(Enum):
     TOO_FAR = "{node} can go another way that touches fewer nodes"
     PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, which costs digits"
     OTHER_TYPE = "{node} computes in another type than its input has{detail}"
+    QUANTISED_WEIGHT = "the quantised weight of {node} cannot take that scale{detail}"
     LOCKED_WEIGHTS = "the weights of {node} must stay as they are{detail}"
     NO_ARITHMETIC = "{node} cannot be written as other operators{detail}"
     BY_REQUEST = "{node} is to stay, as you asked"

@@ -16,13 +16,16 @@ import numpy as np
 import onnx
 
 from bnfuse.core.apply import Merged, Moved, OverflowingFold, Patch
+from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, size
 from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
+from bnfuse.formats.onnx.edit.requantise import unpack_anew
 from bnfuse.formats.onnx.file.protobuf import location
+from bnfuse.formats.onnx.graph.quantised import unpacking
 from bnfuse.formats.onnx.rows.ops import stored_by
 from bnfuse.formats.onnx.rows.stored import (
     AffineStore,
@@ -104,8 +107,7 @@ class ModelEditor:
         bn.proto.output[0] = joint.proto.input[new.port] = self.pool.unique(f"{branch}_normalized")
         pending = self._pending[joint.scope]
         pending.dead.add(bn.index)
-        before = pending.after.setdefault(joint.index - 1, []) if joint.index else pending.fresh
-        before.append(bn.proto)
+        self.pool.before(joint, bn.proto)
 
     def _merge(self, merged: Merged) -> None:
         """A chain of affine nodes as one BatchNormalization: γ = a, β = c, μ = 0, σ² = 1, ε = 0."""
@@ -162,6 +164,15 @@ class ModelEditor:
         )
         proto.external_data.add(key="location", value=location(number))
         self.pool.replace_large(handle, at, proto)
+
+    def requantised(self, handle: NodeHandle, at: int, new: ScaledTensor, base: QuantisedTensor) -> None:
+        """New scales of a quantised weight, and new integers where signs change: by a node of its own."""
+        made = base.rescaled(new.form, new.factors)
+        with _blaming(new.folded):
+            scale = self.rounded(made.scale, base.dtype)
+        old = unpacking(self._constants, handle.scope, handle.proto.input[at])
+        assert old is not None
+        unpack_anew(self.pool, handle, at, old, scale, made.stored)
 
     def round_into(self, handle: NodeHandle, at: int, values: Vector) -> None:
         """New values for a small constant, in the type it is stored in."""

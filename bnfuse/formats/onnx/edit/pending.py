@@ -21,6 +21,7 @@ from bnfuse.formats.onnx.rows.view import NodeHandle
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inlined import InlinedCall
 
+_PACKED = ("int4", "uint4")  # two in a byte
 _GONE = -1  # in place of the number of readers
 
 # A new constant: small ones serialized, large ones as messages that point to a payload.
@@ -136,6 +137,19 @@ class Pool:
         self._store(scope, name, self._serialized(name, values))
         return name
 
+    def shared(self, scope: Scope, name: str) -> str:
+        """A constant that has one reader more from now on; its name."""
+        owner = scope.owner(name)
+        assert owner is not None
+        self._uses[owner.prefix + name] += 1
+        return name
+
+    def before(self, handle: NodeHandle, made: onnx.NodeProto) -> None:
+        """A new node right in front of another."""
+        pending = self._pending[handle.scope]
+        place = pending.after.setdefault(handle.index - 1, []) if handle.index else pending.fresh
+        place.append(made)
+
     def _place(self, handle: NodeHandle, at: int) -> tuple[Scope | None, str, str]:
         """Whose initializer input ``at`` is, if only this node uses it; the name and text to store."""
         old = handle.proto.input[at]
@@ -156,6 +170,9 @@ class Pool:
         self.release(handle.scope, old)
 
     def _serialized(self, name: str, values: Array, doc: str = "") -> bytes:
+        if values.dtype.name in _PACKED:
+            packed = onnx.numpy_helper.from_array(values, name)
+            return bytes(packed.SerializeToString(deterministic=True))
         tensor = self._tensor
         tensor.Clear()
         tensor.name = name

@@ -34,7 +34,7 @@ def _linear(view: View, layout: str, shift_in: Reason | None, bias_at: int = 2) 
 
 
 def _kernel(view: View) -> tuple[int, ...] | None:
-    weight = view.const(1)
+    weight = view.const(1) or view.quantised(1)
     return None if weight is None else weight.shape[2:]
 
 

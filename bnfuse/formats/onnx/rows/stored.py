@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx
 
+from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, as_float64, size
 
 if TYPE_CHECKING:
@@ -72,8 +73,11 @@ class LinearStore(Store):
 
     def scale(self, handle: NodeHandle, new: NewLinear, out: ModelEditor, gains: tuple[str, ...]) -> None:
         """The weight; those gains become 1."""
-        if new.weight is not None:
-            out.scaled(handle, 0 if new.rule.in_port == 1 else 1, new.weight)
+        at = 0 if new.rule.in_port == 1 else 1
+        if new.weight is not None and isinstance(new.weight.base, QuantisedTensor):
+            out.requantised(handle, at, new.weight, new.weight.base)
+        elif new.weight is not None:
+            out.scaled(handle, at, new.weight)
         for attribute in handle.proto.attribute if gains else ():
             if attribute.name in gains:
                 attribute.f = 1.0

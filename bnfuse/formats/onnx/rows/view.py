@@ -13,6 +13,7 @@ from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.origin import Origin, origin
+from bnfuse.formats.onnx.graph.quantised import unpacking
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 
@@ -85,6 +86,13 @@ class View:
         """Input i as a constant, or None."""
         names = self.handle.proto.input
         return self.constants.get(self.handle.scope, names[i]) if i < len(names) else None
+
+    def quantised(self, i: int) -> Tensor | None:
+        """Input i as a weight that is stored quantised, or None."""
+        found = (
+            unpacking(self.constants, self.handle.scope, self.proto.input[i]) if self.has_input(i) else None
+        )
+        return None if found is None else found.tensor
 
     def is_const(self, i: int) -> bool:
         """Whether input i is known before the model runs (without reading it)."""

@@ -16,7 +16,7 @@ def constant_weight(view: View, i: int) -> Tensor | Opaque:
     name = view.overridable(i)
     if name is not None:
         return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"a caller may override '{name}'")
-    tensor = view.const(i)
+    tensor = view.const(i) or view.quantised(i)
     if tensor is None:
         source = view.origin(i)
         return Opaque(Reason.WEIGHT_NOT_CONSTANT, "" if source is Origin.RUN_TIME else source.value)
