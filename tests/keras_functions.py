@@ -80,6 +80,8 @@ def of_keras() -> Iterator[Function]:
     yield one("take", lambda o, x, y: o.take(x, [2, 0, -2], axis=-1))
     yield one("take twice", lambda o, x, y: o.take(x, [2, 2, 2], axis=-1), axis=None)
     yield one("take one", lambda o, x, y: o.take(x, 3, axis=1))
+    yield one("depth_to_space", lambda o, x, y: o.depth_to_space(x, 2), (5, 4, 12))
+    yield one("space_to_depth", lambda o, x, y: o.space_to_depth(x, 2), (6, 4, 3), axis=None)
     yield one("pad with zeros", lambda o, x, y: o.pad(x, _MARGINS), shift=_zeros)
     yield one(
         "pad with ones", lambda o, x, y: o.pad(x, _MARGINS, constant_values=1.0), never=Reason.UNSUPPORTED_OP
@@ -145,3 +147,87 @@ def of_keras() -> Iterator[Function]:
     yield one("convert_to_tensor", lambda o, x, y: o.convert_to_tensor(x))
     yield one("softmax", lambda o, x, y: o.softmax(x), never=Reason.NONLINEAR)
     yield one("an unknown one", lambda o, x, y: o.logaddexp(x, y), never=Reason.UNSUPPORTED_OP)
+
+
+def of_tensorflow() -> Iterator[Function]:
+    """TensorFlow's functions, as tf_keras makes layers of them (TFOpLambda, SlicingOpLambda)."""
+    one = Function
+    yield one("concat", lambda tf, x, y: tf.concat([x, y], -1))
+    yield one("concat along 1", lambda tf, x, y: tf.concat(values=[x, y], axis=1), beside=True)
+    yield one("stack", lambda tf, x, y: tf.stack([x, y], axis=2), beside=True)
+    yield one("split", lambda tf, x, y: tf.split(x, 3, axis=-1)[1])
+    yield one("split by sizes", lambda tf, x, y: tf.split(x, [2, -1, 1], 1)[1])
+    yield one("unstack", lambda tf, x, y: tf.unstack(x, axis=1)[2])
+    yield one("reshape", lambda tf, x, y: tf.reshape(x, (-1, 56, 3)))
+    yield one("transpose", lambda tf, x, y: tf.transpose(x, (0, 3, 1, 2)), axis=1)
+    yield one("expand_dims", lambda tf, x, y: tf.expand_dims(x, 1))
+    yield one("squeeze", lambda tf, x, y: tf.squeeze(tf.expand_dims(x, 1), [1]))
+    yield one("index", lambda tf, x, y: x[:, 1:-1, ::2])
+    yield one("index of channels", lambda tf, x, y: x[:, :, :, 1:])
+    yield one("index of all but channels", lambda tf, x, y: x[..., ::-1])
+    yield one("index of one", lambda tf, x, y: x[:, 3, None])
+    yield one(
+        "strided_slice",
+        lambda tf, x, y: tf.strided_slice(x, [0, 1, 0], [9, 5, 6], [1, 2, 1], begin_mask=1, end_mask=1),
+    )
+    yield one("slice", lambda tf, x, y: tf.slice(x, [0, 1, 0, 1], [-1, 3, -1, 2]))
+    yield one("gather", lambda tf, x, y: tf.gather(x, [2, 0, 1], axis=-1))
+    yield one("depth_to_space", lambda tf, x, y: tf.nn.depth_to_space(x, 2), (5, 4, 12))
+    yield one("space_to_depth", lambda tf, x, y: tf.nn.space_to_depth(x, 2), (6, 4, 3), axis=None)
+    yield one("pad with zeros", lambda tf, x, y: tf.pad(x, _MARGINS), shift=_zeros)
+    yield one("pad, reflected", lambda tf, x, y: tf.pad(x, _MARGINS, mode="REFLECT"))
+    yield one("reverse", lambda tf, x, y: tf.reverse(x, [1, 3]))
+    yield one("roll", lambda tf, x, y: tf.roll(x, 2, 1))
+    yield one("repeat", lambda tf, x, y: tf.repeat(x, 2, axis=1))
+    yield one("tile", lambda tf, x, y: tf.tile(x, (1, 2, 1, 1)))
+    yield one("reduce_mean", lambda tf, x, y: tf.reduce_mean(x, [1, 2]))
+    yield one("reduce_mean, kept", lambda tf, x, y: tf.reduce_mean(x, [1, -2], keepdims=True))
+    yield one("reduce_sum", lambda tf, x, y: tf.reduce_sum(x, axis=1))
+    yield one("reduce_max", lambda tf, x, y: tf.reduce_max(x, 1), signed=True)
+    yield one("reduce_min", lambda tf, x, y: tf.reduce_min(x, axis=[2, 1]), signed=True)
+    yield one("sort", lambda tf, x, y: tf.sort(x, axis=1, direction="DESCENDING"), signed=True)
+    yield one("cumsum", lambda tf, x, y: tf.cumsum(x, 1, exclusive=True), shift=Reason.SHIFT_REFUSED)
+    yield one("max_pool", lambda tf, x, y: tf.nn.max_pool(x, [1, 2, 3, 1], 2, "SAME"), signed=True)
+    yield one("max_pool2d", lambda tf, x, y: tf.nn.max_pool2d(x, 2, 2, "VALID"), signed=True)
+    yield one("max_pool1d", lambda tf, x, y: tf.nn.max_pool1d(x, 2, 1, "VALID"), (8, 3), signed=True)
+    yield one("avg_pool", lambda tf, x, y: tf.nn.avg_pool(x, 2, 1, "SAME"))
+    yield one("avg_pool2d", lambda tf, x, y: tf.nn.avg_pool2d(x, (3, 2), (1, 2), "SAME"))
+    yield one("resize", lambda tf, x, y: tf.image.resize(x, (12, 9)), floatx="float32")
+    yield one(
+        "resize, cubic", lambda tf, x, y: tf.image.resize(x, [12, 5], method="bicubic"), floatx="float32"
+    )
+    yield one(
+        "resize_bilinear",
+        lambda tf, x, y: tf.compat.v1.image.resize_bilinear(x, (16, 9), align_corners=True),
+        floatx="float32",
+    )  # fmt: skip
+    yield one(
+        "resize_nearest_neighbor", lambda tf, x, y: tf.compat.v1.image.resize_nearest_neighbor(x, (12, 9))
+    )
+    yield one("add", lambda tf, x, y: x + y, beside=True)
+    yield one("math.add", lambda tf, x, y: tf.add(y, x), beside=True)
+    yield one("add_n", lambda tf, x, y: tf.add_n([x, y]), beside=True)
+    yield one("subtract", lambda tf, x, y: y - x, beside=True)
+    yield one("times and plus", lambda tf, x, y: x * 2.0 + 1.0)
+    yield one("minus, reversed", lambda tf, x, y: 1.5 - x, floatx="float32")
+    yield one("divided", lambda tf, x, y: x / 127.5 - 1.0)
+    yield one("plus a vector", lambda tf, x, y: x + VECTOR.astype("float32"), floatx="float32")
+    yield one("bias_add", lambda tf, x, y: tf.nn.bias_add(x, [0.5, -2.0, 3.0]), floatx="float32")
+    yield one("divided, reversed", lambda tf, x, y: 2.0 / x, never=Reason.UNSUPPORTED_OP, floatx="float32")
+    yield one("negative", lambda tf, x, y: -x)
+    yield one("absolute", lambda tf, x, y: abs(x), signed=True, shift=_activation)
+    yield one("maximum", lambda tf, x, y: tf.maximum(x, y), signed=True, beside=True)
+    yield one("maximum with zero", lambda tf, x, y: tf.maximum(x, 0.0), signed=True, shift=_activation)
+    yield one("minimum", lambda tf, x, y: tf.minimum(y, x), signed=True, beside=True)
+    yield one("where", lambda tf, x, y: tf.where(tf.sin(y) > 0.0, x, x))
+    yield one("cast to the same", lambda tf, x, y: tf.cast(x, "float64"))
+    yield one("cast to a narrower one", lambda tf, x, y: tf.cast(x, "float32"), never=Reason.OTHER_TYPE)
+    yield one("identity", lambda tf, x, y: tf.identity(x))
+    yield one("stop_gradient", lambda tf, x, y: tf.stop_gradient(x))
+    yield one("convert_to_tensor", lambda tf, x, y: tf.convert_to_tensor(x))
+    yield one("relu", lambda tf, x, y: tf.nn.relu(x), signed=True, shift=_activation)
+    yield one("leaky_relu", lambda tf, x, y: tf.nn.leaky_relu(x, 0.1), signed=True, shift=_activation)
+    yield one("relu6", lambda tf, x, y: tf.nn.relu6(x), never=Reason.NONLINEAR)
+    yield one("softmax", lambda tf, x, y: tf.nn.softmax(x), never=Reason.NONLINEAR)
+    yield one("clip", lambda tf, x, y: tf.clip_by_value(x, -1.0, 1.0), never=Reason.NONLINEAR)
+    yield one("an unknown one", lambda tf, x, y: tf.pow(x, 2.0), never=Reason.UNSUPPORTED_OP)

@@ -50,6 +50,12 @@ def arithmetic(row: str) -> Means:
     return means
 
 
+def pointwise(call: Called) -> tuple[str, Arguments]:
+    """Of two, element by element, and not looked into."""
+    config = _operands(call)
+    return ("Pointwise" if config["left"] is None is config["right"] else "Pointwise with a constant"), config
+
+
 def bias(call: Called) -> tuple[str, Arguments]:
     """A constant along the last axis."""
     if call.given["data_format"] not in (None, "NHWC"):

@@ -26,6 +26,7 @@ from bnfuse.formats.keras.rows.function_meanings import (
     gather,
     greatest,
     only,
+    pointwise,
     pool,
     reduce,
     resize,
@@ -42,6 +43,7 @@ _TWO = "?x ?y"
 _REDUCED = "@x axis keepdims"
 _POOLED = "@x pool_size strides padding data_format"
 _TO_ASPECT = "crop_to_aspect_ratio=False pad_to_aspect_ratio=False fill_mode='constant' fill_value=0.0"
+# Besides these, ``tests/refused_functions.py`` says why the others have no line.
 _KERAS: dict[str, tuple[str, Means]] = {
     # side by side, in another place
     "Concatenate": ("*xs axis", side_by_side),
@@ -59,6 +61,8 @@ _KERAS: dict[str, tuple[str, Means]] = {
     "Squeeze": ("@x axis", stated("Squeeze")),
     "GetItem": ("@x key", stated("GetItem")),
     "Take": ("@x indices axis", stated("Take")),
+    "DepthToSpace": ("@x block_size data_format", stated("DepthToSpace")),
+    "SpaceToDepth": ("@x block_size data_format", stated("SpaceToDepth")),
     "Pad": ("@x constant_values>value=None pad_width>pads mode", stated("Pad")),
     "Flip": ("@x axis", stated("Flip")),
     "Fliplr": ("@x", stated("Flip", axis=1)),
@@ -136,6 +140,8 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "strided_slice": (f"@x begin end strides=None {_MASKS}", strided_slice),
     "slice": ("@x begin size", slice_),
     "gather": (_TF_GATHER, gather),
+    "nn.depth_to_space": ("@x block_size data_format='NHWC'", stated("DepthToSpace")),
+    "nn.space_to_depth": ("@x block_size data_format='NHWC'", stated("SpaceToDepth")),
     "pad": (_TF_PAD, stated("Pad")),
     "reverse": ("@x axis", stated("Flip")),
     "roll": ("@x shift axis", stated("Roll")),
@@ -177,8 +183,14 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "shape": ("@x out_type=None", stated("Shape")),
     **dict.fromkeys(
         ("math.exp", "math.sigmoid", "math.softplus", "math.sqrt", "math.square", "math.tanh", "nn.relu6",
-         "nn.selu", "nn.sigmoid", "nn.tanh", "nn.elu", "nn.swish"),
+         "nn.selu", "nn.sigmoid", "nn.tanh", "nn.elu", "nn.swish", "math.cos", "math.log", "math.rsqrt",
+         "math.sin"),
         ("@x", stated("Nonlinear")),
+    ),
+    **dict.fromkeys(
+        ("math.equal", "math.greater", "math.greater_equal", "math.less", "math.less_equal", "math.not_equal",
+         "math.pow"),
+        (_TWO, pointwise),
     ),
     "nn.softmax": ("@x axis=-1", stated("Nonlinear")),
     "nn.gelu": ("@x approximate=False", stated("Nonlinear")),
@@ -188,7 +200,7 @@ FUNCTIONS: dict[str, tuple[str, Means]] = {
     **{f"ops.{name}": line for name, line in _KERAS.items()},
     **{f"ops.{name}": (parameters, stated("Nonlinear")) for name, parameters in _NONLINEAR.items()},
     **_TENSORFLOW,
-    **{f"compat.v1.{name}": line for name, line in _TENSORFLOW.items()},
+    **{f"compat.v1.{name}": line for name, line in _TENSORFLOW.items() if not name.startswith("__")},
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnfuse.core.axes import AxisMap, Permute, Relabel, regroup
+from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Relabel, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
@@ -143,6 +143,51 @@ def _regrouped(config: Config, shape: Shape) -> AxisMap:
     return regroup(shape, after)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reversed:
+    """The same rearrangement from its output to its input."""
+
+    axes: AxisMap
+
+    def forward(self, held: Reparam) -> Reparam | None:
+        """Its output axes to its input axes."""
+        return self.axes.backward(held)
+
+    def backward(self, held: Reparam) -> Reparam | None:
+        """Its input axes to its output axes."""
+        return self.axes.forward(held)
+
+
+def _to_space(config: Config, shape: Shape) -> AxisMap:
+    """(n, h, w, b·b·d) becomes (n, h·b, w·b, d): group i·b + j of channels is row i, column j of a block."""
+    block, apart = integer(config["block_size"], 1), range(3)
+    n, h, w, d = _spread(config, shape)
+    split = [*((range(a, a + 1), range(a, a + 1)) for a in apart), (range(3, 4), range(3, 6))]
+    merge = [(range(1), range(1)), *((range(a, a + 2), range(b, b + 1)) for a, b in ((1, 1), (3, 2)))]
+    merge.append((range(5, 6), range(3, 4)))
+    wide, moved = (*shape[:3], block, block, d), (n, shape[1], block, shape[2], block, d)
+    regrouped = Regroup(shape, wide, tuple(split)), Regroup(moved, (n, h, w, d), tuple(merge))
+    return Chain((regrouped[0], Permute((0, 1, 3, 2, 4, 5)), regrouped[1]))
+
+
+def _spread(config: Config, shape: Shape) -> Shape:
+    (n, h, w, c), block = shape, integer(config["block_size"], 1)
+    if c is None or c % (block * block) or config["data_format"] not in ("channels_last", "NHWC"):
+        raise Malformed("blocks of another kind")
+    return (n, *(None if k is None else k * block for k in (h, w)), c // (block * block))
+
+
+def _gathered(config: Config, shape: Shape) -> Shape:
+    (n, h, w, d), block = shape, integer(config["block_size"], 1)
+    if d is None or config["data_format"] not in ("channels_last", "NHWC"):
+        raise Malformed("blocks of another kind")
+    return (n, *(None if k is None else k // block for k in (h, w)), d * block * block)
+
+
+def _to_depth(config: Config, shape: Shape) -> AxisMap:
+    return _Reversed(_to_space(config, _gathered(config, shape)))
+
+
 def _permuted(config: Config, shape: Shape) -> Shape:
     return tuple(shape[a] for a in _permutation(config, shape))
 
@@ -162,5 +207,7 @@ FUNCTIONS = {
     "Transpose": _moving(lambda c, s: Permute(tuple(_permutation(c, s))), _permuted),
     "ExpandDims": _moving(lambda c, s: dropping(len(s), (), _expanded(c, s)), _with_ones),
     "Squeeze": _moving(lambda c, s: dropping(len(s), _squeezed(c, s)), _without_ones),
+    "DepthToSpace": _moving(_to_space, _spread),
+    "SpaceToDepth": _moving(_to_depth, _gathered),
     "Reshape to": _moving(_regrouped, _target),
 }

@@ -229,4 +229,7 @@ FUNCTIONS: dict[str, LayerKind] = {
     "Nonlinear with a constant": LayerKind((), _nonlinear, _with_constant),
     "Resize": LayerKind((), _resize, _resized),
     "Shape": LayerKind((), _shape_only, one(lambda config, shape: (len(shape),))),
+    # not looked into
+    "Pointwise": LayerKind((), None, _broadcast_all),
+    "Pointwise with a constant": LayerKind((), None, _with_constant),
 }
