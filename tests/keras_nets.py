@@ -34,7 +34,15 @@ _MEASURED = (
 
 @contextmanager
 def computing_in(keras: Any, dtype: str) -> Iterator[None]:
-    """Keras 3 makes inputs and layers in this type."""
+    """Keras 3, or tf_keras, makes inputs and layers in this type."""
+    if not hasattr(keras, "config"):
+        floatx = keras.backend.floatx()
+        keras.backend.set_floatx(dtype)
+        try:
+            yield
+        finally:
+            keras.backend.set_floatx(floatx)
+        return
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)

@@ -70,10 +70,16 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
 
 
 def outcomes(
-    keras: Keras, networks: Mapping[str, Network], model: Any, folder: Path, *, compiled: bool = False
+    keras: Keras,
+    networks: Mapping[str, Network],
+    model: Any,
+    folder: Path,
+    *,
+    compiled: bool = False,
+    suffix: str = ".keras",
 ) -> dict[str, Outcome]:
-    """Fold the model of all networks and run the result in stock Keras; by network, what became of it."""
-    folded = fold(model, folder)
+    """Fold the model of all networks and run the result in the same Keras; by network, what became of it."""
+    folded = fold(model, folder, suffix)
     loaded = keras.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)
     want, got = (outputs_of(each, feeds, compiled=compiled) for each in (model, loaded))

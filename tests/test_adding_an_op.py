@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnfuse.core.decisions import Fold, Keep
+from bnfuse.formats.keras.rows.functions import FUNCTIONS
 from bnfuse.formats.keras.rows.ops import ROWS as LAYERS
 from bnfuse.formats.onnx.rows.ops import ROWS as OPS
 from tests.keras_nets import Keras, chain, fold
@@ -20,7 +21,7 @@ _PAGE = (_ROOT / "docs/adding-an-op.md").read_text(encoding="utf-8")
 def test_every_block_stands_in_the_file_that_is_named_above_it() -> None:
     """Ours are the paths before each block, the nearest one counts."""
     blocks = list(re.finditer(r"```\n(.*?)```", _PAGE, re.DOTALL))
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     for block in blocks:
         path = re.findall(r"`((?:bnfuse|tests)/\S+\.py)`", _PAGE[: block.start()])[-1]
         assert block[1] in (_ROOT / path).read_text(encoding="utf-8"), f"{block[1]} in {path}"
@@ -46,4 +47,16 @@ def test_a_layers_row_is_all_that_it_takes(
     model = chain(keras, (4, 6), *steps, gamma="scale")
     assert fold(model, tmp_path / "with").gone
     monkeypatch.delitem(LAYERS, "RMSNormalization")
+    assert not fold(model, tmp_path / "without").gone
+
+
+@pytest.mark.slow
+def test_a_functions_line_is_all_that_it_takes(
+    keras: Keras, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layers = keras.layers
+    steps = (keras.ops.stop_gradient, layers.BatchNormalization(), layers.Activation("tanh"))
+    model = chain(keras, (4, 6), layers.Dense(6), *steps)
+    assert fold(model, tmp_path / "with").gone
+    monkeypatch.delitem(FUNCTIONS, "ops.StopGradient")
     assert not fold(model, tmp_path / "without").gone

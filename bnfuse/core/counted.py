@@ -1,17 +1,19 @@
-"""How factors find their way where zeros are put beside elements, or elements are added up.
+"""How factors find their way where zeros are put beside elements, or numbers are reckoned with.
 
-    Put     y = x between zeros along one axis    zeros may be scaled, and stay what they are
-    Times   y = Σ of n elements of x              Σ(s·x + t) = s·Σx + n·t
+    Put      y = x between zeros along one axis    zeros may be scaled, and stay what they are
+    Times    y = Σ of n elements of x              Σ(s·x + t) = s·Σx + n·t
+    Through  y = a·x + c by numbers that stay      a·(s·x + t) + c = s·y + a·t + (1 − s)·c
 
-Both answer None, as the maps of ``axes`` do, where what is asked cannot be had.
+All answer None, as the maps of ``axes`` do, where what is asked cannot be had.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bnfuse.core.axes import Take
-from bnfuse.core.reparam import Reparam
+from bnfuse.core.reparam import Pair, Reparam, Vector, dustless
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +59,45 @@ class Times:
     def backward(self, held: Reparam) -> Reparam | None:
         """Its n-th part."""
         return held.shift_times(1.0 / self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Through:
+    """y = a·x + c by numbers that stay: a·(s·x + t) + c = s·y + (a·t + (1 − s)·c), the same for what is read.
+
+    Attributes:
+        a, c: shape (n,) along ``axis``, or () where that is None; no a is zero.
+    """
+
+    a: Vector
+    c: Vector
+    axis: int | None = None
+
+    def forward(self, held: Reparam) -> Reparam | None:
+        """x held so, y."""
+        return self._moved(held, lambda s, t, a, c: dustless(a * t, (1.0 - s) * c))
+
+    def backward(self, held: Reparam) -> Reparam | None:
+        """y held so, x."""
+        return self._moved(held, lambda s, t, a, c: dustless(t, (s - 1.0) * c) / a)
+
+    def _moved(
+        self, held: Reparam, shift: Callable[[Vector, Vector, Vector, Vector], Vector]
+    ) -> Reparam | None:
+        if not held.shifts and not (held.scales and self.c.any()):
+            return held
+        a, c = self.a, self.c
+        if self.axis is not None:
+            if self.axis not in held.axes:
+                axes = tuple(sorted({*held.axes, self.axis}))
+                known = dict(zip(held.axes, held.shape, strict=True))
+                held = held.along(axes, [known.get(axis, a.size) for axis in axes])
+            at = held.axes.index(self.axis)
+            if held.shape[at] != a.size:
+                return None  # the file contradicts itself
+            a, c = (v.reshape(-1, *(1,) * (len(held.axes) - at - 1)) for v in (a, c))
+
+        def moved(pair: Pair | None) -> Pair | None:
+            return None if pair is None else (pair[0], shift(*pair, a, c))
+
+        return Reparam(held.axes, moved(held.backward), moved(held.forward))

@@ -154,7 +154,7 @@ class Flow:
         for value, shape in zip(ends.outputs, ends.out_shapes, strict=True):
             if shape is not None:
                 self.extents[value] = shape
-            self.dtypes[value] = _made_dtype(layer)
+            self.dtypes[value] = _made_dtype(layer, call, ends.dtypes)
         names = call.keywords if call is not None else ()
         masks = [v for v, name in zip(ends.given, names, strict=False) if name == "mask"]
         site = Site(
@@ -252,10 +252,16 @@ def _stored_dtypes(call: Call | None, given: Sequence[str]) -> list[tuple[str, s
     return list(zip(given, stored, strict=True))
 
 
-def _made_dtype(layer: Layer) -> str:
-    """The dtype of what a layer puts out: an InputLayer says it, others compute it."""
+def _made_dtype(layer: Layer, call: Call | None = None, given: Sequence[str | None] = ()) -> str:
+    """The dtype of what a layer puts out: an InputLayer says it, others compute it.
+
+    A function has none of its own: it says what it casts to, or hands on what it reads. (Keras 3 stores it.)
+    """
     if layer.class_name == "InputLayer" and isinstance(layer.config.get("dtype"), str):
         return str(layer.config["dtype"])
+    if layer.function and call is not None:
+        stated = call.arguments.get("dtype")
+        return stated if isinstance(stated, str) else next((g for g in given if g), "float32")
     return compute_dtype(layer.config.get("dtype"))
 
 

@@ -119,7 +119,8 @@ class Layer:
         """What a node calls: "ops.Add" of ``keras.ops``, "nn.relu" of TensorFlow; "" for a layer."""
         if ".ops." in f".{self.module}.":
             return f"ops.{self.class_name}"
-        return str(self.config.get("function", "?")) if self.class_name == "TFOpLambda" else ""
+        lambdas = ("TFOpLambda", "SlicingOpLambda")
+        return str(self.config.get("function", "?")) if self.class_name in lambdas else ""
 
 
 @dataclass(slots=True, eq=False)

@@ -66,22 +66,7 @@ def _nonlinear(site: Site) -> Sequence[Part]:
 
 ROWS = (
     LayerKind(("Activation",), _activation, same),
-    LayerKind(("ReLU",), _rectifier, same, shaped=("ops.Relu", "ops.Relu6", "nn.relu", "nn.relu6")),
-    LayerKind(("LeakyReLU",), _rectifier, same, shaped=("ops.LeakyRelu", "nn.leaky_relu")),
+    LayerKind(("ReLU", "LeakyReLU"), _rectifier, same),
     LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
-    LayerKind(("ELU",), _nonlinear, same, shaped=("ops.Elu", "nn.elu")),
-    LayerKind(("Softmax",), _nonlinear, same, shaped=("ops.Softmax", "nn.softmax")),
-    LayerKind(("ThresholdedReLU",), _nonlinear, same),
-    LayerKind(
-        (),
-        shapes=same,
-        shaped=(
-            "ops.Abs", "ops.Cast", "ops.Exp", "ops.Gelu", "ops.HardSigmoid", "ops.HardSilu", "ops.HardSwish",
-            "ops.LogSigmoid", "ops.LogSoftmax", "ops.Negative", "ops.Selu", "ops.Sigmoid", "ops.Silu",
-            "ops.Softplus", "ops.Softsign", "ops.Sqrt", "ops.Square", "ops.Swish", "ops.Tanh",
-            "abs", "cast", "exp", "math.abs", "math.exp", "math.negative", "math.sigmoid", "math.softplus",
-            "math.sqrt", "math.square", "math.tanh", "nn.gelu", "nn.selu", "nn.sigmoid", "nn.silu",
-            "nn.swish", "nn.tanh",
-        ),
-    ),
-)  # fmt: skip
+    LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _nonlinear, same),
+)

@@ -1,4 +1,4 @@
-"""A row of the op table: all that is known of a layer class, and of functions that mean the same."""
+"""A row of the op table: all that is known of a layer class, or of a function."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ class LayerKind:
         shapes: what a call puts out. Asked only where the input has ``rank`` axes, if there is one.
         variables: what it holds, by its config; None where that cannot be told.
         rank: the number of axes it insists on in its input, batch included; None if it takes several.
-        functions: functions of ``keras.ops`` ("ops.Add") and TensorFlow's that are all that the layer is.
-        shaped: functions of which only the shape of what they put out is looked at.
         linear: whether it reads in a wider type than its input has without loss.
     """
 
@@ -35,8 +33,6 @@ class LayerKind:
     shapes: Shapes = unknown
     variables: Callable[[Config], Slots | None] = none
     rank: int | None = None
-    functions: tuple[str, ...] = ()
-    shaped: tuple[str, ...] = ()
     linear: bool = False
 
 

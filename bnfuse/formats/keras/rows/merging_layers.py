@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from bnfuse.core.axes import Shape as Sizes
 from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
@@ -19,12 +19,12 @@ from bnfuse.formats.keras.rows.variables import Config
 
 def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Sequence[Part]]:
     """Add, Subtract, Average."""
-    return lambda site: single(site, _joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
+    return lambda site: single(site, joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
 
 
 def product(site: Site) -> Sequence[Part]:
     """Multiply: gates."""
-    return single(site, _joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
+    return single(site, joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
 
 
 def chosen(site: Site) -> Sequence[Part]:
@@ -35,21 +35,30 @@ def chosen(site: Site) -> Sequence[Part]:
             return Opaque(Reason.BROADCAST)
         return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
 
-    return single(site, _joined(site, alike))
+    return single(site, joined(site, alike))
 
 
-def _joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
-    """Operands of one rank only: Keras broadcasts other ranks in a way of its own."""
+def joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
+    """Operands of one rank only: layers broadcast other ranks in a way of their own."""
     ranks = {None if s is None else len(s) for s in site.shapes}
     if len(site.inputs) < 2 or len(ranks) != 1 or (site.call is not None and site.call.constants):
         return Opaque(Reason.SHAPE_UNKNOWN if None in ranks else Reason.BROADCAST)
-    lie = operands([_named(s) for s in site.shapes], _named(site.out_shapes[0]))
+    name = named_apart if site.layer.function else _named
+    *named, out = (name(s, j) for j, s in enumerate((*site.shapes, site.out_shapes[0])))
+    lie = operands(named, out)
     return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else make(lie)
 
 
-def _named(shape: tuple[int | str | None, ...] | None) -> tuple[int | str | None, ...] | None:
+def _named(shape: Sizes | None, operand: int) -> Sizes | None:
     """The batch is the same for all operands."""
     return None if shape is None else ("batch", *shape[1:])
+
+
+def named_apart(shape: Sizes | None, operand: int) -> Sizes | None:
+    """Nor are two sizes the same that are not known: one may be 1."""
+    if shape is None:
+        return None
+    return ("batch", *(f"{operand}.{a}" if n is None else n for a, n in enumerate(shape[1:], 1)))
 
 
 def concatenate(site: Site) -> Sequence[Part]:
@@ -71,7 +80,7 @@ def _size(shape: tuple[int | str | None, ...] | None, axis: int) -> int | None:
 def _elementwise(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
     """Add and its kin: broadcast, but the batch axis stays the first (missing axes come after it)."""
     if layer.function:
-        return _operation(layer, inputs, call)
+        return (checked(broadcast(inputs)),)
     known = [shape for shape in inputs if shape is not None]
     if len(known) != len(inputs) or not known or min(map(len, known)) == 0:
         return UNKNOWN
@@ -82,34 +91,20 @@ def _elementwise(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
     return (checked(result),)
 
 
-def _operation(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
-    """NumPy's broadcasting over the tensors and constants of a call with two operands."""
-    if call is None:
-        return UNKNOWN
-    ignored = ("name",) if layer.class_name == "TFOpLambda" else ()
-    named: Mapping[str, Any] = {k: v for k, v in call.arguments.items() if k not in ignored and v is not None}
-    constants = [_constant_shape(value) for value in (*call.constants.values(), *named.values())]
-    shapes = [*inputs, *constants]
+def broadcast(shapes: Inputs) -> Shape | None:
+    """NumPy's broadcasting."""
     known = [shape for shape in shapes if shape is not None]
-    if len(shapes) != 2 or len(known) != 2:
-        return UNKNOWN
+    if len(known) != len(shapes) or not known:
+        return None
     rank = max(map(len, known))
-    one, two = ((1,) * (rank - len(shape)) + tuple(shape) for shape in known)
-    return (_broadcast(one, two),)
+    result, *others = ((1,) * (rank - len(shape)) + tuple(shape) for shape in known)
+    for shape in others:
+        result = _broadcast(result, shape)
+    return result
 
 
 def _broadcast(one: Shape, two: Shape) -> Shape:
     return tuple(broadcast_size(a, b) for a, b in zip(one, two, strict=True))
-
-
-def _constant_shape(value: Any) -> Shape | None:
-    """Of a number or nested lists of numbers; None for anything else."""
-    if isinstance(value, int | float):
-        return ()
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    inner = _constant_shape(value[0])
-    return None if inner is None else (len(value), *inner)
 
 
 def _side_by_side(config: Config, inputs: Inputs) -> Shape | None:
@@ -143,26 +138,14 @@ def _dot(config: Config, inputs: Inputs) -> Shape | None:
 
 
 ROWS = (
-    LayerKind(
-        ("Add",), total(lambda n: (1.0,) * n), _elementwise,
-        functions=("ops.Add",), shaped=("__operators__.add", "math.add"),
-    ),
-    LayerKind(
-        ("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise,
-        functions=("ops.Subtract",), shaped=("math.subtract",),
-    ),
+    LayerKind(("Add",), total(lambda n: (1.0,) * n), _elementwise),
+    LayerKind(("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise),
     LayerKind(("Average",), total(lambda n: (1.0 / n,) * n), _elementwise),
-    LayerKind(
-        ("Multiply",), product, _elementwise,
-        functions=("ops.Multiply",), shaped=("math.multiply",),
-    ),
-    LayerKind(("Maximum",), chosen, _elementwise, shaped=("ops.Maximum", "math.maximum")),
-    LayerKind(("Minimum",), chosen, _elementwise, shaped=("ops.Minimum", "math.minimum")),
+    LayerKind(("Multiply",), product, _elementwise),
+    LayerKind(("Maximum",), chosen, _elementwise),
+    LayerKind(("Minimum",), chosen, _elementwise),
     LayerKind(("Concatenate",), concatenate, several(_side_by_side)),
     # not looked into
     LayerKind(("Dot",), shapes=several(_dot)),
     LayerKind(("Merge",)),
-    LayerKind(
-        (), shapes=_operation, shaped=("ops.Divide", "ops.TrueDivide", "math.divide", "math.truediv")
-    ),
-)  # fmt: skip
+)

@@ -197,7 +197,7 @@ _MAX_POOL, _GLOBAL_MAX = partial(pool, sign=Sign.NONNEGATIVE), partial(global_po
 _REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
 _POOLED, _ADAPTED, _WHOLE = resized(_pooled), resized(_adapted), one(_globally_pooled)
 ROWS = (
-    LayerKind(("Identity",), identity, same, shaped=("ops.Identity", "identity")),
+    LayerKind(("Identity",), identity, same),
     LayerKind(("ActivityRegularization",), identity, same),
     LayerKind(("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"), dropout, same),
     *(LayerKind((f"SpatialDropout{n}D",), dropout, same, rank=n + 2) for n in (1, 2, 3)),

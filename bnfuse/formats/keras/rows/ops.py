@@ -1,4 +1,4 @@
-"""The op table: all that is known of each Keras layer, one row a layer.
+"""The op table: all that is known of each Keras layer and function, one row for each meaning.
 
 A row says which core nodes and rules a layer stands for and how it stores what it absorbs, what it puts
 out, and which variables it holds. The rows stand in the files beside this one, by kind of layer; the rest
@@ -15,19 +15,25 @@ from dataclasses import replace
 
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer
 from bnfuse.formats.keras.rows import (
     activations,
     affine_layers,
     attention_layers,
+    choosing_functions,
     convolution_layers,
     image_layers,
+    joining_functions,
     linear_layers,
     merging_layers,
     moving_layers,
     opaque_layers,
+    placing_functions,
+    reckoning_functions,
     recurrent_layers,
 )
+from bnfuse.formats.keras.rows.functions import Meaning, meaning
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
@@ -39,18 +45,20 @@ _FILES = (
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}
-_FUNCTIONS = {
-    **{name: kind for kind in _KINDS for name in kind.functions},
-    **{name: replace(kind, parts=None) for kind in _KINDS for name in kind.shaped},
+_FUNCTIONS = (placing_functions, choosing_functions, joining_functions, reckoning_functions)
+_MEANINGS: dict[str, LayerKind] = {
+    **ROWS,
+    **{name: kind for file in _FUNCTIONS for name, kind in file.FUNCTIONS.items()},
 }
+_NO_SENSE = (
+    Malformed, TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError,
+)  # fmt: skip
 _KERAS_MODULES = re.compile(r"(tf_)?keras(\.|$)|tensorflow(\.|$)|$")
 
 
 def kind_of(layer: Layer) -> LayerKind | None:
-    """The row of a layer, or of the function that it calls; None where nothing is known of it."""
-    if layer.registered:
-        return None
-    return _FUNCTIONS.get(layer.function) if layer.function else ROWS.get(layer.class_name)
+    """The row of a layer; None where nothing is known of it, or it is a function."""
+    return None if layer.registered or layer.function else ROWS.get(layer.class_name)
 
 
 # --- shapes
@@ -71,6 +79,8 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
         call: the call, for its other arguments; None inside a wrapper.
     """
     try:
+        if layer.function:
+            return _function_shapes(layer, inputs, call)
         kind = kind_of(layer)
         if kind is None:
             return UNKNOWN
@@ -79,8 +89,21 @@ def output_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
             if inputs[0] is None or len(inputs[0]) != kind.rank:
                 return UNKNOWN
         return kind.shapes(layer, inputs, call)
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError):
+    except _NO_SENSE:
         return UNKNOWN  # a config that makes no sense: nothing is known about the result
+
+
+def _function_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    meant = None if layer.registered else meaning(layer, call, inputs)
+    kind = None if meant is None else _MEANINGS.get(meant.row)
+    if meant is None or kind is None:
+        return UNKNOWN
+    return kind.shapes(_stated(layer, meant), [inputs[port] for port in meant.ports], None)
+
+
+def _stated(layer: Layer, meant: Meaning) -> Layer:
+    """A function as the layer or row that it means; it still counts as a function."""
+    return replace(layer, class_name=meant.row, module="keras.ops.", config=meant.config)
 
 
 # --- variables
@@ -104,6 +127,11 @@ def slots(layer: Layer) -> Slots | None:
 # --- core nodes
 
 
+# Rows that look at no axis, so that they are the same to one step of a TimeDistributed.
+_ANYWHERE = frozenset(
+    {"Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "Arithmetic", "Negative", "Identity"}
+    | {"Homogeneous", "Nonlinear", "Nonlinear with a constant"}
+)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _WIDENS = frozenset(
     (a, b) for a in _FLOATS for b in ("float32", "float64") if _FLOATS.index(a) < _FLOATS.index(b)
@@ -132,20 +160,45 @@ def _casts(site: Site, has: str | None) -> bool:
     layer that reads in a wider type loses nothing.
     """
     kind, computes = kind_of(site.layer), site.compute_dtype
-    if kind is None or kind.parts is None or site.layer.function:
-        return False  # opaque anyway; a function has no type of its own
+    if kind is None or kind.parts is None:
+        return False  # opaque anyway, or a function, which has no type of its own
     if has == computes or has not in _FLOATS or computes not in _FLOATS:
         return False
     return not kind.linear or (has, computes) not in _WIDENS
 
 
 def _layer_parts(site: Site) -> Sequence[Part]:
+    if site.layer.function:
+        return _function_parts(site)
     kind = kind_of(site.layer)
     if kind is None or kind.parts is None:
-        known = not (site.layer.function or site.layer.registered)
-        why = opaque_layers.WHY.get(site.layer.class_name, "") if known else ""
+        why = "" if site.layer.registered else opaque_layers.WHY.get(site.layer.class_name, "")
         return single(site, opaque(detail=why))
     try:
         return kind.parts(site)
     except Malformed as e:
         return single(site, opaque(Reason.BAD_PARAMETERS, str(e)))
+
+
+def _function_parts(site: Site) -> Sequence[Part]:
+    """The row that a function means, where the call is understood as a whole."""
+    unknown = single(site, opaque())
+    meant = (
+        None if site.layer.registered else meaning(site.layer, site.call, [as_shape(s) for s in site.shapes])
+    )
+    kind = None if meant is None else _MEANINGS.get(meant.row)
+    if meant is None or kind is None or kind.parts is None or (site.lead and meant.row not in _ANYWHERE):
+        return unknown
+    stated = replace(
+        site,
+        layer=_stated(site.layer, meant),
+        call=None,
+        inputs=tuple(site.inputs[port] for port in meant.ports),
+        shapes=tuple(site.shapes[port] for port in meant.ports),
+        dtypes=tuple(site.dtypes[port] for port in meant.ports),
+    )
+    try:
+        parts = kind.parts(stated)
+    except _NO_SENSE:
+        return unknown
+    return unknown if any(part.stored is not None for part in parts) else parts

@@ -1,0 +1,209 @@
+"""What the arguments of a function are for the row of the op table that means the same.
+
+Each is told by a function of a ``Called``: the name of the row, and what its config would say. It raises
+``Malformed`` where the call means something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.arguments import Tensor
+from bnfuse.formats.keras.rows.function_calls import Arguments, Called
+from bnfuse.formats.keras.rows.placing_functions import counted, integer
+
+Means = Callable[[Called], tuple[str, Arguments]]
+
+
+def stated(row: str, **more: Any) -> Means:
+    """The arguments by their names, and some that are always the same."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        return row, {**call.given, **more}
+
+    return means
+
+
+def only(row: str, **wanted: Any) -> Means:
+    """Only where arguments have certain values."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        for name, value in wanted.items():
+            if call.given[name] != value or type(call.given[name]) is not type(value):
+                raise Malformed(f"{name}={call.given[name]}")
+        return row, call.given
+
+    return means
+
+
+def arithmetic(row: str) -> Means:
+    """Of two tensors, or of one and a constant, which stays."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        config = _operands(call)
+        if config["left"] is None and config["right"] is None:
+            return row, {}
+        return "Arithmetic", {"op": row, **config}
+
+    return means
+
+
+def pointwise(call: Called) -> tuple[str, Arguments]:
+    """Of two, element by element, and not looked into."""
+    config = _operands(call)
+    return ("Pointwise" if config["left"] is None is config["right"] else "Pointwise with a constant"), config
+
+
+def bias(call: Called) -> tuple[str, Arguments]:
+    """A constant along the last axis."""
+    if call.given["data_format"] not in (None, "NHWC"):
+        raise Malformed("a bias along another axis")
+    return arithmetic("Add")(call)
+
+
+def _operands(call: Called) -> Arguments:
+    """Two operands; None for a tensor."""
+    x, y = (None if isinstance(call.given[k], Tensor) else call.given[k] for k in ("x", "y"))
+    return {"left": x, "right": y}
+
+
+def side_by_side(call: Called) -> tuple[str, Arguments]:
+    """Along an axis, counted from zero."""
+    return "Concatenate", {"axis": counted(call.given["axis"], call.rank("xs"))[0]}
+
+
+def greatest(row: str) -> Means:
+    """Of two tensors; with zero it is a ReLU, or −ReLU(−x)."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        config = _operands(call)
+        if config["left"] is None and config["right"] is None:
+            return row, {}
+        is_zero = any(type(v) in (int, float) and v == 0 for v in config.values())
+        return "Homogeneous" if is_zero else "Nonlinear with a constant", config
+
+    return means
+
+
+def pool(kind: str, windows: str = "pool_size") -> Means:
+    """A layer's pooling, for each number of spatial axes."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        config = dict(call.given)
+        if config["data_format"] is None or config.get("padding", "valid") not in ("valid", "same"):
+            raise Malformed("pooling of another kind")
+        n = call.rank("x") - 2
+        if isinstance(config[windows], list) and len(config[windows]) != n:
+            raise Malformed(f"{windows} {config[windows]}")
+        return f"{kind}Pooling{n}D", config
+
+    return means
+
+
+_FORMATS = {f"N{s}C": "channels_last" for s in ("W", "HW", "DHW")}
+_FORMATS |= {f"NC{s}": "channels_first" for s in ("W", "HW", "DHW")}
+
+
+def tf_pool(kind: str) -> Means:
+    """The same with TensorFlow's names of data formats, and windows for each axis."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        given, n = call.given, call.rank("x") - 2
+        form = _FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
+        sizes = {k: _tf_windows(given[k], n, form) for k in ("pool_size", "strides")}
+        padding = {"SAME": "same", "VALID": "valid"}[given["padding"]]
+        return f"{kind}Pooling{n}D", {**sizes, "padding": padding, "data_format": form}
+
+    return means
+
+
+def _tf_windows(given: Any, n: int, form: str) -> list[int]:
+    """One size, one for each spatial axis, or one for each axis."""
+    sizes = [integer(k, 1) for k in (given if isinstance(given, list) else [given])]
+    if len(sizes) == n + 2:
+        first = 2 if form == "channels_first" else 1
+        if set(sizes[:first]) | set(sizes[first + n :]) != {1}:
+            raise Malformed("windows over the channels, or over the batch")
+        return sizes[first : first + n]
+    sizes = sizes * n if len(sizes) == 1 else sizes
+    if len(sizes) != n:
+        raise Malformed(f"{len(sizes)} windows")
+    return sizes
+
+
+def resize(call: Called) -> tuple[str, Arguments]:
+    """To a size; Keras may leave it to who runs the model which axis holds the channels."""
+    config = dict(call.given)
+    size = config.pop("size")
+    height, width = (integer(n, 1) for n in size)
+    if config.get("fill_mode", "constant") != "constant" or config.get("preserve_aspect_ratio"):
+        raise Malformed("borders of another kind")
+    config["interpolation"] = str(config["interpolation"])
+    return "Resize", {"data_format": "channels_last", **config, "height": height, "width": width}
+
+
+def reduce(row: str) -> Means:
+    """Over axes, from no initial value."""
+
+    def means(call: Called) -> tuple[str, Arguments]:
+        if call.given.get("initial") is not None:
+            raise Malformed("an initial value")
+        return row, {"keepdims": False, **call.given}
+
+    return means
+
+
+def split(call: Called) -> tuple[str, Arguments]:
+    """Keras counts in pieces, or tells where to cut."""
+    given = call.given.get("sections")
+    at = {"at": given} if isinstance(given, list) else {"sections": given}
+    return "Split", {**call.given, **at}
+
+
+def split_sizes(call: Called) -> tuple[str, Arguments]:
+    """TensorFlow counts in pieces, or in their sizes."""
+    return "Split", {"axis": call.given["axis"], "sizes": call.given["sizes"]}
+
+
+def slice_(call: Called) -> tuple[str, Arguments]:
+    """From where, how many; -1 for all that are left."""
+    begin, size = call.given["begin"], call.given["size"]
+    pairs = [(integer(b, 0), integer(n, -1)) for b, n in zip(begin, size, strict=True)]
+    return "GetItem", {"key": [slice(b or None, None if n == -1 else b + n) for b, n in pairs]}
+
+
+def strided_slice(call: Called) -> tuple[str, Arguments]:
+    """Bounds with masks: bit k of one speaks of axis k."""
+    given = call.given
+    masks = [integer(given[k], 0) for k in ("begin_mask", "end_mask", "shrink_axis_mask")]
+    if given["ellipsis_mask"] or given["new_axis_mask"]:
+        raise Malformed("a mask of another kind")
+    strides = given["strides"] or [1] * len(given["begin"])
+    key: list[Any] = []
+    for k, (a, b, step) in enumerate(zip(given["begin"], given["end"], strides, strict=True)):
+        start, end, shrink = (mask >> k & 1 for mask in masks)
+        bounds = slice(None if start else integer(a), None if end else integer(b), integer(step))
+        key.append(integer(a) if shrink else bounds)
+    return "GetItem", {"key": key}
+
+
+def cast(call: Called) -> tuple[str, Arguments]:
+    """To a type, if one is given."""
+    return ("Identity", {}) if call.given["dtype"] is None else ("Cast", call.given)
+
+
+def average(call: Called) -> tuple[str, Arguments]:
+    """A mean without weights."""
+    if call.given["weights"] is not None:
+        raise Malformed("weights")
+    return "Mean", {"axis": call.given["axis"], "keepdims": False}
+
+
+def gather(call: Called) -> tuple[str, Arguments]:
+    """Elements along one axis."""
+    if call.given["batch_dims"] or call.given["validate_indices"]:
+        raise Malformed("a gather of another kind")
+    axis = call.given["axis"]
+    return "Take", {"axis": 0 if axis is None else axis, "indices": call.given["indices"]}

@@ -1,0 +1,234 @@
+"""The table of functions: each by the layer, or the row, that means the same.
+
+A call of ``keras.ops`` or of TensorFlow says what a layer's config says, in another way. A line names a
+function, its parameters (see ``function_calls``), and what they are for the row (``function_meanings``). So
+each meaning has one row, which does not know who asked.
+
+When it does not act: a call that is not understood as a whole is not looked into.
+
+Sources: the ``__init__`` and ``call`` of keras/src/ops, and the signatures of TensorFlow's functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.network import Call, Layer, Shape
+from bnfuse.formats.keras.rows.function_calls import Arguments, Called, bound, ports
+from bnfuse.formats.keras.rows.function_meanings import (
+    Means,
+    arithmetic,
+    average,
+    bias,
+    cast,
+    gather,
+    greatest,
+    only,
+    pointwise,
+    pool,
+    reduce,
+    resize,
+    side_by_side,
+    slice_,
+    split,
+    split_sizes,
+    stated,
+    strided_slice,
+    tf_pool,
+)
+
+_TWO = "?x ?y"
+_REDUCED = "@x axis keepdims"
+_POOLED = "@x pool_size strides padding data_format"
+_TO_ASPECT = "crop_to_aspect_ratio=False pad_to_aspect_ratio=False fill_mode='constant' fill_value=0.0"
+# Besides these, ``tests/refused_functions.py`` says why the others have no line.
+_KERAS: dict[str, tuple[str, Means]] = {
+    # side by side, in another place
+    "Concatenate": ("*xs axis", side_by_side),
+    "Hstack": ("*xs axis=1", side_by_side),
+    "Vstack": ("*xs axis=0", side_by_side),
+    "Dstack": ("*xs axis=2", side_by_side),
+    "Stack": ("*xs axis", stated("Stack")),
+    "Split": ("@x indices_or_sections>sections axis", split),
+    "Unstack": ("@x num axis", stated("Unstack", sections=None)),
+    "Reshape": ("@x newshape>shape", stated("Reshape to")),
+    "Transpose": ("@x axes", stated("Transpose")),
+    "Swapaxes": ("@x axis1 axis2", stated("Transpose")),
+    "Moveaxis": ("@x source destination", stated("Transpose")),
+    "ExpandDims": ("@x axis", stated("ExpandDims")),
+    "Squeeze": ("@x axis", stated("Squeeze")),
+    "GetItem": ("@x key", stated("GetItem")),
+    "Take": ("@x indices axis", stated("Take")),
+    "DepthToSpace": ("@x block_size data_format", stated("DepthToSpace")),
+    "SpaceToDepth": ("@x block_size data_format", stated("SpaceToDepth")),
+    "Pad": ("@x constant_values>value=None pad_width>pads mode", stated("Pad")),
+    "Flip": ("@x axis", stated("Flip")),
+    "Fliplr": ("@x", stated("Flip", axis=1)),
+    "Flipud": ("@x", stated("Flip", axis=0)),
+    "Roll": ("@x shift axis", stated("Roll")),
+    "Repeat": ("@x repeats axis", stated("Repeat")),
+    "Tile": ("@x repeats", stated("Tile")),
+    # over axes
+    "Mean": (_REDUCED, reduce("Mean")),
+    "Average": ("@x weights=None axis", average),
+    "Sum": (_REDUCED, reduce("Sum")),
+    "Max": (f"{_REDUCED} initial", reduce("Extreme")),
+    "Min": (f"{_REDUCED} initial", reduce("Extreme")),
+    "Amax": (_REDUCED, reduce("Extreme")),
+    "Amin": (_REDUCED, reduce("Extreme")),
+    "Sort": ("@x axis", stated("Sort")),
+    "Cumsum": ("@x axis dtype", only("Cumsum", dtype=None)),
+    "MaxPool": (_POOLED, pool("Max")),
+    "AveragePool": (_POOLED, pool("Average")),
+    "Resize": (f"@x size interpolation antialias {_TO_ASPECT} data_format", resize),
+    # arithmetic
+    "Add": (_TWO, arithmetic("Add")),
+    "Subtract": (_TWO, arithmetic("Subtract")),
+    "Multiply": (_TWO, arithmetic("Multiply")),
+    "Divide": (_TWO, arithmetic("Divide")),
+    "TrueDivide": (_TWO, arithmetic("Divide")),
+    "Negative": ("@x", stated("Negative")),
+    "Maximum": (_TWO, greatest("Maximum")),
+    "Minimum": (_TWO, greatest("Minimum")),
+    "Where": ("@condition @x @y", stated("Where")),
+    # element by element
+    "Cast": ("@x dtype", cast),
+    "ConvertToTensor": ("@x dtype sparse=None ragged=None", cast),
+    "Array": ("@x dtype", cast),
+    "Copy": ("@x", stated("Identity")),
+    "StopGradient": ("@x", stated("Identity")),
+    "Relu": ("@x", stated("Homogeneous")),
+    "LeakyRelu": ("@x negative_slope", stated("Homogeneous")),
+    "Abs": ("@x", stated("Homogeneous")),
+    "Absolute": ("@x", stated("Homogeneous")),
+    "Fabs": ("@x", stated("Homogeneous")),
+    "Clip": ("@x x_min x_max", stated("Nonlinear")),
+}
+_NONLINEAR = {
+    **dict.fromkeys(
+        ("Exp", "HardSigmoid", "HardSilu", "HardTanh", "LogSigmoid", "Relu6", "Selu", "Sigmoid", "Silu",
+         "Softplus", "Softsign", "SparsePlus", "SparseSigmoid", "Sqrt", "Square", "Tanh", "TanhShrink",
+         "Expm1", "Log", "Log1p", "Reciprocal", "Rsqrt", "Sin", "Cos", "Erf"),
+        "@x",
+    ),
+    **dict.fromkeys(("Celu", "Elu"), "@x alpha"),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax"), "@x axis"),
+    **dict.fromkeys(("HardShrink", "SoftShrink"), "@x threshold"),
+    "Threshold": "@x threshold default_value",
+    "Gelu": "@x approximate",
+    "Squareplus": "@x b",
+}  # fmt: skip
+_TF_REDUCED = "@x axis=None keepdims=False"
+_TF_POOLED = "@x ksize>pool_size strides padding data_format=None"
+_TF_RESIZED = "@x size align_corners=False half_pixel_centers=False"
+_TF_PAD = "@x paddings>pads mode='CONSTANT' constant_values>value=0"
+_TF_SQUEEZE = "@x axis=None squeeze_dims=None"
+_TF_GATHER = "@x indices validate_indices=None axis=None batch_dims=0"
+_MASKS = "begin_mask=0 end_mask=0 ellipsis_mask=0 new_axis_mask=0 shrink_axis_mask=0"
+_TENSORFLOW: dict[str, tuple[str, Means]] = {
+    "concat": ("*xs axis", side_by_side),
+    "stack": ("*xs axis=0", stated("Stack")),
+    "split": ("@x num_or_size_splits>sizes axis=0 num=None", split_sizes),
+    "unstack": ("@x num=None axis=0", stated("Unstack", sections=None)),
+    "reshape": ("@x shape", stated("Reshape to")),
+    "transpose": ("@x perm>axes=None conjugate=False", stated("Transpose")),
+    "expand_dims": ("@x axis", stated("ExpandDims")),
+    "squeeze": (_TF_SQUEEZE, only("Squeeze", squeeze_dims=None)),
+    "__operators__.getitem": ("@x slice_spec>key", stated("GetItem")),
+    "strided_slice": (f"@x begin end strides=None {_MASKS}", strided_slice),
+    "slice": ("@x begin size", slice_),
+    "gather": (_TF_GATHER, gather),
+    "nn.depth_to_space": ("@x block_size data_format='NHWC'", stated("DepthToSpace")),
+    "nn.space_to_depth": ("@x block_size data_format='NHWC'", stated("SpaceToDepth")),
+    "pad": (_TF_PAD, stated("Pad")),
+    "reverse": ("@x axis", stated("Flip")),
+    "roll": ("@x shift axis", stated("Roll")),
+    "repeat": ("@x repeats axis=None", stated("Repeat")),
+    "tile": ("@x multiples>repeats", stated("Tile")),
+    "math.reduce_mean": (_TF_REDUCED, reduce("Mean")),
+    "math.reduce_sum": (_TF_REDUCED, reduce("Sum")),
+    "math.reduce_max": (_TF_REDUCED, reduce("Extreme")),
+    "math.reduce_min": (_TF_REDUCED, reduce("Extreme")),
+    "sort": ("@x axis=-1 direction='ASCENDING'", stated("Sort")),
+    "math.cumsum": ("@x axis=0 exclusive=False reverse=False", stated("Cumsum")),
+    **{f"nn.max_pool{n}": (_TF_POOLED, tf_pool("Max")) for n in ("", "1d", "2d", "3d")},
+    **{f"nn.avg_pool{n}": (_TF_POOLED, tf_pool("Average")) for n in ("", "1d", "2d", "3d")},
+    "image.resize": (
+        "@x size method>interpolation='bilinear' preserve_aspect_ratio=False antialias=False", resize,
+    ),
+    "image.resize_bilinear": (f"{_TF_RESIZED} interpolation='bilinear'", resize),
+    "image.resize_nearest_neighbor": (f"{_TF_RESIZED} interpolation='nearest'", resize),
+    "math.add": (_TWO, arithmetic("Add")),
+    "__operators__.add": (_TWO, arithmetic("Add")),
+    "math.add_n": ("*xs", stated("Add")),
+    "nn.bias_add": ("@value>x bias>y data_format=None", bias),
+    "math.subtract": (_TWO, arithmetic("Subtract")),
+    "math.multiply": (_TWO, arithmetic("Multiply")),
+    "math.truediv": (_TWO, arithmetic("Divide")),
+    "math.divide": (_TWO, arithmetic("Divide")),
+    "math.negative": ("@x", stated("Negative")),
+    "math.maximum": (_TWO, greatest("Maximum")),
+    "math.minimum": (_TWO, greatest("Minimum")),
+    "where": ("@condition @x @y", stated("Where")),
+    "cast": ("@x dtype", cast),
+    "convert_to_tensor": ("@x dtype=None dtype_hint=None", cast),
+    "identity": ("@x", stated("Identity")),
+    "stop_gradient": ("@x", stated("Identity")),
+    "nn.relu": ("@x", stated("Homogeneous")),
+    "nn.leaky_relu": ("@x alpha=0.2", stated("Homogeneous")),
+    "math.abs": ("@x", stated("Homogeneous")),
+    "clip_by_value": ("@x clip_value_min clip_value_max", stated("Nonlinear")),
+    "shape": ("@x out_type=None", stated("Shape")),
+    **dict.fromkeys(
+        ("math.exp", "math.sigmoid", "math.softplus", "math.sqrt", "math.square", "math.tanh", "nn.relu6",
+         "nn.selu", "nn.sigmoid", "nn.tanh", "nn.elu", "nn.swish", "math.cos", "math.log", "math.rsqrt",
+         "math.sin"),
+        ("@x", stated("Nonlinear")),
+    ),
+    **dict.fromkeys(
+        ("math.equal", "math.greater", "math.greater_equal", "math.less", "math.less_equal", "math.not_equal",
+         "math.pow"),
+        (_TWO, pointwise),
+    ),
+    "nn.softmax": ("@x axis=-1", stated("Nonlinear")),
+    "nn.gelu": ("@x approximate=False", stated("Nonlinear")),
+    "nn.silu": ("@x beta=1.0", stated("Nonlinear")),
+}  # fmt: skip
+FUNCTIONS: dict[str, tuple[str, Means]] = {
+    **{f"ops.{name}": line for name, line in _KERAS.items()},
+    **{f"ops.{name}": (parameters, stated("Nonlinear")) for name, parameters in _NONLINEAR.items()},
+    **_TENSORFLOW,
+    **{f"compat.v1.{name}": line for name, line in _TENSORFLOW.items() if not name.startswith("__")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a call is: the name of a row, what its config says, and which inputs it reads, in what order."""
+
+    row: str
+    config: Arguments
+    ports: tuple[int, ...]
+
+
+def meaning(layer: Layer, call: Call | None, shapes: Sequence[Shape | None]) -> Meaning | None:
+    """What a function's call means; None where that is not known.
+
+    Args:
+        layer: of which ``function`` is not "".
+        call: the call.
+        shapes: of each of its inputs.
+    """
+    found = FUNCTIONS.get(layer.function)
+    if found is None or call is None:
+        return None
+    parameters, means = found
+    try:
+        given = bound(parameters, layer, call)
+        row, config = means(Called(given, shapes))
+    except (Malformed, TypeError, ValueError, KeyError, IndexError, AttributeError):
+        return None
+    read = tuple(ports(list(given.values())))
+    return Meaning(row, config, read) if sorted(read) == list(range(len(call.inputs))) else None

@@ -1,0 +1,235 @@
+"""Rows of the op table: functions that reckon: with constants, over axes, element by element.
+
+A constant in a call stays what it is: what may pass goes through it. A config holds the arguments of
+the call by the names that ``functions`` gives them, with constants where the call has some.
+
+Sources: keras/src/ops/numpy.py and the arithmetic of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bnfuse.core.axes import AxisMap, Chain, Relabel
+from bnfuse.core.counted import Through, Times
+from bnfuse.core.joint import Product, Select
+from bnfuse.core.operands import operands
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Pass, Rule, ShapeOnly, Sign
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.calls import as_shape
+from bnfuse.formats.keras.graph.network import Call, Layer, Shape
+from bnfuse.formats.keras.rows import image_layers
+from bnfuse.formats.keras.rows.activations import HOMOGENEOUS
+from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
+from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, of_one
+from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_KNOWN = ("float16", "float32", "float64")  # to numpy
+
+
+# --- with a constant
+
+
+def _arithmetic(site: Site) -> Sequence[Part]:
+    """y = a·x + c, told by the name of the operation and its operands, one of which is a constant."""
+    shape = site.shapes[0]
+    if shape is None:
+        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    k = _constant(_the_constant(site.config), site.dtypes[0])
+    a, c = _affine(site.config, k)
+    if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
+        return single(site, opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number"))
+    long = [axis for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1]
+    if k.ndim > len(shape) - site.lead or len(long) > 1 or any(a <= site.lead for a in long):
+        return single(site, opaque(Reason.BROADCAST))
+    if any(shape[axis] != k.size for axis in long):
+        return single(site, opaque(Reason.BROADCAST))
+    vector = (-1,) if long else ()
+    through = Through(a.reshape(vector), c.reshape(vector), long[0] if long else None)
+    return single(site, Pass(axes=through))
+
+
+def _the_constant(config: Config) -> Any:
+    left, right = config["left"], config["right"]
+    return right if left is None else left
+
+
+def _constant(value: Any, dtype: str | None) -> np.ndarray:
+    """A constant as the call computes with it, in float64.
+
+    Raises:
+        Malformed: it is none, or of another type than x, which it would widen.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.name != dtype:
+            raise Malformed("a constant of another type")
+    elif isinstance(value, list):
+        if dtype not in (None, "float32"):
+            raise Malformed("a constant of another type")
+    elif type(value) not in (int, float):
+        raise Malformed("no number")
+    if dtype is not None and dtype not in _KNOWN:
+        raise Malformed(f"arithmetic in {dtype}")
+    made = np.asarray(value)
+    if made.dtype.kind not in "if":
+        raise Malformed("no numbers")
+    with np.errstate(over="ignore"):
+        return made.astype(dtype or "float32").astype(np.float64)
+
+
+def _affine(config: Config, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(a, c) of a·x + c."""
+    one, zero, first = np.ones_like(k), np.zeros_like(k), config["left"] is not None
+    match config["op"]:
+        case "Add":
+            return one, k
+        case "Subtract":
+            return (-one, k) if first else (one, -k)
+        case "Multiply":
+            return k, zero
+        case "Divide" if not first:
+            with np.errstate(divide="ignore"):
+                return 1.0 / k, zero
+    raise Malformed("no map of that kind")
+
+
+def _with_constant(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    shape = inputs[0]
+    return UNKNOWN if shape is None else (broadcast((shape, np.shape(_the_constant(layer.config)))),)
+
+
+def _negative(site: Site) -> Sequence[Part]:
+    return single(site, Pass(axes=Times(-1)))
+
+
+# --- over axes
+
+
+def _reduce(config: Config, shape: Shape, sign: Sign = Sign.ANY, *, adds: bool = False) -> Rule:
+    """Mean, Max, Min, Sum: what varies along other axes commutes as far as the function allows.
+
+    A sum over n elements, where n is known, shifts n times as far.
+    """
+    gone, rank, keeps = _gone(config, shape), len(shape), bool(config["keepdims"])
+    moved: AxisMap = Relabel(tuple(range(rank)), rank) if keeps else dropping(rank, gone)
+    count = product([shape[axis] for axis in gone]) if adds else 1
+    if count:
+        moved = Chain((moved, Times(count)))
+    shift = None if count else Reason.SHIFT_REFUSED
+    return Pass(sign, shift, gone.__contains__, OffBatch(moved), gone if keeps else ())
+
+
+def _gone(config: Config, shape: Shape) -> list[int]:
+    given = config["axis"]
+    return list(range(len(shape))) if given is None else counted(given, len(shape))
+
+
+def _reduced(config: Config, shape: Shape) -> Shape:
+    gone = _gone(config, shape)
+    if config["keepdims"]:
+        return tuple(1 if a in gone else n for a, n in enumerate(shape))
+    return tuple(n for a, n in enumerate(shape) if a not in gone)
+
+
+def _along(config: Config, shape: Shape, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
+    """Sort, Cumsum: what varies along other axes than one."""
+    return Pass(sign, shift, counted(config["axis"], len(shape)).__contains__)
+
+
+# --- element by element
+
+
+def _cast(site: Site) -> Sequence[Part]:
+    """To the same or a wider floating-point type: nothing is lost that the value had."""
+    has, to = str(site.dtypes[0]), site.config["dtype"]
+    widens = (has, to) != ("float16", "bfloat16") and _FLOATS.index(has) <= _FLOATS.index(to)
+    return single(site, Pass() if widens else opaque(Reason.OTHER_TYPE, f"cast to {to}"))
+
+
+def _homogeneous(site: Site) -> Sequence[Part]:
+    """ReLU, leaky ReLU, |x|."""
+    return single(site, HOMOGENEOUS)
+
+
+def _nonlinear(site: Site) -> Sequence[Part]:
+    return single(site, opaque(Reason.NONLINEAR))
+
+
+def _where(site: Site) -> Sequence[Part]:
+    """One of two, as a condition says."""
+    condition, *chosen = (named_apart(s, j) for j, s in enumerate(site.shapes))
+    out = named_apart(site.out_shapes[0], len(chosen) + 1)
+    lie = operands([condition, *chosen], out)
+    if lie is None:
+        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    stretched = any(o.offset or o.stretched for o in lie[1:])
+    return single(site, opaque(Reason.BROADCAST) if stretched else Select((1, 2), Sign.ANY))
+
+
+def _quotient(site: Site) -> Sequence[Part]:
+    return single(site, joined(site, lambda lie: Product((1, -1), lie)))
+
+
+def _shape_only(site: Site) -> Sequence[Part]:
+    return single(site, ShapeOnly())
+
+
+def _resize(site: Site) -> Sequence[Part]:
+    """Without a data format it is that of whoever runs the model: the sizes tell where the file was made."""
+    config = dict(site.config)
+    if config.get("data_format") is None:
+        size = config["height"], config["width"]
+        config["data_format"] = _format(as_shape(site.shapes[0]), as_shape(site.out_shapes[0]), size)
+    return image_layers.resizing(replace(site, layer=replace(site.layer, config=config)))
+
+
+def _format(before: Shape | None, after: Shape | None, size: Shape) -> str:
+    if before is None or after is None or len(before) != 4 or len(after) != 4:
+        raise Malformed("no data format")
+    last = before[3] == after[3] is not None and after[1:3] == size
+    first = before[1] == after[1] is not None and after[2:4] == size
+    if last == first:
+        raise Malformed("no data format")
+    return "channels_last" if last else "channels_first"
+
+
+def _resized(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    if layer.config.get("data_format") is None:
+        return UNKNOWN
+    return next(kind for kind in image_layers.ROWS if "Resizing" in kind.classes).shapes(layer, inputs, call)
+
+
+def _broadcast_all(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
+    return (checked(broadcast(inputs)),)
+
+
+_REDUCED = one(_reduced)
+FUNCTIONS: dict[str, LayerKind] = {
+    "Arithmetic": LayerKind((), _arithmetic, _with_constant),
+    "Negative": LayerKind((), _negative, same),
+    "Divide": LayerKind((), _quotient, _broadcast_all),
+    "Where": LayerKind((), _where, _broadcast_all),
+    "Mean": LayerKind((), of_one(_reduce), _REDUCED),
+    "Sum": LayerKind((), of_one(partial(_reduce, adds=True)), _REDUCED),
+    "Extreme": LayerKind((), of_one(partial(_reduce, sign=Sign.NONNEGATIVE)), _REDUCED),
+    "Sort": LayerKind((), of_one(partial(_along, sign=Sign.NONNEGATIVE)), same),
+    "Cumsum": LayerKind((), of_one(partial(_along, shift=Reason.SHIFT_REFUSED)), same),
+    "Cast": LayerKind((), _cast, same),
+    "Homogeneous": LayerKind((), _homogeneous, same),
+    "Nonlinear": LayerKind((), _nonlinear, same),
+    "Nonlinear with a constant": LayerKind((), _nonlinear, _with_constant),
+    "Resize": LayerKind((), _resize, _resized),
+    "Shape": LayerKind((), _shape_only, one(lambda config, shape: (len(shape),))),
+    # not looked into
+    "Pointwise": LayerKind((), None, _broadcast_all),
+    "Pointwise with a constant": LayerKind((), None, _with_constant),
+}
