@@ -7,6 +7,7 @@ can be placed at every step.
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,7 @@ from bnfuse.errors import (
     UnreadableModel,
     UsageError,
 )
+from bnfuse.report import render
 from bnfuse.results import Agreement, Latency, Status
 from bnfuse.use_cases import folding
 from bnfuse.use_cases.optimize import Unproved, inspect, optimize
@@ -250,3 +252,18 @@ def test_progress_names_the_phases(fake: Fake) -> None:
         "verifying",
         "measuring",
     ]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_that_code_was_allowed_is_told_in_every_form(fake: Fake, allowed: bool) -> None:
+    report = optimize(fake.model.path, verify=verify_module.VerifyRequest(allow_unsafe=allowed), bench=False)
+    assert report.unsafe is allowed
+    assert json.loads(render(report, ".json"))["unsafe"] is allowed
+    for form in (".json", ".md", ".html", ".xml"):
+        assert ("the model was allowed to run code" in render(report, form)) is allowed
+    fake.model.path.with_name("model.fused.fake").unlink()
+    fake.model.path.with_name("model.fused.fake.data").unlink()
+    fake.agreement = Agreement(Status.DIFFERENT)
+    with pytest.raises(use_case.Unproved) as caught:
+        optimize(fake.model.path, verify=verify_module.VerifyRequest(allow_unsafe=allowed), bench=False)
+    assert caught.value.report.unsafe is allowed

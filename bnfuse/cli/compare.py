@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from bnfuse.cli import options as opt
@@ -36,6 +38,7 @@ def verify(screen: Screen, options: Verify) -> None:
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
     from bnfuse.stamps import watched
+    from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import Witnessed, file_info, versions
     from bnfuse.use_cases.verify import verify as run
 
@@ -48,8 +51,11 @@ def verify(screen: Screen, options: Verify) -> None:
         ran = Witnessed(load)
         agreement = run(a, b, request=request, load=ran.load)
         unchanged.check()
+    unsafe = options.allow_unsafe
+    agreement = replace(agreement, notes=(*agreement.notes, *unsafe_note(unsafe)))
     if options.as_json:
-        screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
+        found = versions(ran.versions)
+        screen.document(dumps(verify_document(files[0], files[1], agreement, found, unsafe=unsafe)))
     else:
         screen.agreement(agreement)
     if agreement.status is Status.DIFFERENT:
@@ -89,6 +95,7 @@ def bench(screen: Screen, options: Bench) -> None:
     from bnfuse.report.json import bench_document, dumps
     from bnfuse.stamps import watched
     from bnfuse.use_cases.bench import bench as run
+    from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import file_info, versions
 
     with screen.progress() as progress, watched(*filter(None, (a, b))) as unchanged:
@@ -102,9 +109,12 @@ def bench(screen: Screen, options: Bench) -> None:
         progress("measuring")
         latency = run(a, b, request=request, load=load)
         unchanged.check()
+    unsafe = options.allow_unsafe
+    latency = replace(latency, notes=(*latency.notes, *unsafe_note(unsafe)))
     latency = beside_earlier(latency, before, earlier)
     if options.as_json:
-        screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))
+        found = versions(latency.versions)
+        screen.document(dumps(bench_document(before, after, latency, found, unsafe=unsafe)))
     else:
         screen.latency(latency)
     if most is not None:

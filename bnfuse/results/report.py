@@ -32,6 +32,7 @@ class Report:
     ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
     ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
     ``details`` is None unless it was asked for.
+    ``unsafe`` says that the model was allowed to run code that it carries (``--allow-unsafe``).
     ``seconds`` maps a phase ("read", "plan", "write", "verify", "bench") to its wall time.
     """
 
@@ -47,3 +48,4 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     details: Details | None = None
+    unsafe: bool = False

@@ -58,6 +58,13 @@ def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
     )
 
 
+def unsafe_note(unsafe: bool) -> tuple[str, ...]:
+    """What was allowed, where it was."""
+    if not unsafe:
+        return ()
+    return ("run with --allow-unsafe: the model was allowed to run code that it carries",)
+
+
 def merged_note(report: Report) -> tuple[str, ...]:
     """How many chains of arithmetic became one BatchNormalization each, by counting those."""
     kind = "BatchNormalization"

@@ -24,7 +24,7 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
-from bnfuse.use_cases.notes import check_growth, merged_note, ranges_note, why_unproved
+from bnfuse.use_cases.notes import check_growth, merged_note, ranges_note, unsafe_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
@@ -52,6 +52,11 @@ class _Wanted:
     details: bool
     read: ReadOptions
     merge: bool = False
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether the model may run code that it carries."""
+        return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
 
     @property
     def reads_weights(self) -> bool:
@@ -195,8 +200,9 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
         if wanted.reads_weights:
             notes = (*notes, *ranges_note(patch))
         wanted = _looking_inside(wanted, made)
+    notes = (*report.notes, *notes, *unsafe_note(wanted.unsafe))
     flushed = made.written.subnormals_flushed
-    report = replace(report, notes=(*report.notes, *notes), subnormals_flushed=flushed)
+    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe)
     return _Made(report, made.written, wanted, form, own_files)
 
 
