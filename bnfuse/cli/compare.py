@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
@@ -23,6 +24,7 @@ from bnfuse.errors import ExitCode
 @opt.DEVICE
 @opt.THREADS
 @opt.ALLOW_UNSAFE
+@LIMITS
 @opt.VERIFY_TIME
 @opt.VERBOSITY
 @click.pass_obj
@@ -74,6 +76,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @opt.DEVICE
 @opt.THREAD_COUNTS
 @opt.ALLOW_UNSAFE
+@LIMITS
 @opt.MEASURING
 @opt.FAIL_IF_SLOWER
 @opt.BASELINE

@@ -35,7 +35,7 @@ _DECISION = "name=node op kind channels message action split into through become
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
-    "subnormals_flushed layers=details.layers unsafe seconds versions",
+    "subnormals_flushed layers=details.layers unsafe limits seconds versions",
     "FileInfo": "path format sha256? bytes=total_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,

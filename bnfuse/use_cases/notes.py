@@ -65,6 +65,21 @@ def unsafe_note(unsafe: bool) -> tuple[str, ...]:
     return ("run with --allow-unsafe: the model was allowed to run code that it carries",)
 
 
+def told_limits() -> tuple[dict[str, float | None], tuple[str, ...]]:
+    """What a runtime may take, and a sentence on it where the user said so.
+
+    Raises:
+        UsageError: the environment says no number.
+    """
+    from bnfuse.formats.child.limits import are_asked_for, current
+
+    limits = current()
+    found = {"answer_s": limits.answer_s, "memory_bytes": limits.memory_bytes}
+    memory = "" if limits.memory_bytes is None else f" and {limits.memory_bytes / 1e9:.3g} GB of memory"
+    note = f"as asked for, the runtime may take {limits.answer_s:g} s for an answer{memory}"
+    return found, (note,) if are_asked_for() else ()
+
+
 def merged_note(report: Report) -> tuple[str, ...]:
     """How many chains of arithmetic became one BatchNormalization each, by counting those."""
     kind = "BatchNormalization"
@@ -88,3 +103,13 @@ def why_unproved(agreement: Agreement) -> str:
         f"the folded model could not be proved equal{why}; nothing was written: "
         f"{remedy} unproved with --no-verify"
     )
+
+
+def why_kept(report: Report, *, changed: bool) -> str:
+    """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
+    from bnfuse.measure.gates import gain_missing
+
+    if not changed:
+        return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
+    why = gain_missing(report.benchmark)
+    return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"

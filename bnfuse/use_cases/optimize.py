@@ -23,8 +23,8 @@ from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
+from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
-from bnfuse.use_cases.notes import check_growth, merged_note, ranges_note, unsafe_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
@@ -59,9 +59,14 @@ class _Wanted:
         return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
 
     @property
+    def runs(self) -> bool:
+        """Whether a runtime is to run the models."""
+        return self.verify is not None or self.bench is not None
+
+    @property
     def reads_weights(self) -> bool:
         """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
-        return self.hashes or self.verify is not None or self.bench is not None
+        return self.hashes or self.runs
 
 
 @without_collections()
@@ -153,7 +158,7 @@ def optimize(
     form = detect(path)
     target = Path(output) if output is not None else default_output(path, form.suffix(path))
     check_target(target, path, force=force)
-    if wanted.verify is not None or wanted.bench is not None:
+    if wanted.runs:
         form.prepare()
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
@@ -161,7 +166,7 @@ def optimize(
         report = _proved(report, written, wanted, phases)
         report = _measured(report, written, wanted, phases)
         files.check()
-        if only_if_faster and (kept := _kept(report)):
+        if only_if_faster and (kept := words.why_kept(report, changed=changed(report))):
             return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
         report = completed(report, output_info(written, target, made.form, phases, hashes=hashes))
         place((*written.side_files, written.path), target, made.own_files, force=force)
@@ -189,20 +194,21 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
     opened, patch = made.model, made.patch
     with closing(opened):
         if not wanted.read.allow_growth:
-            check_growth(opened.total_bytes(), made.written, path)
+            words.check_growth(opened.total_bytes(), made.written, path)
         own_files = (opened.path, *opened.side_files)
         files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        notes = merged_note(report) if wanted.merge else ()
+        notes = words.merged_note(report) if wanted.merge else ()
         if wanted.details:
             report = detailed(report, opened, patch, phases)
         if wanted.reads_weights:
-            notes = (*notes, *ranges_note(patch))
+            notes = (*notes, *words.ranges_note(patch))
         wanted = _looking_inside(wanted, made)
-    notes = (*report.notes, *notes, *unsafe_note(wanted.unsafe))
+    limits, told = words.told_limits() if wanted.runs else (None, ())
+    notes = (*report.notes, *notes, *words.unsafe_note(wanted.unsafe), *told)
     flushed = made.written.subnormals_flushed
-    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe)
+    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe, limits=limits)
     return _Made(report, made.written, wanted, form, own_files)
 
 
@@ -239,7 +245,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
     report = replace(report, verification=agreement, versions=versions(ran.versions))
     if agreement.status is Status.EQUAL:
         return report
-    raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
+    raise Unproved(words.why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
 def _prove(report: Report, written: Written, request: VerifyRequest, load: Loader) -> Agreement:
@@ -285,13 +291,3 @@ def _measured(report: Report, written: Written, wanted: _Wanted, phases: Phases)
             note = f"the latency could not be measured: {error}"
             return replace(report, notes=(*report.notes, note))
     return replace(report, benchmark=latency, versions={**report.versions, **latency.versions})
-
-
-def _kept(report: Report) -> str:
-    """Why the original is kept with ``only_if_faster``; "" where the result is shown to be faster."""
-    from bnfuse.measure.gates import gain_missing
-
-    if not changed(report):
-        return "nothing was written, as --only-if-faster asks: nothing in the model could be folded"
-    why = gain_missing(report.benchmark)
-    return why and f"nothing was written, as --only-if-faster asks: no gain was shown ({why})"
