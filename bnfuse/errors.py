@@ -6,6 +6,7 @@ Only ``bnfuse.cli`` turns them into text and exit codes.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 
@@ -22,9 +23,38 @@ class ExitCode(IntEnum):
 
 
 class BnfuseError(Exception):
-    """Base of everything bnfuse raises on purpose."""
+    """Base of everything bnfuse raises on purpose.
+
+    What a file calls its parts may be long, or hold ends of lines: in the sentence it is shortened to 80
+    characters where all is more than 300, and written with escapes. A path that comes first stays whole.
+    """
 
     exit_code = ExitCode.UNREADABLE
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(sentence(each) if isinstance(each, str) else each for each in said))
+
+
+_MOST, _MOST_OF_A_NAME = 300, 80
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_QUOTED, _WORD = re.compile(r"(?<=[^a-z]')[^']{81,}(?=')"), re.compile(r"(?<=\s)\S{81,}")
+
+
+def sentence(text: str) -> str:
+    """A sentence of one line, in which no name takes the place of all else."""
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    first = text.split(" ", 1)[0]
+    most = _MOST + (len(first) if "/" in first else 0)
+    for names in (_QUOTED, _WORD):
+        if len(text) > most:
+            text = names.sub(lambda found: _clipped(found[0], _MOST_OF_A_NAME), text)
+    return _clipped(text, most)
+
+
+def _clipped(text: str, most: int) -> str:
+    """Its beginning and its end."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[half - most :]}"
 
 
 class UsageError(BnfuseError):

@@ -23,7 +23,7 @@ from bnfuse.errors import OutputError, UsageError
 
 _PREFIX, _LOCK = ".bnfuse-", "lock"
 _PATIENCE_S = 5.0
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def default_output(model: Path, suffix: str) -> Path:
@@ -62,7 +62,7 @@ def output_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             why = "the disk is full: free some space and try again"
         else:
             why = error.strerror or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,30 @@ def test_the_public_functions_stay_functions() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = bnfuse.nonsense
     assert {"optimize", "inspect", "verify", "bench", "__version__"} <= set(dir(bnfuse))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("arguments", [["inspect", "fixtures/digits_mlp.onnx"], ["--help"]])
+def test_a_full_device_for_stdout_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bnfuse", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "bnfuse: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "b/" * 3000, "c d" * 2000])
+def test_names_do_not_fill_a_sentence(name: str) -> None:
+    """They come from files; the path of the file itself, which the user gave, stays whole."""
+    path = f"/{'folder/' * 40}model.onnx"
+    said = str(UnreadableModel(f"{path}: tensor '{name}' and '{name}' are one; export it again"))
+    assert said.startswith(f"{path}: tensor '") and said.endswith("' are one; export it again")
+    assert len(said) <= len(path) + 300
+    assert str(UnreadableModel(f"'{path}' is short")) == f"'{path}' is short"
+    assert len(str(UnreadableModel("word " * 300))) == 300

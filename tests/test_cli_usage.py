@@ -124,6 +124,9 @@ USAGE = [
     ("optimize", "m.onnx", "--shape", "x=1,three"),
     ("optimize", "m.onnx", "--shape", "x=1,-3"),
     ("optimize", "m.onnx", "--verify-time", "0"),
+    ("optimize", "m.onnx", "--runtime-timeout", "0"),
+    ("optimize", "m.onnx", "--runtime-memory", "2"),
+    ("verify", "a.onnx", "b.onnx", "--runtime-memory", "0GB"),
     ("optimize", "m.onnx", "--report", "report.txt"),
     ("inspect", "m.onnx", "--report", "report"),
     ("verify", "a.onnx"),
@@ -187,3 +190,22 @@ def test_leaving_steps_out_reaches_the_use_case(monkeypatch: pytest.MonkeyPatch)
     assert (seen["verify"], seen["bench"], seen["read"].strict_inputs) == (False, False, True)
     assert seen["hashes"] is False  # nothing that is printed needs them
     assert wanted_by_optimize(monkeypatch, "--json")["hashes"] is True
+
+
+def test_limits_of_the_runtime_hold_for_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNFUSE_RUNTIME_TIMEOUT", "9")
+    monkeypatch.delenv("BNFUSE_RUNTIME_MEMORY", raising=False)
+    seen: list[str | None] = []
+
+    def optimize(*_: object, **__: object) -> None:
+        seen.extend(os.environ.get(f"BNFUSE_RUNTIME_{name}") for name in ("TIMEOUT", "MEMORY"))
+        raise UnreadableModel("enough")
+
+    monkeypatch.setattr(use_case, "optimize", optimize)
+    for options in (
+        ["--runtime-timeout", "2.5", "--runtime-memory", "500MB"],
+        ["--runtime-memory", "1.5G"],
+        [],
+    ):
+        assert call("optimize", "m.onnx", *options).exit_code == 3
+    assert seen == ["2.5", "0.5", "9", "1.5", "9", None]

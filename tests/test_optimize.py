@@ -7,6 +7,7 @@ can be placed at every step.
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,8 @@ from bnfuse.errors import (
     UnreadableModel,
     UsageError,
 )
+from bnfuse.formats.child import limits
+from bnfuse.report import render
 from bnfuse.results import Agreement, Latency, Status
 from bnfuse.use_cases import folding
 from bnfuse.use_cases.optimize import inspect, optimize
@@ -251,3 +254,32 @@ def test_progress_names_the_phases(fake: Fake) -> None:
         "verifying",
         "measuring",
     ]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_that_code_was_allowed_is_told_in_every_form(fake: Fake, allowed: bool) -> None:
+    report = optimize(fake.model.path, verify=verify_module.VerifyRequest(allow_unsafe=allowed), bench=False)
+    assert report.unsafe is allowed
+    assert json.loads(render(report, ".json"))["unsafe"] is allowed
+    for form in (".json", ".md", ".html", ".xml"):
+        assert ("the model was allowed to run code" in render(report, form)) is allowed
+    fake.model.path.with_name("model.fused.fake").unlink()
+    fake.model.path.with_name("model.fused.fake.data").unlink()
+    fake.agreement = Agreement(Status.DIFFERENT)
+    with pytest.raises(use_case.Unproved) as caught:
+        optimize(fake.model.path, verify=verify_module.VerifyRequest(allow_unsafe=allowed), bench=False)
+    assert caught.value.report.unsafe is allowed
+
+
+def test_the_limits_of_the_runtime_are_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(limits.TIME_VARIABLE, raising=False)
+    report = optimize(fake.model.path, force=True)
+    assert report.limits is not None and report.limits["answer_s"] == 300.0
+    assert not any("runtime may take" in note for note in report.notes)
+    assert optimize(fake.model.path, force=True, verify=False, bench=False).limits is None
+    monkeypatch.setenv(limits.TIME_VARIABLE, "7")
+    monkeypatch.setenv(limits.MEMORY_VARIABLE, "2.5")
+    report = optimize(fake.model.path, force=True)
+    assert report.limits == {"answer_s": 7.0, "memory_bytes": 2_500_000_000}
+    assert json.loads(render(report, ".json"))["limits"] == report.limits
+    assert "as asked for, the runtime may take 7 s for an answer and 2.5 GB of memory" in report.notes

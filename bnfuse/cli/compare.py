@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
@@ -21,6 +24,7 @@ from bnfuse.errors import ExitCode
 @opt.DEVICE
 @opt.THREADS
 @opt.ALLOW_UNSAFE
+@LIMITS
 @opt.VERIFY_TIME
 @opt.VERBOSITY
 @click.pass_obj
@@ -36,6 +40,7 @@ def verify(screen: Screen, options: Verify) -> None:
     from bnfuse.report.json import dumps, verify_document
     from bnfuse.results import Status
     from bnfuse.stamps import watched
+    from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import Witnessed, file_info, versions
     from bnfuse.use_cases.verify import verify as run
 
@@ -48,8 +53,11 @@ def verify(screen: Screen, options: Verify) -> None:
         ran = Witnessed(load)
         agreement = run(a, b, request=request, load=ran.load)
         unchanged.check()
+    unsafe = options.allow_unsafe
+    agreement = replace(agreement, notes=(*agreement.notes, *unsafe_note(unsafe)))
     if options.as_json:
-        screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
+        found = versions(ran.versions)
+        screen.document(dumps(verify_document(files[0], files[1], agreement, found, unsafe=unsafe)))
     else:
         screen.agreement(agreement)
     if agreement.status is Status.DIFFERENT:
@@ -68,6 +76,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @opt.DEVICE
 @opt.THREAD_COUNTS
 @opt.ALLOW_UNSAFE
+@LIMITS
 @opt.MEASURING
 @opt.FAIL_IF_SLOWER
 @opt.BASELINE
@@ -89,6 +98,7 @@ def bench(screen: Screen, options: Bench) -> None:
     from bnfuse.report.json import bench_document, dumps
     from bnfuse.stamps import watched
     from bnfuse.use_cases.bench import bench as run
+    from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import file_info, versions
 
     with screen.progress() as progress, watched(*filter(None, (a, b))) as unchanged:
@@ -102,9 +112,12 @@ def bench(screen: Screen, options: Bench) -> None:
         progress("measuring")
         latency = run(a, b, request=request, load=load)
         unchanged.check()
+    unsafe = options.allow_unsafe
+    latency = replace(latency, notes=(*latency.notes, *unsafe_note(unsafe)))
     latency = beside_earlier(latency, before, earlier)
     if options.as_json:
-        screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))
+        found = versions(latency.versions)
+        screen.document(dumps(bench_document(before, after, latency, found, unsafe=unsafe)))
     else:
         screen.latency(latency)
     if most is not None:

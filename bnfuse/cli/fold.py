@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @opt.DEVICE
 @opt.THREADS
 @opt.ALLOW_UNSAFE
+@LIMITS
 @opt.VERIFY_TIME
 @opt.MEASURING
 @opt.FAIL_IF_SLOWER

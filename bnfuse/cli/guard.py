@@ -21,6 +21,7 @@ import click
 
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import BnfuseError, ExitCode
+from bnfuse.staging import FULL
 
 # What shells report for a process that such a signal ended.
 _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
@@ -28,6 +29,18 @@ _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
 
 class GuardedGroup(click.Group):
     """A group whose commands never end in a traceback, or leave temporary files when terminated."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click has it; where stdout cannot be written to (``--help``, too), that is one sentence."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            why = error.strerror or error
+            click.echo(f"bnfuse: standard output cannot be written: {why}", err=True)
+            _hush_stdout()
+            sys.exit(ExitCode.USAGE)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
@@ -57,7 +70,9 @@ class GuardedGroup(click.Group):
             _leave(screen, error, ExitCode.UNREADABLE)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:  # noqa: BLE001 - a bug: shown whole with -v
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise  # of stdout: every other file has a sentence of its own
             kind = type(error).__name__
             screen.fail(f"internal error ({kind}: {error}): please report it; -v shows the traceback")
             _leave(screen, error, ExitCode.INTERNAL)

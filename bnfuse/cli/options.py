@@ -235,6 +235,8 @@ ALLOW_UNSAFE = click.option(
     is_flag=True,
     help="Let a model run code that it carries (Keras Lambda layers). Folding never needs it.",
 )
+
+
 VERIFY_TIME = click.option(
     "--verify-time",
     type=SECONDS,

@@ -35,7 +35,7 @@ _DECISION = "name=node op kind channels message action split into through become
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
-    "subnormals_flushed layers=details.layers seconds versions",
+    "subnormals_flushed layers=details.layers unsafe limits seconds versions",
     "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,
@@ -112,7 +112,12 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def verify_document(
-    reference: FileInfo, candidate: FileInfo, result: Agreement, versions: Mapping[str, str]
+    reference: FileInfo,
+    candidate: FileInfo,
+    result: Agreement,
+    versions: Mapping[str, str],
+    *,
+    unsafe: bool = False,
 ) -> dict[str, Any]:
     """What ``bnfuse verify --json`` prints."""
     return _document(
@@ -120,15 +125,23 @@ def verify_document(
         reference=reference,
         candidate=candidate,
         verification=result,
+        unsafe=unsafe,
         versions=versions,
     )
 
 
 def bench_document(
-    before: FileInfo, after: FileInfo | None, result: Latency, versions: Mapping[str, str]
+    before: FileInfo,
+    after: FileInfo | None,
+    result: Latency,
+    versions: Mapping[str, str],
+    *,
+    unsafe: bool = False,
 ) -> dict[str, Any]:
     """What ``bnfuse bench --json`` prints."""
-    return _document(schema=BENCH_SCHEMA, before=before, after=after, benchmark=result, versions=versions)
+    return _document(
+        schema=BENCH_SCHEMA, before=before, after=after, benchmark=result, unsafe=unsafe, versions=versions
+    )
 
 
 def explanation_document(pattern: str, explanations: Sequence[Explanation]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Report:
     ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
     ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
     ``details`` is None unless it was asked for.
+    ``unsafe`` says that the model was allowed to run code that it carries (``--allow-unsafe``).
+    ``limits`` of the runtime are "answer_s" and "memory_bytes" (None: not watched); None where nothing runs.
     ``seconds`` maps a phase ("read", "plan", "write", "verify", "bench") to its wall time.
     """
 
@@ -61,3 +63,5 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     details: Details | None = None
+    unsafe: bool = False
+    limits: dict[str, float | None] | None = None

@@ -59,6 +59,28 @@ def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
     )
 
 
+def unsafe_note(unsafe: bool) -> tuple[str, ...]:
+    """What was allowed, where it was."""
+    if not unsafe:
+        return ()
+    return ("run with --allow-unsafe: the model was allowed to run code that it carries",)
+
+
+def told_limits() -> tuple[dict[str, float | None], tuple[str, ...]]:
+    """What a runtime may take, and a sentence on it where the user said so.
+
+    Raises:
+        UsageError: the environment says no number.
+    """
+    from bnfuse.formats.child.limits import are_asked_for, current
+
+    limits = current()
+    found = {"answer_s": limits.answer_s, "memory_bytes": limits.memory_bytes}
+    memory = "" if limits.memory_bytes is None else f" and {limits.memory_bytes / 1e9:.3g} GB of memory"
+    note = f"as asked for, the runtime may take {limits.answer_s:g} s for an answer{memory}"
+    return found, (note,) if are_asked_for() else ()
+
+
 def merged_note(report: Report) -> tuple[str, ...]:
     """How many chains of arithmetic became one BatchNormalization each, by counting those."""
     kind = "BatchNormalization"

@@ -24,9 +24,9 @@ from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
+from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
-from bnfuse.use_cases.notes import arithmetic_note, check_growth, merged_note, ranges_note
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
@@ -50,9 +50,19 @@ class _Wanted:
     merge: bool = False
 
     @property
+    def unsafe(self) -> bool:
+        """Whether the model may run code that it carries."""
+        return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
+
+    @property
+    def runs(self) -> bool:
+        """Whether a runtime is to run the models."""
+        return self.verify is not None or self.bench is not None
+
+    @property
     def reads_weights(self) -> bool:
         """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
-        return self.hashes or self.verify is not None or self.bench is not None
+        return self.hashes or self.runs
 
 
 @without_collections()
@@ -154,7 +164,7 @@ def optimize(
     form = detect(path)
     result = Path(output) if output is not None else default_output(path, form.suffix(path))
     check_target(result, path, force=force)
-    if wanted.verify is not None or wanted.bench is not None:
+    if wanted.runs:
         form.prepare()
     with watched(path) as files, staging_folder(result) as folder:
         made = _written(path, folder / result.name, wanted, phases, files)
@@ -191,21 +201,23 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
     opened, patch = made.model, made.patch
     with closing(opened):
         if not wanted.read.allow_growth:
-            check_growth(opened.total_bytes(), made.written, path)
+            words.check_growth(opened.total_bytes(), made.written, path)
         own_files = (opened.path, *opened.side_files)
         files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
         if wanted.read.no_batchnorms and made.plan.left:
             raise BatchNormsLeft(why_missed(made.plan), report)
-        notes = merged_note(report) if wanted.merge else arithmetic_note(made.plan)
+        notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)
         if wanted.reads_weights:
-            notes = (*notes, *ranges_note(patch))
+            notes = (*notes, *words.ranges_note(patch))
         wanted = _looking_inside(wanted, made)
+    limits, told = words.told_limits() if wanted.runs else (None, ())
+    notes = (*report.notes, *notes, *words.unsafe_note(wanted.unsafe), *told)
     flushed = made.written.subnormals_flushed
-    report = replace(report, notes=(*report.notes, *notes), subnormals_flushed=flushed)
+    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe, limits=limits)
     return _Made(report, made.written, wanted, form, own_files)
 
 

@@ -38,7 +38,7 @@ class Limits:
         """What to say of a process that was stopped because it took too long."""
         return (
             f"did not answer within {self.answer_s:g} s and was stopped "
-            f"({TIME_VARIABLE} in the environment is this limit in seconds)"
+            f"({TIME_VARIABLE} in the environment or --runtime-timeout is this limit in seconds)"
         )
 
     @property
@@ -46,8 +46,22 @@ class Limits:
         """What to say of a process that was stopped because it grew too large."""
         return (
             f"grew beyond {(self.memory_bytes or 0) / _GB:.3g} GB of memory and was stopped "
-            f"({MEMORY_VARIABLE} in the environment is this limit in GB)"
+            f"({MEMORY_VARIABLE} in the environment is this limit in GB; --runtime-memory)"
         )
+
+
+def current() -> Limits:
+    """What holds for a process that is asked now.
+
+    Raises:
+        UsageError: the environment says no number.
+    """
+    return Limits(answer_limit_s(), memory_limit_bytes())
+
+
+def are_asked_for() -> bool:
+    """Whether the environment sets one of them."""
+    return any(os.environ.get(name) for name in (TIME_VARIABLE, MEMORY_VARIABLE, _FORMER_TIME_VARIABLE))
 
 
 def answer_limit_s() -> float:

@@ -207,7 +207,10 @@ def _copy_fields(source: Any, target: Any, left_out: set[str]) -> None:
         if described.name in left_out:
             continue
         field_ = getattr(target, described.name)
-        if isinstance(value, (str, bytes, int)):
+        if isinstance(value, bytes) and described.type == described.TYPE_STRING:
+            # A description that is no text: protobuf hands it out, and takes it only in this form.
+            target.MergeFromString(tag(described.number, 2) + varint(len(value)) + value)
+        elif isinstance(value, (str, bytes, int)):
             setattr(target, described.name, value)
         elif hasattr(value, "CopyFrom"):
             field_.CopyFrom(value)

@@ -121,7 +121,9 @@ class Pool:
 
     def replace_large(self, handle: NodeHandle, at: int, tensor: onnx.TensorProto) -> None:
         """The same for a tensor that points to a payload."""
-        owner, tensor.name, tensor.doc_string = self._place(handle, at)
+        owner, tensor.name, doc = self._place(handle, at)
+        if isinstance(doc, str):
+            tensor.doc_string = doc
         self._put(handle, at, owner, tensor.name, tensor)
 
     def append_input(self, handle: NodeHandle, at: int, values: Array, wanted: str) -> None:
@@ -176,7 +178,7 @@ class Pool:
         tensor = self._tensor
         tensor.Clear()
         tensor.name = name
-        if doc:
+        if doc and isinstance(doc, str):  # protobuf hands out bytes where it is no text, and takes none
             tensor.doc_string = doc
         tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
         tensor.dims.extend(values.shape)

@@ -15,17 +15,20 @@ from google.protobuf.message import DecodeError
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.outside import check_outside
 from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.file.text import is_text
 from bnfuse.formats.onnx.file.wire import skim
 
 _WHOLE_BYTES = 1 << 24
+_OPSETS = 1 << 31  # what onnx itself can count to
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParsedFile:
-    """The message, and where its tensors lie."""
+    """The message, where its tensors lie, and whether all its strings are text."""
 
     proto: onnx.ModelProto
     files: Files
+    is_text: bool
 
 
 def parse_file(path: Path) -> ParsedFile:
@@ -52,7 +55,12 @@ def parse_file(path: Path) -> ParsedFile:
         raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
+    imports = (proto.opset_import, *(function.opset_import for function in proto.functions))
+    opsets = (entry for listed in imports for entry in listed)
+    beyond = next((entry.version for entry in opsets if not 0 <= entry.version < _OPSETS), None)
+    if beyond is not None:
+        raise UnreadableModel(f"{path} is damaged: there is no operator set {beyond}; export it again")
     # Large tensors of the file itself have one each.
     if data.count(b"location") > len(files.slices):
         check_outside(proto, files)
-    return ParsedFile(proto, files)
+    return ParsedFile(proto, files, is_text(data))

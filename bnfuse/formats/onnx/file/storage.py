@@ -232,9 +232,9 @@ def _stored(data_type: int) -> tuple[np.dtype[Any], bool]:
 
 @cache
 def _bits(data_type: int) -> int:
+    whole_bits = numpy_dtype(data_type).itemsize * 8
     names = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-    name = onnx.TensorProto.DataType.Name(data_type)
-    return names.get(name, numpy_dtype(data_type).itemsize * 8)
+    return names.get(onnx.TensorProto.DataType.Name(data_type), whole_bits)
 
 
 def nbytes(proto: onnx.TensorProto) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import Message
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
@@ -24,6 +23,7 @@ from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants, sparse_constants
 from bnfuse.formats.onnx.graph.initializers import positions
+from bnfuse.formats.onnx.graph.names import check_names
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
@@ -46,6 +46,7 @@ class ModelFile:
     uses: dict[str, int] = field(default_factory=dict)  # readers of each value, over all scopes
     external: set[str] = field(default_factory=set)  # names of tensors with data in other files
     inlined: Inlined | None = None  # calls of functions that are written out in ``proto``
+    is_text: bool = True  # whether all strings are
 
     def forget(self) -> None:
         """All that reading found, to read anew."""
@@ -62,7 +63,7 @@ def parse(path: Path) -> ModelFile:
         UnreadableModel: missing, empty, truncated or not ONNX.
     """
     parsed = parse_file(path)
-    return ModelFile(path, parsed.proto, parsed.files, [])
+    return ModelFile(path, parsed.proto, parsed.files, [], is_text=parsed.is_text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +83,8 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
         UnreadableModel, UnsafeModel: see ``parse``; also malformed or uncontained tensors.
     """
     try:
+        if not source.is_text:
+            check_names(source.proto)
         if source.proto.functions:
             from bnfuse.formats.onnx.graph.functions import check_functions
             from bnfuse.formats.onnx.graph.inline import inline
@@ -97,10 +100,6 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
         return ReadGraph(graph, drafts.constants, drafts.shapes, operators)
     except Malformed as e:
         raise damaged(source.path, str(e)) from e
-    except TypeError as e:  # what protobuf leads to where a name is not text
-        if all_text(source.proto):
-            raise
-        raise damaged(source.path, "a name in it is not text") from e
 
 
 def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuilder:
@@ -132,17 +131,6 @@ def damaged(path: Path, what: str) -> UnreadableModel:
     return UnreadableModel(
         f"{path} is damaged: its graph does not hold together ({what}); fetch or export it again"
     )
-
-
-def all_text(message: Message) -> bool:
-    """Whether every string in a message is UTF-8: protobuf hands out bytes where one is not."""
-    for field_, value in message.ListFields():
-        if field_.type not in (field_.TYPE_STRING, field_.TYPE_MESSAGE):
-            continue
-        for one in value if field_.is_repeated else (value,):
-            if isinstance(one, bytes) or (isinstance(one, Message) and not all_text(one)):
-                return False
-    return True
 
 
 def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:

@@ -11,6 +11,7 @@ import onnx
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.origin import Origin, origin
 from bnfuse.formats.onnx.graph.quantised import unpacking
@@ -75,7 +76,10 @@ class View:
         if self.attributes is None:
             self.attributes = {a.name: a for a in self.proto.attribute}
         found = self.attributes.get(name)
-        return default if found is None else onnx.helper.get_attribute_value(found)
+        try:
+            return default if found is None else onnx.helper.get_attribute_value(found)
+        except ValueError as e:  # a reference to what a function's caller gives, where there is none
+            raise Malformed(f"the attribute {name} has no value") from e
 
     def has_input(self, i: int) -> bool:
         """Whether input i is given."""

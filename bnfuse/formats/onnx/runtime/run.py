@@ -21,10 +21,6 @@ from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import Folder, ProfiledRunner, told
 from bnfuse.formats.child.settings import settings_to_json
 
-INSTALL = (
-    "install it anew with pip install onnxruntime, or leave verify and bench out (--no-verify --no-bench)"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class OrtSetup:
@@ -76,7 +72,10 @@ def _started() -> Process:
     try:
         return acquire(OrtSetup())
     except ProcessLost as error:
-        raise RuntimeLost(f"onnxruntime {error} while it was starting: {INSTALL}") from error
+        raise RuntimeLost(
+            f"onnxruntime {error} while it was starting: try again, or leave verify and bench out "
+            "(--no-verify --no-bench)"
+        ) from error
     except Reply as error:
         raise told(error, "onnxruntime cannot be used") from error
 

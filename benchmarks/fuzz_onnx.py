@@ -1,0 +1,218 @@
+"""Damaged ONNX files by the thousand through ``inspect``, ``optimize`` and ``diff``: done, or one sentence.
+
+    python -m benchmarks.fuzz_onnx [COUNT] [SEED]
+
+A mutant is one of some eighty models with one to four fields of its messages changed, whatever they are:
+numbers, texts (also such as are not UTF-8), bytes, lists and messages, which are dropped, doubled, exchanged
+or taken from elsewhere in the model; one in ten has bytes of the finished file changed. Every second one is
+read as large files are. Each is read with limits on memory, file size and time. Anything but a result or a
+``BnfuseError`` is printed with the seed that makes it again, and the exit code is 1. Not part of the tests:
+it takes minutes, and other mutants every time.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor as Kind
+from google.protobuf.message import Message
+
+from bnfuse.errors import BnfuseError
+from bnfuse.formats.onnx.file import parse, wire
+from bnfuse.use_cases.diff import diff
+from bnfuse.use_cases.optimize import inspect, optimize
+from tests.onnx_graphs import Net
+from tests.test_onnx_functions import ROWS as FUNCTIONS
+from tests.test_onnx_malformed import MODELS
+from tests.test_onnx_scopes import ROWS as SCOPES
+
+_MEMORY_BYTES, _FILE_BYTES, _SECONDS = 4 << 30, 1 << 30, 20
+_MOST_WORDS = 300  # of a sentence, in characters; its paths not counted
+_INTS = (0, 1, -1, 2, 7, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 62) + 1, (1 << 63) - 1, -(1 << 63))
+_FLOATS = (0.0, -1.0, 1e-40, 1e30, 3e38, float("inf"), float("nan"))
+_TEXTS = ("", "x", "ai.onnx.ml", "../x", "/etc/x", "\0", "a" * 5000, "[red]é'\"", "Conv", "Loop", "1_0", "-1")
+_NO_TEXT = "NOT-UTF-8-TEXT"  # its bytes are exchanged in the finished file
+# Files that are parsed whole, tensors that stay in the file, in bytes.
+_SIZES = ((parse._WHOLE_BYTES, wire.LARGE_BYTES), (0, 64))
+
+
+class TooSlow(BaseException):
+    """A mutant took longer than it may."""
+
+
+def originals() -> list[onnx.ModelProto]:
+    """Small models of all kinds, each of which folds."""
+    made = [build(Net(1)) for build in MODELS.values()]
+    made += [row.build(Net(1)) for row in FUNCTIONS]
+    made += [row.build(Net(1)) for row in SCOPES]
+    return made
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    yield message
+    for field, value in message.ListFields():
+        if field.type == Kind.TYPE_MESSAGE:
+            for one in value if field.is_repeated else (value,):
+                yield from _messages(one)
+
+
+def _scalar(rng: random.Random, field: Any, old: Any, donors: list[Message]) -> Any:
+    """Another value for a field that is no message."""
+    if field.type == Kind.TYPE_STRING:
+        names = [o for d in donors if isinstance(d, onnx.NodeProto) for o in (*d.input, *d.output, d.op_type)]
+        return rng.choice([*_TEXTS, _NO_TEXT, *rng.choices(names or ["y"], k=12)])
+    if field.type == Kind.TYPE_BYTES:
+        cut = rng.randrange(len(old) + 1)
+        return rng.choice([b"", old[:cut], old + old[:8], bytes(b ^ 0xFF for b in old[:64]) + old[64:]])
+    if field.type in (Kind.TYPE_FLOAT, Kind.TYPE_DOUBLE):
+        return rng.choice([*_FLOATS, -old])
+    if field.type == Kind.TYPE_ENUM:
+        return rng.choice([v.number for v in field.enum_type.values])
+    values = [v for v in (*_INTS, old + 1, old - 1, -old) if -(1 << 63) <= v < 1 << 63]
+    if field.type == Kind.TYPE_INT32:
+        values = [v for v in (*values, *range(30)) if -(1 << 31) <= v < 1 << 31]
+    return rng.choice([abs(v) for v in values] if field.type == Kind.TYPE_UINT64 else values)
+
+
+def _change(rng: random.Random, model: onnx.ModelProto) -> None:
+    """One field of one message."""
+    every = list(_messages(model))
+    target = rng.choice(every)
+    fields: Any = target.DESCRIPTOR.fields
+    field = rng.choice(fields)
+    like = [m for m in every if field.message_type and field.message_type is m.DESCRIPTOR and m is not target]
+    if field.is_repeated:
+        _change_list(rng, getattr(target, field.name), field, like, every)
+    elif field.type == Kind.TYPE_MESSAGE:
+        if like and rng.random() < 0.7:
+            copy = type(like[0])()
+            copy.CopyFrom(rng.choice(like))
+            getattr(target, field.name).CopyFrom(copy)
+        else:
+            target.ClearField(field.name)
+    elif rng.random() < 0.15:
+        target.ClearField(field.name)
+    else:
+        setattr(target, field.name, _scalar(rng, field, getattr(target, field.name), every))
+
+
+def _change_list(
+    rng: random.Random, values: Any, field: Any, like: list[Message], every: list[Message]
+) -> None:
+    at = rng.randrange(len(values)) if values else 0
+    what = rng.choice(("drop", "double", "change", "swap"))
+    if what == "drop" and values:
+        del values[at]
+    elif field.type == Kind.TYPE_MESSAGE:
+        if what == "swap" and len(values) > 1:
+            other = rng.randrange(len(values))
+            one, two = type(values[at])(), type(values[at])()
+            one.CopyFrom(values[at])
+            two.CopyFrom(values[other])
+            values[at].CopyFrom(two)
+            values[other].CopyFrom(one)
+        elif like:
+            copy = type(like[0])()
+            copy.CopyFrom(rng.choice(like))
+            values.add().CopyFrom(copy)
+    elif values and what == "change":
+        values[at] = _scalar(rng, field, values[at], every)
+    elif values and what == "double":
+        values.extend(list(values)[: rng.choice((1, 70))])
+    else:
+        zero: Any = {Kind.TYPE_STRING: "", Kind.TYPE_BYTES: b""}.get(field.type, 0)
+        values.append(_scalar(rng, field, zero, every))
+
+
+def mutant(models: list[onnx.ModelProto], seed: int) -> bytes:
+    """A damaged file, the same for the same seed."""
+    rng = random.Random(seed)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(rng.choice(models))
+    for _ in range(rng.choice((1, 1, 2, 3, 4))):
+        with suppress(ValueError, TypeError):  # a value that protobuf itself does not take
+            _change(rng, copy)
+    data = bytearray(copy.SerializeToString().replace(_NO_TEXT.encode(), b"NOT\xff\xfe8\xc3TEXT\x80\x80"))
+    if rng.random() < 0.1:
+        for _ in range(rng.choice((1, 3))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data)
+
+
+def _run(path: Path) -> str:
+    """What becomes of one file; raises what should not have come."""
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: inspect(path),
+        lambda: optimize(path, path.with_name("out.onnx"), verify=False, bench=False, force=True),
+        lambda: diff(path, path),
+    )
+    return " · ".join(_outcome(use, path) for use in uses)
+
+
+def _outcome(use: Callable[[], object], path: Path) -> str:
+    try:
+        use()
+    except BnfuseError as error:
+        said = str(error).replace(str(path), "").replace(str(path.parent), "")
+        assert "\n" not in said and 10 < len(said) <= _MOST_WORDS, f"no sentence: {said!r}"
+        return type(error).__name__
+    return "done"
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise TooSlow
+
+
+def main(count: int, seed: int) -> int:
+    """Try so many; how many were wrong."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
+    signal.signal(signal.SIGALRM, _stop)
+    warnings.simplefilter("ignore")
+    models, outcomes, wrong = originals(), Counter[str](), Counter[str]()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mutant.onnx"
+        for number in range(seed, seed + count):
+            path.write_bytes(mutant(models, number))
+            parse._WHOLE_BYTES, wire.LARGE_BYTES = _SIZES[number % 2]
+            signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+            try:
+                outcomes[_run(path)] += 1
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                where = [f for f in traceback.extract_tb(error.__traceback__) if "bnfuse" in f.filename][-1:]
+                at = "".join(f"{Path(f.filename).name}:{f.lineno}" for f in where)
+                told = f"{type(error).__name__} at {at}: {str(error)[:160]}"
+                if not wrong[told]:
+                    print(f"seed {number}: {told}", flush=True)
+                wrong[told] += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    took = time.monotonic() - start
+    print(
+        f"{count} mutants of {len(models)} models from seed {seed} on in {took:.0f} s: {wrong.total()} wrong"
+    )
+    for outcome, number in outcomes.most_common():
+        print(f"{number:8}  {outcome}")
+    return wrong.total()
+
+
+if __name__ == "__main__":
+    asked = [int(word) for word in sys.argv[1:3]]
+    sys.exit(main(*[*asked, *(20_000, int(time.time()))[len(asked) :]]) > 0)

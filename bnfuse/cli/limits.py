@@ -1,0 +1,51 @@
+"""``--runtime-timeout`` and ``--runtime-memory``: what a runtime may take, for one command."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import click
+
+from bnfuse.cli.options import SECONDS, together
+
+
+def _runtime_limit(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+    """The same as the variable, for this command: processes of its own look it up there."""
+    if value is None:
+        return
+    name = _LIMITS[param.name or ""]
+    before = os.environ.get(name)
+    os.environ[name] = f"{value:.17g}"
+    ctx.call_on_close(lambda: os.environ.pop(name) if before is None else os.environ.update({name: before}))
+
+
+def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """``2GB``, ``500 MB`` and ``1.5G`` as a number of GB."""
+    if value is None:
+        return
+    found = _SIZE.fullmatch(value)
+    if found is None or not float(found[1]) > 0.0:
+        raise click.BadParameter(f"'{value}' is not a size such as 2GB or 500MB")
+    _runtime_limit(ctx, param, float(found[1]) * {"m": 1e-3, "g": 1.0, "t": 1e3}[found[2].lower()])
+
+
+_LIMITS = {"runtime_timeout": "BNFUSE_RUNTIME_TIMEOUT", "runtime_memory": "BNFUSE_RUNTIME_MEMORY"}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([mgtMGT])[bB]?\s*")
+LIMITS = together(
+    click.option(
+        "--runtime-timeout",
+        type=SECONDS,
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_runtime_limit,
+        help="The most that the runtime may take to load a model, or for a call of it.  [default: 300]",
+    ),
+    click.option(
+        "--runtime-memory",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_memory,
+        help="The most memory that the runtime may hold: 2GB, 500MB.  [default: 95 % of what is free]",
+    ),
+)
