@@ -3,6 +3,7 @@
 #   make demo      optimise a trained model of fixtures/, accuracy before and after
 #   make test      all tests, the fast ones first
 #   make fuzz      fold random graphs by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
+#   make fuzz-keras  damage Keras files by the thousand: a result or a sentence? (BNFUSE_FUZZ=20000, MODELS="…")
 #   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
 #   make lint      ruff, mypy, import contracts
 #   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
@@ -23,7 +24,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test fuzz fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,10 @@ fuzz: $(VENV)/.ready-test
 	@echo "== $(BNFUSE_FUZZ) random graphs from seed $(BNFUSE_FUZZ_SEED) on"
 	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_random_graphs.py
 	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_keras_order.py -k random
+
+# Those of fixtures/, or MODELS.
+fuzz-keras: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks.fuzz_keras --mutants $(BNFUSE_FUZZ) --seed $(BNFUSE_FUZZ_SEED) $(MODELS)
 
 # Hours for all; one module is quick: make mutants MODULE=core/axes.py (results: build/mutants, docs/mutants.md).
 mutants: $(VENV)/.ready-mutants

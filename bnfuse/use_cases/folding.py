@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bnfuse.core.apply import OverflowingFold, Patch, apply
+from bnfuse.core.apply import OverflowingFold, Patch, Planned, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
@@ -65,6 +65,23 @@ class Folded:
     patch: Patch
     written: Written
     near: tuple[str, ...]
+
+
+def fitting(model: Model) -> tuple[Planned, Patch, dict[str, int]]:
+    """A plan without folds whose small new weights would overflow, its patch, and nodes as it leaves them.
+
+    Large weights are worked out only when they are written: of those that overflow, ``fold`` learns there.
+    """
+    banned: frozenset[str] = frozenset()
+    while True:
+        planned = plan_folds(model.graph, banned=banned)
+        patch = apply(model.graph, planned)
+        try:
+            return planned, patch, model.operators_after(patch)
+        except OverflowingFold as overflow:
+            if overflow.nodes <= banned:
+                raise
+            banned |= overflow.nodes
 
 
 def fold(

@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import BnfuseError, NotEqual, RuntimeMissing, UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, place, staging_folder
-from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
+from bnfuse.use_cases.folding import Folded, Phases, Progress, fitting, fold, read_model
 from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
@@ -78,9 +76,7 @@ def inspect(
     opened, form = read_model(path, read or ReadOptions(), phases)
     with closing(opened):
         with phases("plan", "planning"):
-            planned = plan_folds(opened.graph)
-            patch = apply(opened.graph, planned)
-            operators = opened.operators_after(patch)
+            planned, patch, operators = fitting(opened)
         report = planned_report(opened, form, planned.plan, operators, phases, hashes=hashes)
         if details:
             report = detailed(report, opened, patch, phases)
