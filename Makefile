@@ -4,6 +4,7 @@
 #   make test      all tests, the fast ones first
 #   make fuzz      fold random graphs by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
 #   make fuzz-files  damaged ONNX files by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
+#   make fuzz-keras  damaged Keras files by the thousand: a result or a sentence? (BNFUSE_FUZZ=20000, MODELS="…")
 #   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
 #   make lint      ruff, mypy, import contracts
 #   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
@@ -24,7 +25,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz fuzz-files mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -58,6 +59,10 @@ fuzz: $(VENV)/.ready-test
 
 fuzz-files: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.fuzz_onnx $(BNFUSE_FUZZ) $(BNFUSE_FUZZ_SEED)
+
+# Those of fixtures/, or MODELS.
+fuzz-keras: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks.fuzz_keras --mutants $(BNFUSE_FUZZ) --seed $(BNFUSE_FUZZ_SEED) $(MODELS)
 
 # Hours for all; one module is quick: make mutants MODULE=core/axes.py (results: build/mutants, docs/mutants.md).
 mutants: $(VENV)/.ready-mutants

@@ -74,7 +74,11 @@ REFUSED: tuple[tuple[Any, str], ...] = (
         functional([source(), dense("d", old(("x", 0, 0)))], [["d", 0, 0]], [["d", 0, 0]]),
         "the input 'd' reads",
     ),
-    (functional([{"class_name": "Dense", "name": "d"}], [["d", 0, 0]], [["d", 0, 0]]), "inbound nodes"),
+    (functional([{"class_name": "Dense", "name": "d"}], [["d", 0, 0]], [["d", 0, 0]]), "no settings"),
+    (
+        functional([{"class_name": "Dense", "name": "d", "config": {}}], [["d", 0, 0]], [["d", 0, 0]]),
+        "inbound nodes",
+    ),
     (sequential({"class_name": "Functional", "config": {"name": "f"}}), "nested model 'f' has no layers"),
     (sequential(layer("TimeDistributed", "t", layer=None)), "names no class"),
     (_deep(60), "levels deep"),

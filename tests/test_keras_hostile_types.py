@@ -142,3 +142,22 @@ def test_what_is_no_number_is_refused(kind: str, tmp_path: Path) -> None:
     assert done.exit_code == 3
     assert f"'{place}'" in done.stderr
     assert "numbers" in done.stderr or "cannot be weights" in done.stderr
+
+
+@pytest.mark.parametrize("odd", ["gamma", "beta"])
+def test_a_norm_whose_parameters_differ_in_size_takes_nothing_on(odd: str, tmp_path: Path) -> None:
+    """The BatchNormalization behind would go into it, had its two parameters one size."""
+    sizes = {"gamma": 3, "beta": 3, odd: 5}
+    layers = [
+        dense("d"),
+        {"class_name": "LayerNormalization", "config": {"name": "l", "axis": [1]}},
+        norm("n"),
+    ]
+    layers[0]["config"]["batch_input_shape"] = [None, 4]
+    arrays = {n: _values(n, "f4") for n in ARRAYS}
+    groups = {layer: {n: a for n, a in arrays.items() if n.startswith(layer)} for layer in ("d", "n")}
+    groups["l"] = {f"l/{name}": np.ones(size, "f4") for name, size in sizes.items()}
+    ordered = {layer: groups[layer] for layer in ("d", "l", "n")}
+    done = call("inspect", legacy(tmp_path / "m.h5", layers, ordered), "--json")
+    assert done.exit_code == 0, done.output
+    assert [d["action"] for d in json.loads(done.stdout)["decisions"]] == ["keep"]

@@ -33,7 +33,6 @@ from bnfuse.use_cases.optimize import inspect, optimize
 from bnfuse.use_cases.unwritten import Unproved
 from tests.fake_format import Fake, FakeModel, FakePatch, fake_plan, names_in, nothing_changed
 
-use_case = import_module("bnfuse.use_cases.optimize")
 verify_module = import_module("bnfuse.use_cases.verify")
 bench_module = import_module("bnfuse.use_cases.bench")
 
@@ -171,6 +170,19 @@ def test_a_fold_that_overflows_although_banned_does_not_loop(
     with nothing_changed(tmp_path), pytest.raises(OverflowingFold):
         optimize(fake.model.path)
     assert len(fake.model.writes) == 2
+
+
+def test_inspect_keeps_what_overflows(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small new weights are worked out to count nodes; what does not fit is told as kept, as by optimize."""
+    counted = FakeModel.operators_after
+
+    def operators_after(model: FakeModel, patch: FakePatch) -> dict[str, int]:
+        if "bn1" in patch:
+            raise OverflowingFold(["bn1"])
+        return counted(model, patch)
+
+    monkeypatch.setattr(FakeModel, "operators_after", operators_after)
+    assert inspect(fake.model.path).plan.counts(batchnorm=True) == (3, 2, 1)
 
 
 FAILURES: list[tuple[BaseException, type[BaseException], str]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class KerasModel:
         self._container = container
         self._network = parse(container.config, container.keras_version)
         check_order(self._network)
+        container.check_sum()  # what is decided on must be what was saved
         bind(container, self._network)
         self.graph, self._inside = read_flow(self._network, infer(self._network))
         self._without_batchnorms(options)
@@ -141,19 +143,21 @@ class KerasFormat:
     def read(self, path: Path, options: ReadOptions) -> KerasModel:
         """Open a model; see ``Format.read``."""
         from bnfuse.formats.keras.file.opening import open_container
+        from bnfuse.formats.keras.file.wording import one_sentence
 
-        container = open_container(path)
-        try:
-            return KerasModel(path, container, options)
-        except BaseException:
-            container.close()
-            raise
+        with one_sentence(path), ExitStack() as damaged:
+            container = damaged.enter_context(open_container(path))
+            model = KerasModel(path, container, options)
+            damaged.pop_all()
+        return model
 
     def contents(self, path: Path) -> Contents:
         """What is in a file; see ``Format.contents``."""
+        from bnfuse.formats.keras.file.wording import one_sentence
         from bnfuse.formats.keras.graph.contents import read_contents
 
-        return read_contents(path)
+        with one_sentence(path):
+            return read_contents(path)
 
     def hints(self, path: Path) -> Hints:
         """What the file tells of its inputs; see ``Format.hints``."""
@@ -170,9 +174,11 @@ class KerasFormat:
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load into Keras, in a process of its own."""
+        from bnfuse.formats.keras.file.wording import one_sentence
         from bnfuse.formats.keras.runtime.run import load
 
-        return load(path, settings)
+        with one_sentence(path):
+            return load(path, settings)
 
     def here(self, settings: RunSettings) -> Callable[[Path], Runner]:
         """Import Keras into this process; see ``Format.here``."""

@@ -5,7 +5,8 @@ whole and safe, and knows nothing of layers. The archive's HDF5 is read where it
 uncompressed); only a compressed one is unpacked, into a temporary file and within its declared size.
 
 When it does not act: the weights are not opened before somebody asks, so that a bad config costs
-nothing; the archive's checksum is compared only by ``check_sum`` (it needs every byte).
+nothing; the archive's checksum is compared only by ``check_sum`` (it needs every byte), and those of assets
+when they are copied.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Container:
     _raw: BinaryIO
     _tree: Hdf5Tree | None = None
     _spool: BinaryIO | None = None
+    _checked: bool = False
     # What bind finds out and write needs: how groups are named (archives), and by the names that lead to
     # a layer, where it is.
     dialect: Dialect | None = None
@@ -145,14 +147,15 @@ class Container:
             ) from e
 
     def check_sum(self) -> None:
-        """Compare the weights with the archive's checksum; HDF5 by itself has none.
+        """Compare the weights with the archive's checksum, once; HDF5 by itself has none.
 
         Raises:
             UnreadableModel: they differ.
         """
-        if self.zip is not None:
+        if self.zip is not None and not self._checked:
             for _ in self.member(WEIGHTS):
                 pass
+            self._checked = True
 
     def close(self) -> None:
         """Close everything; arrays cannot be read any more."""
@@ -182,9 +185,3 @@ def is_hdf5(file: BinaryIO) -> bool:
             return True
         at = max(512, 2 * at)
     return False
-
-
-# Archives
-
-
-# HDF5

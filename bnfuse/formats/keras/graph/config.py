@@ -121,6 +121,8 @@ class _Parser:
             entry=entry,
             built=build_config.get("input_shape") if isinstance(build_config, dict) else None,
         )
+        if not isinstance(config, dict) and not isinstance(config, list):
+            raise malformed(f"the layer '{layer.name or layer.class_name}' has no settings")
         if _is_network(entry):
             layer.inner = self.network(entry, layer.name or "sequential")
         elif class_name == "Sequential" or (class_name in _FUNCTIONAL and not layer.registered):

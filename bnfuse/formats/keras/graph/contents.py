@@ -49,6 +49,7 @@ def read_contents(path: Path) -> Contents:
     try:
         network = parse(container.config, container.keras_version)
         check_order(network)
+        container.check_sum()
         bind(container, network)
         return _contents(path, container, network)
     except Malformed as e:

@@ -20,6 +20,7 @@ from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
+_MOST_CHANNELS = 1 << 20  # for which γ and β are made up on a config's word
 
 
 def batchnorm(site: Site) -> Sequence[Part]:
@@ -93,7 +94,7 @@ def layer_norm(site: Site) -> Sequence[Part]:
             return Opaque(Reason.SHAPE_UNKNOWN)
         known = gamma if gamma is not None else beta
         one = np.ones_like(known) if known is not None else np.ones(size or 0)
-        if one.ndim != 1 or (gamma is not None and gamma.shape != one.shape):
+        if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
             return Opaque()
         pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
         return Affine(pair, axes, reads=False)
@@ -119,7 +120,7 @@ def rms_norm(site: Site) -> Sequence[Part]:
 def _channels(site: Site, axis: int) -> int | None:
     shape = site.shapes[0] if site.shapes else None
     size = shape[axis] if shape is not None else None
-    return size if isinstance(size, int) else None
+    return size if isinstance(size, int) and size <= _MOST_CHANNELS else None
 
 
 def normalization(site: Site) -> Sequence[Part]:
