@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
+from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bnfuse.results.outcomes import Comparison
 
 
 @click.command()
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH)
 @opt.JSON
+@opt.REPORTS
 @opt.INPUTS
 @opt.LABELS
 @opt.BATCH
@@ -33,23 +39,24 @@ def verify(screen: Screen, options: Verify) -> None:
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
     from bnfuse.formats import load
-    from bnfuse.report.json import dumps, verify_document
+    from bnfuse.report import check_reports
     from bnfuse.results import Status
+    from bnfuse.results.outcomes import Comparison
     from bnfuse.use_cases.provenance import Witnessed, file_info, versions
     from bnfuse.use_cases.verify import verify as run
 
     a, b = options.a, options.b
-    files = [file_info(path, hashes=options.as_json) for path in (a, b)]
+    check_reports(options.reports, a, b)
+    screen.expects(a, options.reports)
+    files = [file_info(path, hashes=options.as_json or bool(options.reports)) for path in (a, b)]
     opt.check_labels(options.labels, options.inputs)
     request = options.verify_request(max(file.total_bytes for file in files))
     with screen.progress() as progress:
         progress("verifying")
         ran = Witnessed(load)
         agreement = run(a, b, request=request, load=ran.load)
-    if options.as_json:
-        screen.document(dumps(verify_document(files[0], files[1], agreement, versions(ran.versions))))
-    else:
-        screen.agreement(agreement)
+    found = Comparison("verify", files[0], files[1], agreement, versions=versions(ran.versions))
+    _show(screen, found, as_json=options.as_json)
     if agreement.status is Status.DIFFERENT:
         raise click.exceptions.Exit(ExitCode.GATE)
     if agreement.status is not Status.EQUAL:
@@ -61,6 +68,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH, required=False)
 @opt.JSON
+@opt.REPORTS
 @opt.INPUTS
 @opt.BATCHES
 @opt.DEVICE
@@ -82,14 +90,18 @@ def bench(screen: Screen, options: Bench) -> None:
     a, b, most = options.a, options.b, options.most_percent
     if most is not None and b is None and options.baseline is None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
-    earlier = read_earlier(options.baseline)
     from bnfuse.formats import load
-    from bnfuse.report.json import bench_document, dumps
+    from bnfuse.report import check_reports
+    from bnfuse.results.outcomes import Comparison
     from bnfuse.use_cases.bench import bench as run
     from bnfuse.use_cases.provenance import file_info, versions
 
-    before = file_info(a, hashes=options.as_json or earlier is not None)
-    after = None if b is None else file_info(b, hashes=options.as_json)
+    check_reports(options.reports, a, *([b] if b else []))
+    screen.expects(a, options.reports)
+    earlier = read_earlier(options.baseline)
+    hashes = options.as_json or bool(options.reports)
+    before = file_info(a, hashes=hashes or earlier is not None)
+    after = None if b is None else file_info(b, hashes=hashes)
     request = options.bench_request(
         options.batches,
         options.thread_counts,
@@ -99,9 +111,21 @@ def bench(screen: Screen, options: Bench) -> None:
         progress("measuring")
         latency = run(a, b, request=request, load=load)
     latency = beside_earlier(latency, before, earlier)
-    if options.as_json:
-        screen.document(dumps(bench_document(before, after, latency, versions(latency.versions))))
-    else:
-        screen.latency(latency)
-    if most is not None:
-        gate_speed(screen, latency, most, against_earlier=earlier is not None)
+    gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
+    ran = versions(latency.versions)
+    found = Comparison("bench", before, after, latency=latency, gates=gates, versions=ran)
+    _show(screen, found, as_json=options.as_json)
+    screen.stop_on(gates)
+
+
+def _show(screen: Screen, found: Comparison, *, as_json: bool) -> None:
+    """Print it, then write the files."""
+    from bnfuse.report import render_comparison
+
+    if as_json:
+        screen.document(render_comparison(found, ".json"))
+    elif found.agreement is not None:
+        screen.agreement(found.agreement)
+    elif found.latency is not None:
+        screen.latency(found.latency)
+    screen.write(lambda suffix: render_comparison(found, suffix))

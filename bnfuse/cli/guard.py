@@ -24,10 +24,19 @@ from bnfuse.errors import BnfuseError, ExitCode
 
 # What shells report for a process that such a signal ended.
 _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+_STOPPED = "interrupted: nothing was left half-written"
+_NO_MEMORY = "not enough memory for this model: close other programs, or try --no-verify --no-bench"
 
 
 class GuardedGroup(click.Group):
     """A group whose commands never end in a traceback, or leave temporary files when terminated."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Know before anything can go wrong how errors are to be told."""
+        screen = ctx.ensure_object(Screen)
+        screen.as_json = "--json" in args
+        screen.command = next((arg for arg in args if arg in self.commands), "")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
@@ -43,24 +52,26 @@ class GuardedGroup(click.Group):
                 return result
         except BnfuseError as error:
             screen.fail(str(error))
-            _leave(screen, error, error.exit_code)
+            _leave(screen, error, error.exit_code, str(error))
         except KeyboardInterrupt as error:
-            screen.fail("interrupted: nothing was left half-written")
-            _leave(screen, error, _INTERRUPTED)
+            screen.fail(_STOPPED)
+            _leave(screen, error, _INTERRUPTED, _STOPPED)
         except BrokenPipeError as error:
             _hush_stdout()
             _leave(screen, error, _BROKEN_PIPE)
         except MemoryError as error:
-            screen.fail(
-                "not enough memory for this model: close other programs, or try --no-verify --no-bench"
-            )
-            _leave(screen, error, ExitCode.UNREADABLE)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            screen.fail(_NO_MEMORY)
+            _leave(screen, error, ExitCode.UNREADABLE, _NO_MEMORY)
+        except click.ClickException as error:
+            screen.failure("UsageError", error.format_message(), error.exit_code)
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - a bug: shown whole with -v
             kind = type(error).__name__
-            screen.fail(f"internal error ({kind}: {error}): please report it; -v shows the traceback")
-            _leave(screen, error, ExitCode.INTERNAL)
+            told = f"internal error ({kind}: {error}): please report it; -v shows the traceback"
+            screen.fail(told)
+            _leave(screen, error, ExitCode.INTERNAL, told)
 
 
 def _print_anything() -> None:
@@ -70,7 +81,10 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave(screen: Screen, error: BaseException, code: int) -> NoReturn:
+def _leave(screen: Screen, error: BaseException, code: int, told: str = "") -> NoReturn:
+    """Exit, after what was ``told`` was told in every form that was asked for."""
+    if told:
+        screen.failure(type(error).__name__, told, int(code))
     if screen.verbose:
         traceback.print_exception(error)
     raise click.exceptions.Exit(code) from None

@@ -136,6 +136,7 @@ class Verify(Proving):
     a: Path
     b: Path
     as_json: bool
+    reports: tuple[Path, ...]
 
 
 class Bench(Measuring):
@@ -144,6 +145,7 @@ class Bench(Measuring):
     a: Path
     b: Path | None
     as_json: bool
+    reports: tuple[Path, ...]
     batches: tuple[int, ...]
     thread_counts: tuple[int, ...]
 

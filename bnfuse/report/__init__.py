@@ -1,8 +1,9 @@
 """One result, several forms: which form a file name asks for, and writing it.
 
 Content (``report.content``) turns a result into sections, and ``terminal``, ``markdown`` and ``html`` write
-sections down; ``json`` writes the result itself, ``junit`` what a CI counts. None computes a number or knows
-how it was found. Strings that come from a model are untrusted and are escaped by each form.
+sections down; ``json`` writes the result itself, ``junit`` what a CI counts, ``sarif`` what a code host
+shows. None computes a number or knows how it was found. Strings that come from a model are untrusted and
+are escaped by each form.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from bnfuse.staging import output_errors, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Report
+    from bnfuse.results import Comparison, Failure, Report
 
-_MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit"}
+_MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit", ".sarif": "sarif"}
 FORMS = tuple(_MODULES)
 DIFFERENCE_FORMS = (".json", ".md", ".html")
 _DETAILED = (".html", ".json")
@@ -58,6 +59,16 @@ def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None
     """
     extra = (explanation,) if suffix.lower() == ".json" else ()
     return cast(str, _form(suffix).render(report, *extra))
+
+
+def render_comparison(found: Comparison, suffix: str) -> str:
+    """What ``verify`` or ``bench`` found, in the form of ``suffix``, one of ``FORMS``."""
+    return cast(str, _form(suffix).render_comparison(found))
+
+
+def render_failure(found: Failure, suffix: str) -> str:
+    """An error in the form of ``suffix``, one of ``FORMS``."""
+    return cast(str, _form(suffix).render_failure(found))
 
 
 def render_difference(found: Difference, suffix: str) -> str:

@@ -14,7 +14,7 @@ from bnfuse.report import text
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Report
+    from bnfuse.results import Comparison, Failure, Report
 
 _MOST_CHARACTERS = 200
 _ZERO_WIDTH_SPACE = "&#8203;"
@@ -25,6 +25,21 @@ def render(report: Report) -> str:
     from bnfuse.report.content.whole import sections
 
     return written(f"bnfuse: {_prose(text.headline(report))}", sections(report, doc.Form.MARKDOWN))
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify`` or ``bench`` found as one Markdown document."""
+    from bnfuse.report.content.outcomes import headline, sections
+
+    title = f"bnfuse {found.command}: {_prose(headline(found))}"
+    return written(title, sections(found, doc.Form.MARKDOWN))
+
+
+def render_failure(found: Failure) -> str:
+    """An error as one Markdown document."""
+    from bnfuse.report.content.outcomes import failure
+
+    return written(f"bnfuse {found.command}: error", failure(found))
 
 
 def render_difference(found: Difference) -> str:
@@ -50,6 +65,8 @@ def _write(block: doc.Block) -> str:
             return "\n".join(f"- {label}: {_words(words)}" for label, words, *_ in lines)
         case doc.Notes(sentences):
             return "\n".join(f"- {_words(sentence)}" for sentence in sentences)
+        case doc.Paragraph(words, _, "alert"):
+            return f"> [!CAUTION]\n> ❌ {_words(words)}"
         case doc.Paragraph(words):
             return _words(words)
         case doc.Table():

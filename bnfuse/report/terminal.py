@@ -52,11 +52,11 @@ def print_agreement(agreement: Agreement, out: Console, *, verbose: bool = False
     print_sections([compared(agreement, _form(verbose))], out)
 
 
-def print_latency(latency: Latency, out: Console) -> None:
+def print_latency(latency: Latency, out: Console, *, verbose: bool = False) -> None:
     """The outcome of ``bench``, setting by setting, with its verdicts."""
     from bnfuse.report.content.latency import latency as section
 
-    print_sections([section(latency, doc.Form.BRIEF)], out)
+    print_sections([section(latency, _form(verbose))], out)
 
 
 def print_explanations(explanations: Sequence[Explanation], out: Console, *, verbose: bool = False) -> None:

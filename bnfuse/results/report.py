@@ -12,6 +12,7 @@ from bnfuse.results.proof import Agreement, Status
 if TYPE_CHECKING:
     from bnfuse.results.annotations import Details
     from bnfuse.results.latency import Latency
+    from bnfuse.results.outcomes import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Report:
     ``operators_before``/``operators_after`` count nodes by operator over all scopes.
     ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
     ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
-    ``details`` is None unless it was asked for.
+    ``details`` is None unless it was asked for. ``gates`` are those that were asked for.
     ``seconds`` maps a phase ("read", "plan", "write", "verify", "bench") to its wall time.
     """
 
@@ -61,3 +62,4 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     details: Details | None = None
+    gates: tuple[Gate, ...] = ()
