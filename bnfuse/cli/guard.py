@@ -36,10 +36,21 @@ class GuardedGroup(click.Group):
         screen = ctx.ensure_object(Screen)
         screen.as_json = "--json" in args
         screen.command = next((arg for arg in args if arg in self.commands), "")
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)  # which prints the help and the version
+        except BrokenPipeError:
+            _hush_stdout()
+            raise click.exceptions.Exit(_BROKEN_PIPE) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
+        try:
+            return self._told(ctx)
+        except BrokenPipeError as error:  # also while an error was being told
+            _hush_stdout()
+            _leave(ctx.ensure_object(Screen), error, _BROKEN_PIPE)
+
+    def _told(self, ctx: click.Context) -> Any:
         screen = ctx.ensure_object(Screen)
         # A command has a process of its own: the system takes back what it leaves behind, cycles or not. To
         # look for them while it works, and once more when it ends, is a tenth of the time of a quick one.
@@ -56,9 +67,8 @@ class GuardedGroup(click.Group):
         except KeyboardInterrupt as error:
             screen.fail(_STOPPED)
             _leave(screen, error, _INTERRUPTED, _STOPPED)
-        except BrokenPipeError as error:
-            _hush_stdout()
-            _leave(screen, error, _BROKEN_PIPE)
+        except BrokenPipeError:
+            raise
         except MemoryError as error:
             screen.fail(_NO_MEMORY)
             _leave(screen, error, ExitCode.UNREADABLE, _NO_MEMORY)

@@ -37,7 +37,7 @@ def check_reports(paths: Sequence[Path], *models: Path, forms: Sequence[str] = F
 
     Raises:
         UsageError: the suffix names none of ``forms``, or the file is one of the models.
-        OutputError: the folder is missing, or the path is a folder.
+        OutputError: a part of the way there is a file, or the path is a folder.
     """
     for path in paths:
         if path.suffix.lower() not in forms:
@@ -48,8 +48,10 @@ def check_reports(paths: Sequence[Path], *models: Path, forms: Sequence[str] = F
                 raise UsageError(f"the report '{path}' would overwrite the model: choose another name")
         if path.is_dir():
             raise OutputError(f"the report '{path}' is a folder: give it a file name")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder of the report '{path}' does not exist: create it first")
+        if any(folder.exists() and not folder.is_dir() for folder in path.parents):
+            raise OutputError(
+                f"the report '{path}' would lie in a file, not in a folder: choose another place"
+            )
 
 
 def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None = None) -> str:
@@ -82,11 +84,13 @@ def _form(suffix: str) -> ModuleType:
 
 
 def write(text: str, path: Path) -> None:
-    """Write a rendered report to ``path``; a finished file replaces an old one.
+    """Write a rendered report to ``path``; a finished file replaces an old one, a missing folder is made.
 
     Raises:
         OutputError: no space, no permission.
     """
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(path) as folder, output_errors(path):
         staged = folder / path.name
         staged.write_text(text, encoding="utf-8", newline="\n")

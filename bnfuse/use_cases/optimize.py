@@ -29,6 +29,7 @@ from bnfuse.use_cases.notes import merged_note, ranges_note, why_unproved
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
+from bnfuse.use_cases.targets import check_name, made_folder
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -134,8 +135,8 @@ def optimize(
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
-        UsageError: the output is the input, the inputs given do not fit the model, or ``only_if_faster``
-            without a bench.
+        UsageError: the output is the input, or named like another format; the inputs given do not fit the
+            model; or ``only_if_faster`` without a bench.
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
@@ -147,20 +148,30 @@ def optimize(
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     form = detect(path)
     target = Path(output) if output is not None else default_output(path, form.suffix(path))
-    check_target(target, path, force=force)
-    if wanted.verify is not None or wanted.bench is not None:
-        form.prepare()
+    check_name(target, path, form.name)
+    with made_folder(target):
+        check_target(target, path, force=force)
+        if wanted.verify is not None or wanted.bench is not None:
+            form.prepare()
+        report = _placed(path, target, wanted, phases, force=force, only_if_faster=only_if_faster)
+    return replace(report, seconds=dict(phases.seconds))
+
+
+def _placed(
+    path: Path, target: Path, wanted: _Wanted, phases: Phases, *, force: bool, only_if_faster: bool
+) -> Report:
+    """Make the result beside its target, prove and measure it there, and put it into place."""
     with staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases)
         report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
         report = measured(report, written, wanted.bench, wanted.read, phases)
         if only_if_faster and (kept := why_kept(report)):
-            return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
-        info = output_info(written, target, made.form, phases, hashes=hashes)
+            return replace(report, notes=(*report.notes, kept))
+        info = output_info(written, target, made.form, phases, hashes=wanted.hashes)
         report = completed(report, info, written.path if wanted.reads_weights else None)
         place((*written.side_files, written.path), target, made.own_files, force=force)
-    return replace(report, seconds=dict(phases.seconds))
+    return report
 
 
 @dataclass(frozen=True, slots=True)
