@@ -40,14 +40,16 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     path.write_bytes(b"FAKE original")
     made = Fake(FakeModel(path), Agreement(Status.EQUAL), Latency("cpu", 1, (), ()))
 
-    def verify(reference: Path, candidate: Path, *, request: Any, load: Callable[..., Any]) -> Agreement:
+    def verify(
+        reference: Path, candidate: Path, *, request: Any, load: Callable[..., Any], **_: Any
+    ) -> Agreement:
         assert candidate.name == "model.fused.fake" and candidate.read_bytes().startswith(b"FAKE folded")
         made.proved.append((reference, candidate, request))
         if isinstance(made.agreement, BaseException):
             raise made.agreement
         return made.agreement
 
-    def bench(before: Path, after: Path, *, request: Any, load: Callable[..., Any]) -> Latency:
+    def bench(before: Path, after: Path, *, request: Any, load: Callable[..., Any], **_: Any) -> Latency:
         if isinstance(made.latency, BaseException):
             raise made.latency
         return made.latency

@@ -54,7 +54,7 @@ def verify(screen: Screen, options: Verify) -> None:
     with screen.progress() as progress:
         progress("verifying")
         ran = Witnessed(load)
-        agreement = run(a, b, request=request, load=ran.load)
+        agreement = run(a, b, request=request, load=ran.load, progress=progress)
     found = Comparison("verify", files[0], files[1], agreement, versions=versions(ran.versions))
     _show(screen, found, as_json=options.as_json)
     if agreement.status is Status.DIFFERENT:
@@ -109,7 +109,7 @@ def bench(screen: Screen, options: Bench) -> None:
     )
     with screen.progress() as progress:
         progress("measuring")
-        latency = run(a, b, request=request, load=load)
+        latency = run(a, b, request=request, load=load, progress=progress)
     latency = beside_earlier(latency, before, earlier)
     gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
     ran = versions(latency.versions)

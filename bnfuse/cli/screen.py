@@ -125,23 +125,11 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
-        """A callable that shows the phase: a spinner on a terminal, lines with ``-v``, else nothing."""
-        if self.quiet or not (sys.stderr.isatty() or self.verbose):
+        """A callable that shows what is done: a spinner on a terminal, else a line every 10 s (-v: all)."""
+        if self.quiet:
             yield lambda _: None
-        elif not sys.stderr.isatty():
-            yield lambda phase: click.echo(f"{phase} …", err=True)
         else:
-            with _spinner() as show:
+            from bnfuse.cli.waiting import lines, spinner
+
+            with spinner() if sys.stderr.isatty() else lines(every=self.verbose) as show:
                 yield show
-
-
-@contextmanager
-def _spinner() -> Iterator[Callable[[str], None]]:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from bnfuse.report.terminal import console
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting")
-        yield lambda phase: progress.reset(task, description=phase)

@@ -240,7 +240,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     ran = Witnessed(load)
     with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify, ran.load)
+        agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
     if agreement.status is Status.DIFFERENT:
         with phases("bisect", "looking for the fold that breaks equality"):
             agreement = _blamed(agreement, report, written, wanted, wanted.verify)
@@ -250,14 +250,16 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
     raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
-def _prove(report: Report, written: Written, request: VerifyRequest, load: Loader) -> Agreement:
+def _prove(
+    report: Report, written: Written, request: VerifyRequest, load: Loader, progress: Progress
+) -> Agreement:
     original = report.input.path
     same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
     if same and not request.labels:  # an accuracy takes a run
         return Agreement(Status.EQUAL, evidence="identical bytes")
     from bnfuse.use_cases.verify import verify
 
-    return verify(original, written.path, request=_request(report, request), load=load)
+    return verify(original, written.path, request=_request(report, request), load=load, progress=progress)
 
 
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
