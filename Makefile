@@ -21,6 +21,8 @@ KIND := $(if $(filter %.onnx,$(MODEL)),onnx,keras)
 FUSED := $(DEMO)/$(basename $(MODEL)).fused$(suffix $(MODEL))
 INPUTS_onnx := digits_inputs.npz
 INPUTS_keras := digits28_inputs.npz
+DOWNLOADS_tensorflow := : TensorFlow and tf_keras, some 600 MB
+DOWNLOADS_test := : TensorFlow, tf_keras and pytest, some 600 MB
 NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
@@ -94,10 +96,12 @@ clean:
 
 # Set-up. One stamp per extra; all are stale as soon as pyproject.toml changes.
 $(VENV)/.ready-base: $(VENV)/.ready-venv pyproject.toml
+	@echo "== fetching onnx, onnxruntime, h5py and numpy into $(VENV) (once, some 60 MB; pip is silent meanwhile)"
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.ready-%: $(VENV)/.ready-venv pyproject.toml
+	@echo "== fetching what '$*' needs into $(VENV) (once; pip is silent meanwhile)$(DOWNLOADS_$*)"
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 

@@ -43,14 +43,16 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     path.write_bytes(b"FAKE original")
     made = Fake(FakeModel(path), Agreement(Status.EQUAL), Latency("cpu", 1, (), ()))
 
-    def verify(reference: Path, candidate: Path, *, request: Any, load: Callable[..., Any]) -> Agreement:
+    def verify(
+        reference: Path, candidate: Path, *, request: Any, load: Callable[..., Any], **_: Any
+    ) -> Agreement:
         assert candidate.name == "model.fused.fake" and candidate.read_bytes().startswith(b"FAKE folded")
         made.proved.append((reference, candidate, request))
         if isinstance(made.agreement, BaseException):
             raise made.agreement
         return made.agreement
 
-    def bench(before: Path, after: Path, *, request: Any, load: Callable[..., Any]) -> Latency:
+    def bench(before: Path, after: Path, *, request: Any, load: Callable[..., Any], **_: Any) -> Latency:
         if isinstance(made.latency, BaseException):
             raise made.latency
         return made.latency
@@ -278,7 +280,7 @@ def test_that_code_was_allowed_is_told_in_every_form(fake: Fake, allowed: bool) 
     fake.model.path.with_name("model.fused.fake").unlink()
     fake.model.path.with_name("model.fused.fake.data").unlink()
     fake.agreement = Agreement(Status.DIFFERENT)
-    with pytest.raises(use_case.Unproved) as caught:
+    with pytest.raises(Unproved) as caught:
         optimize(fake.model.path, verify=verify_module.VerifyRequest(allow_unsafe=allowed), bench=False)
     assert caught.value.report.unsafe is allowed
 

@@ -258,7 +258,7 @@ def test_reports_are_checked_before_any_work(tmp_path: Path) -> None:
     for bad in (tmp_path / "a.txt", tmp_path / "a", model):
         with pytest.raises(UsageError):
             check_reports([bad], model)
-    for bad in (tmp_path / "missing" / "a.md", tmp_path / "folder.md"):
+    for bad in (model / "a.md", tmp_path / "folder.md"):
         with pytest.raises(OutputError):
             check_reports([bad], model)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,14 +11,18 @@ from bnfuse.cli import options as opt
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
+from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bnfuse.results.outcomes import Comparison
 
 
 @click.command()
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH)
 @opt.JSON
+@opt.REPORTS
 @opt.INPUTS
 @opt.LABELS
 @opt.BATCH
@@ -37,29 +42,29 @@ def verify(screen: Screen, options: Verify) -> None:
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
     from bnfuse.formats import load
-    from bnfuse.report.json import dumps, verify_document
+    from bnfuse.report import check_reports
     from bnfuse.results import Status
+    from bnfuse.results.outcomes import Comparison
     from bnfuse.stamps import watched
     from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import Witnessed, file_info, versions
     from bnfuse.use_cases.verify import verify as run
 
     a, b = options.a, options.b
+    check_reports(options.reports, a, b)
+    screen.expects(a, options.reports)
     with screen.progress() as progress, watched(a, b) as unchanged:
-        files = [file_info(path, hashes=options.as_json) for path in (a, b)]
+        files = [file_info(path, hashes=options.as_json or bool(options.reports)) for path in (a, b)]
         opt.check_labels(options.labels, options.inputs)
         request = options.verify_request(max(file.total_bytes for file in files))
         progress("verifying")
         ran = Witnessed(load)
-        agreement = run(a, b, request=request, load=ran.load)
+        agreement = run(a, b, request=request, load=ran.load, progress=progress)
         unchanged.check()
-    unsafe = options.allow_unsafe
+    unsafe, found = options.allow_unsafe, versions(ran.versions)
     agreement = replace(agreement, notes=(*agreement.notes, *unsafe_note(unsafe)))
-    if options.as_json:
-        found = versions(ran.versions)
-        screen.document(dumps(verify_document(files[0], files[1], agreement, found, unsafe=unsafe)))
-    else:
-        screen.agreement(agreement)
+    done = Comparison("verify", files[0], files[1], agreement, versions=found, unsafe=unsafe)
+    _show(screen, done, as_json=options.as_json)
     if agreement.status is Status.DIFFERENT:
         raise click.exceptions.Exit(ExitCode.GATE)
     if agreement.status is not Status.EQUAL:
@@ -71,6 +76,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH, required=False)
 @opt.JSON
+@opt.REPORTS
 @opt.INPUTS
 @opt.BATCHES
 @opt.DEVICE
@@ -93,32 +99,47 @@ def bench(screen: Screen, options: Bench) -> None:
     a, b, most = options.a, options.b, options.most_percent
     if most is not None and b is None and options.baseline is None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
-    earlier = read_earlier(options.baseline)
     from bnfuse.formats import load
-    from bnfuse.report.json import bench_document, dumps
+    from bnfuse.report import check_reports
+    from bnfuse.results.outcomes import Comparison
     from bnfuse.stamps import watched
     from bnfuse.use_cases.bench import bench as run
     from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import file_info, versions
 
+    check_reports(options.reports, a, *([b] if b else []))
+    screen.expects(a, options.reports)
+    earlier = read_earlier(options.baseline)
+    hashes = options.as_json or bool(options.reports)
     with screen.progress() as progress, watched(*filter(None, (a, b))) as unchanged:
-        before = file_info(a, hashes=options.as_json or earlier is not None)
-        after = None if b is None else file_info(b, hashes=options.as_json)
+        before = file_info(a, hashes=hashes or earlier is not None)
+        after = None if b is None else file_info(b, hashes=hashes)
         request = options.bench_request(
             options.batches,
             options.thread_counts,
             max(file.total_bytes for file in (before, after) if file),
         )
         progress("measuring")
-        latency = run(a, b, request=request, load=load)
+        latency = run(a, b, request=request, load=load, progress=progress)
         unchanged.check()
     unsafe = options.allow_unsafe
     latency = replace(latency, notes=(*latency.notes, *unsafe_note(unsafe)))
     latency = beside_earlier(latency, before, earlier)
-    if options.as_json:
-        found = versions(latency.versions)
-        screen.document(dumps(bench_document(before, after, latency, found, unsafe=unsafe)))
-    else:
-        screen.latency(latency)
-    if most is not None:
-        gate_speed(screen, latency, most, against_earlier=earlier is not None)
+    gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
+    ran = versions(latency.versions)
+    found = Comparison("bench", before, after, latency=latency, gates=gates, versions=ran, unsafe=unsafe)
+    _show(screen, found, as_json=options.as_json)
+    screen.stop_on(gates)
+
+
+def _show(screen: Screen, found: Comparison, *, as_json: bool) -> None:
+    """Print it, then write the files."""
+    from bnfuse.report import render_comparison
+
+    if as_json:
+        screen.document(render_comparison(found, ".json"))
+    elif found.agreement is not None:
+        screen.agreement(found.agreement)
+    elif found.latency is not None:
+        screen.latency(found.latency)
+    screen.write(lambda suffix: render_comparison(found, suffix))

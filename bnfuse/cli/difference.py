@@ -49,17 +49,17 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
-    from bnfuse.report import DIFFERENCE_FORMS, check_reports, render_difference, write
+    from bnfuse.report import DIFFERENCE_FORMS, check_reports, render_difference
     from bnfuse.use_cases.diff import diff as run
 
     check_reports(reports, a, b, forms=DIFFERENCE_FORMS)
+    screen.expects(a, reports)
     with screen.progress() as progress:
         found = run(a, b, ignore_below=ignore_below, hashes=as_json or bool(reports), progress=progress)
     if as_json:
         screen.document(render_difference(found, ".json"))
     else:
         screen.difference(found)
-    for path in reports:
-        write(render_difference(found, path.suffix), path)
+    screen.write(lambda suffix: render_difference(found, suffix))
     if exit_code and found.differs:
         raise click.exceptions.Exit(ExitCode.GATE)

@@ -11,11 +11,11 @@ from bnfuse.cli import options as opt
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, gate_speed, read_earlier
-from bnfuse.errors import ExitCode
+from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
+    from bnfuse.results.outcomes import Gate
 
 
 @click.command()
@@ -63,13 +63,12 @@ def optimize(screen: Screen, options: Optimize) -> None:
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
     """
     options.check_reports()
+    screen.expects(options.model, options.reports)
     _check_together(options)
     opt.check_labels(options.labels, options.inputs)
     earlier = read_earlier(options.baseline)
     if options.plan_only:
-        report = _inspect(screen, options)
-        if options.check:
-            _gate(screen, report, options)
+        _inspect(screen, options, check=options.check)
         return
     from bnfuse.use_cases.measuring import changed
     from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
@@ -81,9 +80,11 @@ def optimize(screen: Screen, options: Optimize) -> None:
         raise
     if report.benchmark is not None:
         report = replace(report, benchmark=beside_earlier(report.benchmark, report.input, earlier))
-    _show(screen, report, options)
     if options.most_percent is not None and (earlier is not None or changed(report)):
-        gate_speed(screen, report.benchmark, options.most_percent, against_earlier=earlier is not None)
+        gate = speed_gate(report.benchmark, options.most_percent, against_earlier=earlier is not None)
+        report = replace(report, gates=(gate,))
+    _show(screen, report, options)
+    screen.stop_on(report.gates)
 
 
 def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
@@ -128,6 +129,7 @@ def inspect(screen: Screen, options: Inspect) -> None:
     Runs nothing and writes nothing.
     """
     options.check_reports()
+    screen.expects(options.model, options.reports)
     if options.pattern is None:
         _inspect(screen, options)
     else:
@@ -136,7 +138,7 @@ def inspect(screen: Screen, options: Inspect) -> None:
 
 def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     """Print the explanation; with ``--json`` and ``--report`` it is part of the whole report."""
-    from bnfuse.report import render, write
+    from bnfuse.report import render
     from bnfuse.report.json import explanation_document
     from bnfuse.use_cases.explain import explain
     from bnfuse.use_cases.optimize import inspect as run
@@ -157,11 +159,10 @@ def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     explanation = explanation_document(pattern, explanations)
     if options.as_json:
         screen.document(render(report, ".json", explanation=explanation))
-    for path in options.reports:
-        write(render(report, path.suffix, explanation=explanation), path)
+    screen.write(lambda suffix: render(report, suffix, explanation=explanation))
 
 
-def _inspect(screen: Screen, options: Reading) -> Report:
+def _inspect(screen: Screen, options: Reading, *, check: bool = False) -> None:
     from bnfuse.use_cases.optimize import inspect as run
 
     with screen.progress() as progress:
@@ -172,23 +173,22 @@ def _inspect(screen: Screen, options: Reading) -> Report:
             details=options.details,
             progress=progress,
         )
+    if check:
+        report = replace(report, gates=(_check_gate(report, options),))
     _show(screen, report, options)
-    return report
+    screen.stop_on(report.gates)
 
 
-def _gate(screen: Screen, report: Report, options: Optimize) -> None:
+def _check_gate(report: Report, options: Reading) -> Gate:
+    from bnfuse.results.outcomes import Gate
     from bnfuse.use_cases.measuring import foldable
     from bnfuse.use_cases.unwritten import why_missed
 
     count = foldable(report)
     if options.target == "no-bn" and report.plan.left:
-        screen.fail(why_missed(report.plan))
-        raise click.exceptions.Exit(ExitCode.GATE)
-    if count:
-        screen.fail(
-            f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded (--check)"
-        )
-        raise click.exceptions.Exit(ExitCode.GATE)
+        return Gate("--check", False, why_missed(report.plan))
+    nodes = f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded"
+    return Gate("--check", not count, nodes if count else "nothing in the model can be folded")
 
 
 def _check_together(options: Optimize) -> None:
@@ -206,11 +206,10 @@ def _check_together(options: Optimize) -> None:
 
 def _show(screen: Screen, report: Report, options: Reading) -> None:
     """Print the report, then write the files; what was done is said even if a file fails."""
-    from bnfuse.report import render, write
+    from bnfuse.report import render
 
     if options.as_json:
         screen.document(render(report, ".json"))
     else:
         screen.report(report)
-    for path in options.reports:
-        write(render(report, path.suffix), path)
+    screen.write(lambda suffix: render(report, suffix))

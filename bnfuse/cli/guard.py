@@ -25,6 +25,8 @@ from bnfuse.staging import FULL
 
 # What shells report for a process that such a signal ended.
 _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+_STOPPED = "interrupted: nothing was left half-written"
+_NO_MEMORY = "not enough memory for this model: close other programs, or try --no-verify --no-bench"
 
 
 class GuardedGroup(click.Group):
@@ -42,8 +44,26 @@ class GuardedGroup(click.Group):
             _hush_stdout()
             sys.exit(ExitCode.USAGE)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Know before anything can go wrong how errors are to be told."""
+        screen = ctx.ensure_object(Screen)
+        screen.as_json = "--json" in args
+        screen.command = next((arg for arg in args if arg in self.commands), "")
+        try:
+            return super().parse_args(ctx, args)  # which prints the help and the version
+        except BrokenPipeError:
+            _hush_stdout()
+            raise click.exceptions.Exit(_BROKEN_PIPE) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors leave through ``click.exceptions.Exit`` with the code of the contract."""
+        try:
+            return self._told(ctx)
+        except BrokenPipeError as error:  # also while an error was being told
+            _hush_stdout()
+            _leave(ctx.ensure_object(Screen), error, _BROKEN_PIPE)
+
+    def _told(self, ctx: click.Context) -> Any:
         screen = ctx.ensure_object(Screen)
         # A command has a process of its own: the system takes back what it leaves behind, cycles or not. To
         # look for them while it works, and once more when it ends, is a tenth of the time of a quick one.
@@ -56,26 +76,27 @@ class GuardedGroup(click.Group):
                 return result
         except BnfuseError as error:
             screen.fail(str(error))
-            _leave(screen, error, error.exit_code)
+            _leave(screen, error, error.exit_code, str(error))
         except KeyboardInterrupt as error:
-            screen.fail("interrupted: nothing was left half-written")
-            _leave(screen, error, _INTERRUPTED)
-        except BrokenPipeError as error:
-            _hush_stdout()
-            _leave(screen, error, _BROKEN_PIPE)
+            screen.fail(_STOPPED)
+            _leave(screen, error, _INTERRUPTED, _STOPPED)
+        except BrokenPipeError:
+            raise
         except MemoryError as error:
-            screen.fail(
-                "not enough memory for this model: close other programs, or try --no-verify --no-bench"
-            )
-            _leave(screen, error, ExitCode.UNREADABLE)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            screen.fail(_NO_MEMORY)
+            _leave(screen, error, ExitCode.UNREADABLE, _NO_MEMORY)
+        except click.ClickException as error:
+            screen.failure("UsageError", error.format_message(), error.exit_code)
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise  # of stdout: every other file has a sentence of its own
             kind = type(error).__name__
-            screen.fail(f"internal error ({kind}: {error}): please report it; -v shows the traceback")
-            _leave(screen, error, ExitCode.INTERNAL)
+            told = f"internal error ({kind}: {error}): please report it; -v shows the traceback"
+            screen.fail(told)
+            _leave(screen, error, ExitCode.INTERNAL, told)
 
 
 def _print_anything() -> None:
@@ -85,7 +106,10 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave(screen: Screen, error: BaseException, code: int) -> NoReturn:
+def _leave(screen: Screen, error: BaseException, code: int, told: str = "") -> NoReturn:
+    """Exit, after what was ``told`` was told in every form that was asked for."""
+    if told:
+        screen.failure(type(error).__name__, told, int(code))
     if screen.verbose:
         traceback.print_exception(error)
     raise click.exceptions.Exit(code) from None

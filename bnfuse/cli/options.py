@@ -146,7 +146,8 @@ REPORTS = click.option(
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="Also write the report to FILE: .json, .md, .html or .xml (JUnit) choose the form. Repeatable.",
+    help="Also write the report to FILE: .json, .md, .html, .xml (JUnit) or .sarif choose its "
+    "form. Repeatable.",
 )
 READING = together(
     click.option(

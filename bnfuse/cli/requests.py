@@ -144,6 +144,7 @@ class Verify(Proving):
     a: Path
     b: Path
     as_json: bool
+    reports: tuple[Path, ...]
 
 
 class Bench(Measuring):
@@ -152,6 +153,7 @@ class Bench(Measuring):
     a: Path
     b: Path | None
     as_json: bool
+    reports: tuple[Path, ...]
     batches: tuple[int, ...]
     thread_counts: tuple[int, ...]
 

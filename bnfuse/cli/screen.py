@@ -10,18 +10,36 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bnfuse import __version__
+from bnfuse.errors import ExitCode, OutputError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
+    from bnfuse.results.outcomes import Gate
 
 
 @dataclass(slots=True)
 class Screen:
-    """How much to say. ``quiet`` leaves errors only (and the document of ``--json``)."""
+    """How much to say, and where to. ``quiet`` leaves errors only (and the document of ``--json``).
+
+    ``answered`` tells that the document of ``--json`` was printed: there is never a second.
+    """
 
     quiet: bool = False
     verbose: bool = False
+    command: str = ""
+    as_json: bool = False
+    reports: tuple[Path, ...] = ()
+    path: Path | None = None
+    answered: bool = False
+
+    def expects(self, path: Path, reports: Sequence[Path]) -> None:
+        """What an error is told of, and where to: files of reports that may be written."""
+        self.path, self.reports = path, tuple(reports)
 
     def fail(self, sentence: str) -> None:
         """One sentence on stderr, whatever the model's strings hold."""
@@ -31,7 +49,39 @@ class Screen:
 
     def document(self, text: str) -> None:
         """A finished document on stdout, as it is."""
+        self.answered = True
         click.echo(text, nl=False)
+
+    def write(self, render: Callable[[str], str]) -> None:
+        """Write every report that was asked for, as ``render`` makes it of a suffix."""
+        from bnfuse.report import write
+
+        for path in self.reports:
+            write(render(path.suffix), path)
+            self.reports = tuple(left for left in self.reports if left != path)
+
+    def failure(self, kind: str, message: str, exit_code: int) -> None:
+        """An error in every form that was asked for and that nothing else was told in."""
+        if not (self.reports or (self.as_json and not self.answered)):
+            return
+        from bnfuse.report import render_failure
+        from bnfuse.results.outcomes import Failure
+
+        found = Failure(self.command, kind, message, exit_code, self.path, {"bnfuse": __version__})
+        if self.as_json and not self.answered:
+            self.document(render_failure(found, ".json"))
+        try:
+            self.write(lambda suffix: render_failure(found, suffix))
+        except OutputError as error:
+            self.fail(str(error))
+
+    def stop_on(self, gates: Sequence[Gate]) -> None:
+        """Exit 1 where a gate said no, and say why."""
+        refused = [gate for gate in gates if not gate.passed]
+        for gate in refused:
+            self.fail(f"{gate.message} ({gate.option})")
+        if refused:
+            raise click.exceptions.Exit(ExitCode.GATE)
 
     def report(self, report: Report) -> None:
         """The result of ``optimize`` or ``inspect`` on stdout."""
@@ -55,7 +105,7 @@ class Screen:
             return
         from bnfuse.report.terminal import console, print_latency
 
-        print_latency(latency, console())
+        print_latency(latency, console(), verbose=self.verbose)
 
     def explanations(self, explanations: Sequence[Explanation]) -> None:
         """The result of ``inspect --explain`` on stdout."""
@@ -75,23 +125,11 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
-        """A callable that shows the phase: a spinner on a terminal, lines with ``-v``, else nothing."""
-        if self.quiet or not (sys.stderr.isatty() or self.verbose):
+        """A callable that shows what is done: a spinner on a terminal, else a line every 10 s (-v: all)."""
+        if self.quiet:
             yield lambda _: None
-        elif not sys.stderr.isatty():
-            yield lambda phase: click.echo(f"{phase} …", err=True)
         else:
-            with _spinner() as show:
+            from bnfuse.cli.waiting import lines, spinner
+
+            with spinner() if sys.stderr.isatty() else lines(every=self.verbose) as show:
                 yield show
-
-
-@contextmanager
-def _spinner() -> Iterator[Callable[[str], None]]:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from bnfuse.report.terminal import console
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting")
-        yield lambda phase: progress.reset(task, description=phase)

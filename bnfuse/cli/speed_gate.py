@@ -6,14 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from bnfuse.cli.screen import Screen
-from bnfuse.errors import ExitCode
-
 if TYPE_CHECKING:
     from bnfuse.measure.baseline import Earlier
     from bnfuse.results import FileInfo, Latency
+    from bnfuse.results.outcomes import Gate
 
 
 def read_earlier(path: Path | None) -> Earlier | None:
@@ -38,16 +34,14 @@ def beside_earlier(latency: Latency, original: FileInfo, earlier: Earlier | None
     return replace(latency, baseline=compare(latency, original.sha256, earlier))
 
 
-def gate_speed(
-    screen: Screen, latency: Latency | None, most_percent: float, *, against_earlier: bool
-) -> None:
-    """Exit 1 where the figures show a slow-down beyond ``most_percent``, or show nothing at all."""
+def speed_gate(latency: Latency | None, most_percent: float, *, against_earlier: bool) -> Gate:
+    """Says no where the figures show a slow-down beyond ``most_percent``, or show nothing at all."""
     from bnfuse.measure.gates import slower, slower_than_baseline
+    from bnfuse.results.outcomes import Gate
 
     if against_earlier:
         refusal = slower_than_baseline(None if latency is None else latency.baseline, most_percent)
     else:
         refusal = slower(latency, most_percent)
-    if refusal:
-        screen.fail(refusal)
-        raise click.exceptions.Exit(ExitCode.GATE)
+    option = f"--fail-if-slower {most_percent:g}%"
+    return Gate(option, not refusal, refusal or "no run is shown to be slower by more")

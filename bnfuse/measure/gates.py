@@ -30,14 +30,13 @@ def slower(latency: Latency | None, most_percent: float) -> str:
     """
     compared = [run for run in (latency.runs if latency else ()) if run.ci95 is not None]
     if all(run.verdict == TOO_FEW for run in compared):
-        return "nothing could be compared, so --fail-if-slower cannot say yes"
+        return "nothing could be compared, so the gate cannot say yes"
     suspects = [run for run in compared if run.verdict not in (TOO_FEW, SAME, FASTER)]
     worst = max(suspects, key=_least_slowdown, default=None)
     if worst is None or 100 * _least_slowdown(worst) <= most_percent:
         return ""
     return (
-        f"slower by at least {100 * _least_slowdown(worst):.1f} % with {worst.setting}, batch {worst.batch} "
-        f"(--fail-if-slower {most_percent:g})"
+        f"slower by at least {100 * _least_slowdown(worst):.1f} % with {worst.setting}, batch {worst.batch}"
     )
 
 
@@ -51,13 +50,13 @@ def slower_than_baseline(baseline: Baseline | None, most_percent: float) -> str:
     """The same against an earlier report."""
     if baseline is None or not baseline.runs:
         why = "nothing was measured" if baseline is None else baseline.refusal
-        return f"not comparable with the baseline ({why}), so --fail-if-slower cannot say yes"
+        return f"not comparable with the baseline ({why}), so the gate cannot say yes"
     worst = max(baseline.runs, key=lambda run: run.slowdown)
     if 100 * (worst.slowdown - 1) <= most_percent:
         return ""
     return (
         f"slower than '{baseline.path}' by at least {100 * (worst.slowdown - 1):.1f} % with {worst.setting}, "
-        f"batch {worst.batch} (--fail-if-slower {most_percent:g})"
+        f"batch {worst.batch}"
     )
 
 

@@ -27,6 +27,7 @@ from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
 from bnfuse.measure.judging import Rounds, precise, summarise
 from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun, RanInput
+from bnfuse.results.doing import Doing, Progress
 
 OFF, ON = "optimisation off", "optimisation on"
 DEFAULT_BATCH = 1
@@ -54,6 +55,7 @@ class Findings:
     optimises: str = ""  # see ``Runner``
     versions: dict[str, str] = field(default_factory=dict)
     failure: BnfuseError | None = None  # the first
+    progress: Progress = lambda _: None  # called with what is measured now
 
     def remember(self, runner: Runner) -> None:
         """What really ran."""
@@ -126,6 +128,9 @@ def measure_steady(
                 continue
             setting.done = at_pass == _PASSES - 1
             spent = _Stopwatch(share_s, _PASSES - at_pass)
+            place = f"setting {at + 1} of {len(open_ones)}, pass {at_pass + 1} of at most {_PASSES}"
+            batch = setting.inputs.batch or DEFAULT_BATCH
+            seen.progress(Doing(f"measuring {setting.label}, batch {batch} ({place})", left_s))
             with seen.guard(setting.label):
                 _one_pass(paths, setting, spent, precision, copies, load, seen)
             setting.done |= setting.rounds is None

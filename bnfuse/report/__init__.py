@@ -1,8 +1,9 @@
 """One result, several forms: which form a file name asks for, and writing it.
 
 Content (``report.content``) turns a result into sections, and ``terminal``, ``markdown`` and ``html`` write
-sections down; ``json`` writes the result itself, ``junit`` what a CI counts. None computes a number or knows
-how it was found. Strings that come from a model are untrusted and are escaped by each form.
+sections down; ``json`` writes the result itself, ``junit`` what a CI counts, ``sarif`` what a code host
+shows. None computes a number or knows how it was found. Strings that come from a model are untrusted and
+are escaped by each form.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from bnfuse.staging import output_errors, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Report
+    from bnfuse.results import Comparison, Failure, Report
 
-_MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit"}
+_MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit", ".sarif": "sarif"}
 FORMS = tuple(_MODULES)
 DIFFERENCE_FORMS = (".json", ".md", ".html")
 _DETAILED = (".html", ".json")
@@ -36,7 +37,7 @@ def check_reports(paths: Sequence[Path], *models: Path, forms: Sequence[str] = F
 
     Raises:
         UsageError: the suffix names none of ``forms``, or the file is one of the models.
-        OutputError: the folder is missing, or the path is a folder.
+        OutputError: a part of the way there is a file, or the path is a folder.
     """
     for path in paths:
         if path.suffix.lower() not in forms:
@@ -47,8 +48,10 @@ def check_reports(paths: Sequence[Path], *models: Path, forms: Sequence[str] = F
                 raise UsageError(f"the report '{path}' would overwrite the model: choose another name")
         if path.is_dir():
             raise OutputError(f"the report '{path}' is a folder: give it a file name")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder of the report '{path}' does not exist: create it first")
+        if any(folder.exists() and not folder.is_dir() for folder in path.parents):
+            raise OutputError(
+                f"the report '{path}' would lie in a file, not in a folder: choose another place"
+            )
 
 
 def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None = None) -> str:
@@ -58,6 +61,16 @@ def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None
     """
     extra = (explanation,) if suffix.lower() == ".json" else ()
     return cast(str, _form(suffix).render(report, *extra))
+
+
+def render_comparison(found: Comparison, suffix: str) -> str:
+    """What ``verify`` or ``bench`` found, in the form of ``suffix``, one of ``FORMS``."""
+    return cast(str, _form(suffix).render_comparison(found))
+
+
+def render_failure(found: Failure, suffix: str) -> str:
+    """An error in the form of ``suffix``, one of ``FORMS``."""
+    return cast(str, _form(suffix).render_failure(found))
 
 
 def render_difference(found: Difference, suffix: str) -> str:
@@ -71,11 +84,13 @@ def _form(suffix: str) -> ModuleType:
 
 
 def write(text: str, path: Path) -> None:
-    """Write a rendered report to ``path``; a finished file replaces an old one.
+    """Write a rendered report to ``path``; a finished file replaces an old one, a missing folder is made.
 
     Raises:
         OutputError: no space, no permission.
     """
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(path) as folder, output_errors(path):
         staged = folder / path.name
         staged.write_text(text, encoding="utf-8", newline="\n")

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from bnfuse.core.decisions import Decision
     from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Agreement, FileInfo, Latency, Report
+    from bnfuse.results import Agreement, Comparison, Failure, FileInfo, Latency, Report
 
 SCHEMA = "bnfuse.report/1"
 VERIFY_SCHEMA = "bnfuse.verify/1"
 BENCH_SCHEMA = "bnfuse.bench/1"
 DIFF_SCHEMA = "bnfuse.diff/1"
+ERROR_SCHEMA = "bnfuse.error/1"
 
 # Keys in their order as `key` or `key=attribute`, for classes that are not written field by field. A dotted
 # key is one in an object of its own, a dotted attribute that of an attribute (null where one on the way is
@@ -35,7 +36,7 @@ _DECISION = "name=node op kind channels message action split into through become
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
-    "subnormals_flushed layers=details.layers unsafe limits seconds versions",
+    "gates subnormals_flushed layers=details.layers unsafe limits seconds versions",
     "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,
@@ -142,6 +143,23 @@ def bench_document(
     return _document(
         schema=BENCH_SCHEMA, before=before, after=after, benchmark=result, unsafe=unsafe, versions=versions
     )
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify --json`` or ``bench --json`` prints, and what ``--report`` of theirs writes."""
+    if found.agreement is not None and found.after is not None:
+        made = verify_document(
+            found.before, found.after, found.agreement, found.versions, unsafe=found.unsafe
+        )
+    else:
+        assert found.latency is not None
+        made = bench_document(found.before, found.after, found.latency, found.versions, unsafe=found.unsafe)
+    return dumps(made | _document(gates=found.gates))
+
+
+def render_failure(found: Failure) -> str:
+    """What any command prints with ``--json`` where it ends in an error."""
+    return dumps({"schema": ERROR_SCHEMA, **_plain(found)})
 
 
 def explanation_document(pattern: str, explanations: Sequence[Explanation]) -> dict[str, Any]:

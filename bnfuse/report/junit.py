@@ -1,32 +1,81 @@
 """The report as JUnit XML, so that any CI shows it: one test case per BatchNormalization.
 
 A kept one is *skipped* with its reason, which fails no pipeline. The proof is a test case of its
-own: failed when the models differ, an error when it was inconclusive. Notes are the suite's output.
+own: failed when the models differ, an error when it was inconclusive. Gates are test cases, too. Notes are
+the suite's output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.report import text
 from bnfuse.report.proved import accuracies, between_folds
 from bnfuse.report.text import plain, proof
 from bnfuse.results import Agreement, Report, Status
+from bnfuse.results.outcomes import Comparison, Failure, Gate
 
 
 def render(report: Report) -> str:
     """The whole report as one XML document."""
-    root = Element("testsuites", name="bnfuse")
-    suite = SubElement(root, "testsuite", name=plain(report.input.path.name))
+    suite = _suite(report.input.path.name)
     for decision in report.plan.decisions:
         if decision.is_batchnorm:
             _add_decision(suite, decision)
     _add_proof(suite, report.verification, report.seconds.get("verify", 0.0))
-    if report.notes:
-        SubElement(suite, "system-out").text = "\n".join(plain(note) for note in report.notes)
-    _count(suite, sum(report.seconds.values()))
+    _add_gates(suite, report.gates)
+    return _document(suite, report.notes, sum(report.seconds.values()))
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify`` or ``bench`` found: the proof is a test case, so is each setting that was timed."""
+    suite = _suite((found.after or found.before).path.name)
+    if found.agreement is not None:
+        _add_proof(suite, found.agreement, 0.0)
+    for run in found.latency.runs if found.latency else ():
+        case = _case(suite, "latency", f"{run.setting}, batch {run.batch}, {run.threads} threads")
+        times = (
+            text.typical(run.before_typical),
+            text.typical(run.after_typical),
+            text.speedup(run),
+            run.verdict,
+        )
+        SubElement(case, "system-out").text = "; ".join(filter(None, times))
+    _add_gates(suite, found.gates)
+    return _document(suite, found.latency.notes if found.latency else (), 0.0)
+
+
+def render_failure(found: Failure) -> str:
+    """A command that ended in an error is a test case that did."""
+    suite = _suite(found.path.name if found.path is not None else found.command)
+    case = _case(suite, "command", f"bnfuse {found.command}")
+    SubElement(case, "error", message=plain(found.message), type=found.kind)
+    return _document(suite, (), 0.0)
+
+
+def _suite(name: str) -> Element:
+    return Element("testsuite", name=plain(name) or "(no name)")
+
+
+def _document(suite: Element, notes: Sequence[str], seconds: float) -> str:
+    if notes:
+        SubElement(suite, "system-out").text = "\n".join(map(plain, notes))
+    _count(suite, seconds)
+    root = Element("testsuites", name="bnfuse")
+    root.append(suite)
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
+
+
+def _add_gates(suite: Element, gates: Sequence[Gate]) -> None:
+    for gate in gates:
+        case = _case(suite, "gate", gate.option)
+        if gate.passed:
+            SubElement(case, "system-out").text = plain(gate.message)
+        else:
+            SubElement(case, "failure", message=plain(gate.message), type="gate")
 
 
 def _add_decision(suite: Element, decision: Decision) -> None:

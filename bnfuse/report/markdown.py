@@ -14,7 +14,7 @@ from bnfuse.report import text
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Report
+    from bnfuse.results import Comparison, Failure, Report
 
 _MOST_CHARACTERS = 200
 _ZERO_WIDTH_SPACE = "&#8203;"
@@ -25,6 +25,21 @@ def render(report: Report) -> str:
     from bnfuse.report.content.whole import sections
 
     return written(f"bnfuse: {_prose(text.headline(report))}", sections(report, doc.Form.MARKDOWN))
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify`` or ``bench`` found as one Markdown document."""
+    from bnfuse.report.content.outcomes import headline, sections
+
+    title = f"bnfuse {found.command}: {_prose(headline(found))}"
+    return written(title, sections(found, doc.Form.MARKDOWN))
+
+
+def render_failure(found: Failure) -> str:
+    """An error as one Markdown document."""
+    from bnfuse.report.content.outcomes import failure
+
+    return written(f"bnfuse {found.command}: error", failure(found))
 
 
 def render_difference(found: Difference) -> str:
@@ -50,6 +65,8 @@ def _write(block: doc.Block) -> str:
             return "\n".join(f"- {label}: {_words(words)}" for label, words, *_ in lines)
         case doc.Notes(sentences):
             return "\n".join(f"- {_words(sentence)}" for sentence in sentences)
+        case doc.Paragraph(words, _, "alert"):
+            return f"> [!CAUTION]\n> ❌ {_words(words)}"
         case doc.Paragraph(words):
             return _words(words)
         case doc.Table():
@@ -67,7 +84,8 @@ def _table(block: doc.Table) -> str:
     cells = (
         [_words(cell.words if isinstance(cell, doc.Cell) else cell) for cell in row] for row in block.rows
     )
-    lines = "\n".join(f"| {' | '.join(line)} |" for line in (block.head, rule, *cells))
+    head = map(_prose, block.head)
+    lines = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *cells))
     return f"{lines}\n\n{block.caption}" if block.caption else lines
 
 
@@ -93,18 +111,33 @@ def _part(part: object) -> str:
 
 def _prose(value: str) -> str:
     """``value`` as text that is no markup: entities, and no @mention or #reference."""
-    escaped = "".join(_entity(c) for c in text.plain(value))
+    escaped = _escaped(text.plain(value))
     return escaped.replace("&#64;", "&#64;" + _ZERO_WIDTH_SPACE).replace("&#35;", "&#35;" + _ZERO_WIDTH_SPACE)
 
 
 def _code(value: str) -> str:
     """``value``, shortened, in a ``<code>`` element."""
     short = value if len(value) <= _MOST_CHARACTERS else value[: _MOST_CHARACTERS - 1] + "…"
-    return f"<code>{''.join(_entity(c) for c in text.plain(short))}</code>"
+    return f"<code>{_escaped(text.plain(short))}</code>"
 
 
-def _entity(character: str) -> str:
-    """Letters, digits, blanks and harmless signs as they are, every other ASCII sign as an entity."""
-    if character.isalnum() or character in " ,;%" or not character.isascii():
-        return character
-    return f"&#{ord(character)};"
+def _escaped(value: str) -> str:
+    """Every ASCII sign as an entity, but where it begins neither markup nor a link: a log is to read well."""
+    return "".join(
+        c if _is_harmless(c, value[:at], value[at + 1 : at + 2]) else f"&#{ord(c)};"
+        for at, c in enumerate(value)
+    )
+
+
+def _is_harmless(c: str, before: str, after: str) -> bool:
+    if c.isalnum() or not c.isascii() or c in " ,;%('/":
+        return True
+    if c in ".)" and before.strip().isdigit() and after in ("", " "):
+        return False  # a list
+    if c == "." and before[-3:].lower() == "www":
+        return False
+    if c == ".":
+        return before[-1:].isalnum()
+    if c == "-":  # no list, no rule, and no GH-1
+        return before[-1:].isalnum() and before[-2:].lower() != "gh"
+    return c == ")" or (c == ":" and after in ("", " "))

@@ -30,11 +30,19 @@ _LEAST_WIDTH = 20
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
+class _Console(Console):
+    """One that lets the command line answer when the reader of its output has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the process with 1, which says that a gate said no."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout (or stderr) that reads no markup and honours NO_COLOR."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_report(report: Report, out: Console, *, verbose: bool = False) -> None:
@@ -52,11 +60,11 @@ def print_agreement(agreement: Agreement, out: Console, *, verbose: bool = False
     print_sections([compared(agreement, _form(verbose))], out)
 
 
-def print_latency(latency: Latency, out: Console) -> None:
+def print_latency(latency: Latency, out: Console, *, verbose: bool = False) -> None:
     """The outcome of ``bench``, setting by setting, with its verdicts."""
     from bnfuse.report.content.latency import latency as section
 
-    print_sections([section(latency, doc.Form.BRIEF)], out)
+    print_sections([section(latency, _form(verbose))], out)
 
 
 def print_explanations(explanations: Sequence[Explanation], out: Console, *, verbose: bool = False) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Share,
         Typical,
     )
+    from bnfuse.results.outcomes import Comparison, Failure, Gate
 
 __all__ = [
     "Accuracy",
@@ -39,10 +40,13 @@ __all__ = [
     "BaselineRun",
     "BenchRun",
     "ColdStart",
+    "Comparison",
     "Culprit",
     "Details",
     "DrawnNode",
+    "Failure",
     "FileInfo",
+    "Gate",
     "Latency",
     "LayerChange",
     "Machine",
@@ -60,7 +64,12 @@ __all__ = [
 ]
 
 
-_LATER = ("bnfuse.results.latency", "bnfuse.results.annotations", "bnfuse.results.inputs")
+_LATER = (
+    "bnfuse.results.latency",
+    "bnfuse.results.annotations",
+    "bnfuse.results.inputs",
+    "bnfuse.results.outcomes",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from bnfuse.results.proof import Agreement, Status
 if TYPE_CHECKING:
     from bnfuse.results.annotations import Details
     from bnfuse.results.latency import Latency
+    from bnfuse.results.outcomes import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Report:
     ``operators_before``/``operators_after`` count nodes by operator over all scopes.
     ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
     ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
-    ``details`` is None unless it was asked for.
+    ``details`` is None unless it was asked for. ``gates`` are those that were asked for.
     ``unsafe`` says that the model was allowed to run code that it carries (``--allow-unsafe``).
     ``limits`` of the runtime are "answer_s" and "memory_bytes" (None: not watched); None where nothing runs.
     ``seconds`` maps a phase ("read", "plan", "write", "verify", "bench") to its wall time.
@@ -65,3 +66,4 @@ class Report:
     details: Details | None = None
     unsafe: bool = False
     limits: dict[str, float | None] | None = None
+    gates: tuple[Gate, ...] = ()

@@ -32,6 +32,7 @@ from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings,
 from bnfuse.measure.timing import enough
 from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun, Latency, Profile
+from bnfuse.results.doing import Doing, Progress
 from bnfuse.use_cases.bench_hints import reading_hints
 from bnfuse.use_cases.verify import MEMORY_FACTOR, Loader
 
@@ -86,8 +87,9 @@ def bench(
     *,
     request: BenchRequest | None = None,
     load: Loader = load_by_content,
+    progress: Progress = lambda _: None,
 ) -> Latency:
-    """Time one model, or two against each other.
+    """Time one model, or two against each other; ``progress`` is called with what is measured now.
 
     Raises:
         UnreadableModel: a file does not exist, or the runtime refuses it in every setting.
@@ -102,14 +104,14 @@ def bench(
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
     try:
-        return _benched(paths, request, load)
+        return _benched(paths, request, load, progress)
     except Elsewhere as found:
-        return _benched(paths, replace(request, runtime=found.runtime), load)
+        return _benched(paths, replace(request, runtime=found.runtime), load, progress)
 
 
-def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader) -> Latency:
+def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader, progress: Progress) -> Latency:
     threads = _threads(request)[0]
-    seen = Findings()
+    seen = Findings(progress=progress)
     copies = _copies_that_fit(paths, request)
     profiled = None
     if copies == 0:
@@ -243,6 +245,7 @@ def _measured_cold(
     feeds = samples.feeds(0)
     if load is load_by_content:
         limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)
+        seen.progress(Doing("measuring cold start, in fresh processes", limits.verdict_s))
         fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]
         run = _judged_cold(cold_starts(paths, settings, fed, limits), samples.batch, inputs.seed, seen)
     else:

@@ -44,7 +44,11 @@ def measured(
         try:
             third = unfolded(original, read, written.path.with_name(f"unfolded-{written.path.name}"))
             latency = measured_with_shares(
-                original, written.path, third, request, lambda a, b, how: bench(a, b, request=how, load=load)
+                original,
+                written.path,
+                third,
+                request,
+                lambda a, b, how: bench(a, b, request=how, load=load, progress=phases.progress),
             )
         except (RuntimeMissing, UsageError):
             raise

@@ -31,6 +31,7 @@ from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
+from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def optimize(
     Raises:
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
-        UsageError: the output is the input, the inputs given do not fit the model, or ``only_if_faster``
-            without a bench.
+        UsageError: the output is the input, or named like another format; the inputs given do not fit the
+            model; or ``only_if_faster`` without a bench.
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
@@ -163,21 +164,31 @@ def optimize(
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     form = detect(path)
     result = Path(output) if output is not None else default_output(path, form.suffix(path))
-    check_target(result, path, force=force)
-    if wanted.runs:
-        form.prepare()
-    with watched(path) as files, staging_folder(result) as folder:
-        made = _written(path, folder / result.name, wanted, phases, files)
+    check_name(result, path, form.name)
+    with made_folder(result):
+        check_target(result, path, force=force)
+        if wanted.runs:
+            form.prepare()
+        report = _placed(path, result, wanted, phases, force=force, only_if_faster=only_if_faster)
+    return replace(report, seconds=dict(phases.seconds))
+
+
+def _placed(
+    path: Path, target: Path, wanted: _Wanted, phases: Phases, *, force: bool, only_if_faster: bool
+) -> Report:
+    """Make the result beside its target, prove and measure it there, and put it into place."""
+    with watched(path) as files, staging_folder(target) as folder:
+        made = _written(path, folder / target.name, wanted, phases, files)
         report, written, wanted = made.report, made.written, made.wanted
         report = _proved(report, written, wanted, phases)
         report = measured(report, written, wanted.bench, wanted.read, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
-            return replace(report, notes=(*report.notes, kept), seconds=dict(phases.seconds))
-        info = output_info(written, result, made.form, phases, hashes=hashes)
+            return replace(report, notes=(*report.notes, kept))
+        info = output_info(written, target, made.form, phases, hashes=wanted.hashes)
         report = completed(report, info, written.path if wanted.reads_weights else None)
-        place((*written.side_files, written.path), result, made.own_files, force=force)
-    return replace(report, seconds=dict(phases.seconds))
+        place((*written.side_files, written.path), target, made.own_files, force=force)
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +248,7 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     ran = Witnessed(load)
     with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify, ran.load)
+        agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
     if agreement.status is Status.DIFFERENT:
         with phases("bisect", "looking for the fold that breaks equality"):
             agreement = _blamed(agreement, report, written, wanted, wanted.verify)
@@ -247,14 +258,16 @@ def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -
     raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
 
 
-def _prove(report: Report, written: Written, request: VerifyRequest, load: Loader) -> Agreement:
+def _prove(
+    report: Report, written: Written, request: VerifyRequest, load: Loader, progress: Progress
+) -> Agreement:
     original = report.input.path
     same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
     if same and not request.labels:  # an accuracy takes a run
         return Agreement(Status.EQUAL, evidence="identical bytes")
     from bnfuse.use_cases.verify import verify
 
-    return verify(original, written.path, request=_request(report, request), load=load)
+    return verify(original, written.path, request=_request(report, request), load=load, progress=progress)
 
 
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:

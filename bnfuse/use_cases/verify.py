@@ -39,6 +39,7 @@ from bnfuse.proof.seams import SETS, SeamProof
 from bnfuse.proof.stretches import Models
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, SeamAgreement, Status
+from bnfuse.results.doing import Doing, Progress
 
 Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
@@ -99,9 +100,14 @@ class VerifyRequest:
 
 
 def verify(
-    reference: Path, candidate: Path, *, request: VerifyRequest | None = None, load: Loader = load_by_content
+    reference: Path,
+    candidate: Path,
+    *,
+    request: VerifyRequest | None = None,
+    load: Loader = load_by_content,
+    progress: Progress = lambda _: None,
 ) -> Agreement:
-    """Compare ``candidate`` with ``reference`` on the same inputs.
+    """Compare ``candidate`` with ``reference`` on the same inputs; ``progress`` is called with each step.
 
     Raises:
         UnreadableModel: a file does not exist.
@@ -119,6 +125,7 @@ def verify(
     across = of_two_formats(reference, candidate)
     try:
         specs = _narrowed(reference, candidate, request, load) if across else None
+        progress(Doing("verifying: running the original", request.budget_s))
         witness = ReferenceRun.of(reference, request, load, specs=specs)
     except (UsageError, UnsafeModel, RuntimeMissing):
         raise
@@ -133,6 +140,8 @@ def verify(
         )
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
+    sets = f"{len(witness.seen.used)} input set{'s' if len(witness.seen.used) > 1 else ''}"
+    progress(Doing(f"verifying: running the second model on {sets}, and between the folds", request.budget_s))
     return replace(witness.compare(candidate, across=across), inputs=witness.seen.samples.ran)
 
 

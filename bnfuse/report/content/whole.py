@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bnfuse.report import document as doc
 from bnfuse.report import proved, text
+from bnfuse.report.content.outcomes import gates
 from bnfuse.report.content.plan import decisions, kept, operators
 from bnfuse.report.content.proof import details_of, proof, style
 from bnfuse.report.sizes import sizes
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 _MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 # What a form shows first, in this order.
 _FIRST = {
-    doc.Form.MARKDOWN: ("files",),
-    doc.Form.HTML: ("notes", "kept", "decisions", "layers", "latency", "proof", "operators"),
+    doc.Form.MARKDOWN: ("gates", "files"),
+    doc.Form.HTML: ("gates", "notes", "kept", "decisions", "layers", "latency", "proof", "operators"),
 }
 
 
@@ -29,6 +30,7 @@ def sections(report: Report, form: doc.Form) -> list[doc.Section]:
     """The sections that have something to show, in the order of the form."""
     first = _FIRST.get(form, ())
     every = [
+        gates(report.gates, form),
         kept(report, form),
         decisions(report, form),
         operators(report, form),

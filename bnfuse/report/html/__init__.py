@@ -21,7 +21,7 @@ from bnfuse.report.html.summary import head
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
-    from bnfuse.results import Report
+    from bnfuse.results import Comparison, Failure, Report
 
 _HOOKS: Hooks = {
     "decisions": decisions,
@@ -39,6 +39,23 @@ def render(report: Report) -> str:
     drawn = report.details.neighbourhoods if report.details else ()
     title = f"bnfuse: {report.input.path.name}"
     return _page(title, head(report), sections(report, doc.Form.HTML), data_block(drawn))
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify`` or ``bench`` found as one HTML document."""
+    from bnfuse.report.content.outcomes import headline, sections
+
+    title = headline(found)
+    top = f'<header><p class="product">bnfuse {found.command}</p><h1>{esc(title)}</h1></header>'
+    return _page(f"bnfuse {found.command}: {title}", top, sections(found, doc.Form.HTML))
+
+
+def render_failure(found: Failure) -> str:
+    """An error as one HTML document."""
+    from bnfuse.report.content.outcomes import failure
+
+    top = f'<header><p class="product">bnfuse {found.command}</p><h1>Error</h1></header>'
+    return _page(f"bnfuse {found.command}: error", top, failure(found))
 
 
 def render_difference(found: Difference) -> str:

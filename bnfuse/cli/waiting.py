@@ -1,0 +1,60 @@
+"""What somebody who waits is told on stderr: what is done now, and how long it takes at most."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from bnfuse.results.doing import Progress, left
+
+EVERY_S = 10.0
+
+
+@contextmanager
+def lines(*, every: bool, tell: Callable[[str], None] | None = None) -> Iterator[Progress]:
+    """For a log: a line every 10 s, so that what takes long is never mute; ``every`` phase has one, too."""
+    say = tell or (lambda line: click.echo(line, err=True))
+    begin, over = time.monotonic(), threading.Event()
+    doing = ["starting"]
+
+    def show(words: str) -> None:
+        doing[0] = words
+        if every:
+            say(f"{words} …")
+
+    def beat() -> None:
+        while not over.wait(EVERY_S):
+            say(f"{doing[0]}{left(doing[0])} ({time.monotonic() - begin:.0f} s so far)")
+
+    clock = threading.Thread(target=beat, name="bnfuse-progress", daemon=True)
+    clock.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        clock.join()
+
+
+@contextmanager
+def spinner() -> Iterator[Progress]:
+    """For a terminal: one line that moves, and goes in the end."""
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    from bnfuse.report.terminal import console
+
+    class Left(ProgressColumn):
+        """How long at most is left, as it is now."""
+
+        def render(self, task: Task) -> Text:
+            return Text(left(task.fields.get("doing", "")).removeprefix(", "), "dim")
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), Left())
+    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", doing="")
+        yield lambda words: bar.reset(task, description=str(words), doing=words)

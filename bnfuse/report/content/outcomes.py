@@ -1,0 +1,71 @@
+"""Gates, comparisons and errors, section by section, for every form but JSON's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnfuse.report import document as doc
+from bnfuse.report import text
+from bnfuse.results import Status
+
+if TYPE_CHECKING:
+    from bnfuse.results.outcomes import Comparison, Failure, Gate
+
+
+def gates(every: Sequence[Gate], form: doc.Form) -> doc.Section:
+    """A line for each, red where it said no; a terminal has those on stderr."""
+    said = [] if form in doc.Form.TERMINAL else every
+    blocks = (*(_gate(gate) for gate in sorted(said, key=lambda gate: gate.passed)),)
+    return doc.Section("gates", "Gates", blocks)
+
+
+def _gate(gate: Gate) -> doc.Block:
+    if gate.passed:
+        return doc.Paragraph(f"{gate.option} passed: {gate.message}")
+    return doc.Paragraph(f"{gate.option} said no: {gate.message}", style="alert")
+
+
+def headline(found: Comparison) -> str:
+    """One sentence on two models, or on one."""
+    names = [f"'{file.path.name}'" for file in (found.before, found.after) if file is not None]
+    if found.agreement is None:
+        return f"latency of {' and '.join(names)}"
+    status = found.agreement.status
+    if status is Status.EQUAL:
+        return f"{' and '.join(names)} are {text.outcome(found.agreement)}"
+    said = "differ" if status is Status.DIFFERENT else "could not be compared for certain"
+    return f"{' and '.join(names)} {said}"
+
+
+def sections(found: Comparison, form: doc.Form) -> list[doc.Section]:
+    """What was compared, and what came out."""
+    every = [gates(found.gates, form)]
+    if found.agreement is not None:
+        from bnfuse.report.content.proof import compared
+
+        every.append(compared(found.agreement, form))
+    if found.latency is not None:
+        from bnfuse.report.content.latency import latency
+
+        every.append(latency(found.latency, form))
+    every.append(_files(found))
+    return [one for one in every if one.blocks]
+
+
+def _files(found: Comparison) -> doc.Section:
+    files = [("model", found.before)] if found.after is None else [("A", found.before), ("B", found.after)]
+    lines: list[doc.Line] = []
+    for label, file in files:
+        digest = f", SHA-256 {file.sha256}" if file.sha256 else ""
+        lines.append((label, (doc.name(str(file.path)), f": {text.size(file.total_bytes)}{digest}")))
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return doc.Section("files", "Files", (doc.Facts([*lines, ("versions", versions)]),))
+
+
+def failure(found: Failure) -> list[doc.Section]:
+    """The sentence, in red, and what command it ended."""
+    lines: list[doc.Line] = [("command", f"bnfuse {found.command}"), ("exit code", str(found.exit_code))]
+    lines += [("model", doc.name(str(found.path)))] if found.path is not None else []
+    blocks = (doc.Paragraph(found.message, style="alert"), doc.Facts(lines))
+    return [doc.Section("error", "Error", blocks)]

@@ -1,0 +1,106 @@
+"""Reports as SARIF 2.1.0 (OASIS, 2020), so that code hosts annotate the model file.
+
+A result for each gate that said no, for a proof that failed, and for each node that can be folded where
+``--check`` asked. A command that ended in an error is an invocation that did not succeed. A model is no text:
+what is said of it stands at its first line, and its node is a logical location.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bnfuse import __version__
+from bnfuse.core.decisions import Fold
+from bnfuse.report import text
+from bnfuse.results import Agreement, Report, Status
+from bnfuse.results.outcomes import Comparison, Failure, Gate
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_RULES = {
+    "gate": "A gate of bnfuse said no.",
+    "foldable": "A BatchNormalization, or a Mul, Add, Sub or Div that is one, can be folded exactly.",
+    "not-equal": "The models were compared and are not equal.",
+    "not-proved": "Whether the models are equal could not be shown.",
+}
+_LEVELS = {"foldable": "warning", "not-proved": "warning"}
+
+Result = dict[str, Any]
+
+
+def render(report: Report) -> str:
+    """What ``optimize`` or ``inspect`` found."""
+    path = report.input.path
+    found = _judged(report.verification, path) + _gates(report.gates, path)
+    if any(gate.option == "--check" and not gate.passed for gate in report.gates):
+        folds = [decision for decision in report.plan.decisions if isinstance(decision, Fold)]
+        found += [
+            _result("foldable", f"{fold.op} '{fold.node}' can be folded", path, fold.node) for fold in folds
+        ]
+    return _log(found, {"exitCode": 0, "executionSuccessful": True})
+
+
+def render_comparison(found: Comparison) -> str:
+    """What ``verify`` or ``bench`` found."""
+    path = (found.after or found.before).path
+    results = [] if found.agreement is None else _judged(found.agreement, path)
+    return _log(results + _gates(found.gates, path), {"exitCode": 0, "executionSuccessful": True})
+
+
+def render_failure(found: Failure) -> str:
+    """A command that ended in an error."""
+    told: Result = {
+        "level": "error",
+        "message": {"text": text.plain(found.message)},
+        "descriptor": {"id": found.kind},
+    }
+    if found.path is not None:
+        told["locations"] = [_location(found.path)]
+    invocation = {
+        "executionSuccessful": False,
+        "exitCode": found.exit_code,
+        "toolExecutionNotifications": [told],
+    }
+    return _log([], invocation)
+
+
+def _judged(proof: Agreement, path: Path) -> list[Result]:
+    match proof.status:
+        case Status.DIFFERENT:
+            return [_result("not-equal", text.proof(proof), path)]
+        case Status.INCONCLUSIVE:
+            return [_result("not-proved", text.proof(proof), path)]
+        case _:
+            return []
+
+
+def _gates(gates: tuple[Gate, ...], path: Path) -> list[Result]:
+    return [_result("gate", f"{gate.option}: {gate.message}", path) for gate in gates if not gate.passed]
+
+
+def _result(rule: str, message: str, path: Path, node: str | None = None) -> Result:
+    location = _location(path)
+    if node is not None:
+        location["logicalLocations"] = [{"fullyQualifiedName": text.plain(node), "kind": "element"}]
+    return {
+        "ruleId": rule,
+        "level": _LEVELS.get(rule, "error"),
+        "message": {"text": text.plain(message)},
+        "locations": [location],
+    }
+
+
+def _location(path: Path) -> dict[str, Any]:
+    """Relative to where bnfuse was called, as a code host wants it; else as a whole address."""
+    resolved = path.resolve()
+    inside = resolved.is_relative_to(Path.cwd())
+    uri = resolved.as_uri().removeprefix(f"{Path.cwd().as_uri()}/") if inside else resolved.as_uri()
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
+
+
+def _log(results: list[Result], invocation: dict[str, Any]) -> str:
+    rules = [{"id": rule, "shortDescription": {"text": words}} for rule, words in _RULES.items()]
+    driver = {"name": "bnfuse", "version": __version__, "rules": rules}
+    run = {"tool": {"driver": driver}, "invocations": [invocation], "results": results}
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"

@@ -1,0 +1,61 @@
+"""Where a result may go, beyond what ``staging`` asks: a file of the model's own kind; its folder is made.
+
+Refuses a name that stands for a stream, and the suffix of another format, by which everybody would take the
+file for what it is not; any other suffix, or none, is the caller's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bnfuse.errors import UsageError
+from bnfuse.staging import output_errors
+
+_ARCHIVE, _HDF5, _ONNX = "Keras archive", "Keras HDF5 file", "ONNX file"
+_KINDS = {".keras": _ARCHIVE, ".h5": _HDF5, ".hdf5": _HDF5, ".onnx": _ONNX}
+
+
+def check_name(target: Path, model: Path, form: str) -> None:
+    """Refuse a target that is no name for a file of the model's kind; ``form`` is the model's format.
+
+    Raises:
+        UsageError: it is ``-``, or has the suffix of another kind.
+    """
+    if str(target) == "-":
+        raise UsageError(
+            "the result is a file, which cannot be written to a stream: give --output a file name"
+        )
+    named = _KINDS.get(target.suffix.lower())
+    if named is None or target.suffix.lower() == model.suffix.lower():
+        return
+    kind = _ONNX if form == "onnx" else _kind_of_keras(model)
+    if named != kind:
+        raise UsageError(
+            f"'{target}' has the suffix of another format, but the result is a {kind} as '{model}' is: "
+            f"end its name in {' or '.join(s for s, known in _KINDS.items() if known == kind)}"
+        )
+
+
+def _kind_of_keras(model: Path) -> str:
+    with model.open("rb") as file:
+        return _ARCHIVE if file.read(2) == b"PK" else _HDF5
+
+
+@contextmanager
+def made_folder(target: Path) -> Iterator[None]:
+    """The folder of ``target`` is there; one that was missing goes again if nothing was written into it.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    missing = [folder for folder in target.parents if not folder.exists()]
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in missing:  # the innermost first; those that hold something stay
+            with suppress(OSError):
+                folder.rmdir()

@@ -1,0 +1,101 @@
+"""What somebody who waits is told: the setting, what is done, how long at most is left; -q says nothing."""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.cli import waiting
+from bnfuse.formats.base import RunSettings
+from bnfuse.results import Latency
+from bnfuse.results.doing import Doing, left
+from bnfuse.use_cases.bench import BenchRequest, bench
+from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.clockwork import Clock, Clockwork, files
+from tests.command import PATIENCE_S, call
+from tests.fake_runner import Fake
+from tests.report_samples import bench_run
+
+
+def test_what_is_left_is_counted_down(clock: Clock) -> None:
+    doing = Doing("measuring", 12.0)
+    assert (str(doing), left(doing)) == ("measuring", ", at most 12 s left")
+    clock.work(5000)
+    assert left(doing) == ", at most 7 s left"
+    clock.work(60_000)
+    assert left(doing) == ", at most 0 s left"
+    assert left("planning") == ""
+
+
+def test_bench_tells_setting_and_place(clock: Clock, tmp_path: Path) -> None:
+    rng, told = np.random.default_rng(0), []
+
+    def load(path: Path, _: RunSettings) -> Clockwork:
+        return Clockwork(clock, [], path.name, lambda: float(rng.uniform(2, 8)))
+
+    request = BenchRequest(batches=(4,), budget_s=3.0, precision=1e-6, cold_start=False)
+    bench(
+        *files(tmp_path), request=request, load=load, progress=lambda doing: told.append((doing, left(doing)))
+    )
+    assert told[0] == (
+        "measuring optimisation off, batch 4 (setting 1 of 2, pass 1 of at most 3)",
+        ", at most 3 s left",
+    )
+    assert told[1][0].startswith("measuring optimisation on, batch 4 (setting 2 of 2, pass 1")
+    assert "pass 1" not in told[-1][0] and told[-1][1] != told[0][1]
+
+
+def test_verify_tells_its_steps(tmp_path: Path) -> None:
+    told: list[str] = []
+    path, _ = files(tmp_path)
+    verify(path, path, request=VerifyRequest(), load=lambda *_: Fake(lambda x: x), progress=told.append)
+    assert told == [
+        "verifying: running the original",
+        "verifying: running the second model on 8 input sets, and between the folds",
+    ]
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "EVERY_S", 0.01)
+    enough, told = threading.Event(), list[str]()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) > 2:
+            enough.set()
+
+    with waiting.lines(every=False, tell=tell) as show:
+        show(Doing("measuring", 100.0))
+        assert enough.wait(PATIENCE_S)
+    assert told[-1].startswith("measuring, at most ") and told[-1].endswith("s so far)")
+    assert not [thread for thread in threading.enumerate() if thread.name == "bnfuse-progress"]
+
+
+@pytest.mark.parametrize(("option", "says"), [((), True), (("-q",), False)])
+def test_the_command_line_is_not_mute_but_where_it_is_asked_to_be(
+    model: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], says: bool
+) -> None:
+    monkeypatch.setattr(waiting, "EVERY_S", 0.01)
+    heard = threading.Event()
+
+    def hears(_: str) -> str:
+        heard.set()
+        return ", at most 9 s left"
+
+    monkeypatch.setattr(waiting, "left", hears)
+
+    def waits(*_: Any, progress: Any, **__: Any) -> Latency:
+        progress("measuring")
+        heard.wait(PATIENCE_S if says else 0.2)
+        return Latency("cpu", 1, (), (bench_run("optimisation on"),))
+
+    monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "bench", waits)
+    done = call("bench", model, "--json", *option)
+    assert done.exit_code == 0
+    assert ("at most 9 s left" in done.stderr) is says
+    assert says or not done.stderr
