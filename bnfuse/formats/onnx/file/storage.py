@@ -88,6 +88,8 @@ class Files:
         entries = {e.key: e.value for e in tensor.external_data}
         if len(entries) < len(tensor.external_data) or _held(tensor):
             raise self._two_values(tensor)
+        if any(isinstance(word, bytes) for entry in entries.items() for word in entry):  # as protobuf has it
+            raise UnreadableModel(f"{self.model}: external data of tensor '{tensor.name}' is no text")
         place = entries.get("location", "")
         number = payload_number(place)
         if number is not None:
