@@ -26,6 +26,7 @@ from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
 from bnfuse.stamps import Stamp, check_stamp, stamp_of
 
+_MOST_AXES = 32  # more are nobody's, and numpy has none
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -138,6 +139,8 @@ class Files:
             UnreadableModel: shape, type and bytes do not fit together.
         """
         dims = tuple(proto.dims)
+        if len(dims) > _MOST_AXES:
+            raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has {len(dims)} axes")
         dtype, packed = _stored(proto.data_type)
         raw_bytes = len(proto.raw_data)
         if _held(proto) > 1:
