@@ -54,12 +54,20 @@ class TooSlow(BaseException):
     """A mutant took longer than it may."""
 
 
-def originals() -> list[onnx.ModelProto]:
-    """Small models of all kinds, each of which folds."""
+def originals(folder: Path) -> list[onnx.ModelProto]:
+    """Small models of all kinds, most of which fold; the data of some lies in files of the folder."""
     made = [build(Net(1)) for build in MODELS.values()]
     made += [row.build(Net(1)) for row in FUNCTIONS]
     made += [row.build(Net(1)) for row in SCOPES]
-    return made
+    return made + [_beside(model, folder, f"weights{number}.bin") for number, model in enumerate(made[::4])]
+
+
+def _beside(model: onnx.ModelProto, folder: Path, name: str) -> onnx.ModelProto:
+    """The model with all its data in a file of this name."""
+    copy, path = onnx.ModelProto(), folder / "original.onnx"
+    copy.CopyFrom(model)
+    onnx.save_model(copy, path, save_as_external_data=True, location=name, size_threshold=0)
+    return onnx.load(path, load_external_data=False)
 
 
 def _messages(message: Message) -> Iterator[Message]:
@@ -183,9 +191,10 @@ def main(count: int, seed: int) -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
     signal.signal(signal.SIGALRM, _stop)
     warnings.simplefilter("ignore")
-    models, outcomes, wrong = originals(), Counter[str](), Counter[str]()
+    outcomes, wrong = Counter[str](), Counter[str]()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        models = originals(Path(folder))
         path = Path(folder) / "mutant.onnx"
         for number in range(seed, seed + count):
             path.write_bytes(mutant(models, number))

@@ -25,30 +25,33 @@ class ExitCode(IntEnum):
 class BnfuseError(Exception):
     """Base of everything bnfuse raises on purpose.
 
-    What a file calls its parts may be long, or hold ends of lines: in the sentence it is shortened to 80
-    characters where all is more than 300, and written with escapes. A path that comes first stays whole.
+    What a file calls its parts may be long, or hold ends of lines: in a sentence it is shortened, and written
+    with escapes. A path that comes first stays whole.
     """
 
     exit_code = ExitCode.UNREADABLE
+    most_characters = 1000  # of a sentence; the findings of a proof are long
 
     def __init__(self, *said: object) -> None:
-        super().__init__(*(sentence(each) if isinstance(each, str) else each for each in said))
+        most = self.most_characters
+        super().__init__(*(sentence(each, most) if isinstance(each, str) else each for each in said))
 
 
-_MOST, _MOST_OF_A_NAME = 300, 80
+_MOST_OF_A_NAME = 80
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_QUOTED, _WORD = re.compile(r"(?<=[^a-z]')[^']{81,}(?=')"), re.compile(r"(?<=\s)\S{81,}")
+_QUOTED, _WORD = re.compile(r"'([^']*)'"), re.compile(r"(\S+)")
 
 
-def sentence(text: str) -> str:
+def sentence(text: str, most: int) -> str:
     """A sentence of one line, in which no name takes the place of all else."""
     text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-    first = text.split(" ", 1)[0]
-    most = _MOST + (len(first) if "/" in first else 0)
+    path, space, rest = text.partition(" ") if "/" in text.split(" ", 1)[0] else ("", "", text)
     for names in (_QUOTED, _WORD):
-        if len(text) > most:
-            text = names.sub(lambda found: _clipped(found[0], _MOST_OF_A_NAME), text)
-    return _clipped(text, most)
+        if len(rest) > most:
+            rest = names.sub(
+                lambda found: found[0].replace(found[1], _clipped(found[1], _MOST_OF_A_NAME)), rest
+            )
+    return f"{path}{space}{_clipped(rest, most)}"
 
 
 def _clipped(text: str, most: int) -> str:
@@ -73,12 +76,14 @@ class UnreadableModel(BnfuseError):
     """The file is missing, truncated, not a model, or lacks its weights."""
 
     exit_code = ExitCode.UNREADABLE
+    most_characters = 300
 
 
 class UnsafeModel(BnfuseError):
     """The file asks for something bnfuse refuses to do, such as reading outside its folder."""
 
     exit_code = ExitCode.UNREADABLE
+    most_characters = 300
 
 
 class RuntimeLost(BnfuseError):

@@ -104,6 +104,10 @@ def _values_too(path: Path) -> None:
     path.write_bytes(made.SerializeToString())
 
 
+def _no_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"weights.bin", b"weights\xff\xff\xff\xff"))
+
+
 ATTACKS: list[tuple[str, type[BnfuseError], Attack]] = [
     ("../x", UnsafeModel, _place("../x")),
     ("sub/../../x", UnsafeModel, _place("sub/../../x")),
@@ -123,6 +127,7 @@ ATTACKS: list[tuple[str, type[BnfuseError], Attack]] = [
     ("length too small", UnreadableModel, lambda p: _repoint(p, "length", "8")),
     ("length too large", UnreadableModel, lambda p: _repoint(p, "length", str(5 * 3 * 9 * 4 + 4))),
     ("truncated", UnreadableModel, _cut),
+    ("no text", UnreadableModel, _no_text),
     ("two locations", UnreadableModel, lambda p: _add(p, "location", "weights.bin")),
     ("two offsets", UnreadableModel, lambda p: _add(p, "offset", "0")),
     ("values beside it", UnreadableModel, _values_too),

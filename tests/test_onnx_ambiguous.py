@@ -168,3 +168,56 @@ def test_the_same_tensor_twice_is_one(width: int, external: bool, tmp_path: Path
     assert_equal(run.before, run.after)
     copies = [t for t in onnx.load(run.after).graph.initializer if t.name == "w"]
     assert len(copies) == 2 and copies[0] == copies[1]
+
+
+def _two_fields(tensor: onnx.TensorProto) -> None:
+    tensor.float_data.extend([1.0] * int(np.prod(tensor.dims)))
+
+
+def _another_field(tensor: onnx.TensorProto) -> None:
+    tensor.int32_data.append(1)
+
+
+@pytest.mark.parametrize("spoil", [_two_fields, _another_field])
+def test_a_tensor_that_holds_its_values_in_two_fields(
+    spoil: Callable[[onnx.TensorProto], None], tmp_path: Path
+) -> None:
+    """onnxruntime takes raw_data; who takes the first one that is there, another."""
+    made, _ = gemm(3)
+    spoil(made.graph.initializer[0])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    done = call("inspect", path)
+    assert done.exit_code == 3 and "tensor 'w' says in two places what it holds" in done.stderr
+
+
+def test_more_axes_than_any_tensor_has(tmp_path: Path) -> None:
+    made, _ = gemm(3)
+    made.graph.initializer[0].dims[:] = [*made.graph.initializer[0].dims, *[1] * 70]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    done = call("inspect", path)
+    assert done.exit_code == 3 and "tensor 'w' has 72 axes" in done.stderr
+
+
+OPSETS = {
+    "two versions": ([("", 17), ("", 13)], "asks for operator set 13 and 17 at once"),
+    "under both names": ([("ai.onnx", 13), ("", 17)], "asks for operator set 17 and 13 at once"),
+    "of another domain": ([("", 17), ("own", 1), ("own", 2)], "asks for operator set 2 and 1 at once"),
+    "none that exists": ([("", 1 << 40)], f"asks for operator set {1 << 40}, which is none"),
+    "below zero": ([("", -1)], "asks for operator set -1, which is none"),
+    "one version twice": ([("", 17), ("", 17)], ""),
+}
+
+
+@pytest.mark.parametrize(("listed", "says"), OPSETS.values(), ids=OPSETS)
+def test_operator_sets(listed: list[tuple[str, int]], says: str, tmp_path: Path) -> None:
+    """Of two versions onnxruntime takes the last, and they differ in what operators compute."""
+    made, _ = gemm(3)
+    del made.opset_import[:]
+    for domain, version in listed:
+        made.opset_import.add(domain=domain, version=version)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    done = call("inspect", path)
+    assert (done.exit_code, says in done.stderr) == (3 if says else 0, True)

@@ -270,3 +270,44 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     done = call("inspect", path)
     assert done.exit_code == 3
     assert "a name in it is not text" in done.stderr and done.stderr.count("\n") == 1
+
+
+NO_TEXT: dict[str, Callable[[onnx.ModelProto], Any]] = {
+    "a node": lambda m: setattr(m.graph.node[0], "name", "IN-TEXT"),
+    "an operator": lambda m: setattr(m.graph.node[0], "op_type", "IN-TEXT"),
+    "a domain": lambda m: setattr(m.graph.node[0], "domain", "IN-TEXT"),
+    "a value": lambda m: m.graph.node[0].output.append("IN-TEXT"),
+    "an attribute": lambda m: setattr(m.graph.node[1].attribute[0], "name", "IN-TEXT"),
+    "a caller's attribute": lambda m: setattr(m.graph.node[1].attribute[0], "ref_attr_name", "IN-TEXT"),
+    "an initializer": lambda m: setattr(m.graph.initializer[0], "name", "IN-TEXT"),
+    "an axis": lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_param", "IN-TEXT"),
+    "a domain that is imported": lambda m: m.opset_import.add(domain="IN-TEXT", version=1),
+    "a function": lambda m: m.functions.add(name="IN-TEXT", domain="own"),
+    "a shape": lambda m: m.graph.value_info.add(name="IN-TEXT"),
+}
+HARMLESS: dict[str, Callable[[onnx.ModelProto], Any]] = {
+    "of the model": lambda m: setattr(m, "doc_string", "IN-TEXT"),
+    "of the graph": lambda m: setattr(m.graph, "doc_string", "IN-TEXT"),
+    "of a node": lambda m: setattr(m.graph.node[0], "doc_string", "IN-TEXT"),
+    "of a weight that changes": lambda m: setattr(m.graph.initializer[0], "doc_string", "IN-TEXT"),
+    "of the producer": lambda m: setattr(m, "producer_name", "IN-TEXT"),
+    "of metadata": lambda m: m.metadata_props.add(key="k", value="IN-TEXT"),
+}
+
+
+@pytest.mark.parametrize("where", [*NO_TEXT, *HARMLESS])
+def test_strings_that_are_no_text(where: str, tmp_path: Path) -> None:
+    """A name is refused; a description is kept as it is."""
+    net = Net(1)
+    x = net.op("Sigmoid", "x")
+    x = net.bn(net.conv(x, 4, 3, 1, 1, group=1), 3)
+    made = net.build(IMAGE, net.op("Tanh", x))
+    (NO_TEXT | HARMLESS)[where](made)
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    path.write_bytes(made.SerializeToString().replace(b"IN-TEXT", b"IN\xff\xfeEXT"))
+    done = call("optimize", path, "-o", out, "--no-verify", "--no-bench")
+    if where in HARMLESS:
+        assert done.exit_code == 0 and "1 of 1" in done.stdout
+        assert (b"IN\xff\xfeEXT" in out.read_bytes()) == ("weight" not in where)
+    else:
+        assert done.exit_code == 3 and "a name in it is not text" in done.stderr

@@ -16,7 +16,7 @@ from bnfuse.results import FileInfo, Report
 
 _NOTABLE_GROWTH = 1.1
 # Beyond this a result is not written unless that is asked for.
-_MOST_GROWTH, _SMALL_BYTES = 100, 1 << 20
+_MOST_GROWTH, _SMALL_BYTES = 1000, 1 << 20
 _NAMED_LAYERS = 3
 
 

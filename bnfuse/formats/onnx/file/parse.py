@@ -55,12 +55,21 @@ def parse_file(path: Path) -> ParsedFile:
         raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
-    imports = (proto.opset_import, *(function.opset_import for function in proto.functions))
-    opsets = (entry for listed in imports for entry in listed)
-    beyond = next((entry.version for entry in opsets if not 0 <= entry.version < _OPSETS), None)
-    if beyond is not None:
-        raise UnreadableModel(f"{path} is damaged: there is no operator set {beyond}; export it again")
+    for listed in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        _check_opsets(path, [(entry.domain, entry.version) for entry in listed])
     # Large tensors of the file itself have one each.
     if data.count(b"location") > len(files.slices):
         check_outside(proto, files)
     return ParsedFile(proto, files, is_text(data))
+
+
+def _check_opsets(path: Path, listed: list[tuple[str, int]]) -> None:
+    """Of two versions for one domain, readers take the first or the last."""
+    versions: dict[str, int] = {}
+    for domain, version in listed:
+        known = versions.setdefault("" if domain == "ai.onnx" else domain, version)
+        if not 0 <= version < _OPSETS or known != version:
+            raise UnreadableModel(
+                f"{path} is damaged: it asks for operator set {version}"
+                f"{f' and {known} at once' if known != version else ', which is none'}; export it again"
+            )

@@ -26,6 +26,7 @@ from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
 from bnfuse.stamps import Stamp, check_stamp, stamp_of
 
+_MOST_AXES = 32  # more are nobody's, and numpy has none
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -88,6 +89,8 @@ class Files:
         entries = {e.key: e.value for e in tensor.external_data}
         if len(entries) < len(tensor.external_data) or _held(tensor):
             raise self._two_values(tensor)
+        if any(isinstance(word, bytes) for entry in entries.items() for word in entry):  # as protobuf has it
+            raise UnreadableModel(f"{self.model}: external data of tensor '{tensor.name}' is no text")
         place = entries.get("location", "")
         number = payload_number(place)
         if number is not None:
@@ -136,6 +139,8 @@ class Files:
             UnreadableModel: shape, type and bytes do not fit together.
         """
         dims = tuple(proto.dims)
+        if len(dims) > _MOST_AXES:
+            raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has {len(dims)} axes")
         dtype, packed = _stored(proto.data_type)
         raw_bytes = len(proto.raw_data)
         if _held(proto) > 1:

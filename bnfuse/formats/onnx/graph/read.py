@@ -31,7 +31,7 @@ from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inline import Inlined
 
-_LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 26, 4
+_LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 27, 4
 
 
 @dataclass(eq=False)
