@@ -148,7 +148,21 @@ def no_process() -> Iterator[None]:
 
 
 TENSORFLOWS = [
-    ("raise ImportError('no AVX here')", PATIENCE_S, RuntimeMissing, "cannot be used (no AVX here)"),
+    ("import none_such", PATIENCE_S, RuntimeMissing, "cannot be used (No module named 'none_such'"),
+    (
+        "raise ImportError('no AVX here')",
+        PATIENCE_S,
+        RuntimeLost,
+        "is installed but cannot be started (no AVX here)",
+    ),
+    ("raise AttributeError('of numpy')", PATIENCE_S, RuntimeLost, "cannot be started (of numpy)"),
+    ("raise MemoryError", PATIENCE_S, RuntimeLost, "ran out of memory while it was starting"),
+    (
+        "raise ImportError('x.so: failed to map segment from shared object: Cannot allocate memory')",
+        PATIENCE_S,
+        RuntimeLost,
+        "ran out of memory while it was starting",
+    ),
     (
         "import os; os.write(1, b'junk\\n' * 99); os.write(2, b'last'); os._exit(3)",
         PATIENCE_S,
@@ -156,13 +170,17 @@ TENSORFLOWS = [
         "3: last",
     ),
     ("import os; os.abort()", PATIENCE_S, RuntimeLost, "SIGABRT"),
+    (
+        "import os; os.kill(os.getpid(), 9)",
+        PATIENCE_S,
+        RuntimeLost,
+        "SIGKILL), as systems end what takes too much memory",
+    ),
     ("import time; time.sleep(999)", 0.5, RuntimeLost, "did not answer within 0.5 s"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("code", "limit_s", "kind", "says"), TENSORFLOWS, ids=["import", "exit", "abort", "hang"]
-)
+@pytest.mark.parametrize(("code", "limit_s", "kind", "says"), TENSORFLOWS)
 def test_a_runtime_that_does_not_start(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,9 +201,35 @@ def test_a_runtime_that_does_not_start(
         run.load(FIXTURE, RunSettings())
     assert time.monotonic() - begin < PATIENCE_S
     assert says in str(caught.value)
-    assert "pip install" in str(caught.value)
+    assert ("pip install" in str(caught.value)) == (kind is RuntimeMissing)
+    assert "--no-verify --no-bench folds without running" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not pool._processes
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("import os; os.kill(os.getpid(), 9)", 4), ("import none_such", 5)]
+)
+def test_exit_code_of_a_runtime_that_does_not_start(tmp_path: Path, code: str, exit_code: int) -> None:
+    """A runtime that is there and dies leaves the result unproved; only one that is not there is missing."""
+    stand_ins = tmp_path / "stand_ins"
+    stand_ins.mkdir()
+    (stand_ins / "tensorflow.py").write_text(code)
+    (stand_ins / "keras.py").write_text("")
+    paths = os.pathsep.join((str(stand_ins), str(Path(__file__).parents[1])))
+    target = tmp_path / "out" / "fused.keras"
+    target.parent.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "bnfuse", "optimize", FIXTURE, "-o", target],
+        env={**os.environ, "PYTHONPATH": paths, run.BACKEND_VARIABLE: "tensorflow"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(target.parent.iterdir()) == []
 
 
 # --- with Keras ---

@@ -1,7 +1,7 @@
 """The process that runs Keras models for bnfuse: loads, calls and times what it is asked to.
 
 Started by ``bnfuse.formats.child.pool``; requests and answers are those of ``bnfuse.formats.child.server``.
-An error is an answer, of kind "missing", "no-gpu", "unknown-class", "load", "run" or "memory".
+An error is an answer, of kind "missing", "broken", "no-gpu", "unknown-class", "load", "run" or "memory".
 
 A file is loaded by Keras 3 where that is installed, else, or where Keras 3 refuses the file, by
 tf_keras. Decides nothing about safety beyond Keras' own safe mode: what may be loaded at all is
@@ -46,7 +46,11 @@ _UNKNOWN_CLASS = re.compile(
     r"|Cannot deserialize object of type `([\w.>]+)`"
 )
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages in bold
-_OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory"
+    r"|cannot allocate memory|failed to map segment",
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True)
@@ -85,8 +89,14 @@ class KerasEngine(Engine[LoadedModel]):
                 self._imported(flavour if flavour in self._flavours else self._flavours[0])
         except NoGpu as error:
             raise LoadRefused("no-gpu", str(error)) from error
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise LoadRefused("missing", reason(error)) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # (imports of broken packages raise anything)
+            if _OUT_OF_MEMORY.search(str(error)):
+                raise MemoryError from error
+            raise LoadRefused("broken", reason(error)) from error
         if not self._flavours:
             raise LoadRefused("missing", "neither keras nor tf_keras is installed")
         self._allow_unsafe = setup["allow_unsafe"]

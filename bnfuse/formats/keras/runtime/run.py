@@ -150,25 +150,36 @@ def _started(setup: KerasSetup) -> Process:
     """The process to load into.
 
     Raises:
-        RuntimeLost: it does not come up.
+        RuntimeLost: it is there and does not come up.
         RuntimeMissing: it is not there, or has no GPU.
     """
     try:
         return acquire(setup)
     except ProcessLost as error:
-        raise RuntimeLost(f"{setup.backend} {error} while it was starting: {INSTALL}") from error
+        killed = ", as systems end what takes too much memory" if "SIGKILL" in str(error) else ""
+        raise RuntimeLost(
+            f"{setup.backend} {error}{killed} while it was starting: {WITHOUT_RUNNING}"
+        ) from error
     except Reply as error:
         raise no_start(setup, error) from error
+    except MemoryError as error:
+        raise RuntimeLost(
+            f"{setup.backend} ran out of memory while it was starting: {WITHOUT_RUNNING}"
+        ) from error
 
 
-def no_start(setup: KerasSetup, error: Reply) -> RuntimeMissing:
-    """Why a process for this setup did not come up, and what to do."""
+def no_start(setup: KerasSetup, error: Reply) -> RuntimeMissing | RuntimeLost:
+    """Why a process for this setup did not come up, and what to do: missing is only what is not there."""
     if error.kind == "no-gpu":
         build = _GPU_BUILDS.get(setup.backend, "pip install 'tensorflow[and-cuda]'")
         return RuntimeMissing(
             f"no GPU was found by {error}: install its GPU build ({build}), or use --device cpu"
         )
-    return RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}")
+    if error.kind == "missing":
+        return RuntimeMissing(f"{setup.backend} cannot be used ({error}): {INSTALL}")
+    return RuntimeLost(
+        f"{setup.backend} is installed but cannot be started ({error}): repair it, or {WITHOUT_RUNNING}"
+    )
 
 
 def _runtime(process: Process | InProcess) -> str:
