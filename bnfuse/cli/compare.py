@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.help import Grouped
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from bnfuse.results.outcomes import Comparison
 
 
-@click.command()
+@click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH)
 @opt.JSON
@@ -64,7 +65,7 @@ def verify(screen: Screen, options: Verify) -> None:
         raise click.exceptions.Exit(ExitCode.UNPROVED)
 
 
-@click.command()
+@click.command(cls=Grouped, short_help="Measure the latency of A, or which of A and B is faster.")
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH, required=False)
 @opt.JSON
