@@ -14,7 +14,11 @@ from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bnfuse.results import Latency
     from bnfuse.results.outcomes import Comparison
+    from bnfuse.use_cases.bench import BenchRequest
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
@@ -96,6 +100,7 @@ def bench(screen: Screen, options: Bench) -> None:
     from bnfuse.results.outcomes import Comparison
     from bnfuse.use_cases.bench import bench as run
     from bnfuse.use_cases.provenance import file_info, versions
+    from bnfuse.use_cases.shares import compared
 
     check_reports(options.reports, a, *([b] if b else []))
     screen.expects(a, options.reports)
@@ -110,7 +115,14 @@ def bench(screen: Screen, options: Bench) -> None:
     )
     with screen.progress() as progress:
         progress("measuring")
-        latency = run(a, b, request=request, load=load, progress=progress)
+
+        def measured(first: Path, second: Path, how: BenchRequest) -> Latency:
+            return run(first, second, request=how, load=load, progress=progress)
+
+        if b is None:
+            latency = run(a, request=request, load=load, progress=progress)
+        else:
+            latency = compared(a, b, request, measured)
     latency = beside_earlier(latency, before, earlier)
     gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
     ran = versions(latency.versions)
