@@ -234,6 +234,12 @@ def test_no_form_tells_a_ratio_that_means_nothing(run: BenchRun, suffix: str) ->
     assert ('class="cumulative"' in shown) == (suffix == ".html" and run is TOO_WIDE)
 
 
+def test_one_start_alone_has_no_percentiles_and_no_curve() -> None:
+    alone = bench_run("cold start", pairs=1, verdict="", after_ms=None, speedup=None, ci95=None, control=None)
+    page = render(report(benchmark=Latency("cpu", 1, (), (alone,))), ".html")
+    assert "1.44 ms" in page and "All calls" not in page and 'class="cumulative"' not in page
+
+
 def test_optimisation_on_comes_first_in_every_form_and_the_card_has_the_interval() -> None:
     found = report(verification=Agreement(Status.SKIPPED))
     page, *texts = render(found, ".html"), render(found, ".md"), in_terminal(found)

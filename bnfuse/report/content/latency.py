@@ -17,7 +17,6 @@ from bnfuse.report.measured import facts as measured_facts
 from bnfuse.report.measured import shares
 from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Typical
-from bnfuse.results.latency import TOO_FEW
 
 _KEY = doc.Paragraph(
     (
@@ -85,7 +84,7 @@ def _figures(found: Latency, form: doc.Form) -> doc.Table:
 
 def _all_calls(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:
     """Percentiles of all calls; their ratios are no measure of the models, and are not told."""
-    enough = [run for run in ordered(found.runs) if run.verdict != TOO_FEW]  # a few calls have no percentiles
+    enough = [run for run in ordered(found.runs) if not run.few]  # a few calls have no percentiles
     if not enough:
         return ()
     table = doc.tabulated(enough, (*_setting(found), *_PERCENTILES), form)
