@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -76,7 +77,7 @@ def _seconds_of_children() -> float:
     return spent.children_user + spent.children_system
 
 
-COMMANDS = ["optimize", "inspect", "verify", "bench", "diff"]
+COMMANDS = ["optimize", "inspect", "verify", "bench", "diff", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -96,6 +97,39 @@ def test_the_time_it_takes_is_said_in_the_help() -> None:
 def test_the_exit_codes_are_in_the_help() -> None:
     lines = [line.strip() for line in call("--help").stdout.splitlines()]
     assert "Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be read;" in lines
+
+
+def test_every_command_is_told_in_one_line_of_80_columns() -> None:
+    lines = call("--help").stdout.splitlines()
+    told = lines[lines.index("Commands:") + 1 :]
+    assert [line.split()[0] for line in told] == sorted(COMMANDS)
+    assert all(line.endswith((".", "?")) and "..." not in line and len(line) <= 80 for line in told)
+
+
+@pytest.mark.parametrize("command", ["optimize", "verify", "bench"])
+def test_options_stand_in_groups_each_of_them_once(command: str) -> None:
+    shown = call(command, "--help").stdout
+    for parameter in main.commands[command].params:
+        if isinstance(parameter, click.Option):
+            first = next(name for name in parameter.opts if name.startswith("--"))
+            name = re.compile(rf"  (-\w, )?{first}\b")
+            assert sum(bool(name.match(line)) for line in shown.splitlines()) == 1
+    assert "Inputs and device:" in shown and "Other options:" in shown
+    assert shown.index("Inputs and device:") < shown.index("Other options:")
+    assert (shown.count("bnfuse optimize model") == 2) is (command == "optimize")
+
+
+def test_a_shell_completes() -> None:
+    """As the README says it: the script for bash, and what it asks for."""
+    asked = {"COMP_WORDS": "bnfuse op", "COMP_CWORD": "1", "_BNFUSE_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from bnfuse.cli import main; main(prog_name='bnfuse')"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["plain,optimize"], done.stderr
 
 
 def test_version() -> None:

@@ -229,8 +229,15 @@ def test_no_form_tells_a_ratio_that_means_nothing(run: BenchRun, suffix: str) ->
     assert run.verdict in shown and "1.44 ms (1.42–1.46)" in shown
     assert f"{run.speedup:.4g}"[:4] not in shown and "2304" not in shown
     assert ("imprecise" in shown) == (run is TOO_WIDE)
+    assert ("All calls" in shown) == (suffix != "" and run is TOO_WIDE)
     assert 'class="interval"' not in shown
     assert ('class="cumulative"' in shown) == (suffix == ".html" and run is TOO_WIDE)
+
+
+def test_one_start_alone_has_no_percentiles_and_no_curve() -> None:
+    alone = bench_run("cold start", pairs=1, verdict="", after_ms=None, speedup=None, ci95=None, control=None)
+    page = render(report(benchmark=Latency("cpu", 1, (), (alone,))), ".html")
+    assert "1.44 ms" in page and "All calls" not in page and 'class="cumulative"' not in page
 
 
 def test_optimisation_on_comes_first_in_every_form_and_the_card_has_the_interval() -> None:
@@ -271,6 +278,7 @@ def test_no_word_and_no_number_is_cut_on_a_terminal(width: int, verbose: bool) -
     found = replace(golden_report(), benchmark=Latency("cpu", 2, ("CPUExecutionProvider",), runs))
     shown = on_terminal(found, width, verbose=verbose)
     assert max(len(line) for line in shown.splitlines()) <= width
+    assert not re.search(r"\d\n *(%|ms|kB|MB) ", shown)  # nor is one parted from its unit
     wide = on_terminal(found, 1000, verbose=verbose)
     assert words(wide) - words(shown) <= {"setting", "per", "second"}  # of no value, where rows are apart
 

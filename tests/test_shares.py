@@ -18,7 +18,7 @@ from bnfuse.report import render
 from bnfuse.results import Latency, Report, Share
 from bnfuse.use_cases.bench import BenchRequest, bench
 from bnfuse.use_cases.optimize import inspect
-from bnfuse.use_cases.shares import FOLDING, Unfolded, measured_with_shares, unfolded
+from bnfuse.use_cases.shares import FOLDING, Unfolded, compared, measured_with_shares, unfolded
 from tests.cli_models import convnet
 from tests.clockwork import Clock, Clockwork
 from tests.command import call
@@ -144,6 +144,27 @@ def test_what_cannot_be_measured_is_a_note() -> None:
 
     found = measured_with_shares(Path("a"), Path("b"), THIRD, FAST, fails)
     assert any("the disk is gone" in note for note in found.notes) and len(found.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "three"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_bench_of_two_files_tells_it_too(tmp_path: Path, before: bool, after: bool, three: bool) -> None:
+    paths = []
+    for name, lists in (("a", before), ("b", after)):
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(convnet(), path)
+        paths.append(listing(path) if lists else path)
+    measured: list[tuple[str, str]] = []
+
+    def bench(a: Path, b: Path, how: BenchRequest) -> Latency:
+        assert a.exists()
+        measured.append((a.name if a.parent == tmp_path else "third", b.name))
+        return latency(bench_run("optimisation on"))
+
+    found = compared(paths[0], paths[1], FAST, bench)
+    assert measured == [("a.onnx", "b.onnx"), ("third", "b.onnx")][: 1 + three]
+    assert bool(found.runs[0].shares) is three
 
 
 def shared_report() -> Report:

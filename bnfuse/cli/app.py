@@ -7,6 +7,7 @@ import click
 from bnfuse import __version__
 from bnfuse.cli.compare import bench, verify
 from bnfuse.cli.difference import diff
+from bnfuse.cli.doctor import doctor
 from bnfuse.cli.fold import inspect, optimize
 from bnfuse.cli.guard import GuardedGroup
 from bnfuse.cli.options import VERBOSITY
@@ -26,5 +27,5 @@ def main() -> None:
     """  # noqa: D301 - click wants a real backspace
 
 
-for command in (optimize, inspect, verify, bench, diff):
+for command in (optimize, inspect, verify, bench, diff, doctor):
     main.add_command(command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
@@ -15,10 +16,14 @@ from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bnfuse.results import Latency
     from bnfuse.results.outcomes import Comparison
+    from bnfuse.use_cases.bench import BenchRequest
 
 
-@click.command()
+@click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH)
 @opt.JSON
@@ -72,7 +77,7 @@ def verify(screen: Screen, options: Verify) -> None:
         raise click.exceptions.Exit(ExitCode.UNPROVED)
 
 
-@click.command()
+@click.command(cls=Grouped, short_help="Measure the latency of A, or which of A and B is faster.")
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH, required=False)
 @opt.JSON
@@ -106,6 +111,7 @@ def bench(screen: Screen, options: Bench) -> None:
     from bnfuse.use_cases.bench import bench as run
     from bnfuse.use_cases.notes import unsafe_note
     from bnfuse.use_cases.provenance import file_info, versions
+    from bnfuse.use_cases.shares import compared
 
     check_reports(options.reports, a, *([b] if b else []))
     screen.expects(a, options.reports)
@@ -120,7 +126,14 @@ def bench(screen: Screen, options: Bench) -> None:
             max(file.total_bytes for file in (before, after) if file),
         )
         progress("measuring")
-        latency = run(a, b, request=request, load=load, progress=progress)
+
+        def measured(first: Path, second: Path, how: BenchRequest) -> Latency:
+            return run(first, second, request=how, load=load, progress=progress)
+
+        if b is None:
+            latency = run(a, request=request, load=load, progress=progress)
+        else:
+            latency = compared(a, b, request, measured)
         unchanged.check()
     unsafe = options.allow_unsafe
     latency = replace(latency, notes=(*latency.notes, *unsafe_note(unsafe)))

@@ -11,7 +11,7 @@ from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
 
 
-@click.command()
+@click.command(short_help="Say what differs between A and B, from their files alone.")
 @click.argument("a", type=opt.PATH)
 @click.argument("b", type=opt.PATH)
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from bnfuse.results.outcomes import Gate
 
 
-@click.command()
+@click.command(
+    cls=Grouped,
+    short_help="Fold every BatchNormalization that can go exactly.",
+    epilog="""Examples:
+
+    \b
+      bnfuse optimize model.onnx -o small.onnx --report report.html
+      bnfuse optimize model.keras --check       in CI: exit 1 if it was not folded
+    """,
+)
 @opt.MODEL
 @click.option("-o", "--output", type=opt.PATH, metavar="OUT", help="Output file.  [default: MODEL.fused.EXT]")
 @click.option("--force", is_flag=True, help="Overwrite an output that exists.")
@@ -108,14 +118,14 @@ def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
         )
 
 
-@click.command()
+@click.command(short_help="Say where each BatchNormalization would go, or why it stays.")
 @opt.MODEL
 @click.option(
     "--explain",
     "pattern",
     metavar="NAME",
     help="Explain how the decision on this node came about: every split tried, how far it reached, who "
-    "refused. A pattern (*, ?) names several.",
+    "refused. A pattern names several: '*' (in quotes) all of them.",
 )
 @opt.JSON
 @opt.REPORTS

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
     from bnfuse.results.outcomes import Gate
+    from bnfuse.use_cases.doctor import Diagnosis
 
 
 @dataclass(slots=True)
@@ -122,6 +123,15 @@ class Screen:
         from bnfuse.report.terminal import console, print_difference
 
         print_difference(difference, console(), verbose=self.verbose)
+
+    def diagnosis(self, found: Diagnosis) -> None:
+        """The result of ``doctor`` on stdout."""
+        if self.quiet:
+            return
+        from bnfuse.report.content.doctor import sections
+        from bnfuse.report.terminal import console, print_sections
+
+        print_sections(sections(found), console())
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:

@@ -43,18 +43,21 @@ def lines(*, every: bool, tell: Callable[[str], None] | None = None) -> Iterator
 def spinner() -> Iterator[Progress]:
     """For a terminal: one line that moves, and goes in the end."""
     from rich.progress import Progress as Bar
-    from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
     from bnfuse.report.terminal import console
 
     class Left(ProgressColumn):
-        """How long at most is left, as it is now."""
+        """How long at most is left, as it is now; where nobody knows, how long it has taken."""
 
         def render(self, task: Task) -> Text:
-            return Text(left(task.fields.get("doing", "")).removeprefix(", "), "dim")
+            told = left(task.fields.get("doing", "")).removeprefix(", ")
+            return Text(told or f"{task.elapsed or 0:.0f} s", "dim")
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), Left())
+    words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    columns = (SpinnerColumn(), words, Left(table_column=Column(no_wrap=True)))
     with Bar(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", doing="")
         yield lambda words: bar.reset(task, description=str(words), doing=words)

@@ -37,8 +37,9 @@ from bnfuse.measure.ratio import paired_ratio, paired_times
 from bnfuse.measure.resampling import Times, median_ms
 from bnfuse.measure.verdicts import TOO_FEW, Interval, detectable, half_width, verdict
 from bnfuse.results import BenchRun, Percentiles, Typical
+from bnfuse.results.latency import LEAST_ROUNDS
 
-ROUNDS_FOR_VERDICT = 6  # below this, an interval of 95 % means nothing
+ROUNDS_FOR_VERDICT = LEAST_ROUNDS  # below this, an interval of 95 % means nothing
 QUANTILES = 41
 
 # A difference this many times its own doubt needs no more measuring, though its size is not that precise.

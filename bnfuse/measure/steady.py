@@ -128,7 +128,7 @@ def measure_steady(
                 continue
             setting.done = at_pass == _PASSES - 1
             spent = _Stopwatch(share_s, _PASSES - at_pass)
-            place = f"setting {at + 1} of {len(open_ones)}, pass {at_pass + 1} of at most {_PASSES}"
+            place = f"setting {at + 1}/{len(open_ones)}, pass {at_pass + 1}/{_PASSES}"
             batch = setting.inputs.batch or DEFAULT_BATCH
             seen.progress(Doing(f"measuring {setting.label}, batch {batch} ({place})", left_s))
             with seen.guard(setting.label):

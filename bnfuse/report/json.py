@@ -28,6 +28,7 @@ VERIFY_SCHEMA = "bnfuse.verify/1"
 BENCH_SCHEMA = "bnfuse.bench/1"
 DIFF_SCHEMA = "bnfuse.diff/1"
 ERROR_SCHEMA = "bnfuse.error/1"
+DOCTOR_SCHEMA = "bnfuse.doctor/1"
 
 # Keys in their order as `key` or `key=attribute`, for classes that are not written field by field. A dotted
 # key is one in an object of its own, a dotted attribute that of an attribute (null where one on the way is
@@ -160,6 +161,11 @@ def render_comparison(found: Comparison) -> str:
 def render_failure(found: Failure) -> str:
     """What any command prints with ``--json`` where it ends in an error."""
     return dumps({"schema": ERROR_SCHEMA, **_plain(found)})
+
+
+def doctor_document(found: object) -> dict[str, Any]:
+    """What ``bnfuse doctor --json`` prints."""
+    return {"schema": DOCTOR_SCHEMA, **_plain(found)}
 
 
 def explanation_document(pattern: str, explanations: Sequence[Explanation]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ are wider and uncoloured.
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 140
 _LEAST_WIDTH = 20
+# The blank between a number and its unit, at which no line ends.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[µm]?s|[kMGT]?B|dB)(?:[^\w]|$))")
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
@@ -190,7 +193,8 @@ def _say(out: Console, label: str, words: doc.Words, style: str = "") -> None:
     lines = [said]
     if out.is_terminal and len(head) + len(said) > out.width:
         room = max(_LEAST_WIDTH, out.width - len(head))
-        lines = textwrap.wrap(said, room, break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(_UNIT.sub("\xa0", said), room, break_long_words=False, break_on_hyphens=False)
+        lines = [line.replace("\xa0", " ") for line in lines]
     for number, line in enumerate(lines):
         before = head if number == 0 else " " * len(head)
         out.print(Text.assemble((before, "dim"), (line, style)), soft_wrap=True)

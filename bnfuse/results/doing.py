@@ -21,7 +21,8 @@ class Doing(str):
 
 
 def left(doing: str) -> str:
-    """``, at most 12 s left``; "" where nobody knows."""
+    """``, at most 12 s left``; "" where nobody knows. A call or a start that has begun is waited for."""
     if not isinstance(doing, Doing):
         return ""
-    return f", at most {max(0.0, doing.end - time.perf_counter()):.0f} s left"
+    seconds = doing.end - time.perf_counter()
+    return f", at most {seconds:.0f} s left" if seconds > 0 else ", its time is up"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bnfuse.results.inputs import RanInput
 
 
+LEAST_ROUNDS = 6  # with fewer there is no verdict, no interval, and no distribution
 TOO_FEW = "too few runs to tell"  # the verdict where there is none
 WIDEST = 1.5  # high/low of an interval beyond which a ratio tells nothing
 
@@ -100,6 +101,11 @@ class BenchRun:
     before_typical: Typical | None = None
     after_typical: Typical | None = None
     shares: tuple[Share, ...] = ()
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few rounds for more than a time."""
+        return self.pairs < LEAST_ROUNDS
 
     @property
     def told(self) -> bool:

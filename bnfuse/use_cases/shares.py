@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import BnfuseError
@@ -50,6 +51,26 @@ def unfolded(original: Path, read: ReadOptions, path: Path) -> Unfolded | None:
     with closing(model):
         cause = model.write_unfolded(path) if isinstance(model, Unfolding) else ""
     return Unfolded(path, cause) if cause else None
+
+
+def compared(before: Path, after: Path, request: BenchRequest, bench: Bench) -> Latency:
+    """The latency of two models of which the second may have come of the first, by bnfuse or not.
+
+    Where the second lists none of its initializers among its inputs, and the first does, that is told apart.
+
+    Raises:
+        BnfuseError: as ``bench``.
+    """
+    with TemporaryDirectory(prefix="bnfuse-") as folder:
+        third = None
+        if _lists_initializers(before) and not _lists_initializers(after):
+            third = unfolded(before, ReadOptions(freeze_inputs=True), Path(folder) / before.name)
+        return measured_with_shares(before, after, third, request, bench)
+
+
+def _lists_initializers(path: Path) -> bool:
+    with closing(detect(path).contents(path)) as found:
+        return bool(found.facts.get("initializers that are also inputs"))
 
 
 def measured_with_shares(

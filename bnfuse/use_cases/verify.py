@@ -141,7 +141,7 @@ def verify(
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
     sets = f"{len(witness.seen.used)} input set{'s' if len(witness.seen.used) > 1 else ''}"
-    progress(Doing(f"verifying: running the second model on {sets}, and between the folds", request.budget_s))
+    progress(Doing(f"verifying: running the second model on {sets}", request.budget_s))
     return replace(witness.compare(candidate, across=across), inputs=witness.seen.samples.ran)
 
 

@@ -84,11 +84,12 @@ def _figures(found: Latency, form: doc.Form) -> doc.Table:
 
 def _all_calls(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:
     """Percentiles of all calls; their ratios are no measure of the models, and are not told."""
-    if not found.runs:
+    enough = [run for run in ordered(found.runs) if not run.few]  # a few calls have no percentiles
+    if not enough:
         return ()
-    table = doc.tabulated(ordered(found.runs), (*_setting(found), *_PERCENTILES), form)
+    table = doc.tabulated(enough, (*_setting(found), *_PERCENTILES), form)
     title = "All calls, those that other load made wait among them"
-    return (doc.Subpart(title, (table,), "all calls"),)
+    return (doc.Subpart(title, (table,), "calls"),)
 
 
 def kind(run: BenchRun) -> str:

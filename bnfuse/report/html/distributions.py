@@ -7,12 +7,11 @@ from bnfuse.report.content.latency import ordered
 from bnfuse.report.html.charts import Points, cumulative
 from bnfuse.report.html.markup import esc
 from bnfuse.results import BenchRun, Latency, Percentiles
-from bnfuse.results.latency import TOO_FEW
 
 
 def distributions(found: Latency) -> str:
     """All curves side by side, of runs with enough rounds for a curve to mean something."""
-    drawn = [_distribution(run, found) for run in ordered(found.runs) if run.verdict != TOO_FEW]
+    drawn = [_distribution(run, found) for run in ordered(found.runs) if not run.few]
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else ""
 
 

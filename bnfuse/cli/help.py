@@ -1,0 +1,29 @@
+"""A command's help in groups, where it has many options: what one looks for stands together."""
+
+from __future__ import annotations
+
+import click
+
+_GROUPS = (
+    ("Result and reports", "output force dry_run check only_if_faster reports as_json"),
+    ("What is folded", "merge_affines activations keep strict_inputs freeze_inputs"),
+    ("Inputs and device", "inputs shapes labels batch batches device threads thread_counts allow_unsafe"),
+    ("Proof", "no_verify verify_time"),
+    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline profile"),
+)
+
+
+class Grouped(click.Command):
+    """Options that no group names come last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group that has an option."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        left = {option.name: found for option in options if (found := option.get_help_record(ctx))}
+        groups = [
+            (title, [left.pop(name) for name in names.split() if name in left]) for title, names in _GROUPS
+        ]
+        for title, records in (*groups, ("Other options", list(left.values()))):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
