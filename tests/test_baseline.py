@@ -230,7 +230,9 @@ def test_a_slowdown_trips_and_none_does_not(
         shutil.copy(model, path)
     real = bench_module.bench
 
-    def on_clockwork(a: Path, b: Path | None, *, request: BenchRequest, load: object) -> Latency:
+    def on_clockwork(
+        a: Path, b: Path | None = None, *, request: BenchRequest, load: object, progress: object = None
+    ) -> Latency:
         def loaded(path: Path, _: RunSettings) -> Clockwork:
             return Clockwork(clock, [], path.stem, lambda: costs[path.stem])
 

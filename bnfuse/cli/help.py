@@ -6,8 +6,9 @@ import click
 
 _GROUPS = (
     ("Result and reports", "output force dry_run check only_if_faster reports as_json"),
-    ("What is folded", "merge_affines activations keep strict_inputs freeze_inputs"),
-    ("Inputs and device", "inputs shapes labels batch batches device threads thread_counts allow_unsafe"),
+    ("What is folded", "target activations keep merge_affines strict_inputs freeze_inputs allow_growth"),
+    ("Inputs", "inputs shapes labels batch batches"),
+    ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),
     ("Proof", "no_verify verify_time"),
     ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline profile"),
 )

@@ -191,7 +191,7 @@ def _closeness(agreement: Agreement) -> str:
     if not agreement.outputs:
         return ""
     worst = worst_output(agreement)
-    if math.isnan(worst.max_rel):  # there is no range
+    if math.isnan(worst.max_rel) and not math.isnan(worst.max_abs):  # there is no range
         return ""
     if worst.tolerance == 0:  # integers, booleans, text
         if worst.max_rel == 0 or not math.isfinite(worst.max_rel):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # Groups of no use in a model that is only run; what is in them is neither checked nor copied.
-OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights")
+OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights", "iterations")
 
 
 @dataclass(frozen=True, slots=True)
