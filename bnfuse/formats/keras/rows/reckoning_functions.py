@@ -130,6 +130,8 @@ def _reduce(config: Config, shape: Shape, sign: Sign = Sign.ANY, *, adds: bool =
 
 def _gone(config: Config, shape: Shape) -> list[int]:
     given = config["axis"]
+    if given == []:
+        raise Malformed("no axes: over none, or over all")
     return list(range(len(shape))) if given is None else counted(given, len(shape))
 
 
