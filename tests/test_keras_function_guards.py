@@ -10,6 +10,7 @@ import pytest
 from bnfuse.core.axes import Permute
 from bnfuse.core.reparam import from_backward
 from bnfuse.core.rules import Opaque, Pass, Rule
+from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.flow import read_flow
 from bnfuse.formats.keras.graph.shapes import infer
@@ -88,6 +89,8 @@ NOT_UNDERSTOOD = {
     "a constant in place of the tensor": keras("Flip", 1.0, axis=1),
     "a tensor in place of an index": keras("Take", X, X, axis=1),
     "a tensor in a slice": keras("GetItem", X, [_slice(), _slice(X)]),
+    "two tensors in place of one": keras("Mean", [X, X], axis=1, keepdims=False),
+    "a constant in place of a choice": keras("Where", X, X, 1.0),
     "a tensor as what is padded with": keras(
         "Pad", X, given={"constant_values": X}, pad_width=[[0, 0]] * 3 + [[1, 1]], mode="constant"
     ),
@@ -109,6 +112,8 @@ NOT_UNDERSTOOD = {
     "a factor too large for its type": keras("Multiply", X, 1e39),
     "a quotient": keras("TrueDivide", 2.0, X),
     "a constant with more axes": keras("Add", X, _array(np.zeros((2, 1, 8, 6, 4)).tolist())),
+    "a constant of more axes, all of one": keras("Add", X, _array([[[[[1.0, 2.0, 3.0, 4.0]]]]])),
+    "a constant of another size": keras("Add", X, _array([1.0, 2.0])),
     "a constant along two axes": keras("Add", X, _array(np.zeros((6, 4)).tolist())),
     "a constant along the batch": keras("Add", X, _array(np.zeros((2, 1, 1, 1)).tolist())),
     "pooling without a data format": keras("MaxPool", pool_size=2, **{**_POOL, "data_format": None}),
@@ -128,6 +133,9 @@ NOT_UNDERSTOOD = {
     "margins of ones": keras(
         "Pad", X, given={"constant_values": 1}, pad_width=[[0, 0]] * 3 + [[1, 1]], mode="constant"
     ),
+    "margins of another kind": keras("Pad", pad_width=[[0, 0]] * 3 + [[1, 1]], mode="wrap"),
+    "pieces that go back": keras("Split", indices_or_sections=[5, 2], axis=1),
+    "pieces that leave something": tensorflow("split", num_or_size_splits=[2, 2], axis=1),
     "unlike pieces": keras("Split", indices_or_sections=3, axis=1),
     "blocks that do not fit": keras("DepthToSpace", block_size=3, data_format="channels_last"),
     "blocks of the second axis": keras("DepthToSpace", block_size=2, data_format="channels_first"),
@@ -155,12 +163,37 @@ def test_a_call_that_is_not_understood(name: str) -> None:
     assert isinstance(rule_of(NOT_UNDERSTOOD[name]), Opaque)
 
 
+def test_a_call_that_would_be_understood_with_other_sizes() -> None:
+    """Where the constant makes the result larger, or would reach the batch."""
+    along_the_batch = keras("Add", X, _array([[[[1.0]]], [[[2.0]]]]))
+    assert isinstance(rule_of(along_the_batch, (2, 8, 6, 4)), Opaque)
+    assert isinstance(rule_of(keras("Add", X, _array([1.0, 2.0, 3.0])), (None, 8, 6, 1)), Opaque)
+    assert isinstance(rule_of(keras("GetItem", X, [_slice(), True]), (None, None, 6, 4)), Opaque)
+    assert isinstance(rule_of(keras("Squeeze", axis=None), (None, 1, 6, 4)), Opaque)
+    to_bfloat16 = tensorflow("cast", dtype="bfloat16")
+    assert isinstance(rule_of(to_bfloat16, dtype="float16"), Opaque)
+    assert isinstance(rule_of(to_bfloat16, dtype="bfloat16"), Pass)
+
+
+def test_sizes_that_are_not_known_are_not_the_same() -> None:
+    """One of them may be 1 when the model runs."""
+    y = tensor("y", shape=(None, None, 6, 4))
+    x = tensor("x", shape=(None, None, 6, 4))
+    sources = [layer("InputLayer", n, batch_input_shape=[None, None, 6, 4], dtype="float32") for n in "xy"]
+    network = parse(functional([*sources, keras("Add", x, y)], [["x", 0, 0], ["y", 0, 0]], [["f", 0, 0]]))
+    rule = (graph := read_flow(network, infer(network))[0]).rule(graph.nodes[0])
+    assert isinstance(rule, WeightedSum)
+    assert [operand.stretched for operand in rule.operands] == [{1}, {1}]
+
+
 def test_the_sizes_tell_the_data_format() -> None:
     """A resize for which it is left to whoever runs the model."""
     call = keras("Resize", size=[6, 6], **{**_SIZED, "data_format": None})
     for before, after, mixed in (
         ((None, 8, 7, 4), (None, 6, 6, 4), [1, 2]),
         ((None, 4, 8, 7), (None, 4, 6, 6), [2, 3]),
+        ((None, 4, 8, 6), (None, 4, 6, 6), [2, 3]),
+        ((None, 6, 8, 4), (None, 6, 6, 4), [1, 2]),
         ((None, 6, 6, 6), (None, 6, 6, 6), None),
     ):
         source = layer("InputLayer", "x", batch_input_shape=list(before), dtype="float32")
