@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_functions import Function, of_keras, of_tensorflow
+from tests.keras_functions import VECTOR, Function, of_keras, of_tensorflow
 from tests.keras_nets import Keras, check, stir
 from tests.keras_together import Network, Outcome, joined, outcomes
 
@@ -157,3 +157,31 @@ def test_a_cast(keras: Keras, tmp_path: Path) -> None:
             assert folded.kept == {}
         else:
             assert why in folded.kept["norm"]
+
+
+def test_a_function_inside_a_time_distributed(keras: Keras, tmp_path: Path) -> None:
+    """It sees one step: what looks at no axis passes, the rest does not."""
+    layers = keras.layers
+    for name, function, goes in (
+        ("arithmetic", lambda y: y * 2.0 + VECTOR, True),
+        ("flip", lambda y: keras.ops.flip(y, axis=1), False),
+    ):
+        z = layers.Input((5, 3), name="z")
+        norm = layers.BatchNormalization(name="norm")(function(layers.Dense(3)(z)))
+        step = keras.Model(z, layers.Activation("tanh")(norm), name="step")
+        x = layers.Input((4, 5, 3), name="x")
+        model = stir(keras.Model(x, layers.TimeDistributed(step)(x)))
+        folded, _ = check(keras, model, tmp_path / name)
+        assert (folded.kept == {}) is goes
+
+
+def test_a_join_of_which_one_branch_refuses(keras: Keras, tmp_path: Path) -> None:
+    """A BatchNormalization moves onto that branch, in front of the function that joins them."""
+    layers = keras.layers
+    x = layers.Input((8, 8, 3), name="x")
+    wide = layers.Conv2D(13, 3, strides=2, padding="same")(x)
+    y = keras.ops.concatenate([wide, layers.MaxPooling2D(2)(x)], axis=-1)
+    norm = layers.BatchNormalization(name="norm")(y)
+    folded, loaded = check(keras, stir(keras.Model(x, layers.Activation("tanh")(norm))), tmp_path)
+    assert loaded.get_layer("norm").gamma.shape == (3,)
+    assert set(folded.kept) == {"norm"}

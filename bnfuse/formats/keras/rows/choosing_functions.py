@@ -106,8 +106,6 @@ def _index(config: Config, shape: Shape) -> _Index:
     items = list(given) if isinstance(given, list | tuple) else [given]
     where = [k for k, item in enumerate(items) if item is ...]
     named = sum(item is not None and item is not ... for item in items)
-    if len(where) > 1 or named > len(shape):
-        raise Malformed("an index of more axes than there are")
     at = where[0] if where else len(items)
     items[at : at + 1] = [slice(None)] * (len(shape) - named)
     found = _Index({}, [], [])

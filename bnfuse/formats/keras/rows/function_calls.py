@@ -56,7 +56,7 @@ def bound(parameters: str, layer: Layer, call: Call) -> Arguments:
     positional, keywords = read_arguments(call.raw)
     given = dict(keywords)
     if layer.function.startswith("ops."):
-        given.update((k, _plain(v)) for k, v in layer.config.items() if k != "name")
+        given.update((k, v) for k, v in layer.config.items() if k != "name")
     else:
         given.pop("name", None)
     given.update(zip([p.stored for p in names], positional, strict=False))
@@ -88,24 +88,9 @@ class _Parameter:
 
 
 def ports(value: Any) -> Iterator[int]:
-    """The inputs of the call that an argument holds, in their order."""
+    """The inputs of the call that an argument is, or lists, in their order."""
     if isinstance(value, Tensor):
         yield value.port
     elif isinstance(value, list):
         for item in value:
             yield from ports(item)
-    elif isinstance(value, slice):
-        yield from ports([value.start, value.stop, value.step])
-
-
-def _plain(value: Any) -> Any:
-    """A setting of a config: numbers, text, and lists of them.
-
-    Raises:
-        Malformed: it is anything else.
-    """
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        raise Malformed("an object in a config")
-    return value

@@ -49,10 +49,9 @@ def _arithmetic(site: Site) -> Sequence[Part]:
     if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
         return single(site, opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number"))
     long = [axis for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1]
-    if k.ndim > len(shape) - site.lead or len(long) > 1 or any(a <= site.lead for a in long):
-        return single(site, opaque(Reason.BROADCAST))
-    if any(shape[axis] != k.size for axis in long):
-        return single(site, opaque(Reason.BROADCAST))
+    rank = len(shape) - site.lead
+    if k.ndim > rank or any(axis <= site.lead or shape[axis] != k.size for axis in long):
+        return single(site, opaque(Reason.BROADCAST))  # it makes the result larger, or varies along two axes
     vector = (-1,) if long else ()
     through = Through(a.reshape(vector), c.reshape(vector), long[0] if long else None)
     return single(site, Pass(axes=through))
@@ -72,11 +71,8 @@ def _constant(value: Any, dtype: str | None) -> np.ndarray:
     if isinstance(value, np.ndarray):
         if value.dtype.name != dtype:
             raise Malformed("a constant of another type")
-    elif isinstance(value, list):
-        if dtype not in (None, "float32"):
-            raise Malformed("a constant of another type")
-    elif type(value) not in (int, float):
-        raise Malformed("no number")
+    elif isinstance(value, list) and dtype not in (None, "float32"):
+        raise Malformed("a constant of another type")
     if dtype is not None and dtype not in _KNOWN:
         raise Malformed(f"arithmetic in {dtype}")
     made = np.asarray(value)
@@ -130,6 +126,8 @@ def _reduce(config: Config, shape: Shape, sign: Sign = Sign.ANY, *, adds: bool =
 
 def _gone(config: Config, shape: Shape) -> list[int]:
     given = config["axis"]
+    if given == []:
+        raise Malformed("no axes: over none, or over all")
     return list(range(len(shape))) if given is None else counted(given, len(shape))
 
 
