@@ -43,26 +43,34 @@ class KerasModel:
         container.check_sum()  # what is decided on must be what was saved
         bind(container, self._network)
         self.graph, self._inside = read_flow(self._network, infer(self._network))
-        self._without_batchnorms(options)
+        self._freed(options)
         self.notes = self._notes(options)
         self._edited: tuple[Patch, EditedConfig] | None = None
 
-    def _without_batchnorms(self, options: ReadOptions) -> None:
-        """As what BatchNormalizations stay where none may be left."""
+    def _freed(self, options: ReadOptions) -> None:
+        """What the options let become of layers that stay.
+
+        Nodes of ``keras.ops`` stand for activations in archives alone: of HDF5 files Keras loads no node with
+        an array. They hand on no masks.
+        """
         from bnfuse.formats.keras.file.weight_groups import version_of
         from bnfuse.formats.keras.graph.call_nodes import spelled
         from bnfuse.formats.keras.graph.masks import makes_mask
         from bnfuse.formats.keras.graph.network import walk
 
         old = version_of(self._container.keras_version)[0] < 3
-        masked = old and any(makes_mask(layer) for _, layer in walk(self._network))
+        masked = any(makes_mask(layer) for _, layer in walk(self._network))
+        self._moves = self._container.kind == "archive" and not masked and not old
+        self.graph.moves_bounds = self._moves and (options.moves_bounds or options.no_batchnorms)
         self.graph.no_batchnorms = options.no_batchnorms
-        self.graph.arithmetic = partial(spelled, masked=masked)
+        self.graph.arithmetic = partial(spelled, masked=old and masked)
 
     def _notes(self, options: ReadOptions) -> tuple[str, ...]:
         notes = []
-        if options.moves_bounds:
-            notes.append("activations of Keras files stay what they are: moving them is for ONNX so far")
+        if options.moves_bounds and not self._moves:
+            notes.append(
+                "activations of this file stay: only archives of Keras 3 without masks can hold others"
+            )
         if self._container.has_optimizer:
             notes.append("the optimiser's state no longer fits a folded model: it is left out of the result")
         if self._network.registered:

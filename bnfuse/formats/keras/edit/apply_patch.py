@@ -19,7 +19,7 @@ from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
-from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, Remove, rewrite
+from bnfuse.formats.keras.edit.rewrite import Become, Compute, Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
@@ -29,6 +29,7 @@ from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.stored import (
     AffineStore,
     BatchNormStore,
+    ClampStore,
     LinearStore,
     Store,
     TableStore,
@@ -75,6 +76,8 @@ class ConfigEditor:
         for node, affine in patch.affines.items():
             if self._speaks(node):
                 self._guarded(affine.folded, _store(node, AffineStore).store, node, affine)
+        for node, clamp in patch.clamps.items():
+            self._guarded(clamp.folded, _store(node, ClampStore).store, node, clamp)
         for node, affine in patch.arithmetic.items():
             self.edits[handle_of(node).site.path] = Become("Rescaling", rescaling_of(affine.a, affine.c))
         for moved in patch.moved:
@@ -116,6 +119,10 @@ class ConfigEditor:
         before = self.edits.get(site.path)
         old = before.changes if isinstance(before, Configure) else {}
         self.edits[site.path] = Configure({**old, **changes})
+
+    def compute(self, site: Site, op: str, operand: Array) -> None:
+        """A node of ``keras.ops`` in a layer's place: of what the layer read, and a constant."""
+        self.edits[site.path] = Compute(op, operand)
 
     def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
         """Values in the type they are to be stored in, or in that of a name.

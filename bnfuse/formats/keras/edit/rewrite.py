@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
@@ -46,9 +47,17 @@ class Become:
     settings: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compute:
+    """Put a node of ``keras.ops`` with two operands in the layer's place, the second a constant (Keras 3)."""
+
+    op: str
+    operand: Array
+
+
 LINEAR = Become("Activation", {"activation": "linear"})
 
-Edit = Remove | Configure | Become
+Edit = Remove | Configure | Become | Compute
 Edits = Mapping[LayerPath, Edit]
 
 
@@ -75,6 +84,8 @@ def rewrite(
                 layer.entry["config"].update(copy.deepcopy(dict(changes)))
             case Become() as other:
                 _become(layer.entry, other)
+            case Compute(op, operand):
+                _compute(layer.entry, op, operand)
     for place, wanted in (moves or {}).items():  # only now do they read what they will read
         nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
         move(nested, place[-1], wanted)
@@ -237,6 +248,18 @@ def _become(entry: dict[str, Any], other: Become) -> None:
         entry["module"] = "keras.layers"
     if "registered_name" in entry:
         entry["registered_name"] = None
+
+
+def _compute(entry: dict[str, Any], op: str, operand: Array) -> None:
+    """As Keras writes ``keras.ops.maximum(x, array)``: ``serialize_node`` of keras/src/models/functional.py."""
+    (raw,) = entry["inbound_nodes"]
+    stored = {"value": operand.tolist(), "dtype": operand.dtype.name}
+    constant = {"class_name": "__numpy__", "config": stored}
+    name = entry["config"]["name"]
+    entry.clear()
+    entry |= {"module": "keras.src.ops.numpy", "class_name": op, "config": {"name": name}}
+    entry |= {"registered_name": op, "name": name}
+    entry["inbound_nodes"] = [{"args": [*raw["args"][:1], constant], "kwargs": {}}]
 
 
 # --- order ---

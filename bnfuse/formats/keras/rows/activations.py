@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, single
 from bnfuse.formats.keras.rows.sizes import same
+from bnfuse.formats.keras.rows.stored import ClampStore
 from bnfuse.formats.keras.rows.variables import holds
 
 # f(s·x) = s·f(x) for every s >= 0.
 HOMOGENEOUS = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
 _NONLINEAR = Opaque(Reason.NONLINEAR)
+_CLAMPED = ("float16", "float32", "float64")
 
 
 def activation_rule(stored: Any) -> Rule | None:
@@ -53,11 +59,25 @@ def _layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
 
 def _activation(site: Site) -> Sequence[Part]:
     rule = activation_rule(site.config.get("activation"))
+    name, _ = _name(site.config.get("activation"))
+    if name in ("relu", "ReLU") and rule is HOMOGENEOUS:
+        return _clamp(site)
     return single(site, Pass() if rule is None else rule)
 
 
 def _rectifier(site: Site) -> Sequence[Part]:
-    return single(site, _layer_rule(site.layer.class_name, site.config))
+    rule = _layer_rule(site.layer.class_name, site.config)
+    plain = site.layer.class_name == "ReLU" and not site.config.get("negative_slope")
+    return _clamp(site) if plain and rule is HOMOGENEOUS else single(site, rule)
+
+
+def _clamp(site: Site) -> Sequence[Part]:
+    """max(x, 0), in whose place ``keras.ops.maximum`` can stand where a call says what it reads (Keras 3)."""
+    once = site.call is not None and is_keras3(site.call.raw) and len(site.layer.calls) == 1
+    if not once or site.lead or site.compute_dtype not in _CLAMPED or len(site.inputs) != 1:
+        return single(site, HOMOGENEOUS)
+    dtype, spreads = np.dtype(site.compute_dtype), site.rank() is not None
+    return single(site, Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=spreads, one_sided=True), ClampStore())
 
 
 def _nonlinear(site: Site) -> Sequence[Part]:

@@ -1,6 +1,7 @@
 """How a layer stores the scale and shift that it absorbed: one way for each rule that absorbs.
 
     LinearStore   y = W·x + b, in the layout that the layer keeps its kernel in
+    ClampStore    max(x, low): a node of ``keras.ops``
     AffineStore   y = a·x + c: γ and β, around the statistics of a BatchNormalization, or numbers of a config
     TableStore    a table of constants
 
@@ -20,7 +21,7 @@ import numpy as np
 from bnfuse.core.tensor import Array
 
 if TYPE_CHECKING:
-    from bnfuse.core.apply import Moved, NewAffine, NewLinear, NewSource
+    from bnfuse.core.apply import Moved, NewAffine, NewClamp, NewLinear, NewSource
     from bnfuse.formats.keras.edit.apply_patch import ConfigEditor
     from bnfuse.formats.keras.graph.network import Variable
     from bnfuse.formats.keras.rows.site import Site
@@ -143,6 +144,21 @@ def rescaling_of(a: Array, c: Array) -> dict[str, float | list[float]]:
     """y = a·x + c as the settings of a Rescaling: numbers, or lists of them along the last axis."""
     scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (a, c))
     return {"scale": scale, "offset": offset}
+
+
+class ClampStore(Store):
+    """max(x, low) or min(x, high), a node of ``keras.ops`` in the layer's place."""
+
+    def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
+        """With one number for each channel, in a shape that broadcasts against x."""
+        (op,) = new.rule.operators(new.low, new.high)
+        bound = out.rounded(new.low if op == "Max" else new.high, new.rule.dtype)
+        if new.axes:
+            rank = site.rank()
+            assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
+            sizes = dict(zip(new.axes, bound.shape, strict=True))
+            bound = bound.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
+        out.compute(site, "Maximum" if op == "Max" else "Minimum", bound)
 
 
 @dataclass(frozen=True)
