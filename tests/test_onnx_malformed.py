@@ -311,3 +311,30 @@ def test_strings_that_are_no_text(where: str, tmp_path: Path) -> None:
         assert (b"IN\xff\xfeEXT" in out.read_bytes()) == ("weight" not in where)
     else:
         assert done.exit_code == 3 and "a name in it is not text" in done.stderr
+
+
+def _type_64(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].data_type = 64
+
+
+def _reference(model: onnx.ModelProto) -> None:
+    """To what the caller of a function gives, outside of any function."""
+    for attribute in model.graph.node[1].attribute:
+        attribute.ref_attr_name = "given"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "says"),
+    [(_type_64, 3, "a tensor has the unknown type 64"), (_reference, 0, "(the attribute group has no")],
+)
+def test_a_number_or_reference_that_means_nothing(
+    spoil: Callable[[onnx.ModelProto], None], code: int, says: str, tmp_path: Path
+) -> None:
+    net = Net(1)
+    x = net.bn(net.conv(net.op("Sigmoid", "x"), 4, 3, 1, 1, group=1), 3)
+    made = net.build(IMAGE, net.op("Tanh", x))
+    spoil(made)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    done = call("inspect", path)
+    assert (done.exit_code, says in done.stdout + done.stderr) == (code, True)

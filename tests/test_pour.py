@@ -5,7 +5,9 @@ None of them hangs, and none leaves a hole that nobody hears of.
 
 from __future__ import annotations
 
+import errno
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,9 +18,13 @@ from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.linear import LinearForm
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import ArrayTensor
+from bnfuse.errors import OutputError
+from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.file import stream_writer as pour
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import FileSlice
+from bnfuse.use_cases.optimize import optimize
+from tests.traps.table import plain
 
 _ROWS, _COLUMNS = 64, 4096  # above what is worked out at once, so that it is streamed
 
@@ -85,3 +91,18 @@ def test_values_that_do_not_fit_are_blamed_on_their_fold(source: Path) -> None:
     with pytest.raises(OverflowingFold) as caught:
         _pour(source, stream)
     assert caught.value.nodes == {"bn"}
+
+
+def test_a_full_disk_is_told_of_the_output_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not of the folder that the result is made in."""
+
+    def full(_: EditedModel) -> Iterator[bytes]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EditedModel, "chunks", full)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(plain().SerializeToString())
+    with pytest.raises(OutputError) as caught:
+        optimize(path, verify=False, bench=False)
+    assert str(caught.value) == f"model.fused.onnx cannot be written to {tmp_path}: the disk is full"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

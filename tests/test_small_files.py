@@ -89,6 +89,23 @@ def test_weights_that_a_small_file_computes(weight: Callable[..., str], tmp_path
     assert not why(decision)
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("steps", "folds"), [(8, True), (20, False)])
+def test_all_results_together_are_bounded(steps: int, folds: bool, tmp_path: Path) -> None:
+    """Each takes 32 KiB."""
+
+    def chained(net: Net, *shape: int) -> str:
+        value = _tiled(net, *shape)
+        for _ in range(steps):
+            value = net.op("Neg", value)
+        return value
+
+    path = tmp_path / "model.onnx"
+    path.write_bytes(_model(chained, 2, 256, 4, 4).SerializeToString())
+    (decision,) = inspect(path).plan.decisions
+    assert (not why(decision)) is folds
+
+
 @pytest.mark.parametrize("shape", [(1 << 40, 1 << 40, 1, 1), (2,) * 70, (-1, 3, 1, 1), (0, 3, 1, 1)])
 @pytest.mark.parametrize("weight", [_filled, _sparse])
 def test_sizes_that_are_none(weight: Callable[..., str], shape: tuple[int, ...], tmp_path: Path) -> None:
