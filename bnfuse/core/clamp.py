@@ -29,7 +29,6 @@ class Clamp(Rule):
         dtype: the type of its values, in which bounds are stored.
         single: whether two numbers, the same for all channels, make one node (Clip).
         spreads: whether bounds may vary along axes, for which whoever writes them must know the rank.
-        one_sided: whether whoever writes it can put one operator in its place, and no two.
     """
 
     has_numbers: ClassVar[bool] = True
@@ -40,7 +39,6 @@ class Clamp(Rule):
     dtype: np.dtype[Any]
     single: bool = False
     spreads: bool = True
-    one_sided: bool = False
 
     @property
     def numbers(self) -> Current:
@@ -70,8 +68,6 @@ class Clamp(Rule):
         if held.backward is None and port < 0:
             return zero_scale(node, held)
         bounds, passed = _moved(low, high, held, axes)
-        if self.one_sided and len(self.operators(*bounds)) > 1:
-            return Refusal(Reason.TWO_BOUNDS, node.label, node.value(port))
         demands = ((~0 if port >= 0 else 0, passed),)
         return Reaction(demands, Absorbed(port, bounds, axes, passing=True))
 

@@ -23,7 +23,6 @@ class Reason(Enum):
     UNSUPPORTED_OP = "{node} cannot take a per-channel scale or shift{detail}"
     NONLINEAR = "{node} is nonlinear: neither a scale nor a shift passes through it"
     SHIFT_THROUGH_ACTIVATION = "a shift cannot pass through {node}"
-    TWO_BOUNDS = "{node} would have to become two operators, for bounds on both sides"
     NEGATIVE_SCALE = "{node} passes only non-negative scales{detail}"
     ZERO_SCALE = "the scale has zeros{detail}, so {node} cannot undo it"
     ZERO_PADDING = "{node} pads with zeros, which a shift would turn into wrong values at the borders"

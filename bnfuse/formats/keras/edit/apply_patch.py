@@ -120,9 +120,9 @@ class ConfigEditor:
         old = before.changes if isinstance(before, Configure) else {}
         self.edits[site.path] = Configure({**old, **changes})
 
-    def compute(self, site: Site, op: str, operand: Array) -> None:
-        """A node of ``keras.ops`` in a layer's place: of what the layer read, and a constant."""
-        self.edits[site.path] = Compute(op, operand)
+    def compute(self, site: Site, ops: Sequence[tuple[str, Array]]) -> None:
+        """Nodes of ``keras.ops`` in a layer's place, one behind the other, each with a constant."""
+        self.edits[site.path] = Compute(tuple(ops))
 
     def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
         """Values in the type they are to be stored in, or in that of a name.
@@ -165,8 +165,8 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
     before = {(*path, layer.name): layer for path, layer in walk(network)}
     for path, layer in walk(new_network):
         place = (*path, layer.name)
-        old = before[place]
-        if layer.class_name == old.class_name:
+        old = before.get(place)  # None where it is new
+        if old is not None and layer.class_name == old.class_name:
             layer.variables = _variables(layer, old, place, editor.arrays)
     return EditedConfig(new_config, new_network, editor.flushed)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from bnfuse.core.tensor import Array
@@ -49,10 +50,12 @@ class Become:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compute:
-    """Put a node of ``keras.ops`` with two operands in the layer's place, the second a constant (Keras 3)."""
+    """Put nodes of ``keras.ops`` in the layer's place, one behind the other (Keras 3).
 
-    op: str
-    operand: Array
+    Each is told by its class and its second operand, a constant. The last one takes the layer's name.
+    """
+
+    ops: tuple[tuple[str, Array], ...]
 
 
 LINEAR = Become("Activation", {"activation": "linear"})
@@ -78,14 +81,13 @@ def rewrite(
     _refuse_uneven_twins(network, settled)
     for path, nested in networks(network):
         _take_out(nested, path, settled)
+        _compute(nested, path, settled)
     for path, layer in walk(network):
         match settled.get((*path, layer.name)):
             case Configure(changes):
                 layer.entry["config"].update(copy.deepcopy(dict(changes)))
             case Become() as other:
                 _become(layer.entry, other)
-            case Compute(op, operand):
-                _compute(layer.entry, op, operand)
     for place, wanted in (moves or {}).items():  # only now do they read what they will read
         nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
         move(nested, place[-1], wanted)
@@ -250,16 +252,31 @@ def _become(entry: dict[str, Any], other: Become) -> None:
         entry["registered_name"] = None
 
 
-def _compute(entry: dict[str, Any], op: str, operand: Array) -> None:
-    """As Keras writes ``keras.ops.maximum(x, array)``: ``serialize_node`` of keras/src/models/functional.py."""
-    (raw,) = entry["inbound_nodes"]
+def _compute(network: Network, path: LayerPath, edits: Edits) -> None:
+    names = {layer.name for layer in network.layers}
+    for layer in network.layers:
+        edit = edits.get((*path, layer.name))
+        if isinstance(edit, Compute):
+            (raw,) = layer.entry["inbound_nodes"]
+            read = raw["args"][0]
+            *before, (last, bound) = edit.ops
+            for op, operand in before:
+                name = next(n for k in count() if (n := f"{layer.name}_{op.lower()}{k or ''}") not in names)
+                names.add(name)
+                network.raw["layers"].append(_op_entry(name, op, read, operand))
+                read = {**read, "config": {**read["config"], "keras_history": [name, 0, 0]}}
+            layer.entry.clear()
+            layer.entry.update(_op_entry(layer.name, last, read, bound))
+
+
+def _op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:
+    """As Keras writes ``keras.ops.maximum(x, array)``: see ``serialize_node`` beside its Functional."""
     stored = {"value": operand.tolist(), "dtype": operand.dtype.name}
     constant = {"class_name": "__numpy__", "config": stored}
-    name = entry["config"]["name"]
-    entry.clear()
-    entry |= {"module": "keras.src.ops.numpy", "class_name": op, "config": {"name": name}}
-    entry |= {"registered_name": op, "name": name}
-    entry["inbound_nodes"] = [{"args": [*raw["args"][:1], constant], "kwargs": {}}]
+    return {
+        "module": "keras.src.ops.numpy", "class_name": op, "config": {"name": name}, "registered_name": op,
+        "name": name, "inbound_nodes": [{"args": [read, constant], "kwargs": {}}],
+    }  # fmt: skip
 
 
 # --- order ---

@@ -77,7 +77,7 @@ def _clamp(site: Site) -> Sequence[Part]:
     if not once or site.lead or site.compute_dtype not in _CLAMPED or len(site.inputs) != 1:
         return single(site, HOMOGENEOUS)
     dtype, spreads = np.dtype(site.compute_dtype), site.rank() is not None
-    return single(site, Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=spreads, one_sided=True), ClampStore())
+    return single(site, Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=spreads), ClampStore())
 
 
 def _nonlinear(site: Site) -> Sequence[Part]:

@@ -1,7 +1,7 @@
 """How a layer stores the scale and shift that it absorbed: one way for each rule that absorbs.
 
     LinearStore   y = W·x + b, in the layout that the layer keeps its kernel in
-    ClampStore    max(x, low): a node of ``keras.ops``
+    ClampStore    max(x, low), min(x, high): nodes of ``keras.ops``
     AffineStore   y = a·x + c: γ and β, around the statistics of a BatchNormalization, or numbers of a config
     TableStore    a table of constants
 
@@ -147,18 +147,24 @@ def rescaling_of(a: Array, c: Array) -> dict[str, float | list[float]]:
 
 
 class ClampStore(Store):
-    """max(x, low) or min(x, high), a node of ``keras.ops`` in the layer's place."""
+    """max(x, low), min(x, high), or one behind the other: nodes of ``keras.ops`` in the layer's place."""
 
     def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
         """With one number for each channel, in a shape that broadcasts against x."""
-        (op,) = new.rule.operators(new.low, new.high)
-        bound = out.rounded(new.low if op == "Max" else new.high, new.rule.dtype)
-        if new.axes:
-            rank = site.rank()
-            assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
-            sizes = dict(zip(new.axes, bound.shape, strict=True))
-            bound = bound.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
-        out.compute(site, "Maximum" if op == "Max" else "Minimum", bound)
+        bounds = {"Max": ("Maximum", new.low), "Min": ("Minimum", new.high)}
+        made = [bounds[op] for op in new.rule.operators(new.low, new.high)]
+        out.compute(site, [(op, self._rounded(bound, site, new, out)) for op, bound in made])
+
+    def _rounded(self, bound: Array, site: Site, new: NewClamp, out: ConfigEditor) -> Array:
+        """In the type of the value; a bound that is none is the largest number of that type."""
+        most = float(np.finfo(new.rule.dtype).max)
+        rounded = out.rounded(np.clip(bound, -most, most), new.rule.dtype)
+        if not new.axes:
+            return rounded
+        rank = site.rank()
+        assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
+        sizes = dict(zip(new.axes, rounded.shape, strict=True))
+        return rounded.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
 
 
 @dataclass(frozen=True)
