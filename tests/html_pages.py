@@ -28,9 +28,11 @@ from bnfuse.results import (
     Percentiles,
     Profile,
     Report,
+    Share,
     Status,
     Typical,
 )
+from bnfuse.results.outcomes import Gate
 from tests.report_samples import report
 
 # Elements that HTML knows without an end.
@@ -57,6 +59,10 @@ def whole_report(name: str = "bn", path: str = "CPUExecutionProvider") -> Report
         after_quantiles_ms=tuple(0.8 + i / 50 for i in range(41)),
         before_typical=Typical(1.44, (1.42, 1.46)),
         after_typical=Typical(1.2, (1.19, 1.21)),
+        shares=(
+            Share(f"what {name} did", 1.1, (1.05, 1.15), "faster"),
+            Share("folding", 1.09, (1.0, 1.2), "same"),
+        ),
     )
     cold = replace(
         run,
@@ -96,6 +102,7 @@ def whole_report(name: str = "bn", path: str = "CPUExecutionProvider") -> Report
         verification=agreement,
         benchmark=latency,
         notes=(f"about {name}",),
+        gates=(Gate("--check", False, f"about {name}"), Gate("--fail-if-slower 3%", True, name)),
         details=Details((neighbourhood(name), neighbourhood(name)), tuple(layer(name) for _ in range(4))),
     )
 

@@ -147,3 +147,10 @@ def test_long_traces_are_cut_unless_verbose(tmp_path: Path) -> None:
         print_explanations(found, Console(file=stream, width=160), verbose=verbose)
         lengths.append(stream.getvalue().count("relu"))
     assert lengths[1] - lengths[0] >= 20
+
+
+def test_what_stays_by_request_is_at_no_fault(model: Path) -> None:
+    done = call("inspect", model, "--keep", "*", "--explain", "*")
+    assert done.exit_code == 0, done.stderr
+    assert "none was tried, as it is to stay, as you asked" in done.stdout
+    assert "at fault" not in done.stdout

@@ -122,7 +122,7 @@ def test_figures_stand_only_where_all_agree() -> None:
     (group,) = groups([*same, other])
     assert group.why == "shift-up: a Relu passes only non-negative scales"
     fp16 = [kept(n, ("up", Reason.OVERFLOW, "Conv"), detail="float16") for n in "ab"]
-    assert groups(fp16)[0].why == "up: the weights of a Conv would not be finite numbers of float16"
+    assert groups(fp16)[0].why == "up: the weights of a Conv would overflow float16 or hold NaN"
 
 
 RANKED = [

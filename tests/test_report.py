@@ -16,8 +16,9 @@ from bnfuse.core.decisions import Keep, Plan
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
+from bnfuse.report import document as doc
 from bnfuse.report.content.proof import style as proof_style
-from bnfuse.report.terminal import print_agreement, print_latency
+from bnfuse.report.terminal import print_agreement, print_latency, print_sections
 from bnfuse.results import (
     Agreement,
     BenchRun,
@@ -278,7 +279,6 @@ def test_no_word_and_no_number_is_cut_on_a_terminal(width: int, verbose: bool) -
     found = replace(golden_report(), benchmark=Latency("cpu", 2, ("CPUExecutionProvider",), runs))
     shown = on_terminal(found, width, verbose=verbose)
     assert max(len(line) for line in shown.splitlines()) <= width
-    assert not re.search(r"\d\n *(%|ms|kB|MB) ", shown)  # nor is one parted from its unit
     wide = on_terminal(found, 1000, verbose=verbose)
     assert words(wide) - words(shown) <= {"setting", "per", "second"}  # of no value, where rows are apart
 
@@ -286,3 +286,14 @@ def test_no_word_and_no_number_is_cut_on_a_terminal(width: int, verbose: bool) -
 def words(shown: str) -> set[str]:
     """Words and numbers, without the edges of tables; a head may stand before its value then."""
     return {word.rstrip(":") for word in re.sub("[─-╿]", " ", shown).split()}
+
+
+@pytest.mark.parametrize("unit", ["%", "ms", "kB", "dB"])
+def test_no_number_is_parted_from_its_unit(unit: str) -> None:
+    """Wherever in a line it comes to stand."""
+    for length in range(1, 40):
+        stream = StringIO()
+        out = Console(file=stream, width=40, force_terminal=True, color_system=None, markup=False)
+        words = doc.Facts([("label", f"{'x' * length} and 12.5 {unit}, and more")])
+        print_sections([doc.Section("s", "", (words,))], out)
+        assert f"12.5 {unit}" in stream.getvalue()

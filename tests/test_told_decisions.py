@@ -32,7 +32,7 @@ MESSAGES: list[tuple[Decision, str]] = [
     (fold("a"), "folded shift-up into nothing (it was the identity)"),
     (keep("a", RELU), "up: a shift cannot pass through Relu 'r'"),
     (keep("a", RELU, DOWN, PAD), f"up: a shift cannot pass through Relu 'r'; scale-up: {PADS}"),
-    (keep("a", FULL), "the weights of BatchNormalization 'b' would not be finite numbers of their dtype"),
+    (keep("a", FULL), "the weights of BatchNormalization 'b' would overflow their dtype or hold NaN"),
     (
         keep("a", PAD, narrowed=MOVED),
         f"stays on 4 of 6 channels, before joint, the rest folded into conv, other; scale-up: {PADS}",
@@ -77,7 +77,7 @@ SENTENCES = [
     ),
     (
         Refusal(Reason.OVERFLOW, "Conv 'c'", detail="float16"),
-        "the weights of Conv 'c' would not be finite numbers of float16",
+        "the weights of Conv 'c' would overflow float16 or hold NaN",
     ),
 ]
 

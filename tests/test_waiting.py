@@ -52,12 +52,11 @@ def test_bench_tells_setting_and_place(clock: Clock, tmp_path: Path) -> None:
 
 def test_verify_tells_its_steps(tmp_path: Path) -> None:
     told: list[str] = []
-    path, _ = files(tmp_path)
-    verify(path, path, request=VerifyRequest(), load=lambda *_: Fake(lambda x: x), progress=told.append)
-    assert told == [
-        "verifying: running the original",
-        "verifying: running the second model on 8 input sets",
-    ]
+    a, b = files(tmp_path)
+    verify(a, b, request=VerifyRequest(), load=lambda *_: Fake(lambda x: x), progress=told.append)
+    models = ("the original", "the second model")
+    assert told == [f"verifying: {what} {model}" for model in models for what in ("loading", "running")]
+    assert [bool(left(doing)) for doing in told] == [False, True, False, True]  # loading comes on top
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

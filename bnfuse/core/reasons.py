@@ -40,7 +40,7 @@ class Reason(Enum):
     LIVE_STATISTICS = "the statistics that {node} puts out are read by others"
     INVALID_STATISTICS = "{node} has statistics that give no finite scale and shift{detail}"
     BAD_PARAMETERS = "the parameters of {node} do not fit together{detail}"
-    OVERFLOW = "the weights of {node} would not be finite numbers of {detail}"
+    OVERFLOW = "the weights of {node} would overflow {detail} or hold NaN"
     NO_GAIN = "removing {node} would need a new node elsewhere, so nothing would be gained"
     WAITING = "{node} may go itself, and takes nothing on that could stand in its way"
     TOO_MANY_CHOICES = "the ways to route the shift past {node} were too many to try them all"

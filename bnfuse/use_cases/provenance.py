@@ -16,6 +16,7 @@ from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
+from bnfuse.results.doing import Doing, Progress
 from bnfuse.stamps import watched
 
 Loader = Callable[[Path, RunSettings], Runner]
@@ -55,6 +56,19 @@ def versions(ran: Mapping[str, str] | None = None) -> dict[str, str]:
     """Versions of what took part: our own, and those of the runtimes that ``ran``, as they told them."""
     known = {"bnfuse": __version__, "python": platform.python_version(), "numpy": np.__version__}
     return {name: version for name, version in {**known, **(ran or {})}.items() if version}
+
+
+def telling(load: Loader, names: Mapping[Path, str], budget_s: float, progress: Progress) -> Loader:
+    """A loader that tells what is loaded, and then for how long at most the proof runs it."""
+
+    def loaded(path: Path, settings: RunSettings) -> Runner:
+        name = names.get(path, path.name)
+        progress(f"verifying: loading {name}")
+        runner = load(path, settings)
+        progress(Doing(f"verifying: running {name}", budget_s))
+        return runner
+
+    return loaded
 
 
 class Witnessed:

@@ -39,7 +39,8 @@ from bnfuse.proof.seams import SETS, SeamProof
 from bnfuse.proof.stretches import Models
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, SeamAgreement, Status
-from bnfuse.results.doing import Doing, Progress
+from bnfuse.results.doing import Progress
+from bnfuse.use_cases.provenance import telling
 
 Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
@@ -122,10 +123,11 @@ def verify(
     shortage = _shortage(reference, candidate, request)
     if shortage:
         return Agreement(Status.INCONCLUSIVE, detail=shortage)
+    names = {reference: "the original", candidate: "the second model"}
+    load = telling(load, names, request.budget_s, progress)
     across = of_two_formats(reference, candidate)
     try:
         specs = _narrowed(reference, candidate, request, load) if across else None
-        progress(Doing("verifying: running the original", request.budget_s))
         witness = ReferenceRun.of(reference, request, load, specs=specs)
     except (UsageError, UnsafeModel, RuntimeMissing):
         raise
@@ -140,8 +142,6 @@ def verify(
         )
     except MemoryError:
         return Agreement(Status.INCONCLUSIVE, detail="memory ran out while the original was running")
-    sets = f"{len(witness.seen.used)} input set{'s' if len(witness.seen.used) > 1 else ''}"
-    progress(Doing(f"verifying: running the second model on {sets}", request.budget_s))
     return replace(witness.compare(candidate, across=across), inputs=witness.seen.samples.ran)
 
 
