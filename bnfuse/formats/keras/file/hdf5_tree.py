@@ -28,6 +28,7 @@ from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.guarded_file import GuardedFile
 from bnfuse.formats.keras.file.hdf5_attributes import below, plain_attributes, sorted_once
 from bnfuse.formats.keras.file.hdf5_sizes import Budget
+from bnfuse.formats.keras.file.hdf5_texts import TextSizes
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
 DAMAGE = (
@@ -93,6 +94,7 @@ class Hdf5Tree:
     origin: Path
     file: h5py.File
     length: int
+    texts: TextSizes
     datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     _order: dict[str, list[str]] = field(default_factory=dict)
@@ -116,10 +118,11 @@ class Hdf5Tree:
                 f"{origin}: its weights (HDF5) are damaged or cut off ({_short(e)}); "
                 "fetch or save the file again"
             ) from e
-        return cls(origin, h5, length)
+        return cls(origin, h5, length, TextSizes(file, start, length))
 
     def close(self) -> None:
         """Close the HDF5 file; arrays cannot be read any more."""
+        self.texts.close()
         self.file.close()
 
     def __enter__(self) -> Hdf5Tree:
@@ -262,7 +265,10 @@ class Hdf5Tree:
         """
         with self.reading(path or "/"):
             found = h5py.h5o.open(self.file.id, (path or "/").encode())
-            return {name: _value(attribute) for name, attribute in plain_attributes(found)}
+            return {
+                name: _value(attribute)
+                for name, attribute in plain_attributes(found, path or "/", self.texts)
+            }
 
 
 def _value(attribute: Any) -> Any:
