@@ -168,7 +168,10 @@ class Hdf5Tree:
         for root in roots:
             with self.reading(root):
                 kind = _NO_LINK if "/" in root else top.links.get_info(root.encode()).type
-                self._see(root, root, top, kind)
+                self._check_link(root, root, kind)
+                found = h5py.h5o.open(top, root.encode())
+                if isinstance(found, h5py.h5g.GroupID):  # an array there is nobody's, and may be anything
+                    self._enter(root, found)
 
     def _see_below(self, path: str, group: Any) -> None:
         """See everything directly in a group, and so on down.
@@ -203,15 +206,18 @@ class Hdf5Tree:
         if isinstance(found, h5py.h5d.DatasetID):
             self.datasets[path] = self._stored(path, found)
         elif isinstance(found, h5py.h5g.GroupID):
-            where = h5py.h5o.get_info(found).addr
-            if where in self._seen or path.count("/") > _MAX_DEPTH:
-                raise UnsafeModel(
-                    f"{self.origin}: the group '{path}' has several names or lies too deep; "
-                    "save the model anew"
-                )
-            self._seen.add(where)
-            self.groups.add(path)
-            self._see_below(path, found)
+            self._enter(path, found)
+
+    def _enter(self, path: str, group: Any) -> None:
+        """Keep a group, and look at what is below it."""
+        where = h5py.h5o.get_info(group).addr
+        if where in self._seen or path.count("/") > _MAX_DEPTH:
+            raise UnsafeModel(
+                f"{self.origin}: the group '{path}' has several names or lies too deep; save the model anew"
+            )
+        self._seen.add(where)
+        self.groups.add(path)
+        self._see_below(path, group)
 
     def _check_link(self, path: str, name: str, kind: int) -> None:
         if kind != h5py.h5l.TYPE_HARD or "/" in name:  # a slash in it is a way through other links
