@@ -119,3 +119,13 @@ def test_a_slash_in_a_name_is_a_way_through_other_links(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"optimizer_weightsXa", b"optimizer_weights/a"))
     with pytest.raises(BnfuseError, match="'optimizer_weights/a' is an odd link"):
         opened(path)
+
+
+def test_an_array_in_the_root_is_nobodys(tmp_path: Path) -> None:
+    """Old files keep counts of the training there, of any type."""
+    path = _model("hdf5", tmp_path)
+    with h5py.File(path, "a") as h5:
+        h5["iterations"] = b"text"
+    container, _ = opened(path)
+    with container:
+        assert sorted(container.tree.datasets) == sorted(_HDF5)

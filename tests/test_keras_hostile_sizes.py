@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,3 +99,34 @@ def test_kept(name: str, archive: Path) -> None:
     with container:
         shapes = [v.read().shape for v in network.layer("a").variables]
     assert shapes == [(3, 3), (3,)]
+
+
+def _shared_texts(path: Path, texts: int, size: int) -> None:
+    """A list of texts of which each is the same long one: references to short ones, redirected."""
+    with h5py.File(path, "a") as h5:
+        group, kind = h5["model_weights"], h5py.string_dtype()
+        del group.attrs["layer_names"]
+        group.attrs.create("layer_names", np.array([b"%06d" % k for k in range(texts)], object), dtype=kind)
+        group.attrs.create("long", b"y" * size, dtype=kind)
+    data = path.read_bytes()
+    made, short, long = bytearray(data), _references(data, 6), _references(data, size)[0]
+    for at in short:
+        made[at : at + 16] = data[long : long + 16]
+    assert len(short) >= texts
+    path.write_bytes(made)
+
+
+def _references(data: bytes, size: int) -> list[int]:
+    """Where references to texts of this size stand: size, address of a heap, number."""
+    found = [match.start() for match in re.finditer(re.escape(struct.pack("<I", size)), data)]
+    heaps = [(at, int.from_bytes(data[at + 4 : at + 12], "little")) for at in found]
+    return [at for at, heap in heaps if data[heap : heap + 4] == b"GCOL"]
+
+
+@pytest.mark.parametrize(("texts", "size", "refused"), [(400, 30_000, True), (100, 30_000, False)])
+def test_texts_that_are_one(hdf5: Path, texts: int, size: int, refused: bool) -> None:
+    """HDF5 copies a text for each reference: 12 MB of 46 KB. Up to 8 MiB that is let be."""
+    _shared_texts(hdf5, texts, size)
+    says = f"list of {texts} texts takes {texts * size} bytes" if refused else "lists a layer|same name"
+    with pytest.raises(BnfuseError, match=says):
+        opened(hdf5)

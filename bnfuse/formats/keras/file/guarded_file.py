@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
-_HEAP = b"GCOL"
+HEAP = b"GCOL"
 _HEAP_MIN_BYTES = 4096  # what HDF5 reads first
 _HEAP_HEADER_BYTES = 16
 
@@ -21,6 +22,7 @@ class GuardedFile(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self._file, self._start, self._length, self._at = file, start, length, 0
+        self.seen: Callable[[bytes], object] | None = None  # is told every block
 
     def readable(self) -> bool:
         """Always."""
@@ -53,8 +55,10 @@ class GuardedFile(io.RawIOBase):
         done = self._fill(view)
         if done < len(view):
             raise OSError("it ended while it was read")
-        if bytes(view[:4]) == _HEAP:
+        if bytes(view[:4]) == HEAP:
             self._check_heap(view)
+        if self.seen is not None:
+            self.seen(bytes(view))
         self._at += done
         return done
 

@@ -8,17 +8,25 @@ from typing import Any
 
 import h5py
 
+from bnfuse.formats.keras.file.hdf5_texts import TextSizes
+
 _MAX_ATTRIBUTE_BYTES = 1 << 28
 _ATTRIBUTE_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
 
 
-def plain_attributes(found: Any) -> Iterator[tuple[str, Any]]:
-    """Names and low-level handles of an object's attributes of plain types and sane size."""
+def plain_attributes(found: Any, path: str, texts: TextSizes) -> Iterator[tuple[str, Any]]:
+    """Names and low-level handles of an object's attributes of plain types and sane size.
+
+    Raises:
+        OSError: a list of texts would take far more memory than its file.
+    """
     for number in range(h5py.h5a.get_num_attrs(found)):
         attribute = h5py.h5a.open(found, index=number)
         kind, space = attribute.get_type(), attribute.get_space()
         points = 0 if space.get_simple_extent_type() == h5py.h5s.NULL else space.get_simple_extent_npoints()
         if kind.get_class() in _ATTRIBUTE_CLASSES and points * kind.get_size() <= _MAX_ATTRIBUTE_BYTES:
+            if points > 1 and kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+                texts.check(path, attribute.name, points)
             yield attribute.name.decode(), attribute
 
 

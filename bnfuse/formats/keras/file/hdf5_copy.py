@@ -49,7 +49,7 @@ def copy_attributes(
     """The attributes of ``source`` ("" for the root) with their stored types, except those in ``skip``."""
     with tree.reading(source or "/"):
         found = h5py.h5o.open(tree.file.id, (source or "/").encode())
-        for name, attribute in plain_attributes(found):
+        for name, attribute in plain_attributes(found, source or "/", tree.texts):
             if name in skip:
                 continue
             values = None

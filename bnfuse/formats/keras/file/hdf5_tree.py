@@ -28,6 +28,7 @@ from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.guarded_file import GuardedFile
 from bnfuse.formats.keras.file.hdf5_attributes import below, plain_attributes, sorted_once
 from bnfuse.formats.keras.file.hdf5_sizes import Budget
+from bnfuse.formats.keras.file.hdf5_texts import TextSizes
 
 # What h5py raises on damaged files, by its low-level calls, its type mapping and its name decoding.
 DAMAGE = (
@@ -93,6 +94,7 @@ class Hdf5Tree:
     origin: Path
     file: h5py.File
     length: int
+    texts: TextSizes
     datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     _order: dict[str, list[str]] = field(default_factory=dict)
@@ -116,10 +118,11 @@ class Hdf5Tree:
                 f"{origin}: its weights (HDF5) are damaged or cut off ({_short(e)}); "
                 "fetch or save the file again"
             ) from e
-        return cls(origin, h5, length)
+        return cls(origin, h5, length, TextSizes(file, start, length))
 
     def close(self) -> None:
         """Close the HDF5 file; arrays cannot be read any more."""
+        self.texts.close()
         self.file.close()
 
     def __enter__(self) -> Hdf5Tree:
@@ -165,7 +168,10 @@ class Hdf5Tree:
         for root in roots:
             with self.reading(root):
                 kind = _NO_LINK if "/" in root else top.links.get_info(root.encode()).type
-                self._see(root, root, top, kind)
+                self._check_link(root, root, kind)
+                found = h5py.h5o.open(top, root.encode())
+                if isinstance(found, h5py.h5g.GroupID):  # an array there is nobody's, and may be anything
+                    self._enter(root, found)
 
     def _see_below(self, path: str, group: Any) -> None:
         """See everything directly in a group, and so on down.
@@ -200,15 +206,18 @@ class Hdf5Tree:
         if isinstance(found, h5py.h5d.DatasetID):
             self.datasets[path] = self._stored(path, found)
         elif isinstance(found, h5py.h5g.GroupID):
-            where = h5py.h5o.get_info(found).addr
-            if where in self._seen or path.count("/") > _MAX_DEPTH:
-                raise UnsafeModel(
-                    f"{self.origin}: the group '{path}' has several names or lies too deep; "
-                    "save the model anew"
-                )
-            self._seen.add(where)
-            self.groups.add(path)
-            self._see_below(path, found)
+            self._enter(path, found)
+
+    def _enter(self, path: str, group: Any) -> None:
+        """Keep a group, and look at what is below it."""
+        where = h5py.h5o.get_info(group).addr
+        if where in self._seen or path.count("/") > _MAX_DEPTH:
+            raise UnsafeModel(
+                f"{self.origin}: the group '{path}' has several names or lies too deep; save the model anew"
+            )
+        self._seen.add(where)
+        self.groups.add(path)
+        self._see_below(path, group)
 
     def _check_link(self, path: str, name: str, kind: int) -> None:
         if kind != h5py.h5l.TYPE_HARD or "/" in name:  # a slash in it is a way through other links
@@ -262,7 +271,10 @@ class Hdf5Tree:
         """
         with self.reading(path or "/"):
             found = h5py.h5o.open(self.file.id, (path or "/").encode())
-            return {name: _value(attribute) for name, attribute in plain_attributes(found)}
+            return {
+                name: _value(attribute)
+                for name, attribute in plain_attributes(found, path or "/", self.texts)
+            }
 
 
 def _value(attribute: Any) -> Any:
