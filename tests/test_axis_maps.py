@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Relabel, Take, regroup
-from bnfuse.core.counted import Put, Times
+from bnfuse.core.counted import Put, Through, Times
 from bnfuse.core.reparam import Reparam, from_backward, same
 from tests.held_values import Vector, hold, mixed, seeds
 
@@ -81,6 +81,44 @@ def test_axis_maps_carry_a_channel_factor(case: str) -> None:
     assert moved is not None
     back = axes_map.backward(moved)
     assert back is not None and same(back, held)
+
+
+_NUMBERS = {
+    "numbers along one axis": Through(np.array([2.0, -0.5, 3.0]), np.array([0.0, 1.5, -2.0]), 1),
+    "one number": Through(np.array(-2.0), np.array(0.75)),
+    "a factor alone": Through(np.array([2.0, -0.5, 3.0]), np.zeros(3), 1),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=seeds)
+@pytest.mark.parametrize("name", _NUMBERS)
+def test_numbers_that_stay(name: str, data: st.DataObject, seed: int) -> None:
+    """a·x + c, both ways; up to float64's rounding of the sums, which may cancel."""
+    rng = np.random.default_rng(seed)
+    through, v = _NUMBERS[name], rng.standard_normal((2, 3, 4))
+
+    def op(x: Vector) -> Vector:
+        lies = (-1, 1) if through.axis is not None else ()
+        return x * through.a.reshape(lies) + through.c.reshape(lies)
+
+    held = data.draw(_holdings(v.shape, rng))
+    moved, back = through.forward(held), through.backward(held)
+    assert moved is not None and back is not None
+    np.testing.assert_allclose(op(hold(held, v)), hold(moved, op(v)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(op(hold(back, v)), hold(held, op(v)), rtol=1e-12, atol=1e-12)
+    assert held.forward is not None and moved.forward is not None
+    p, q = (x.reshape([n if a in moved.axes else 1 for a, n in enumerate(v.shape)]) for x in moved.forward)
+    np.testing.assert_allclose(p * hold(moved, op(v)) + q, op(v), rtol=1e-9, atol=1e-9)
+
+
+def test_numbers_of_another_size_are_declined() -> None:
+    through = Through(np.ones(3), np.ones(3), 1)
+    assert through.forward(from_backward((1,), np.full(4, 2.0), np.ones(4))) is None
+    silent = from_backward((1,), np.array([0.0, 2.0, 1.0]), np.array([5.0, 0.0, 0.0]))
+    moved = through.forward(silent)  # a channel of which nothing is held but its shift
+    assert moved is not None and moved.forward is None and moved.backward is not None
+    np.testing.assert_array_equal(moved.backward, ([0.0, 2.0, 1.0], [6.0, -1.0, 0.0]))
 
 
 def test_taking_some_elements() -> None:

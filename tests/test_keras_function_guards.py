@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.flow import read_flow
 from bnfuse.formats.keras.graph.shapes import infer
+from bnfuse.formats.keras.rows.functions import meaning
 from bnfuse.formats.keras.rows.placing_functions import OffBatch
 from tests.keras_configs import Json, functional, layer, node, old, tensor
 
@@ -173,6 +175,16 @@ def test_a_call_that_would_be_understood_with_other_sizes() -> None:
     to_bfloat16 = tensorflow("cast", dtype="bfloat16")
     assert isinstance(rule_of(to_bfloat16, dtype="float16"), Opaque)
     assert isinstance(rule_of(to_bfloat16, dtype="bfloat16"), Pass)
+
+
+def test_an_input_that_no_argument_shows() -> None:
+    """Every tensor that a call reads has its place among the arguments, or nothing is known of the call."""
+    source = layer("InputLayer", "x", batch_input_shape=list(SHAPE), dtype="float32")
+    network = parse(functional([source, keras("Flip", axis=1)], [["x", 0, 0]], [["f", 0, 0]]))
+    function = network.layer("f")
+    (call,) = function.calls
+    assert meaning(function, call, [SHAPE]) is not None
+    assert meaning(function, replace(call, inputs=call.inputs * 2), [SHAPE] * 2) is None
 
 
 def test_sizes_that_are_not_known_are_not_the_same() -> None:
