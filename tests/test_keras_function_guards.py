@@ -53,10 +53,10 @@ def rule_of(call: Json, shape: tuple[int | None, ...] = SHAPE, dtype: str = "flo
     return graph.rule(graph.nodes[0])
 
 
-_POOL = {"strides": None, "padding": "valid", "data_format": "channels_last"}
-_SIZED = {"interpolation": "bilinear", "antialias": False, "data_format": "channels_last"}
-_KSIZE = {"ksize": [1, 2, 2, 1], "strides": 2, "padding": "SAME"}
-_SLICED = {"begin": [0, 1], "end": [9, 5], "strides": [1, 2]}
+_POOL: dict[str, Any] = {"strides": None, "padding": "valid", "data_format": "channels_last"}
+_SIZED: dict[str, Any] = {"interpolation": "bilinear", "antialias": False, "data_format": "channels_last"}
+_KSIZE: dict[str, Any] = {"ksize": [1, 2, 2, 1], "strides": 2, "padding": "SAME"}
+_SLICED: dict[str, Any] = {"begin": [0, 1], "end": [9, 5], "strides": [1, 2]}
 UNDERSTOOD = {
     "flip": keras("Flip", axis=1),
     "pad": keras("Pad", X, given={"constant_values": 0}, pad_width=[[0, 0]] * 3 + [[1, 1]], mode="constant"),

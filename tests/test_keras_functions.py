@@ -11,7 +11,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_functions import VECTOR, Function, of_keras, of_tensorflow
-from tests.keras_nets import Keras, check, stir
+from tests.keras_nets import Keras, Make, check, stir
 from tests.keras_together import Network, Outcome, joined, outcomes
 
 pytestmark = pytest.mark.slow
@@ -162,10 +162,11 @@ def test_a_cast(keras: Keras, tmp_path: Path) -> None:
 def test_a_function_inside_a_time_distributed(keras: Keras, tmp_path: Path) -> None:
     """It sees one step: what looks at no axis passes, the rest does not."""
     layers = keras.layers
-    for name, function, goes in (
+    functions: list[tuple[str, Make, bool]] = [
         ("arithmetic", lambda y: y * 2.0 + VECTOR, True),
         ("flip", lambda y: keras.ops.flip(y, axis=1), False),
-    ):
+    ]
+    for name, function, goes in functions:
         z = layers.Input((5, 3), name="z")
         norm = layers.BatchNormalization(name="norm")(function(layers.Dense(3)(z)))
         step = keras.Model(z, layers.Activation("tanh")(norm), name="step")

@@ -162,7 +162,7 @@ READING = together(
         default="keep",
         show_default=True,
         help="move: a Relu or Clip may become a Max or Min with one bound for each channel, where more "
-        "BatchNormalizations can go so (ONNX). Not always faster: measure.",
+        "BatchNormalizations can go so (ONNX, .keras). Not always faster: measure.",
     ),
     click.option(
         "--target",
@@ -170,7 +170,7 @@ READING = together(
         default="any",
         show_default=True,
         help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
-        "stays as Mul and Add; exit 1, and nothing written, where one must stay.",
+        "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
     ),
     click.option(
         "--keep",

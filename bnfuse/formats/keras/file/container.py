@@ -107,7 +107,7 @@ class Container:
 
     def optimizer_bytes(self) -> int:
         """Size of the optimiser's state; 0 where it is not what it should be, for it is of no use here."""
-        state = Hdf5Tree(self.path, self.tree.file, self.tree.length)
+        state = Hdf5Tree(self.path, self.tree.file, self.tree.length, self.tree.texts)
         try:
             state.scan(name for name in state.children() if name in OPTIMIZER_GROUPS)
         except BnfuseError:

@@ -1,0 +1,122 @@
+"""``--activations move`` in archives of Keras 3: a ReLU becomes a maximum or minimum of a vector, or both."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.formats.base import ReadOptions
+from tests.command import FAST, call
+from tests.keras_nets import Keras, assert_same, batchnorms, fold, outputs_of, random_inputs, stir
+
+pytestmark = pytest.mark.slow
+
+MOVES = ReadOptions(moves_bounds=True)
+
+
+def _stays(keras: Keras, *, gamma: str, relu: Any = None) -> Any:
+    """Conv → ReLU → BN → zero-padded Conv, and a stream that two BN → ReLU read: none goes without moving."""
+    layers = keras.layers
+    x = layers.Input((6, 5, 3), name="x")
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="first")(x)
+    y = (relu or layers.Activation("relu", name="relu"))(y)
+    y = layers.Conv2D(4, 3, padding="same", name="second")(layers.BatchNormalization(name="norm")(y))
+    for k in (1, 2):
+        z = layers.Activation("tanh", name=f"tanh{k}")(y)
+        z = layers.ReLU(name=f"relu{k}")(layers.BatchNormalization(name=f"norm{k}")(z))
+        y = layers.Concatenate(name=f"join{k}")([y, layers.Conv2D(2, 1, name=f"grown{k}")(z)])
+    return stir(keras.Model(x, y), gamma=gamma)
+
+
+def _classes(path: Path) -> Counter[str]:
+    config = json.loads(zipfile.ZipFile(path).read("config.json"))
+    return Counter(entry["class_name"] for entry in config["config"]["layers"])
+
+
+@pytest.mark.parametrize("gamma", ["positive", "signed"])
+def test_activations_move(keras: Keras, gamma: str, tmp_path: Path) -> None:
+    model = _stays(keras, gamma=gamma)
+    assert len(fold(model, tmp_path / "kept").kept) == 3
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.kept == {}
+    loaded = keras.models.load_model(folded.after, compile=False)
+    assert batchnorms(loaded) == []
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+    classes = _classes(folded.after)
+    assert classes["Maximum"] == 3
+    assert bool(classes["Minimum"]) is (gamma == "signed")
+    assert classes["ReLU"] == classes["Activation"] - 2 == 0  # but for the two tanh
+    loaded.save(tmp_path / "again.keras")  # by Keras itself
+    again = keras.models.load_model(tmp_path / "again.keras", compile=False)
+    assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
+
+
+def test_a_name_that_is_taken(keras: Keras, tmp_path: Path) -> None:
+    """The maximum before the minimum needs a name of its own."""
+    layers = keras.layers
+    x = layers.Input((5,), name="x")
+    y = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x)))
+    y = layers.Dense(3, name="relu_maximum")(y)
+    model = stir(keras.Model(x, layers.Dense(2, name="relu_maximum1")(y)), gamma="signed")
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.gone == {"norm"}
+    loaded = keras.models.load_model(folded.after, compile=False)
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+
+
+def test_what_is_no_plain_relu_stays(keras: Keras, tmp_path: Path) -> None:
+    """Leaky, capped, or called twice: only what a maximum says as well becomes one."""
+    layers = keras.layers
+    shared = layers.ReLU(name="shared")
+    for name, relu in (
+        ("leaky", layers.ReLU(negative_slope=0.1, name="leaky")),
+        ("capped", layers.ReLU(max_value=6.0, name="capped")),
+        ("shared", lambda y: layers.Add()([shared(y), shared(layers.Conv2D(4, 1)(y))])),
+    ):
+        model = _stays(keras, gamma="positive", relu=relu)
+        folded = fold(model, tmp_path / name, options=MOVES)
+        assert set(folded.kept) == {"norm"}, name
+        loaded = keras.models.load_model(folded.after, compile=False)
+        feeds = random_inputs(model)
+        assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+
+
+def test_what_cannot_hold_it_stays_and_is_told(keras: Keras, tf_keras: Keras, tmp_path: Path) -> None:
+    """HDF5, whose nodes with arrays Keras does not load; Keras 2; masks, which a node does not hand on."""
+    layers = keras.layers
+    x = layers.Input((5,), dtype="int32", name="x")
+    y = layers.Activation("tanh")(layers.Embedding(9, 4, mask_zero=True)(x))
+    y = layers.ReLU()(layers.BatchNormalization(name="norm")(y))
+    masked = stir(keras.Model(x, layers.LSTM(3)(y)), gamma="positive")
+    for model, suffix in (
+        (_stays(keras, gamma="positive"), ".h5"),
+        (_stays(tf_keras, gamma="positive"), ".keras"),
+        (masked, ".keras"),
+    ):
+        folded = fold(model, tmp_path / f"{model.name}{suffix}", suffix, options=MOVES)
+        assert folded.kept
+        assert any("activations of this file stay" in note for note in folded.notes)
+
+
+def test_on_the_command_line(keras3: Keras, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    _stays(keras3, gamma="positive").save(path)
+    ran = call("optimize", path, "--activations", "move", "--no-bench", "--json", *FAST[:2])
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.stdout)
+    assert report["batchnorms"] == {"found": 3, "folded": 3, "kept": 0}
+    assert report["verification"]["status"] == "equal"
+    (through,) = [d for d in report["decisions"] if d["name"] == "norm"]
+    assert through["becomes"] == {"relu": "Max"}
+    loaded = keras3.models.load_model(tmp_path / "m.fused.keras", compile=False)
+    bound = next(op for op in loaded.operations if op.name == "relu")
+    assert type(bound).__name__ == "Maximum"
+    assert np.isfinite(outputs_of(loaded, random_inputs(loaded))[0]).all()
