@@ -331,13 +331,3 @@ def test_what_is_to_stay_stays_as_it_is(tmp_path: Path) -> None:
     assert all(arrays[0][name] == arrays[1][name] for name in kept[0].input[1:])
     assert call("inspect", path, "--keep", "nobody").exit_code == 2
     assert "did you mean" in call("inspect", path, "--keep", second + "x").stderr
-
-
-def test_a_keras_file_tells_that_its_activations_stay() -> None:
-    path = Path(__file__).resolve().parents[1] / "fixtures" / "digits_a.keras"
-    told = [
-        json.loads(call("inspect", path, "--json", *more).stdout)["notes"]
-        for more in ((), ("--activations", "move"))
-    ]
-    assert not any("activations" in note for note in told[0])
-    assert any("activations of Keras files stay" in note for note in told[1])

@@ -114,8 +114,10 @@ def test_options_stand_in_groups_each_of_them_once(command: str) -> None:
             first = next(name for name in parameter.opts if name.startswith("--"))
             name = re.compile(rf"  (-\w, )?{first}\b")
             assert sum(bool(name.match(line)) for line in shown.splitlines()) == 1
-    assert "Inputs and device:" in shown and "Other options:" in shown
-    assert shown.index("Inputs and device:") < shown.index("Other options:")
+    titles = [shown.index(title) for title in ("Inputs:", "Runtime:", "Other options:")]
+    assert titles == sorted(titles)
+    others = [line.split()[1] for line in shown[titles[-1] :].splitlines() if line.startswith("  -")]
+    assert others == ["--quiet", "--verbose", "--help"]
     assert (shown.count("bnfuse optimize model") == 2) is (command == "optimize")
 
 

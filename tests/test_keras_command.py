@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def _refused(path: Path, *words: str) -> None:
     """Exit 3, one sentence on stderr that has these words, nothing written."""
-    out = path.parent / "out.keras"
+    out = path.parent / f"out{path.suffix}"
     done = call("optimize", path, "-o", out, "--no-verify", "--no-bench")
     assert done.exit_code == 3, done.stderr
     assert done.stdout == ""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bnfuse.errors import BnfuseError, UnsafeModel
+from bnfuse.formats.keras.file.hdf5_texts import TextSizes
 from tests.keras_damage import in_weights
 from tests.keras_files import opened
 from tests.keras_handmade import BIAS, KERNEL
@@ -130,3 +131,20 @@ def test_texts_that_are_one(hdf5: Path, texts: int, size: int, refused: bool) ->
     says = f"list of {texts} texts takes {texts * size} bytes" if refused else "lists a layer|same name"
     with pytest.raises(BnfuseError, match=says):
         opened(hdf5)
+
+
+def test_lists_of_a_large_file_may_be_asked_for_in_any_order(tmp_path: Path) -> None:
+    """HDF5 keeps the headers that it has read: a group that was seen before is told all the same."""
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as h5:
+        h5.create_dataset("weights", data=np.zeros(1 << 20))
+        for group in ("a", "a/b", "c"):
+            names = np.array([f"{group}_{k}".encode() for k in range(200)], object)
+            h5.create_group(group).attrs.create("names", names, dtype=h5py.string_dtype())
+    length = path.stat().st_size
+    assert 200 * length > 1 << 30  # what references that are not found could mean
+    with path.open("rb") as file:
+        sizes = TextSizes(file, 0, length)
+        for group in ("a/b", "a", "c", "a", "a/b", "a/b"):
+            sizes.check(group, b"names", 200)
+        sizes.close()

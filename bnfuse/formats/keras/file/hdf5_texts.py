@@ -25,7 +25,7 @@ _UNTOLD_BYTES = 1 << 30  # the most that texts may take whose references are not
 
 
 class TextSizes:
-    """The same file, opened once more, so that headers are read where this can see them."""
+    """The same file, opened once more for each group, so that headers are read where this can see them."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self._guard, self._length = GuardedFile(file, start, length), length
@@ -51,9 +51,10 @@ class TextSizes:
     def _taken(self, path: str, name: bytes, points: int) -> int:
         """Bytes of all texts together; 0 where they are not told, but the file is small."""
         if self._path != path or self._file is None:
+            self.close()  # what HDF5 has read once it keeps, and reads no more
             self._path, self._blocks = path, []
             self._guard.seen = self._blocks.append
-            self._file = self._file or h5py.File(self._guard, "r")
+            self._file = h5py.File(self._guard, "r")
             h5py.h5a.open(h5py.h5o.open(self._file.id, path.encode()), name)
             self._guard.seen = None
         headers = (block for block in self._blocks if name in block)
