@@ -78,6 +78,7 @@ def test_what_is_no_plain_relu_stays(keras: Keras, tmp_path: Path) -> None:
     shared = layers.ReLU(name="shared")
     for name, relu in (
         ("leaky", layers.ReLU(negative_slope=0.1, name="leaky")),
+        ("leaky inside", layers.Activation(layers.ReLU(negative_slope=0.1), name="leaky_inside")),
         ("capped", layers.ReLU(max_value=6.0, name="capped")),
         ("shared", lambda y: layers.Add()([shared(y), shared(layers.Conv2D(4, 1)(y))])),
     ):

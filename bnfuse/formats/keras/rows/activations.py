@@ -59,8 +59,8 @@ def _layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
 
 def _activation(site: Site) -> Sequence[Part]:
     rule = activation_rule(site.config.get("activation"))
-    name, _ = _name(site.config.get("activation"))
-    if name in ("relu", "ReLU") and rule is HOMOGENEOUS:
+    name, config = _name(site.config.get("activation"))
+    if name in ("relu", "ReLU") and rule is HOMOGENEOUS and not config.get("negative_slope"):
         return _clamp(site)
     return single(site, Pass() if rule is None else rule)
 
