@@ -71,6 +71,16 @@ def test_what_must_stay_is_told(either_keras: Keras, tmp_path: Path) -> None:
     assert "2 BatchNormalizations would be left" in ran.stderr and "'elsewhere'" in ran.stderr
 
 
+def test_numbers_of_float64_that_keras_rounds(keras: Keras, tmp_path: Path) -> None:
+    """A Rescaling makes float32 of the numbers in its config, whatever it computes in."""
+    layers = keras.layers
+    x = layers.Input((4,), name="x")
+    y = layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x))
+    folded = fold(stir(keras.Model(x, layers.Activation("tanh")(y))), tmp_path, options=NONE_LEFT)
+    assert Reason.NO_ARITHMETIC in folded.kept["norm"]
+    assert [keep.node for keep in folded.plan.left] == ["norm"]
+
+
 def test_a_mask_that_a_rescaling_of_keras_2_does_not_take(keras2: Keras, tmp_path: Path) -> None:
     layers = keras2.layers
     x = layers.Input((5,), dtype="int32", name="x")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
@@ -47,6 +49,10 @@ def spelled(node: Node, pair: Pair, *, masked: bool) -> tuple[str, ...] | Refusa
         return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling of Keras 2 takes no mask")
     if rank is None or not isinstance(rule, Affine) or rule.axes != (rank - 1,):
         return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling works along the last axis")
+    with np.errstate(over="ignore"):
+        narrow = all((each == each.astype(np.float32)).all() for each in pair)
+    if site.compute_dtype == "float64" and not narrow:
+        return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling holds no numbers of float64")
     try:
         for each in pair:
             round_once(each, dtype_named(site.compute_dtype))
