@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_factors_go_into_scales_and_integers(
         factors *= rng.choice((-1.0, 1.0), factors.size)
     elif sort == "zeros":
         factors[rng.integers(factors.size)] = 0.0
-    if tensor.refuses(form, letter, factors):
+    if tensor.refuses(form, [form.broadcast(factors, letter)]):
         assert sort != "one"
         return
     made = tensor.rescaled(form, [form.broadcast(factors, letter)])
@@ -88,7 +88,8 @@ def test_factors_go_into_scales_and_integers(
 def test_an_integer_that_cannot_be_mirrored(lowest: int, sign: float, goes: bool) -> None:
     q = np.array([[5, 100, -7], [3, lowest, 1], [1, 2, 3]], np.int8)
     tensor = QuantisedTensor(ArrayTensor(q), np.ones((3, 1)), np.zeros((3, 1), np.int32), -128, 127)
-    why = tensor.refuses(linear_form((3, 3), "o i"), "o", np.array([1.0, sign, 1.0]))
+    form = linear_form((3, 3), "o i")
+    why = tensor.refuses(form, [form.broadcast(np.array([1.0, sign, 1.0]), "o")])
     assert why == ("" if goes else "in channel 1 of axis 0 an integer would leave its type")
 
 
@@ -237,6 +238,51 @@ def test_a_quantised_weight(case: Case, tmp_path: Path) -> None:
     before, after = (session(each).run(None, {"x": x})[0] for each in (path, target))
     unit = float(np.finfo(case.floats).eps)
     assert np.abs(before - after).max() <= 16 * unit * np.abs(before).max()
+
+
+@pytest.mark.parametrize("op", ["Conv", "MatMul"])
+@pytest.mark.parametrize("scales", ["tensor", "axis"])
+def test_one_between_two(op: str, scales: str, tmp_path: Path) -> None:
+    """BN → op → BN: a scale for each output takes what comes behind; with what comes before it is refused."""
+    along = 0 if op == "Conv" else 1
+    case = replace(CASES[IDS.index(op if op == "MatMul" else "per channel")], scales=f"axis {along}")
+    case = case if scales == "axis" else replace(case, scales="tensor")
+    proto = build(case)
+    first = helper.make_node("BatchNormalization", ["x", "gamma", "beta", "mean", "var"], ["n"], name="first")
+    proto.graph.node.insert(0, first)
+    proto.graph.node[2].input[0] = "n"
+    path, target = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(proto, path)
+    opened = FORMAT.read(path, ReadOptions())
+    planned = plan(opened.graph)
+    goes = {decision.node: isinstance(decision, Fold) for decision in planned.plan.decisions}
+    assert sorted(goes.values()) == [False, True]
+    opened.write(apply(opened.graph, planned), target)
+    size = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(1).standard_normal(size).astype(np.float32)
+    before, after = (session(each).run(None, {"x": x})[0] for each in (path, target))
+    assert np.abs(before - after).max() <= 2e-6 * np.abs(before).max()
+
+
+def test_one_that_a_single_fold_comes_to_from_both_sides(tmp_path: Path) -> None:
+    """BN(x + op(x)): x is held in another way, and so is what op makes of it: two factors at once."""
+    proto = build(replace(CASES[IDS.index("MatMul per tensor, in front")], behind=True))
+    graph = proto.graph
+    graph.node.insert(0, helper.make_node("MatMul", ["x", "first"], ["r"], name="writer"))
+    graph.initializer.append(numpy_helper.from_array(np.eye(C, dtype=np.float32) * 0.5, "first"))
+    graph.node[2].input[0] = "r"
+    graph.node.insert(3, helper.make_node("Add", ["c", "r"], ["sum"], name="sum"))
+    graph.node[4].input[0] = "sum"
+    path, target = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(proto, path)
+    opened = FORMAT.read(path, ReadOptions())
+    planned = plan(opened.graph)
+    (decision,) = planned.plan.decisions
+    assert Reason.QUANTISED_WEIGHT in {refusal.reason for refusal in getattr(decision, "refusals", ())}
+    opened.write(apply(opened.graph, planned), target)
+    x = np.random.default_rng(1).standard_normal((3, C)).astype(np.float32)
+    before, after = (session(each).run(None, {"x": x})[0] for each in (path, target))
+    np.testing.assert_array_equal(before, after)
 
 
 def test_one_that_others_read_is_copied(tmp_path: Path) -> None:

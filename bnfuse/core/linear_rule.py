@@ -59,7 +59,7 @@ class Linear(Rule):
         if port == self.in_port:
             return self._read(node, held, numbers)
         if port == ~0 and self.writes:
-            return self._write(node, held)
+            return self._write(node, held, numbers)
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
 
     def _read(self, node: Node, held: Reparam, numbers: StateView) -> Reaction | Refusal:
@@ -72,7 +72,7 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
-        if (why := self._quantised("i", vectors[0])) is not None:
+        if why := self._quantised("i", vectors[0], numbers.earlier(node)):
             return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(self.in_port), why)
         if not shifts or self.has_bias:
             return Reaction(edit=Absorbed(self.in_port, vectors))
@@ -92,7 +92,7 @@ class Linear(Rule):
         shift: Vector = scale * contract(self.weight, self.form, q)
         return shift
 
-    def _write(self, node: Node, held: Reparam) -> Reaction | Refusal:
+    def _write(self, node: Node, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         pair = held.backward
         if pair is None:
             return zero_scale(node, held)
@@ -101,15 +101,17 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(~0))
-        if (why := self._quantised("o", vectors[0])) is not None:
+        if why := self._quantised("o", vectors[0], numbers.earlier(node)):
             return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(~0), why)
         return Reaction(edit=Absorbed(~0, vectors))
 
-    def _quantised(self, letter: str, factors: Vector) -> str | None:
-        """Why a weight that is stored as integers does not take these factors."""
+    def _quantised(self, letter: str, factors: Vector, before: Sequence[Absorbed]) -> str:
+        """Why a weight that is stored as integers does not take these factors on top; "" where it does."""
         if not isinstance(self.weight, QuantisedTensor):
-            return None
-        return self.weight.refuses(self.form, letter, factors) or None
+            return ""
+        every = [("i" if edit.port >= 0 else "o", edit.pair[0]) for edit in before]
+        laid = [self.form.broadcast(each, at) for at, each in (*every, (letter, factors))]
+        return self.weight.refuses(self.form, laid)
 
 
 def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:

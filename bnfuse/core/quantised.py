@@ -75,15 +75,14 @@ class QuantisedTensor:
         made: Array = q.astype(self.dtype) * self.scale[places]
         return made
 
-    def refuses(self, form: LinearForm, letter: str, factors: Vector) -> str:
-        """Why it does not take one factor per channel, "" where it does.
+    def refuses(self, form: LinearForm, factors: Iterable[Vector]) -> str:
+        """Why it does not take these factors together, "" where it does.
 
         Args:
             form: how the weight is read.
-            letter: the channels: o of the output, i of the input, group by group.
-            factors: float64, shape (channels,).
+            factors: float64, each broadcastable against the form's view.
         """
-        spread = self._laid(form, [form.broadcast(factors, letter)])
+        spread = self._laid(form, factors)
         if self._scales(np.abs(spread)) is None:
             return "several channels share a scale"
         negative = spread < 0.0

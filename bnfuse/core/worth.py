@@ -11,7 +11,9 @@ from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
+from bnfuse.core.linear import factors
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
 from bnfuse.core.rules import Absorbed
@@ -51,7 +53,12 @@ def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
     for node, edits in _linear_edits(state, found):
         rule = state.graph.rule(node)
         assert isinstance(rule, Linear)
-        if overflows(rule, linear_rewrite(rule, edits)):
+        rewrite = linear_rewrite(rule, edits)
+        if isinstance(rule.weight, QuantisedTensor):  # one attempt may have come to it from both sides
+            why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
+            if why:
+                return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
+        if overflows(rule, rewrite):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
     return None
 
