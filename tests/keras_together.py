@@ -55,6 +55,15 @@ class Outcome:
         assert_same([self.want], [self.got], TOLERANCE[self.floatx])
         assert self.outputs[0] == self.outputs[1]
 
+    def assert_told(self, why: Reason | None) -> None:
+        """The same, and its BN is gone, or stays for this reason among others."""
+        self.assert_equal()
+        if why is None:
+            assert self.kept is None
+        else:
+            assert self.kept is not None
+            assert why in self.kept
+
 
 def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
     """One model of all networks; those of number k have the input ``x{k}`` and the BN ``norm{k}``."""

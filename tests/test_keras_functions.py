@@ -75,14 +75,14 @@ def _by_gamma(keras: Keras, networks: dict[str, Network], folder: Path, suffix: 
 @pytest.mark.parametrize("name", ARRIVING)
 def test_bn_behind_a_function(behind: Outcomes, name: str, gamma: str) -> None:
     """kernels → function → BN: up through the function, or not, and then for the reason in the table."""
-    _as_told(behind(gamma)[name], ARRIVING[name].why(gamma))
+    behind(gamma)[name].assert_told(ARRIVING[name].why(gamma))
 
 
 @gammas
 @pytest.mark.parametrize("name", OF_KERAS)
 def test_bn_before_a_function(before: Outcomes, name: str, gamma: str) -> None:
     """tanh → BN → function → Dense: down through the function."""
-    _as_told(before(gamma)[name], OF_KERAS[name].why_before(gamma))
+    before(gamma)[name].assert_told(OF_KERAS[name].why_before(gamma))
 
 
 @pytest.fixture(scope="module")
@@ -109,22 +109,13 @@ def _of_tensorflow(
 @positive_gammas
 @pytest.mark.parametrize("name", [name for name, f in OF_TENSORFLOW.items() if f.axis is not None])
 def test_bn_behind_a_function_of_tensorflow(behind_tf: Outcomes, name: str, gamma: str) -> None:
-    _as_told(behind_tf(gamma)[name], OF_TENSORFLOW[name].why(gamma))
+    behind_tf(gamma)[name].assert_told(OF_TENSORFLOW[name].why(gamma))
 
 
 @positive_gammas
 @pytest.mark.parametrize("name", [name for name in OF_TENSORFLOW if name != "index of all but channels"])
 def test_bn_before_a_function_of_tensorflow(before_tf: Outcomes, name: str, gamma: str) -> None:
-    _as_told(before_tf(gamma)[name], OF_TENSORFLOW[name].why_before(gamma))
-
-
-def _as_told(found: Outcome, why: Reason | None) -> None:
-    found.assert_equal()
-    if why is None:
-        assert found.kept is None
-    else:
-        assert found.kept is not None
-        assert why in found.kept
+    before_tf(gamma)[name].assert_told(OF_TENSORFLOW[name].why_before(gamma))
 
 
 def test_a_function_that_reads_the_shape_alone(tf_keras: Keras, tmp_path: Path) -> None:

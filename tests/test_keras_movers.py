@@ -66,14 +66,14 @@ def _by_gamma(keras: Keras, networks: dict[str, Network], folder: Path) -> Outco
 @pytest.mark.parametrize("mover", ARRIVING, ids=[mover.name for mover in ARRIVING])
 def test_bn_behind_a_mover(behind: Outcomes, mover: Mover, gamma: str) -> None:
     """kernel → mover → BN: up through the mover, or not, and then for the reason in the table."""
-    _as_told(behind(gamma)[mover.name], mover.why(gamma))
+    behind(gamma)[mover.name].assert_told(mover.why(gamma))
 
 
 @gammas
 @pytest.mark.parametrize("mover", MOVERS.values(), ids=MOVERS.keys())
 def test_bn_before_a_mover(before: Outcomes, mover: Mover, gamma: str) -> None:
     """tanh → BN → mover → Dense: down through the mover."""
-    _as_told(before(gamma)[mover.name], mover.why(gamma))
+    before(gamma)[mover.name].assert_told(mover.why(gamma))
 
 
 def _pointwise(layers: Any, mover: Mover) -> Any:
@@ -81,15 +81,6 @@ def _pointwise(layers: Any, mover: Mover) -> Any:
     if mover.axis == -1:
         return layers.Dense(mover.shape[-1], use_bias=False)
     return layers.EinsumDense("abcd,be->aecd", output_shape=mover.shape, bias_axes=None)
-
-
-def _as_told(found: Outcome, why: Reason | None) -> None:
-    found.assert_equal()
-    if why is None:
-        assert found.kept is None
-    else:
-        assert found.kept is not None
-        assert why in found.kept
 
 
 def test_a_flattened_bn_goes_up(keras: Keras, tmp_path: Path) -> None:

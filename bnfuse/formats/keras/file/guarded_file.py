@@ -17,12 +17,11 @@ _HEAP_MIN_BYTES = 4096  # what HDF5 reads first
 _HEAP_HEADER_BYTES = 16
 
 
-class GuardedFile(io.RawIOBase):
-    """Bytes [start, start + length) of an open file, as a read-only file of their own."""
+class FileForHdf5(io.RawIOBase):
+    """What every file of our own that HDF5 is handed has: a position, and an end, in bytes."""
 
-    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._at = file, start, length, 0
-        self.seen: Callable[[bytes], object] | None = None  # is told every block
+    def __init__(self, end: int) -> None:
+        self._at, self._end = 0, end
 
     def readable(self) -> bool:
         """Always."""
@@ -33,14 +32,23 @@ class GuardedFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position within the window."""
+        """The position."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file; positions count from the window's start."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        """As of any file; positions count from its start, which need not be that of the file below."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
         self._at = max(0, base + offset)
         return self._at
+
+
+class GuardedFile(FileForHdf5):
+    """Bytes [start, start + length) of an open file, as a read-only file of their own."""
+
+    def __init__(self, file: BinaryIO, start: int, length: int) -> None:
+        super().__init__(length)
+        self._file, self._start = file, start
+        self.seen: Callable[[bytes], object] | None = None  # is told every block
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill ``buffer``.
@@ -50,7 +58,7 @@ class GuardedFile(io.RawIOBase):
                 happens to be in memory), or a heap on which HDF5 would loop.
         """
         view = memoryview(buffer).cast("B")
-        if self._at + len(view) > self._length:
+        if self._at + len(view) > self._end:
             raise OSError("it refers to something beyond its end")
         done = self._fill(view)
         if done < len(view):
@@ -64,7 +72,7 @@ class GuardedFile(io.RawIOBase):
 
     def _fill(self, view: memoryview) -> int:
         """Read at the position, which stays where it is."""
-        wanted = max(0, min(len(view), self._length - self._at))
+        wanted = max(0, min(len(view), self._end - self._at))
         self._file.seek(self._start + self._at)
         done = 0
         while done < wanted:
@@ -80,7 +88,7 @@ class GuardedFile(io.RawIOBase):
         HDF5 walks the objects of a heap by the sizes they state, and does not mind a size of zero.
         """
         size = int.from_bytes(start[8:16], "little")
-        if len(start) < _HEAP_MIN_BYTES or not _HEAP_MIN_BYTES <= size <= self._length - self._at:
+        if len(start) < _HEAP_MIN_BYTES or not _HEAP_MIN_BYTES <= size <= self._end - self._at:
             return  # not a heap, but numbers that look like one: HDF5 reads heaps in whole blocks
         heap = memoryview(bytearray(size))
         self._fill(heap)

@@ -10,8 +10,6 @@ When it does not act: as long as nothing fails, memory holds nothing, and each w
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +17,12 @@ from typing import Any
 
 import h5py
 
+from bnfuse.formats.keras.file.guarded_file import FileForHdf5
+
 _RECORD_BYTES = 1 << 16  # HDF5's records are smaller
 
 
-class WrittenFile(io.RawIOBase):
+class WrittenFile(FileForHdf5):
     """A file that is made, written and read by HDF5's calls. ``failure`` is the first one."""
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class WrittenFile(io.RawIOBase):
             OSError: it cannot be made.
         """
         self._file = path.open("w+b", buffering=0)
-        self._at = self._end = 0
+        super().__init__(0)
         self._late: dict[int, bytes] = {}
         self.failure: OSError | None = None
 
@@ -45,27 +45,9 @@ class WrittenFile(io.RawIOBase):
         if self.failure is not None:
             raise self.failure
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
     def writable(self) -> bool:
         """Always."""
         return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """The position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file, of the size that it would have."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
-        self._at = max(0, base + offset)
-        return self._at
 
     def write(self, data: Any, /) -> int:
         """All of it, always."""

@@ -59,16 +59,20 @@ def _layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
 
 def _activation(site: Site) -> Sequence[Part]:
     rule = activation_rule(site.config.get("activation"))
-    name, config = _name(site.config.get("activation"))
-    if name in ("relu", "ReLU") and rule is HOMOGENEOUS and not config.get("negative_slope"):
+    if rule is HOMOGENEOUS and _is_relu(*_name(site.config.get("activation"))):
         return _clamp(site)
     return single(site, Pass() if rule is None else rule)
 
 
 def _rectifier(site: Site) -> Sequence[Part]:
     rule = _layer_rule(site.layer.class_name, site.config)
-    plain = site.layer.class_name == "ReLU" and not site.config.get("negative_slope")
-    return _clamp(site) if plain and rule is HOMOGENEOUS else single(site, rule)
+    plain = rule is HOMOGENEOUS and _is_relu(site.layer.class_name, site.config)
+    return _clamp(site) if plain else single(site, rule)
+
+
+def _is_relu(name: str | None, config: Mapping[str, Any]) -> bool:
+    """Whether one of the homogeneous activations is max(x, 0)."""
+    return name in ("relu", "ReLU") and not config.get("negative_slope")
 
 
 def _clamp(site: Site) -> Sequence[Part]:
