@@ -203,7 +203,7 @@ def test_models_are_timed_where_both_load(
         asked.append(settings.runtime)
         raise BnfuseError("it is not what takes long that is tested here")
 
-    monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "cold_starts", starts)
+    monkeypatch.setattr(import_module("bnfuse.use_cases.bench_cold"), "cold_starts", starts)
     first, second = reversed(pair) if turned else pair
     timed = bench(first, second, request=BenchRequest(budget_s=1.0, optimise=(True,)))
     assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes

@@ -19,7 +19,7 @@ CHANGES = [(0.5, 1.0, SLOWER, 0.5), (1.0, 0.5, FASTER, 2.0)]
 
 
 def steady(**wanted: Any) -> BenchRequest:
-    return BenchRequest(**{"cold_start": False, "threads": (1,), **wanted})
+    return BenchRequest(**{"threads": (1,), **wanted})
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms", "expected", "speedup"), CHANGES)
@@ -131,7 +131,7 @@ def test_loading_is_no_part_of_the_time(clock: Clock, tmp_path: Path) -> None:
 
 def test_batches_and_threads_are_settings_of_their_own(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, _, seen = clockworks(clock, tmp_path, 0.2, 0.2)
-    request = BenchRequest(batches=(1, 8), threads=(1, 2), budget_s=0.8, cold_start=False)
+    request = BenchRequest(batches=(1, 8), threads=(1, 2), budget_s=0.8)
     found = bench(a, b, request=request, load=loaded)
     labels = [(run.batch, run.threads, run.setting) for run in found.runs]
     assert labels == [(batch, threads, name) for batch in (1, 8) for threads in (1, 2) for name in (OFF, ON)]

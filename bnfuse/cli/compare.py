@@ -91,6 +91,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @opt.MEASURING
 @opt.FAIL_IF_SLOWER
 @opt.BASELINE
+@opt.COLD
 @opt.PROFILE
 @opt.VERBOSITY
 @click.pass_obj
@@ -98,8 +99,8 @@ def verify(screen: Screen, options: Verify) -> None:
 def bench(screen: Screen, options: Bench) -> None:
     """Measure the latency of the model A, or of A and B in interleaved pairs.
 
-    Measures with the runtime's own optimisation off and on, and a cold start, until --precision is
-    reached: often in 10 s, at most in about 20 s (--max-time), and the time to load the models.
+    Measures with the runtime's own optimisation off and on until the verdict is certain: often in a few
+    seconds, at most in about 20 s (--max-time), and the time to load the models.
     """
     a, b, most = options.a, options.b, options.most_percent
     if most is not None and b is None and options.baseline is None:

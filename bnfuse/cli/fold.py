@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     "optimisation on: in at least one batch size, and slower in none. The exit code is 0 either way.",
 )
 @opt.BASELINE
+@opt.COLD
 @opt.PROFILE
 @opt.READING
 @opt.VERBOSITY

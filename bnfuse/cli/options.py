@@ -254,7 +254,8 @@ MEASURING = together(
         default="1%",
         show_default=True,
         metavar="PERCENT",
-        help="Stop a setting once its 95 % interval is within ±PERCENT.",
+        help="How well to know: a setting ends once faster or slower is certain and its 95 % interval within "
+        "±PERCENT or a third of the gain, or once a change of twice PERCENT is ruled out.",
     ),
     click.option(
         "--bench-time",
@@ -280,6 +281,12 @@ BASELINE = click.option(
     type=PATH,
     metavar="FILE.json",
     help="Compare with an earlier report (of --json) from this machine: the result of now with that of then.",
+)
+COLD = click.option(
+    "--cold",
+    is_flag=True,
+    help="Also measure cold start and memory: fresh processes, from their start to the first answer. Takes a "
+    "third of the time, or more.",
 )
 PROFILE = click.option(
     "--profile", is_flag=True, help="Also tell the time by operator, and what ran where (ONNX)."

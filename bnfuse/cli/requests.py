@@ -110,13 +110,16 @@ class Proving(Running):
 
 
 class Measuring(Running):
-    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator."""
+    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator, ``cold``
+    starts in fresh processes.
+    """
 
     precision_percent: float
     bench_time: float
     most_percent: float | None
     baseline: Path | None
     profile: bool
+    cold: bool
 
     def bench_request(
         self, batches: tuple[int, ...], threads: tuple[int, ...], model_bytes: int = 0
@@ -126,6 +129,8 @@ class Measuring(Running):
 
         return BenchRequest(
             profile=self.profile,
+            cold=self.cold,
+            fail_if_slower=None if self.most_percent is None else self.most_percent / 100,
             budget_s=self.bench_time,
             precision=self.precision_percent / 100,
             batches=batches,
@@ -179,5 +184,9 @@ class Optimize(Reading, Proving, Measuring):
     def measures(self) -> bool:
         """Whether something was asked for that needs the measurement."""
         return (
-            self.most_percent is not None or self.only_if_faster or self.baseline is not None or self.profile
+            self.most_percent is not None
+            or self.only_if_faster
+            or self.baseline is not None
+            or self.profile
+            or self.cold
         )

@@ -29,8 +29,8 @@ _MAX_CALLS = 50
 MIN_ROUNDS = 3
 MAX_ROUNDS = 1000
 _GRACE_S = 0.5  # beyond the deadline, to get from a few rounds to a verdict
-# Looking whether it is enough takes some milliseconds, so it is asked when a fifth more has been gathered.
-_ASK_AFTER = 1.2
+# Looking whether it is enough takes some milliseconds, so it is asked when a third more has been gathered.
+_ASK_AFTER = 1.3
 _WARM_CALLS = 12
 _STEADY = 0.98  # the latest half of the calls is no faster than the half before, but for this
 

@@ -28,7 +28,7 @@ def reading_hints(seen: Findings) -> list[str]:
     if seen.optimises and any(r.verdict != FASTER for r in steady_on):
         name = seen.runtime.partition(" ")[0]
         hints.append(
-            f"{name} {seen.optimises}, so the steady state gains little there; compare the cold start, and "
-            "runtimes that do not fold"
+            f"{name} {seen.optimises}, so the steady state gains little there; measure the cold start "
+            "(--cold), and runtimes that do not fold"
         )
     return hints
