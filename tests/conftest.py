@@ -80,7 +80,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cold start may take as long as a busy machine makes it: no comparison is given up for that."""
     monkeypatch.setattr(
-        import_module("bnfuse.use_cases.bench"),
+        import_module("bnfuse.use_cases.bench_cold"),
         "StartLimits",
         lambda share_s, verdict_s, _: StartLimits(share_s, verdict_s, PATIENCE_S),
     )

@@ -82,9 +82,7 @@ def test_bench_tells_how_much_time_a_verdict_needs(
 def test_optimize_tells_cold_start_and_memory(tmp_path: Path, patient: None) -> None:
     path = save(convnet(), tmp_path / "m.onnx")
     report = tmp_path / "report.json"
-    result = call(
-        "optimize", path, "--cold", "--bench-time", "2", "--verify-time", "0.2", "--report", report
-    )
+    result = call("optimize", path, "--cold", "--bench-time", "2", "--verify-time", "0.2", "--report", report)
     assert result.exit_code == 0, result.stderr
     document = json.loads(report.read_text())
     assert_fits(document)

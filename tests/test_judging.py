@@ -298,7 +298,7 @@ def test_an_interval_of_more_standard_errors_is_wider_about_the_same_ratio() -> 
     """24 blocks and so 23 degrees of freedom: Student's quantiles are 2.0687 and, for 3 errors, 3.3656."""
     rounds = made_up(np.random.default_rng(12), 1.05, 0.05, rounds=48)
     plain, wide = summarise("", 1, rounds, 0), summarise("", 1, rounds, 0, bound=3.0)
-    assert plain.ci95 and wide.ci95 and plain.speedup == wide.speedup
+    assert plain.ci95 and wide.ci95 and wide.speedup and plain.speedup == wide.speedup
     for end, farther in zip(plain.ci95, wide.ci95, strict=True):
         factor = math.log(farther / wide.speedup) / math.log(end / wide.speedup)
         assert factor == pytest.approx(3.3656 / 2.0687, rel=0.01)

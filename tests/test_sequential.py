@@ -89,7 +89,7 @@ def test_the_last_look_may_come_at_any_time_and_spends_what_is_left() -> None:
 
 
 def test_a_share_that_grows_takes_nothing_back() -> None:
-    """Another setting left its time, so that less has gone by than was thought: what was spent stays spent."""
+    """Another setting left its time, so that less has gone by than was thought: spent is spent."""
     series = Looks()
     found = [series.bound(20, 0.8), series.bound(30, 0.4), series.bound(60, 1.0)]
     outside = np.abs(paths([20, 30, 60])) > found

@@ -102,10 +102,11 @@ def _inside(past: _Past, information: float, spent: float, bound: float) -> _Pas
     """The density after a look at which the bound was not reached."""
     deviation, limit = math.sqrt(information - past.information), bound * math.sqrt(information)
     step = limit / (_PLACES + 0.5)
-    places = step * np.arange(-_PLACES, _PLACES + 1)
+    places = np.linspace(-step * _PLACES, step * _PLACES, 2 * _PLACES + 1)
     scores = (places[:, None] - past.places[None, :]) / deviation
     density = np.exp(-0.5 * scores**2) / (deviation * math.sqrt(2.0 * math.pi))  # (place, place before)
-    return _Past(information, spent, places, np.asarray(step * np.einsum("pb,b->p", density, past.mass)))
+    mass = np.asarray(step * np.einsum("pb,b->p", density, past.mass), dtype=np.float64)
+    return _Past(information, spent, places, mass)
 
 
 def student(bound: float, degrees: int) -> float:

@@ -60,6 +60,7 @@ class Findings:
     optimises: str = ""  # see ``Runner``
     versions: dict[str, str] = field(default_factory=dict)
     failure: BnfuseError | None = None  # the first
+    load_ms: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # with optimisation on
     progress: Progress = lambda _: None  # called with what is measured now
 
     def remember(self, runner: Runner) -> None:
@@ -187,7 +188,7 @@ def _one_pass(
     with contextlib.ExitStack() as stack:
 
         def loaded(turns: Sequence[int]) -> dict[int, Runner]:
-            return {at: stack.enter_context(load(paths[at % 2], setting.settings)) for at in turns}
+            return {at: stack.enter_context(_timed_load(paths, at, setting, load, seen)) for at in turns}
 
         begin = time.perf_counter()
         models = loaded(range(len(paths)))
@@ -200,7 +201,10 @@ def _one_pass(
                 if earlier is not None
                 else _copies_in_time(copies, call_s, spent.share_s, seen)
             )
+            begin = time.perf_counter()
             models |= loaded(range(copies - 1, 1, -1))  # A B B A, for what is loaded first may fare better
+            if copies == MOST_COPIES:  # the first two may have been there already
+                load_s = max(load_s, time.perf_counter() - begin)
         runners = [models[at] for at in sorted(models)]
         seen.versions.update({name: v for runner in runners for name, v in runner.versions.items()})
         setting.loads_s = load_s * len(runners) / len(paths)
@@ -219,6 +223,15 @@ def _one_pass(
         )
     setting.rounds, setting.batch = all_rounds(rounds), samples.batch
     setting.done = setting.certainty.reached
+
+
+def _timed_load(paths: Sequence[Path], at: int, setting: Setting, load: Load, seen: Findings) -> Runner:
+    """One of A B A B; what loading takes is remembered as users load a model, with optimisation on."""
+    begin = time.perf_counter()
+    runner = load(paths[at % 2], setting.settings)
+    if setting.settings.optimise:
+        seen.load_ms[at % 2].append(1e3 * (time.perf_counter() - begin))
+    return runner
 
 
 def _inputs(setting: Setting, runner: Runner, seen: Findings) -> tuple[Samples, Feeds]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.cross_format import ModelPair
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
@@ -20,7 +19,7 @@ from bnfuse.measure.timing import enough
 from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun
 from bnfuse.results.doing import Doing
-from bnfuse.use_cases.verify import Loader
+from bnfuse.use_cases.kept import Loader, of_the_formats
 
 COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
@@ -74,7 +73,7 @@ def measured_cold(
         if twins is None:  # the other processes do not know what was found out here
             settings = replace(settings, runtime=runner.runtime)
     feeds = samples.feeds(0)
-    if load is load_by_content:
+    if of_the_formats(load):
         limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), wanted.budget_s)
         seen.progress(Doing("measuring cold start, in fresh processes", limits.verdict_s))
         fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
-from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.results import Report
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.folding import Phases
+    from bnfuse.use_cases.kept import Loader
 
 
 def foldable(report: Report) -> int:
@@ -26,9 +26,14 @@ def changed(report: Report) -> bool:
 
 
 def measured(
-    report: Report, written: Written, wanted: BenchRequest | None, read: ReadOptions, phases: Phases
+    report: Report,
+    written: Written,
+    wanted: BenchRequest | None,
+    read: ReadOptions,
+    load: Loader,
+    phases: Phases,
 ) -> Report:
-    """The report with its latencies. A model that is proved is not lost because a bench failed.
+    """The report with its latencies, by ``load``. A model that is proved is not lost because a bench failed.
 
     Raises:
         RuntimeMissing, UsageError: as ``bench``.

@@ -26,11 +26,12 @@ from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
+from bnfuse.use_cases.kept import KeptModels
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
-from bnfuse.use_cases.requests import bench_request, verify_request
+from bnfuse.use_cases.requests import bench_request, first_settings, in_one_process, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
@@ -159,7 +160,8 @@ def optimize(
     """
     path, phases = Path(model), Phases(progress)
     read = as_asked(read, activations, keep, target)
-    wanted = _Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
+    requests = in_one_process(verify_request(verify), bench_request(bench))
+    wanted = _Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     form = detect(path)
@@ -168,7 +170,7 @@ def optimize(
     with made_folder(result):
         check_target(result, path, force=force)
         if wanted.runs:
-            form.prepare()
+            form.prepare(first_settings(wanted.verify, wanted.bench))
         report = _placed(path, result, wanted, phases, force=force, only_if_faster=only_if_faster)
     return replace(report, seconds=dict(phases.seconds))
 
@@ -180,8 +182,9 @@ def _placed(
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
         report, written, wanted = made.report, made.written, made.wanted
-        report = _proved(report, written, wanted, phases)
-        report = measured(report, written, wanted.bench, wanted.read, phases)
+        with KeptModels(load) as models:
+            report = _proved(report, written, wanted, models, phases)
+            report = measured(report, written, wanted.bench, wanted.read, models.load, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept))
@@ -242,11 +245,11 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
     return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
-def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
+def _proved(report: Report, written: Written, wanted: _Wanted, models: KeptModels, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
-    ran = Witnessed(load)
+    ran = Witnessed(models.load)
     with phases("verify", "verifying"):
         agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
     if agreement.status is Status.DIFFERENT:

@@ -52,7 +52,7 @@ class OnnxFormat:
         """ONNX files keep ``.onnx``."""
         return path.suffix or ".onnx"
 
-    def prepare(self) -> None:
+    def prepare(self, settings: RunSettings) -> None:
         """Start the child process that onnxruntime runs in."""
         from bnfuse.formats.onnx.runtime.run import prepare
 
