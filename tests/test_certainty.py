@@ -62,6 +62,8 @@ ENDINGS = [
     pytest.param(1.05, 0.03, Wanted(gate=0.05), False, id="shown, but a gate of 5 % is undecided"),
     pytest.param(1.05, 0.03, Wanted(gate=0.01), True, id="shown to be beyond a gate of 1 %"),
     pytest.param(0.95, 0.03, Wanted(gate=0.05), True, id="faster, whatever the gate"),
+    pytest.param(0.5, 0.1, Wanted(), True, id="much faster, roughly known"),
+    pytest.param(0.5, 0.1, Wanted(gate=0.01), False, id="a gate of 1 % asks how much"),
     pytest.param(1.0, 0.04, Wanted(), True, id="a change of 2 %, hardly"),
     pytest.param(1.0, 0.04, Wanted(gate=0.012), False, id="a gate asks for less than 2 %"),
 ]

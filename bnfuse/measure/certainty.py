@@ -6,7 +6,7 @@ With d the logarithm of the ratio, s its standard error, m the margin that equal
 
 - *faster*, *slower*: ∣d∣ − z·s > m, and the gain is known, too: its 95 % interval is no wider to either
   side than p, or than a third of ∣d∣ and 5·p. Where a gate asks whether the result is slower by more than
-  g, the interval must not hold g.
+  g, the interval must not hold g, nor be wider to either side (an earlier report may be compared with).
 - *no significant change*: ∣d∣ + z₉₉·s ≤ δ: a change that matters is ruled out. That is one of 2·p (or g
   where that is less), or, where the machine is too noisy for it, the least that all of the time would show
   in nine of ten cases::
@@ -48,6 +48,11 @@ class Wanted:
         """The least change that is looked for, as a logarithm."""
         least = _MATTERS * self.precision
         return math.log1p(least if self.gate is None else min(least, self.gate))
+
+    def doubt_about(self, gain: float) -> float:
+        """The half-width that is narrow enough, all three as logarithms."""
+        rough = _ROUGH * self.precision if self.gate is None else min(_ROUGH * self.precision, self.gate)
+        return max(self.precision, min(rough, gain / _KNOWN))
 
 
 @dataclass(slots=True)
@@ -95,8 +100,7 @@ class Certainty:
 
     def _shown(self, ratio: float, ends: Interval, repeated: Interval, rounds: Rounds) -> bool:
         """Whether the models differ, and by how much is known as well as was asked for."""
-        gain, precision = abs(math.log(ratio)), self.wanted.precision
-        if half_width(ends) > max(precision, min(_ROUGH * precision, gain / _KNOWN)):
+        if half_width(ends) > self.wanted.doubt_about(abs(math.log(ratio))):
             return False
         said = verdict(repeated, control_of(rounds, self.seed))
         gate = math.inf if self.wanted.gate is None else 1.0 / (1.0 + self.wanted.gate)
