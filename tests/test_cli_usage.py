@@ -91,7 +91,7 @@ def test_every_option_is_explained(command: str) -> None:
 def test_the_time_it_takes_is_said_in_the_help() -> None:
     assert "10 s" in call("optimize", "--help").stdout
     assert "10 s" in call("verify", "--help").stdout
-    assert "10 s" in call("bench", "--help").stdout
+    assert "20 s" in call("bench", "--help").stdout
 
 
 def test_the_exit_codes_are_in_the_help() -> None:

@@ -10,7 +10,7 @@ _GROUPS = (
     ("Inputs", "inputs shapes labels batch batches"),
     ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),
     ("Proof", "no_verify verify_time"),
-    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline profile"),
+    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline cold profile"),
 )
 
 
