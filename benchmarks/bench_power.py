@@ -1,10 +1,10 @@
-"""Does `bnfuse bench` find a slow-down of 5 % and of 2 %, does it leave equal models alone, and how soon?
+"""Does `bnfuse bench` find a slow-down of 5 % and of 2 %, and leave equal models alone, and how soon?
 
-Three experiments, each repeated as separate processes of the default command (optimisation off and on, default
-precision and time), which end as soon as their verdicts are certain:
+Three experiments, each repeated as separate processes of the default command (optimisation off and on,
+default precision and time), which end as soon as their verdicts are certain:
 
 - *A/A*: a file against itself. Right is "no significant change" in every setting.
-- *5 %*: a network of 20 equal Conv+Relu layers against one of 21, which does exactly 5 % more arithmetic. Right
+- *5 %*: a network of 20 equal Conv+Relu layers against one of 21, which does exactly 5 % more work. Right
   is "slower".
 - *2 %*: the same with 50 layers against 51.
 

@@ -208,8 +208,8 @@ def _check_together(options: Optimize) -> None:
         raise click.UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
     if options.measures and (options.no_bench or options.plan_only):
         raise click.UsageError(
-            "--fail-if-slower, --only-if-faster, --baseline, --cold and --profile need the measurement, which "
-            "--no-bench, --dry-run and --check leave out"
+            "--fail-if-slower, --only-if-faster, --baseline, --cold and --profile need the measurement, "
+            "which --no-bench, --dry-run and --check leave out"
         )
     if options.labels and (options.no_verify or options.plan_only):
         raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
