@@ -58,8 +58,9 @@ def test_dry_run_and_check_import_no_runtime(model: Path, plain_model: Path) -> 
     assert not modules_after("optimize", plain_model, "--check") & HEAVY
 
 
-def test_json_needs_no_rich(model: Path) -> None:
-    assert "rich" not in modules_after("inspect", model, "--json")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_only_a_terminal_needs_rich(model: Path, options: tuple[str, ...]) -> None:
+    assert "rich" not in modules_after("inspect", model, *options)
 
 
 def test_help_is_fast() -> None:
