@@ -1,14 +1,16 @@
 """Text for what is no terminal: the lines and tables that rich makes there, without loading rich.
 
-Importing rich takes a tenth of a small ``inspect``. Does not draw what takes more than putting cells side by side
-(a cell that goes onto several lines, characters of another width than one, a caption wider than its table):
-``table`` says so, and rich draws it.
+Importing rich takes a tenth of a small ``inspect``. Does not draw what takes more than whole words side by
+side (a word wider than its column, several blanks in a row, characters of another width than one, a caption
+wider than its table): ``table`` says so, and rich draws it.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from textwrap import wrap
 from typing import TextIO
 
 WIDTH = 140
@@ -39,10 +41,12 @@ class Pipe:
     ) -> bool:
         """A table with ``texts`` columns of text, then figures; False where rich must draw it."""
         whole, every = sum(widths) + 3 * len(widths) + 1, (head, *rows)
-        fits = all(len(cell) <= width for row in every for cell, width in zip(row, widths, strict=True))
-        if not rows or not fits or len(caption) > whole or not _is_plain(caption):
-            return False
-        if not all(_is_plain(cell) for row in every for cell in row):
+        known = all(
+            _is_plain(cell) and _goes_by_words(cell, width)
+            for row in every
+            for cell, width in zip(row, widths, strict=True)
+        )
+        if not rows or not known or len(caption) > whole or not _is_plain(caption):
             return False
         for line in _drawn(head, rows, widths, texts):
             self.file.write(f"{line}\n")
@@ -57,18 +61,32 @@ def _drawn(
 ) -> Iterator[str]:
     rules = ["─" * (width + 2) for width in widths]
 
-    def cells(row: Sequence[str]) -> str:
-        placed = (
-            cell.ljust(width) if at < texts else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return f"│ {' │ '.join(placed)} │"
+    def lines(row: Sequence[str]) -> Iterator[str]:
+        wrapped = [
+            wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*wrapped, fillvalue=""):
+            placed = (
+                part.ljust(width) if at < texts else part.rjust(width)
+                for at, (part, width) in enumerate(zip(parts, widths, strict=True))
+            )
+            yield f"│ {' │ '.join(placed)} │"
 
     yield f"╭{'┬'.join(rules)}╮"
-    yield cells(head)
+    yield from lines(head)
     yield f"├{'┼'.join(rules)}┤"
-    yield from map(cells, rows)
+    for row in rows:
+        yield from lines(row)
     yield f"╰{'┴'.join(rules)}╯"
+
+
+def _goes_by_words(cell: str, width: int) -> bool:
+    """Whether it fits, or goes onto several lines without a word being cut, and one blank between two."""
+    if len(cell) <= width:
+        return "  " not in cell and cell == cell.strip()
+    words = cell.split(" ")
+    return all(words) and max(map(len, words)) <= width
 
 
 def _is_plain(text: str) -> bool:

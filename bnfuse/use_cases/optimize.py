@@ -26,7 +26,6 @@ from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
-from bnfuse.use_cases.kept import KeptModels
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
@@ -37,6 +36,7 @@ from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
+    from bnfuse.use_cases.kept import KeptModels
     from bnfuse.use_cases.verify import VerifyRequest
 
 
@@ -179,6 +179,8 @@ def _placed(
     path: Path, target: Path, wanted: _Wanted, phases: Phases, *, force: bool, only_if_faster: bool
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
+    from bnfuse.use_cases.kept import KeptModels
+
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
         report, written, wanted = made.report, made.written, made.wanted
