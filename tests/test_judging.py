@@ -311,3 +311,11 @@ def test_rounds_follow_each_other_as_far_as_both_have_the_models() -> None:
     assert (both.medians.shape, len(both), [len(c) for c in both.calls]) == ((3, 10, 2), 10, [20, 20, 20])
     assert np.array_equal(both.medians[:, :6], first.medians[:3])
     assert np.array_equal(both.calls[2], np.concatenate([first.calls[2], second.calls[2]]))
+
+
+def test_rounds_of_two_visits_and_of_one_follow_each_other_by_visits() -> None:
+    two, one = made_up(np.random.default_rng(0), 1, 0.1, 6), made_up(np.random.default_rng(1), 1, 0.1, 4)
+    one = Rounds(one.calls, one.medians[:, :, :1])
+    both = two.followed_by(one)
+    assert both.medians.shape == (4, 16, 1)
+    assert np.array_equal(both.medians[1, :, 0], [*two.medians[1].ravel(), *one.medians[1].ravel()])

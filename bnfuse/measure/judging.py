@@ -60,10 +60,16 @@ class Rounds:
         return int(self.medians.shape[1])
 
     def followed_by(self, later: Rounds) -> Rounds:
-        """Both as one. Models that are missing in one of them are left out of the other."""
+        """Both as one. Models that are missing in one of them are left out of the other.
+
+        Where their rounds have not the same number of visits, each visit becomes a round.
+        """
         shared = min(len(self.calls), len(later.calls))
         calls = (np.concatenate(pair) for pair in zip(self.calls[:shared], later.calls[:shared], strict=True))
-        medians = np.concatenate([self.medians[:shared], later.medians[:shared]], axis=1)
+        parts = [self.medians[:shared], later.medians[:shared]]
+        if parts[0].shape[2:] != parts[1].shape[2:]:
+            parts = [part.reshape(shared, -1, 1) for part in parts]
+        medians = np.concatenate(parts, axis=1)
         return Rounds(tuple(calls), medians)
 
 
