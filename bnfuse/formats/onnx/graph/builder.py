@@ -31,7 +31,8 @@ from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
-_OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
+_BATCHNORM = "BatchNormalization"
+_OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
@@ -79,13 +80,16 @@ class GraphBuilder:
         if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
-            return False
+            if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
+                return False
         handle = NodeHandle(scope, index, node)
-        if op == "BatchNormalization" and standard:
+        if op == _BATCHNORM and standard:
             self.statistics.expect(handle)
-        if op in _OPERANDS and not all(inputs):
-            read = zip(names, inputs, strict=True)
-            inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
+        count = _OPERANDS.get(op)
+        if count is not None and not all(inputs[:count]):
+            read = zip(names[:count], inputs, strict=False)
+            given = [v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)]
+            inputs = (*given, *inputs[len(given) :])
         if scope.prefix:
             outputs = tuple([scope.prefix + o if o else "" for o in outputs])
         if op == "Transpose":
@@ -195,7 +199,7 @@ class GraphBuilder:
 
     def _nodes(self, names: Iterator[str]) -> Iterator[Node]:
         for unique, (op, _, inputs, outputs, handle) in zip(names, self._drafts, strict=True):
-            batchnorm = op == "BatchNormalization" and handle.proto.domain in ONNX_DOMAINS
+            batchnorm = op == _BATCHNORM and handle.proto.domain in ONNX_DOMAINS
             if batchnorm and len(outputs) > 1:  # statistics that nobody reads are no outputs
                 outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
             yield Node(unique, op, inputs, outputs, batchnorm, handle)
