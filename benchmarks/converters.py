@@ -135,18 +135,25 @@ def row(model: str, source: Path, result: Path, way: Way, work: Path) -> Row:
     return found
 
 
+def failed(model: str, way: str, failure: str) -> Row:
+    """A row that says why there is nothing to compare."""
+    found = Row(model, way, {"failure": failure})
+    print(found.markdown, flush=True)
+    return found
+
+
 def rows_of(kind: str, name: str, work: Path) -> list[Row]:
     """All converters of one model."""
     source = work / f"{name}{'.keras' if kind == 'keras' else '.pt'}"
     if not source.exists():
         failure = ran("benchmarks.converters_models", kind, name, source)[1]
         if failure:
-            return [Row(name, "made", {"failure": failure})]
+            return [failed(name, "made", failure)]
     if kind == "keras":
         result = work / f"{name}.fused.keras"
         failure = folded(source, result)
         if failure:
-            return [Row(name, "bnfuse", {"failure": failure})]
+            return [failed(name, "bnfuse", failure)]
         return [row(name, source, result, way, work) for way in FROM_KERAS]
     found = []
     for export in EXPORTS:
@@ -155,7 +162,7 @@ def rows_of(kind: str, name: str, work: Path) -> list[Row]:
         made = converted(source, exported, export)
         failure = made.get("failure") or folded(exported, result)
         if failure:
-            found.append(Row(name, export.title, {"failure": failure}))
+            found.append(failed(name, export.title, failure))
             continue
         alone = Row(
             name, export.title, made, json.loads(ran("benchmarks.converters_count", "left", result)[0])
