@@ -72,7 +72,10 @@ def check(wanted: Recipe, folder: Path) -> None:
     source, target, again = (folder / f"{name}.onnx" for name in "abc")
     source.write_bytes(proto.SerializeToString())
     # In every other graph activations may change, in every fourth no BatchNormalization may be left.
-    options = ReadOptions(moves_bounds=wanted.seed % 2 == 1, no_batchnorms=wanted.seed % 4 == 3)
+    options = ReadOptions(
+        activations="move" if wanted.seed % 2 == 1 else "keep",
+        target="no-bn" if wanted.seed % 4 == 3 else "any",
+    )
     decided, before, after = _fold(source, target, options, replayed=False)
     replayed, _, _ = _fold(source, again, options, replayed=True)
     assert decided == replayed, "two plans of one file differ"

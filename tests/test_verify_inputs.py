@@ -75,7 +75,7 @@ def test_shape_and_batch_are_obeyed(tmp_path: Path) -> None:
     works = only_works_at((7, 4))
     path = tmp_path / "m"
     path.write_bytes(b"")
-    for request in (VerifyRequest(batch=7), VerifyRequest(shapes={"x": (7, 4)})):
+    for request in (VerifyRequest(batch=7), VerifyRequest(shape={"x": (7, 4)})):
         assert verify(path, path, request=request, load=lambda p, s: Fake(works)).status is EQUAL
     with pytest.raises(UsageError, match="fixed first axis of 7"):
         verify(path, path, request=VerifyRequest(batch=3), load=lambda p, s: Fake(works, shape=(7, 4)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import ReadOptions
@@ -29,8 +29,8 @@ class Reading(Options):
     reports: tuple[Path, ...]
     strict_inputs: bool
     freeze_inputs: bool
-    activations: str
-    target: str
+    activations: Literal["keep", "move"]
+    target: Literal["any", "no-bn"]
     keep: tuple[str, ...]
     allow_growth: bool
 
@@ -42,8 +42,8 @@ class Reading(Options):
         return ReadOptions(
             strict_inputs=self.strict_inputs,
             freeze_inputs=self.freeze_inputs,
-            moves_bounds=self.activations == "move",
-            no_batchnorms=self.target == "no-bn",
+            activations=self.activations,
+            target=self.target,
             keep=self.keep,
             allow_growth=self.allow_growth,
         )
@@ -98,9 +98,9 @@ class Proving(Running):
 
         return VerifyRequest(
             labels=self.labels,
-            budget_s=self.verify_time,
+            verify_time=self.verify_time,
             batch=self.batch,
-            shapes=self.shapes,
+            shape=self.shapes,
             inputs=self.inputs,
             device=self.device,
             threads=self.threads or 0,
@@ -126,10 +126,10 @@ class Measuring(Running):
 
         return BenchRequest(
             profile=self.profile,
-            budget_s=self.bench_time,
+            max_time=self.bench_time,
             precision=self.precision_percent / 100,
-            batches=batches,
-            shapes=self.shapes,
+            batch=batches,
+            shape=self.shapes,
             inputs=self.inputs,
             device=self.device,
             threads=threads,
