@@ -58,9 +58,9 @@ def test_a_shape_that_cannot_be_guessed_is_wrong_usage(tmp_path: Path) -> None:
 
 
 REQUESTS: list[tuple[str, dict[str, Any], str]] = [
-    ("unknown name", {"shapes": {"z": (1, 5)}}, "'z'.*'x'"),
-    ("wrong rank", {"shapes": {"x": (1, 5, 1)}}, r"\[1, 5, 1\]"),
-    ("wrong fixed axis", {"shapes": {"x": (1, 6)}}, r"\[N, 5\]"),
+    ("unknown name", {"shape": {"z": (1, 5)}}, "'z'.*'x'"),
+    ("wrong rank", {"shape": {"x": (1, 5, 1)}}, r"\[1, 5, 1\]"),
+    ("wrong fixed axis", {"shape": {"x": (1, 6)}}, r"\[N, 5\]"),
 ]
 
 

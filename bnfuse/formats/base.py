@@ -48,16 +48,6 @@ class ReadOptions:
     keep: tuple[str, ...] = ()
     allow_growth: bool = False
 
-    @property
-    def moves_bounds(self) -> bool:
-        """Whether it was asked for that activations move."""
-        return self.activations == "move"
-
-    @property
-    def no_batchnorms(self) -> bool:
-        """Whether no BatchNormalization may be left."""
-        return self.target == "no-bn"
-
 
 @dataclass(frozen=True, slots=True)
 class Written:

@@ -218,7 +218,7 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
         files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        if wanted.read.no_batchnorms and made.plan.left:
+        if wanted.read.target == "no-bn" and made.plan.left:
             raise BatchNormsLeft(why_missed(made.plan), report)
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
