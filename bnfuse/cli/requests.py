@@ -92,7 +92,7 @@ class Proving(Running):
     threads: int | None
     verify_time: float
 
-    def verify_request(self, model_bytes: int = 0) -> VerifyRequest:
+    def verify_request(self) -> VerifyRequest:
         """The same for the use case."""
         from bnfuse.use_cases.verify import VerifyRequest
 
@@ -105,7 +105,6 @@ class Proving(Running):
             device=self.device,
             threads=self.threads or 0,
             allow_unsafe=self.allow_unsafe,
-            model_bytes=model_bytes,
         )
 
 
@@ -118,9 +117,7 @@ class Measuring(Running):
     baseline: Path | None
     profile: bool
 
-    def bench_request(
-        self, batches: tuple[int, ...], threads: tuple[int, ...], model_bytes: int = 0
-    ) -> BenchRequest:
+    def bench_request(self, batches: tuple[int, ...], threads: tuple[int, ...]) -> BenchRequest:
         """The same for the use case."""
         from bnfuse.use_cases.bench import BenchRequest
 
@@ -134,7 +131,6 @@ class Measuring(Running):
             device=self.device,
             threads=threads,
             allow_unsafe=self.allow_unsafe,
-            model_bytes=model_bytes,
         )
 
 
