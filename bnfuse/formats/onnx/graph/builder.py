@@ -185,8 +185,8 @@ class GraphBuilder:
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
         graph.movable, graph.arithmetic = _movable, self._arithmetic
-        graph.moves_bounds = options.moves_bounds or options.no_batchnorms
-        graph.no_batchnorms = options.no_batchnorms
+        graph.no_batchnorms = options.target == "no-bn"
+        graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
