@@ -23,8 +23,9 @@ from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
-from bnfuse.formats.onnx.edit.requantise import unpack_anew
+from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
 from bnfuse.formats.onnx.file.protobuf import location
+from bnfuse.formats.onnx.graph.qonnx import is_quantiser
 from bnfuse.formats.onnx.graph.quantised import unpacking
 from bnfuse.formats.onnx.rows.ops import stored_by
 from bnfuse.formats.onnx.rows.stored import (
@@ -67,7 +68,8 @@ class ModelEditor:
             OverflowingFold: a new small constant does not fit its type.
         """
         for node, linear in patch.linears.items():
-            _store(node, LinearStore).store(handle_of(node), linear, self)
+            with _blaming(linear.folded):
+                _store(node, LinearStore).store(handle_of(node), linear, self)
         for node, constant in patch.sources.items():
             _store(node, TableStore).store(handle_of(node), constant, self)
         self.deferred.finish()
@@ -167,12 +169,14 @@ class ModelEditor:
 
     def requantised(self, handle: NodeHandle, at: int, new: ScaledTensor, base: QuantisedTensor) -> None:
         """New scales of a quantised weight, and new integers where signs change: by a node of its own."""
-        made = base.rescaled(new.form, new.factors)
-        with _blaming(new.folded):
-            scale = self.rounded(made.scale, base.dtype)
         old = unpacking(self._constants, handle.scope, handle.proto.input[at])
         assert old is not None
-        unpack_anew(self.pool, handle, at, old, scale, made.stored)
+        if is_quantiser(old.node):
+            scale = self.rounded(base.new_scale(new.form, new.factors), base.dtype)
+            quantise_anew(self.pool, handle, at, old, scale, lambda quant: self.scaled(quant, 0, new))
+            return
+        made = base.rescaled(new.form, new.factors)
+        unpack_anew(self.pool, handle, at, old, self.rounded(made.scale, base.dtype), made.stored)
 
     def round_into(self, handle: NodeHandle, at: int, values: Vector) -> None:
         """New values for a small constant, in the type it is stored in."""

@@ -21,6 +21,7 @@ from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
+from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
@@ -76,7 +77,7 @@ class GraphBuilder:
             self._refuse_second(scope, outputs)
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
-        if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
+        if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
             return False
@@ -92,6 +93,12 @@ class GraphBuilder:
             self._rank_hint(scope, node)
         self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
         return op in WITH_BODIES or not standard
+
+    def _is_worked_out(self, scope: Scope, node: onnx.NodeProto, standard: bool) -> bool:
+        """Whether what a node makes of constants alone is known before the model runs."""
+        if standard:
+            return node.op_type in operators(scope.opset)
+        return qonnx.is_quantiser(node) and not self.shapes.defines(node.domain, node.op_type)
 
     def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
         """Values that already have a meaning: of the file's many readers each takes another one."""
