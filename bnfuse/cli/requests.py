@@ -33,6 +33,7 @@ class Reading(Options):
     target: str
     keep: tuple[str, ...]
     allow_growth: bool
+    round_bias: bool
 
     @property
     def read(self) -> ReadOptions:
@@ -46,6 +47,7 @@ class Reading(Options):
             no_batchnorms=self.target == "no-bn",
             keep=self.keep,
             allow_growth=self.allow_growth,
+            round_bias=self.round_bias,
         )
 
     @property

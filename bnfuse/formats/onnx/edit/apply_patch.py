@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import onnx
 
-from bnfuse.core.apply import Merged, Moved, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, Moved, NewLinear, OverflowingFold, Patch
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, size
@@ -24,6 +24,7 @@ from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
+from bnfuse.formats.onnx.edit.round_bias import in_whole_steps, put_steps
 from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.graph.qonnx import is_quantiser
 from bnfuse.formats.onnx.graph.quantised import unpacking
@@ -37,6 +38,7 @@ from bnfuse.formats.onnx.rows.stored import (
     TableStore,
 )
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
+from bnfuse.formats.rounded import RoundedBias
 
 if TYPE_CHECKING:
     from bnfuse.core.graph import Graph, Node
@@ -49,7 +51,13 @@ class ModelEditor:
     """Applies one patch; the stores of ``rows`` write into it, its ``pool`` and what is ``deferred``."""
 
     def __init__(
-        self, source: ModelFile, graph: Graph, constants: Constants, rank_of: Callable[[str], int | None]
+        self,
+        source: ModelFile,
+        graph: Graph,
+        constants: Constants,
+        rank_of: Callable[[str], int | None],
+        *,
+        rounds_biases: bool = False,
     ) -> None:
         self._source = source
         self._graph = graph
@@ -60,6 +68,8 @@ class ModelEditor:
         self._payloads: dict[int, ScaledTensor] = {}
         self.deferred = Deferred()
         self._flushed = 0
+        self._rounds_biases = rounds_biases
+        self._rounded: list[RoundedBias] = []
 
     def run(self, patch: Patch) -> EditedModel:
         """Edit and hand over.
@@ -96,6 +106,7 @@ class ModelEditor:
             self._source.inlined.settle(edited.frame, edited.nodes)
         edited.name_of, edited.made = names.name_of, self._pending[self._source.scopes[0]].after
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
+        edited.rounded = tuple(self._rounded)
         return edited
 
     def _move(self, new: Moved) -> None:
@@ -177,6 +188,13 @@ class ModelEditor:
             return
         made = base.rescaled(new.form, new.factors)
         unpack_anew(self.pool, handle, at, old, self.rounded(made.scale, base.dtype), made.stored)
+
+    def round_bias(self, handle: NodeHandle, new: NewLinear) -> bool:
+        """Whether the bias, input 2, is one of whole steps that stays so; it is put there then."""
+        made = in_whole_steps(self._constants, handle, 2, new) if self._rounds_biases else None
+        if made is not None:
+            self._rounded.append(put_steps(self.pool, handle, 2, made))
+        return made is not None
 
     def round_into(self, handle: NodeHandle, at: int, values: Vector) -> None:
         """New values for a small constant, in the type it is stored in."""
