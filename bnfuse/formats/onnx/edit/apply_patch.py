@@ -19,12 +19,14 @@ from bnfuse.core.apply import Merged, Moved, NewLinear, OverflowingFold, Patch
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, size
+from bnfuse.core.widened import WidenedLinear, widened
 from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
 from bnfuse.formats.onnx.edit.round_bias import in_whole_steps, put_steps
+from bnfuse.formats.onnx.edit.widen import carrying, widen
 from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.graph.qonnx import is_quantiser
 from bnfuse.formats.onnx.graph.quantised import unpacking
@@ -77,9 +79,13 @@ class ModelEditor:
         Raises:
             OverflowingFold: a new small constant does not fit its type.
         """
+        wider = widened(patch.linears, patch.edits, patch.channels)
         for node, linear in patch.linears.items():
             with _blaming(linear.folded):
-                _store(node, LinearStore).store(handle_of(node), linear, self)
+                if node in wider:
+                    self._widen(handle_of(node), wider[node])
+                else:
+                    _store(node, LinearStore).store(handle_of(node), linear, self)
         for node, constant in patch.sources.items():
             _store(node, TableStore).store(handle_of(node), constant, self)
         self.deferred.finish()
@@ -101,6 +107,7 @@ class ModelEditor:
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
+        self._pending[self._source.scopes[0]].reshaped = carrying(patch)
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
         if self._source.inlined is not None:
             self._source.inlined.settle(edited.frame, edited.nodes)
@@ -108,6 +115,12 @@ class ModelEditor:
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
         edited.rounded = tuple(self._rounded)
         return edited
+
+    def _widen(self, handle: NodeHandle, new: WidenedLinear) -> None:
+        """A weight and a bias with one channel more."""
+        dtype = new.new.rule.weight.dtype
+        bias = None if new.bias is None else self.rounded(new.bias, dtype)
+        widen(self.pool, handle, new, self.rounded(new.weight, dtype), bias)
 
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""

@@ -177,7 +177,8 @@ def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) ->
         return list(infos)
     written = {o for node in nodes for o in node.output}
     known = pending.scope.defines
-    return [v for v in infos if v.name in written or not known(v.name)]
+    kept = [v for v in infos if v.name in written or not known(v.name)]
+    return [v for v in kept if v.name not in pending.reshaped]
 
 
 def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[str]) -> None:

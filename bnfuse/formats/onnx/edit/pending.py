@@ -39,6 +39,7 @@ class Pending:
     added: list[Constant] = field(default_factory=list)
     fresh: list[onnx.NodeProto] = field(default_factory=list)  # new Constant nodes (functions)
     replaced: dict[str, Constant] = field(default_factory=dict)
+    reshaped: frozenset[str] = frozenset()  # values whose shapes are not those that the file says
 
     @property
     def body(self) -> onnx.GraphProto | onnx.FunctionProto:

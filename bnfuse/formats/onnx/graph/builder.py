@@ -28,7 +28,7 @@ from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
-from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
+from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_channel
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
@@ -188,6 +188,8 @@ class GraphBuilder:
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
         graph.movable, graph.arithmetic = _movable, self._arithmetic
+        graph.constant_through = self._constant_through
+        graph.takes_channel = lambda node, letter: takes_channel(handle_of(node), letter)
         graph.moves_bounds = options.moves_bounds or options.no_batchnorms
         graph.no_batchnorms = options.no_batchnorms
         self._drafts.clear()
@@ -209,6 +211,12 @@ class GraphBuilder:
 
     def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
         return spelled(self._view(node), pair)
+
+    def _constant_through(self, node: Node, value: float) -> float | None:
+        try:
+            return constant_through(self._view(node), value)
+        except Malformed:
+            return None
 
     def _view(self, node: Node) -> View:
         return View(node, handle_of(node), self.constants, self.shapes, self.statistics)
