@@ -32,13 +32,13 @@ COUNTS = (
     ("marabou_linear_bn_linear", 1, 1),
     ("mesonet", 4, 1),
     ("polygraphy_residual_block", 5, 5),
-    ("qonnx_espcn_quant_nodes", 3, 0),
+    ("qonnx_espcn_quant_nodes", 3, 3),
     ("rapidocr_ppocr_v1_det", 49, 49),
     ("stm32_mobilenet_v2_128", 7, 7),
     ("ultraface_rfb_320", 35, 35),
     ("ultraface_slim_320_raw", 25, 25),
 )
-# Its operators are not onnxruntime's.
+# Its operators are not onnxruntime's; test_qonnx_weights runs it in numpy.
 UNRUNNABLE = {"qonnx_espcn_quant_nodes"}
 
 
@@ -58,7 +58,6 @@ def test_folds_and_computes_the_same(name: str, found: int, folded: int, tmp_pat
     model.write(patch, result)
     assert sum(model.operators_after(patch).values()) <= sum(model.operators().values())
     if name in UNRUNNABLE:
-        assert result.read_bytes() == source.read_bytes()
         return
     agreement = verify(source, result, request=VerifyRequest(verify_time=4.0))
     assert agreement.status.value == "equal", agreement
@@ -67,10 +66,7 @@ def test_folds_and_computes_the_same(name: str, found: int, folded: int, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "reasons"),
-    [
-        ("magika_fast_runtime_bn", {Reason.PARAMETER_NOT_CONSTANT}),
-        ("qonnx_espcn_quant_nodes", {Reason.WEIGHT_NOT_CONSTANT}),
-    ],
+    [("magika_fast_runtime_bn", {Reason.PARAMETER_NOT_CONSTANT})],
 )
 def test_kept_with_the_right_reason(name: str, reasons: set[Reason]) -> None:
     """What stays says why."""

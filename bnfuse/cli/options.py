@@ -179,6 +179,12 @@ READING = together(
         help="Leave these BatchNormalizations, and the values they read and write, as they are. Repeatable.",
     ),
     click.option(
+        "--round-bias",
+        is_flag=True,
+        help="Keep a bias that is stored in 32-bit integers so, rounded by at most half a step; else it "
+        "becomes one of floats, exactly (ONNX).",
+    ),
+    click.option(
         "--allow-growth",
         is_flag=True,
         help="Work out and store weights that are many times the size of the file that computes them.",

@@ -33,6 +33,7 @@ class Reading(Options):
     target: Literal["any", "no-bn"]
     keep: tuple[str, ...]
     allow_growth: bool
+    round_bias: bool
 
     @property
     def read(self) -> ReadOptions:
@@ -46,6 +47,7 @@ class Reading(Options):
             target=self.target,
             keep=self.keep,
             allow_growth=self.allow_growth,
+            round_bias=self.round_bias,
         )
 
     @property

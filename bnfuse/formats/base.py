@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from bnfuse.formats.rounded import RoundedBias
+
 if TYPE_CHECKING:
     from bnfuse.core.apply import Patch
     from bnfuse.core.graph import Graph, Node
@@ -38,6 +40,7 @@ class ReadOptions:
     ``activations`` "move" lets them become clamps with other bounds, where more folds go so.
     ``target`` "no-bn" does that too, and has what stays written as other operators, where that can be.
     ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
+    ``round_bias`` keeps biases that are stored in whole steps (ONNX, 32-bit integers) so, which rounds them.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
@@ -47,15 +50,17 @@ class ReadOptions:
     target: Literal["any", "no-bn"] = "any"
     keep: tuple[str, ...] = ()
     allow_growth: bool = False
+    round_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did: the file for the model, its side files, and flushed subnormals."""
+    """What a write did: the file for the model, its side files, flushed subnormals, and rounded biases."""
 
     path: Path
     side_files: tuple[Path, ...]
     subnormals_flushed: int
+    rounded: tuple[RoundedBias, ...] = ()
 
 
 class Model(Protocol):

@@ -180,8 +180,7 @@ def _placed(
     """Make the result beside its target, prove and measure it there, and put it into place."""
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
-        report, written, wanted = made.report, made.written, made.wanted
-        report = _proved(report, written, wanted, phases)
+        report, written = _proof(path, target, made, wanted, phases, files), made.written
         report = measured(report, written, wanted.bench, wanted.read, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
@@ -241,6 +240,18 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
 
     look = inside(made.model, made.patch, made.near)
     return replace(wanted, verify=replace(wanted.verify, inside=look))
+
+
+def _proof(path: Path, target: Path, made: _Made, wanted: _Wanted, phases: Phases, files: Watched) -> Report:
+    """The report with its proof: where biases were rounded, of the result before they were."""
+    notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
+    if not made.written.rounded or wanted.verify is None:
+        return replace(_proved(made.report, made.written, made.wanted, phases), notes=notes)
+    exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
+    with staging_folder(target) as folder:
+        exact = _written(path, folder / target.name, exactly, phases, files)
+        proved = _proved(exact.report, exact.written, exact.wanted, phases)
+    return replace(made.report, verification=proved.verification, versions=proved.versions, notes=notes)
 
 
 def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:

@@ -21,13 +21,14 @@ from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
+from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
-from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
+from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_channel
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
@@ -77,7 +78,7 @@ class GraphBuilder:
             self._refuse_second(scope, outputs)
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
-        if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
+        if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
             if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
@@ -96,6 +97,12 @@ class GraphBuilder:
             self._rank_hint(scope, node)
         self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
         return op in WITH_BODIES or not standard
+
+    def _is_worked_out(self, scope: Scope, node: onnx.NodeProto, standard: bool) -> bool:
+        """Whether what a node makes of constants alone is known before the model runs."""
+        if standard:
+            return node.op_type in operators(scope.opset)
+        return qonnx.is_quantiser(node) and not self.shapes.defines(node.domain, node.op_type)
 
     def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
         """Values that already have a meaning: of the file's many readers each takes another one."""
@@ -187,6 +194,8 @@ class GraphBuilder:
         graph.movable, graph.arithmetic = _movable, self._arithmetic
         graph.no_batchnorms = options.target == "no-bn"
         graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
+        graph.constant_through = self._constant_through
+        graph.takes_channel = lambda node, letter: takes_channel(handle_of(node), letter)
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
@@ -206,6 +215,12 @@ class GraphBuilder:
 
     def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
         return spelled(self._view(node), pair)
+
+    def _constant_through(self, node: Node, value: float) -> float | None:
+        try:
+            return constant_through(self._view(node), value)
+        except Malformed:
+            return None
 
     def _view(self, node: Node) -> View:
         return View(node, handle_of(node), self.constants, self.shapes, self.statistics)

@@ -28,6 +28,8 @@ class OpKind:
         stored: how it stores a scale and shift that it absorbs; None where its rules absorb nothing.
         operands: how many of its first inputs, where constant, are nodes of their own, which can absorb.
         removable: whether a node that is affine may go, as a BatchNormalization does.
+        constant: what it makes of a channel that is one positive number everywhere, where it works on every
+            channel alone and alike; None (or an answer of None) where that is no number, or not known.
         attributes: their types by name, of an operator of another domain, whose name is "domain.Operator".
     """
 
@@ -37,4 +39,5 @@ class OpKind:
     stored: Store | None = None
     operands: int = 0
     removable: bool = False
+    constant: Callable[[View, float], float | None] | None = None
     attributes: Mapping[str, int] | None = None

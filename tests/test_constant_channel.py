@@ -1,0 +1,345 @@
+"""``--target no-bn``: a shift before zero padding goes by a channel that is constant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from bnfuse.core.decisions import Fold, Keep, Split
+from bnfuse.formats.base import ReadOptions
+from tests.command import call
+from tests.onnx_graphs import TOLERANCE, Folded, fold_model, session
+
+SHAPE = (2, 3, 7, 6)
+_NO_BN = ReadOptions(target="no-bn")
+
+
+@dataclass
+class Net:
+    """A graph from x (2, 3, 7, 6) on; every method adds a node and returns its output's name."""
+
+    rng: np.random.Generator
+    dtype: str = "float32"
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def const(self, array: Any) -> str:
+        name = f"k{len(self.arrays)}"
+        self.arrays[name] = np.asarray(array).astype(self.dtype)
+        return name
+
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        out = f"v{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [out], name=name or f"{kind}_{out}", **attributes)
+        )
+        return out
+
+    def conv(
+        self, x: str, n_in: int, n_out: int, *, pads: int = 1, bias: bool = True, **attributes: Any
+    ) -> str:
+        groups = attributes.get("group", 1)
+        w = self.rng.standard_normal((n_out, n_in // groups, 3, 3)) / np.sqrt(9 * n_in)
+        inputs = [x, self.const(w), *([self.const(self.rng.standard_normal(n_out))] if bias else [])]
+        return self.op("Conv", *inputs, pads=[pads] * 4, **attributes)
+
+    def bn(self, x: str, n: int, *, zero: int | None = None, name: str = "") -> str:
+        gamma = self.rng.uniform(0.5, 2.0, n) * np.where(np.arange(n) % 3 == 1, -1.0, 1.0)
+        if zero is not None:
+            gamma[zero] = 0.0
+        each = gamma, self.rng.normal(size=n), self.rng.normal(size=n), self.rng.uniform(0.5, 2.0, n)
+        return self.op("BatchNormalization", x, *map(self.const, each), name=name)
+
+    def model(self, *outputs: str, opset: int = 24, infos: bool = False) -> onnx.ModelProto:
+        of = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+        x = helper.make_tensor_value_info("x", of, SHAPE)
+        ends = [helper.make_tensor_value_info(name, of, [None] * 4) for name in outputs]
+        stored = [numpy_helper.from_array(a, n) for n, a in self.arrays.items()]
+        graph = helper.make_graph(self.nodes, "g", [x], ends, stored)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        return onnx.shape_inference.infer_shapes(made) if infos else made
+
+
+def error(before: Path, after: Path) -> float:
+    """The largest of all outputs, over their range."""
+    loaded = session(before), session(after)
+    x = (
+        np.random.default_rng(1)
+        .standard_normal(SHAPE)
+        .astype(
+            {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}[
+                loaded[0].get_inputs()[0].type
+            ]
+        )
+    )
+    found = []
+    for old, new in zip(*(each.run(None, {"x": x}) for each in loaded), strict=True):
+        assert old.shape == new.shape and np.isfinite(old).all()
+        found.append(np.abs(old.astype(float) - new.astype(float)).max() / np.abs(old.astype(float)).max())
+    return float(max(found))
+
+
+def folded(model: onnx.ModelProto, folder: Path) -> Folded:
+    made = fold_model(model, folder, _NO_BN)
+    onnx.checker.check_model(made.proto, full_check=True)
+    assert error(made.before, made.after) <= TOLERANCE["float32"]
+    return made
+
+
+def shapes(made: Folded, op: str = "Conv") -> list[tuple[int, ...]]:
+    stored = {t.name: tuple(t.dims) for t in made.proto.graph.initializer}
+    return [stored[n.input[1]] for n in made.proto.graph.node if n.op_type == op]
+
+
+_CURVES = ("Sigmoid", "Tanh", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish", "Mish", "Gelu", "Erf", "Exp",
+           "Softplus", "Softsign", "Swish")  # fmt: skip
+_LIKE: list[tuple[str, dict[str, Any]]] = [
+    *((op, {}) for op in _CURVES),
+    ("Elu", {"alpha": 0.3}),
+    ("Selu", {"alpha": 1.2, "gamma": 0.7}),
+    ("Celu", {"alpha": 2.0}),
+    ("HardSigmoid", {"alpha": 0.3, "beta": 0.1}),
+    ("Gelu", {"approximate": "tanh"}),
+    ("Swish", {"alpha": 1.7}),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes"), _LIKE, ids=[f"{op} {a or ''}".strip() for op, a in _LIKE])
+def test_past_every_activation(op: str, attributes: dict[str, Any], tmp_path: Path) -> None:
+    """As many nodes as before but the BatchNormalization; a convolution of 5 channels becomes one of 6."""
+    net = Net(np.random.default_rng(3))
+    x = net.op(op, net.conv("x", 3, 5), **attributes)
+    made = folded(net.model(net.conv(net.bn(x, 5), 5, 4)), tmp_path)
+    (decision,) = made.plan.decisions
+    assert isinstance(decision, Fold) and decision.split is Split.CONSTANT
+    assert decision.becomes == ((net.nodes[0].name, "one channel wider"),)
+    assert made.operators(made.after) == ["Conv", op, "Conv"]
+    assert shapes(made) == [(6, 3, 3, 3), (4, 6, 3, 3)]
+
+
+def test_at_the_borders_by_hand(tmp_path: Path) -> None:
+    """In float64 numpy: what the padded convolution reads beside the image is nothing, and not the shift."""
+    net = Net(np.random.default_rng(4), "float64")
+    x = net.op("Tanh", net.conv("x", 3, 5, bias=False))
+    y = net.conv(net.bn(x, 5), 5, 4, bias=False)
+    made = fold_model(net.model(y), tmp_path, _NO_BN)
+    w1, gamma, beta, mean, var, w2 = (net.arrays[f"k{k}"] for k in range(6))
+    image = np.random.default_rng(1).standard_normal(SHAPE)
+
+    def convolved(v: np.ndarray, w: np.ndarray) -> np.ndarray:
+        seen = np.lib.stride_tricks.sliding_window_view(
+            np.pad(v, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3)
+        )
+        return np.einsum("nihwkl,oikl->nohw", seen, w)
+
+    def along(v: np.ndarray) -> np.ndarray:
+        return v.reshape(-1, 1, 1)
+
+    inner = np.tanh(convolved(image, w1))
+    epsilon = float(np.float32(1e-5))
+    z = (inner - along(mean)) * along(gamma) / np.sqrt(along(var) + epsilon) + along(beta)
+    wanted = convolved(z, w2)
+    stored = {t.name: numpy_helper.to_array(t) for t in made.proto.graph.initializer}
+    first, _, last = made.proto.graph.node
+    bias = stored[first.input[2]]
+    assert list(bias) == [0.0] * 5 + [1.0]
+    got = convolved(np.tanh(convolved(image, stored[first.input[1]]) + along(bias)), stored[last.input[1]])
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+
+
+Build = Callable[[Net], str]
+
+
+def _pooled(net: Net) -> str:
+    x = net.op(
+        "MaxPool", net.op("Elu", net.conv("x", 3, 5)), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 1, 1, 0]
+    )
+    x = net.op("AveragePool", net.op("Softplus", x), kernel_shape=[2, 2], pads=[1, 0, 0, 1])
+    return net.conv(net.bn(x, 5), 5, 4)
+
+
+def _read_twice(net: Net) -> str:
+    x = net.bn(net.op("Elu", net.conv("x", 3, 5)), 5)
+    return net.op("Add", net.conv(x, 5, 4), net.conv(x, 5, 4, bias=False, strides=[1, 1]))
+
+
+def _joined(net: Net) -> str:
+    """The channel lies in the middle: the last branch has no convolution of its own."""
+    parts = [net.op("Elu", net.op("Sigmoid", "x")), net.op("Tanh", net.conv("x", 3, 4)), net.op("Sin", "x")]
+    return net.conv(net.bn(net.op("Concat", *parts, axis=1), 10), 10, 4)
+
+
+def _row(net: Net) -> str:
+    """The convolution in the middle is given one channel at either side."""
+    x = net.conv("x", 3, 5)
+    for n_in, n_out in ((5, 4), (4, 3)):
+        x = net.conv(net.bn(net.op("Elu", x), n_in), n_in, n_out)
+    return x
+
+
+def _transposed(net: Net) -> str:
+    w = net.const(net.rng.standard_normal((3, 5, 3, 3)) / 5)
+    return net.conv(net.bn(net.op("Elu", net.op("ConvTranspose", "x", w, pads=[1] * 4)), 5), 5, 4)
+
+
+def _scaled_before(net: Net) -> str:
+    """Another fold comes to the same convolutions first, from both sides."""
+    x = net.conv(net.bn("x", 3), 3, 5, pads=0)
+    x = net.bn(net.op("Elu", net.bn(x, 5)), 5)
+    return net.bn(net.conv(x, 5, 4), 4)
+
+
+_THROUGH: list[tuple[Build, list[tuple[int, ...]]]] = [
+    (_pooled, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+    (_read_twice, [(6, 3, 3, 3), (4, 6, 3, 3), (4, 6, 3, 3)]),
+    (_joined, [(5, 3, 3, 3), (4, 11, 3, 3)]),
+    (_row, [(6, 3, 3, 3), (5, 6, 3, 3), (3, 5, 3, 3)]),
+    (_transposed, [(4, 6, 3, 3)]),
+    (_scaled_before, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+]
+
+
+@pytest.mark.parametrize(("build", "wanted"), _THROUGH, ids=[b.__name__ for b, _ in _THROUGH])
+@pytest.mark.parametrize("infos", [False, True])
+def test_through_what_lies_between(
+    build: Build, wanted: list[tuple[int, ...]], infos: bool, tmp_path: Path
+) -> None:
+    """Whether the file tells the shapes of its values, which are others then, or not."""
+    net = Net(np.random.default_rng(5))
+    made = folded(net.model(build(net), infos=infos), tmp_path)
+    assert "BatchNormalization" not in made.operators(made.after)
+    assert "Mul" not in made.operators(made.after)
+    assert shapes(made) == wanted
+
+
+def test_a_channel_that_is_cut_off_is_used(tmp_path: Path) -> None:
+    """γ = 0: nothing of it is read, so no channel is added."""
+    net = Net(np.random.default_rng(6))
+    x = net.bn(net.op("Elu", net.conv("x", 3, 5, bias=False)), 5, zero=2)
+    made = folded(net.model(net.conv(x, 5, 4)), tmp_path)
+    (decision,) = made.plan.decisions
+    assert isinstance(decision, Fold) and decision.becomes == ()
+    assert shapes(made) == [(5, 3, 3, 3), (4, 5, 3, 3)]
+    stored = {t.name: numpy_helper.to_array(t) for t in made.proto.graph.initializer}
+    first = made.proto.graph.node[0]
+    assert list(stored[first.input[2]]) == [0.0, 0.0, 1.0, 0.0, 0.0]
+    assert not stored[first.input[1]][2].any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_in_other_types(dtype: str, tmp_path: Path) -> None:
+    net = Net(np.random.default_rng(7), dtype)
+    x = net.bn(net.op("Tanh", net.conv("x", 3, 5)), 5)
+    made = fold_model(net.model(net.conv(x, 5, 4)), tmp_path, _NO_BN)
+    assert isinstance(made.plan.decisions[0], Fold)
+    assert {t.data_type for t in made.proto.graph.initializer} == {
+        helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    }
+    if dtype == "float16":  # onnxruntime convolves no float64
+        assert error(made.before, made.after) <= TOLERANCE[dtype]
+
+
+def _read_by_others(net: Net) -> str:
+    x = net.op("Elu", net.conv("x", 3, 4))
+    return net.op("Add", net.conv(net.bn(x, 4), 4, 4), x)
+
+
+def _put_out_in_between(net: Net) -> str:
+    return net.op("Add", _read_by_others(net), net.op("Identity", net.nodes[0].output[0]))
+
+
+def _grouped_reader(net: Net) -> str:
+    return net.conv(net.bn(net.op("Elu", net.conv("x", 3, 4)), 4), 4, 4, group=2)
+
+
+def _depthwise_writer(net: Net) -> str:
+    return net.conv(net.bn(net.op("Elu", net.conv("x", 3, 3, group=3)), 3), 3, 4)
+
+
+def _another_reader(net: Net) -> str:
+    x = net.bn(net.op("Elu", net.conv("x", 3, 4)), 4)
+    return net.op("Add", net.conv(x, 4, 4), net.op("Sigmoid", x))
+
+
+def _counted_zeros(net: Net) -> str:
+    x = net.op("AveragePool", net.op("Elu", net.conv("x", 3, 4)), kernel_shape=[3, 3], pads=[1] * 4,
+               count_include_pad=1)  # fmt: skip
+    return net.conv(net.bn(x, 4), 4, 4)
+
+
+def _mixes_channels(net: Net) -> str:
+    return net.conv(net.bn(net.op("Softmax", net.conv("x", 3, 4), axis=1), 4), 4, 4)
+
+
+def _no_writer(net: Net) -> str:
+    return net.conv(net.bn(net.op("Elu", "x"), 3), 3, 4)
+
+
+def _unknown_curve(net: Net) -> str:
+    return net.conv(net.bn(net.op("Sin", net.conv("x", 3, 4)), 4), 4, 4)
+
+
+def _nothing_left(net: Net) -> str:
+    """log 1 = 0: no constant to take a shift from."""
+    return net.conv(
+        net.bn(net.op("Log", net.op("Exp", net.op("Log", net.op("Exp", net.conv("x", 3, 4))))), 4), 4, 4
+    )
+
+
+_STAY = (_read_by_others, _put_out_in_between, _grouped_reader, _depthwise_writer, _another_reader,
+         _counted_zeros, _mixes_channels, _no_writer, _unknown_curve, _nothing_left)  # fmt: skip
+
+
+@pytest.mark.parametrize("build", _STAY, ids=[b.__name__ for b in _STAY])
+def test_elsewhere_it_is_spelled_out(build: Build, tmp_path: Path) -> None:
+    net = Net(np.random.default_rng(8))
+    made = folded(net.model(build(net)), tmp_path)
+    (decision,) = (d for d in made.plan.decisions if d.is_batchnorm)
+    assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
+
+
+def test_not_without_the_target(tmp_path: Path) -> None:
+    net = Net(np.random.default_rng(9))
+    made = fold_model(net.model(_row(net)), tmp_path, ReadOptions(activations="move"))
+    assert all(isinstance(d, Keep) for d in made.plan.decisions)
+
+
+@pytest.mark.parametrize("ir_version", [3, 10])
+def test_the_command_proves_and_tells_it(ir_version: int, tmp_path: Path) -> None:
+    """Where constants are inputs of the file, too; a second run finds nothing, two write the same bytes."""
+    net = Net(np.random.default_rng(10))
+    model = net.model(_row(net), opset=10, infos=True)
+    model.ir_version = ir_version
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        )
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(model, path)
+    wanted = ["optimize", path, "-o", out, "--target", "no-bn", "--no-bench", "--json", "--force"]
+    ran = call(*wanted)
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.stdout)
+    assert report["verification"]["status"] == "equal"
+    assert report["batchnorms"] == {"found": 2, "folded": 2, "kept": 0}
+    assert {d["split"] for d in report["decisions"]} == {"constant-channel"}
+    assert report["decisions"][0]["becomes"] == {net.nodes[0].name: "one channel wider"}
+    made = onnx.load(out)
+    onnx.checker.check_model(made, full_check=True)
+    assert error(path, out) <= TOLERANCE["float32"]
+    told = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in made.graph.input}
+    stored = {t.name: list(t.dims) for t in made.graph.initializer}
+    assert {name: dims for name, dims in told.items() if name != "x"} == (stored if ir_version == 3 else {})
+    first = out.read_bytes()
+    assert call(*wanted).exit_code == 0
+    assert out.read_bytes() == first
+    again = call("optimize", out, "--target", "no-bn", "--check")
+    assert again.exit_code == 0, again.output
