@@ -25,16 +25,21 @@ from tests.keras_nets import (
     output_names,
     outputs_of,
     random_inputs,
+    stir,
 )
 
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of layers, made in one type; ``steps`` gets ``keras.layers`` and the name for its BN."""
+    """A chain of layers, made in one type; ``steps`` gets ``keras.layers`` and the name for its BN.
+
+    ``gamma``: of its BN, as ``stirred_together`` draws it.
+    """
 
     shape: tuple[int | None, ...]
     steps: Callable[[Any, str], Sequence[Any]]
     floatx: str = "float64"
+    gamma: str = "mixed"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
         inputs.append(x)
         outputs.append(y)
     return keras.Model(inputs, outputs)
+
+
+def stirred_together(keras: Keras, networks: Mapping[str, Network]) -> Any:
+    """One model of all networks with random weights, each BN's statistics of the kind its network asks for."""
+    kinds = {f"norm{number}": network.gamma for number, network in enumerate(networks.values())}
+    return stir(joined(keras, networks), gamma=kinds)
 
 
 def outcomes(
