@@ -46,30 +46,6 @@ class Function:
         return self.why(gamma) or (Reason.ZERO_SCALE if self.beside and gamma == "mixed" else None)
 
 
-# Of each kind of γ, as ``keras_nets.stir`` draws it, the kinds that ask for less.
-_LESS = {
-    "scale": (),
-    "positive": ("scale",),
-    "signed scale": ("scale",),
-    "signed": ("scale", "positive", "signed scale"),
-    "mixed": ("scale", "positive", "signed scale", "signed"),
-}
-
-
-def telling(why: Callable[[str], Reason | None]) -> list[str]:
-    """The most that passes and, for every reason, the least that is refused: what follows from these is not tried.
-
-    >>> telling(lambda gamma: None)
-    ['mixed']
-    >>> telling(lambda gamma: None if gamma in ("scale", "positive") else Reason.NEGATIVE_SCALE)
-    ['positive', 'signed scale']
-    """
-    passing = {gamma for gamma in _LESS if why(gamma) is None}
-    below = {less for gamma in passing for less in _LESS[gamma]}
-    refused = {g for g in _LESS if g not in passing and why(g) not in {why(less) for less in _LESS[g]}}
-    return [gamma for gamma in _LESS if gamma in refused or gamma in passing - below]
-
-
 VECTOR = np.array([0.5, -2.0, 3.0])
 _MARGINS = ((0, 0), (1, 2), (0, 1), (0, 0))
 _activation, _zeros = Reason.SHIFT_THROUGH_ACTIVATION, Reason.ZERO_PADDING

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_functions import VECTOR, Function, of_keras, of_tensorflow, telling
+from tests.keras_functions import VECTOR, Function, of_keras, of_tensorflow
 from tests.keras_nets import Keras, Make, check, stir
-from tests.keras_together import Network, Outcome, outcomes, stirred_together
+from tests.keras_together import Network, Outcome, outcomes, telling
 
 pytestmark = pytest.mark.slow
 
@@ -77,26 +77,16 @@ def _network_before(library: Any, function: Function, gamma: str) -> Network:
     return Network(function.shape, steps, function.floatx, gamma)
 
 
-def _become(
-    keras: Keras,
-    networks: dict[str, Network],
-    folder: Path,
-    suffix: str = ".keras",
-) -> dict[str, Outcome]:
-    """All of them in one model."""
-    return outcomes(keras, networks, stirred_together(keras, networks), folder, suffix=suffix)
-
-
 @pytest.fixture(scope="module")
 def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     networks = {name: _network_behind(keras3.ops, *tried) for name, tried in BEHIND.items()}
-    return _become(keras3, networks, tmp_path_factory.mktemp("behind"))
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("behind"))
 
 
 @pytest.fixture(scope="module")
 def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     networks = {name: _network_before(keras3.ops, *tried) for name, tried in BEFORE.items()}
-    return _become(keras3, networks, tmp_path_factory.mktemp("before"))
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("before"))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +94,7 @@ def behind_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     import tensorflow as tf
 
     networks = {name: _network_behind(tf, *tried) for name, tried in BEHIND_TF.items()}
-    return _become(keras2, networks, tmp_path_factory.mktemp("behind_tf"), ".h5")
+    return outcomes(keras2, networks, tmp_path_factory.mktemp("behind_tf"), suffix=".h5")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +102,7 @@ def before_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     import tensorflow as tf
 
     networks = {name: _network_before(tf, *tried) for name, tried in BEFORE_TF.items()}
-    return _become(keras2, networks, tmp_path_factory.mktemp("before_tf"))
+    return outcomes(keras2, networks, tmp_path_factory.mktemp("before_tf"))
 
 
 @pytest.mark.parametrize("name", BEHIND)
