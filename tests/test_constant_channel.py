@@ -17,6 +17,7 @@ from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.formats.base import ReadOptions
 from tests.command import call
 from tests.onnx_graphs import TOLERANCE, Folded, fold_model, session
+from tests.report_schema import assert_fits
 
 SHAPE = (2, 3, 7, 6)
 _NO_BN = ReadOptions(no_batchnorms=True)
@@ -287,15 +288,14 @@ def _unknown_curve(net: Net) -> str:
     return net.conv(net.bn(net.op("Sin", net.conv("x", 3, 4)), 4), 4, 4)
 
 
-def _nothing_left(net: Net) -> str:
-    """log 1 = 0: no constant to take a shift from."""
-    return net.conv(
-        net.bn(net.op("Log", net.op("Exp", net.op("Log", net.op("Exp", net.conv("x", 3, 4))))), 4), 4, 4
-    )
+def _not_above_zero(net: Net) -> str:
+    """What turns signs has no formula."""
+    x = net.op("Sqrt", net.op("Exp", net.op("Neg", net.conv("x", 3, 4))))
+    return net.conv(net.bn(x, 4), 4, 4)
 
 
 _STAY = (_read_by_others, _put_out_in_between, _grouped_reader, _depthwise_writer, _another_reader,
-         _counted_zeros, _mixes_channels, _no_writer, _unknown_curve, _nothing_left)  # fmt: skip
+         _counted_zeros, _mixes_channels, _no_writer, _unknown_curve, _not_above_zero)  # fmt: skip
 
 
 @pytest.mark.parametrize("build", _STAY, ids=[b.__name__ for b in _STAY])
@@ -328,6 +328,7 @@ def test_the_command_proves_and_tells_it(ir_version: int, tmp_path: Path) -> Non
     ran = call(*wanted)
     assert ran.exit_code == 0, ran.output
     report = json.loads(ran.stdout)
+    assert_fits(report)
     assert report["verification"]["status"] == "equal"
     assert report["batchnorms"] == {"found": 2, "folded": 2, "kept": 0}
     assert {d["split"] for d in report["decisions"]} == {"constant-channel"}

@@ -192,7 +192,7 @@ def _takes_channel(state: State, node: Node, letter: str) -> bool:
 
 
 def stored_axis(form: LinearForm, letter: str) -> int | None:
-    """The axis of the stored weight that o or i is alone along, without groups; None where it is not alone."""
+    """The axis of the stored weight along which o or i lies alone, without groups; None where none is."""
     if form.letters.count(letter) != 1 or form.groups != 1:
         return None
     at = form.letters.index(letter)

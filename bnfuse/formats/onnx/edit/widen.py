@@ -1,7 +1,7 @@
 """Convolutions with one channel more than the file has: another weight and bias, and no stale shapes.
 
-The weight is input 1, the bias input 2 (``rows.ops.takes_channel``). What the file says of the shapes of values
-that carry the channel is left out: onnx finds it out anew.
+The weight is input 1, the bias input 2 (``rows.ops.takes_channel``). What the file says of the shapes of
+values that carry the channel is left out: onnx finds it out anew.
 """
 
 from __future__ import annotations
