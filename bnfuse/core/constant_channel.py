@@ -162,13 +162,13 @@ def _ways(state: State, value: str) -> Iterator[_Way]:
         step = pending.pop()
         writer = state.graph.writer(step.value)
         read = step.value in state.graph.pinned or state.graph.reader_count(step.value) != 1
-        if writer is None or read or len(step.between) == _MOST_BETWEEN:
+        if writer is None or read:
             continue
         values, rule = (*step.values, step.value), state.graph.rule(writer)
         if isinstance(rule, Linear):
             if rule.writes and rule.out_axis == _CHANNELS and _takes_channel(state, writer, "o"):
                 yield _Way(writer, step.between, values, step.offset)
-        else:
+        elif len(step.between) < _MOST_BETWEEN:
             before = _read_by(state, writer)
             between = (*step.between, writer)
             pending += [_Step(name, between, values, step.offset + at) for name, at in reversed(before)]
