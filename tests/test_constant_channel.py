@@ -19,7 +19,7 @@ from tests.command import call
 from tests.onnx_graphs import TOLERANCE, Folded, fold_model, session
 from tests.report_schema import assert_fits
 
-_NO_BN = ReadOptions(no_batchnorms=True)
+_NO_BN = ReadOptions(target="no-bn")
 
 
 def error(before: Path, after: Path) -> float:
@@ -231,7 +231,7 @@ def test_a_long_way_is_not_gone(tmp_path: Path) -> None:
 
 def test_not_without_the_target(tmp_path: Path) -> None:
     net = Net(np.random.default_rng(9))
-    made = fold_model(net.model(nets.row(net)), tmp_path, ReadOptions(moves_bounds=True))
+    made = fold_model(net.model(nets.row(net)), tmp_path, ReadOptions(activations="move"))
     assert all(isinstance(d, Keep) for d in made.plan.decisions)
 
 

@@ -17,7 +17,7 @@ from tests.keras_nets import Keras, assert_same, batchnorms, fold, outputs_of, r
 
 pytestmark = pytest.mark.slow
 
-MOVES = ReadOptions(moves_bounds=True)
+MOVES = ReadOptions(activations="move")
 
 
 def _stays(keras: Keras, *, gamma: str, relu: Any = None) -> Any:

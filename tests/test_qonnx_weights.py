@@ -174,5 +174,5 @@ def test_no_batchnorm_is_left_between_quantisers(tmp_path: Path) -> None:
     del model.graph.node[:2]
     model.graph.node.insert(0, quant)
     model.graph.node[1].input[0] = "xq"
-    folded: Folded = fold_model(model, tmp_path, ReadOptions(no_batchnorms=True))
+    folded: Folded = fold_model(model, tmp_path, ReadOptions(target="no-bn"))
     assert folded.operators(folded.after) == ["Quant", "Mul", "Add"]

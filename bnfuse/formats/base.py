@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class ReadOptions:
 
     ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
     ``freeze_inputs`` treats initializers that a caller could override as constants.
-    ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
-    ``no_batchnorms`` does that too, and has what stays written as other operators, where that can be.
+    ``activations`` "move" lets them become clamps with other bounds, where more folds go so.
+    ``target`` "no-bn" does that too, and has what stays written as other operators, where that can be.
     ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
     ``round_bias`` keeps biases that are stored in whole steps (ONNX, 32-bit integers) so, which rounds them.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
@@ -46,8 +46,8 @@ class ReadOptions:
 
     strict_inputs: bool = False
     freeze_inputs: bool = False
-    moves_bounds: bool = False
-    no_batchnorms: bool = False
+    activations: Literal["keep", "move"] = "keep"
+    target: Literal["any", "no-bn"] = "any"
     keep: tuple[str, ...] = ()
     allow_growth: bool = False
     round_bias: bool = False

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from math import prod
+from os import PathLike
 from pathlib import Path
 
 from bnfuse.difference import interface
@@ -50,8 +51,8 @@ _TWO_FORMATS = (
 
 @without_collections()
 def diff(
-    a: str | Path,
-    b: str | Path,
+    a: str | PathLike[str],
+    b: str | PathLike[str],
     *,
     ignore_below: float = 0.0,
     hashes: bool = False,

@@ -6,6 +6,7 @@ Runs nothing and writes nothing.
 from __future__ import annotations
 
 from contextlib import closing
+from os import PathLike
 from pathlib import Path
 
 from bnfuse.core.explain import explain as explain_decisions
@@ -19,7 +20,9 @@ from bnfuse.use_cases.reading import matches, open_model
 
 
 @without_collections()
-def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None) -> tuple[Explanation, ...]:
+def explain(
+    model: str | PathLike[str], pattern: str, *, read: ReadOptions | None = None
+) -> tuple[Explanation, ...]:
     """How the decisions on the named BatchNormalizations came about, in graph order.
 
     Args:

@@ -12,6 +12,7 @@ import filecmp
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -68,7 +69,7 @@ class _Wanted:
 
 @without_collections()
 def inspect(
-    model: str | Path,
+    model: str | PathLike[str],
     *,
     read: ReadOptions | None = None,
     activations: Literal["keep", "move"] | None = None,
@@ -108,8 +109,8 @@ def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
 
 
 def optimize(
-    model: str | Path,
-    output: str | Path | None = None,
+    model: str | PathLike[str],
+    output: str | PathLike[str] | None = None,
     *,
     verify: VerifyRequest | bool = True,
     bench: BenchRequest | bool = True,
@@ -155,7 +156,7 @@ def optimize(
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
-        BatchNormsLeft: ``read.no_batchnorms``, and some must stay; nothing was written.
+        BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
     path, phases = Path(model), Phases(progress)
     read = as_asked(read, activations, keep, target)
@@ -216,7 +217,7 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
         files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        if wanted.read.no_batchnorms and made.plan.left:
+        if wanted.read.target == "no-bn" and made.plan.left:
             raise BatchNormsLeft(why_missed(made.plan), report)
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:

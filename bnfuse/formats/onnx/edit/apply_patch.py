@@ -98,10 +98,11 @@ class ModelEditor:
         for node, affine in patch.arithmetic.items():
             with _blaming(affine.folded):
                 _store(node, BatchNormStore).spell(handle_of(node), affine, self)
-        for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
+        removed = {node for node in patch.removed if not self._passes_on(node)}
+        for node in sorted(removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
         names = Names(self._graph, self.pool)
-        names.merge(patch.removed)
+        names.merge(removed)
         for moved in patch.moved:
             self._move(moved)
         for merged in patch.merged:
@@ -115,6 +116,23 @@ class ModelEditor:
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
         edited.rounded = tuple(self._rounded)
         return edited
+
+    def _passes_on(self, node: Node) -> bool:
+        """Whether a removed BN read a constant, which has taken all on: an Identity writes it from now on.
+
+        Who reads the constant is no matter of the graph, as it may be a weight.
+        """
+        source, handle = self._graph.writer(node.value(0)), handle_of(node)
+        if not node.is_batchnorm or source is None or handle_of(source).operand is None:
+            return False
+        proto, scope = handle.proto, handle.scope
+        if handle.index not in self._pending[scope].dead:  # else nobody reads it any more
+            for name in proto.input[1:]:
+                self.pool.release(scope, name)
+            del proto.input[1:]
+            del proto.attribute[:]
+            proto.op_type = "Identity"
+        return True
 
     def _widen(self, handle: NodeHandle, new: WidenedLinear) -> None:
         """A weight and a bias with one channel more."""

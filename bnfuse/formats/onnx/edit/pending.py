@@ -164,6 +164,8 @@ class Pool:
         return None, self.unique(f"{old}_folded"), ""
 
     def _put(self, handle: NodeHandle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
+        if handle.index in self._pending[handle.scope].dead:  # nobody reads what it computed
+            return
         if owner is not None:
             self._pending[owner].replaced[name] = tensor
             return

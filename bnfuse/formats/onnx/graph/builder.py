@@ -32,7 +32,8 @@ from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
-_OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
+_BATCHNORM = "BatchNormalization"
+_OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
@@ -80,13 +81,16 @@ class GraphBuilder:
         if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
-            return False
+            if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
+                return False
         handle = NodeHandle(scope, index, node)
-        if op == "BatchNormalization" and standard:
+        if op == _BATCHNORM and standard:
             self.statistics.expect(handle)
-        if op in _OPERANDS and not all(inputs):
-            read = zip(names, inputs, strict=True)
-            inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
+        count = _OPERANDS.get(op)
+        if count is not None and not all(inputs[:count]):
+            read = zip(names[:count], inputs, strict=False)
+            given = [v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)]
+            inputs = (*given, *inputs[len(given) :])
         if scope.prefix:
             outputs = tuple([scope.prefix + o if o else "" for o in outputs])
         if op == "Transpose":
@@ -188,10 +192,10 @@ class GraphBuilder:
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
         graph.movable, graph.arithmetic = _movable, self._arithmetic
+        graph.no_batchnorms = options.target == "no-bn"
+        graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
         graph.constant_through = self._constant_through
         graph.takes_channel = lambda node, letter: takes_channel(handle_of(node), letter)
-        graph.moves_bounds = options.moves_bounds or options.no_batchnorms
-        graph.no_batchnorms = options.no_batchnorms
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
@@ -204,7 +208,7 @@ class GraphBuilder:
 
     def _nodes(self, names: Iterator[str]) -> Iterator[Node]:
         for unique, (op, _, inputs, outputs, handle) in zip(names, self._drafts, strict=True):
-            batchnorm = op == "BatchNormalization" and handle.proto.domain in ONNX_DOMAINS
+            batchnorm = op == _BATCHNORM and handle.proto.domain in ONNX_DOMAINS
             if batchnorm and len(outputs) > 1:  # statistics that nobody reads are no outputs
                 outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
             yield Node(unique, op, inputs, outputs, batchnorm, handle)

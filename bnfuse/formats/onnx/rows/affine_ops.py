@@ -114,8 +114,6 @@ def _mode_refusal(view: View) -> Refusal | None:
         return Refusal(Reason.TRAINING_MODE, label)
     if len(view.node.outputs) > 1:  # the reader keeps only outputs that are read
         return Refusal(Reason.LIVE_STATISTICS, label)
-    if view.is_const(0):
-        return Refusal(Reason.UNREACHABLE, label)
     return None
 
 
@@ -275,7 +273,7 @@ def normalization(view: View, along: int = 1, has_shift: bool = True) -> Rule:
 
 
 ROWS = (
-    OpKind(("BatchNormalization",), batchnorm, same, BatchNormStore()),
+    OpKind(("BatchNormalization",), batchnorm, same, BatchNormStore(), operands=1),
     OpKind(("LayerNormalization",), partial(normalization, along=-1), same, AffineStore()),
     OpKind(("RMSNormalization",), partial(normalization, along=-1, has_shift=False), same, AffineStore()),
     OpKind(("InstanceNormalization", "GroupNormalization"), normalization, same, AffineStore()),
