@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +13,13 @@ from onnx import helper, numpy_helper
 
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.formats.base import ReadOptions
+from tests import bordered_nets as nets
+from tests.bordered_nets import SHAPE, Build, Net
 from tests.command import call
 from tests.onnx_graphs import TOLERANCE, Folded, fold_model, session
+from tests.report_schema import assert_fits
 
-SHAPE = (2, 3, 7, 6)
 _NO_BN = ReadOptions(target="no-bn")
-
-
-@dataclass
-class Net:
-    """A graph from x (2, 3, 7, 6) on; every method adds a node and returns its output's name."""
-
-    rng: np.random.Generator
-    dtype: str = "float32"
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def const(self, array: Any) -> str:
-        name = f"k{len(self.arrays)}"
-        self.arrays[name] = np.asarray(array).astype(self.dtype)
-        return name
-
-    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        out = f"v{len(self.nodes)}"
-        self.nodes.append(
-            helper.make_node(kind, list(inputs), [out], name=name or f"{kind}_{out}", **attributes)
-        )
-        return out
-
-    def conv(
-        self, x: str, n_in: int, n_out: int, *, pads: int = 1, bias: bool = True, **attributes: Any
-    ) -> str:
-        groups = attributes.get("group", 1)
-        w = self.rng.standard_normal((n_out, n_in // groups, 3, 3)) / np.sqrt(9 * n_in)
-        inputs = [x, self.const(w), *([self.const(self.rng.standard_normal(n_out))] if bias else [])]
-        return self.op("Conv", *inputs, pads=[pads] * 4, **attributes)
-
-    def bn(self, x: str, n: int, *, zero: int | None = None, name: str = "") -> str:
-        gamma = self.rng.uniform(0.5, 2.0, n) * np.where(np.arange(n) % 3 == 1, -1.0, 1.0)
-        if zero is not None:
-            gamma[zero] = 0.0
-        each = gamma, self.rng.normal(size=n), self.rng.normal(size=n), self.rng.uniform(0.5, 2.0, n)
-        return self.op("BatchNormalization", x, *map(self.const, each), name=name)
-
-    def model(self, *outputs: str, opset: int = 24, infos: bool = False) -> onnx.ModelProto:
-        of = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
-        x = helper.make_tensor_value_info("x", of, SHAPE)
-        ends = [helper.make_tensor_value_info(name, of, [None] * 4) for name in outputs]
-        stored = [numpy_helper.from_array(a, n) for n, a in self.arrays.items()]
-        graph = helper.make_graph(self.nodes, "g", [x], ends, stored)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-        return onnx.shape_inference.infer_shapes(made) if infos else made
 
 
 def error(before: Path, after: Path) -> float:
@@ -155,55 +109,13 @@ def test_at_the_borders_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
 
 
-Build = Callable[[Net], str]
-
-
-def _pooled(net: Net) -> str:
-    x = net.op(
-        "MaxPool", net.op("Elu", net.conv("x", 3, 5)), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 1, 1, 0]
-    )
-    x = net.op("AveragePool", net.op("Softplus", x), kernel_shape=[2, 2], pads=[1, 0, 0, 1])
-    return net.conv(net.bn(x, 5), 5, 4)
-
-
-def _read_twice(net: Net) -> str:
-    x = net.bn(net.op("Elu", net.conv("x", 3, 5)), 5)
-    return net.op("Add", net.conv(x, 5, 4), net.conv(x, 5, 4, bias=False, strides=[1, 1]))
-
-
-def _joined(net: Net) -> str:
-    """The channel lies in the middle: the last branch has no convolution of its own."""
-    parts = [net.op("Elu", net.op("Sigmoid", "x")), net.op("Tanh", net.conv("x", 3, 4)), net.op("Sin", "x")]
-    return net.conv(net.bn(net.op("Concat", *parts, axis=1), 10), 10, 4)
-
-
-def _row(net: Net) -> str:
-    """The convolution in the middle is given one channel at either side."""
-    x = net.conv("x", 3, 5)
-    for n_in, n_out in ((5, 4), (4, 3)):
-        x = net.conv(net.bn(net.op("Elu", x), n_in), n_in, n_out)
-    return x
-
-
-def _transposed(net: Net) -> str:
-    w = net.const(net.rng.standard_normal((3, 5, 3, 3)) / 5)
-    return net.conv(net.bn(net.op("Elu", net.op("ConvTranspose", "x", w, pads=[1] * 4)), 5), 5, 4)
-
-
-def _scaled_before(net: Net) -> str:
-    """Another fold comes to the same convolutions first, from both sides."""
-    x = net.conv(net.bn("x", 3), 3, 5, pads=0)
-    x = net.bn(net.op("Elu", net.bn(x, 5)), 5)
-    return net.bn(net.conv(x, 5, 4), 4)
-
-
 _THROUGH: list[tuple[Build, list[tuple[int, ...]]]] = [
-    (_pooled, [(6, 3, 3, 3), (4, 6, 3, 3)]),
-    (_read_twice, [(6, 3, 3, 3), (4, 6, 3, 3), (4, 6, 3, 3)]),
-    (_joined, [(5, 3, 3, 3), (4, 11, 3, 3)]),
-    (_row, [(6, 3, 3, 3), (5, 6, 3, 3), (3, 5, 3, 3)]),
-    (_transposed, [(4, 6, 3, 3)]),
-    (_scaled_before, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+    (nets.pooled, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+    (nets.read_twice, [(6, 3, 3, 3), (4, 6, 3, 3), (4, 6, 3, 3)]),
+    (nets.joined, [(5, 3, 3, 3), (4, 11, 3, 3)]),
+    (nets.row, [(6, 3, 3, 3), (5, 6, 3, 3), (3, 5, 3, 3)]),
+    (nets.transposed, [(4, 6, 3, 3)]),
+    (nets.scaled_before, [(6, 3, 3, 3), (4, 6, 3, 3)]),
 ]
 
 
@@ -247,55 +159,11 @@ def test_in_other_types(dtype: str, tmp_path: Path) -> None:
         assert error(made.before, made.after) <= TOLERANCE[dtype]
 
 
-def _read_by_others(net: Net) -> str:
-    x = net.op("Elu", net.conv("x", 3, 4))
-    return net.op("Add", net.conv(net.bn(x, 4), 4, 4), x)
-
-
-def _put_out_in_between(net: Net) -> str:
-    return net.op("Add", _read_by_others(net), net.op("Identity", net.nodes[0].output[0]))
-
-
-def _grouped_reader(net: Net) -> str:
-    return net.conv(net.bn(net.op("Elu", net.conv("x", 3, 4)), 4), 4, 4, group=2)
-
-
-def _depthwise_writer(net: Net) -> str:
-    return net.conv(net.bn(net.op("Elu", net.conv("x", 3, 3, group=3)), 3), 3, 4)
-
-
-def _another_reader(net: Net) -> str:
-    x = net.bn(net.op("Elu", net.conv("x", 3, 4)), 4)
-    return net.op("Add", net.conv(x, 4, 4), net.op("Sigmoid", x))
-
-
-def _counted_zeros(net: Net) -> str:
-    x = net.op("AveragePool", net.op("Elu", net.conv("x", 3, 4)), kernel_shape=[3, 3], pads=[1] * 4,
-               count_include_pad=1)  # fmt: skip
-    return net.conv(net.bn(x, 4), 4, 4)
-
-
-def _mixes_channels(net: Net) -> str:
-    return net.conv(net.bn(net.op("Softmax", net.conv("x", 3, 4), axis=1), 4), 4, 4)
-
-
-def _no_writer(net: Net) -> str:
-    return net.conv(net.bn(net.op("Elu", "x"), 3), 3, 4)
-
-
-def _unknown_curve(net: Net) -> str:
-    return net.conv(net.bn(net.op("Sin", net.conv("x", 3, 4)), 4), 4, 4)
-
-
-def _nothing_left(net: Net) -> str:
-    """log 1 = 0: no constant to take a shift from."""
-    return net.conv(
-        net.bn(net.op("Log", net.op("Exp", net.op("Log", net.op("Exp", net.conv("x", 3, 4))))), 4), 4, 4
-    )
-
-
-_STAY = (_read_by_others, _put_out_in_between, _grouped_reader, _depthwise_writer, _another_reader,
-         _counted_zeros, _mixes_channels, _no_writer, _unknown_curve, _nothing_left)  # fmt: skip
+_STAY = (
+    nets.read_by_others, nets.put_out_in_between, nets.grouped_reader, nets.depthwise_writer,
+    nets.another_reader, nets.counted_zeros, nets.mixes_channels, nets.no_writer, nets.unknown_curve,
+    nets.not_above_zero,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("build", _STAY, ids=[b.__name__ for b in _STAY])
@@ -306,9 +174,64 @@ def test_elsewhere_it_is_spelled_out(build: Build, tmp_path: Path) -> None:
     assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
 
 
+@pytest.mark.parametrize("value", ["v0", "v1", "v2"])
+def test_what_the_model_puts_out_keeps_its_channels(value: str, tmp_path: Path) -> None:
+    """What the writer writes, the activation, or the BatchNormalization itself."""
+    net = Net(np.random.default_rng(11))
+    y = net.conv(net.bn(net.op("Elu", net.conv("x", 3, 5)), 5), 5, 4)
+    made = folded(net.model(y, value), tmp_path)
+    (decision,) = made.plan.decisions
+    assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
+
+
+def test_in_a_body_it_is_spelled_out(tmp_path: Path) -> None:
+    net, inner = Net(np.random.default_rng(12)), Net(np.random.default_rng(12))
+    y = inner.conv(inner.bn(inner.op("Elu", inner.conv("x", 3, 5)), 5), 5, 4)
+    ends = [onnx.ValueInfoProto(name=y)]
+    body = helper.make_graph(inner.nodes, "body", [], ends)
+    net.arrays = inner.arrays
+    net.nodes = [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+        helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body),
+    ]
+    made = folded(net.model("y"), tmp_path)
+    assert made.operators(made.after).count("Mul") == 2
+    assert shapes(made) == []  # none of the main graph
+
+
+def test_a_kernel_that_does_not_fit_float16(tmp_path: Path) -> None:
+    """A shift of 60000 fits, and the sum of some of them does not: it is found when the weights are made."""
+    net = Net(np.random.default_rng(13), "float16")
+    gamma = np.array([1.0, 1.0, 1.0])
+    each = gamma, np.full(3, 6e4), np.zeros(3), np.ones(3)
+    x = net.op("Tanh", net.conv("x", 3, 3))
+    x = net.op("BatchNormalization", x, *map(net.const, each))
+    w = net.const(np.ones((4, 3, 3, 3)))
+    y = net.op("Conv", x, w, pads=[1] * 4)
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(net.model(y), path)
+    ran = call("optimize", path, "-o", out, "--target", "no-bn", "--no-bench", "--no-verify", "--json")
+    assert ran.exit_code == 0, ran.output
+    decision = next(d for d in json.loads(ran.stdout)["decisions"] if d["op"] == "BatchNormalization")
+    becomes = {decision["name"]: "Mul and Add"}
+    assert (decision["action"], decision["becomes"]) == ("keep", becomes)
+    assert "OVERFLOW" in {refusal["reason"] for refusal in decision["refusals"]}
+
+
+def test_a_long_way_is_not_gone(tmp_path: Path) -> None:
+    """As far as 32 nodes; from a thousand on Python itself would not follow."""
+    for n, kind in ((31, Fold), (32, Keep), (1500, Keep)):
+        net = Net(np.random.default_rng(14))
+        x = net.op("Elu", net.conv("x", 3, 5))
+        for _ in range(n):
+            x = net.op("Identity", x)
+        made = fold_model(net.model(net.conv(net.bn(x, 5), 5, 4)), tmp_path, _NO_BN)
+        assert isinstance(made.plan.decisions[0], kind), n
+
+
 def test_not_without_the_target(tmp_path: Path) -> None:
     net = Net(np.random.default_rng(9))
-    made = fold_model(net.model(_row(net)), tmp_path, ReadOptions(activations="move"))
+    made = fold_model(net.model(nets.row(net)), tmp_path, ReadOptions(activations="move"))
     assert all(isinstance(d, Keep) for d in made.plan.decisions)
 
 
@@ -316,7 +239,7 @@ def test_not_without_the_target(tmp_path: Path) -> None:
 def test_the_command_proves_and_tells_it(ir_version: int, tmp_path: Path) -> None:
     """Where constants are inputs of the file, too; a second run finds nothing, two write the same bytes."""
     net = Net(np.random.default_rng(10))
-    model = net.model(_row(net), opset=10, infos=True)
+    model = net.model(nets.row(net), opset=10, infos=True)
     model.ir_version = ir_version
     for tensor in model.graph.initializer:
         model.graph.input.append(
@@ -328,6 +251,7 @@ def test_the_command_proves_and_tells_it(ir_version: int, tmp_path: Path) -> Non
     ran = call(*wanted)
     assert ran.exit_code == 0, ran.output
     report = json.loads(ran.stdout)
+    assert_fits(report)
     assert report["verification"]["status"] == "equal"
     assert report["batchnorms"] == {"found": 2, "folded": 2, "kept": 0}
     assert {d["split"] for d in report["decisions"]} == {"constant-channel"}

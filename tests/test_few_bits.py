@@ -74,6 +74,7 @@ def test_the_weight_by_its_definition(bits: int, zero: str, k: int) -> None:
         ({"packed": np.zeros((N, 0, 8), np.uint8)}, "a weight that is left out"),
         ({"packed": np.zeros((N, 3, 8), np.int8)}, "signed bytes"),
         ({"scale": np.ones(N * 2, np.float32)}, "scales that do not fit"),
+        ({"scale": np.ones(N * 3, np.int32)}, "scales of whole numbers"),
         ({"zero": np.zeros(N * 3, np.uint8)}, "zero points that do not fit"),
         ({"zero": np.zeros(N * 3, np.float16)}, "zero points of another type"),
     ],
@@ -232,6 +233,15 @@ def test_what_is_not_looked_into(
     spoil(model)
     folded = fold_model(model, tmp_path)
     assert reason in why(folded.plan.decisions[0])
+
+
+def test_names_of_ours_are_nobody_elses(tmp_path: Path) -> None:
+    """What shapes are found out with takes no name of the model."""
+    model = _behind()
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = ":matrix1"
+    folded = fold_model(model, tmp_path)
+    assert isinstance(folded.plan.decisions[0], Fold)
+    assert _error(model, tmp_path) <= 2e-6
 
 
 def test_a_network_of_them_by_the_command(tmp_path: Path) -> None:

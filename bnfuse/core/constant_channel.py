@@ -48,7 +48,8 @@ _LEAST, _MOST = 1e-2, 1e2
 _CHANNELS = 1  # their axis
 # Weights with another channel are made anew in memory.
 _MOST_ELEMENTS = 1 << 26
-_MOST_PARTS = 256
+_MOST_PARTS = 256  # of a Concat
+_MOST_BETWEEN = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +76,16 @@ class ConstantChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """A value on the way back, what was passed so far, and where its channels begin in the first of that."""
+
+    value: str
+    between: tuple[Node, ...]
+    values: tuple[str, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Way:
     """From a writer to the BatchNormalization: the nodes between, last first, and where its part begins."""
 
@@ -92,7 +103,7 @@ def constant_channel(state: State, wanted: Candidate) -> ConstantChannel | None:
     readers = _readers(state, wanted.y, a.size)
     if not readers:
         return None
-    for way in _ways(state, wanted.x, (), (), 0):
+    for way in _ways(state, wanted.x):
         value = _constant(state, way)
         if value is not None:
             return _made(state, wanted, way, readers, value)
@@ -135,38 +146,46 @@ def _readers(state: State, y: str, channels: int) -> tuple[Node, ...]:
             or _linear(state, node).form.channels_in != channels
         ):
             return ()
-        if node in found or any(node in other.readers for other in state.channels):
+        if node in found:  # as its weight, too
             return ()
         found[node] = None
     return tuple(found)
 
 
-def _ways(
-    state: State, value: str, between: tuple[Node, ...], values: tuple[str, ...], offset: int
-) -> Iterator[_Way]:
-    """Back from a value to the linear ops that could be given a channel, through what nobody else sees."""
-    writer = state.graph.writer(value)
-    if writer is None or value in state.graph.pinned or state.graph.reader_count(value) != 1:
-        return
-    values = (*values, value)
-    rule = state.graph.rule(writer)
-    if isinstance(rule, Linear):
-        fresh = all(writer is not other.writer for other in state.channels)
-        if fresh and rule.writes and rule.out_axis == _CHANNELS and _takes_channel(state, writer, "o"):
-            yield _Way(writer, between, values, offset)
-        return
-    if writer in state.numbers and writer not in state.removed:  # it is another function by now
-        return
-    between = (*between, writer)
+def _ways(state: State, value: str) -> Iterator[_Way]:
+    """Back from a value to the linear ops that could be given a channel, through what nobody else sees.
+
+    Every value on the way has one reader, so no op is found for two BatchNormalizations.
+    """
+    pending = [_Step(value, (), (), 0)]
+    while pending:
+        step = pending.pop()
+        writer = state.graph.writer(step.value)
+        read = step.value in state.graph.pinned or state.graph.reader_count(step.value) != 1
+        if writer is None or read:
+            continue
+        values, rule = (*step.values, step.value), state.graph.rule(writer)
+        if isinstance(rule, Linear):
+            if rule.writes and rule.out_axis == _CHANNELS and _takes_channel(state, writer, "o"):
+                yield _Way(writer, step.between, values, step.offset)
+        elif len(step.between) < _MOST_BETWEEN:
+            before = _read_by(state, writer)
+            between = (*step.between, writer)
+            pending += [_Step(name, between, values, step.offset + at) for name, at in reversed(before)]
+
+
+def _read_by(state: State, node: Node) -> list[tuple[str, int]]:
+    """What stands before a node between, and where the channels of that begin in its output."""
+    rule = state.graph.rule(node)
     if isinstance(rule, ConcatSplit) and rule.whole == ~0 and rule.axis == _CHANNELS:
         sizes = [n for n in rule.sizes if n is not None]
-        if len(sizes) == len(rule.parts) <= _MOST_PARTS:
-            for port, start in zip(rule.parts, np.cumsum([0, *sizes]), strict=False):
-                yield from _ways(state, writer.value(port), between, values, offset + int(start))
-        return
-    port = rule.in_port if writer in state.removed and isinstance(rule, Affine) else 0
-    if len(writer.outputs) == 1 and len(writer.inputs) > port and writer.inputs[port]:
-        yield from _ways(state, writer.inputs[port], between, values, offset)
+        starts = np.cumsum([0, *sizes]).tolist() if len(sizes) == len(rule.parts) <= _MOST_PARTS else []
+        return [(node.value(port), start) for port, start in zip(rule.parts, starts, strict=False)]
+    if node in state.numbers and node not in state.removed:  # it is another function by now
+        return []
+    port = rule.in_port if node in state.removed and isinstance(rule, Affine) else 0
+    alone = len(node.outputs) == 1 and len(node.inputs) > port and node.inputs[port]
+    return [(node.inputs[port], 0)] if alone else []
 
 
 def _constant(state: State, way: _Way) -> float | None:
@@ -192,7 +211,7 @@ def _takes_channel(state: State, node: Node, letter: str) -> bool:
 
 
 def stored_axis(form: LinearForm, letter: str) -> int | None:
-    """The axis of the stored weight that o or i is alone along, without groups; None where it is not."""
+    """The axis of the stored weight along which o or i lies alone, without groups; None where none is."""
     if form.letters.count(letter) != 1 or form.groups != 1:
         return None
     at = form.letters.index(letter)

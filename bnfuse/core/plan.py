@@ -8,7 +8,7 @@ become clamps with other bounds (``clamp``).
 
 A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
 One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``), or no
-BatchNormalization is to be left: then it goes by a constant channel (``constant_channel``) or its map stays
+BatchNormalization is to be left: then it goes by a constant channel (``constant_channel``), or its map stays
 as arithmetic, where the format can write that.
 
 Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is

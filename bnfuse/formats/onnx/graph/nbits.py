@@ -16,6 +16,7 @@ import numpy as np
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.formats.onnx.graph.constants import is_float
 
 PACKED_BITS = (2, 4, 8)
 
@@ -76,7 +77,7 @@ def blocked_weight(
         or size(scale) != n * blocks
     ):
         return None
-    points = _zero_points(zero, scale, (n, blocks), bits)
+    points = _zero_points(zero, scale, (n, blocks), bits) if is_float(scale) else None
     if points is None:
         return None
     stored = BlockedIntegers(packed, shape, bits, row_bytes)

@@ -2,7 +2,7 @@
 
     q = round(clip(x/scale + zero, lowest, highest))        y = (q − zero)·scale
 
-with lowest and highest by ``bitwidth``, ``signed`` and ``narrow``, all in the type of x. Source: qonnx,
+with lowest and highest by ``bitwidth``, ``signed`` and ``narrow``, all in float32. Source: qonnx,
 docs/qonnx-custom-ops/intquant_v1.md; an IntQuant is a Quant under its newer name.
 
 It is no weight of this kind where scale, zero point or bit width are computed at run time, where the zero
@@ -20,14 +20,20 @@ import onnx
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.rows.signature import of_types
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 OPERATORS = ("Quant", "IntQuant")
 # What is written is rounded so: x lies on the grid then, up to its last place.
 NEAREST = b"ROUND"
 
+_ATTRIBUTES = {
+    "signed": onnx.AttributeProto.INT,
+    "narrow": onnx.AttributeProto.INT,
+    "rounding_mode": onnx.AttributeProto.STRING,
+}
 _LEAST_BITS, _MOST_BITS = 2, 16
-_FLOATS = ("float32", "float64")
 _BLOCK_ELEMENTS = 1 << 18
 _Round = Callable[[Array], Array]
 
@@ -83,16 +89,19 @@ class QuantIntegers:
 
 def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTensor | None:
     """What a Quant of these constants stands for; None where that is not looked into."""
-    mode = next((a.s for a in node.attribute if a.name == "rounding_mode"), NEAREST)
-    rounded = _ROUNDINGS.get(mode.upper())
+    try:
+        given = of_types(node, _ATTRIBUTES)
+    except Malformed:
+        return None
+    rounded = _ROUNDINGS.get(given["rounding_mode"].s.upper() if "rounding_mode" in given else NEAREST)
     if len(inputs) != 4 or rounded is None:
         return None
     x, scale, zero, bits = inputs
     if x is None or scale is None or zero is None or bits is None:
         return None
-    flags = {"signed": 1, "narrow": 0, **{a.name: a.i for a in node.attribute}}
+    flags = {"signed": 1, "narrow": 0, **{name: attribute.i for name, attribute in given.items()}}
     limits = _limits(bits, flags["signed"], flags["narrow"])
-    if limits is None or x.dtype.name not in _FLOATS or scale.dtype != x.dtype or zero.dtype != x.dtype:
+    if limits is None or any(each.dtype != np.float32 for each in (x, scale, zero)):
         return None
     laid = [_laid(each, x.shape) for each in (scale, zero)]
     s, z = laid
@@ -108,7 +117,7 @@ def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTen
 
 def _limits(bits: Tensor, signed: int, narrow: int) -> tuple[int, int] | None:
     """(lowest, highest) integer of the grid."""
-    width = float(whole(bits).reshape(-1)[0]) if size(bits) == 1 else 0.0
+    width = float(whole(bits).reshape(-1)[0]) if size(bits) == 1 and bits.dtype.kind in "fiu" else 0.0
     if not width.is_integer() or not _LEAST_BITS <= width <= _MOST_BITS:
         return None
     half = 1 << (int(width) - 1)

@@ -133,7 +133,7 @@ class ValueShapes:
 @contextmanager
 def _as_standard(model: onnx.ModelProto, functions: Collection[tuple[str, str]]) -> Iterator[None]:
     """Operators of other domains under the names of standard ones that make the same shapes, for a while."""
-    disguised, own_inputs = [], len(model.graph.input)
+    disguised, own_inputs, mark = [], len(model.graph.input), _unused_mark(model.graph)
     for node in model.graph.node:
         known = _STAND_INS.get((node.domain, node.op_type)) if node.domain else None
         if known is None or (node.domain, node.op_type) in functions:
@@ -144,7 +144,7 @@ def _as_standard(model: onnx.ModelProto, functions: Collection[tuple[str, str]])
             del node.input[1:], node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
         elif node.op_type == "MatMulNBits":
-            _read_matrix(node, model.graph)
+            _read_matrix(node, model.graph, mark)
         elif known == "MatMul" and any(a.name.startswith("trans") and a.i for a in node.attribute):
             continue
         node.domain, node.op_type = "", known
@@ -157,11 +157,23 @@ def _as_standard(model: onnx.ModelProto, functions: Collection[tuple[str, str]])
         del model.graph.input[own_inputs:]
 
 
-def _read_matrix(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+def _unused_mark(graph: onnx.GraphProto) -> str:
+    """What no name of an input, a constant or an output begins with, where a name of ours is needed."""
+    if not any(node.op_type == "MatMulNBits" for node in graph.node):
+        return ""
+    named = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    named |= {name for node in graph.node for name in node.output}
+    mark = ":matrix"
+    while any(name.startswith(mark) for name in named):
+        mark += ":"
+    return mark
+
+
+def _read_matrix(node: onnx.NodeProto, graph: onnx.GraphProto, mark: str) -> None:
     """A weight of few bits as the matrix that it stands for: an input of the graph, (K, N)."""
     sizes = {a.name: a.i for a in node.attribute}
     shape = [sizes.get("K", 0), sizes.get("N", 0)]
-    name = f":matrix{len(graph.input)}"
+    name = f"{mark}{len(graph.input)}"
     graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     del node.input[1:], node.attribute[:]
     node.input.append(name)

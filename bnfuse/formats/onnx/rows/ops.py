@@ -90,7 +90,7 @@ def constant_through(view: View, value: float) -> float | None:
 def takes_channel(handle: NodeHandle, letter: str) -> bool:
     """Whether a linear op can be written with one more channel of its output (o) or input (i).
 
-    Its weight is input 1, its bias input 2; its channels lie along axis 1 of its input and of its output.
+    Its weight is input 1, its bias input 2, and channels lie along axis 1 of both its input and its output.
     """
     wide = {"Conv": "io", "ConvTranspose": "o"}
     standard = handle.proto.domain in ONNX_DOMAINS and not handle.scope.prefix
