@@ -27,6 +27,7 @@ def make_archive(
 ) -> Path:
     """A ``.keras`` of a Sequential."""
     config = {"class_name": "Sequential", "config": {"name": "s", "layers": layers}}
+    config |= {"module": "keras", "registered_name": None}  # Keras asks for them
     weights = path.with_suffix(".weights")
     with h5py.File(weights, "w") as h5:
         h5.create_group("vars")
