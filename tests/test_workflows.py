@@ -77,7 +77,7 @@ def test_only_a_tag_publishes_and_by_trust_alone() -> None:
     workflow = loaded(GITHUB / "workflows/release.yml")
     publish = workflow["jobs"]["publish"]
     assert publish["if"] == "github.event_name == 'push'" and publish["needs"] == "install"
-    assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML 1.1 reads the key `on` so
+    assert dict[Any, Any](workflow)[True]["push"] == {"tags": ["v*"]}  # so YAML 1.1 reads the key `on`
     assert publish["permissions"] == {"id-token": "write"} and publish["environment"]["name"] == "pypi"
 
 

@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
         text = report.read_text(encoding="utf-8")
         _append("GITHUB_STEP_SUMMARY", text if len(text.encode()) <= MOST_SUMMARY_BYTES else _TOO_LONG)
     if (report := folder / "bnfuse.sarif").exists():
-        for line in annotations(json.loads(report.read_text(encoding="utf-8"))):
+        for line in annotated(json.loads(report.read_text(encoding="utf-8"))):
             print(line)
     else:
         print("::error title=bnfuse::bnfuse was called wrongly: its log says how")
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
             _append("GITHUB_OUTPUT", f"{name}={value}\n")
 
 
-def annotations(log: dict[str, Any]) -> Iterator[str]:
+def annotated(log: dict[str, Any]) -> Iterator[str]:
     """One workflow command for each result, and for each error that a command ended in."""
     shown = dict.fromkeys(("error", "warning", "notice"), 0)
     for run in log["runs"]:
