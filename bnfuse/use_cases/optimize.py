@@ -1,4 +1,4 @@
-"""The use cases ``optimize`` and ``inspect``: read → plan → apply → write → verify → bench.
+"""The use case ``optimize``: read → plan → apply → write → verify → bench (``inspect`` stops at the plan).
 
 Nothing is put into place before it is finished and, unless the caller skips it, proved equal: the
 result is written into a folder of its own beside the target, verified and measured from there, and
@@ -12,27 +12,30 @@ import filecmp
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect, load
-from bnfuse.formats.base import Format, Model, ReadOptions, Written
+from bnfuse.formats.base import Format, ReadOptions, Written
 from bnfuse.garbage import without_collections
+from bnfuse.packed import packing_of
 from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
-from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
+from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
+from bnfuse.use_cases.inspecting import inspect as inspect
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import bench_request, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
+from bnfuse.use_cases.unpacking import optimized
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
@@ -65,47 +68,6 @@ class _Wanted:
     def reads_weights(self) -> bool:
         """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
         return self.hashes or self.runs
-
-
-@without_collections()
-def inspect(
-    model: str | PathLike[str],
-    *,
-    read: ReadOptions | None = None,
-    activations: Literal["keep", "move"] | None = None,
-    keep: Sequence[str] = (),
-    target: Literal["any", "no-bn"] | None = None,
-    hashes: bool = True,
-    details: bool = False,
-    progress: Progress = lambda _: None,
-) -> Report:
-    """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
-
-    ``report.operators_after`` counts nodes as ``optimize`` would leave them; all else is as there.
-
-    Raises:
-        UsageError: no BatchNormalization has a name that is to ``keep``.
-        UnreadableModel: not a whole, valid model of a known format.
-        UnsafeModel: it reaches outside its own folder.
-    """
-    path, phases, options = Path(model), Phases(progress), as_asked(read, activations, keep, target)
-    with watched(path) as files:
-        opened, form = read_model(path, options, phases)
-        files.add(*opened.side_files)
-        settled = planned_to_fit(opened, form, options, phases, _operators)
-        with closing(settled.model):
-            report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
-            if details:
-                report = detailed(report, settled.model, settled.patch, phases)
-        files.check()
-    return replace(report, seconds=dict(phases.seconds))
-
-
-def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
-    """What is left; where new weights would not fit, this is found out as ``optimize`` finds it out."""
-    operators = model.operators_after(patch)
-    patch.check_fit()
-    return operators
 
 
 def optimize(
@@ -158,13 +120,21 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, phases = Path(model), Phases(progress)
-    read = as_asked(read, activations, keep, target)
+    path, read = Path(model), as_asked(read, activations, keep, target)
     wanted = _Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
-    form = detect(path)
-    result = Path(output) if output is not None else default_output(path, form.suffix(path))
+    result, packing = None if output is None else Path(output), packing_of(path, read.weights)
+    run = partial(_optimized, wanted=wanted, only_if_faster=only_if_faster, progress=progress)
+    return run(path, result, force=force) if packing is None else optimized(packing, result, force, run)
+
+
+def _optimized(
+    path: Path, output: Path | None, *, force: bool, wanted: _Wanted, only_if_faster: bool, progress: Progress
+) -> Report:
+    """From one plain file to another."""
+    phases, form = Phases(progress), detect(path)
+    result = output if output is not None else default_output(path, form.suffix(path))
     check_name(result, path, form.name)
     with made_folder(result):
         check_target(result, path, force=force)
