@@ -1,4 +1,4 @@
-"""The use case ``optimize``: read → plan → apply → write → verify → bench (``inspect`` stops at the plan).
+"""The use cases ``optimize`` and ``inspect``: read → plan → apply → write → verify → bench.
 
 Nothing is put into place before it is finished and, unless the caller skips it, proved equal: the
 result is written into a folder of its own beside the target, verified and measured from there, and
@@ -17,9 +17,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect, load
-from bnfuse.formats.base import Format, ReadOptions, Written
+from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
 from bnfuse.placing import place
@@ -27,15 +28,14 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
-from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, read_model
-from bnfuse.use_cases.inspecting import inspect as inspect
+from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
-from bnfuse.use_cases.requests import bench_request, verify_request
+from bnfuse.use_cases.requests import Wanted, bench_request, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
-from bnfuse.use_cases.unpacking import optimized
+from bnfuse.use_cases.unpacking import optimized, unpacked
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
@@ -43,31 +43,45 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
+@without_collections()
+def inspect(
+    model: str | PathLike[str],
+    *,
+    read: ReadOptions | None = None,
+    activations: Literal["keep", "move"] | None = None,
+    keep: Sequence[str] = (),
+    target: Literal["any", "no-bn"] | None = None,
+    hashes: bool = True,
+    details: bool = False,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Plan only: every BatchNormalization, its decision, its reason. Needs no runtime, writes nothing.
 
-    verify: VerifyRequest | None
-    bench: BenchRequest | None
-    hashes: bool
-    details: bool
-    read: ReadOptions
-    merge: bool = False
+    ``report.operators_after`` counts nodes as ``optimize`` would leave them; all else is as there.
 
-    @property
-    def unsafe(self) -> bool:
-        """Whether the model may run code that it carries."""
-        return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
+    Raises:
+        UsageError: no BatchNormalization has a name that is to ``keep``.
+        UnreadableModel: not a whole, valid model of a known format.
+        UnsafeModel: it reaches outside its own folder.
+    """
+    path, phases, options = Path(model), Phases(progress), as_asked(read, activations, keep, target)
+    with unpacked(path, options.weights) as source, watched(source.path) as files:
+        opened, form = read_model(source.path, options, phases)
+        files.add(*opened.side_files)
+        settled = planned_to_fit(opened, form, options, phases, _operators)
+        with closing(settled.model):
+            report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
+            if details:
+                report = detailed(report, settled.model, settled.patch, phases)
+        files.check()
+    return replace(source.report(report), seconds=dict(phases.seconds))
 
-    @property
-    def runs(self) -> bool:
-        """Whether a runtime is to run the models."""
-        return self.verify is not None or self.bench is not None
 
-    @property
-    def reads_weights(self) -> bool:
-        """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
-        return self.hashes or self.runs
+def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
+    """What is left; where new weights would not fit, this is found out as ``optimize`` finds it out."""
+    operators = model.operators_after(patch)
+    patch.check_fit()
+    return operators
 
 
 def optimize(
@@ -121,7 +135,7 @@ def optimize(
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
     path, read = Path(model), as_asked(read, activations, keep, target)
-    wanted = _Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
+    wanted = Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     result, packing = None if output is None else Path(output), packing_of(path, read.weights)
@@ -130,7 +144,7 @@ def optimize(
 
 
 def _optimized(
-    path: Path, output: Path | None, *, force: bool, wanted: _Wanted, only_if_faster: bool, progress: Progress
+    path: Path, output: Path | None, *, force: bool, wanted: Wanted, only_if_faster: bool, progress: Progress
 ) -> Report:
     """From one plain file to another."""
     phases, form = Phases(progress), detect(path)
@@ -145,7 +159,7 @@ def _optimized(
 
 
 def _placed(
-    path: Path, target: Path, wanted: _Wanted, phases: Phases, *, force: bool, only_if_faster: bool
+    path: Path, target: Path, wanted: Wanted, phases: Phases, *, force: bool, only_if_faster: bool
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
     with watched(path) as files, staging_folder(target) as folder:
@@ -167,13 +181,13 @@ class _Made:
 
     report: Report
     written: Written
-    wanted: _Wanted
+    wanted: Wanted
     form: Format
     own_files: tuple[Path, ...]  # of the original
 
 
 @without_collections()
-def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: Watched) -> _Made:
+def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Watched) -> _Made:
     """Read, fold and write; what else than ``path`` was read is watched, too."""
     opened, form = read_model(path, wanted.read, phases)
     made = fold(
@@ -202,7 +216,7 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
     return _Made(report, made.written, wanted, form, own_files)
 
 
-def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
+def _looking_inside(wanted: Wanted, made: Folded) -> Wanted:
     """The same, with where to look between the folds; a patch that merges chains has more than folds."""
     if wanted.verify is None or not made.patch.steps:
         return wanted
@@ -212,7 +226,7 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
     return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
-def _proof(path: Path, target: Path, made: _Made, wanted: _Wanted, phases: Phases, files: Watched) -> Report:
+def _proof(path: Path, target: Path, made: _Made, wanted: Wanted, phases: Phases, files: Watched) -> Report:
     """The report with its proof: where biases were rounded, of the result before they were."""
     notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
     if not made.written.rounded or wanted.verify is None:
@@ -224,7 +238,7 @@ def _proof(path: Path, target: Path, made: _Made, wanted: _Wanted, phases: Phase
     return replace(made.report, verification=proved.verification, versions=proved.versions, notes=notes)
 
 
-def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
+def _proved(report: Report, written: Written, wanted: Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
@@ -259,7 +273,7 @@ def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
 
 
 def _blamed(
-    failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
+    failed: Agreement, report: Report, written: Written, wanted: Wanted, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
     from bnfuse.use_cases.bisection import Failed, name_culprit
