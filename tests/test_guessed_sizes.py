@@ -27,7 +27,7 @@ IDS = [case[0] for case in SIZED]
 def ran(proto: onnx.ModelProto, folder: Path, **request: Any) -> RanInput:
     """A model against itself: what its one input was."""
     path = save(proto, folder / "m.onnx")
-    found = verify(path, path, request=VerifyRequest(samples=1, budget_s=2.0, **request))
+    found = verify(path, path, request=VerifyRequest(samples=1, verify_time=2.0, **request))
     assert found.status is Status.EQUAL, found
     (one,) = found.inputs
     return one
@@ -77,7 +77,7 @@ def test_a_hint_that_does_not_run_is_not_taken(tmp_path: Path) -> None:
 
 def test_what_the_user_gives_is_not_guessed(tmp_path: Path) -> None:
     net = Net().conv(4, 3).norm(4).done(free())
-    given = ran(net, tmp_path, shapes={"x": (1, 3, 40, 50)})
+    given = ran(net, tmp_path, shape={"x": (1, 3, 40, 50)})
     assert given.shape == (1, 3, 40, 50) and not given.guessed
     assert given.axes == (Axis.GIVEN, Axis.DECLARED, Axis.GIVEN, Axis.GIVEN)
     np.save(tmp_path / "x.npy", np.ones((5, 3, 30, 20), np.float32))

@@ -13,8 +13,8 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_kernels import KERNELS, Kernel, kernels
-from tests.keras_nets import Keras, batchnorms, chain, check, stir
-from tests.keras_together import Network, Outcome, joined, outcomes
+from tests.keras_nets import Keras, batchnorms, chain, check
+from tests.keras_together import Network, Outcome, outcomes
 
 pytestmark = pytest.mark.slow
 biases = pytest.mark.parametrize("biased", ["bias", "no bias"])
@@ -54,18 +54,22 @@ PLACES: dict[str, Steps] = {
 
 @pytest.fixture(scope="module")
 def become(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Become:
-    """What becomes of the BN at a place beside a kernel; all kernels that run alike are in one model."""
+    """What becomes of the BN at a place beside a kernel; all that run alike are in one model."""
 
     @cache
-    def group(place: str, compiled: bool) -> dict[str, Outcome]:
-        alike = [k for k in KERNELS.values() if k.compiled is compiled]
-        if place == "between":
-            alike = [k for k in alike if None not in k.shape]  # no Dense behind sizes that are not known
-        networks = {k.name: Network(k.shape, partial(_steps, place, k)) for k in alike}
-        model = stir(joined(keras3, networks), gamma="scale" if place == "scale" else "mixed")
-        return outcomes(keras3, networks, model, tmp_path_factory.mktemp("kernels"), compiled=compiled)
+    def group(compiled: bool) -> dict[str, Outcome]:
+        networks = {
+            f"{place}: {k.name}": Network(
+                k.shape, partial(_steps, place, k), gamma="scale" if place == "scale" else "mixed"
+            )
+            for k in KERNELS.values()
+            for place in PLACES
+            if k.compiled is compiled
+            and not (place == "between" and None in k.shape)  # no Dense behind sizes that are not known
+        }
+        return outcomes(keras3, networks, tmp_path_factory.mktemp("kernels"), compiled=compiled)
 
-    return lambda place, kernel: group(place, kernel.compiled)[kernel.name]
+    return lambda place, kernel: group(kernel.compiled)[f"{place}: {kernel.name}"]
 
 
 def _steps(place: str, kernel: Kernel, layers: Any, name: str) -> list[Any]:

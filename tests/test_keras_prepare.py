@@ -1,4 +1,4 @@
-"""Keras starts while the file is being folded: the very process that will load the model, and no error yet."""
+"""Keras starts while the file is being folded: the process that will load the model, and no error yet."""
 
 from __future__ import annotations
 

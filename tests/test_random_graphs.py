@@ -72,13 +72,16 @@ def check(wanted: Recipe, folder: Path) -> None:
     source, target, again = (folder / f"{name}.onnx" for name in "abc")
     source.write_bytes(proto.SerializeToString())
     # In every other graph activations may change, in every fourth no BatchNormalization may be left.
-    options = ReadOptions(moves_bounds=wanted.seed % 2 == 1, no_batchnorms=wanted.seed % 4 == 3)
+    options = ReadOptions(
+        activations="move" if wanted.seed % 2 == 1 else "keep",
+        target="no-bn" if wanted.seed % 4 == 3 else "any",
+    )
     decided, before, after = _fold(source, target, options, replayed=False)
     replayed, _, _ = _fold(source, again, options, replayed=True)
     assert decided == replayed, "two plans of one file differ"
     assert target.read_bytes() == again.read_bytes(), "the plan alone leads to another file"
     assert after.total() <= before.total() + len(decided.arithmetic), "the graph grew"
-    if options.no_batchnorms:
+    if options.target == "no-bn":
         assert after["BatchNormalization"] == len(decided.left), "a BatchNormalization is left unsaid"
     folded = onnx.load(target)
     onnx.checker.check_model(folded)

@@ -85,7 +85,8 @@ def decide(model: onnx.ModelProto, folder: Path, *, moves_bounds: bool = False) 
     """Fold the model into after.onnx; what became of the BatchNormalization."""
     onnx.checker.check_model(model)
     (folder / "before.onnx").write_bytes(model.SerializeToString())
-    opened = FORMAT.read(folder / "before.onnx", ReadOptions(moves_bounds=moves_bounds))
+    options = ReadOptions(activations="move" if moves_bounds else "keep")
+    opened = FORMAT.read(folder / "before.onnx", options)
     planned = plan(opened.graph)
     decided = planned.plan
     opened.write(apply(opened.graph, planned), folder / "after.onnx")

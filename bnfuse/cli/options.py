@@ -151,6 +151,13 @@ REPORTS = click.option(
 )
 READING = together(
     click.option(
+        "--weights",
+        type=PATH,
+        metavar="FILE",
+        help="The weights that belong to MODEL where that is an architecture in JSON.  [default: a file of a "
+        "like name beside it]",
+    ),
+    click.option(
         "--strict-inputs", is_flag=True, help="Refuse a model that lists every initializer as an input."
     ),
     click.option(
@@ -177,6 +184,12 @@ READING = together(
         multiple=True,
         metavar="NAME|PATTERN",
         help="Leave these BatchNormalizations, and the values they read and write, as they are. Repeatable.",
+    ),
+    click.option(
+        "--round-bias",
+        is_flag=True,
+        help="Keep a bias that is stored in 32-bit integers so, rounded by at most half a step; else it "
+        "becomes one of floats, exactly (ONNX).",
     ),
     click.option(
         "--allow-growth",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
@@ -39,27 +40,27 @@ _PROFILE_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure. ``budget_s`` bounds all settings together; loading models is apart from it.
+    """What to measure. ``max_time`` bounds all settings together; loading models is apart from it.
 
     A setting takes less time where its verdict is certain (``measure.certainty``): to within ``precision``, a
     fraction, of the ratio (of one model: of the median call), and beside a gate on slow-downs beyond
     ``fail_if_slower``, a fraction too. ``cold`` measures starts in fresh processes, in a third of the time.
-    ``batches`` empty means 1, or the size that the model fixes; ``threads`` empty means all processors this
+    ``batch`` empty means 1, or the size that the model fixes; ``threads`` empty means all processors this
     process may use; the inputs are described in ``samples.InputRequest``; ``model_bytes`` is the size of a
     model with its external data (0: that of its file). ``profile`` adds a tenth of the time, and loading
     both models once more, for the time by operator. ``runtime`` is the one to run both in, as a runner
     calls its own ("": the first that loads the original, or else another that loads both).
     """
 
-    batches: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
     optimise: tuple[bool, ...] = (False, True)
     cold: bool = False
-    budget_s: float = 20.0
+    max_time: float = 20.0
     precision: float = 0.01
     fail_if_slower: float | None = None
     seed: int = 0
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    inputs: Path | None = None
+    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: str | PathLike[str] | None = None
     device: str = "cpu"
     threads: tuple[int, ...] = ()
     allow_unsafe: bool = False
@@ -73,8 +74,8 @@ class BenchRequest:
 
 
 def bench(
-    before: Path,
-    after: Path | None = None,
+    before: str | PathLike[str],
+    after: str | PathLike[str] | None = None,
     *,
     request: BenchRequest | None = None,
     load: Loader = load_by_content,
@@ -90,7 +91,7 @@ def bench(
         RuntimeMissing: the runtime or the device is not there.
     """
     request = request or BenchRequest()
-    paths = (before,) if after is None else (before, after)
+    paths = tuple(Path(path) for path in (before, after) if path is not None)
     for path in paths:
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
@@ -114,7 +115,7 @@ def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader, progres
         begin = time.perf_counter()
         _measure_all(paths, request, loader, seen, copies)
         if request.cold and request.optimise:
-            left_s = request.budget_s - (time.perf_counter() - begin)
+            left_s = request.max_time - (time.perf_counter() - begin)
             with seen.guard(COLD):
                 seen.runs.append(measured_cold(_cold(paths, request), load, loader, twins, left_s, seen))
         profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
@@ -139,7 +140,7 @@ def _profiled(
 ) -> Profile | None:
     """Where the time goes, for the first batch size, with optimisation as asked for last (on, by default)."""
     settings = request.settings(threads, optimise=request.optimise[-1])
-    batch = request.batches[0] if request.batches else None
+    batch = request.batch[0] if request.batch else None
     inputs = _inputs(paths, request, batch)
     try:
         with load(paths[0], settings) as runner:
@@ -150,7 +151,7 @@ def _profiled(
             [samples.feeds(0)] * len(paths),
             setting=ON if settings.optimise else OFF,
             batch=samples.batch,
-            budget_s=_PROFILE_SHARE * request.budget_s,
+            budget_s=_PROFILE_SHARE * request.max_time,
             load=load,
         )
         seen.notes.extend(profile_hints(found, request.device))
@@ -178,7 +179,7 @@ def _measure_all(
     wanted = Wanted(request.precision, request.fail_if_slower)
     settings = [
         Setting(request.settings(threads, optimise=on), _inputs(paths, request, batch), wanted)
-        for batch in request.batches or (None,)
+        for batch in request.batch or (None,)
         for threads in _threads(request)
         for on in request.optimise
     ]
@@ -186,7 +187,7 @@ def _measure_all(
     measure_steady(
         paths,
         settings,
-        budget_s=request.budget_s * (1.0 - COLD_SHARE if cold else 1.0),
+        budget_s=request.max_time * (1.0 - COLD_SHARE if cold else 1.0),
         copies=copies,
         load=load,
         seen=seen,
@@ -196,8 +197,8 @@ def _measure_all(
 def _cold(paths: Sequence[Path], request: BenchRequest) -> ColdRequest:
     """As users run a model: the first batch and number of threads, with optimisation as asked for last."""
     settings = request.settings(_threads(request)[0], optimise=request.optimise[-1])
-    inputs = _inputs(paths, request, request.batches[0] if request.batches else None)
-    return ColdRequest(paths, settings, inputs, request.budget_s)
+    inputs = _inputs(paths, request, request.batch[0] if request.batch else None)
+    return ColdRequest(paths, settings, inputs, request.max_time)
 
 
 def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader) -> ModelPair | None:
@@ -212,4 +213,5 @@ def _threads(request: BenchRequest) -> tuple[int, ...]:
 
 
 def _inputs(paths: Sequence[Path], request: BenchRequest, batch: int | None) -> InputRequest:
-    return InputRequest(batch, request.shapes, request.inputs, request.seed, paths[0])
+    inputs = None if request.inputs is None else Path(request.inputs)
+    return InputRequest(batch, request.shape, inputs, request.seed, paths[0])
