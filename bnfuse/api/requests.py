@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _READ = ("strict_inputs", "freeze_inputs", "allow_growth", "round_bias", "weights")
 _VERIFY = ("labels", "verify_time", "samples", "batch", "shape", "inputs", "device", "threads", "seed")
-_BENCH = ("precision", "max_time", "profile", "cold_start", "batch", "shape", "inputs", "device", "threads")
+_BENCH = ("precision", "max_time", "profile", "cold", "batch", "shape", "inputs", "device", "threads")
 _SEVERAL = ("batch", "threads")  # of which a bench takes more than one
 _ABOVE_ZERO = ("verify_time", "max_time", "precision")
 Asked = TypeVar("Asked", "VerifyRequest", "BenchRequest")
