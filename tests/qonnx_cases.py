@@ -70,6 +70,7 @@ CASES = [
     Case("along the inputs", scales="axis 1", reason=SHARED),
     Case("before: along the inputs", scales="axis 1", behind=False, gamma="mixed"),
     Case("before: per tensor", scales="tensor", behind=False, gamma="mixed"),
+    Case("before: unsigned, narrow", scales="axis 1", behind=False, signed=0, extremes=True),
     Case("before: along the outputs", behind=False, reason=SHARED),
     Case("along two axes", scales="both", gamma="mixed"),
     # no such weight
