@@ -45,7 +45,15 @@ def check_target(target: Path, model: Path, *, force: bool) -> None:
         kind = "a folder" if target.is_dir() else "not a regular file"
         raise OutputError(f"'{target}' is {kind}: give the output a file name of its own")
     check_free(target, force=force)
-    folder = target.parent
+    check_folder(target.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder into which nothing could be put.
+
+    Raises:
+        OutputError: it is missing, or cannot be written to.
+    """
     if not folder.is_dir():
         raise OutputError(f"the output folder '{folder}' does not exist: create it first")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -21,19 +21,21 @@ _TOO_LONG = "The report is too long for this page: see the artifact.\n"
 
 
 def main(folder: Path) -> None:
-    """Everything that was written; a command that was called wrongly has written nothing."""
+    """Everything that was written; a command that was called wrongly has written nothing, which is told."""
     if (report := folder / "bnfuse.md").exists():
         text = report.read_text(encoding="utf-8")
         _append("GITHUB_STEP_SUMMARY", text if len(text.encode()) <= MOST_SUMMARY_BYTES else _TOO_LONG)
     if (report := folder / "bnfuse.sarif").exists():
-        for line in commands(json.loads(report.read_text(encoding="utf-8"))):
+        for line in annotated(json.loads(report.read_text(encoding="utf-8"))):
             print(line)
+    else:
+        print("::error title=bnfuse::bnfuse was called wrongly: its log says how")
     if (report := folder / "bnfuse.json").exists():
         for name, value in outputs(json.loads(report.read_text(encoding="utf-8"))).items():
             _append("GITHUB_OUTPUT", f"{name}={value}\n")
 
 
-def commands(log: dict[str, Any]) -> Iterator[str]:
+def annotated(log: dict[str, Any]) -> Iterator[str]:
     """One workflow command for each result, and for each error that a command ended in."""
     shown = dict.fromkeys(("error", "warning", "notice"), 0)
     for run in log["runs"]:

@@ -36,6 +36,7 @@ class Reading(Common, total=False):
     """How a model is read, and what may be made of it; ``read`` gives all of these at once.
 
     Attributes:
+        weights: the file that belongs to an architecture in JSON.
         details: whether the pages of ``to_html`` show the graph around each decision, and each layer's
             weights, which are read once more for it (True).
     """
@@ -47,6 +48,8 @@ class Reading(Common, total=False):
     target: Literal["any", "no-bn"] | None
     keep: str | Sequence[str]
     allow_growth: bool
+    round_bias: bool
+    weights: AnyPath | None
     details: bool
 
 

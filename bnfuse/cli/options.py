@@ -151,6 +151,13 @@ REPORTS = click.option(
 )
 READING = together(
     click.option(
+        "--weights",
+        type=PATH,
+        metavar="FILE",
+        help="The weights that belong to MODEL where that is an architecture in JSON.  [default: a file of a "
+        "like name beside it]",
+    ),
+    click.option(
         "--strict-inputs", is_flag=True, help="Refuse a model that lists every initializer as an input."
     ),
     click.option(

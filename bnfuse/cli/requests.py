@@ -34,6 +34,7 @@ class Reading(Options):
     keep: tuple[str, ...]
     allow_growth: bool
     round_bias: bool
+    weights: Path | None
 
     @property
     def read(self) -> ReadOptions:
@@ -48,6 +49,7 @@ class Reading(Options):
             keep=self.keep,
             allow_growth=self.allow_growth,
             round_bias=self.round_bias,
+            weights=self.weights,
         )
 
     @property

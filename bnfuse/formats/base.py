@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from bnfuse.formats.read_options import ReadOptions as ReadOptions
 from bnfuse.formats.rounded import RoundedBias
 
 if TYPE_CHECKING:
@@ -29,28 +30,6 @@ class Malformed(Exception):
     Rows of an op table raise it: nothing may be concluded from the node or layer then. Anything else that
     comes out of a row is a bug of its own, and is not blamed on the file.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """What the user said about reading, and what may be made of it.
-
-    ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
-    ``freeze_inputs`` treats initializers that a caller could override as constants.
-    ``activations`` "move" lets them become clamps with other bounds, where more folds go so.
-    ``target`` "no-bn" does that too, and has what stays written as other operators, where that can be.
-    ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
-    ``round_bias`` keeps biases that are stored in whole steps (ONNX, 32-bit integers) so, which rounds them.
-    ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
-    """
-
-    strict_inputs: bool = False
-    freeze_inputs: bool = False
-    activations: Literal["keep", "move"] = "keep"
-    target: Literal["any", "no-bn"] = "any"
-    keep: tuple[str, ...] = ()
-    allow_growth: bool = False
-    round_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)

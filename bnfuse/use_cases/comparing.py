@@ -6,6 +6,7 @@ files are told by size and hash, must not change meanwhile, and the versions of 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from bnfuse.results.outcomes import Comparison
 from bnfuse.stamps import watched
 from bnfuse.use_cases.notes import unsafe_note
 from bnfuse.use_cases.provenance import Witnessed, file_info, versions
+from bnfuse.use_cases.unpacking import Opened, unpacked
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -33,16 +35,17 @@ def verified(
     """
     from bnfuse.use_cases.verify import verify
 
-    with watched(a, b) as unchanged:
-        before, after = (file_info(path, hashes=hashes) for path in (a, b))
+    with unpacked(a) as one, unpacked(b) as other, watched(one.path, other.path) as unchanged:
+        before, after = (file_info(source.path, hashes=hashes) for source in (one, other))
         progress("verifying")
         ran = Witnessed(load)
         wanted = replace(request, model_bytes=max(before.total_bytes, after.total_bytes))
-        agreement = verify(a, b, request=wanted, load=ran.load, progress=progress)
+        agreement = verify(one.path, other.path, request=wanted, load=ran.load, progress=progress)
         unchanged.check()
     agreement = replace(agreement, notes=(*agreement.notes, *unsafe_note(request.allow_unsafe)))
     took_part, unsafe = versions(ran.versions), request.allow_unsafe
-    return Comparison("verify", before, after, agreement, versions=took_part, unsafe=unsafe)
+    found = Comparison("verify", before, after, agreement, versions=took_part, unsafe=unsafe)
+    return _told(found, one, other)
 
 
 def benched(
@@ -64,17 +67,29 @@ def benched(
     def measured(first: Path, second: Path, how: BenchRequest) -> Latency:
         return bench(first, second, request=how, load=load, progress=progress)
 
-    with watched(a, *([] if b is None else [b])) as unchanged:
-        before = file_info(a, hashes=hashes)
-        after = None if b is None else file_info(b, hashes=hashes)
+    with ExitStack() as stack:
+        one, other = (None if path is None else stack.enter_context(unpacked(path)) for path in (a, b))
+        assert one is not None
+        unchanged = stack.enter_context(watched(*(source.path for source in (one, other) if source)))
+        before = file_info(one.path, hashes=hashes)
+        after = None if other is None else file_info(other.path, hashes=hashes)
         largest = max(before.total_bytes, after.total_bytes if after else 0)
         wanted = replace(request, model_bytes=largest)
         progress("measuring")
-        if b is None:
-            latency = bench(a, request=wanted, load=load, progress=progress)
+        if other is None:
+            latency = bench(one.path, request=wanted, load=load, progress=progress)
         else:
-            latency = compared(a, b, wanted, measured)
+            latency = compared(one.path, other.path, wanted, measured)
         unchanged.check()
     latency = replace(latency, notes=(*latency.notes, *unsafe_note(request.allow_unsafe)))
     ran, unsafe = versions(latency.versions), request.allow_unsafe
-    return Comparison("bench", before, after, latency=latency, versions=ran, unsafe=unsafe)
+    found = Comparison("bench", before, after, latency=latency, versions=ran, unsafe=unsafe)
+    return _told(found, one, other)
+
+
+def _told(found: Comparison, one: Opened, other: Opened | None) -> Comparison:
+    """What was found, of the files that the user gave."""
+    before, after = one.info(found.before), found.after
+    if other is not None and after is not None:
+        found, after = other.told(found), other.info(after)
+    return replace(one.told(found), before=before, after=after)

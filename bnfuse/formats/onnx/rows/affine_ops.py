@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,9 @@ def batchnorm(view: View) -> Rule:
     axes = _statistics_axes(view, gamma.ndim)
     if isinstance(axes, Refusal):
         return broken(axes)
-    return inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
+    found = inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
+    scale = view.const(1)
+    return found if scale is None else replace(found, computes=scale.dtype)
 
 
 def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
