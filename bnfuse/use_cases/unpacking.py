@@ -88,6 +88,8 @@ def optimized(packing: Packing, output: Path | None, force: bool, run: Callable[
     """
     target = output if output is not None else packing.default_output()
     with _opened(packing) as opened:
+        if packing.path.is_dir():
+            _check_outside(target, packing.path)
         if not packing.packs(target):
             return opened.report(run(opened.path, target, force=force))
         with made_folder(target):
@@ -120,7 +122,9 @@ def _packed(
 
 def _check(target: Path, packing: Packing, *, force: bool) -> None:
     if not packing.path.is_dir():
-        check_target(target, packing.path, force=force)
+        for path in (target, *packing.beside(target)):
+            for own in packing.files:
+                check_target(path, own, force=force)
         return
     if same_file(target, packing.path):
         raise UsageError(f"'{target}' is the input itself, which is never overwritten: choose another output")
@@ -131,6 +135,11 @@ def _check(target: Path, packing: Packing, *, force: bool) -> None:
             "another output"
         )
     check_folder(target.parent)
+
+
+def _check_outside(target: Path, folder: Path) -> None:
+    if any(same_file(above, folder) for above in target.absolute().parents):
+        raise UsageError(f"'{target}' lies in the input, in which nothing is written: choose another output")
 
 
 def _is_model_folder(path: Path) -> bool:
