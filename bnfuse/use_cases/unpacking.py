@@ -25,6 +25,7 @@ from bnfuse.staging import check_folder, check_free, check_target, same_file, st
 from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256
 from bnfuse.use_cases.targets import made_folder
+from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ def _opened(packing: Packing) -> Iterator[Opened]:
     with TemporaryDirectory(prefix="bnfuse-") as folder, watched(*packing.files) as files:
         opened = Opened(packing.unpack(Path(folder)), packing)
         with renamed_errors(opened.names):
-            yield opened
+            try:
+                yield opened
+            except (Unproved, BatchNormsLeft) as error:
+                error.report = opened.report(error.report)
+                raise
             files.check()
 
 
