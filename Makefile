@@ -8,6 +8,7 @@
 #   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
 #   make test-oldest  the quick tests with the lowest versions that pyproject.toml allows (PYTHON=python3.10)
 #   make test-newest  and with the newest there are; both without TensorFlow
+#   make test-portable  tests of files, without what only POSIX has
 #   make lint      ruff, mypy, import contracts
 #   make docs      docs/report-format.md anew, out of the schemas, and the picture of README.md
 #   make dist      sdist and wheel, checked, in dist/
@@ -31,7 +32,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-newest docs dist fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test test-portable test-oldest test-newest docs dist fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +67,13 @@ test-oldest test-newest: $(VENV)/.ready-bounds
 	$(BIN)/uv pip install --quiet --python $(VENV)-$@/bin/python --no-deps --editable .
 	@cat $(VENV)-$@/versions.txt
 	$(VENV)-$@/bin/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+# As on a system that has no more than Python promises everywhere (Windows): tests of files, in one process.
+FILES := portable external_data staging placing narrow_places wire unchanged small_files streams packed \
+    packed_keras keras_hostile_hdf5 keras_hostile_disk keras_written python_models
+
+test-portable: $(VENV)/.ready-test
+	BNFUSE_PORTABLE=1 $(BIN)/python -m pytest -m "not slow" $(FILES:%=tests/test_%.py) $(PYTEST_ARGS)
 
 # Other graphs every time; the first seed is printed, and a failure prints its own.
 BNFUSE_FUZZ ?= 20000

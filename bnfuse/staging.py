@@ -96,8 +96,10 @@ def staging_folder(target: Path) -> Iterator[Path]:
 def folder_lock(folder: Path) -> Iterator[bool]:
     """Be the only bnfuse that changes names in a folder; False where that cannot be had (not on Windows)."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY) if has_locks() else None
     except OSError:
+        descriptor = None
+    if descriptor is None:
         yield False
         return
     try:
@@ -107,6 +109,15 @@ def folder_lock(folder: Path) -> Iterator[bool]:
         yield got
     finally:
         os.close(descriptor)
+
+
+def has_locks() -> bool:
+    """Whether there are locks that go with the process (not on Windows)."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    return hasattr(fcntl, "flock")
 
 
 def _lock(descriptor: int) -> bool:

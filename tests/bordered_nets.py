@@ -49,6 +49,10 @@ class Net:
         each = gamma, self.rng.normal(size=n), self.rng.normal(size=n), self.rng.uniform(0.5, 2.0, n)
         return self.op("BatchNormalization", x, *map(self.const, each), name=name)
 
+    def of(self, build: Callable[[Net], str]) -> onnx.ModelProto:
+        """The model of what ``build`` adds."""
+        return self.model(build(self))
+
     def model(self, *outputs: str, opset: int = 24, infos: bool = False) -> onnx.ModelProto:
         of = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
         x = helper.make_tensor_value_info("x", of, SHAPE)
@@ -101,6 +105,22 @@ def scaled_before(net: Net) -> str:
     return net.bn(net.conv(x, 5, 4), 4)
 
 
+def scaled_behind(net: Net) -> str:
+    """Factors stand between: they go into the convolution first, which then reads what the shift is of."""
+    x = net.bn(net.op("Elu", net.conv("x", 3, 5)), 5)
+    factors = net.rng.uniform(0.5, 2.0, (5, 1, 1)) * np.array([1, -1, 1, 1, -1]).reshape(5, 1, 1)
+    return net.conv(net.op("Mul", x, net.const(factors)), 5, 4)
+
+
+def joined_with_zeros(net: Net) -> str:
+    """Channels are cut off in a branch without a convolution, and in the one that has one."""
+    parts = [net.op("Sin", "x"), net.op("Tanh", net.conv("x", 3, 4))]
+    gamma = np.array([0.0, 1.0, 0.5, 1.5, -0.7, 0.0, 2.0])
+    each = gamma, net.rng.normal(size=7), net.rng.normal(size=7), np.ones(7)
+    x = net.op("Concat", *parts, axis=1)
+    return net.conv(net.op("BatchNormalization", x, *map(net.const, each)), 7, 4)
+
+
 def read_by_others(net: Net) -> str:
     x = net.op("Elu", net.conv("x", 3, 4))
     return net.op("Add", net.conv(net.bn(x, 4), 4, 4), x)
@@ -126,6 +146,12 @@ def another_reader(net: Net) -> str:
 def counted_zeros(net: Net) -> str:
     x = net.op("AveragePool", net.op("Elu", net.conv("x", 3, 4)), kernel_shape=[3, 3], pads=[1] * 4,
                count_include_pad=1)  # fmt: skip
+    return net.conv(net.bn(x, 4), 4, 4)
+
+
+def moved_bounds(net: Net) -> str:
+    """The first goes through the ReLU into the second: a Max with a vector takes no channel more."""
+    x = net.op("Relu", net.bn(net.op("Sigmoid", net.conv("x", 3, 4)), 4))
     return net.conv(net.bn(x, 4), 4, 4)
 
 

@@ -35,6 +35,7 @@ class Case:
     pads: tuple[int, ...] = (0, 0, 0, 0)
     reason: Reason | None = None
     extremes: bool = False
+    zeros: bool = False
     floats: str = "float32"
 
 
@@ -55,6 +56,7 @@ CASES = [
     Case("unsigned, a sign", signed=0, narrow=0, gamma="mixed", reason=SHARED),
     Case("unsigned around 7, a sign", signed=0, zero=7.0, gamma="mixed"),
     Case("unsigned around 7, zeros", signed=0, zero=7.0, gamma="zeros"),
+    Case("unsigned, narrow: 15 is 14", signed=0, extremes=True),
     Case("2 bits", bits=2.0, gamma="mixed"),
     Case("16 bits", bits=16.0, gamma="mixed"),
     Case("16 bits, gone", bits=16.0, gamma="gone"),
@@ -68,12 +70,15 @@ CASES = [
     Case("along the inputs", scales="axis 1", reason=SHARED),
     Case("before: along the inputs", scales="axis 1", behind=False, gamma="mixed"),
     Case("before: per tensor", scales="tensor", behind=False, gamma="mixed"),
+    Case("before: unsigned, narrow", scales="axis 1", behind=False, signed=0, extremes=True),
     Case("before: along the outputs", behind=False, reason=SHARED),
     Case("along two axes", scales="both", gamma="mixed"),
     # no such weight
     Case("1 bit, signed", bits=1.0, reason=UNREAD),
     Case("a bit and a half", bits=1.5, reason=UNREAD),
     Case("a zero point beside the grid", zero=9.0, reason=UNREAD),
+    Case("a zero point below the grid", zero=-8.0, reason=UNREAD),
+    Case("several zero points around one scale", scales="scalar", zeros=True, reason=UNREAD),
     Case("a zero point between integers", zero=0.5, reason=UNREAD),
     Case("a rounding that nobody knows", mode="STOCHASTIC", reason=UNREAD),
     Case("another domain", domain="my.ops", reason=UNREAD),
@@ -101,7 +106,7 @@ def build(case: Case) -> onnx.ModelProto:
     low, high = (1 - half, half) if case.signed else (1, 2 * half - 1)
     q = rng.integers(low, high, shape).astype(float)
     if case.extremes:
-        q[:, 0] = -half
+        q[:, 0] = -half if case.signed else 2 * half - 1
     if case.signed or case.zero:
         q[:, -1] = case.zero
     w = ((q - case.zero + rng.uniform(-0.4, 0.4, shape)) * scale).astype(dtype)
@@ -114,6 +119,8 @@ def build(case: Case) -> onnx.ModelProto:
     flags: dict[str, Any] = {"signed": case.signed, "narrow": case.narrow, "rounding_mode": case.mode}
     if case.op == "MatMul":
         del floats["bias"]
+    if case.zeros:
+        floats["zero"] = np.arange(C).reshape(C, *[1] * (rank - 1)) % 2
     ends = ("x", "c", "y") if case.behind else ("n", "y", "n")
     quant = helper.make_node(case.kind, ["w", "scale", "zero", "bits"], ["wq"], name="quant",
                              domain=case.domain, **flags)  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.random_nets import Net, Step, Value
+from tests.runtime_versions import TWO_BITS
 
 
 def packed(q: np.ndarray, bits: int) -> np.ndarray:
@@ -54,7 +55,7 @@ def few_bits(net: Net, x: Value) -> Value | None:
     """A MatMulNBits of 2, 4 or 8 bits; most blocks are larger than the axis."""
     if net.double:
         return None
-    bits = net.pick(2, 4, 8)
+    bits = net.pick(2 if TWO_BITS else 4, 4, 8)
     zero = net.pick("", "packed", "fractions") if bits == 4 else net.pick("", "packed")
     return packed_matmul(net, x, net.pick(5, x.shape[-1]), bits=bits, zero=zero, bias=bool(net.dice(2)))[0]
 

@@ -68,14 +68,17 @@ _LIKE: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("op", "attributes"), _LIKE, ids=[f"{op} {a or ''}".strip() for op, a in _LIKE])
 def test_past_every_activation(op: str, attributes: dict[str, Any], tmp_path: Path) -> None:
-    """As many nodes as before but the BatchNormalization; a convolution of 5 channels becomes one of 6."""
+    """As many nodes as before but the BatchNormalization; a convolution of 5 channels becomes one of 6.
+
+    Behind a Sigmoid, so that it is asked for the value of another number than 1.
+    """
     net = Net(np.random.default_rng(3))
-    x = net.op(op, net.conv("x", 3, 5), **attributes)
+    x = net.op(op, net.op("Sigmoid", net.conv("x", 3, 5)), **attributes)
     made = folded(net.model(net.conv(net.bn(x, 5), 5, 4)), tmp_path)
     (decision,) = made.plan.decisions
     assert isinstance(decision, Fold) and decision.split is Split.CONSTANT
     assert decision.becomes == ((net.nodes[0].name, "one channel wider"),)
-    assert made.operators(made.after) == ["Conv", op, "Conv"]
+    assert made.operators(made.after) == ["Conv", "Sigmoid", op, "Conv"]
     assert shapes(made) == [(6, 3, 3, 3), (4, 6, 3, 3)]
 
 
@@ -116,6 +119,8 @@ _THROUGH: list[tuple[Build, list[tuple[int, ...]]]] = [
     (nets.row, [(6, 3, 3, 3), (5, 6, 3, 3), (3, 5, 3, 3)]),
     (nets.transposed, [(4, 6, 3, 3)]),
     (nets.scaled_before, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+    (nets.scaled_behind, [(6, 3, 3, 3), (4, 6, 3, 3)]),
+    (nets.joined_with_zeros, [(4, 3, 3, 3), (4, 7, 3, 3)]),
 ]
 
 
@@ -182,6 +187,21 @@ def test_what_the_model_puts_out_keeps_its_channels(value: str, tmp_path: Path) 
     made = folded(net.model(y, value), tmp_path)
     (decision,) = made.plan.decisions
     assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
+
+
+def test_where_bounds_have_moved_it_is_spelled_out(tmp_path: Path) -> None:
+    made = folded(Net(np.random.default_rng(15)).of(nets.moved_bounds), tmp_path)
+    first, second = made.plan.decisions
+    assert isinstance(first, Fold) and dict(first.becomes)
+    assert isinstance(second, Keep) and second.becomes == ("Mul", "Add")
+
+
+def test_a_convolution_of_other_channels_is_none(tmp_path: Path) -> None:
+    """A file that makes no sense is planned for like any other."""
+    net = Net(np.random.default_rng(16))
+    model = net.model(net.conv(net.bn(net.op("Elu", net.conv("x", 3, 5)), 5), 6, 4))
+    made = fold_model(model, tmp_path, _NO_BN)
+    assert isinstance(made.plan.decisions[0], Keep)
 
 
 def test_in_a_body_it_is_spelled_out(tmp_path: Path) -> None:

@@ -235,12 +235,23 @@ def test_what_is_not_looked_into(
     assert reason in why(folded.plan.decisions[0])
 
 
+def test_one_block_for_one_output_takes_no_vector(tmp_path: Path) -> None:
+    """One scale in all: no axis to lay factors of the inputs along."""
+    net, x = _started(16)
+    y, _ = packed_matmul(net, _normalised(net, x, net.rng.uniform(0.5, 2.0, 16)), 1)
+    folded = fold_model(model_of(net, x.shape, [y]), tmp_path)
+    assert Reason.QUANTISED_WEIGHT in why(folded.plan.decisions[0])
+
+
 def test_names_of_ours_are_nobody_elses(tmp_path: Path) -> None:
-    """What shapes are found out with takes no name of the model."""
-    model = _behind()
-    model.graph.node[0].output[0] = model.graph.node[1].input[0] = ":matrix1"
+    """What shapes are found out with takes no name of the model: behind it they are known all the same."""
+    net, _ = _started(32)
+    y, _ = packed_matmul(net, Value("x", (2, 5, 32)), 7, bias=True)
+    net.node("Mul", [y.name, net.const(net.mixed(7))], y.shape)
+    net.nodes[0].output[0] = net.nodes[1].input[0] = ":matrix1"
+    model = model_of(net, (2, 5, 32), [net.values[-1]])
     folded = fold_model(model, tmp_path)
-    assert isinstance(folded.plan.decisions[0], Fold)
+    assert folded.operators(folded.after) == ["MatMulNBits"]
     assert _error(model, tmp_path) <= 2e-6
 
 

@@ -17,6 +17,7 @@ from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.results import Axis, RanInput, Status
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.onnx_graphs import session
+from tests.runtime_versions import ORT
 from tests.sized_nets import SIZED, Made, Net, free, unet
 from tests.tiny_models import save
 
@@ -49,8 +50,8 @@ def test_no_usual_size_would_have_done(
     name: str, made: Made, shape: tuple[int, ...], strict: bool, tmp_path: Path
 ) -> None:
     """By onnxruntime itself, so that the table above means something."""
-    if not strict:
-        return
+    if not strict or (name == "recurrent" and ORT < (1, 32)):
+        return  # an older onnxruntime does not look at the width of what an LSTM reads
     runtime = session(save(made(), tmp_path / "m.onnx"))
     for size in set(USUAL) - set(shape):
         for channels in (3, 1):

@@ -87,9 +87,26 @@ def test_what_a_layer_does_itself_moves_behind_it(keras: Keras, gamma: str, tmp_
     feeds = random_inputs(model)
     assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
     assert loaded.get_layer("conv").activation is keras.activations.linear
+    assert len(loaded.operations) <= len(model.operations)
     loaded.save(tmp_path / "again.keras")  # by Keras itself
     again = keras.models.load_model(tmp_path / "again.keras", compile=False)
     assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
+
+
+@pytest.mark.parametrize("gamma", ["positive", "signed"])
+def test_two_nodes_are_too_many_for_what_was_none(keras: Keras, gamma: str, tmp_path: Path) -> None:
+    """Behind a MaxPooling no sign may change: where signs are mixed it takes a maximum and a minimum."""
+    layers = keras.layers
+    x = layers.Input((6, 6, 3), name="x")
+    y = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    y = layers.MaxPooling2D(name="pool")(layers.BatchNormalization(name="norm")(y))
+    model = stir(keras.Model(x, layers.Conv2D(2, 3, padding="same")(y)), gamma=gamma)
+    folded = fold(model, tmp_path, options=MOVES)
+    assert (folded.kept == {}) is (gamma == "positive")
+    loaded = keras.models.load_model(folded.after, compile=False)
+    assert len(loaded.operations) == len(model.operations)
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
 
 
 def test_a_fused_activation_that_is_no_plain_relu_stays(keras: Keras, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ PLACES: dict[str, Steps] = {
         k.Dense(3),
     ],
 }
+ACTIVATED = ("behind tanh", "behind relu", "between")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,7 @@ def become(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Become:
             for k in KERNELS.values()
             for place in PLACES
             if k.compiled is compiled
+            and not (place in ACTIVATED and compiled)  # XLA takes its time, and activations know no layout
             and not (place == "between" and None in k.shape)  # no Dense behind sizes that are not known
         }
         return outcomes(keras3, networks, tmp_path_factory.mktemp("kernels"), compiled=compiled)
@@ -103,7 +105,7 @@ def test_a_scale_enters_every_kernel(become: Become, kernel: Kernel) -> None:
     assert found.kept is None
 
 
-@kernels
+@pytest.mark.parametrize("kernel", [k for k in KERNELS.values() if not k.compiled], ids=lambda k: k.name)
 def test_nothing_goes_up_through_an_activation(become: Become, kernel: Kernel) -> None:
     """A fused tanh is nonlinear, a fused relu passes no shift; into a Dense behind, both BNs go."""
     for activation, why in (("tanh", Reason.NONLINEAR), ("relu", Reason.SHIFT_THROUGH_ACTIVATION)):

@@ -136,6 +136,21 @@ def test_what_exists_is_not_overwritten(tmp_path: Path) -> None:
         bnfuse.optimize(path, path, force=True, verify=False, bench=False)
 
 
+def test_a_failed_proof_tells_of_what_was_given(tmp_path: Path) -> None:
+    """And leaves nothing behind."""
+    proto = convnet()
+    proto.graph.node.insert(2, onnx.helper.make_node("RandomNormalLike", ["n"], ["r"]))
+    proto.graph.node[3].input[0] = "r"
+    path = tmp_path / "m.onnx.gz"
+    path.write_bytes(gzip.compress(proto.SerializeToString()))
+    with pytest.raises(bnfuse.Unproved) as raised:
+        bnfuse.optimize(path, **QUICK)
+    told = raised.value.report.input
+    assert (told.path, told.total_bytes) == (path, path.stat().st_size)
+    assert raised.value.report.verification.status is bnfuse.Status.INCONCLUSIVE
+    assert names_in(tmp_path) == ["m.onnx.gz"]
+
+
 def damaged(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :]
 

@@ -138,7 +138,12 @@ def test_no_other_folder_is_replaced(tmp_path: Path) -> None:
             bnfuse.optimize(source, path, force=True, **QUICK)
     with pytest.raises(bnfuse.UsageError, match="the input itself"):
         bnfuse.optimize(source, tmp_path / "x" / ".." / "net", force=True, **QUICK)
-    assert (target / "thesis.txt").exists()
+    for inside in ("net/out", "net/out.keras", "net/assets/x"):
+        with pytest.raises(bnfuse.UsageError, match="lies in the input"):
+            bnfuse.optimize(source, tmp_path / inside, force=True, **QUICK)
+    assert (target / "thesis.txt").exists() and members(source).keys() == members(
+        as_folder(tmp_path / "n")
+    ).keys()
 
 
 def test_a_folder_may_become_an_archive(tmp_path: Path, folded: dict[str, bytes]) -> None:
@@ -189,6 +194,22 @@ def test_weights_may_lie_elsewhere(tmp_path: Path) -> None:
     assert bnfuse.inspect(str(model), weights=str(elsewhere)).plan.counts(batchnorm=True)[0] == 3
     found = call("optimize", model, "--weights", elsewhere, "--no-verify", "--no-bench")
     assert found.exit_code == 2 and "exists" in found.stderr
+
+
+def test_neither_file_of_a_result_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Which is found out before any work; the input's own files never give way."""
+    model, weights = parts(tmp_path)
+    mine = tmp_path / "OUT.weights.h5"
+    mine.write_bytes(b"mine")
+    with pytest.raises(bnfuse.OutputError, match=r"OUT\.weights\.h5' exists"):
+        bnfuse.optimize(model, tmp_path / "OUT.json", inputs="none.npz", bench=False)
+    bnfuse.optimize(model, tmp_path / "OUT.json", force=True, **QUICK)
+    assert mine.stat().st_size > 1000
+    weights.rename(tmp_path / "b.weights.h5")
+    with pytest.raises(bnfuse.UsageError, match="the input itself"):
+        bnfuse.optimize(model, tmp_path / "b.json", weights=tmp_path / "b.weights.h5", force=True, **QUICK)
+    with pytest.raises(bnfuse.UsageError, match="the input itself"):
+        bnfuse.optimize(model, model, weights=tmp_path / "b.weights.h5", force=True, **QUICK)
 
 
 def no_json(folder: Path) -> tuple[str, ...]:

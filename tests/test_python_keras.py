@@ -74,6 +74,7 @@ def test_a_live_model(either_keras: Any) -> None:
 
     assert made.optimizer.get_config() == optimizer and made.optimizer is not model.optimizer
     assert made.loss is half_squared
+    assert bnfuse.verify(model, made, verify_time=0.3).equal
     config = made.get_compile_config()
     assert config["loss_weights"] == [0.25] and config["metrics"] == ["mae"]
     assert np.isfinite(made.train_on_batch(feeds[0], np.zeros((len(feeds[0]), 2)))).all()

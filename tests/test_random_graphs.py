@@ -27,7 +27,7 @@ from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import Recipe, build, feeds, recipe, smaller
 
-_GRAPHS = int(os.environ.get("BNFUSE_FUZZ", "2200"))
+_GRAPHS = int(os.environ.get("BNFUSE_FUZZ", "1000"))
 _FIRST_SEED = int(os.environ.get("BNFUSE_FUZZ_SEED", "0"))
 _PER_TEST = max(1, _GRAPHS // 20)
 # Of the output's range; graphs of a dozen steps with badly scaled statistics add up roundings.

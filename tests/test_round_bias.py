@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfuse.formats.base import ReadOptions
 from tests.command import call
 from tests.onnx_graphs import Folded, fold_model, session
+from tests.report_schema import assert_fits
 
 C, X_STEP = 4, 0.02
 
@@ -127,7 +128,10 @@ def test_the_command_tells_and_proves_the_rest(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert isinstance(bias_of(onnx.load(out), "Conv"), tuple)
     told = json.loads(report.read_text())
+    assert_fits(told)
     assert told["verification"]["status"] == "equal"
+    (each,) = told["rounded_biases"]
+    assert each["node"] == "op" and 0.0 < each["error"] <= each["bound"]
     (note,) = (n for n in told["notes"] if "rounded" in n)
     assert note.startswith("as asked for, 1 bias was rounded to whole steps: by at most ")
     assert "(in 'op', where half a step is " in note and note.endswith(

@@ -24,7 +24,8 @@ MODEL = ROOT / "fixtures/digits_cnn.onnx"
 def shell(*command: object, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run without anything of this process' Python."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GIT_"))}
-    here = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | more
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    here = {**kept, "PATH": path, "PIP_NO_COMPILE": "1", **more}  # what pip compiles runs a few times here
     return subprocess.run(
         list(map(str, command)),
         cwd=folder,

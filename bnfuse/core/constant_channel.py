@@ -32,7 +32,7 @@ import numpy as np
 
 from bnfuse.core.affine import Affine, Candidate
 from bnfuse.core.decisions import Split
-from bnfuse.core.graph import Node
+from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import ConcatSplit
 from bnfuse.core.linear import LinearForm
 from bnfuse.core.linear_rule import Linear
@@ -100,18 +100,23 @@ def constant_channel(state: State, wanted: Candidate) -> ConstantChannel | None:
     a, _, axes = state.current(wanted.node)
     if axes != (_CHANNELS,) or a.ndim != 1:
         return None
-    readers = _readers(state, wanted.y, a.size)
+    readers, names = _readers(state, wanted.y, a.size)
     if not readers:
         return None
     for way in _ways(state, wanted.x):
         value = _constant(state, way)
         if value is not None:
-            return _made(state, wanted, way, readers, value)
+            return _made(state, wanted, way, readers, names, value)
     return None
 
 
 def _made(
-    state: State, wanted: Candidate, way: _Way, readers: tuple[Node, ...], value: float
+    state: State,
+    wanted: Candidate,
+    way: _Way,
+    readers: tuple[Node, ...],
+    names: tuple[str, ...],
+    value: float,
 ) -> ConstantChannel:
     a, c, _ = state.current(wanted.node)
     rule = _linear(state, way.writer)
@@ -123,33 +128,38 @@ def _made(
     edits = [(reader, Absorbed(_linear(state, reader).in_port, taken)) for reader in readers]
     edits.append((way.writer, Absorbed(~0, kept, passing=True)))
     touched = (*way.between, way.writer, *readers)
-    held = (wanted.y, *way.values)
+    held = (*names, *way.values)
     spread = Propagation(wanted.node, Split.CONSTANT, tuple(edits), touched, (), held)
     return ConstantChannel(
         way.writer, readers, written, way.offset + written, value, not dead.size, c.copy(), spread
     )
 
 
-def _readers(state: State, y: str, channels: int) -> tuple[Node, ...]:
-    """Who read y, if all of them are convolutions that can take a channel more; else nobody."""
-    if y in state.graph.pinned:
-        return ()
+def _readers(state: State, y: str, channels: int) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+    """Who read y, if all are convolutions that can take a channel more, else nobody; and what y is called.
+
+    A node that has gone hands on what it reads.
+    """
     found: dict[Node, None] = {}
-    for node, port in state.graph.adjacent(y):
-        if port < 0:
-            continue
-        rule = state.graph.rule(node)
-        fits = isinstance(rule, Linear) and port == rule.in_port and rule.in_axis == _CHANNELS
-        if (
-            not fits
-            or not _takes_channel(state, node, "i")
-            or _linear(state, node).form.channels_in != channels
-        ):
-            return ()
-        if node in found:  # as its weight, too
-            return ()
-        found[node] = None
-    return tuple(found)
+    names = [y]
+    for name in names:
+        if name in state.graph.pinned:
+            return (), ()
+        for node, port in state.graph.adjacent(name):
+            if port >= 0 and node in state.removed:
+                names.append(node.outputs[0])
+            elif port >= 0 and (node in found or not _reads(state, node, port, channels)):
+                return (), ()
+            elif port >= 0:
+                found[node] = None
+    return tuple(found), tuple(names)
+
+
+def _reads(state: State, node: Node, port: Port, channels: int) -> bool:
+    """Whether a node is a convolution that reads so many channels at a port, and can take one more."""
+    rule = state.graph.rule(node)
+    fits = isinstance(rule, Linear) and (port, _CHANNELS) == (rule.in_port, rule.in_axis)
+    return fits and _linear(state, node).form.channels_in == channels and _takes_channel(state, node, "i")
 
 
 def _ways(state: State, value: str) -> Iterator[_Way]:
@@ -204,7 +214,7 @@ def _constant(state: State, way: _Way) -> float | None:
 def _takes_channel(state: State, node: Node, letter: str) -> bool:
     """Whether the format can write it with another weight, one channel larger, which is made in memory."""
     rule = _linear(state, node)
-    plain = rule.form.groups == 1 and not isinstance(rule.weight, QuantisedTensor) and rule.gain == 1.0
+    plain = not isinstance(rule.weight, QuantisedTensor) and rule.gain == 1.0
     small = prod(rule.weight.shape) <= _MOST_ELEMENTS and stored_axis(rule.form, letter) is not None
     waits = node in state.graph.tied or node in state.removed
     return plain and small and not waits and state.graph.takes_channel(node, letter)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from bnfuse.formats.read_options import ReadOptions as ReadOptions
-from bnfuse.formats.rounded import RoundedBias
+from bnfuse.results.rounding import RoundedBias
 
 if TYPE_CHECKING:
     from bnfuse.core.apply import Patch

@@ -39,6 +39,9 @@ class Packing(Protocol):
     def packs(self, target: Path) -> bool:
         """Whether a result of this name is to be packed, too; else it is a plain file."""
 
+    def beside(self, target: Path) -> Sequence[Path]:
+        """Other files than ``target`` that a packed result of this name has."""
+
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """The result, packed, in a fresh folder on the target's file system.
 

@@ -52,6 +52,10 @@ class Gzipped:
         """By the suffix."""
         return target.suffix.lower() == _SUFFIX
 
+    def beside(self, target: Path) -> Sequence[Path]:
+        """None."""
+        return ()
+
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """Without name and time, so that the same result gives the same bytes."""
         packed = folder / target.name

@@ -63,6 +63,10 @@ class KerasFolder:
         """Keras itself takes a name in .keras for an archive."""
         return target.suffix.lower() != _ARCHIVE
 
+    def beside(self, target: Path) -> Sequence[Path]:
+        """None."""
+        return ()
+
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """The members of the result, which bnfuse wrote, as files."""
         packed = folder / target.name

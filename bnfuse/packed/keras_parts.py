@@ -98,9 +98,13 @@ class KerasParts:
         """By the suffix."""
         return target.suffix.lower() == _JSON
 
+    def beside(self, target: Path) -> Sequence[Path]:
+        """The weights, under a name of the ending that the original's have."""
+        return (target.with_name(f"{target.stem}{_ending(self.weights.name)}"),)
+
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """Taken apart again, the weights in the layout that they had, under a name of the same ending."""
-        model, weights = folder / target.name, folder / f"{target.stem}{_ending(self.weights.name)}"
+        model, weights = folder / target.name, folder / self.beside(target)[0].name
         with output_errors(target):
             if zipfile.is_zipfile(plain):
                 with zipfile.ZipFile(plain) as archive:

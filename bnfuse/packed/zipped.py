@@ -55,6 +55,10 @@ class Zipped:
         """By the suffix."""
         return target.suffix.lower() == _SUFFIX
 
+    def beside(self, target: Path) -> Sequence[Path]:
+        """None."""
+        return ()
+
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """The same members in the same order, without times for the new one."""
         packed = folder / target.name

@@ -13,8 +13,8 @@ from bnfuse.core.decisions import Keep, Plan
 from bnfuse.core.ranges import widened
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
-from bnfuse.formats.rounded import RoundedBias
 from bnfuse.results import FileInfo, Report
+from bnfuse.results.rounding import RoundedBias
 
 _NOTABLE_GROWTH = 1.1
 # Beyond this a result is not written unless that is asked for.

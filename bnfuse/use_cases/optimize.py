@@ -219,6 +219,7 @@ def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Wa
     notes = (*report.notes, *notes, *words.unsafe_note(wanted.unsafe), *told)
     flushed = made.written.subnormals_flushed
     report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe, limits=limits)
+    report = replace(report, rounded_biases=made.written.rounded)
     return _Made(report, made.written, wanted, form, own_files)
 
 

@@ -25,6 +25,7 @@ from bnfuse.staging import check_folder, check_free, check_target, same_file, st
 from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256
 from bnfuse.use_cases.targets import made_folder
+from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ def _opened(packing: Packing) -> Iterator[Opened]:
     with TemporaryDirectory(prefix="bnfuse-") as folder, watched(*packing.files) as files:
         opened = Opened(packing.unpack(Path(folder)), packing)
         with renamed_errors(opened.names):
-            yield opened
+            try:
+                yield opened
+            except (Unproved, BatchNormsLeft) as error:
+                error.report = opened.report(error.report)
+                raise
             files.check()
 
 
@@ -88,6 +93,8 @@ def optimized(packing: Packing, output: Path | None, force: bool, run: Callable[
     """
     target = output if output is not None else packing.default_output()
     with _opened(packing) as opened:
+        if packing.path.is_dir():
+            _check_outside(target, packing.path)
         if not packing.packs(target):
             return opened.report(run(opened.path, target, force=force))
         with made_folder(target):
@@ -120,7 +127,9 @@ def _packed(
 
 def _check(target: Path, packing: Packing, *, force: bool) -> None:
     if not packing.path.is_dir():
-        check_target(target, packing.path, force=force)
+        for path in (target, *packing.beside(target)):
+            for own in packing.files:
+                check_target(path, own, force=force)
         return
     if same_file(target, packing.path):
         raise UsageError(f"'{target}' is the input itself, which is never overwritten: choose another output")
@@ -131,6 +140,11 @@ def _check(target: Path, packing: Packing, *, force: bool) -> None:
             "another output"
         )
     check_folder(target.parent)
+
+
+def _check_outside(target: Path, folder: Path) -> None:
+    if any(same_file(above, folder) for above in target.absolute().parents):
+        raise UsageError(f"'{target}' lies in the input, in which nothing is written: choose another output")
 
 
 def _is_model_folder(path: Path) -> bool:

@@ -79,7 +79,7 @@ def _clamp(site: Site) -> Sequence[Part]:
     """max(x, 0), in whose place ``keras.ops.maximum`` can stand."""
     if not _can_be_an_op(site):
         return single(site, HOMOGENEOUS)
-    return single(site, _relu(site, site.rank()), ClampStore())
+    return single(site, _relu(site, site.rank(), fused=False), ClampStore())
 
 
 def _can_be_an_op(site: Site) -> bool:
@@ -88,8 +88,9 @@ def _can_be_an_op(site: Site) -> bool:
     return once and not site.lead and site.compute_dtype in _CLAMPED and len(site.inputs) == 1
 
 
-def _relu(site: Site, rank: int | None) -> Clamp:
-    return Clamp(0.0, np.inf, HOMOGENEOUS, np.dtype(site.compute_dtype), spreads=rank is not None)
+def _relu(site: Site, rank: int | None, *, fused: bool) -> Clamp:
+    dtype = np.dtype(site.compute_dtype)
+    return Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=rank is not None, fused=fused)
 
 
 def fused(site: Site, inner: str) -> Part | None:
@@ -100,7 +101,7 @@ def fused(site: Site, inner: str) -> Part | None:
         return None
     part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
     if rule is HOMOGENEOUS and _is_relu(*_name(stored)) and _can_be_an_op(site) and site.out_rank():
-        part.rule, part.stored = always(_relu(site, site.out_rank())), FusedClampStore()
+        part.rule, part.stored = always(_relu(site, site.out_rank(), fused=True)), FusedClampStore()
     return part
 
 

@@ -40,7 +40,7 @@ from bnfuse.formats.onnx.rows.stored import (
     TableStore,
 )
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
-from bnfuse.formats.rounded import RoundedBias
+from bnfuse.results.rounding import RoundedBias
 
 if TYPE_CHECKING:
     from bnfuse.core.graph import Graph, Node

@@ -19,7 +19,7 @@ from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
-from bnfuse.formats.rounded import RoundedBias
+from bnfuse.results.rounding import RoundedBias
 
 _CHUNK_BYTES = 1 << 20
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)

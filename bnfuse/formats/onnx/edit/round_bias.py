@@ -24,7 +24,7 @@ from bnfuse.formats.onnx.edit.pending import Pool
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS
 from bnfuse.formats.onnx.rows.view import NodeHandle
-from bnfuse.formats.rounded import RoundedBias
+from bnfuse.results.rounding import RoundedBias
 
 _PER_AXIS = 13
 
