@@ -10,7 +10,9 @@ import pytest
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
-from bnfuse.measure.steady import OFF, ON
+from bnfuse.inputs.samples import InputRequest
+from bnfuse.measure.judging import Rounds
+from bnfuse.measure.steady import OFF, ON, Setting
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
 from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, Clockwork, clockworks, files, most_open
@@ -271,3 +273,19 @@ def test_what_loading_takes_is_told_of_loads_that_happen_anyway(
     both = "took 120 ms before, 30 ms after (medians of 2 loads each"
     assert (both if models == 2 else "took 120 ms (one load each") in note
     assert "--cold" in note
+
+
+def test_the_time_that_is_left_goes_to_who_is_least_certain() -> None:
+    """After three seconds each; without six rounds there is no doubt to tell, and so no verdict."""
+    rng = np.random.default_rng(0)
+
+    def after(noise: float, count: int) -> float:
+        medians = 1e6 * np.exp(noise * rng.standard_normal((4, count, 2)))
+        rounds = Rounds(tuple(medians.reshape(4, -1)), medians)
+        setting = Setting(RunSettings(), InputRequest(), rounds=rounds, spent_s=3.0)
+        setting.certainty.look(rounds, 0.2, 0.1)
+        return setting.needs
+
+    few, noisy, nearly, hopeless = after(0.02, 4), after(0.08, 40), after(0.03, 40), after(0.4, 40)
+    assert few == hopeless == pytest.approx(30.0)
+    assert 0.75 <= nearly < noisy < few

@@ -15,7 +15,6 @@ time are timed one after the other, with a note.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,8 @@ _CHEAP_LOAD = 0.1  # of the time a setting may take: below this, models are load
 # Rounds that should fit into the time a setting may take; where they do not, fewer copies are timed.
 _WANTED_ROUNDS = 12
 _VISIT_S = 0.005  # a visit takes about so long, where calls are short
-_LEAST_S, _LEAST_NEED = 0.1, 0.25  # of a setting that has begun: seconds, and times of these
+_LEAST_S = 0.1  # of a setting that has begun
+_LEAST_NEED, _MOST_NEED = 0.25, 10.0  # times what it took
 _LONG_NS = 500_000_000  # a call that is timed once only, to know how long it takes
 _NO_CONTROL = "there was no {} for a second copy of the original, so no control (A/A) was run"
 
@@ -110,10 +110,14 @@ class Setting:
 
     @property
     def needs(self) -> float:
-        """Its claim on the time that is left: about how much longer it takes to the precision."""
-        if not math.isfinite(self.certainty.doubt):
+        """Its claim on the time that is left: about how much longer it takes to the precision.
+
+        Within bounds: who is far from it may never get there, and who has no verdict yet comes first.
+        """
+        if self.rounds is None:
             return 1.0
-        return max(self.spent_s, _LEAST_S) * max(self.certainty.doubt**2 - 1.0, _LEAST_NEED)
+        farther = max(self.certainty.doubt**2 - 1.0, _LEAST_NEED)
+        return max(self.spent_s, _LEAST_S) * min(farther, _MOST_NEED)
 
     @property
     def label(self) -> str:
