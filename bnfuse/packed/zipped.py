@@ -14,13 +14,12 @@ from pathlib import Path, PurePosixPath
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.archive import BLOCK_BYTES, CONFIG, ZIP_DAMAGE, check_members
 from bnfuse.formats.keras.file.wording import short
-from bnfuse.packed.base import bounded_copy
+from bnfuse.packed.base import bounded_copy, most_bytes
 from bnfuse.staging import default_output, output_errors
 
 _SUFFIX = ".zip"
 _MODELS = (".onnx", ".keras", ".h5", ".hdf5")
 _OF_THE_SYSTEM = ("__MACOSX/", ".DS_Store")
-_FLOOR_BYTES, _RATIO = 1 << 28, 100
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -107,7 +106,7 @@ def opened(path: Path, weights: Path | None) -> Zipped | None:
     if not models:
         return None
     check_members(path, infos)
-    if sum(info.file_size for info in infos) > max(_FLOOR_BYTES, _RATIO * path.stat().st_size):
+    if sum(info.file_size for info in infos) > most_bytes(path):
         raise UnsafeModel(
             f"'{path}' would grow a hundredfold when unpacked; unpack it yourself if that is right"
         )
