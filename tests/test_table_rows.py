@@ -26,6 +26,7 @@ from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
+from tests.runtime_versions import runs_case
 from tests.table_cases import Case, Outcomes, linear
 from tests.table_choosing_cases import CHOOSING
 from tests.table_clamp_cases import CLAMPS
@@ -122,7 +123,8 @@ def test_a_row_of_the_table(
     if reason is None:
         assert isinstance(decision, Fold), decision.message
         assert decision.into or decision.through
-        _assert_equal(model, tmp_path)
+        if runs_case(case.name):
+            _assert_equal(model, tmp_path)
         return
     assert isinstance(decision, Keep), decision.message
     way = "down" if place == "before" else "up"
