@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, overload
 
 from bnfuse.api import options as known
 from bnfuse.api import results
+from bnfuse.api.gating import SpeedGate
 from bnfuse.api.given import Given, as_file
 from bnfuse.api.options import AnyPath
 from bnfuse.api.requests import (
@@ -97,6 +98,7 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
     from bnfuse.use_cases.optimize import optimize as run
 
     with _prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
+        gate = SpeedGate.of(asked, measured=asked.get("bench", True) is not False)
         target = None if output is None else Path(output)
         if given.name and target is None:
             target = given.path.with_name(f"result{given.path.suffix}")
@@ -112,7 +114,7 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
                 **_as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
             )
             made = None if found.output is None else given.loaded(found.output.path)
-    return written_down(Report, renamed(found, names), model=made)
+    return written_down(Report, renamed(gate.report(found), names), model=made)
 
 
 def inspect(model: AnyModel | ModelProto, **options: Unpack[InspectOptions]) -> Report[Any]:
@@ -185,10 +187,11 @@ def bench(
 
     with _prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
         request = bench_request(asked, asked.get("request"))
+        gate = SpeedGate.of(asked, alone=after is None)
         paths = [one.path for one in given]
         second = paths[1] if len(paths) > 1 else None
         found = benched(paths[0], second, request, **_as_given(asked, "hashes", "progress"))
-    return results.latency(renamed(found, _names(*given)))
+    return results.latency(renamed(gate.comparison(found), _names(*given)))
 
 
 def diff(a: AnyModel | ModelProto, b: AnyModel | ModelProto, **options: Unpack[DiffOptions]) -> Difference:
