@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfuse.api.requests import percentage
 from bnfuse.errors import UsageError
 from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
 
@@ -61,18 +62,3 @@ class SpeedGate:
         if self.most_percent is None:
             return ()
         return (speed_gate(latency, self.most_percent, against_earlier=self.earlier is not None),)
-
-
-def percentage(given: float | str) -> float:
-    """``3``, ``"3"`` and ``"3%"`` are the same, as on the command line.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        percent = float(given.strip().removesuffix("%") if isinstance(given, str) else given)
-    except (TypeError, ValueError):
-        percent = -1.0
-    if not 0 <= percent < float("inf"):
-        raise UsageError(f"fail_if_slower is {given!r}: give a percentage, such as 3 or '3%'")
-    return percent

@@ -87,6 +87,8 @@ def bench_request(given: Mapping[str, Any], base: BenchRequest | None = None) ->
             several = values[name]
             several = () if several is None else several if isinstance(several, Sequence) else (several,)
             values[name] = tuple(several)
+    if given.get("fail_if_slower") is not None:  # a measurement ends later where the gate is near
+        values["fail_if_slower"] = percentage(given["fail_if_slower"]) / 100
     return replace(base or BenchRequest(), **values)
 
 
@@ -121,6 +123,21 @@ def _fraction(given: float | str) -> float:
     if not value < 1:
         raise UsageError(f"precision is {given}, which is 100 % or more: give '1%', or 0.01")
     return value
+
+
+def percentage(given: float | str) -> float:
+    """``3``, ``"3"`` and ``"3%"`` are the same, as on the command line.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        percent = float(given.strip().removesuffix("%") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        percent = -1.0
+    if not 0 <= percent < float("inf"):
+        raise UsageError(f"fail_if_slower is {given!r}: give a percentage, such as 3 or '3%'")
+    return percent
 
 
 @contextmanager

@@ -30,15 +30,17 @@ def reading_hints(seen: Findings) -> list[str]:
     if (before := seen.load_ms[0]) and not cold:
         after = seen.load_ms[1]
         both = f"{median(before):.3g} ms" + (f" before, {median(after):.3g} ms after" if after else "")
+        loads = f"medians of {len(before)} loads each" if len(before) > 1 else "one load each"
         hints.append(
-            f"loading with {ON} took {both} (medians of {len(before)} loads each, in a process that has the "
+            f"loading with {ON} took {both} ({loads}, in a process that has the "
             "runtime already); --cold measures whole starts"
         )
     steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
     if seen.optimises and any(r.verdict != FASTER for r in steady_on):
         name = seen.runtime.partition(" ")[0]
+        start = "compare the cold start" if cold else "measure the cold start (--cold)"
         hints.append(
-            f"{name} {seen.optimises}, so the steady state gains little there; measure the cold start "
-            "(--cold), and runtimes that do not fold"
+            f"{name} {seen.optimises}, so the steady state gains little there; {start}, and "
+            "runtimes that do not fold"
         )
     return hints
