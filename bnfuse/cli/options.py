@@ -173,6 +173,12 @@ READING = together(
         "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
     ),
     click.option(
+        "--equalize",
+        is_flag=True,
+        help="Also rescale channels, exactly, so that 8 bits with one step for each tensor lose the least: "
+        "for those who quantise the result.",
+    ),
+    click.option(
         "--keep",
         multiple=True,
         metavar="NAME|PATTERN",

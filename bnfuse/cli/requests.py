@@ -32,6 +32,7 @@ class Reading(Options):
     activations: str
     target: str
     keep: tuple[str, ...]
+    equalize: bool
     allow_growth: bool
 
     @property
@@ -44,6 +45,7 @@ class Reading(Options):
             freeze_inputs=self.freeze_inputs,
             moves_bounds=self.activations == "move",
             no_batchnorms=self.target == "no-bn",
+            equalizes=self.equalize,
             keep=self.keep,
             allow_growth=self.allow_growth,
         )

@@ -38,6 +38,7 @@ class ReadOptions:
     ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
     ``no_batchnorms`` does that too, and has what stays written as other operators, where that can be.
     ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
+    ``equalizes`` has channels rescaled in the end, for those who quantise the result.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
@@ -45,6 +46,7 @@ class ReadOptions:
     freeze_inputs: bool = False
     moves_bounds: bool = False
     no_batchnorms: bool = False
+    equalizes: bool = False
     keep: tuple[str, ...] = ()
     allow_growth: bool = False
 

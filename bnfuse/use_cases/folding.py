@@ -83,7 +83,7 @@ def planned_to_fit(
     banned: frozenset[str] = frozenset()
     while True:
         with phases("plan", "planning"):
-            planned = plan_folds(model.graph, banned=banned)
+            planned = plan_folds(model.graph, banned=banned, equalizes=options.equalizes)
             patch = apply(model.graph, planned)
             if merge:
                 patch = replace(patch, merged=merge_chains(model.graph, patch))

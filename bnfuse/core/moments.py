@@ -1,0 +1,112 @@
+"""How large values typically are, channel by channel, told from the file alone: mean and variance.
+
+A BatchNormalization knows them of what it reads: its running statistics. Where none looks, they follow from
+the weights: with inputs of mean m and variance v per channel,
+
+    mean of y[o] = Σ_i m_i·Σ_k W + b_o
+    variance     = Σ_i v_i·((1 − ρ)·Σ_k W² + ρ·(Σ_k W)²)      ρ: how alike the taps of one window are
+
+with ρ = ½, for images are neither noise nor flat (of 60 layers of two face detectors, the logarithms of the
+sizes found so agree best with their statistics at ½). What a model reads, or what comes out of an operator
+that nothing is known of, counts as mean 0 and variance 1. Behind a ReLU a value is taken for a rectified
+Gaussian. All of it follows a scale exactly: hold a channel as s·x, and its mean is s·m, its variance s²·v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import erf, pi, sqrt
+
+import numpy as np
+
+from bnfuse.core.affine import Affine
+from bnfuse.core.clamp import Clamp
+from bnfuse.core.graph import Node
+from bnfuse.core.joint import ConcatSplit, Select
+from bnfuse.core.pairs import Pairs
+from bnfuse.core.reasons import Reason
+from bnfuse.core.reparam import Pair, Vector
+from bnfuse.core.rules import Pass
+from bnfuse.core.state import State
+from bnfuse.core.weighted_sum import WeightedSum
+
+_ALIKE = 0.5  # ρ
+_DEVIATIONS = 3.0  # a range is taken to reach that many deviations from the mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Mean and variance of the channels of a value, shape (channels,)."""
+
+    mean: Vector
+    variance: Vector
+
+    @property
+    def square(self) -> Vector:
+        """E[x²]."""
+        total: Vector = np.square(self.mean) + self.variance
+        return total
+
+    @property
+    def reach(self) -> Vector:
+        """From 0 to where the values end."""
+        end: Vector = np.abs(self.mean) + _DEVIATIONS * np.sqrt(self.variance)
+        return end
+
+    def rectified(self) -> tuple[Moments, Vector]:
+        """Those of max(x, 0) for a Gaussian x, and its reach."""
+        deviation = np.sqrt(self.variance)
+        ratio = self.mean / np.where(deviation > 0.0, deviation, 1.0)
+        ratio = np.where(deviation > 0.0, ratio, np.sign(self.mean) * np.inf)
+        below = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in ratio])
+        density = np.exp(-0.5 * np.square(ratio)) / sqrt(2.0 * pi)
+        mean = np.maximum(self.mean * below + deviation * density, 0.0)
+        square = np.maximum(self.square * below + self.mean * deviation * density, 0.0)
+        end = np.maximum(self.mean + _DEVIATIONS * deviation, 0.0)
+        return Moments(mean, np.maximum(square - np.square(mean), 0.0)), end
+
+
+def of_output(weight: Pairs, bias: Vector, read: Moments) -> Moments:
+    """Those of y = W·x + b; ``bias`` of shape (G·O,), ``read`` those of x, shape (G·I,)."""
+    groups, _, ins = weight.sums.shape
+    mean = np.einsum("goi,gi->go", weight.sums, read.mean.reshape(groups, ins)).ravel() + bias
+    spread = (1.0 - _ALIKE) * weight.squares + _ALIKE * np.square(weight.sums)
+    return Moments(mean, np.einsum("goi,gi->go", spread, read.variance.reshape(groups, ins)).ravel())
+
+
+def known(state: State, writer: Node, write: Pair | None) -> Moments | None:
+    """What a BatchNormalization knows of a node's first output, which is held as ``write`` says by now."""
+    for reader in state.graph.readers(writer.outputs[0]):
+        rule = state.graph.rule(reader)
+        if isinstance(rule, Affine) and rule.broken is None and rule.typical is not None:
+            s, t = (np.ones(()), np.zeros(())) if write is None else write
+            mean, deviation = s * rule.typical.mean + t, s * rule.typical.deviation
+            return Moments(mean, np.square(deviation))
+    return None
+
+
+def rectifies(state: State, value: str) -> bool:
+    """Whether a value comes out of ReLUs, past what leaves signs as they are."""
+    pending, seen = [value], {value}
+    while pending:
+        node = state.graph.writer(pending.pop())
+        rule = None if node is None else state.graph.rule(node)
+        if node is None or isinstance(rule, Affine):
+            return False
+        if (isinstance(rule, Clamp) and rule.low == 0.0) or _is_relu(rule):
+            continue
+        if isinstance(rule, Pass):
+            before = [node.inputs[rule.in_port]]
+        elif isinstance(rule, ConcatSplit | Select) or (
+            isinstance(rule, WeightedSum) and all(sign > 0.0 for sign in rule.signs)
+        ):
+            before = [v for v in node.inputs if v]
+        else:
+            return False
+        pending += [v for v in before if v not in seen]
+        seen.update(before)
+    return True
+
+
+def _is_relu(rule: object) -> bool:
+    return isinstance(rule, Pass) and rule.shift is Reason.SHIFT_THROUGH_ACTIVATION
