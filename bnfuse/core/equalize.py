@@ -2,12 +2,12 @@
 
 A positive scale for each channel may pass through ReLUs, pooling, residual sums and Concat (``freedoms``).
 The function stays exactly what it is, whatever the scales; 8 bits with one step for a whole tensor do not.
-Cross-layer equalisation (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction", 2019) makes the ranges of neighbouring weights agree, s_i = √(r⁽¹⁾_i/r⁽²⁾_i). That looks at weights alone, and
-may spread the ranges of the activations between them. Here the scales are those of which rounding weights
-*and* activations adds the least noise to the outputs (``noise``), as far as the file tells how large values
-are (``moments``). They are sought from s_i = √(C_i/X_i), X_i the size of a channel and C_i what the outputs
-feel of it: there a channel is as large as it matters, whatever scales a model came with.
+Cross-layer equalisation (Nagel et al., arXiv 1906.04721) makes the ranges of neighbouring weights agree,
+s_i = √(r⁽¹⁾_i/r⁽²⁾_i). That looks at weights alone, and may spread the ranges of the activations between
+them. Here the scales are those of which rounding weights *and* activations adds the least noise to the
+outputs (``noise``), as far as the file tells how large values are (``moments``). They are sought from
+s_i = √(C_i/X_i), X_i the size of a channel and C_i what the outputs feel of it: there a channel is as large
+as it matters, whatever scales a model came with.
 
 Weights are multiplied once, in float64, by what they absorb of folds and scales together, and rounded once.
 So a scale that is no power of two costs no more than a fold does; where nothing is folded, it rounds a weight

@@ -4,8 +4,8 @@ Where the proof saw the models part between two seams (``proof.seams``), the fol
 and nothing is searched. Else:
 
 The steps of a plan (its folds in order, then what is narrowed, then what is rescaled) build on those before
-them, so every prefix is a plan of its own. The result of a prefix is written beside the whole result and compared with the
-original, only on input sets that showed the difference and with the tolerance of the proof.
+them, so every prefix is a plan of its own. The result of a prefix is written beside the whole result and
+compared with the original, only on input sets that showed the difference and with the tolerance of the proof.
 
 What is concluded: with the steps before the culprit the result is equal, with the culprit it is not. That
 is the first step that breaks equality if equality, once broken, stays so. It need not: two errors may

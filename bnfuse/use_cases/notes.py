@@ -42,10 +42,11 @@ def equalized_note(found: Equalized | None, *, done: bool = True) -> tuple[str, 
     count, were = len(found.values), "were" if done else "can be"
     values = "channels of one value" if count == 1 else f"channels of {count} values"
     least_db = f"{found.gain_db:.1f} dB"
-    return (
+    told = (
         f"{values} {were} rescaled, which changes nothing but ranges: 8 bits with one step for each tensor "
-        f"are expected to add {least_db} less noise",
+        f"are expected to add {least_db} less noise"
     )
+    return (told,)
 
 
 def check_growth(original_bytes: int, result: Written, model: Path) -> None:
