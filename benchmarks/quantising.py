@@ -1,7 +1,7 @@
 """An ONNX model in 8 bits, and how far its outputs then are from those in float.
 
-Static quantisation of onnxruntime (QDQ), weights int8 and symmetric, activations uint8, minimum and maximum of
-the calibration images, no preprocessing. Pictures are those that scikit-learn and scikit-image bring along.
+Static quantisation of onnxruntime (QDQ), weights int8 and symmetric, activations uint8, minimum and maximum
+of the calibration images, no preprocessing. Pictures are those that scikit-learn and scikit-image bring.
 """
 
 from __future__ import annotations

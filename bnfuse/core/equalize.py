@@ -25,13 +25,13 @@ import numpy as np
 
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.decisions import Equalized, Rescaled, Spread
-from bnfuse.core.freedoms import Freedom, freedoms, rescaled
+from bnfuse.core.freedoms import Freedom, ScalePlaces, freedoms, rescaled, scale_places
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.noise import NoiseLayer, quietest, total_noise
 from bnfuse.core.pairs import pair_count
 from bnfuse.core.ranges import imbalance
 from bnfuse.core.reparam import Vector
-from bnfuse.core.sensitivities import ScalePlaces, noise_layers, scale_places
+from bnfuse.core.sensitivities import noise_layers
 from bnfuse.core.state import Propagation, State
 
 # Less than this would not be seen in a result.

@@ -14,7 +14,7 @@ Left out: weights that are stored as integers, and those of 16 bits, whose value
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.propagate import Worklist, next_choices
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Reparam, Vector, from_backward
-from bnfuse.core.search import next_choices
 from bnfuse.core.state import Propagation, State
 
 Channels = NDArray[np.intp]
@@ -184,3 +183,32 @@ def rescaled(
 
 def _refused(run: Worklist, writer: Node, held: Reparam) -> bool:
     return isinstance(run.propagate([(writer.outputs[0], held)]), Refusal)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScalePlaces:
+    """Where the scale of each channel stands in one vector: by value, and by channel of a port."""
+
+    first: dict[Node, int]
+    ports: dict[tuple[Node, int], Channels]
+    count: int
+
+    def of(self, node: Node, port: int, channels: int) -> Channels:
+        """Shape (channels,), −1 for channels that stay."""
+        found = self.ports.get((node, port))
+        return np.full(channels, -1) if found is None else found
+
+
+def scale_places(free: Sequence[Freedom]) -> ScalePlaces:
+    """One scale for each channel of each value that may be rescaled."""
+    first: dict[Node, int] = {}
+    ports: dict[tuple[Node, int], Channels] = {}
+    count = 0
+    for freedom in free:
+        start = first.setdefault(freedom.writer, count)
+        count = max(count, start + freedom.free.size)
+        for tie in freedom.ties:
+            places = ports.setdefault((tie.node, tie.port), np.full(tie.channels.size, -1))
+            some = tie.channels >= 0
+            places[some] = start + tie.channels[some]
+    return ScalePlaces(first, ports, count)

@@ -3,12 +3,10 @@
 A BatchNormalization knows them of what it reads: its running statistics. Where none looks, they follow from
 the weights: with inputs of mean m and variance v per channel,
 
-    mean of y[o] = Σ_i m_i·Σ_k W + b_o
-    variance     = Σ_i v_i·((1 − ρ)·Σ_k W² + ρ·(Σ_k W)²)      ρ: how alike the taps of one window are
+    mean of y[o] = Σ_i m_i·Σ_k W + b_o        variance = Σ_i v_i·Σ_k W²
 
-with ρ = ½, for images are neither noise nor flat (of 60 layers of two face detectors, the logarithms of the
-sizes found so agree best with their statistics at ½). What a model reads, or what comes out of an operator
-that nothing is known of, counts as mean 0 and variance 1. Behind a ReLU a value is taken for a rectified
+as if all that is summed up were independent. What a model reads, or what comes out of an operator that
+nothing is known of, counts as mean 0 and variance 1. Behind a ReLU a value is taken for a rectified
 Gaussian. All of it follows a scale exactly: hold a channel as s·x, and its mean is s·m, its variance s²·v.
 """
 
@@ -30,7 +28,7 @@ from bnfuse.core.rules import Pass
 from bnfuse.core.state import State
 from bnfuse.core.weighted_sum import WeightedSum
 
-_ALIKE = 0.5  # ρ
+_FAR = 1e30  # so many deviations from 0 is a value that does not vary
 _DEVIATIONS = 3.0  # a range is taken to reach that many deviations from the mean
 
 
@@ -56,8 +54,8 @@ class Moments:
     def rectified(self) -> tuple[Moments, Vector]:
         """Those of max(x, 0) for a Gaussian x, and its reach."""
         deviation = np.sqrt(self.variance)
-        ratio = self.mean / np.where(deviation > 0.0, deviation, 1.0)
-        ratio = np.where(deviation > 0.0, ratio, np.sign(self.mean) * np.inf)
+        ratio = np.where(deviation > 0.0, self.mean, _FAR * np.sign(self.mean))
+        ratio /= np.where(deviation > 0.0, deviation, 1.0)
         below = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in ratio])
         density = np.exp(-0.5 * np.square(ratio)) / sqrt(2.0 * pi)
         mean = np.maximum(self.mean * below + deviation * density, 0.0)
@@ -70,8 +68,8 @@ def of_output(weight: Pairs, bias: Vector, read: Moments) -> Moments:
     """Those of y = W·x + b; ``bias`` of shape (G·O,), ``read`` those of x, shape (G·I,)."""
     groups, _, ins = weight.sums.shape
     mean = np.einsum("goi,gi->go", weight.sums, read.mean.reshape(groups, ins)).ravel() + bias
-    spread = (1.0 - _ALIKE) * weight.squares + _ALIKE * np.square(weight.sums)
-    return Moments(mean, np.einsum("goi,gi->go", spread, read.variance.reshape(groups, ins)).ravel())
+    variance = np.einsum("goi,gi->go", weight.squares, read.variance.reshape(groups, ins)).ravel()
+    return Moments(mean, variance)
 
 
 def known(state: State, writer: Node, write: Pair | None) -> Moments | None:

@@ -273,3 +273,12 @@ def retrace(
     attempt = Worklist(state, wanted, choices, None)
     refusal = attempt.run(*holdings(split, axes, a, c))
     return refusal or attempt.found(split)
+
+
+def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """The next combination in depth-first order, None when all were tried."""
+    for last in range(len(choices) - 1, -1, -1):
+        name, chosen, count = choices[last]
+        if chosen + 1 < count:
+            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
+    return None

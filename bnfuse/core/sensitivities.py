@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnfuse.core.apply import NewLinear, linear_rewrite
-from bnfuse.core.freedoms import Freedom
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.moments import Moments, known, of_output, rectifies
@@ -26,34 +26,8 @@ from bnfuse.core.pairs import Pairs, pairs
 from bnfuse.core.reparam import Vector
 from bnfuse.core.state import State
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScalePlaces:
-    """Where the scale of each channel stands in one vector: by value, and by channel of a port."""
-
-    first: dict[Node, int]
-    ports: dict[tuple[Node, int], Places]
-    count: int
-
-    def of(self, node: Node, port: int, channels: int) -> Places:
-        """Shape (channels,), −1 for channels that stay."""
-        found = self.ports.get((node, port))
-        return np.full(channels, -1) if found is None else found
-
-
-def scale_places(free: Sequence[Freedom]) -> ScalePlaces:
-    """One scale for each channel of each value that may be rescaled."""
-    first: dict[Node, int] = {}
-    ports: dict[tuple[Node, int], Places] = {}
-    count = 0
-    for freedom in free:
-        start = first.setdefault(freedom.writer, count)
-        count = max(count, start + freedom.free.size)
-        for tie in freedom.ties:
-            places = ports.setdefault((tie.node, tie.port), np.full(tie.channels.size, -1))
-            some = tie.channels >= 0
-            places[some] = start + tie.channels[some]
-    return ScalePlaces(first, ports, count)
+if TYPE_CHECKING:
+    from bnfuse.core.freedoms import ScalePlaces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
