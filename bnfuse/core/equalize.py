@@ -38,7 +38,7 @@ from bnfuse.core.state import Propagation, State
 LEAST_GAIN_DB = 0.1
 # A scale this near to one is one: what is left of a sum in float64 is no reason to write another file.
 _NEARLY_ONE = 1e-6
-# Pairs of channels (output, input) of all weights together: their ranges take 16 bytes each.
+# Pairs of channels (output, input) of all weights together: they take 16 bytes each.
 MOST_PAIRS = 1 << 26
 
 

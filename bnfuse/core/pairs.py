@@ -27,6 +27,12 @@ class Pairs:
     squares: Vector
     taps: int
 
+    @property
+    def kept(self) -> Pairs:
+        """The same without ``sums``, in float32 if that is enough: for a whole model at once."""
+        none = np.zeros((0, 0, 0))
+        return Pairs(_single(self.largest), none, _single(self.squares), self.taps)
+
     def times(self, write: Vector | None, read: Vector | None) -> Pairs:
         """Those of s[g,o]·W·p[g,i]; s of shape (G·O,), p of shape (G·I,), None for ones."""
         groups, outs, ins = self.largest.shape
@@ -67,3 +73,9 @@ def pairs(weight: Tensor, form: LinearForm) -> Pairs:
     shape = (form.groups, form.channels_out // form.groups, form.channels_in // form.groups)
     largest, sums, squares = (a.transpose(order).reshape(shape) for a in (largest, sums, squares))
     return Pairs(largest, sums, squares, prod(form.dims) // max(1, pair_count(form)))
+
+
+def _single(values: Vector) -> Vector:
+    """In float32, where that can hold it."""
+    holds = float(values.max(initial=0.0)) < float(np.finfo(np.float32).max)
+    return values.astype(np.float32) if holds else values

@@ -35,7 +35,7 @@ class _Seen:
     """A linear op as the folds left it, and what it reads."""
 
     node: Node
-    weight: Pairs
+    weight: Pairs  # of 4 bytes each: there are as many as weights in a 1×1 convolution
     rows: Places
     columns: Places
     written: Moments
@@ -77,7 +77,7 @@ def _seen(state: State, node: Node, rule: Linear, places: ScalePlaces, total: Mo
     if rectifies(state, node.inputs[rule.in_port]):
         x, reach = x.rectified()
     written = known(state, node, write) or of_output(weight, bias, x)
-    return _Seen(node, weight, rows, columns, written, x.square, reach)
+    return _Seen(node, weight.kept, rows, columns, written, x.square, reach)
 
 
 def _with_gains(seen: Sequence[_Seen], count: int) -> list[NoiseLayer]:
