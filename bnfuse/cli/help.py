@@ -6,7 +6,10 @@ import click
 
 _GROUPS = (
     ("Result and reports", "output force dry_run check only_if_faster reports as_json"),
-    ("What is folded", "target activations keep merge_affines strict_inputs freeze_inputs allow_growth"),
+    (
+        "What is folded",
+        "target activations equalize keep merge_affines strict_inputs freeze_inputs allow_growth",
+    ),
     ("Inputs", "inputs shapes labels batch batches"),
     ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),
     ("Proof", "no_verify verify_time"),
