@@ -54,15 +54,21 @@ def test_pairs_are_those_of_the_dense_weight(shape: tuple[int, ...], layout: str
         assert np.isclose(found.squares[g, o, i], np.square(taps).sum())
 
 
-def test_a_rectified_gaussian_has_the_moments_of_its_samples() -> None:
+@pytest.mark.parametrize("top", [np.inf, 1.5])
+def test_a_clamped_gaussian_has_the_moments_of_its_samples(top: float) -> None:
     mean, deviation = np.array([-2.0, -0.5, 0.0, 0.7, 3.0]), np.array([1.0, 0.3, 2.0, 1.0, 0.5])
-    samples = np.maximum(mean + deviation * np.random.default_rng(1).standard_normal((2_000_000, 5)), 0.0)
-    found, reach = Moments(mean, np.square(deviation)).rectified()
-    assert np.allclose(found.mean, samples.mean(axis=0), atol=2e-3)
-    assert np.allclose(found.variance, samples.var(axis=0), rtol=1e-2, atol=2e-3)
-    assert np.allclose(reach, np.maximum(mean + 3 * deviation, 0))
-    constant, _ = Moments(np.array([2.0, -2.0, 0.0]), np.zeros(3)).rectified()
-    assert constant.mean.tolist() == [2.0, 0.0, 0.0] and not constant.variance.any()
+    samples = mean + deviation * np.random.default_rng(1).standard_normal((1_000_000, 5))
+    samples = np.clip(samples, 0.0, top)
+    found, reach = Moments(mean, np.square(deviation)).clamped(np.full(5, top))
+    assert np.allclose(found.mean, samples.mean(axis=0), atol=3e-3)
+    assert np.allclose(reach, np.clip(mean + 3 * deviation, 0, top))
+    if np.isinf(top):
+        assert np.allclose(found.variance, samples.var(axis=0), rtol=1e-2, atol=3e-3)
+    else:  # of the square it is only told where it ends
+        assert (found.square >= np.square(samples).mean(axis=0) * 0.95).all()
+        assert (found.square <= top * found.mean + 1e-12).all()
+    constant, _ = Moments(np.array([2.0, -2.0, 0.0]), np.zeros(3)).clamped(np.full(3, top))
+    assert constant.mean.tolist() == [min(2.0, top), 0.0, 0.0] and not constant.variance.any()
 
 
 def test_moments_of_an_output_are_those_of_independent_taps() -> None:

@@ -7,7 +7,8 @@ the weights: with inputs of mean m and variance v per channel,
 
 as if all that is summed up were independent. What a model reads, or what comes out of an operator that
 nothing is known of, counts as mean 0 and variance 1. Behind a ReLU a value is taken for a rectified
-Gaussian. All of it follows a scale exactly: hold a channel as s·x, and its mean is s·m, its variance s²·v.
+Gaussian, behind a Relu6 for one that is cut off above, too. All of it follows a scale exactly: hold a channel
+as s·x, and its mean is s·m, its variance s²·v.
 """
 
 from __future__ import annotations
@@ -51,8 +52,17 @@ class Moments:
         end: Vector = np.abs(self.mean) + _DEVIATIONS * np.sqrt(self.variance)
         return end
 
-    def rectified(self) -> tuple[Moments, Vector]:
-        """Those of max(x, 0) for a Gaussian x, and its reach."""
+    def clamped(self, top: Vector) -> tuple[Moments, Vector]:
+        """Those of min(max(x, 0), top) for a Gaussian x, and its reach; ``top`` may be ∞."""
+        mean, square = self._rectified()
+        over, _ = Moments(self.mean - np.where(np.isfinite(top), top, 0.0), self.variance)._rectified()
+        mean = np.maximum(np.where(np.isfinite(top), mean - over, mean), 0.0)
+        square = np.minimum(square, np.where(mean > 0.0, top, 0.0) * mean, where=np.isfinite(top), out=square)
+        end = np.clip(self.mean + _DEVIATIONS * np.sqrt(self.variance), 0.0, top)
+        return Moments(mean, np.maximum(square - np.square(mean), 0.0)), end
+
+    def _rectified(self) -> tuple[Vector, Vector]:
+        """E[max(x, 0)] and E[max(x, 0)²]."""
         deviation = np.sqrt(self.variance)
         ratio = np.where(deviation > 0.0, self.mean, _FAR * np.sign(self.mean))
         ratio /= np.where(deviation > 0.0, deviation, 1.0)
@@ -60,8 +70,7 @@ class Moments:
         density = np.exp(-0.5 * np.square(ratio)) / sqrt(2.0 * pi)
         mean = np.maximum(self.mean * below + deviation * density, 0.0)
         square = np.maximum(self.square * below + self.mean * deviation * density, 0.0)
-        end = np.maximum(self.mean + _DEVIATIONS * deviation, 0.0)
-        return Moments(mean, np.maximum(square - np.square(mean), 0.0)), end
+        return mean, square
 
 
 def of_output(weight: Pairs, bias: Vector, read: Moments) -> Moments:
@@ -83,15 +92,30 @@ def known(state: State, writer: Node, write: Pair | None) -> Moments | None:
     return None
 
 
-def rectifies(state: State, value: str) -> bool:
-    """Whether a value comes out of ReLUs, past what leaves signs as they are."""
+def ceiling(state: State, value: str, channels: int) -> Vector | None:
+    """Where a value that comes out of ReLUs ends, shape (channels,): ∞, or the upper bound of a Relu6.
+
+    None where it may be negative. What leaves signs as they are is looked past; behind a sum or a Concat all
+    that is told is that nothing is negative.
+    """
+    node = state.graph.writer(value)
+    while node is not None and isinstance(rule := state.graph.rule(node), Pass) and not _is_relu(rule):
+        node = state.graph.writer(node.inputs[rule.in_port])
+    if node is not None and isinstance(state.graph.rule(node), Clamp):
+        low, high, _ = state.current(node)
+        if (low == 0.0).all():
+            return np.broadcast_to(high if high.size in (1, channels) else high.max(), (channels,))
+    return np.full(channels, np.inf) if _nonnegative(state, value) else None
+
+
+def _nonnegative(state: State, value: str) -> bool:
     pending, seen = [value], {value}
     while pending:
         node = state.graph.writer(pending.pop())
         rule = None if node is None else state.graph.rule(node)
         if node is None or isinstance(rule, Affine):
             return False
-        if (isinstance(rule, Clamp) and rule.low == 0.0) or _is_relu(rule):
+        if (isinstance(rule, Clamp) and (state.current(node)[0] == 0.0).all()) or _is_relu(rule):
             continue
         if isinstance(rule, Pass):
             before = [node.inputs[rule.in_port]]

@@ -20,7 +20,7 @@ import numpy as np
 from bnfuse.core.apply import NewLinear, linear_rewrite
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.moments import Moments, known, of_output, rectifies
+from bnfuse.core.moments import Moments, ceiling, known, of_output
 from bnfuse.core.noise import NoiseLayer, Places
 from bnfuse.core.pairs import Pairs, pairs
 from bnfuse.core.reparam import Vector
@@ -74,8 +74,9 @@ def _seen(state: State, node: Node, rule: Linear, places: ScalePlaces, total: Mo
     mean, variance = np.append(total.mean, 0.0)[columns], np.append(total.variance, 1.0)[columns]
     x = Moments(mean, np.where(columns >= 0, variance, 1.0))
     reach = x.reach
-    if rectifies(state, node.inputs[rule.in_port]):
-        x, reach = x.rectified()
+    top = ceiling(state, node.inputs[rule.in_port], ins)
+    if top is not None:
+        x, reach = x.clamped(top)
     written = known(state, node, write) or of_output(weight, bias, x)
     return _Seen(node, weight.kept, rows, columns, written, x.square, reach)
 
