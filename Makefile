@@ -6,7 +6,12 @@
 #   make fuzz-files  damaged ONNX files by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
 #   make fuzz-keras  damaged Keras files by the thousand: a result or a sentence? (BNFUSE_FUZZ=20000, MODELS="…")
 #   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
+#   make test-oldest  the quick tests with the lowest versions that pyproject.toml allows (PYTHON=python3.10)
+#   make test-newest  and with the newest there are; both without TensorFlow
+#   make test-portable  tests of files, without what only POSIX has
 #   make lint      ruff, mypy, import contracts
+#   make docs      docs/report-format.md anew, out of the schemas, and the picture of README.md
+#   make dist      sdist and wheel, checked, in dist/
 #   make fixtures  train the fixture networks anew (installs PyTorch and TensorFlow)
 #   make bench     cost of the optimiser beside cp and other tools (installs them; needs about 20 GB of disk)
 #   make clean     remove what the targets made, .venv included
@@ -27,7 +32,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test test-portable test-oldest test-newest docs dist fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -49,6 +54,26 @@ PYTEST_WORKERS ?= 2
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+# Each in an environment of its own. Without TensorFlow: what needs it skips.
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: $(VENV)/.ready-bounds
+	rm -rf $(VENV)-$@
+	$(BIN)/uv venv --quiet --python $(PYTHON) $(VENV)-$@
+	$(BIN)/uv pip compile --quiet --no-annotate --only-binary :all: --resolution $(RESOLUTION) \
+	    --python $(VENV)-$@/bin/python --extra test-onnx --output-file $(VENV)-$@/versions.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(VENV)-$@/bin/python --requirements $(VENV)-$@/versions.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)-$@/bin/python --no-deps --editable .
+	@cat $(VENV)-$@/versions.txt
+	$(VENV)-$@/bin/python -m pytest -n $(PYTEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+# As on a system that has no more than Python promises everywhere (Windows): tests of files, in one process.
+FILES := portable external_data staging placing narrow_places wire unchanged small_files streams packed \
+    packed_keras keras_hostile_hdf5 keras_hostile_disk keras_written python_models
+
+test-portable: $(VENV)/.ready-test
+	BNFUSE_PORTABLE=1 $(BIN)/python -m pytest -m "not slow" $(FILES:%=tests/test_%.py) $(PYTEST_ARGS)
 
 # Other graphs every time; the first seed is printed, and a failure prints its own.
 BNFUSE_FUZZ ?= 20000
@@ -80,6 +105,15 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.ready-base
+	$(BIN)/python -m docs.report_format
+	$(BIN)/python -m docs.picture
+
+dist: $(VENV)/.ready-dist
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
 fixtures: fixtures-onnx fixtures-keras
 
 fixtures-onnx: $(VENV)/.ready-fixtures
@@ -92,7 +126,7 @@ bench: $(VENV)/.ready-peers
 	$(BIN)/python benchmarks/optimizer_cost.py $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-test-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Set-up. One stamp per extra; all are stale as soon as pyproject.toml changes.
 $(VENV)/.ready-base: $(VENV)/.ready-venv pyproject.toml

@@ -62,7 +62,7 @@ from pathlib import Path
 from bnfuse.use_cases.bench import (BenchRequest, bench)
 a, b, threads, seed, budget_s, precision = json.loads(sys.argv[1])
 request = BenchRequest(
-    threads=(threads,), seed=seed, budget_s=budget_s, precision=precision, cold_start=False
+    threads=(threads,), seed=seed, max_time=budget_s, precision=precision, cold_start=False
 )
 begin = time.perf_counter()
 found = bench(Path(a), Path(b), request=request)

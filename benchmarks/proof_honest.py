@@ -89,7 +89,8 @@ def honest_random(table: Table, folder: Path, graphs: int) -> None:
     """bnfuse's folds of random graphs, where onnxruntime gives finite outputs, and of residual stacks."""
     for seed in range(graphs):
         source = save(build(recipe(seed, NAMES), STEPS), folder / f"random-{seed}.onnx")
-        honest_fold(table, "bnfuse, random graphs", source, folder / "out.onnx", VerifyRequest(budget_s=2.0))
+        wanted = VerifyRequest(verify_time=2.0)
+        honest_fold(table, "bnfuse, random graphs", source, folder / "out.onnx", wanted)
         source.unlink()
     for blocks in (1, 4, 16):
         for seed in range(4):
@@ -119,7 +120,7 @@ def honest_files(table: Table, folder: Path, roots: Sequence[Path], *, keras: bo
             name = f"bnfuse, {'fixtures' if root == FIXTURES else 'real models'}"
             target = folder / f"out{source.suffix}"
             try:
-                honest_fold(table, name, source, target, VerifyRequest(budget_s=12.0, samples=3))
+                honest_fold(table, name, source, target, VerifyRequest(verify_time=12.0, samples=3))
             except BnfuseError as error:
                 print(f"left out: {source.name}: {error}", file=sys.stderr)
 
@@ -130,6 +131,6 @@ def honest_keras(table: Table, folder: Path, keras: Any, count: int) -> None:
         depth, kind = 1 + seed % 8, ("conv", "dense")[seed % 2]
         for folded in (False, True):
             keras_net(keras, KINDS[kind](9000 + seed, depth), folded=folded).save(folder / f"{folded}.keras")
-        request = looking_inside(folder / "False.keras", VerifyRequest(budget_s=6.0, samples=3))
+        request = looking_inside(folder / "False.keras", VerifyRequest(verify_time=6.0, samples=3))
         found = verify(folder / "False.keras", folder / "True.keras", request=request)
         judge_honest(table, "by hand, Keras", found, f"{kind}, {depth} layers, seed {seed}")

@@ -111,7 +111,7 @@ def planted_onnx(folder: Path, seeds: Sequence[int]) -> Table:
 def planted_keras(folder: Path, keras: Any, seeds: Sequence[int]) -> Table:
     """All defects in Keras models, but those of ONNX alone."""
     table: Table = {}
-    request = VerifyRequest(budget_s=6.0, samples=4)
+    request = VerifyRequest(verify_time=6.0, samples=4)
 
     def write(layers: list[Layer], folded: bool, name: str, **changes: Any) -> Path:
         path = folder / f"{name}.keras"

@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bnfuse.errors import OutputError
+from bnfuse.exchanging import exchange
 from bnfuse.side_files import superseded
 from bnfuse.staging import check_free, folder_lock, output_errors, same_file
 
@@ -51,6 +52,39 @@ def place(staged: Sequence[Path], target: Path, protected: Sequence[Path], *, fo
             if not any(same_file(path, own) for own in protected):
                 with suppress(OSError):
                     path.unlink()
+
+
+def place_folder(staged: Path, target: Path, protected: Sequence[Path]) -> None:
+    """Put a staged folder into place, in one step where the system can; a folder of that name gives way.
+
+    What is there was looked at before; ``protected``, the input's own files, must not lie in it. Where the
+    system cannot exchange two names, there is a moment without a folder of that name, and on a failure the
+    old one comes back.
+
+    Raises:
+        OutputError: a rename fails.
+    """
+    if any(target in path.parents for path in protected):
+        raise OutputError(
+            f"'{target}' holds the input, which is never overwritten: choose another output name"
+        )
+    with output_errors(target):
+        mode = _umask_mode(staged.parent)
+        for path in (staged, *staged.rglob("*")):
+            path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
+            _flush(path)
+        with folder_lock(target.parent):
+            if not os.path.lexists(target):
+                staged.rename(target)
+            elif not exchange(staged, target):
+                old = staged.with_name("old")
+                target.rename(old)
+                try:
+                    staged.rename(target)
+                except BaseException:
+                    old.rename(target)
+                    raise
+        _flush(target.parent)
 
 
 def _add(source: Path, final: Path, undo: ExitStack, *, model: tuple[Path, Path], force: bool) -> None:

@@ -45,7 +45,15 @@ def check_target(target: Path, model: Path, *, force: bool) -> None:
         kind = "a folder" if target.is_dir() else "not a regular file"
         raise OutputError(f"'{target}' is {kind}: give the output a file name of its own")
     check_free(target, force=force)
-    folder = target.parent
+    check_folder(target.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder into which nothing could be put.
+
+    Raises:
+        OutputError: it is missing, or cannot be written to.
+    """
     if not folder.is_dir():
         raise OutputError(f"the output folder '{folder}' does not exist: create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -88,8 +96,10 @@ def staging_folder(target: Path) -> Iterator[Path]:
 def folder_lock(folder: Path) -> Iterator[bool]:
     """Be the only bnfuse that changes names in a folder; False where that cannot be had (not on Windows)."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY) if has_locks() else None
     except OSError:
+        descriptor = None
+    if descriptor is None:
         yield False
         return
     try:
@@ -99,6 +109,15 @@ def folder_lock(folder: Path) -> Iterator[bool]:
         yield got
     finally:
         os.close(descriptor)
+
+
+def has_locks() -> bool:
+    """Whether there are locks that go with the process (not on Windows)."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    return hasattr(fcntl, "flock")
 
 
 def _lock(descriptor: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfuse import staging
 from bnfuse.formats.child import pool
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
@@ -24,11 +26,21 @@ from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
 from tests.keras_saved import run_keras
+from tests.portable import take_away
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: a mistake shows in seconds."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_collection_finish() -> None:
+    """What is here to stay is not looked at by the garbage collections to come, of which bnfuse asks for some.
+
+    Thousands of tests and all modules: a fifth of a second each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,6 +59,28 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "_LINGER_S", 180.0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def portable_if_asked() -> Iterator[None]:
+    """Every test without what only POSIX has, where BNFUSE_PORTABLE is set."""
+    with pytest.MonkeyPatch.context() as here:
+        if os.environ.get("BNFUSE_PORTABLE"):
+            take_away(here)
+        yield
+
+
+@pytest.fixture
+def locks() -> None:
+    """Skips where no lock goes with its process: what a killed one left stays there."""
+    if not staging.has_locks():
+        pytest.skip("this system has no locks that go with a process")
+
+
+@pytest.fixture
+def portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This test without what only POSIX has."""
+    take_away(monkeypatch)
 
 
 @pytest.fixture(scope="session")

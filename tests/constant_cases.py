@@ -497,6 +497,22 @@ def _(version: int, kind: np.dtype) -> Variants:
             yield Variant([x], attributes, bound=np.minimum(bound, 7 * float(np.finfo(kind).eps)))
 
 
+@maker("BatchNormalization")
+def _(version: int, kind: np.dtype) -> Variants:
+    for at, shape in enumerate([(2, 3), (1, 4, 5), (5, 1, 2), (2, 3, 4, 2)]):
+        x, channels = values(kind, *shape, seed=at), shape[1]
+        gamma, beta, mean = (values(kind, channels, seed=10 * at + k) for k in range(1, 4))
+        variance = np.abs(values(kind, channels, seed=10 * at + 4))
+        for epsilon in (None, 0.1):
+            attributes = {} if epsilon is None else {"epsilon": epsilon}
+            root = np.sqrt(variance.astype(np.float64) + (epsilon or 1e-5))
+            along = (1, -1, *(1,) * (len(shape) - 2))
+            a, b = ((np.abs(v.astype(np.float64)) / root).reshape(along) for v in (gamma, gamma * mean))
+            reach = a * np.abs(x.astype(np.float64)) + b + np.abs(beta.astype(np.float64)).reshape(along)
+            inputs = [x, gamma, beta, mean, variance]
+            yield Variant(inputs, attributes, bound=8 * float(np.finfo(kind).eps) * reach)
+
+
 @maker("Mean")
 def _(version: int, kind: np.dtype) -> Variants:
     shapes = [(2, 3)] * 3 if version < 8 else [(2, 3), (3,), (4, 1, 1)]

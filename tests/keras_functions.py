@@ -38,7 +38,8 @@ class Function:
             return self.never
         if self.shift is not None and not gamma.endswith("scale"):
             return self.shift
-        return Reason.NEGATIVE_SCALE if self.signed and gamma in ("mixed", "signed scale") else None
+        negative = gamma not in ("positive", "scale")
+        return Reason.NEGATIVE_SCALE if self.signed and negative else None
 
     def why_before(self, gamma: str) -> Reason | None:
         """The same of a BN in front of it: what another kernel must undo has no zeros."""

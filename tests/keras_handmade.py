@@ -26,7 +26,8 @@ def make_archive(
     path: Path, layers: list[dict[str, Any]], arrays: dict[str, np.ndarray], **members: bytes
 ) -> Path:
     """A ``.keras`` of a Sequential."""
-    config = {"class_name": "Sequential", "config": {"name": "s", "layers": layers}}
+    config: dict[str, Any] = {"class_name": "Sequential", "config": {"name": "s", "layers": layers}}
+    config |= {"module": "keras", "registered_name": None}  # Keras asks for them
     weights = path.with_suffix(".weights")
     with h5py.File(weights, "w") as h5:
         h5.create_group("vars")

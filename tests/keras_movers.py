@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pytest
-
 from bnfuse.core.reasons import Reason
 from tests.keras_nets import Make
 
@@ -35,7 +33,8 @@ class Mover:
             return self.never
         if self.shift is not None and not gamma.endswith("scale"):
             return self.shift
-        return Reason.NEGATIVE_SCALE if self.signed and gamma in ("mixed", "signed scale") else None
+        negative = gamma not in ("positive", "scale")
+        return Reason.NEGATIVE_SCALE if self.signed and negative else None
 
 
 def _up(mode: str, layers: Any) -> Any:
@@ -197,7 +196,6 @@ _MOVED: dict[str, int | None] = {
     "time distributed flatten": None,
     "time distributed reshape": None,
 }
-gammas = pytest.mark.parametrize("gamma", ["mixed", "positive", "scale", "signed scale"])
 ARRIVING = [mover for name, mover in MOVERS.items() if _MOVED.get(name, 0) is not None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,22 +109,23 @@ def fold(
     return fold_file(before, folder / f"after{suffix}", options)
 
 
-def stir(model: Any, *, gamma: str = "mixed", seed: int = 11) -> Any:
+def stir(model: Any, *, gamma: str | Mapping[str, str] = "mixed", seed: int = 11) -> Any:
     """Random weights; a BN's statistics are badly scaled.
 
     Args:
         model: of Keras 3 or tf_keras; changed in place.
         gamma: "mixed" has both signs and an exact 0 where there are 3 channels or more, "signed" has both
             signs, "positive" one; "scale" is positive, "signed scale" has both signs, and neither has a
-            shift (β = 0, μ = 0).
+            shift (β = 0, μ = 0). Or one of these for each BN that is named here, "mixed" for others.
         seed: of the random numbers.
     """
     rng = np.random.default_rng(seed)
     values = []
     for variable, value in zip(model.weights, model.get_weights(), strict=True):
         array = np.asarray(value)
-        name = getattr(variable, "path", variable.name).split(":")[0]
-        values.append(_drawn(rng, name.rsplit("/", 1)[-1], array, gamma).astype(array.dtype))
+        layer, _, name = getattr(variable, "path", variable.name).split(":")[0].rpartition("/")
+        kind = gamma if isinstance(gamma, str) else gamma.get(layer, "mixed")
+        values.append(_drawn(rng, name, array, kind).astype(array.dtype))
     model.set_weights(values)
     return model
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from tests.keras_nets import Keras, Make, stir
 
+Build = Callable[[Keras, str], tuple[Any, Any]]  # keras, what names begin with -> input, the layer's output
+
 # kind: the shape of the input and the layer
 PLAIN: dict[str, tuple[tuple[int, ...], Make]] = {
     "Dense": ((6, 5), lambda k: k.Dense(4)),
@@ -50,41 +52,41 @@ PLAIN: dict[str, tuple[tuple[int, ...], Make]] = {
 MERGED = ("Add", "Average", "Maximum", "Multiply", "Concatenate")
 
 
-def _plain(kind: str) -> Callable[[Keras], tuple[Any, Any]]:
-    def build(keras: Keras) -> tuple[Any, Any]:
+def _plain(kind: str) -> Build:
+    def build(keras: Keras, tag: str) -> tuple[Any, Any]:
         layers = keras.layers
         shape, make = PLAIN[kind]
-        x = layers.Input(shape, name="x")
+        x = layers.Input(shape, name=tag + "x")
         layer = make(layers)
-        layer.name = "it"
-        return x, layer(layers.BatchNormalization(name="before")(layers.Activation("tanh")(x)))
+        layer.name = tag + "it"
+        return x, layer(layers.BatchNormalization(name=tag + "before")(layers.Activation("tanh")(x)))
 
     return build
 
 
-def _merged(kind: str) -> Callable[[Keras], tuple[Any, Any]]:
-    def build(keras: Keras) -> tuple[Any, Any]:
+def _merged(kind: str) -> Build:
+    def build(keras: Keras, tag: str) -> tuple[Any, Any]:
         layers = keras.layers
-        x = layers.Input((6, 3), name="x")
-        one = layers.BatchNormalization(name="before")(layers.Dense(4)(x))
-        return x, getattr(layers, kind)(name="it")([one, layers.Dense(4)(x)])
+        x = layers.Input((6, 3), name=tag + "x")
+        one = layers.BatchNormalization(name=tag + "before")(layers.Dense(4)(x))
+        return x, getattr(layers, kind)(name=tag + "it")([one, layers.Dense(4)(x)])
 
     return build
 
 
-def _embedding(keras: Keras) -> tuple[Any, Any]:
-    x = keras.layers.Input((6,), dtype="int32", name="x")
-    return x, keras.layers.Embedding(9, 4, name="it")(x)
+def _embedding(keras: Keras, tag: str) -> tuple[Any, Any]:
+    x = keras.layers.Input((6,), dtype="int32", name=tag + "x")
+    return x, keras.layers.Embedding(9, 4, name=tag + "it")(x)
 
 
-def _attention(keras: Keras) -> tuple[Any, Any]:
+def _attention(keras: Keras, tag: str) -> tuple[Any, Any]:
     layers = keras.layers
-    x = layers.Input((6, 3), name="x")
-    y = layers.BatchNormalization(name="before")(layers.Activation("tanh")(x))
-    return x, layers.MultiHeadAttention(2, 3, name="it")(y, y)
+    x = layers.Input((6, 3), name=tag + "x")
+    y = layers.BatchNormalization(name=tag + "before")(layers.Activation("tanh")(x))
+    return x, layers.MultiHeadAttention(2, 3, name=tag + "it")(y, y)
 
 
-SUBJECTS: dict[str, Callable[[Keras], tuple[Any, Any]]] = {
+SUBJECTS: dict[str, Build] = {
     **{kind: _plain(kind) for kind in PLAIN},
     **{kind: _merged(kind) for kind in MERGED},
     "Embedding": _embedding,
@@ -94,8 +96,19 @@ SUBJECTS: dict[str, Callable[[Keras], tuple[Any, Any]]] = {
 
 def subject(keras: Keras, kind: str) -> Any:
     """The network around a layer of this kind."""
+    return stir(keras.Model(*_subject(keras, kind, "")), gamma="positive")
+
+
+def every_subject(keras: Keras) -> Any:
+    """All networks side by side in one model; the layers' names begin with the number of the kind and "_"."""
+    made = [_subject(keras, kind, f"{number}_") for number, kind in enumerate(SUBJECTS)]
+    inputs, outputs = (list(ends) for ends in zip(*made, strict=True))
+    return stir(keras.Model(inputs, outputs), gamma="positive")
+
+
+def _subject(keras: Keras, kind: str, tag: str) -> tuple[Any, Any]:
     layers = keras.layers
-    x, y = SUBJECTS[kind](keras)
-    y = layers.Activation("tanh")(layers.BatchNormalization(name="behind")(y))
-    y = layers.BatchNormalization(name="sound")(layers.Dense(3, name="last")(layers.Flatten()(y)))
-    return stir(keras.Model(x, y), gamma="positive")
+    x, y = SUBJECTS[kind](keras, tag)
+    y = layers.Activation("tanh")(layers.BatchNormalization(name=tag + "behind")(y))
+    y = layers.Dense(3, name=tag + "last")(layers.Flatten()(y))
+    return x, layers.BatchNormalization(name=tag + "sound")(y)

@@ -25,16 +25,46 @@ from tests.keras_nets import (
     output_names,
     outputs_of,
     random_inputs,
+    stir,
 )
+
+# Of each kind of γ, as ``keras_nets.stir`` draws it, the kinds that ask for less.
+_LESS = {
+    "scale": (),
+    "positive": ("scale",),
+    "signed scale": ("scale",),
+    "signed": ("scale", "positive", "signed scale"),
+    "mixed": ("scale", "positive", "signed scale", "signed"),
+}
+
+
+def telling(why: Callable[[str], Reason | None]) -> list[str]:
+    """The kinds of γ to try: the most that passes and, for every reason, the least that is refused.
+
+    What passes with both signs, a zero and a shift passes with less of it.
+
+    >>> telling(lambda gamma: None)
+    ['mixed']
+    >>> telling(lambda gamma: None if gamma in ("scale", "positive") else Reason.NEGATIVE_SCALE)
+    ['positive', 'signed scale']
+    """
+    passing = {gamma for gamma in _LESS if why(gamma) is None}
+    below = {less for gamma in passing for less in _LESS[gamma]}
+    refused = {g for g in _LESS if g not in passing and why(g) not in {why(less) for less in _LESS[g]}}
+    return [gamma for gamma in _LESS if gamma in refused or gamma in passing - below]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of layers, made in one type; ``steps`` gets ``keras.layers`` and the name for its BN."""
+    """A chain of layers, made in one type; ``steps`` gets ``keras.layers`` and the name for its BN.
+
+    ``gamma``: the kind of its BN's numbers.
+    """
 
     shape: tuple[int | None, ...]
     steps: Callable[[Any, str], Sequence[Any]]
     floatx: str = "float64"
+    gamma: str = "mixed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +96,7 @@ class Outcome:
 
 
 def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
-    """One model of all networks; those of number k have the input ``x{k}`` and the BN ``norm{k}``."""
+    """One model of all networks, stirred; number k has the input ``x{k}`` and the BN ``norm{k}``."""
     inputs, outputs = [], []
     for number, network in enumerate(networks.values()):
         with computing_in(keras, network.floatx):
@@ -75,19 +105,20 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
                 y = step(y)
         inputs.append(x)
         outputs.append(y)
-    return keras.Model(inputs, outputs)
+    kinds = {f"norm{number}": network.gamma for number, network in enumerate(networks.values())}
+    return stir(keras.Model(inputs, outputs), gamma=kinds)
 
 
 def outcomes(
     keras: Keras,
     networks: Mapping[str, Network],
-    model: Any,
     folder: Path,
     *,
     compiled: bool = False,
     suffix: str = ".keras",
 ) -> dict[str, Outcome]:
-    """Fold the model of all networks and run the result in the same Keras; by network, what became of it."""
+    """Fold a model of all networks and run the result in the same Keras; by network, what became of it."""
+    model = joined(keras, networks)
     folded = fold(model, folder, suffix)
     loaded = keras.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)

@@ -11,6 +11,7 @@ from onnx import helper
 from tests.random_choices import CHOOSING
 from tests.random_joints import JOINTS
 from tests.random_nets import MAX_ELEMENTS, Net, Step, Value
+from tests.random_quantised import QUANTISED
 from tests.random_steps import COMPUTING, batchnorm
 
 
@@ -220,7 +221,7 @@ MOVING: dict[str, tuple[int, Step]] = {
     "resize": (2, resize),
     "by_shape": (1, by_shape),
 }
-_WEIGHTED = COMPUTING | JOINTS | MOVING | CHOOSING
+_WEIGHTED = COMPUTING | JOINTS | MOVING | CHOOSING | QUANTISED
 STEPS: dict[str, Step] = {name: step for name, (_, step) in _WEIGHTED.items()}
 # Each name as often as it should come up.
 NAMES: tuple[str, ...] = tuple(name for name, (weight, _) in _WEIGHTED.items() for _ in range(weight))

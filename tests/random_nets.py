@@ -25,7 +25,8 @@ FLOAT32_ONLY = frozenset(
     ("Conv", "ConvTranspose", "InstanceNormalization", "Mean", "LeakyRelu", "PRelu", "GlobalMaxPool",
      "AveragePool", "GlobalAveragePool", "LpPool", "GlobalLpPool", "Resize", "Upsample",
      "RoiAlign", "MaxRoiPool", "GridSample", "MaxUnpool", "DeformConv", "Hardmax", "Scaler",
-     "FusedConv", "FusedGemm", "FusedMatMul", "LinearRegressor", "LinearClassifier",
+     "FusedConv", "FusedGemm", "FusedMatMul", "MatMulNBits", "DequantizeLinear",
+     "LinearRegressor", "LinearClassifier",
      "RNN", "LSTM", "GRU", "Elu", "Erf", "HardSwish", "Softplus")
 )  # fmt: skip
 

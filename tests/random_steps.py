@@ -219,6 +219,21 @@ def norm(net: Net, x: Value) -> Value | None:
     return net.node(kind, inputs, x.shape, num_groups=2, epsilon=1e-2)
 
 
+def bordered(net: Net, x: Value) -> Value | None:
+    """A convolution, what passes nothing, a BatchNormalization, and a padded convolution."""
+    if net.double or x.rank < 3 or prod(x.shape) > MAX_ELEMENTS // 2:
+        return None
+    d, out, c = x.rank - 2, net.pick(3, 5), x.channels
+    inputs = [x.name, net.weight(out, c, *[1] * d, fan_in=c)]
+    y = net.node("Conv", inputs + [net.const(net.normal(out))] * net.dice(2), (x.shape[0], out, *x.space))
+    y = net.node(net.pick("Sigmoid", "Tanh", "Elu", "Softplus"), [y.name], y.shape)
+    if d == 2 and net.dice(3) == 0:
+        y = net.node("MaxPool", [y.name], y.shape, kernel_shape=[3, 3], pads=[1] * 4)
+    y = batchnorm(net, y)
+    w = net.weight(4, out, *[3] * d, fan_in=out * 3**d)
+    return net.node("Conv", [y.name, w], (x.shape[0], 4, *x.space), pads=[1] * 2 * d)
+
+
 # --- activations -------------------------------------------------------------------------------------
 
 
@@ -253,6 +268,7 @@ COMPUTING: dict[str, tuple[int, Step]] = {
     "matmul_left": (2, matmul_left),
     "deform_conv": (1, deform_conv),
     "norm": (2, norm),
+    "bordered": (4, bordered),
     "nonlinear": (1, nonlinear),
     "recurrent": (2, recurrent),
     "embedding": (1, embedding),

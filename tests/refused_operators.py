@@ -95,7 +95,7 @@ OF_ONNXRUNTIME: dict[str, tuple[str, ...]] = {
         "DequantizeBFP", "DequantizeLinear", "DequantizeWithOrder", "DynamicQuantizeLSTM",
         "DynamicQuantizeMatMul", "GatherBlockQuantized", "GemmFloat8", "MatMulBlockQuantizedFp4Weight",
         "MatMulBlockQuantizedFp8Weight", "MatMulBnb4", "MatMulFpQ4", "MatMulInteger16",
-        "MatMulIntegerToFloat", "MatMulNBits", "MatMulNBitsMlp", "MatMulNBitsQLoRA", "MatMulNBitsQkv",
+        "MatMulIntegerToFloat", "MatMulNBitsMlp", "MatMulNBitsQLoRA", "MatMulNBitsQkv",
         "MatMulPacked", "MulInteger", "QEmbedLayerNormalization", "QGemm", "QLinearAdd",
         "QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool",
         "QLinearLeakyRelu", "QLinearMul", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax",

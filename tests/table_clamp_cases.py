@@ -1,4 +1,4 @@
-"""What activations let through where their bounds may move (``ReadOptions.moves_bounds``): cases."""
+"""What activations let through where their bounds may move (``ReadOptions.activations``): cases."""
 
 from __future__ import annotations
 

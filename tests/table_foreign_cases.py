@@ -6,6 +6,7 @@ from typing import Any
 
 from bnfuse.core.reasons import Reason
 from tests.random_nets import Net, Value
+from tests.random_quantised import packed_matmul
 from tests.table_cases import ALL, HOMOGENEOUS, PADDED, UNSUPPORTED, Build, Table, refused
 
 FOREIGN = Table()
@@ -101,6 +102,24 @@ case(f"{_MS}.FusedConv, a slope", _fused_conv("LeakyRelu", activation_params=[0.
 case(f"{_MS}.FusedConv, Sigmoid", _fused_conv("Sigmoid"), ALL, _NONLINEAR)
 case(f"{_MS}.FusedConv, no activation", _fused_conv(""), ALL, ALL)
 case(f"{_MS}.FusedConv, and a sum", _fused_conv("Relu", added=True), UNSUPPORTED, UNSUPPORTED)
+
+
+def _nbits(out: int = 6, **how: Any) -> Build:
+    return lambda net, x: packed_matmul(net, x, out, **how)[0]
+
+
+# A factor for each of K varies within a block, and so does not go into the scales.
+_IN_BLOCKS = {
+    "scale": Reason.QUANTISED_WEIGHT, "shift": None, "both": Reason.QUANTISED_WEIGHT,
+    "negative": Reason.QUANTISED_WEIGHT, "zero": Reason.QUANTISED_WEIGHT,
+}  # fmt: skip
+_NO_SHIFT = {**_IN_BLOCKS, "shift": Reason.SHIFT_REFUSED, "both": Reason.SHIFT_REFUSED}
+_WIDE: dict[str, Any] = {"shape": (2, 20)}
+case(f"{_MS}.MatMulNBits", _nbits(), _IN_BLOCKS, ALL, **_WIDE)
+case(f"{_MS}.MatMulNBits, 2 bits, a bias", _nbits(bits=2, zero="packed", bias=True), _IN_BLOCKS, ALL, **_WIDE)
+case(f"{_MS}.MatMulNBits, 8 bits", _nbits(bits=8, zero="packed"), _IN_BLOCKS, ALL, **_WIDE)
+case(f"{_MS}.MatMulNBits, fractions", _nbits(zero="fractions"), _IN_BLOCKS, ALL, **_WIDE)
+case(f"{_MS}.MatMulNBits, rounds activations", _nbits(accuracy_level=4), _NO_SHIFT, ALL, **_WIDE)
 
 _ML = "ai.onnx.ml"
 

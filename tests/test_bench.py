@@ -25,7 +25,7 @@ SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="u
 
 def test_cold_start_comes_last_once_with_the_first_batch_and_threads(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, _, seen = clockworks(clock, tmp_path, 0.2, 0.2)
-    request = BenchRequest(batches=(3, 8), threads=(2, 1), budget_s=0.6, optimise=(True,))
+    request = BenchRequest(batch=(3, 8), threads=(2, 1), max_time=0.6, optimise=(True,))
     found = bench(a, b, request=request, load=loaded)
     assert [(run.setting, run.batch, run.threads) for run in found.runs] == [
         (ON, 3, 2),
@@ -52,7 +52,7 @@ def test_a_model_of_four_times_the_work_is_slower(tmp_path: Path) -> None:
     small = save(net(layers[:2], folded=True, image=(48, 40)), tmp_path / "small.onnx")
     large = save(net(layers, folded=True, image=(48, 40)), tmp_path / "large.onnx")
     found = bench(
-        small, large, request=BenchRequest(budget_s=15.0, threads=(1,), cold_start=False), load=load
+        small, large, request=BenchRequest(max_time=15.0, threads=(1,), cold_start=False), load=load
     )
     assert [run.verdict for run in found.runs] == [SLOWER, SLOWER]
     assert found.providers == ("CPUExecutionProvider",)
@@ -64,7 +64,7 @@ def test_a_model_against_itself_is_no_significant_change(tmp_path: Path) -> None
     rng = np.random.default_rng(0)
     layers = [layer(rng, 24, 3 if i == 0 else 24, 3, 3) for i in range(3)]
     model = save(net(layers, folded=True, image=(48, 40)), tmp_path / "m.onnx")
-    request = BenchRequest(budget_s=10.0, threads=(1,), cold_start=False)
+    request = BenchRequest(max_time=10.0, threads=(1,), cold_start=False)
     verdicts = [run.verdict for _ in range(3) for run in bench(model, model, request=request, load=load).runs]
     assert len(verdicts) == 6
     assert verdicts.count(SAME) >= 5
@@ -74,7 +74,7 @@ def test_the_hint_about_onnxruntimes_own_folding(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = [layer(rng, 4, 3, 3, 3)]
     paths = [save(net(layers, folded=f), tmp_path / f"{f}.onnx") for f in (False, True)]
-    found = bench(*paths, request=BenchRequest(budget_s=0.5), load=load)
+    found = bench(*paths, request=BenchRequest(max_time=0.5), load=load)
     steady = next(run for run in found.runs if run.setting == ON)
     assert any("folds Conv+BatchNormalization itself" in note for note in found.notes) == (
         steady.verdict != FASTER
@@ -157,8 +157,8 @@ def test_time_and_precision_reach_the_request(
     monkeypatch.setattr(sys.modules["bnfuse.use_cases.bench"], "bench", stop)
     skip = ("--no-verify", "-o", pair[0].with_name("out.onnx")) if command == "optimize" else ()
     call(command, pair[0], *skip, *options)
-    assert [(request.budget_s, request.precision) for request in seen] == [expected]
-    assert BenchRequest().budget_s == 20.0 and BenchRequest().precision == 0.01
+    assert [(request.max_time, request.precision) for request in seen] == [expected]
+    assert BenchRequest().max_time == 20.0 and BenchRequest().precision == 0.01
 
 
 WRONG = [

@@ -274,7 +274,7 @@ def half(kind: int, dtype: Any) -> onnx.ModelProto:
 def test_bounds_are_of_the_type_of_the_value(kind: int, dtype: str, tolerance: float, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(half(kind, dtype).SerializeToString())
-    opened = FORMAT.read(path, ReadOptions(moves_bounds=True))
+    opened = FORMAT.read(path, ReadOptions(activations="move"))
     opened.write(apply(opened.graph, plan(opened.graph)), tmp_path / "out.onnx")
     graph = onnx.load(tmp_path / "out.onnx").graph
     assert [n.op_type for n in graph.node] == ["Conv", "Max", "Conv"]

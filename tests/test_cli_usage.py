@@ -191,7 +191,7 @@ def test_wrong_usage_exits_2_before_any_work(arguments: tuple[str, ...]) -> None
 )
 def test_shapes(monkeypatch: pytest.MonkeyPatch, text: str, expected: dict[str, tuple[int, ...]]) -> None:
     seen = wanted_by_optimize(monkeypatch, "--shape", text)
-    assert seen["verify"].shapes == expected and seen["bench"].shapes == expected
+    assert seen["verify"].shape == expected and seen["bench"].shape == expected
 
 
 def wanted_by_optimize(monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
@@ -214,10 +214,10 @@ def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = "--freeze-inputs --activations move --keep a --keep b*"
     seen = wanted_by_optimize(monkeypatch, *options.split(), *reading.split())
     assert (seen["model"], seen["output"], seen["force"]) == (Path("m.onnx"), Path("out.onnx"), True)
-    assert seen["read"] == ReadOptions(freeze_inputs=True, moves_bounds=True, keep=("a", "b*"))
+    assert seen["read"] == ReadOptions(freeze_inputs=True, activations="move", keep=("a", "b*"))
     verify, bench = seen["verify"], seen["bench"]
-    assert (verify.batch, verify.threads, verify.device, verify.budget_s) == (4, 2, "gpu", 3.0)
-    assert (bench.batches, bench.threads, bench.device, bench.budget_s) == ((4,), (2,), "gpu", 4.0)
+    assert (verify.batch, verify.threads, verify.device, verify.verify_time) == (4, 2, "gpu", 3.0)
+    assert (bench.batch, bench.threads, bench.device, bench.max_time) == ((4,), (2,), "gpu", 4.0)
     assert verify.inputs == bench.inputs == Path("x.npz")
 
 

@@ -21,6 +21,7 @@ from bnfuse.formats.onnx.graph.evaluate import LAST_OPSET, ROWS, evaluate, opera
 from bnfuse.formats.onnx.graph.evaluate.call import Unknown
 from bnfuse.formats.onnx.runtime.ort_values import from_value, to_value
 from tests.constant_cases import Variant, dtype, variants, versions
+from tests.runtime_versions import ORT, runs_opset
 
 
 def node_of(op: str, variant: Variant) -> onnx.NodeProto:
@@ -112,10 +113,17 @@ def _compare(op: str, opset: int, variant: Variant) -> str | None:
     return "".join(difference(a, b, op, variant) for a, b in zip(want, got, strict=True))
 
 
-@pytest.mark.parametrize("op", ROWS)
+# onnxruntime 1.23 has no LpNormalization of operator set 22, holds a truth value in other bits than numpy
+# does behind an Xor, and numpy 1.24 rounds an exponential otherwise.
+_NOT_BEFORE_1_32 = {"Exp", "LpNormalization", "Xor"}
+
+
+@pytest.mark.parametrize("op", [op for op in ROWS if ORT >= (1, 32) or op not in _NOT_BEFORE_1_32])
 def test_constants_are_what_onnxruntime_computes(op: str) -> None:
     wrong: list[str] = []
     for opset, name, some in runs(op):
+        if not runs_opset(opset):
+            continue
         outcomes = [(variant, _compare(op, opset, variant)) for variant in some]
         if all(outcome is None for _, outcome in outcomes):
             wrong.append(f"{op} of opset {opset}, {name}: nothing compared")
@@ -124,6 +132,11 @@ def test_constants_are_what_onnxruntime_computes(op: str) -> None:
                 shapes = [None if x is None else x.shape for x in variant.inputs]
                 wrong.append(f"{op} of opset {opset}, {name}, {shapes}, {variant.attributes}: {outcome}")
     assert not wrong, f"{len(wrong)} of {COUNT[op]}\n" + "\n".join(wrong[:12])
+
+
+@pytest.mark.skipif(ORT < (1, 32), reason="an onnxruntime older than the last operator set")
+def test_all_operator_sets_are_compared() -> None:
+    assert all(map(runs_opset, range(7, LAST_OPSET + 1)))
 
 
 @pytest.mark.parametrize("op", ROWS)
@@ -135,7 +148,8 @@ def test_older_and_newer_versions_and_other_types_are_not_worked_out(op: str) ->
         assert not row.types(opset) and op not in operators(opset)
     held = set().union(*row.held.values())
     assert held <= {"bool", "bfloat16", *map(str, np.sctypeDict)}
-    assert all(version == 1 or any(version <= v for v in versions(op)) for version in row.held)
+    known = [version for version in row.held if version <= onnx.defs.onnx_opset_version()]
+    assert all(version == 1 or any(version <= v for v in versions(op)) for version in known)
     text = [ArrayTensor(np.array(["a"], object))] * 3
     with pytest.raises(Unknown):
         evaluate(helper.make_node(op, ["a", "b", "c"], ["y"]), LAST_OPSET, text)

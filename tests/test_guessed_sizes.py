@@ -17,6 +17,7 @@ from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.results import Axis, RanInput, Status
 from bnfuse.use_cases.verify import VerifyRequest, verify
 from tests.onnx_graphs import session
+from tests.runtime_versions import ORT
 from tests.sized_nets import SIZED, Made, Net, free, unet
 from tests.tiny_models import save
 
@@ -27,7 +28,7 @@ IDS = [case[0] for case in SIZED]
 def ran(proto: onnx.ModelProto, folder: Path, **request: Any) -> RanInput:
     """A model against itself: what its one input was."""
     path = save(proto, folder / "m.onnx")
-    found = verify(path, path, request=VerifyRequest(samples=1, budget_s=2.0, **request))
+    found = verify(path, path, request=VerifyRequest(samples=1, verify_time=2.0, **request))
     assert found.status is Status.EQUAL, found
     (one,) = found.inputs
     return one
@@ -49,8 +50,8 @@ def test_no_usual_size_would_have_done(
     name: str, made: Made, shape: tuple[int, ...], strict: bool, tmp_path: Path
 ) -> None:
     """By onnxruntime itself, so that the table above means something."""
-    if not strict:
-        return
+    if not strict or (name == "recurrent" and ORT < (1, 32)):
+        return  # an older onnxruntime does not look at the width of what an LSTM reads
     runtime = session(save(made(), tmp_path / "m.onnx"))
     for size in set(USUAL) - set(shape):
         for channels in (3, 1):
@@ -77,7 +78,7 @@ def test_a_hint_that_does_not_run_is_not_taken(tmp_path: Path) -> None:
 
 def test_what_the_user_gives_is_not_guessed(tmp_path: Path) -> None:
     net = Net().conv(4, 3).norm(4).done(free())
-    given = ran(net, tmp_path, shapes={"x": (1, 3, 40, 50)})
+    given = ran(net, tmp_path, shape={"x": (1, 3, 40, 50)})
     assert given.shape == (1, 3, 40, 50) and not given.guessed
     assert given.axes == (Axis.GIVEN, Axis.DECLARED, Axis.GIVEN, Axis.GIVEN)
     np.save(tmp_path / "x.npy", np.ones((5, 3, 30, 20), np.float32))

@@ -17,7 +17,7 @@ from tests.keras_nets import Keras, assert_same, batchnorms, fold, outputs_of, r
 
 pytestmark = pytest.mark.slow
 
-MOVES = ReadOptions(moves_bounds=True)
+MOVES = ReadOptions(activations="move")
 
 
 def _stays(keras: Keras, *, gamma: str, relu: Any = None) -> Any:
@@ -56,6 +56,78 @@ def test_activations_move(keras: Keras, gamma: str, tmp_path: Path) -> None:
     loaded.save(tmp_path / "again.keras")  # by Keras itself
     again = keras.models.load_model(tmp_path / "again.keras", compile=False)
     assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
+
+
+@pytest.mark.parametrize("gamma", ["positive", "signed"])
+def test_what_a_layer_does_itself_moves_behind_it(keras: Keras, gamma: str, tmp_path: Path) -> None:
+    """``activation="relu"`` of all sorts of layers, in a nested model too; two read what one puts out."""
+    layers = keras.layers
+    relu = {"activation": "relu"}
+    inner = layers.Input((6, 5, 4), name="inner_in")
+    y = layers.SeparableConv2D(4, 3, padding="same", name="separable", **relu)(inner)
+    y = layers.Conv2DTranspose(3, 3, padding="same", name="nested_last")(
+        layers.BatchNormalization(name="in")(y)
+    )
+    nested = keras.Model(inner, y, name="nested")
+    x = layers.Input((6, 5, 3), name="x")
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv", **relu)(x)
+    y = layers.BatchNormalization(name="a")(y)
+    y = layers.Add()([layers.Conv2D(4, 3, padding="same", name="left")(y), layers.ZeroPadding2D(0)(y)])
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise", **relu)(y)
+    y = layers.Conv2D(4, 3, padding="same", name="next")(layers.BatchNormalization(name="b")(y))
+    y = nested(y)
+    y = layers.Dense(4, name="dense", activation=layers.ReLU())(y)
+    y = layers.Conv2D(2, 2, padding="same", name="last")(layers.BatchNormalization(name="c")(y))
+    model = stir(keras.Model(x, y), gamma=gamma)
+    assert len(fold(model, tmp_path / "kept").kept) >= 3
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.kept == {}
+    loaded = keras.models.load_model(folded.after, compile=False)
+    assert batchnorms(loaded) == []
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+    assert loaded.get_layer("conv").activation is keras.activations.linear
+    assert len(loaded.operations) <= len(model.operations)
+    loaded.save(tmp_path / "again.keras")  # by Keras itself
+    again = keras.models.load_model(tmp_path / "again.keras", compile=False)
+    assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
+
+
+@pytest.mark.parametrize("gamma", ["positive", "signed"])
+def test_two_nodes_are_too_many_for_what_was_none(keras: Keras, gamma: str, tmp_path: Path) -> None:
+    """Behind a MaxPooling no sign may change: where signs are mixed it takes a maximum and a minimum."""
+    layers = keras.layers
+    x = layers.Input((6, 6, 3), name="x")
+    y = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    y = layers.MaxPooling2D(name="pool")(layers.BatchNormalization(name="norm")(y))
+    model = stir(keras.Model(x, layers.Conv2D(2, 3, padding="same")(y)), gamma=gamma)
+    folded = fold(model, tmp_path, options=MOVES)
+    assert (folded.kept == {}) is (gamma == "positive")
+    loaded = keras.models.load_model(folded.after, compile=False)
+    assert len(loaded.operations) == len(model.operations)
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+
+
+def test_a_fused_activation_that_is_no_plain_relu_stays(keras: Keras, tmp_path: Path) -> None:
+    """Others, a layer that is called twice, and one inside a wrapper."""
+    layers = keras.layers
+    shared = layers.Conv2D(4, 1, activation="relu", name="shared")
+    makers: tuple[tuple[str, Any], ...] = (
+        ("leaky", lambda x: layers.Conv2D(4, 1, activation="leaky_relu")(x)),
+        ("capped", lambda x: layers.Conv2D(4, 1, activation="relu6")(x)),
+        ("shared", lambda x: layers.Add()([shared(x), layers.Activation("tanh")(shared(x))])),
+        ("wrapped", lambda x: layers.TimeDistributed(layers.Dense(4, activation="relu"))(x)),
+    )
+    for name, make in makers:
+        x = layers.Input((6, 5, 3), name="x")
+        y = layers.BatchNormalization(name="norm")(make(x))
+        model = stir(keras.Model(x, layers.Conv2D(2, 3, padding="same")(y)), gamma="positive")
+        folded = fold(model, tmp_path / name, options=MOVES)
+        assert set(folded.kept) == {"norm"}, name
+        loaded = keras.models.load_model(folded.after, compile=False)
+        feeds = random_inputs(model)
+        assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
 
 
 def test_a_name_that_is_taken(keras: Keras, tmp_path: Path) -> None:

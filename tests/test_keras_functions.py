@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,110 +11,124 @@ import pytest
 from bnfuse.core.reasons import Reason
 from tests.keras_functions import VECTOR, Function, of_keras, of_tensorflow
 from tests.keras_nets import Keras, Make, check, stir
-from tests.keras_together import Network, Outcome, joined, outcomes
+from tests.keras_together import Network, Outcome, outcomes, telling
 
 pytestmark = pytest.mark.slow
 
-Outcomes = Callable[[str], dict[str, Outcome]]  # by γ: what became of each function's network
-gammas = pytest.mark.parametrize("gamma", ["mixed", "positive", "scale"])
-positive_gammas = pytest.mark.parametrize("gamma", ["positive", "scale"])
 OF_KERAS = {function.name: function for function in of_keras()}
-ARRIVING = {name: function for name, function in OF_KERAS.items() if function.axis is not None}
 OF_TENSORFLOW = {function.name: function for function in of_tensorflow()}
+Tried = dict[str, tuple[Function, str]]  # by test: the function, and the kind of γ
 
 
-def _behind(library: Any, function: Function) -> Network:
+def _behind(functions: Mapping[str, Function]) -> Tried:
+    """For a BN behind them: those whose channels come out along one axis."""
+    return {
+        f"{name}, {gamma}": (function, gamma)
+        for name, function in functions.items()
+        if function.axis is not None
+        for gamma in telling(function.why)
+    }
+
+
+def _before(functions: Mapping[str, Function]) -> Tried:
+    return {
+        f"{name}, {gamma}": (function, gamma)
+        for name, function in functions.items()
+        for gamma in telling(function.why_before)
+    }
+
+
+BEHIND, BEFORE = _behind(OF_KERAS), _before(OF_KERAS)
+BEHIND_TF, BEFORE_TF = _behind(OF_TENSORFLOW), _before(OF_TENSORFLOW)
+# tf_keras writes no ``...`` into a ``.keras`` file; into an ``.h5`` it does.
+BEFORE_TF = {name: tried for name, tried in BEFORE_TF.items() if tried[0].name != "index of all but channels"}
+
+
+def _kernel(layers: Any, function: Function, **settings: Any) -> Any:
+    """Something linear over the last axis. (As a Dense it costs tf_keras three times as much.)"""
+    convolution = getattr(layers, f"Conv{len(function.shape) - 1}D")
+    return convolution(function.shape[-1], 1, **settings)
+
+
+def _network_behind(library: Any, function: Function, gamma: str) -> Network:
     """Two kernels → function → BN."""
 
     def steps(layers: Any, name: str) -> list[Any]:
         def called(x: Any) -> Any:
-            a, b = (layers.Dense(function.shape[-1], use_bias=False)(x) for _ in range(2))
+            a, b = (_kernel(layers, function, use_bias=False)(x) for _ in range(2))
             y = function.call(library, a, b)
             return layers.BatchNormalization(axis=function.axis, name=name)(y)
 
         return [called]
 
-    return Network(function.shape, steps, function.floatx)
+    return Network(function.shape, steps, function.floatx, gamma)
 
 
-def _before(library: Any, function: Function) -> Network:
+def _network_before(library: Any, function: Function, gamma: str) -> Network:
     """tanh → BN → function, beside a kernel → Dense."""
 
     def steps(layers: Any, name: str) -> list[Any]:
         def called(x: Any) -> Any:
             norm = layers.BatchNormalization(name=name)(layers.Activation("tanh")(x))
-            return function.call(library, norm, layers.Dense(function.shape[-1])(x))
+            return function.call(library, norm, _kernel(layers, function)(x))
 
         return [called, layers.Flatten(), layers.Dense(3)]
 
-    return Network(function.shape, steps, function.floatx)
+    return Network(function.shape, steps, function.floatx, gamma)
 
 
 @pytest.fixture(scope="module")
-def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    networks = {name: _behind(keras3.ops, function) for name, function in ARRIVING.items()}
-    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("behind"))
+def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    networks = {name: _network_behind(keras3.ops, *tried) for name, tried in BEHIND.items()}
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("behind"))
 
 
 @pytest.fixture(scope="module")
-def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    networks = {name: _before(keras3.ops, function) for name, function in OF_KERAS.items()}
-    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("before"))
-
-
-def _by_gamma(keras: Keras, networks: dict[str, Network], folder: Path, suffix: str = ".keras") -> Outcomes:
-    """One model, with other weights for each γ."""
-    model = joined(keras, networks)
-    return cache(
-        lambda gamma: outcomes(keras, networks, stir(model, gamma=gamma), folder / gamma, suffix=suffix)
-    )
-
-
-@gammas
-@pytest.mark.parametrize("name", ARRIVING)
-def test_bn_behind_a_function(behind: Outcomes, name: str, gamma: str) -> None:
-    """kernels → function → BN: up through the function, or not, and then for the reason in the table."""
-    behind(gamma)[name].assert_told(ARRIVING[name].why(gamma))
-
-
-@gammas
-@pytest.mark.parametrize("name", OF_KERAS)
-def test_bn_before_a_function(before: Outcomes, name: str, gamma: str) -> None:
-    """tanh → BN → function → Dense: down through the function."""
-    before(gamma)[name].assert_told(OF_KERAS[name].why_before(gamma))
+def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    networks = {name: _network_before(keras3.ops, *tried) for name, tried in BEFORE.items()}
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("before"))
 
 
 @pytest.fixture(scope="module")
-def behind_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    return _of_tensorflow(keras2, _behind, tmp_path_factory.mktemp("behind_tf"), ".h5")
-
-
-@pytest.fixture(scope="module")
-def before_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    return _of_tensorflow(keras2, _before, tmp_path_factory.mktemp("before_tf"), ".keras")
-
-
-def _of_tensorflow(
-    keras: Keras, place: Callable[[Any, Function], Network], folder: Path, suffix: str
-) -> Outcomes:
-    """tf_keras writes no ``...`` into a ``.keras`` file."""
+def behind_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     import tensorflow as tf
 
-    chosen = [f for f in OF_TENSORFLOW.values() if suffix == ".h5" or f.name != "index of all but channels"]
-    chosen = [f for f in chosen if place is _before or f.axis is not None]
-    return _by_gamma(keras, {f.name: place(tf, f) for f in chosen}, folder, suffix)
+    networks = {name: _network_behind(tf, *tried) for name, tried in BEHIND_TF.items()}
+    return outcomes(keras2, networks, tmp_path_factory.mktemp("behind_tf"), suffix=".h5")
 
 
-@positive_gammas
-@pytest.mark.parametrize("name", [name for name, f in OF_TENSORFLOW.items() if f.axis is not None])
-def test_bn_behind_a_function_of_tensorflow(behind_tf: Outcomes, name: str, gamma: str) -> None:
-    behind_tf(gamma)[name].assert_told(OF_TENSORFLOW[name].why(gamma))
+@pytest.fixture(scope="module")
+def before_tf(keras2: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    import tensorflow as tf
+
+    networks = {name: _network_before(tf, *tried) for name, tried in BEFORE_TF.items()}
+    return outcomes(keras2, networks, tmp_path_factory.mktemp("before_tf"))
 
 
-@positive_gammas
-@pytest.mark.parametrize("name", [name for name in OF_TENSORFLOW if name != "index of all but channels"])
-def test_bn_before_a_function_of_tensorflow(before_tf: Outcomes, name: str, gamma: str) -> None:
-    before_tf(gamma)[name].assert_told(OF_TENSORFLOW[name].why_before(gamma))
+@pytest.mark.parametrize("name", BEHIND)
+def test_bn_behind_a_function(behind: dict[str, Outcome], name: str) -> None:
+    """kernels → function → BN: up through the function, or not, and then for the reason in the table."""
+    function, gamma = BEHIND[name]
+    behind[name].assert_told(function.why(gamma))
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_bn_before_a_function(before: dict[str, Outcome], name: str) -> None:
+    """tanh → BN → function → Dense: down through the function."""
+    function, gamma = BEFORE[name]
+    before[name].assert_told(function.why_before(gamma))
+
+
+@pytest.mark.parametrize("name", BEHIND_TF)
+def test_bn_behind_a_function_of_tensorflow(behind_tf: dict[str, Outcome], name: str) -> None:
+    function, gamma = BEHIND_TF[name]
+    behind_tf[name].assert_told(function.why(gamma))
+
+
+@pytest.mark.parametrize("name", BEFORE_TF)
+def test_bn_before_a_function_of_tensorflow(before_tf: dict[str, Outcome], name: str) -> None:
+    function, gamma = BEFORE_TF[name]
+    before_tf[name].assert_told(function.why_before(gamma))
 
 
 def test_a_function_that_reads_the_shape_alone(tf_keras: Keras, tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ def test_after_a_failure_records_are_read_back_and_arrays_are_not_kept(
         file.check()
 
 
+def test_a_file_that_could_not_be_made_is_let_go_without_a_word(tmp_path: Path) -> None:
+    """Python 3.13 tells of what goes wrong when an object of io goes; before, it did not."""
+    with pytest.raises(FileNotFoundError):
+        WrittenFile(tmp_path / "none" / "a.h5")
+    unmade = WrittenFile.__new__(WrittenFile)
+    unmade.close()
+    assert unmade.closed
+
+
 def _no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 

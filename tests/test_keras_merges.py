@@ -6,23 +6,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_nets import Keras, Make, batchnorms, check, stir
+from tests.keras_together import Network, Outcome, outcomes
 
 pytestmark = pytest.mark.slow
 
 
-def _branches(keras: Keras, merge: Make, *, pure: bool, gamma: str, same: bool = False) -> Any:
-    """Two kernels (or a kernel and a tanh) → merge → BN → tanh."""
-    layers = keras.layers
-    x = layers.Input((4, 5), name="x")
+def _merged(layers: Any, x: Any, merge: Make, kind: str, name: str) -> Any:
+    """Two kernels ("pure"), a kernel and a tanh ("half"), or one kernel twice ("same") → merge → BN."""
     a = layers.Dense(6)(x)
-    b = a if same else layers.Dense(6)(x) if pure else layers.Activation("tanh")(layers.Dense(6)(x))
-    y = layers.BatchNormalization(name="norm")(merge(layers)([a, b]))
-    return stir(keras.Model(x, layers.Activation("tanh")(y)), gamma=gamma)
+    b = a if kind == "same" else layers.Dense(6)(x)
+    b = layers.Activation("tanh")(b) if kind == "half" else b
+    return layers.BatchNormalization(name=name)(merge(layers)([a, b]))
 
 
 class Goes(Enum):
@@ -32,15 +30,15 @@ class Goes(Enum):
     POSITIVE = "those with γ > 0"
     NEVER = "none"
 
-    def with_gamma(self, gamma: np.ndarray) -> bool:
-        """Whether one with these numbers goes."""
-        return self is Goes.ALWAYS or (self is Goes.POSITIVE and bool((gamma > 0).all()))
+    def with_gamma(self, gamma: str) -> bool:
+        """Whether one whose γ are of this kind goes."""
+        return self is Goes.ALWAYS or (self is Goes.POSITIVE and gamma == "positive")
 
 
 _LINEAR = {"pure": Goes.ALWAYS, "half": Goes.NEVER, "same": Goes.ALWAYS}
 _CHOSEN = {"pure": Goes.POSITIVE, "half": Goes.NEVER, "same": Goes.POSITIVE}
 MERGES: dict[str, tuple[Make, dict[str, Goes]]] = {
-    # behind: two kernels, a kernel and a tanh, one kernel twice
+    # behind: see ``_merged``
     "Add": (lambda k: k.Add(), _LINEAR),
     "Subtract": (lambda k: k.Subtract(), {"pure": Goes.ALWAYS, "half": Goes.NEVER}),  # x − x is constant
     "Average": (lambda k: k.Average(), _LINEAR),
@@ -52,18 +50,40 @@ MERGES: dict[str, tuple[Make, dict[str, Goes]]] = {
 }
 
 
+GAMMAS = ("mixed", "positive")
+
+
+@pytest.fixture(scope="module")
+def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """What becomes of a BN behind each merge of each kind of branches, with each γ: all in one model."""
+
+    def network(merge: Make, kind: str, gamma: str) -> Network:
+        def steps(layers: Any, name: str) -> list[Any]:
+            def called(x: Any) -> Any:
+                return _merged(layers, x, merge, kind, name)
+
+            return [called, layers.Activation("tanh")]
+
+        return Network((4, 5), steps, gamma=gamma)
+
+    networks = {
+        f"{name}, {kind}, {gamma}": network(merge, kind, gamma)
+        for name, (merge, table) in MERGES.items()
+        for kind in table
+        for gamma in GAMMAS
+    }
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("merges"))
+
+
 @pytest.mark.parametrize("name", MERGES)
-@pytest.mark.parametrize("gamma", ["mixed", "positive"])
-def test_bn_behind_a_merge(keras: Keras, name: str, gamma: str, tmp_path: Path) -> None:
-    merge, table = MERGES[name]
-    for kind, goes in table.items():
-        model = _branches(keras, merge, pure=kind == "pure", gamma=gamma, same=kind == "same")
-        folded, _ = check(keras, model, tmp_path / kind)
-        numbers = np.asarray(model.get_layer("norm").gamma)
-        assert (folded.kept == {}) is goes.with_gamma(numbers), kind
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_bn_behind_a_merge(behind: dict[str, Outcome], name: str, gamma: str) -> None:
+    for kind, goes in MERGES[name][1].items():
+        found = behind[f"{name}, {kind}, {gamma}"]
+        found.assert_equal()
+        assert (found.kept is None) is goes.with_gamma(gamma), kind
         if goes is Goes.POSITIVE and gamma == "mixed":
-            assert numbers.min() < 0 < numbers.max()
-            assert Reason.NEGATIVE_SCALE in folded.kept["norm"]
+            assert found.kept is not None and Reason.NEGATIVE_SCALE in found.kept
 
 
 @pytest.mark.parametrize("name", ["Maximum", "Minimum"])
@@ -85,10 +105,11 @@ def test_the_greatest_of_several(keras: Keras, name: str, tmp_path: Path) -> Non
 
 def test_a_scale_behind_a_product(keras: Keras, tmp_path: Path) -> None:
     """A gate takes on a scale in one of its factors; a square in none, since it would be squared."""
+    layers = keras.layers
     for kind, goes in {"pure": True, "half": True, "same": False}.items():
-        model = _branches(
-            keras, lambda k: k.Multiply(), pure=kind == "pure", gamma="scale", same=kind == "same"
-        )
+        x = layers.Input((4, 5), name="x")
+        norm = _merged(layers, x, lambda k: k.Multiply(), kind, "norm")
+        model = stir(keras.Model(x, layers.Activation("tanh")(norm)), gamma="scale")
         folded, _ = check(keras, model, tmp_path / kind)
         assert (folded.kept == {}) is goes, kind
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,70 @@ import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
-from tests.keras_movers import ARRIVING, MOVERS, Mover, arrival, gammas
+from tests.keras_movers import ARRIVING, MOVERS, Mover, arrival
 from tests.keras_nets import Keras, batchnorms, chain, check, fold, stir
-from tests.keras_together import Network, Outcome, joined, outcomes
+from tests.keras_together import Network, Outcome, outcomes, telling
 
 pytestmark = pytest.mark.slow
 
 
-Outcomes = Callable[[str], dict[str, Outcome]]  # by γ: what became of each mover's network
+Tried = dict[str, tuple[Mover, str]]  # by test: the mover, and the kind of γ
+
+
+def _tried(movers: Iterable[Mover]) -> Tried:
+    return {f"{mover.name}, {gamma}": (mover, gamma) for mover in movers for gamma in telling(mover.why)}
+
+
+BEHIND, BEFORE = _tried(ARRIVING), _tried(MOVERS.values())
 
 
 @pytest.fixture(scope="module")
-def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def behind(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """kernel → mover → BN, for every mover that leaves the channels in one axis.
 
     The BN's axis is the one in which the kernel's channels arrive, found from where they went.
     """
 
-    def network(mover: Mover) -> Network:
+    def network(mover: Mover, gamma: str) -> Network:
         def steps(layers: Any, name: str) -> list[Any]:
             axis = arrival(mover, len(mover.make(layers)(layers.Input(mover.shape)).shape))
             assert axis is not None
             norm = layers.BatchNormalization(axis=axis, name=name)
             return [_pointwise(layers, mover), mover.make(layers), norm]
 
-        return Network(mover.shape, steps, mover.floatx)
+        return Network(mover.shape, steps, mover.floatx, gamma)
 
-    networks = {mover.name: network(mover) for mover in ARRIVING}
-    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("behind"))
+    networks = {name: network(*tried) for name, tried in BEHIND.items()}
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("behind"))
 
 
 @pytest.fixture(scope="module")
-def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def before(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """tanh → BN → mover → Dense, for every mover."""
 
-    def network(mover: Mover) -> Network:
+    def network(mover: Mover, gamma: str) -> Network:
         def steps(layers: Any, name: str) -> list[Any]:
             norm = layers.BatchNormalization(axis=mover.axis, name=name)
             return [layers.Activation("tanh"), norm, mover.make(layers), layers.Flatten(), layers.Dense(3)]
 
-        return Network(mover.shape, steps, mover.floatx)
+        return Network(mover.shape, steps, mover.floatx, gamma)
 
-    networks = {mover.name: network(mover) for mover in MOVERS.values()}
-    return _by_gamma(keras3, networks, tmp_path_factory.mktemp("before"))
-
-
-def _by_gamma(keras: Keras, networks: dict[str, Network], folder: Path) -> Outcomes:
-    """One model, with other weights for each γ."""
-    model = joined(keras, networks)
-    return cache(lambda gamma: outcomes(keras, networks, stir(model, gamma=gamma), folder / gamma))
+    networks = {name: network(*tried) for name, tried in BEFORE.items()}
+    return outcomes(keras3, networks, tmp_path_factory.mktemp("before"))
 
 
-@gammas
-@pytest.mark.parametrize("mover", ARRIVING, ids=[mover.name for mover in ARRIVING])
-def test_bn_behind_a_mover(behind: Outcomes, mover: Mover, gamma: str) -> None:
+@pytest.mark.parametrize("name", BEHIND)
+def test_bn_behind_a_mover(behind: dict[str, Outcome], name: str) -> None:
     """kernel → mover → BN: up through the mover, or not, and then for the reason in the table."""
-    behind(gamma)[mover.name].assert_told(mover.why(gamma))
+    mover, gamma = BEHIND[name]
+    behind[name].assert_told(mover.why(gamma))
 
 
-@gammas
-@pytest.mark.parametrize("mover", MOVERS.values(), ids=MOVERS.keys())
-def test_bn_before_a_mover(before: Outcomes, mover: Mover, gamma: str) -> None:
+@pytest.mark.parametrize("name", BEFORE)
+def test_bn_before_a_mover(before: dict[str, Outcome], name: str) -> None:
     """tanh → BN → mover → Dense: down through the mover."""
-    before(gamma)[mover.name].assert_told(mover.why(gamma))
+    mover, gamma = BEFORE[name]
+    before[name].assert_told(mover.why(gamma))
 
 
 def _pointwise(layers: Any, mover: Mover) -> Any:

@@ -14,7 +14,7 @@ from tests.keras_nets import Keras, assert_same, batchnorms, fold, outputs_of, r
 
 pytestmark = pytest.mark.slow
 
-NONE_LEFT = ReadOptions(no_batchnorms=True)
+NONE_LEFT = ReadOptions(target="no-bn")
 TOLERANCE = 2e-6  # of float32
 
 

@@ -189,7 +189,7 @@ def test_no_keras_loads_both(keras3: Any, keras2: Any, tmp_path: Path) -> None:
     assert found.status is Status.DIFFERENT
     assert "loads the original, but only tf_keras" in found.detail
     with pytest.raises(BnfuseError, match="loads the first model, but only tf_keras"):
-        bench(tmp_path / "new.keras", old, request=BenchRequest(budget_s=0.5, optimise=(False,)))
+        bench(tmp_path / "new.keras", old, request=BenchRequest(max_time=0.5, optimise=(False,)))
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -205,7 +205,7 @@ def test_models_are_timed_where_both_load(
 
     monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "cold_starts", starts)
     first, second = reversed(pair) if turned else pair
-    timed = bench(first, second, request=BenchRequest(budget_s=1.0, optimise=(True,)))
+    timed = bench(first, second, request=BenchRequest(max_time=1.0, optimise=(True,)))
     assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes
     assert timed.runs[0].after_ms is not None
     assert [runtime.split()[0] for runtime in (timed.runtime, *asked)] == ["tf_keras", "tf_keras"]

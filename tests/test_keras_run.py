@@ -236,16 +236,21 @@ SERVED_BY = {
 }
 
 
+# Compiled, and once more as a copy: one by each flavour.
+TWICE = ("mlperf_tiny_resnet8.h5", "mlperf_tiny_wakeword_ds_conv.h5")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not MODELS.is_dir(), reason=f"no real models at {MODELS}")
 @pytest.mark.parametrize("name", SERVED_BY)
 def test_real_models_run(keras: Any, name: str, tmp_path: Path) -> None:
-    """Each by the flavour that can load it, with the same answer exactly and compiled, and as a copy."""
+    """Each by the flavour that can load it; two with the same answer exactly and compiled, and as a copy."""
     pytest.importorskip("tf_keras")
     path = MODELS / name
     copy = Path(shutil.copy(path, tmp_path / "a copy.bin"))
     answers = []
-    for file, optimise in ((path, False), (path, True), (copy, False)):
+    more = ((path, True), (copy, False)) if name in TWICE else ()
+    for file, optimise in ((path, False), *more):
         with run.load(file, RunSettings(optimise=optimise)) as runner:
             assert runner.runtime.split()[0] == SERVED_BY[name]
             (spec,) = runner.inputs
@@ -262,5 +267,6 @@ def test_real_models_run(keras: Any, name: str, tmp_path: Path) -> None:
                 pytest.skip("TensorFlow has no channels-first Conv2D for this processor")
     assert np.isfinite(answers[0]).all()
     assert np.abs(answers[0]).max() > 0
-    assert np.abs(answers[1] - answers[0]).max() <= 1e-4 * np.abs(answers[0]).max()
-    np.testing.assert_array_equal(answers[2], answers[0])
+    if name in TWICE:
+        assert np.abs(answers[1] - answers[0]).max() <= 1e-4 * np.abs(answers[0]).max()
+        np.testing.assert_array_equal(answers[2], answers[0])

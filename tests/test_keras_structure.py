@@ -31,8 +31,7 @@ def test_the_order_of_layers(keras: Keras, suffix: str, tmp_path: Path) -> None:
     assert names[0] != names[1], "the order did not change: the test shows nothing"
 
 
-@both_containers
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "suffix"), list(zip(range(6), (".keras", ".h5") * 3, strict=True)))
 def test_random_branches(keras: Keras, seed: int, suffix: str, tmp_path: Path) -> None:
     """Many branches of unlike depth, all of one shape, so that a mix-up of weights loads without a sound."""
     layers = keras.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
+from tests.command import FAST, call
 from tests.keras_nets import Keras, assert_same, batchnorms, both_containers, check, fold, outputs_of, stir
 
 pytestmark = pytest.mark.slow
@@ -98,3 +100,22 @@ def test_float16_overflow(keras: Keras, policy: str, tmp_path: Path) -> None:
     folded = fold(model, tmp_path)
     assert Reason.OVERFLOW in folded.kept["n"]
     assert folded.after.read_bytes() == folded.before.read_bytes()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_fold_into_a_wider_layer_is_proved_by_the_type_that_goes(
+    keras3: Keras, policy: str, tmp_path: Path
+) -> None:
+    """The last layer's softmax hides what it computed: its output decides, by the roundings of 16 bits."""
+    layers = keras3.layers
+    x = layers.Input((8, 8, 3), name="x")
+    y = layers.ReLU(dtype=policy)(layers.Conv2D(16, 3, dtype=policy)(x))
+    y = layers.GlobalAveragePooling2D(dtype=policy)(layers.BatchNormalization(name="n", dtype=policy)(y))
+    stir(keras3.Model(x, layers.Dense(10, activation="softmax")(y)), gamma="signed").save(
+        tmp_path / "m.keras"
+    )
+    ran = call("optimize", tmp_path / "m.keras", "--no-bench", "--json", *FAST[:2])
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.stdout)
+    assert report["batchnorms"] == {"found": 1, "folded": 1, "kept": 0}
+    assert report["verification"]["status"] == "equal"

@@ -32,12 +32,12 @@ def test_keep(tmp_path: Path, keep: Any, count: int) -> None:
 
 OPTIONS = [
     ((None, None, ()), ReadOptions()),
-    ((None, "move", ("a",)), ReadOptions(moves_bounds=True, keep=("a",))),
+    ((None, "move", ("a",)), ReadOptions(activations="move", keep=("a",))),
     (
-        (ReadOptions(moves_bounds=True, keep=("a",)), None, "b"),
-        ReadOptions(moves_bounds=True, keep=("a", "b")),
+        (ReadOptions(activations="move", keep=("a",)), None, "b"),
+        ReadOptions(activations="move", keep=("a", "b")),
     ),
-    ((ReadOptions(moves_bounds=True), "keep", ()), ReadOptions()),
+    ((ReadOptions(activations="move"), "keep", ()), ReadOptions()),
 ]
 
 

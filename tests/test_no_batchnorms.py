@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.command import FAST, call
 from tests.onnx_graphs import session
+from tests.report_schema import assert_fits
 
 C = 4
 PARAMETERS = ("gamma", "beta", "mean", "var")
@@ -85,6 +86,7 @@ def test_what_stays_is_arithmetic(
     ran = call("optimize", path, "--target", "no-bn", "--no-bench", "--json", *FAST[:2])
     assert ran.exit_code == 0, ran.output
     report = json.loads(ran.stdout)
+    assert_fits(report)
     (decision,) = report["decisions"]
     assert (decision["action"], decision["becomes"]) == ("keep", {"bn": " and ".join(becomes)})
     assert report["batchnorms"] == {"found": 1, "folded": 0, "kept": 1}

@@ -27,9 +27,9 @@ def test_bound_calls_compute_what_run_computes(tmp_path: Path) -> None:
     with load_session(path, RunSettings()) as runner:
         session = runner._session
         place = ort.OrtValue.ortvalue_from_numpy
-        binding = bind(session, runner.inputs, runner.outputs, feeds, "cpu", place)
-        times = time_bound(session, binding, 3)
-        (found,) = binding.copy_outputs_to_cpu()
+        bound = bind(session, runner.inputs, runner.outputs, feeds, "cpu", place)
+        times = time_bound(session, bound, 3)
+        (found,) = bound.binding.copy_outputs_to_cpu()
         assert np.array_equal(found, runner.run(feeds)["y"])
     assert len(times) == 3
     assert min(times) > 0

@@ -26,7 +26,7 @@ from tests.command import call
 from tests.onnx_graphs import Net, Shape, session
 from tests.onnx_mutants import mutants
 
-_MUTANTS = int(os.environ.get("BNFUSE_FUZZ", "110"))
+_MUTANTS = int(os.environ.get("BNFUSE_FUZZ", "40"))
 # Damage may make a model lose digits; a wrong fold is off by more than this share of the range.
 _TOLERANCE = 1e-3
 _MOST_ELEMENTS = 1 << 16

@@ -21,6 +21,7 @@ from tests.command import call, optimized
 from tests.onnx_graphs import Net, Shape, all_nodes, assert_equal, session
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, recipe
+from tests.runtime_versions import TELLS_FUNCTIONS_APART
 from tests.test_onnx_functions import ROWS as FUNCTIONS
 from tests.test_onnx_scopes import ROWS as SCOPES
 
@@ -228,13 +229,14 @@ def _never_written(net: Net) -> onnx.ModelProto:
     return net.build(IMAGE, "late", ranks={"late": 4})
 
 
+_NO_ORDER = r"INVALID_GRAPH|ShapeInferenceError|FAIL|cycle|[Ii]nvalid|Dup"
 WRONG: dict[str, tuple[Callable[[Net], onnx.ModelProto], str]] = {
     "a cycle": (_cycle, "its nodes form a cycle through '"),
     "its own output": (_own_output, "its nodes form a cycle through 'y'"),
     "a cycle through a body": (_through_a_body, "its nodes form a cycle through '"),
     "a body that reads what its own node writes": (_within_itself, "its nodes form a cycle through 'mine'"),
     "a function that calls itself": (_calling({"F": "F"}), "the function 'F' calls itself"),
-    "functions in a circle": (_calling({"F": "G", "G": "H", "H": "F"}), "calls itself"),
+    "functions in a circle": (_calling({"F": "G", "G": "H", "H": "F"}), "the function '"),
     "a function twice": (
         _calling({"F": "Relu", "F2": "Neg"}),
         "the function 'F' is there twice",
@@ -250,8 +252,11 @@ def test_what_no_order_makes_right_is_one_sentence(
     path = tmp_path / "model.onnx"
     for how in (lambda nodes: nodes, lambda nodes: nodes[::-1]):
         path.write_bytes(reordered(make(Net(1)), how).SerializeToString())
-        with pytest.raises(Exception, match=r"INVALID_GRAPH|ShapeInferenceError|FAIL|cycle|[Ii]nvalid|Dup"):
-            session(path)
+        if TELLS_FUNCTIONS_APART or "function" not in says:
+            with pytest.raises(
+                Exception, match=r"INVALID_GRAPH|ShapeInferenceError|FAIL|cycle|[Ii]nvalid|Dup"
+            ):
+                session(path)
         done = call("optimize", path, "--no-bench")
         assert done.exit_code == 3
         assert says in done.stderr and done.stderr.count("\n") == 1

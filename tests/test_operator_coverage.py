@@ -9,6 +9,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.refused_operators import OF_ONNXRUNTIME, REFUSED
+from tests.runtime_versions import ONNX
 
 _RULED = {op for op, kind in ROWS.items() if kind.rule is not None}
 _STANDARD = {f"{s.domain}.{s.name}" if s.domain else s.name for s in defs.get_all_schemas()}
@@ -27,7 +28,8 @@ def test_every_operator_of_onnx_has_a_row_or_a_reason() -> None:
     assert len(_STANDARD) > 200
     assert _STANDARD - _RULED - _refused(REFUSED) == set()
     assert _refused(REFUSED) & _RULED == set()
-    assert _refused(REFUSED) - _STANDARD == set()
+    if ONNX >= (1, 23):  # the tables are of its operators
+        assert _refused(REFUSED) - _STANDARD == set()
 
 
 def test_every_operator_of_onnxruntime_has_a_row_or_a_reason() -> None:

@@ -136,28 +136,32 @@ def test_every_form_carries_the_gates(found: Report | Comparison) -> None:
     page = Page(shown[".html"])
     assert (("class", "alert") in page.attributes) is not gate.passed
     assert gate.message in " ".join(page.words)
-    results = assert_sarif(shown[".sarif"])["results"]
+    run = assert_sarif(shown[".sarif"])
+    results = run["results"]
+    assert run["invocations"] == [{"exitCode": 0 if gate.passed else 1, "executionSuccessful": True}]
     assert any(result["ruleId"] == "gate" for result in results) is not gate.passed
     foldable = [one["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] for one in results[1:]]
     assert foldable == (["bn1", "mul"] if gate is NO else [])
 
 
-COMPARED = [
+COMPARED = [  # what was found, the headline, in JUnit, the exit code
     (compared("verify"), "'a.onnx' and 'b.onnx' are equal", "system-out", 0),
     (compared("verify", agreement=Agreement(Status.DIFFERENT, detail="off")), "differ", "failure", 1),
-    (compared("verify", agreement=Agreement(Status.INCONCLUSIVE, detail="?")), "for certain", "error", 1),
+    (compared("verify", agreement=Agreement(Status.INCONCLUSIVE, detail="?")), "for certain", "error", 4),
     (compared("bench"), "latency of 'a.onnx' and 'b.onnx'", "system-out", 0),
     (compared("bench", after=None), "latency of 'a.onnx'", "system-out", 0),
 ]
 
 
-@pytest.mark.parametrize(("found", "headline", "tag", "results"), COMPARED)
-def test_comparisons_have_every_form(found: Comparison, headline: str, tag: str, results: int) -> None:
+@pytest.mark.parametrize(("found", "headline", "tag", "code"), COMPARED)
+def test_comparisons_have_every_form(found: Comparison, headline: str, tag: str, code: int) -> None:
     shown = {suffix: rendered(found, suffix) for suffix in FORMS}
     assert_document(shown[".json"], found.command)
     suite = assert_junit(shown[".xml"])
     assert [case[0].tag for case in suite if case.tag == "testcase"] == [tag]
-    assert len(assert_sarif(shown[".sarif"])["results"]) == results
+    run = assert_sarif(shown[".sarif"])
+    assert len(run["results"]) == (code != 0)
+    assert run["invocations"] == [{"exitCode": code, "executionSuccessful": True}]
     for words in (
         " ".join(Page(shown[".html"]).words),
         shown[".md"].replace("&#39;", "'").replace("&#46;", "."),

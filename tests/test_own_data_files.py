@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,3 +153,14 @@ def test_other_files_in_the_folder_are_told(tmp_path: Path, file: str) -> None:
         (data / file).write_bytes(b"?")
     with pytest.raises(UsageError, match=f"'{Path(file).name}', which is neither .npy nor .npz"):
         read_user_data(data, ONE)
+
+
+def test_a_damaged_archive_is_not_left_open(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 and no more")
+    gc.collect()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(UsageError, match=r"cannot be read as a numpy \.npz"):
+            read_user_data(tmp_path / "x.npz", ONE)
+        gc.collect()
+    assert [str(one.message) for one in told] == []

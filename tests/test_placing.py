@@ -68,6 +68,7 @@ def test_placing_both(two_files: tuple[Staged, Path]) -> None:
     assert target.stat().st_nlink == 1
 
 
+@pytest.mark.usefixtures("locks")
 def test_the_old_weights_go_last(two_files: tuple[Staged, Path]) -> None:
     staged, target = two_files
     placed(target, "old")
@@ -191,6 +192,7 @@ def _make_deadly(at: int, when: str) -> None:
         setattr(Path, name, deadly(getattr(Path, name)))
 
 
+@pytest.mark.usefixtures("locks")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize("force", [False, True])
 def test_a_kill_at_every_step_leaves_old_or_new_and_the_next_run_succeeds(

@@ -25,7 +25,8 @@ from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, call
 from tests.onnx_graphs import session
 
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1), "int4": (-8, 7)}
+LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1), "int4": (-8, 7),
+          "int2": (-2, 1), "uint2": (0, 3)}  # fmt: skip
 
 
 # ---- the arithmetic ---------------------------------------------------------------------------------
@@ -130,6 +131,10 @@ CASES = [
     Case("unsigned per tensor", stored="uint8", zero=120, scales="tensor"),
     Case("16 bits", stored="int16", gamma="mixed"),
     Case("4 bits", stored="int4", gamma="mixed"),
+    Case("2 bits", stored="int2", gamma="mixed", opset=25),
+    Case("2 bits, −2 stays", stored="int2", gamma="mixed", extremes=True, opset=25, goes=False),
+    Case("2 bits, unsigned", stored="uint2", zero=2, gamma="mixed", opset=25),
+    Case("2 bits in blocks", "MatMul", stored="int2", scales="blocks 0", opset=25),
     Case("in float16", floats="float16", gamma="mixed"),
     Case("grouped", groups=2, gamma="mixed"),
     Case("depthwise", groups=4, gamma="mixed"),
@@ -204,7 +209,9 @@ def build(case: Case) -> onnx.ModelProto:
     of = helper.np_dtype_to_tensor_dtype(dtype)
     infos = [helper.make_tensor_value_info(name, of, shape) for name, shape in (("x", size), ("y", out))]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], inits)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=13 if case.opset > 24 else 10
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)

@@ -28,7 +28,8 @@ def _rescale(source: Path, target: Path, seed: int) -> int:
     """Fold a file and hold all that is free with scales of 1/30 to 30; how many channels that are."""
     rng = np.random.default_rng(seed)
     moves_bounds = seed % 2 == 1
-    with closing(FORMAT.read(source, ReadOptions(moves_bounds=moves_bounds))) as model:
+    options = ReadOptions(activations="move" if moves_bounds else "keep")
+    with closing(FORMAT.read(source, options)) as model:
         planned = plan(model.graph)
         state = planned.state
         state.waiting, state.moves_bounds = set(state.narrowed), moves_bounds

@@ -230,7 +230,7 @@ def compare(
 ) -> tuple[Status, tuple[str, ...]]:
     first = save(net(before, folded=False, dtype=dtype), tmp_path / "before.onnx")
     second = save(net(after, folded=True, dtype=dtype), tmp_path / "after.onnx")
-    result = verify(first, second, request=VerifyRequest(samples=3, budget_s=600.0, inside=look(first)))
+    result = verify(first, second, request=VerifyRequest(samples=3, verify_time=600.0, inside=look(first)))
     assert result.inside is not None
     return result.status, result.inside.suspects
 
@@ -241,7 +241,9 @@ def test_honest_folds_are_proved_by_themselves(tmp_path: Path, dtype: str) -> No
         made = layers(count, seed=count)
         first = save(net(made, folded=False, dtype=dtype), tmp_path / "before.onnx")
         second = save(net(made, folded=True, dtype=dtype), tmp_path / "after.onnx")
-        result = verify(first, second, request=VerifyRequest(samples=3, budget_s=600.0, inside=look(first)))
+        result = verify(
+            first, second, request=VerifyRequest(samples=3, verify_time=600.0, inside=look(first))
+        )
         assert result.status is Status.EQUAL, result.detail
         assert result.inside is not None
         assert (result.inside.folds, result.inside.proved, result.inside.failing) == (count, count, ())

@@ -27,7 +27,7 @@ from tests.report_schema import assert_fits
 
 CAUSE = "9 initializers that left the inputs"
 THIRD = Unfolded(Path("c"), CAUSE)
-FAST = BenchRequest(budget_s=4.0, threads=(1,))
+FAST = BenchRequest(max_time=4.0, threads=(1,))
 
 
 def listing(path: Path, *, every: bool = True, ir_version: int = 8) -> Path:
@@ -98,7 +98,7 @@ def test_each_cause_gets_its_share(clock: Clock, tmp_path: Path) -> None:
         assert other.ci95[0] <= other.speedup <= other.ci95[1]
     assert found.runs[2].shares == ()  # a cold start is too short for it
     assert any(CAUSE in note for note in found.notes)
-    assert clock.seconds < FAST.budget_s * 1.2
+    assert clock.seconds < FAST.max_time * 1.2
 
 
 def test_the_interval_of_a_share_takes_the_doubt_of_both() -> None:

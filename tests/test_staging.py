@@ -53,6 +53,7 @@ with staging_folder(Path(sys.argv[1])) as folder:
 """
 
 
+@pytest.mark.usefixtures("locks")
 @pytest.mark.skipif(os.name != "posix", reason="locks are not to be had")
 def test_what_a_killed_process_left_goes_with_the_next_run_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "out.onnx"

@@ -27,7 +27,7 @@ def test_a_real_change_is_found(
     clock: Clock, tmp_path: Path, before_ms: float, after_ms: float, expected: str, speedup: float
 ) -> None:
     a, b, loaded, log, seen = clockworks(clock, tmp_path, before_ms, after_ms)
-    found = bench(a, b, request=steady(budget_s=4.0), load=loaded)
+    found = bench(a, b, request=steady(max_time=4.0), load=loaded)
     assert [run.setting for run in found.runs] == [OFF, ON]
     for run in found.runs:
         assert run.verdict == expected, run
@@ -47,7 +47,7 @@ def test_a_real_change_is_found(
 
 def test_the_same_speed_is_no_significant_change(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, _, _ = clockworks(clock, tmp_path, 0.5, 0.5)
-    (run,) = bench(a, b, request=steady(budget_s=1.5, optimise=(False,)), load=loaded).runs
+    (run,) = bench(a, b, request=steady(max_time=1.5, optimise=(False,)), load=loaded).runs
     assert run.verdict == SAME
     assert run.speedup == 1.0
 
@@ -60,7 +60,7 @@ def test_two_copies_of_each_are_loaded_anew_for_every_pass(clock: Clock, tmp_pat
     def loaded(path: Path, _: RunSettings) -> Clockwork:
         return Clockwork(clock, log, path.name, lambda: float(rng.uniform(2, 4)))
 
-    (run,) = bench(a, b, request=steady(budget_s=10.0, optimise=(False,), precision=1e-6), load=loaded).runs
+    (run,) = bench(a, b, request=steady(max_time=10.0, optimise=(False,), precision=1e-6), load=loaded).runs
     assert log.count("+a") == log.count("+b")
     assert log.count("+a") == 6  # two copies, three passes
     assert most_open(log) == 4
@@ -76,7 +76,7 @@ def test_what_loads_slowly_is_loaded_once(clock: Clock, tmp_path: Path) -> None:
         clock.work(100.0)
         return Clockwork(clock, log, path.name, lambda: float(rng.uniform(2, 4)))
 
-    bench(a, b, request=steady(budget_s=0.6, optimise=(False,), precision=1e-6), load=loaded)
+    bench(a, b, request=steady(max_time=0.6, optimise=(False,), precision=1e-6), load=loaded)
     assert log.count("+a") == log.count("+b") == 2
 
 
@@ -91,7 +91,7 @@ def test_a_setting_ends_when_it_is_precise_and_leaves_its_time_to_others(
         even, log = settings.optimise, list[str]()
         return Clockwork(clock, log, path.name, lambda: 4.0 if even else float(rng.uniform(2, 8)))
 
-    off, on = bench(a, b, request=steady(budget_s=30.0, precision=0.002), load=loaded).runs
+    off, on = bench(a, b, request=steady(max_time=30.0, precision=0.002), load=loaded).runs
     assert (off.setting, on.setting) == (OFF, ON)
     assert on.pairs < 20
     assert off.pairs > 8 * on.pairs
@@ -101,7 +101,7 @@ def test_a_setting_ends_when_it_is_precise_and_leaves_its_time_to_others(
 def test_nobody_waits_for_what_is_precise_already(clock: Clock, tmp_path: Path) -> None:
     a, b = files(tmp_path)
     found = bench(
-        a, b, request=steady(budget_s=60.0), load=lambda path, _: Clockwork(clock, [], path.name, lambda: 3.0)
+        a, b, request=steady(max_time=60.0), load=lambda path, _: Clockwork(clock, [], path.name, lambda: 3.0)
     )
     assert clock.seconds < 5.0
     assert [run.verdict for run in found.runs] == [SAME, SAME]
@@ -114,7 +114,7 @@ def test_the_budget_bounds_everything(clock: Clock, tmp_path: Path) -> None:
     def loaded(path: Path, _: RunSettings) -> Clockwork:
         return Clockwork(clock, [], path.name, lambda: float(rng.uniform(2, 4)))
 
-    bench(a, b, request=BenchRequest(budget_s=10.0, precision=1e-6), load=loaded)
+    bench(a, b, request=BenchRequest(max_time=10.0, precision=1e-6), load=loaded)
     assert 7.0 < clock.seconds < 10.5
 
 
@@ -125,13 +125,13 @@ def test_loading_is_no_part_of_the_time(clock: Clock, tmp_path: Path) -> None:
         clock.work(300.0)
         return Clockwork(clock, [], path.name, lambda: 3.0)
 
-    found = bench(a, b, request=steady(budget_s=0.4), load=loaded)
+    found = bench(a, b, request=steady(max_time=0.4), load=loaded)
     assert [run.pairs >= 6 for run in found.runs] == [True, True]
 
 
 def test_batches_and_threads_are_settings_of_their_own(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, _, seen = clockworks(clock, tmp_path, 0.2, 0.2)
-    request = BenchRequest(batches=(1, 8), threads=(1, 2), budget_s=0.8, cold_start=False)
+    request = BenchRequest(batch=(1, 8), threads=(1, 2), max_time=0.8, cold_start=False)
     found = bench(a, b, request=request, load=loaded)
     labels = [(run.batch, run.threads, run.setting) for run in found.runs]
     assert labels == [(batch, threads, name) for batch in (1, 8) for threads in (1, 2) for name in (OFF, ON)]
@@ -140,7 +140,7 @@ def test_batches_and_threads_are_settings_of_their_own(clock: Clock, tmp_path: P
 
 def test_one_model_alone_has_no_ratio_but_a_precision(clock: Clock, tmp_path: Path) -> None:
     a, _, loaded, log, _ = clockworks(clock, tmp_path, 0.5, 0.5)
-    found = bench(a, request=steady(budget_s=1.0), load=loaded)
+    found = bench(a, request=steady(max_time=1.0), load=loaded)
     assert [run.setting for run in found.runs] == [OFF, ON]
     for run in found.runs:
         assert (run.after_ms, run.speedup, run.ci95, run.control, run.verdict) == (None, None, None, None, "")
@@ -157,7 +157,7 @@ def test_a_noisy_machine_is_told(clock: Clock, tmp_path: Path, least_ms: float, 
     found = bench(
         a,
         b,
-        request=steady(budget_s=0.3, optimise=(False,)),
+        request=steady(max_time=0.3, optimise=(False,)),
         load=lambda path, _: Clockwork(
             clock, [], path.name, lambda: float(rng.uniform(least_ms, 20.0 - least_ms))
         ),
@@ -185,7 +185,7 @@ def test_short_memory_is_told_and_never_exceeded(
     gigabyte = 1 << 30
     monkeypatch.setattr(module, "available_memory_bytes", lambda: int(2.5 * gigabyte * fits + gigabyte))
     a, b, loaded, log, _ = clockworks(clock, tmp_path, 1.0, 0.5)
-    found = bench(a, b, request=steady(budget_s=4.0, model_bytes=gigabyte), load=loaded)
+    found = bench(a, b, request=steady(max_time=4.0, model_bytes=gigabyte), load=loaded)
     assert len(found.runs) == settings
     assert not note or any(note in text for text in found.notes)
     assert most_open(log) == fits
@@ -196,7 +196,7 @@ def test_short_memory_is_told_and_never_exceeded(
 
 def test_slow_calls_are_not_spent_on_copies(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, log, _ = clockworks(clock, tmp_path, 60.0, 60.0)
-    found = bench(a, b, request=steady(budget_s=1.0, optimise=(False,)), load=loaded)
+    found = bench(a, b, request=steady(max_time=1.0, optimise=(False,)), load=loaded)
     assert most_open(log) == 2
     assert found.runs[0].control is None
     assert any("no time for a second copy" in note for note in found.notes)
@@ -210,7 +210,7 @@ def test_a_setting_that_fails_becomes_a_note(clock: Clock, tmp_path: Path) -> No
             raise UnreadableModel("the optimiser gave up")
         return loaded(path, settings)
 
-    found = bench(a, b, request=steady(budget_s=0.5), load=only_plain)
+    found = bench(a, b, request=steady(max_time=0.5), load=only_plain)
     assert [run.setting for run in found.runs] == [OFF]
     assert [note for note in found.notes if ON in note and "gave up" in note] == [
         f"{ON} was not timed: the optimiser gave up"
@@ -228,7 +228,7 @@ def test_a_setting_that_fails_late_keeps_what_was_measured(clock: Clock, tmp_pat
             raise UnreadableModel("the disk is gone")
         return Clockwork(clock, [], path.name, lambda: float(rng.uniform(2, 8)))
 
-    found = bench(a, b, request=steady(budget_s=2.0, optimise=(True,), precision=1e-6), load=loaded)
+    found = bench(a, b, request=steady(max_time=2.0, optimise=(True,), precision=1e-6), load=loaded)
     assert [run.pairs >= 6 for run in found.runs] == [True]
     assert any("the disk is gone" in note for note in found.notes)
 
@@ -249,7 +249,7 @@ def test_what_the_user_asked_for_in_vain_is_raised(
 def test_a_model_that_takes_seconds_is_not_measured_again_and_again(clock: Clock, tmp_path: Path) -> None:
     """Beyond its time a setting gets three rounds of two calls of each model, once: 2.4 s."""
     a, b, loaded, log, _ = clockworks(clock, tmp_path, 200.0, 200.0)
-    found = bench(a, b, request=steady(budget_s=0.5), load=loaded)
+    found = bench(a, b, request=steady(max_time=0.5), load=loaded)
     assert [run.pairs for run in found.runs] == [3, 3]
     assert log.count("+a") == log.count("+b") == 2  # once per setting
     assert clock.seconds == pytest.approx(log.count("a") * 0.2 + log.count("b") * 0.2)

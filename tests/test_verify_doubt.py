@@ -198,7 +198,9 @@ def test_the_budget_bounds_the_samples(clock: Clock, tmp_path: Path) -> None:
 
     path = tmp_path / "m"
     path.write_bytes(b"")
-    found = verify(path, path, request=VerifyRequest(budget_s=0.3, samples=100), load=lambda p, s: Fake(slow))
+    found = verify(
+        path, path, request=VerifyRequest(verify_time=0.3, samples=100), load=lambda p, s: Fake(slow)
+    )
     assert found.status is EQUAL
     assert 1 <= found.samples <= 3
     assert clock.seconds < 0.6
@@ -219,5 +221,5 @@ def test_loading_takes_nothing_of_the_time_for_the_proof(clock: Clock, tmp_path:
 
     path = tmp_path / "m"
     path.write_bytes(b"")
-    found = verify(path, path, request=VerifyRequest(budget_s=10.0), load=load)
+    found = verify(path, path, request=VerifyRequest(verify_time=10.0), load=load)
     assert (found.status, found.samples, found.planned, found.cut) == (EQUAL, 8, 8, "")

@@ -58,9 +58,9 @@ def test_a_shape_that_cannot_be_guessed_is_wrong_usage(tmp_path: Path) -> None:
 
 
 REQUESTS: list[tuple[str, dict[str, Any], str]] = [
-    ("unknown name", {"shapes": {"z": (1, 5)}}, "'z'.*'x'"),
-    ("wrong rank", {"shapes": {"x": (1, 5, 1)}}, r"\[1, 5, 1\]"),
-    ("wrong fixed axis", {"shapes": {"x": (1, 6)}}, r"\[N, 5\]"),
+    ("unknown name", {"shape": {"z": (1, 5)}}, "'z'.*'x'"),
+    ("wrong rank", {"shape": {"x": (1, 5, 1)}}, r"\[1, 5, 1\]"),
+    ("wrong fixed axis", {"shape": {"x": (1, 6)}}, r"\[N, 5\]"),
 ]
 
 
@@ -75,7 +75,7 @@ def test_shape_and_batch_are_obeyed(tmp_path: Path) -> None:
     works = only_works_at((7, 4))
     path = tmp_path / "m"
     path.write_bytes(b"")
-    for request in (VerifyRequest(batch=7), VerifyRequest(shapes={"x": (7, 4)})):
+    for request in (VerifyRequest(batch=7), VerifyRequest(shape={"x": (7, 4)})):
         assert verify(path, path, request=request, load=lambda p, s: Fake(works)).status is EQUAL
     with pytest.raises(UsageError, match="fixed first axis of 7"):
         verify(path, path, request=VerifyRequest(batch=3), load=lambda p, s: Fake(works, shape=(7, 4)))

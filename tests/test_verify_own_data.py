@@ -74,18 +74,20 @@ def confront(tmp_path: Path, a: Model, b: Model, count: int, **request: Any) -> 
     return verify(*paths, request=wanted, load=lambda path, settings: paths[path])
 
 
-@pytest.mark.parametrize("budget_s", [10.0, 1e-9])
-def test_a_defect_in_the_last_of_many_samples_is_found(tmp_path: Path, budget_s: float) -> None:
+@pytest.mark.parametrize("verify_time", [10.0, 1e-9])
+def test_a_defect_in_the_last_of_many_samples_is_found(tmp_path: Path, verify_time: float) -> None:
     """All samples are run, whatever the time allows."""
     a, b = Model(), Model(wrong_at=499.0)
-    found = confront(tmp_path, a, b, 500, budget_s=budget_s, samples=0)
+    found = confront(tmp_path, a, b, 500, verify_time=verify_time, samples=0)
     assert found.status is Status.DIFFERENT
     assert found.own_samples == 500
     assert "500 samples of your own" in found.evidence
     assert found.failing_sets == (15,)  # the 16th set of 32
     firsts = np.concatenate([x[:, 0] for x in b.seen])
     assert np.array_equal(firsts, np.arange(500))
-    assert confront(tmp_path, Model(), Model(), 500, budget_s=budget_s, samples=0).status is Status.EQUAL
+    assert (
+        confront(tmp_path, Model(), Model(), 500, verify_time=verify_time, samples=0).status is Status.EQUAL
+    )
 
 
 def test_batch_says_how_many_at_a_time(tmp_path: Path) -> None:

@@ -16,11 +16,7 @@ from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from bnfuse.results import Latency
     from bnfuse.results.outcomes import Comparison
-    from bnfuse.use_cases.bench import BenchRequest
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
@@ -46,30 +42,20 @@ def verify(screen: Screen, options: Verify) -> None:
     most, and all of your own (--inputs). A and B may be of two formats, a .keras and its .onnx export.
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """
-    from bnfuse.formats import load
     from bnfuse.report import check_reports
     from bnfuse.results import Status
-    from bnfuse.results.outcomes import Comparison
-    from bnfuse.stamps import watched
-    from bnfuse.use_cases.notes import unsafe_note
-    from bnfuse.use_cases.provenance import Witnessed, file_info, versions
-    from bnfuse.use_cases.verify import verify as run
+    from bnfuse.use_cases.comparing import verified
 
     a, b = options.a, options.b
     check_reports(options.reports, a, b)
     screen.expects(a, options.reports)
-    with screen.progress() as progress, watched(a, b) as unchanged:
-        files = [file_info(path, hashes=options.as_json or bool(options.reports)) for path in (a, b)]
-        opt.check_labels(options.labels, options.inputs)
-        request = options.verify_request(max(file.total_bytes for file in files))
-        progress("verifying")
-        ran = Witnessed(load)
-        agreement = run(a, b, request=request, load=ran.load, progress=progress)
-        unchanged.check()
-    unsafe, found = options.allow_unsafe, versions(ran.versions)
-    agreement = replace(agreement, notes=(*agreement.notes, *unsafe_note(unsafe)))
-    done = Comparison("verify", files[0], files[1], agreement, versions=found, unsafe=unsafe)
+    opt.check_labels(options.labels, options.inputs)
+    hashes = options.as_json or bool(options.reports)
+    with screen.progress() as progress:
+        done = verified(a, b, options.verify_request(), hashes=hashes, progress=progress)
     _show(screen, done, as_json=options.as_json)
+    agreement = done.agreement
+    assert agreement is not None
     if agreement.status is Status.DIFFERENT:
         raise click.exceptions.Exit(ExitCode.GATE)
     if agreement.status is not Status.EQUAL:
@@ -104,43 +90,20 @@ def bench(screen: Screen, options: Bench) -> None:
     a, b, most = options.a, options.b, options.most_percent
     if most is not None and b is None and options.baseline is None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
-    from bnfuse.formats import load
     from bnfuse.report import check_reports
-    from bnfuse.results.outcomes import Comparison
-    from bnfuse.stamps import watched
-    from bnfuse.use_cases.bench import bench as run
-    from bnfuse.use_cases.notes import unsafe_note
-    from bnfuse.use_cases.provenance import file_info, versions
-    from bnfuse.use_cases.shares import compared
+    from bnfuse.use_cases.comparing import benched
 
     check_reports(options.reports, a, *([b] if b else []))
     screen.expects(a, options.reports)
     earlier = read_earlier(options.baseline)
-    hashes = options.as_json or bool(options.reports)
-    with screen.progress() as progress, watched(*filter(None, (a, b))) as unchanged:
-        before = file_info(a, hashes=hashes or earlier is not None)
-        after = None if b is None else file_info(b, hashes=hashes)
-        request = options.bench_request(
-            options.batches,
-            options.thread_counts,
-            max(file.total_bytes for file in (before, after) if file),
-        )
-        progress("measuring")
-
-        def measured(first: Path, second: Path, how: BenchRequest) -> Latency:
-            return run(first, second, request=how, load=load, progress=progress)
-
-        if b is None:
-            latency = run(a, request=request, load=load, progress=progress)
-        else:
-            latency = compared(a, b, request, measured)
-        unchanged.check()
-    unsafe = options.allow_unsafe
-    latency = replace(latency, notes=(*latency.notes, *unsafe_note(unsafe)))
-    latency = beside_earlier(latency, before, earlier)
+    hashes = options.as_json or bool(options.reports) or earlier is not None
+    request = options.bench_request(options.batches, options.thread_counts)
+    with screen.progress() as progress:
+        found = benched(a, b, request, hashes=hashes, progress=progress)
+    assert found.latency is not None
+    latency = beside_earlier(found.latency, found.before, earlier)
     gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
-    ran = versions(latency.versions)
-    found = Comparison("bench", before, after, latency=latency, gates=gates, versions=ran, unsafe=unsafe)
+    found = replace(found, latency=latency, gates=gates)
     _show(screen, found, as_json=options.as_json)
     screen.stop_on(gates)
 

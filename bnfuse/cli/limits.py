@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 
 import click
 
 from bnfuse.cli.options import SECONDS, together
+from bnfuse.errors import UsageError
 
 
 def _runtime_limit(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
@@ -21,17 +21,18 @@ def _runtime_limit(ctx: click.Context, param: click.Parameter, value: float | No
 
 
 def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """``2GB``, ``500 MB`` and ``1.5G`` as a number of GB."""
+    """A size of memory, in GB."""
     if value is None:
         return
-    found = _SIZE.fullmatch(value)
-    if found is None or not float(found[1]) > 0.0:
-        raise click.BadParameter(f"'{value}' is not a size such as 2GB or 500MB")
-    _runtime_limit(ctx, param, float(found[1]) * {"m": 1e-3, "g": 1.0, "t": 1e3}[found[2].lower()])
+    from bnfuse.formats.child.limits import gigabytes
+
+    try:
+        _runtime_limit(ctx, param, gigabytes(value))
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 _LIMITS = {"runtime_timeout": "BNFUSE_RUNTIME_TIMEOUT", "runtime_memory": "BNFUSE_RUNTIME_MEMORY"}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([mgtMGT])[bB]?\s*")
 LIMITS = together(
     click.option(
         "--runtime-timeout",

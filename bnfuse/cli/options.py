@@ -151,6 +151,13 @@ REPORTS = click.option(
 )
 READING = together(
     click.option(
+        "--weights",
+        type=PATH,
+        metavar="FILE",
+        help="The weights that belong to MODEL where that is an architecture in JSON.  [default: a file of a "
+        "like name beside it]",
+    ),
+    click.option(
         "--strict-inputs", is_flag=True, help="Refuse a model that lists every initializer as an input."
     ),
     click.option(
@@ -172,17 +179,18 @@ READING = together(
         help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
         "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
     ),
-    click.option(
-        "--equalize",
-        is_flag=True,
-        help="Also rescale channels, exactly, so that 8 bits with one step for each tensor lose the least: "
-        "for those who quantise the result.",
-    ),
+    click.option("--equalize", is_flag=True, help="Also rescale channels, exactly: 8 bits lose less then."),
     click.option(
         "--keep",
         multiple=True,
         metavar="NAME|PATTERN",
         help="Leave these BatchNormalizations, and the values they read and write, as they are. Repeatable.",
+    ),
+    click.option(
+        "--round-bias",
+        is_flag=True,
+        help="Keep a bias that is stored in 32-bit integers so, rounded by at most half a step; else it "
+        "becomes one of floats, exactly (ONNX).",
     ),
     click.option(
         "--allow-growth",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import ReadOptions
@@ -29,11 +29,13 @@ class Reading(Options):
     reports: tuple[Path, ...]
     strict_inputs: bool
     freeze_inputs: bool
-    activations: str
-    target: str
+    activations: Literal["keep", "move"]
+    target: Literal["any", "no-bn"]
     keep: tuple[str, ...]
     equalize: bool
     allow_growth: bool
+    round_bias: bool
+    weights: Path | None
 
     @property
     def read(self) -> ReadOptions:
@@ -43,11 +45,13 @@ class Reading(Options):
         return ReadOptions(
             strict_inputs=self.strict_inputs,
             freeze_inputs=self.freeze_inputs,
-            moves_bounds=self.activations == "move",
-            no_batchnorms=self.target == "no-bn",
-            equalizes=self.equalize,
+            activations=self.activations,
+            target=self.target,
+            equalize=self.equalize,
             keep=self.keep,
             allow_growth=self.allow_growth,
+            round_bias=self.round_bias,
+            weights=self.weights,
         )
 
     @property
@@ -94,20 +98,19 @@ class Proving(Running):
     threads: int | None
     verify_time: float
 
-    def verify_request(self, model_bytes: int = 0) -> VerifyRequest:
+    def verify_request(self) -> VerifyRequest:
         """The same for the use case."""
         from bnfuse.use_cases.verify import VerifyRequest
 
         return VerifyRequest(
             labels=self.labels,
-            budget_s=self.verify_time,
+            verify_time=self.verify_time,
             batch=self.batch,
-            shapes=self.shapes,
+            shape=self.shapes,
             inputs=self.inputs,
             device=self.device,
             threads=self.threads or 0,
             allow_unsafe=self.allow_unsafe,
-            model_bytes=model_bytes,
         )
 
 
@@ -120,23 +123,20 @@ class Measuring(Running):
     baseline: Path | None
     profile: bool
 
-    def bench_request(
-        self, batches: tuple[int, ...], threads: tuple[int, ...], model_bytes: int = 0
-    ) -> BenchRequest:
+    def bench_request(self, batches: tuple[int, ...], threads: tuple[int, ...]) -> BenchRequest:
         """The same for the use case."""
         from bnfuse.use_cases.bench import BenchRequest
 
         return BenchRequest(
             profile=self.profile,
-            budget_s=self.bench_time,
+            max_time=self.bench_time,
             precision=self.precision_percent / 100,
-            batches=batches,
-            shapes=self.shapes,
+            batch=batches,
+            shape=self.shapes,
             inputs=self.inputs,
             device=self.device,
             threads=threads,
             allow_unsafe=self.allow_unsafe,
-            model_bytes=model_bytes,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Affine(Rule):
         stores_along: the one axis along which it can store vectors; None where any will do.
         divides: whether it stores 1/a, so that a must not become zero.
         typical: what x is like (from a BN's statistics), if known.
+        computes: the type that y is rounded to, if known: what a proof goes by where the node goes.
         in_port: which input is x.
         reads: False where only the output is affine (a normalisation's own γ and β): nothing is asked of
             the input then, so what the node cannot store it refuses.
@@ -56,6 +57,7 @@ class Affine(Rule):
     in_port: Port = 0
     reads: bool = True
     broken: Refusal | None = None
+    computes: np.dtype[Any] | None = None
 
     @property
     def numbers(self) -> Current:

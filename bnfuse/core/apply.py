@@ -6,8 +6,9 @@ float64 and rounded once. Large weights stay streams (``ScaledTensor``) until th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from bnfuse.core.rules import Absorbed, Source
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.state import MoveTarget, Propagation, State
 from bnfuse.core.tensor import as_float64
+
+if TYPE_CHECKING:
+    from bnfuse.core.constant_channel import ConstantChannel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +115,8 @@ class Moved:
 class Patch:
     """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge.
 
-    ``arithmetic`` holds BatchNormalizations that stay as a product and a sum.
+    ``arithmetic`` holds BatchNormalizations that stay as a product and a sum; ``channels`` tells of linear
+    ops that are given one more than their parameters here say (``widened``, from all ``edits``).
 
     ``steps`` are the folds it comes from, for whoever proves them.
     """
@@ -122,6 +127,8 @@ class Patch:
     clamps: dict[Node, NewClamp] = field(default_factory=dict)
     sources: dict[Node, NewSource] = field(default_factory=dict)
     arithmetic: dict[Node, NewAffine] = field(default_factory=dict)
+    channels: tuple[ConstantChannel, ...] = ()
+    edits: Mapping[Node, Sequence[Absorbed]] = field(default_factory=dict)
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
     steps: tuple[Propagation, ...] = ()
@@ -168,7 +175,13 @@ def apply(graph: Graph, planned: Planned) -> Patch:
     """Work out the new parameters that a plan for this graph asks for."""
     state = planned.state
     moved = tuple(_moved(state, node, found.place) for node, found in state.narrowed.items())
-    patch = Patch(removed=frozenset(state.removed), moved=moved, steps=tuple(state.accepted))
+    patch = Patch(
+        removed=frozenset(state.removed),
+        channels=tuple(state.channels),
+        edits=state.edits if state.channels else {},
+        moved=moved,
+        steps=tuple(state.accepted),
+    )
     settled = {*state.removed, *state.narrowed, *state.arithmetic}
     for node, edits in state.edits.items():
         if node not in settled:

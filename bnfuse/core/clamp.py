@@ -29,6 +29,7 @@ class Clamp(Rule):
         dtype: the type of its values, in which bounds are stored.
         single: whether two numbers, the same for all channels, make one node (Clip).
         spreads: whether bounds may vary along axes, for which whoever writes them must know the rank.
+        fused: whether it is part of another node's work while its bounds stay where they are.
     """
 
     has_numbers: ClassVar[bool] = True
@@ -39,6 +40,7 @@ class Clamp(Rule):
     dtype: np.dtype[Any]
     single: bool = False
     spreads: bool = True
+    fused: bool = False
 
     @property
     def numbers(self) -> Current:
@@ -73,7 +75,7 @@ class Clamp(Rule):
 
     def nodes(self, low: Vector, high: Vector) -> int:
         """How many nodes a clamp with these bounds takes."""
-        return 1 if self.is_own(low, high) else len(self.operators(low, high))
+        return int(not self.fused) if self.is_own(low, high) else len(self.operators(low, high))
 
     def operators(self, low: Vector, high: Vector) -> list[str]:
         """What a clamp with other bounds is made of: "Max", "Min", one behind the other, or "Clip"."""

@@ -19,6 +19,7 @@ class Split(str, Enum):
     SHIFT_UP = "shift-up"  # x is held as sign(a)·x + c/|a|, y as y/|a|
     SHIFT_UP_SIGNED = "shift-up-signed"  # x is held as x + c/a, y as y/a
     SCALE_UP = "scale-up"  # x is held as a·x, y as y − c
+    CONSTANT = "constant-channel"  # y is held as x beside a channel that is constant (``constant_channel``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Fold:
     """This node goes: ``into`` names the nodes whose weights take it on, ``through`` those it passes.
 
     ``choices`` records, in the order they were met, which way the shift took at each sum, ``becomes`` what
-    activations among ``through`` turn into, by name: "Max", "Min", both, or "Clip".
+    nodes among ``through`` turn into, by name: activations "Max", "Min", both, or "Clip", a layer "one
+    channel wider".
     """
 
     node: str

@@ -57,6 +57,10 @@ class Graph:
         moves_bounds: whether activations may become clamps with other bounds.
         no_batchnorms: whether BatchNormalizations that stay are to be written as arithmetic.
         arithmetic: as which operators the format can write y = a·x + c in a node's place, or why it cannot.
+        constant_through: what a node that works channel by channel makes of one that is a number everywhere;
+            None where that is not so, or not known.
+        takes_channel: whether the format can write a linear op with one more channel, of its output (o) or
+            its input (i).
     """
 
     nodes: list[Node]
@@ -68,6 +72,8 @@ class Graph:
     moves_bounds: bool = False
     no_batchnorms: bool = False
     arithmetic: Callable[[Node, Pair], tuple[str, ...] | Refusal] = lambda node, pair: ()
+    constant_through: Callable[[Node, float], float | None] = lambda node, value: None
+    takes_channel: Callable[[Node, str], bool] = lambda node, letter: False
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)

@@ -8,7 +8,8 @@ become clamps with other bounds (``clamp``).
 
 A BatchNormalization goes if the graph does not grow by it; a decomposed affine only if the graph shrinks.
 One that cannot go stays whole, unless moving it onto a part of its input is a clear gain (``narrow``), or no
-BatchNormalization is to be left: then its map stays as arithmetic, where the format can write that.
+BatchNormalization is to be left: then it goes by a constant channel (``constant_channel``), or its map stays
+as arithmetic, where the format can write that.
 
 Decisions are taken on the actual numbers. A fold whose new weights would not fit their dtype is
 refused here when that can be told without reading all weights of the model (float16, bfloat16 and
@@ -25,7 +26,8 @@ from dataclasses import replace
 from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
 from bnfuse.core.clamp import Clamp
-from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Plan
+from bnfuse.core.constant_channel import constant_channel
+from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Plan, Split
 from bnfuse.core.equalize import equalize
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
@@ -83,7 +85,11 @@ def plan(
     state.waiting, state.moves_bounds = set(), False
     for node, decision in decisions.items():
         if isinstance(decision, Keep) and graph.no_batchnorms:
-            decisions[node] = _as_arithmetic(state, node, decision)
+            decisions[node] = made = _by_channel(state, node, decision, banned)
+            if isinstance(made, Fold):
+                order.append(made)
+            else:
+                decisions[node] = _as_arithmetic(state, node, decision)
         elif isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
     state.waiting = set()
@@ -93,8 +99,9 @@ def plan(
 
 
 def _equalized(state: State, most: int | None = None) -> Equalized | None:
-    """Rescale what is free; what was moved takes nothing on."""
-    state.waiting = set(state.narrowed)
+    """Rescale what is free; what was moved, or has a constant channel, takes nothing on."""
+    widened = (node for found in state.channels for node in (found.writer, *found.readers))
+    state.waiting = {*state.narrowed, *widened}
     try:
         return equalize(state, most)
     finally:
@@ -148,6 +155,27 @@ def _becomes(state: State, found: Propagation) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _by_channel(state: State, node: Node, kept: Keep, banned: Collection[str]) -> Decision:
+    """A fold by a constant channel, where a BatchNormalization can go so; the same decision where not."""
+    rule = state.graph.rule(node)
+    if (
+        not node.is_batchnorm
+        or not isinstance(rule, Affine)
+        or rule.broken is not None
+        or node.name in banned
+    ):
+        return kept
+    found = constant_channel(state, Candidate(node, rule))
+    if found is None:
+        return kept
+    state.accept_channel(found)
+    spread = found.spread
+    wider = ((found.writer.name, "one channel wider"),) if found.added else ()
+    return Fold(
+        node.name, node.op, True, int(rule.pair[0].size), spread.split, spread.into, spread.through, (), wider
+    )
+
+
 def _as_arithmetic(state: State, node: Node, kept: Keep) -> Keep:
     """The same decision, in another form where it is about a BatchNormalization."""
     rule = state.graph.rule(node)
@@ -186,6 +214,11 @@ def replay(graph: Graph, plan: Plan) -> Planned:
     state = State(graph, moves_bounds=True)  # which answers the same to whatever leaves them as they are
     by_name = {node.name: node for node in graph.candidates}
     for fold in plan.order:
+        if fold.split is Split.CONSTANT:
+            channel = constant_channel(state, candidate(graph, by_name[fold.node]))
+            assert channel is not None, f"the plan does not fit the graph: {fold.node}"
+            state.accept_channel(channel)
+            continue
         found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")

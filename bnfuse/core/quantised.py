@@ -1,14 +1,15 @@
 """Weights stored as integers with scales: w = (q − zero)·scale, the scale per tensor, channel or block.
 
 A factor per channel goes into them without touching what was rounded: |a| into the scales, the sign into the
-integers, which are mirrored at their zero point (q' = 2·zero − q), and a zero makes them the zero point. A
-shift goes into a bias, which is no part of the weight. Not every factor fits: one along an axis where several
-channels share a scale does not, nor does a sign where a mirrored integer leaves its type (−128 of 8 bits).
+integers, which are mirrored at their zero point (q' = 2·zero − q), and a zero makes them the zero point.
+Where the format takes scales of any sign, all of it goes there, and the integers stay. A shift goes into a
+bias, which is no part of the weight. Not every factor fits: one along an axis where several channels share a
+scale does not, nor does a sign where a mirrored integer leaves its type (−128 of 8 bits).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -42,9 +43,13 @@ class QuantisedTensor:
 
     Attributes:
         stored: q.
-        scale, zero: with one size for each axis of q, as in ``Requantised``; blocks are of one size.
+        scale, zero: with one size for each axis of q, as in ``Requantised``. A zero may be a fraction where
+            scales are signed.
         lowest, highest: what the type of q can hold.
         several: whether the format can store a scale for each channel where there is one number.
+        signed: whether a scale may be negative, or zero.
+        blocks: by axis, which scale each place along it has, shape (size of the axis,), where blocks are
+            not of one size.
     """
 
     stored: Tensor
@@ -53,6 +58,8 @@ class QuantisedTensor:
     lowest: int
     highest: int
     several: bool = True
+    signed: bool = False
+    blocks: Mapping[int, Array] = field(default_factory=dict)
     _mirrored: dict[int, Array] = field(default_factory=dict)
 
     @property
@@ -68,9 +75,7 @@ class QuantisedTensor:
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order, as the runtime works them out."""
         at = np.unravel_index(np.arange(start, stop), self.shape)
-        places = tuple(
-            index // (size // n) for index, n, size in zip(at, self.scale.shape, self.shape, strict=True)
-        )
+        places = tuple(self._block_of(axis)[index] for axis, index in enumerate(at))
         q = self.stored.read(start, stop).astype(np.int32) - self.zero[places]
         made: Array = q.astype(self.dtype) * self.scale[places]
         return made
@@ -83,8 +88,10 @@ class QuantisedTensor:
             factors: float64, each broadcastable against the form's view.
         """
         spread = self._laid(form, factors)
-        if self._scales(np.abs(spread)) is None:
+        if self._scales(spread if self.signed else np.abs(spread)) is None:
             return "several channels share a scale"
+        if self.signed:
+            return ""
         negative = spread < 0.0
         if negative.any() and prod(self.shape) > _MOST_MIRRORED:
             return "it is too large to be mirrored"
@@ -93,17 +100,22 @@ class QuantisedTensor:
             return f"in channel {channel} of axis {axis} an integer would leave its type"
         return ""
 
-    def rescaled(self, form: LinearForm, factors: Iterable[Vector]) -> Requantised:
+    def rescaled(self, form: LinearForm, factors: Sequence[Vector]) -> Requantised:
         """It with factors that it takes, each broadcastable against the form's view."""
-        spread = self._laid(form, factors)
-        scale = self._scales(np.where(spread == 0.0, 1.0, np.abs(spread)))
-        assert scale is not None, "such factors are refused when the plan is made"
-        if (spread > 0.0).all():
+        scale, spread = self.new_scale(form, factors), self._laid(form, factors)
+        if self.signed or (spread > 0.0).all():
             return Requantised(scale, None)
         stored = whole(self.stored)
         zero = self._at_every(self.zero).astype(np.int32)
         mirrored = np.where(spread < 0.0, 2 * zero - stored.astype(np.int32), stored.astype(np.int32))
         return Requantised(scale, np.where(spread == 0.0, zero, mirrored).astype(stored.dtype))
+
+    def new_scale(self, form: LinearForm, factors: Sequence[Vector]) -> Vector:
+        """Its scales alone, as in ``Requantised``; unsigned ones stay where a factor is zero."""
+        spread = self._laid(form, factors)
+        scale = self._scales(spread if self.signed else np.where(spread == 0.0, 1.0, np.abs(spread)))
+        assert scale is not None, "such factors are refused when the plan is made"
+        return scale
 
     def _laid(self, form: LinearForm, factors: Iterable[Vector]) -> Vector:
         """The product of the factors along the stored axes: of size 1 along those where it does not vary."""
@@ -141,11 +153,14 @@ class QuantisedTensor:
         """The same where a scale stands for a block of places along some axis."""
         for axis, size in enumerate(factors.shape):
             blocks = scale.shape[axis]
-            if size > blocks:
-                first = factors.take(np.arange(blocks) * (size // blocks), axis=axis)
-                if blocks == 1 or not np.array_equal(first.repeat(size // blocks, axis=axis), factors):
+            if size > 1:
+                along = np.moveaxis(factors, axis, 0)
+                place = self._block_of(axis)
+                first = np.ones((blocks, *along.shape[1:]))
+                first[place] = along  # the last of each block
+                if not np.array_equal(first[place], along):
                     return None
-                factors = first
+                factors = np.moveaxis(first, 0, axis)
         return _times(scale, factors)
 
     def _leaving(self, negative: Array) -> tuple[int, int] | None:
@@ -162,9 +177,15 @@ class QuantisedTensor:
 
     def _at_every(self, values: Array) -> Array:
         """One for each element, from one for each block."""
-        for axis, (size, blocks) in enumerate(zip(self.shape, values.shape, strict=True)):
-            values = values.repeat(size // blocks, axis=axis)
+        for axis in range(values.ndim):
+            values = values.take(self._block_of(axis), axis=axis)
         return values
+
+    def _block_of(self, axis: int) -> Array:
+        """Which scale each place along an axis has."""
+        given = self.blocks.get(axis)
+        size = self.shape[axis]
+        return np.arange(size) // (size // self.scale.shape[axis]) if given is None else given
 
 
 def _times(scale: Vector, factors: Vector) -> Vector:

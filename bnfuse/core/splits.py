@@ -40,6 +40,8 @@ def holdings(split: Split, axes: tuple[int, ...], a: Vector, c: Vector) -> tuple
             size = np.where(live, a, 1.0)
             x_held = from_backward(axes, live.astype(np.float64), c / size)
             return x_held, from_forward(axes, size, np.zeros_like(a))
+        case Split.CONSTANT:
+            raise AssertionError("its values are held with other channels (constant_channel)")
 
 
 def splits(a: Vector, c: Vector) -> Iterator[Split]:

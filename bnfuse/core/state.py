@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bnfuse.core.affine import Affine, affine_rule
 from bnfuse.core.classes import Classes
@@ -10,6 +11,9 @@ from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.rules import Absorbed, Current, Pass, Rule
+
+if TYPE_CHECKING:
+    from bnfuse.core.constant_channel import ConstantChannel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +82,7 @@ class State:
     waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
     arithmetic: list[Node] = field(default_factory=list)  # who stays in another form
+    channels: list[ConstantChannel] = field(default_factory=list)  # that some layers are given
     accepted: list[Propagation] = field(default_factory=list)
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
 
@@ -121,6 +126,11 @@ class State:
     def accept_rescaling(self, spread: Propagation) -> None:
         """Make scales that no fold asked for part of the state: nothing goes."""
         self._take(spread)
+
+    def accept_channel(self, found: ConstantChannel) -> None:
+        """Make a constant channel part of the state."""
+        self.accept(found.spread)
+        self.channels.append(found)
 
     def _absorb(self, spread: Propagation) -> None:
         self._take(spread)

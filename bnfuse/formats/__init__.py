@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats import foreign
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import Format, Runner, RunSettings
@@ -19,25 +20,6 @@ if TYPE_CHECKING:
 # Keras first: it tells its files by their first bytes, and asking it imports nothing.
 _MODULES = {"Keras": "bnfuse.formats.keras", "ONNX": "bnfuse.formats.onnx"}
 _HEAD_BYTES = 64
-_WEB_PAGE = "is a web page, probably an error page saved in place of the model; download it again"
-
-# What a file that starts so is, and what to do about it. These are never a model of any format.
-_NEVER_MODELS = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the model itself; fetch it with `git lfs pull`"),
-    (b"<!doctype html", _WEB_PAGE),
-    (b"<html", _WEB_PAGE),
-    (b"<?xml", "is an XML file, not a model"),
-)
-
-# These could be models of formats that are not among _MODULES: asked only when none accepts.
-_OTHER_CONTENT = (
-    (b"\x1f\x8b", "is a gzip archive; unpack it first"),
-    (b"ORTM", "is an onnxruntime .ort file; give the .onnx it was made from"),
-    (b"TFL3", "is a TensorFlow Lite model"),
-    (b"\x93NUMPY", "is a NumPy array"),
-    (b"\x80\x02", "is a Python pickle"),
-    (b"{", "looks like JSON"),
-)
 
 
 def formats() -> Iterator[Format]:
@@ -53,12 +35,13 @@ def detect(path: Path) -> Format:
         UnreadableModel: it is missing, cannot be opened, is empty or is of no known format.
     """
     head = _head(path)
-    _refuse(path, _described(head, _NEVER_MODELS))
+    if what := foreign.never_a_model(head, path):
+        raise UnreadableModel(f"'{path}' {what}")
     for candidate in formats():
         if candidate.accepts(head, path):
             return candidate
     expected = " or ".join(_MODULES)
-    found = _described(head, _OTHER_CONTENT) or "is not a model bnfuse can read"
+    found = foreign.another_format(head, path) or "is not a model bnfuse can read"
     raise UnreadableModel(f"'{path}' {found}: expected {expected}")
 
 
@@ -76,7 +59,7 @@ def _head(path: Path) -> bytes:
     """The first bytes of a regular file, never empty."""
     try:
         if path.is_dir():
-            raise UnreadableModel(f"'{path}' is a folder: give the model file itself")
+            raise UnreadableModel(f"'{path}' {foreign.folder(entry.name for entry in path.iterdir())}")
         if path.exists() and not path.is_file():
             # Opening a pipe would wait for ever, and a device has no end.
             raise UnreadableModel(f"'{path}' is not a regular file: give a model file")
@@ -90,20 +73,3 @@ def _head(path: Path) -> bytes:
     if not head:
         raise UnreadableModel(f"'{path}' is empty: it was probably never downloaded or written to the end")
     return head
-
-
-def _described(head: bytes, table: tuple[tuple[bytes, str], ...]) -> str:
-    """What the table says of a file that starts with ``head``; "" if nothing."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower() if table is _NEVER_MODELS else head
-    return next((what for magic, what in table if _starts(start, magic)), "")
-
-
-def _starts(head: bytes, magic: bytes) -> bool:
-    if magic == b"TFL3":  # a flatbuffer carries its identifier behind a 4-byte offset
-        return head[4:8] == magic
-    return head.startswith(magic)
-
-
-def _refuse(path: Path, what: str) -> None:
-    if what:
-        raise UnreadableModel(f"'{path}' {what}")

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from bnfuse.formats.read_options import ReadOptions as ReadOptions
+from bnfuse.results.rounding import RoundedBias
+
 if TYPE_CHECKING:
     from bnfuse.core.apply import Patch
     from bnfuse.core.graph import Graph, Node
@@ -30,34 +33,13 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """What the user said about reading, and what may be made of it.
-
-    ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);
-    ``freeze_inputs`` treats initializers that a caller could override as constants.
-    ``moves_bounds`` lets activations become clamps with other bounds, where more folds go so.
-    ``no_batchnorms`` does that too, and has what stays written as other operators, where that can be.
-    ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
-    ``equalizes`` has channels rescaled in the end, for those who quantise the result.
-    ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
-    """
-
-    strict_inputs: bool = False
-    freeze_inputs: bool = False
-    moves_bounds: bool = False
-    no_batchnorms: bool = False
-    equalizes: bool = False
-    keep: tuple[str, ...] = ()
-    allow_growth: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did: the file for the model, its side files, and flushed subnormals."""
+    """What a write did: the file for the model, its side files, flushed subnormals, and rounded biases."""
 
     path: Path
     side_files: tuple[Path, ...]
     subnormals_flushed: int
+    rounded: tuple[RoundedBias, ...] = ()
 
 
 class Model(Protocol):

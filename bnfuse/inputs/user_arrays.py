@@ -39,7 +39,7 @@ class ArrayFiles:
             if single:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
                 return {"": StoredArray(self, path, "", array.shape, array.dtype)}
-            with np.load(path, allow_pickle=False) as archive, zipfile.ZipFile(path) as members:
+            with _opened(path) as archive, zipfile.ZipFile(path) as members:
                 return {
                     name: StoredArray(self, path, name, *_header(members, name, archive))
                     for name in archive.files
@@ -57,7 +57,7 @@ class ArrayFiles:
     def _archive(self, path: Path) -> Feeds:
         if self._held is None or self._held[0] != path:
             self._held = None  # let go of one before the next is read
-            with np.load(path, allow_pickle=False) as archive:
+            with _opened(path) as archive:
                 self._held = path, {name: archive[name] for name in archive.files}
         return self._held[1]
 
@@ -97,6 +97,13 @@ def _header(members: zipfile.ZipFile, name: str, archive: Any) -> tuple[tuple[in
             return tuple(shape), dtype
     array = archive[name]
     return array.shape, array.dtype
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of an archive by name. numpy would leave one open that is damaged."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        yield archive
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph
 from bnfuse.core.seams import Seam, seams
@@ -41,7 +42,7 @@ class SeamPair:
         hidden: folds with a seam that nobody can be asked for.
         exits: folds that are felt in an output of the model at once, and the points right before all outputs.
         original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
-        coarsest: the coarsest type of floats among their weights, "" where none is known.
+        coarsest: the coarsest type of floats among their weights and what they put out, as far as is known.
     """
 
     points: tuple[Point, ...]
@@ -81,7 +82,7 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         ),
         original=tuple(original),
         result=model.constants_of(patch.near, patch),
-        coarsest=_coarsest(patch),
+        coarsest=_coarsest(model.graph, patch),
     )
 
 
@@ -104,7 +105,9 @@ def _beginnings(found: Sequence[Seam], at: Mapping[str, int]) -> dict[str, tuple
     return begins
 
 
-def _coarsest(patch: Patch) -> str:
-    types = {new.rule.weight.dtype.name for new in patch.linears.values()}
+def _coarsest(graph: Graph, patch: Patch) -> str:
+    gone = [graph.rule(step.node) for step in patch.steps]
+    types = {rule.computes.name for rule in gone if isinstance(rule, Affine) and rule.computes is not None}
+    types |= {new.rule.weight.dtype.name for new in patch.linears.values()}
     types |= {new.rule.computes.name for new in patch.linears.values() if new.rule.computes is not None}
     return max(types & ROUNDOFF.keys(), key=ROUNDOFF.__getitem__, default="")

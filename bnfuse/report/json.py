@@ -37,7 +37,7 @@ _DECISION = "name=node op kind channels message action split into through become
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups equalized=plan.equalized "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
-    "gates subnormals_flushed layers=details.layers unsafe limits seconds versions",
+    "gates subnormals_flushed rounded_biases layers=details.layers unsafe limits seconds versions",
     "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,

@@ -13,6 +13,7 @@ from typing import Any
 
 from bnfuse import __version__
 from bnfuse.core.decisions import Fold
+from bnfuse.errors import ExitCode
 from bnfuse.report import text
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
@@ -38,14 +39,22 @@ def render(report: Report) -> str:
         found += [
             _result("foldable", f"{fold.op} '{fold.node}' can be folded", path, fold.node) for fold in folds
         ]
-    return _log(found, {"exitCode": 0, "executionSuccessful": True})
+    unproved = report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
+    return _log(found, _invocation(ExitCode.UNPROVED if unproved else _gated(report.gates)))
 
 
 def render_comparison(found: Comparison) -> str:
     """What ``verify`` or ``bench`` found."""
     path = (found.after or found.before).path
     results = [] if found.agreement is None else _judged(found.agreement, path)
-    return _log(results + _gates(found.gates, path), {"exitCode": 0, "executionSuccessful": True})
+    match found.agreement:
+        case Agreement(status=Status.DIFFERENT):
+            code = ExitCode.GATE
+        case Agreement(status=Status.INCONCLUSIVE):
+            code = ExitCode.UNPROVED
+        case _:
+            code = _gated(found.gates)
+    return _log(results + _gates(found.gates, path), _invocation(code))
 
 
 def render_failure(found: Failure) -> str:
@@ -63,6 +72,15 @@ def render_failure(found: Failure) -> str:
         "toolExecutionNotifications": [told],
     }
     return _log([], invocation)
+
+
+def _gated(gates: tuple[Gate, ...]) -> ExitCode:
+    return ExitCode.DONE if all(gate.passed for gate in gates) else ExitCode.GATE
+
+
+def _invocation(code: ExitCode) -> dict[str, Any]:
+    """A command that did what it was asked for, whatever it found."""
+    return {"exitCode": int(code), "executionSuccessful": True}
 
 
 def _judged(proof: Agreement, path: Path) -> list[Result]:

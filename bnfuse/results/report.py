@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bnfuse.results.annotations import Details
     from bnfuse.results.latency import Latency
     from bnfuse.results.outcomes import Gate
+    from bnfuse.results.rounding import RoundedBias
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Report:
     ``operators_before``/``operators_after`` count nodes by operator over all scopes.
     ``output`` is None when nothing was written (``--dry-run``, ``inspect``, ``--check``).
     ``subnormals_flushed`` counts new weights that were set to zero because they were subnormal.
+    ``rounded_biases`` are those that ``--round-bias`` rounded; the proof is of the result before that.
     ``details`` is None unless it was asked for. ``gates`` are those that were asked for.
     ``unsafe`` says that the model was allowed to run code that it carries (``--allow-unsafe``).
     ``limits`` of the runtime are "answer_s" and "memory_bytes" (None: not watched); None where nothing runs.
@@ -67,3 +69,4 @@ class Report:
     unsafe: bool = False
     limits: dict[str, float | None] | None = None
     gates: tuple[Gate, ...] = ()
+    rounded_biases: tuple[RoundedBias, ...] = ()

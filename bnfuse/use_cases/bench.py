@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,10 @@ _MAX_COLD_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure. ``budget_s`` bounds all settings together; loading models is apart from it.
+    """What to measure. ``max_time`` bounds all settings together; loading models is apart from it.
 
     A setting takes less time where ``precision`` is reached: the half-width of the 95 % interval of the
-    ratio (of the median call, for one model), as a fraction. ``batches`` empty means 1, or the size that
+    ratio (of the median call, for one model), as a fraction. ``batch`` empty means 1, or the size that
     the model fixes; ``threads`` empty means all processors this process may use; the inputs are described
     in ``samples.InputRequest``; ``model_bytes`` is the size of a model with its external data (0: that of
     its file). ``profile`` adds a tenth of the time, and loading both models once more, for the time by
@@ -61,14 +62,14 @@ class BenchRequest:
     original, or else another that loads both).
     """
 
-    batches: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
     optimise: tuple[bool, ...] = (False, True)
     cold_start: bool = True
-    budget_s: float = 20.0
+    max_time: float = 20.0
     precision: float = 0.01
     seed: int = 0
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    inputs: Path | None = None
+    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: str | PathLike[str] | None = None
     device: str = "cpu"
     threads: tuple[int, ...] = ()
     allow_unsafe: bool = False
@@ -82,8 +83,8 @@ class BenchRequest:
 
 
 def bench(
-    before: Path,
-    after: Path | None = None,
+    before: str | PathLike[str],
+    after: str | PathLike[str] | None = None,
     *,
     request: BenchRequest | None = None,
     load: Loader = load_by_content,
@@ -99,7 +100,7 @@ def bench(
         RuntimeMissing: the runtime or the device is not there.
     """
     request = request or BenchRequest()
-    paths = (before,) if after is None else (before, after)
+    paths = tuple(Path(path) for path in (before, after) if path is not None)
     for path in paths:
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
@@ -123,7 +124,7 @@ def _benched(paths: Sequence[Path], request: BenchRequest, load: Loader, progres
         begin = time.perf_counter()
         _measure_all(paths, request, loader, seen, copies)
         if request.cold_start and request.optimise:
-            left_s = request.budget_s - (time.perf_counter() - begin)
+            left_s = request.max_time - (time.perf_counter() - begin)
             with seen.guard(COLD):
                 seen.runs.append(_measured_cold(paths, request, load, loader, twins, left_s, seen))
         profiled = _profiled(paths, request, threads, loader, seen) if request.profile else None
@@ -148,7 +149,7 @@ def _profiled(
 ) -> Profile | None:
     """Where the time goes, for the first batch size, with optimisation as asked for last (on, by default)."""
     settings = request.settings(threads, optimise=request.optimise[-1])
-    batch = request.batches[0] if request.batches else None
+    batch = request.batch[0] if request.batch else None
     inputs = _inputs(paths, request, batch)
     try:
         with load(paths[0], settings) as runner:
@@ -159,7 +160,7 @@ def _profiled(
             [samples.feeds(0)] * len(paths),
             setting=ON if settings.optimise else OFF,
             batch=samples.batch,
-            budget_s=_PROFILE_SHARE * request.budget_s,
+            budget_s=_PROFILE_SHARE * request.max_time,
             load=load,
         )
         seen.notes.extend(profile_hints(found, request.device))
@@ -186,7 +187,7 @@ def _measure_all(
 ) -> None:
     settings = [
         Setting(request.settings(threads, optimise=on), _inputs(paths, request, batch))
-        for batch in request.batches or (None,)
+        for batch in request.batch or (None,)
         for threads in _threads(request)
         for on in request.optimise
     ]
@@ -194,7 +195,7 @@ def _measure_all(
     measure_steady(
         paths,
         settings,
-        budget_s=request.budget_s * (1.0 - _COLD_SHARE if cold else 1.0),
+        budget_s=request.max_time * (1.0 - _COLD_SHARE if cold else 1.0),
         precision=request.precision,
         copies=copies,
         load=load,
@@ -214,7 +215,8 @@ def _threads(request: BenchRequest) -> tuple[int, ...]:
 
 
 def _inputs(paths: Sequence[Path], request: BenchRequest, batch: int | None) -> InputRequest:
-    return InputRequest(batch, request.shapes, request.inputs, request.seed, paths[0])
+    inputs = None if request.inputs is None else Path(request.inputs)
+    return InputRequest(batch, request.shape, inputs, request.seed, paths[0])
 
 
 def _measured_cold(
@@ -233,8 +235,8 @@ def _measured_cold(
     are timed here, with the runtime imported already.
     """
     settings = request.settings(_threads(request)[0], optimise=request.optimise[-1])
-    inputs = _inputs(paths, request, request.batches[0] if request.batches else None)
-    share_s = _COLD_SHARE * request.budget_s
+    inputs = _inputs(paths, request, request.batch[0] if request.batch else None)
+    share_s = _COLD_SHARE * request.max_time
     end = time.perf_counter() + share_s
     with loader(paths[0], settings) as runner:  # also brings the files into the system's cache
         samples, _ = fit(runner, inputs, DEFAULT_BATCH)
@@ -244,7 +246,7 @@ def _measured_cold(
             settings = replace(settings, runtime=runner.runtime)
     feeds = samples.feeds(0)
     if load is load_by_content:
-        limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.budget_s)
+        limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), request.max_time)
         seen.progress(Doing("measuring cold start, in fresh processes", limits.verdict_s))
         fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]
         run = _judged_cold(cold_starts(paths, settings, fed, limits), samples.batch, inputs.seed, seen)

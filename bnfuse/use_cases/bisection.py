@@ -69,7 +69,7 @@ def name_culprit(failed: Agreement, made: Failed, request: VerifyRequest, load: 
     if len(steps) == 1 and not made.merged:
         return _named(failed, steps[0], f"the only fold is that of {_told(steps[0])}")
     request = replace(request, inside=None)  # a part of the folds has other seams
-    search = _Search(made, steps, time.perf_counter() + PATIENCE * request.budget_s)
+    search = _Search(made, steps, time.perf_counter() + PATIENCE * request.verify_time)
     try:
         witness = ReferenceRun.of(made.model, request, load, only=failed.failing_sets)
         witness.allowed.update({output.name: output.tolerance for output in failed.outputs})

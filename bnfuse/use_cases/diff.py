@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from math import prod
+from os import PathLike
 from pathlib import Path
 
 from bnfuse.difference import interface
@@ -36,6 +37,7 @@ from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
 from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256, versions
+from bnfuse.use_cases.unpacking import Opened, unpacked
 
 _NO_PARAMETERS = frozenset({"int64", "bool", "string"})
 _DOUBTED = (
@@ -50,8 +52,8 @@ _TWO_FORMATS = (
 
 @without_collections()
 def diff(
-    a: str | Path,
-    b: str | Path,
+    a: str | PathLike[str],
+    b: str | PathLike[str],
     *,
     ignore_below: float = 0.0,
     hashes: bool = False,
@@ -77,13 +79,12 @@ def diff(
     say = progress or (lambda _phase: None)
     started = time.perf_counter()
     say("reading")
-    before, after = Path(a), Path(b)
-    with (
-        watched(before, after) as files,
-        closing(detect(before).contents(before)) as one,
-        closing(detect(after).contents(after)) as other,
-    ):
-        sides = _side(before, one, hashes=hashes), _side(after, other, hashes=hashes)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(unpacked(Path(path))) for path in (a, b)]
+        before, after = (source.path for source in opened)
+        files = stack.enter_context(watched(before, after))
+        one, other = (stack.enter_context(closing(detect(path).contents(path))) for path in (before, after))
+        sides = _side(opened[0], one, hashes=hashes), _side(opened[1], other, hashes=hashes)
         read = time.perf_counter()
         if one.form != other.form:
             found = Difference(*sides, False, tuple(_interface(one, other)), notes=(_TWO_FORMATS,))
@@ -94,10 +95,11 @@ def diff(
     return replace(found, seconds=seconds, versions=versions())
 
 
-def _side(path: Path, contents: Contents, *, hashes: bool) -> Side:
-    items = contents.weights.values()
+def _side(source: Opened, contents: Contents, *, hashes: bool) -> Side:
+    path, items = source.path, contents.weights.values()
+    file = FileInfo(path, contents.form, sha256(path) if hashes else "", contents.total_bytes)
     return Side(
-        file=FileInfo(path, contents.form, sha256(path) if hashes else "", contents.total_bytes),
+        file=source.info(file),
         operators={
             scope: dict(counts) for scope, counts in contents.operators.items() if counts or not scope
         },

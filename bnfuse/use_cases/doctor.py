@@ -63,7 +63,7 @@ RUNTIMES = (
     Wanted("onnxruntime", "proof and latency of .onnx", "pip install onnxruntime", _ONNXRUNTIME),
     Wanted("tensorflow", "proof and latency of .keras, .h5", "pip install 'bnfuse[tensorflow]'", _TENSORFLOW),
     Wanted("keras", "models of Keras 3", "pip install 'bnfuse[tensorflow]'", ""),
-    Wanted("tf_keras", "models of Keras 2", "pip install 'bnfuse[tensorflow]'", ""),
+    Wanted("tf_keras", "models of Keras 2", "pip install 'bnfuse[keras2]'", ""),
     Wanted("jax", "Keras models, in place of TensorFlow", "pip install keras jax", _JAX),
     Wanted("torch", "Keras models, in place of TensorFlow", "pip install keras torch", _TORCH),
 )

@@ -5,7 +5,8 @@ Runs nothing and writes nothing.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
+from os import PathLike
 from pathlib import Path
 
 from bnfuse.core.explain import explain as explain_decisions
@@ -16,10 +17,13 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.garbage import without_collections
 from bnfuse.stamps import watched
 from bnfuse.use_cases.reading import matches, open_model
+from bnfuse.use_cases.unpacking import unpacked
 
 
 @without_collections()
-def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None) -> tuple[Explanation, ...]:
+def explain(
+    model: str | PathLike[str], pattern: str, *, read: ReadOptions | None = None
+) -> tuple[Explanation, ...]:
     """How the decisions on the named BatchNormalizations came about, in graph order.
 
     Args:
@@ -32,8 +36,11 @@ def explain(model: str | Path, pattern: str, *, read: ReadOptions | None = None)
         UnsafeModel: it reaches outside its own folder.
         UsageError: no candidate has such a name; the sentence lists similar ones.
     """
-    path = Path(model)
-    with watched(path) as files, closing(open_model(detect(path), path, read or ReadOptions())) as opened:
+    options = read or ReadOptions()
+    with ExitStack() as stack:
+        path = stack.enter_context(unpacked(Path(model), options.weights)).path
+        files = stack.enter_context(watched(path))
+        opened = stack.enter_context(closing(open_model(detect(path), path, options)))
         graph = opened.graph
         names = matches(graph, pattern, path)
         found = explain_decisions(graph, plan(graph).plan, names)

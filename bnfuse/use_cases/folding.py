@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -78,22 +78,27 @@ def planned_to_fit(
 ) -> Settled[Outcome]:
     """Plan and apply; a fold whose weights overflow in ``attempt`` is planned to stay, and all begins anew.
 
-    ``attempt`` also gets the number of folds that were found to overflow so far.
+    ``attempt`` also gets the number of folds that were found to overflow so far. Where it fails, the model is
+    closed.
     """
     banned: frozenset[str] = frozenset()
     while True:
-        with phases("plan", "planning"):
-            planned = plan_folds(model.graph, banned=banned, equalizes=options.equalizes)
-            patch = apply(model.graph, planned)
-            if merge:
-                patch = replace(patch, merged=merge_chains(model.graph, patch))
-        try:
-            return Settled(model, planned.plan, patch, attempt(model, patch, len(banned)))
-        except OverflowingFold as overflow:
-            if overflow.nodes <= banned:
-                raise
-            banned |= overflow.nodes
-        model.close()
+        with ExitStack() as failed:
+            failed.callback(model.close)
+            with phases("plan", "planning"):
+                planned = plan_folds(model.graph, banned=banned, equalizes=options.equalize)
+                patch = apply(model.graph, planned)
+                if merge:
+                    patch = replace(patch, merged=merge_chains(model.graph, patch))
+            try:
+                settled = Settled(model, planned.plan, patch, attempt(model, patch, len(banned)))
+            except OverflowingFold as overflow:
+                if overflow.nodes <= banned:
+                    raise
+                banned |= overflow.nodes
+            else:
+                failed.pop_all()
+                return settled
         model = open_model(form, model.path, options)  # what was tried on is spent
 
 

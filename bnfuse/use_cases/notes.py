@@ -5,6 +5,7 @@ Each note is a tuple of one sentence, or empty where there is nothing to say.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bnfuse.core.apply import Patch
@@ -13,6 +14,7 @@ from bnfuse.core.ranges import widened
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
 from bnfuse.results import FileInfo, Report
+from bnfuse.results.rounding import RoundedBias
 
 _NOTABLE_GROWTH = 1.1
 # Beyond this a result is not written unless that is asked for.
@@ -93,6 +95,17 @@ def told_limits() -> tuple[dict[str, float | None], tuple[str, ...]]:
     memory = "" if limits.memory_bytes is None else f" and {limits.memory_bytes / 1e9:.3g} GB of memory"
     note = f"as asked for, the runtime may take {limits.answer_s:g} s for an answer{memory}"
     return found, (note,) if are_asked_for() else ()
+
+
+def rounded_note(rounded: Sequence[RoundedBias], *, proved: bool) -> tuple[str, ...]:
+    """By how much biases were rounded, where that was asked for."""
+    if not rounded:
+        return ()
+    worst = max(rounded, key=lambda each: each.error)
+    many = "1 bias was" if len(rounded) == 1 else f"{len(rounded)} biases were"
+    proof = "; the proof is of the result before that" if proved else ""
+    told = f"as asked for, {many} rounded to whole steps: by at most {worst.error:.2g} (in '{worst.node}', "
+    return (f"{told}where half a step is {worst.bound:.2g}){proof}",)
 
 
 def merged_note(report: Report) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import filecmp
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +22,7 @@ from bnfuse.errors import UsageError
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
+from bnfuse.packed import packing_of
 from bnfuse.placing import place
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.staging import check_target, default_output, staging_folder
@@ -30,8 +33,9 @@ from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.provenance import Loader, Witnessed, versions
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
-from bnfuse.use_cases.requests import bench_request, verify_request
+from bnfuse.use_cases.requests import Wanted, bench_request, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
+from bnfuse.use_cases.unpacking import optimized, unpacked
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
 
 if TYPE_CHECKING:
@@ -39,36 +43,9 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
-
-    verify: VerifyRequest | None
-    bench: BenchRequest | None
-    hashes: bool
-    details: bool
-    read: ReadOptions
-    merge: bool = False
-
-    @property
-    def unsafe(self) -> bool:
-        """Whether the model may run code that it carries."""
-        return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
-
-    @property
-    def runs(self) -> bool:
-        """Whether a runtime is to run the models."""
-        return self.verify is not None or self.bench is not None
-
-    @property
-    def reads_weights(self) -> bool:
-        """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
-        return self.hashes or self.runs
-
-
 @without_collections()
 def inspect(
-    model: str | Path,
+    model: str | PathLike[str],
     *,
     read: ReadOptions | None = None,
     activations: Literal["keep", "move"] | None = None,
@@ -90,19 +67,19 @@ def inspect(
     """
     path, phases = Path(model), Phases(progress)
     options = as_asked(read, activations, keep, target, equalize=equalize)
-    with watched(path) as files:
-        opened, form = read_model(path, options, phases)
+    with unpacked(path, options.weights) as source, watched(source.path) as files:
+        opened, form = read_model(source.path, options, phases)
         files.add(*opened.side_files)
         settled = planned_to_fit(opened, form, options, phases, _operators)
         with closing(settled.model):
             report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
-            if options.equalizes:
+            if options.equalize:
                 note = words.equalized_note(settled.plan.equalized, done=False)
                 report = replace(report, notes=(*report.notes, *note))
             if details:
                 report = detailed(report, settled.model, settled.patch, phases)
         files.check()
-    return replace(report, seconds=dict(phases.seconds))
+    return replace(source.report(report), seconds=dict(phases.seconds))
 
 
 def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
@@ -113,8 +90,8 @@ def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
 
 
 def optimize(
-    model: str | Path,
-    output: str | Path | None = None,
+    model: str | PathLike[str],
+    output: str | PathLike[str] | None = None,
     *,
     verify: VerifyRequest | bool = True,
     bench: BenchRequest | bool = True,
@@ -162,15 +139,23 @@ def optimize(
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
-        BatchNormsLeft: ``read.no_batchnorms``, and some must stay; nothing was written.
+        BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, phases = Path(model), Phases(progress)
-    read = as_asked(read, activations, keep, target, equalize=equalize)
-    wanted = _Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
+    path, read = Path(model), as_asked(read, activations, keep, target, equalize=equalize)
+    wanted = Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
-    form = detect(path)
-    result = Path(output) if output is not None else default_output(path, form.suffix(path))
+    result, packing = None if output is None else Path(output), packing_of(path, read.weights)
+    run = partial(_optimized, wanted=wanted, only_if_faster=only_if_faster, progress=progress)
+    return run(path, result, force=force) if packing is None else optimized(packing, result, force, run)
+
+
+def _optimized(
+    path: Path, output: Path | None, *, force: bool, wanted: Wanted, only_if_faster: bool, progress: Progress
+) -> Report:
+    """From one plain file to another."""
+    phases, form = Phases(progress), detect(path)
+    result = output if output is not None else default_output(path, form.suffix(path))
     check_name(result, path, form.name)
     with made_folder(result):
         check_target(result, path, force=force)
@@ -181,13 +166,12 @@ def optimize(
 
 
 def _placed(
-    path: Path, target: Path, wanted: _Wanted, phases: Phases, *, force: bool, only_if_faster: bool
+    path: Path, target: Path, wanted: Wanted, phases: Phases, *, force: bool, only_if_faster: bool
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
-        report, written, wanted = made.report, made.written, made.wanted
-        report = _proved(report, written, wanted, phases)
+        report, written = _proof(path, target, made, wanted, phases, files), made.written
         report = measured(report, written, wanted.bench, wanted.read, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
@@ -204,13 +188,13 @@ class _Made:
 
     report: Report
     written: Written
-    wanted: _Wanted
+    wanted: Wanted
     form: Format
     own_files: tuple[Path, ...]  # of the original
 
 
 @without_collections()
-def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: Watched) -> _Made:
+def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Watched) -> _Made:
     """Read, fold and write; what else than ``path`` was read is watched, too."""
     opened, form = read_model(path, wanted.read, phases)
     made = fold(
@@ -224,12 +208,12 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
         files.add(*own_files)
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        if wanted.read.no_batchnorms and made.plan.left:
+        if wanted.read.target == "no-bn" and made.plan.left:
             raise BatchNormsLeft(why_missed(made.plan), report)
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)
-        if wanted.read.equalizes:
+        if wanted.read.equalize:
             notes = (*notes, *words.equalized_note(made.plan.equalized))
         elif wanted.reads_weights:
             notes = (*notes, *words.ranges_note(patch))
@@ -238,10 +222,11 @@ def _written(path: Path, staged: Path, wanted: _Wanted, phases: Phases, files: W
     notes = (*report.notes, *notes, *words.unsafe_note(wanted.unsafe), *told)
     flushed = made.written.subnormals_flushed
     report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe, limits=limits)
+    report = replace(report, rounded_biases=made.written.rounded)
     return _Made(report, made.written, wanted, form, own_files)
 
 
-def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
+def _looking_inside(wanted: Wanted, made: Folded) -> Wanted:
     """The same, with where to look between the folds; a patch that merges chains has more than folds."""
     if wanted.verify is None or not made.patch.steps:
         return wanted
@@ -251,7 +236,19 @@ def _looking_inside(wanted: _Wanted, made: Folded) -> _Wanted:
     return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
-def _proved(report: Report, written: Written, wanted: _Wanted, phases: Phases) -> Report:
+def _proof(path: Path, target: Path, made: _Made, wanted: Wanted, phases: Phases, files: Watched) -> Report:
+    """The report with its proof: where biases were rounded, of the result before they were."""
+    notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
+    if not made.written.rounded or wanted.verify is None:
+        return replace(_proved(made.report, made.written, made.wanted, phases), notes=notes)
+    exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
+    with staging_folder(target) as folder:
+        exact = _written(path, folder / target.name, exactly, phases, files)
+        proved = _proved(exact.report, exact.written, exact.wanted, phases)
+    return replace(made.report, verification=proved.verification, versions=proved.versions, notes=notes)
+
+
+def _proved(report: Report, written: Written, wanted: Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
@@ -287,7 +284,7 @@ def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
 
 
 def _blamed(
-    failed: Agreement, report: Report, written: Written, wanted: _Wanted, request: VerifyRequest
+    failed: Agreement, report: Report, written: Written, wanted: Wanted, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
     from bnfuse.use_cases.bisection import Failed, name_culprit

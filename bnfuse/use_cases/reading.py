@@ -38,13 +38,13 @@ def as_asked(
     if activations not in (None, "keep", "move"):
         raise UsageError(f"activations can be 'keep' or 'move', not '{activations}'")
     if activations is not None:
-        options = replace(options, moves_bounds=activations == "move")
+        options = replace(options, activations=activations)
     if target not in (None, "any", "no-bn"):
         raise UsageError(f"target can be 'any' or 'no-bn', not '{target}'")
     if target is not None:
-        options = replace(options, no_batchnorms=target == "no-bn")
+        options = replace(options, target=target)
     if equalize:
-        options = replace(options, equalizes=True)
+        options = replace(options, equalize=True)
     names = (keep,) if isinstance(keep, str) else tuple(keep)
     return replace(options, keep=(*options.keep, *names))
 

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bnfuse.formats.base import ReadOptions
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
+
+    verify: VerifyRequest | None
+    bench: BenchRequest | None
+    hashes: bool
+    details: bool
+    read: ReadOptions
+    merge: bool = False
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether the model may run code that it carries."""
+        return any(request is not None and request.allow_unsafe for request in (self.verify, self.bench))
+
+    @property
+    def runs(self) -> bool:
+        """Whether a runtime is to run the models."""
+        return self.verify is not None or self.bench is not None
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
+        return self.hashes or self.runs
 
 
 def verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:

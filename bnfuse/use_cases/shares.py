@@ -83,10 +83,10 @@ def measured_with_shares(
     """
     if third is None:
         return bench(original, result, request)
-    whole = bench(original, result, replace(request, budget_s=(1 - _PART) * request.budget_s))
+    whole = bench(original, result, replace(request, max_time=(1 - _PART) * request.max_time))
     told = f"folding is not alone in what it changes: {third.cause} let a runtime do more, too"
     whole = replace(whole, notes=(*whole.notes, told))
-    part = replace(request, budget_s=_PART * request.budget_s, cold_start=False, profile=False)
+    part = replace(request, max_time=_PART * request.max_time, cold_start=False, profile=False)
     try:
         folding = bench(third.path, result, part)
     except BnfuseError as error:

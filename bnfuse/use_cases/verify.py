@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ _SHAKES = 2
 class VerifyRequest:
     """How to compare two models.
 
-    ``samples`` is the most input sets that are made up, ``budget_s`` the time after which no more are
-    added (at least one always runs); it counts from when a model is loaded. ``batch``, ``shapes``,
+    ``samples`` is the most input sets that are made up, ``verify_time`` the time, in seconds, after which
+    no more are added (at least one always runs); it counts from when a model is loaded. ``batch``, ``shape``,
     ``inputs`` and ``seed`` are about the inputs, see ``samples.InputRequest``; of the user's ``inputs`` all
     samples are run, however long it takes.
     ``labels`` are files with one integer per sample of ``inputs``, by output name ("" for the only
@@ -69,17 +70,17 @@ class VerifyRequest:
 
     samples: int = 8
     seed: int = 0
-    budget_s: float = 10.0
+    verify_time: float = 10.0
     batch: int | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    inputs: Path | None = None
+    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: str | PathLike[str] | None = None
     device: str = "cpu"
     threads: int = 0
     allow_unsafe: bool = False
     weights: str = ""
     depth: int = UNKNOWN_DEPTH
     model_bytes: int = 0
-    labels: Mapping[str, Path] = field(default_factory=dict)
+    labels: Mapping[str, str | PathLike[str]] = field(default_factory=dict)
     runtime: str = ""
     successor: bool = False
     inside: SeamPair | None = None
@@ -92,7 +93,8 @@ class VerifyRequest:
     @property
     def input_request(self) -> InputRequest:
         """What it says about inputs."""
-        return InputRequest(self.batch, self.shapes, self.inputs, self.seed)
+        inputs = None if self.inputs is None else Path(self.inputs)
+        return InputRequest(self.batch, self.shape, inputs, self.seed)
 
     @property
     def settings(self) -> RunSettings:
@@ -101,8 +103,8 @@ class VerifyRequest:
 
 
 def verify(
-    reference: Path,
-    candidate: Path,
+    reference: str | PathLike[str],
+    candidate: str | PathLike[str],
     *,
     request: VerifyRequest | None = None,
     load: Loader = load_by_content,
@@ -117,6 +119,7 @@ def verify(
         RuntimeMissing: the runtime or the device is not there.
     """
     request = request or VerifyRequest()
+    reference, candidate = Path(reference), Path(candidate)
     for path in (reference, candidate):
         if not path.exists():
             raise UnreadableModel(f"{path} does not exist")
@@ -124,7 +127,7 @@ def verify(
     if shortage:
         return Agreement(Status.INCONCLUSIVE, detail=shortage)
     names = {reference: "the original", candidate: "the second model"}
-    load = telling(load, names, request.budget_s, progress)
+    load = telling(load, names, request.verify_time, progress)
     across = of_two_formats(reference, candidate)
     try:
         specs = _narrowed(reference, candidate, request, load) if across else None
@@ -174,12 +177,12 @@ class ReferenceRun:
             UsageError: the request does not fit the model.
             UnsafeModel, RuntimeMissing, BnfuseError: it cannot be run.
         """
-        labels = {} if only else {name: read_labels(path) for name, path in request.labels.items()}
+        labels = {} if only else {name: read_labels(Path(path)) for name, path in request.labels.items()}
         if labels and request.inputs is None:
             raise UsageError("--labels are for your own samples: give those with --inputs")
         tables = request.device == "cpu"  # on a GPU an index out of range may end the process
         size = request.model_bytes or reference.stat().st_size
-        effort = Effort(request.samples, request.budget_s, request.coarsest, only, tables, size)
+        effort = Effort(request.samples, request.verify_time, request.coarsest, only, tables, size)
         seen = observe(
             lambda: load(reference, request.settings),
             replace(request.input_request, model=reference),
@@ -198,7 +201,7 @@ class ReferenceRun:
         compared = Compared(self.seen, self.request.depth, self.allowed)
         settings = self.request.settings if across else self._same_runtime()
         agreement = try_candidate(
-            lambda: self.load(candidate, settings), compared, self.request.budget_s, across=across
+            lambda: self.load(candidate, settings), compared, self.request.verify_time, across=across
         )
         if agreement.status is Status.DIFFERENT and not compared.runtime and not across:
             return self._elsewhere(candidate, agreement)
@@ -219,7 +222,7 @@ class ReferenceRun:
             return None
         roundoff = ROUNDOFF.get(inside.coarsest, 0.0)
         models = Models(self.reference, candidate, inside, self._same_runtime(), self.load, roundoff)
-        proof = SeamProof(models, time.perf_counter() + self.request.budget_s)
+        proof = SeamProof(models, time.perf_counter() + self.request.verify_time)
         proof.run([self.seen.samples.feeds(index) for index in self.seen.used[:SETS]])
         return proof.agreement()
 

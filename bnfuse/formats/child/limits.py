@@ -10,7 +10,10 @@ not tell what is free (not Linux).
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,7 @@ MEMORY_VARIABLE = "BNFUSE_RUNTIME_MEMORY"
 _FORMER_TIME_VARIABLE = "BNFUSE_KERAS_TIMEOUT"  # from when Keras alone ran in a process of its own
 _SHARE = 0.95
 _GB = 1e9
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([mgtMGT])[bB]?\s*")
 _OWN_PAGES = ("RssAnon:", "RssShmem:", "VmSwap:")
 
 
@@ -102,6 +106,44 @@ def _positive(name: str, unit: str, default: float) -> float:
     if not 0.0 < number < float("inf"):
         raise UsageError(f"{name} is '{text}', which is not a number of {unit}")
     return number
+
+
+def gigabytes(size: str) -> float:
+    """``2GB``, ``500 MB`` and ``1.5G`` as a number of GB.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    found = _SIZE.fullmatch(size)
+    if found is None or not float(found[1]) > 0.0:
+        raise UsageError(f"'{size}' is not a size such as 2GB or 500MB")
+    return float(found[1]) * {"m": 1e-3, "g": 1.0, "t": 1e3}[found[2].lower()]
+
+
+@contextmanager
+def limited(answer_s: float | None = None, memory: str | None = None) -> Iterator[None]:
+    """These limits for what is run meanwhile: in the environment, where processes of its own look them up.
+
+    Raises:
+        UsageError: one is no such limit.
+    """
+    wanted = {}
+    if answer_s is not None:
+        if not 0 < answer_s < threading.TIMEOUT_MAX:
+            raise UsageError(f"runtime_timeout is {answer_s}: give a number of seconds above 0")
+        wanted[TIME_VARIABLE] = f"{answer_s:.17g}"
+    if memory is not None:
+        wanted[MEMORY_VARIABLE] = f"{gigabytes(memory):.17g}"
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def held_bytes(pid: int) -> int:

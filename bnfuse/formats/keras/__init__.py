@@ -61,13 +61,14 @@ class KerasModel:
         old = version_of(self._container.keras_version)[0] < 3
         masked = any(makes_mask(layer) for _, layer in walk(self._network))
         self._moves = self._container.kind == "archive" and not masked and not old
-        self.graph.moves_bounds = self._moves and (options.moves_bounds or options.no_batchnorms)
-        self.graph.no_batchnorms = options.no_batchnorms
+        self.graph.no_batchnorms = options.target == "no-bn"
+        wanted = options.activations == "move" or self.graph.no_batchnorms
+        self.graph.moves_bounds = self._moves and wanted
         self.graph.arithmetic = partial(spelled, masked=old and masked)
 
     def _notes(self, options: ReadOptions) -> tuple[str, ...]:
         notes = []
-        if options.moves_bounds and not self._moves:
+        if options.activations == "move" and not self._moves:
             notes.append(
                 "activations of this file stay: only archives of Keras 3 without masks can hold others"
             )

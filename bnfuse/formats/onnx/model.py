@@ -26,6 +26,7 @@ class OnnxModel:
     def __init__(self, source: ModelFile, options: ReadOptions) -> None:
         self._source = source
         self._loaded = read_graph(source, options)
+        self._rounds_biases = options.round_bias
         self.path = source.path
         self.graph = self._loaded.graph
         self.notes = tuple(source.notes)
@@ -114,7 +115,10 @@ class OnnxModel:
         if self._patch is not None:
             raise ValueError(f"{self.path} was edited before: read it again for another patch")
         self._patch = patch
-        editor = ModelEditor(self._source, self.graph, self._loaded.constants, self._loaded.shapes.rank)
+        loaded, rounds = self._loaded, self._rounds_biases
+        editor = ModelEditor(
+            self._source, self.graph, loaded.constants, loaded.shapes.rank, rounds_biases=rounds
+        )
         self._edited = editor.run(patch)
         self._operators_after = dict(self._edited.operators())
         self._name_of, self._made = self._edited.name_of, self._edited.made

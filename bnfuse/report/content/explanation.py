@@ -24,6 +24,7 @@ _HELD = {
     Split.SHIFT_UP: "x is held as sign(a)·x + c/|a|, y as y/|a|",
     Split.SHIFT_UP_SIGNED: "x is held as x + c/a, y as y/a",
     Split.SCALE_UP: "x is held as a·x, y as y − c",
+    Split.CONSTANT: "y is held as x, beside a channel that is constant",
 }
 _STYLE = {"taken": "green", "possible": "", "refused": "yellow"}
 

@@ -19,7 +19,8 @@ from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
-from bnfuse.formats.keras.edit.rewrite import Become, Compute, Configure, Edit, Remove, rewrite
+from bnfuse.formats.keras.edit.insert_ops import Compute
+from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
@@ -60,6 +61,7 @@ class ConfigEditor:
     arrays: dict[tuple[LayerPath, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
     moves: dict[LayerPath, Move] = field(default_factory=dict)
+    behind: dict[LayerPath, Compute] = field(default_factory=dict)
     _spoken: set[tuple[LayerPath, str]] = field(default_factory=set)
 
     def collect(self, patch: Patch) -> None:
@@ -124,6 +126,10 @@ class ConfigEditor:
         """Nodes of ``keras.ops`` in a layer's place, one behind the other, each with a constant."""
         self.edits[site.path] = Compute(tuple(ops))
 
+    def follow(self, site: Site, ops: Sequence[tuple[str, Array]]) -> None:
+        """The same behind a layer: who read it reads the last of them."""
+        self.behind[site.path] = Compute(tuple(ops))
+
     def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
         """Values in the type they are to be stored in, or in that of a name.
 
@@ -160,7 +166,7 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
     """
     editor = ConfigEditor()
     editor.collect(patch)
-    new_config = rewrite(config, editor.edits, keras_version, editor.moves)
+    new_config = rewrite(config, editor.edits, keras_version, editor.moves, editor.behind)
     new_network = parse(new_config, keras_version)
     before = {(*path, layer.name): layer for path, layer in walk(network)}
     for path, layer in walk(new_network):

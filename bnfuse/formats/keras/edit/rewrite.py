@@ -17,11 +17,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
-from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
+from bnfuse.formats.keras.edit.insert_ops import Compute, put_behind, put_in_place
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
@@ -48,16 +47,6 @@ class Become:
     settings: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Compute:
-    """Put nodes of ``keras.ops`` in the layer's place, one behind the other (Keras 3).
-
-    Each is told by its class and its second operand, a constant. The last one takes the layer's name.
-    """
-
-    ops: tuple[tuple[str, Array], ...]
-
-
 LINEAR = Become("Activation", {"activation": "linear"})
 
 Edit = Remove | Configure | Become | Compute
@@ -65,11 +54,16 @@ Edits = Mapping[LayerPath, Edit]
 
 
 def rewrite(
-    config: Any, edits: Edits, keras_version: str = "", moves: Mapping[LayerPath, Move] | None = None
+    config: Any,
+    edits: Edits,
+    keras_version: str = "",
+    moves: Mapping[LayerPath, Move] | None = None,
+    behind: Mapping[LayerPath, Compute] | None = None,
 ) -> Any:
     """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
 
-    ``edits`` are settled first (see ``settle``). The config itself is not changed.
+    ``edits`` are settled first (see ``settle``); ``behind`` holds what follows a layer that stays. The config
+    itself is not changed.
 
     Raises:
         ValueError: an edit names no layer, or takes away one that does not have exactly one input.
@@ -81,7 +75,8 @@ def rewrite(
     _refuse_uneven_twins(network, settled)
     for path, nested in networks(network):
         _take_out(nested, path, settled)
-        _compute(nested, path, settled)
+        computed = {layer.name: settled.get((*path, layer.name)) for layer in nested.layers}
+        put_in_place(nested, {name: e for name, e in computed.items() if isinstance(e, Compute)})
     for path, layer in walk(network):
         match settled.get((*path, layer.name)):
             case Configure(changes):
@@ -91,6 +86,9 @@ def rewrite(
     for place, wanted in (moves or {}).items():  # only now do they read what they will read
         nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
         move(nested, place[-1], wanted)
+    if behind:
+        for path, nested in networks(parse(new, keras_version)):
+            put_behind(nested, {place[-1]: made for place, made in behind.items() if place[:-1] == path})
     _sort(parse(new, keras_version))
     return new
 
@@ -250,33 +248,6 @@ def _become(entry: dict[str, Any], other: Become) -> None:
         entry["module"] = "keras.layers"
     if "registered_name" in entry:
         entry["registered_name"] = None
-
-
-def _compute(network: Network, path: LayerPath, edits: Edits) -> None:
-    names = {layer.name for layer in network.layers}
-    for layer in network.layers:
-        edit = edits.get((*path, layer.name))
-        if isinstance(edit, Compute):
-            (raw,) = layer.entry["inbound_nodes"]
-            read = raw["args"][0]
-            *before, (last, bound) = edit.ops
-            for op, operand in before:
-                name = next(n for k in count() if (n := f"{layer.name}_{op.lower()}{k or ''}") not in names)
-                names.add(name)
-                network.raw["layers"].append(_op_entry(name, op, read, operand))
-                read = {**read, "config": {**read["config"], "keras_history": [name, 0, 0]}}
-            layer.entry.clear()
-            layer.entry.update(_op_entry(layer.name, last, read, bound))
-
-
-def _op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:
-    """As Keras writes ``keras.ops.maximum(x, array)``: see ``serialize_node`` beside its Functional."""
-    stored = {"value": operand.tolist(), "dtype": operand.dtype.name}
-    constant = {"class_name": "__numpy__", "config": stored}
-    return {
-        "module": "keras.src.ops.numpy", "class_name": op, "config": {"name": name}, "registered_name": op,
-        "name": name, "inbound_nodes": [{"args": [read, constant], "kwargs": {}}],
-    }  # fmt: skip
 
 
 # --- order ---

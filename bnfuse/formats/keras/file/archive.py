@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
+from bnfuse.formats import foreign
 from bnfuse.formats.keras.file.hdf5_tree import DAMAGE
 from bnfuse.formats.keras.file.json_documents import check_size
 from bnfuse.formats.keras.file.wording import short
@@ -68,7 +69,8 @@ def require_model(path: Path, names: list[str]) -> None:
     if CONFIG not in names:
         if WEIGHTS in names or weights:
             raise UnreadableModel(f"{path} holds only weights, without {CONFIG}: {FULL_FILE}")
-        raise UnreadableModel(f"{path} is a zip file, but no Keras model: it has no {CONFIG}")
+        what = foreign.zip_archive(names) or f"is a zip file, but no Keras model: it has no {CONFIG}"
+        raise UnreadableModel(f"{path} {what}")
     if WEIGHTS not in names:
         kind = f"its weights are in '{weights[0]}'" if weights else "it has no weights"
         raise UnreadableModel(

@@ -139,7 +139,10 @@ def _open_hdf5(path: Path, raw: BinaryIO) -> Container:
 def _no_config(names: list[str], attributes: dict[str, Any]) -> str:
     """What an HDF5 file without a model config is, and what to do."""
     if "layer_names" in attributes or {"layers", "vars", "_layer_checkpoint_dependencies"} & set(names):
-        return f"holds only weights, not the model's architecture: {FULL_FILE}"
+        return (
+            "holds only weights, not the model's architecture: give that as JSON (model.to_json()), with "
+            f"these as --weights, or {FULL_FILE}"
+        )
     return "is HDF5, but no Keras model: it has no model_config; save the model as .keras or .h5"
 
 

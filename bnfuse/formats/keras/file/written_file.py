@@ -83,8 +83,12 @@ class WrittenFile(FileForHdf5):
         return self._end
 
     def close(self) -> None:
-        """Close the file; some systems tell of a full disk only now."""
-        self._try(self._file.close)
+        """Close the file; some systems tell of a full disk only now.
+
+        Python calls this for an object that is let go, also for one whose file could not be made.
+        """
+        if hasattr(self, "failure"):
+            self._try(self._file.close)
         super().close()
 
     def _put(self, view: memoryview) -> None:

@@ -15,9 +15,9 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, single
+from bnfuse.formats.keras.rows.site import Part, Site, always, single
 from bnfuse.formats.keras.rows.sizes import same
-from bnfuse.formats.keras.rows.stored import ClampStore
+from bnfuse.formats.keras.rows.stored import ClampStore, FusedClampStore
 from bnfuse.formats.keras.rows.variables import holds
 
 # f(s·x) = s·f(x) for every s >= 0.
@@ -76,12 +76,33 @@ def _is_relu(name: str | None, config: Mapping[str, Any]) -> bool:
 
 
 def _clamp(site: Site) -> Sequence[Part]:
-    """max(x, 0), in whose place ``keras.ops.maximum`` can stand where a call says what it reads (Keras 3)."""
-    once = site.call is not None and is_keras3(site.call.raw) and len(site.layer.calls) == 1
-    if not once or site.lead or site.compute_dtype not in _CLAMPED or len(site.inputs) != 1:
+    """max(x, 0), in whose place ``keras.ops.maximum`` can stand."""
+    if not _can_be_an_op(site):
         return single(site, HOMOGENEOUS)
-    dtype, spreads = np.dtype(site.compute_dtype), site.rank() is not None
-    return single(site, Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=spreads), ClampStore())
+    return single(site, _relu(site, site.rank(), fused=False), ClampStore())
+
+
+def _can_be_an_op(site: Site) -> bool:
+    """Whether a node can stand for what it does to its one value: where its call says what it reads."""
+    once = site.call is not None and is_keras3(site.call.raw) and len(site.layer.calls) == 1
+    return once and not site.lead and site.compute_dtype in _CLAMPED and len(site.inputs) == 1
+
+
+def _relu(site: Site, rank: int | None, *, fused: bool) -> Clamp:
+    dtype = np.dtype(site.compute_dtype)
+    return Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=rank is not None, fused=fused)
+
+
+def fused(site: Site, inner: str) -> Part | None:
+    """What a layer does to the value ``inner`` that it has worked out; None where that is nothing."""
+    stored = site.config.get("activation")
+    rule = activation_rule(stored)
+    if rule is None:
+        return None
+    part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
+    if rule is HOMOGENEOUS and _is_relu(*_name(stored)) and _can_be_an_op(site) and site.out_rank():
+        part.rule, part.stored = always(_relu(site, site.out_rank(), fused=True)), FusedClampStore()
+    return part
 
 
 def _nonlinear(site: Site) -> Sequence[Part]:

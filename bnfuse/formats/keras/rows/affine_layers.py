@@ -12,6 +12,7 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
+from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, single
 from bnfuse.formats.keras.rows.sizes import same
@@ -20,6 +21,7 @@ from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _MOST_CHANNELS = 1 << 20  # for which γ and β are made up on a config's word
 
 
@@ -67,7 +69,9 @@ def _statistics(site: Site, label: str) -> Affine:
     epsilon = site.config.get("epsilon", 1e-3)
     if not isinstance(epsilon, (int, float)):
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="epsilon is no number"))
-    return inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
+    found = inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
+    computes = dtype_named(site.compute_dtype) if site.compute_dtype in _FLOATS else None
+    return replace(found, computes=computes)
 
 
 def _axes(site: Site) -> tuple[int, ...] | None:

@@ -17,9 +17,9 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Source
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
-from bnfuse.formats.keras.rows.activations import activation_rule
+from bnfuse.formats.keras.rows.activations import fused
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, VariableTensor, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, VariableTensor, opaque, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, TableStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
@@ -85,13 +85,11 @@ def _computes(site: Site, weight: VariableTensor) -> np.dtype[Any] | None:
 
 def with_activation(site: Site, parts: Sequence[Part]) -> Sequence[Part]:
     """The parts, and the fused activation behind the last of them."""
-    rule = activation_rule(site.config.get("activation"))
-    if rule is None:
+    inner, last = f"{site.outputs[0]}/linear", parts[-1]
+    behind = fused(site, inner)
+    if behind is None:
         return parts
-    last = parts[-1]
-    inner = f"{site.outputs[0]}/linear"
     last.outputs = (inner, *last.outputs[1:])
-    behind = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
     return [*parts, behind]
 
 

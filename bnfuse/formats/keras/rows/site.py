@@ -101,6 +101,11 @@ class Site:
             return len(shape)
         return None if known is None else known + self.lead
 
+    def out_rank(self) -> int | None:
+        """Axes of the first output."""
+        shape = self.out_shapes[0] if self.out_shapes else None
+        return None if shape is None else len(shape)
+
     @property
     def channels_first(self) -> bool:
         """Where the layer's ``data_format`` puts the channels; Keras reads it in any case.

@@ -151,9 +151,16 @@ class ClampStore(Store):
 
     def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
         """With one number for each channel, in a shape that broadcasts against x."""
+        out.compute(site, self._ops(site, new, out))
+
+    def _ops(self, site: Site, new: NewClamp, out: ConfigEditor) -> list[tuple[str, Array]]:
         bounds = {"Max": ("Maximum", new.low), "Min": ("Minimum", new.high)}
         made = [bounds[op] for op in new.rule.operators(new.low, new.high)]
-        out.compute(site, [(op, self._rounded(bound, site, new, out)) for op, bound in made])
+        return [(op, self._rounded(bound, site, new, out)) for op, bound in made]
+
+    def _rank(self, site: Site) -> int | None:
+        """Axes of the value that is clamped."""
+        return site.rank()
 
     def _rounded(self, bound: Array, site: Site, new: NewClamp, out: ConfigEditor) -> Array:
         """In the type of the value; a bound that is none is the largest number of that type."""
@@ -161,10 +168,22 @@ class ClampStore(Store):
         rounded = out.rounded(np.clip(bound, -most, most), new.rule.dtype)
         if not new.axes:
             return rounded
-        rank = site.rank()
+        rank = self._rank(site)
         assert rank is not None, "bounds of a value of unknown rank are numbers (Clamp.spreads)"
         sizes = dict(zip(new.axes, rounded.shape, strict=True))
         return rounded.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
+
+
+class FusedClampStore(ClampStore):
+    """The same behind a layer that did it itself: it is told to do nothing more than its own work."""
+
+    def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
+        """The layer's ``activation`` goes."""
+        out.configure(site, {"activation": "linear"})
+        out.follow(site, self._ops(site, new, out))
+
+    def _rank(self, site: Site) -> int | None:
+        return site.out_rank()
 
 
 @dataclass(frozen=True)

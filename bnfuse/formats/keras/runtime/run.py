@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 BACKEND_VARIABLE = "BNFUSE_KERAS_BACKEND"
 BACKENDS = ("tensorflow", "jax", "torch", "tf_keras")
 WITHOUT_RUNNING = "--no-verify --no-bench folds without running"
-INSTALL = f"install one with pip install 'bnfuse[tensorflow]', or {WITHOUT_RUNNING}"
+INSTALL = (
+    "install one with pip install 'bnfuse[tensorflow]' (files of Keras 2 may need 'bnfuse[keras2]'), "
+    f"or {WITHOUT_RUNNING}"
+)
 _GPU_BUILDS = {"jax": "pip install 'jax[cuda12]'", "torch": "a CUDA build of PyTorch"}
 
 
@@ -197,7 +200,7 @@ def _refusal(path: Path, error: Reply) -> str:
     hint = (
         ""
         if "tf_keras" in text or not _installed("tensorflow") or _installed("tf_keras")
-        else ", and so may tf_keras (pip install tf_keras)"
+        else ", and so may tf_keras (pip install 'bnfuse[keras2]')"
     )
     return f"'{path.name}' cannot be loaded by {text}: {WITHOUT_RUNNING}{hint}"
 

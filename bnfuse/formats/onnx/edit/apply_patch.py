@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import onnx
 
-from bnfuse.core.apply import Merged, Moved, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, Moved, NewLinear, OverflowingFold, Patch
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, size
+from bnfuse.core.widened import WidenedLinear, widened
 from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred
 from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
-from bnfuse.formats.onnx.edit.requantise import unpack_anew
+from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
+from bnfuse.formats.onnx.edit.round_bias import in_whole_steps, put_steps
+from bnfuse.formats.onnx.edit.widen import carrying, widen
 from bnfuse.formats.onnx.file.protobuf import location
+from bnfuse.formats.onnx.graph.qonnx import is_quantiser
 from bnfuse.formats.onnx.graph.quantised import unpacking
 from bnfuse.formats.onnx.rows.ops import stored_by
 from bnfuse.formats.onnx.rows.stored import (
@@ -36,6 +40,7 @@ from bnfuse.formats.onnx.rows.stored import (
     TableStore,
 )
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
+from bnfuse.results.rounding import RoundedBias
 
 if TYPE_CHECKING:
     from bnfuse.core.graph import Graph, Node
@@ -48,7 +53,13 @@ class ModelEditor:
     """Applies one patch; the stores of ``rows`` write into it, its ``pool`` and what is ``deferred``."""
 
     def __init__(
-        self, source: ModelFile, graph: Graph, constants: Constants, rank_of: Callable[[str], int | None]
+        self,
+        source: ModelFile,
+        graph: Graph,
+        constants: Constants,
+        rank_of: Callable[[str], int | None],
+        *,
+        rounds_biases: bool = False,
     ) -> None:
         self._source = source
         self._graph = graph
@@ -59,6 +70,8 @@ class ModelEditor:
         self._payloads: dict[int, ScaledTensor] = {}
         self.deferred = Deferred()
         self._flushed = 0
+        self._rounds_biases = rounds_biases
+        self._rounded: list[RoundedBias] = []
 
     def run(self, patch: Patch) -> EditedModel:
         """Edit and hand over.
@@ -66,8 +79,13 @@ class ModelEditor:
         Raises:
             OverflowingFold: a new small constant does not fit its type.
         """
+        wider = widened(patch.linears, patch.edits, patch.channels)
         for node, linear in patch.linears.items():
-            _store(node, LinearStore).store(handle_of(node), linear, self)
+            with _blaming(linear.folded):
+                if node in wider:
+                    self._widen(handle_of(node), wider[node])
+                else:
+                    _store(node, LinearStore).store(handle_of(node), linear, self)
         for node, constant in patch.sources.items():
             _store(node, TableStore).store(handle_of(node), constant, self)
         self.deferred.finish()
@@ -80,21 +98,47 @@ class ModelEditor:
         for node, affine in patch.arithmetic.items():
             with _blaming(affine.folded):
                 _store(node, BatchNormStore).spell(handle_of(node), affine, self)
-        for node in sorted(patch.removed, key=lambda n: handle_of(n).index):
+        removed = {node for node in patch.removed if not self._passes_on(node)}
+        for node in sorted(removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
         names = Names(self._graph, self.pool)
-        names.merge(patch.removed)
+        names.merge(removed)
         for moved in patch.moved:
             self._move(moved)
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
+        self._pending[self._source.scopes[0]].reshaped = carrying(patch)
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
         if self._source.inlined is not None:
             self._source.inlined.settle(edited.frame, edited.nodes)
         edited.name_of, edited.made = names.name_of, self._pending[self._source.scopes[0]].after
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
+        edited.rounded = tuple(self._rounded)
         return edited
+
+    def _passes_on(self, node: Node) -> bool:
+        """Whether a removed BN read a constant, which has taken all on: an Identity writes it from now on.
+
+        Who reads the constant is no matter of the graph, as it may be a weight.
+        """
+        source, handle = self._graph.writer(node.value(0)), handle_of(node)
+        if not node.is_batchnorm or source is None or handle_of(source).operand is None:
+            return False
+        proto, scope = handle.proto, handle.scope
+        if handle.index not in self._pending[scope].dead:  # else nobody reads it any more
+            for name in proto.input[1:]:
+                self.pool.release(scope, name)
+            del proto.input[1:]
+            del proto.attribute[:]
+            proto.op_type = "Identity"
+        return True
+
+    def _widen(self, handle: NodeHandle, new: WidenedLinear) -> None:
+        """A weight and a bias with one channel more."""
+        dtype = new.new.rule.weight.dtype
+        bias = None if new.bias is None else self.rounded(new.bias, dtype)
+        widen(self.pool, handle, new, self.rounded(new.weight, dtype), bias)
 
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""
@@ -167,12 +211,21 @@ class ModelEditor:
 
     def requantised(self, handle: NodeHandle, at: int, new: ScaledTensor, base: QuantisedTensor) -> None:
         """New scales of a quantised weight, and new integers where signs change: by a node of its own."""
-        made = base.rescaled(new.form, new.factors)
-        with _blaming(new.folded):
-            scale = self.rounded(made.scale, base.dtype)
         old = unpacking(self._constants, handle.scope, handle.proto.input[at])
         assert old is not None
-        unpack_anew(self.pool, handle, at, old, scale, made.stored)
+        if is_quantiser(old.node):
+            scale = self.rounded(base.new_scale(new.form, new.factors), base.dtype)
+            quantise_anew(self.pool, handle, at, old, scale, lambda quant: self.scaled(quant, 0, new))
+            return
+        made = base.rescaled(new.form, new.factors)
+        unpack_anew(self.pool, handle, at, old, self.rounded(made.scale, base.dtype), made.stored)
+
+    def round_bias(self, handle: NodeHandle, new: NewLinear) -> bool:
+        """Whether the bias, input 2, is one of whole steps that stays so; it is put there then."""
+        made = in_whole_steps(self._constants, handle, 2, new) if self._rounds_biases else None
+        if made is not None:
+            self._rounded.append(put_steps(self.pool, handle, 2, made))
+        return made is not None
 
     def round_into(self, handle: NodeHandle, at: int, values: Vector) -> None:
         """New values for a small constant, in the type it is stored in."""

@@ -19,6 +19,7 @@ from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
+from bnfuse.results.rounding import RoundedBias
 
 _CHUNK_BYTES = 1 << 20
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
@@ -32,6 +33,7 @@ class EditedModel:
         frame: all but the main graph's nodes, initializers and value_info.
         payloads: what its tensors point to, by number.
         flushed: subnormals flushed so far.
+        rounded: biases that were rounded to whole steps.
         name_of: what stands for a value of the main graph now, where two have become one tensor.
         made: new nodes of the main graph, by the position of the node that they follow.
     """
@@ -42,6 +44,7 @@ class EditedModel:
     value_info: list[onnx.ValueInfoProto]
     payloads: dict[int, ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
+    rounded: tuple[RoundedBias, ...] = ()
     name_of: Callable[[str], str] = str
     made: Mapping[int, list[onnx.NodeProto]] = field(default_factory=dict)
 
@@ -174,7 +177,8 @@ def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) ->
         return list(infos)
     written = {o for node in nodes for o in node.output}
     known = pending.scope.defines
-    return [v for v in infos if v.name in written or not known(v.name)]
+    kept = [v for v in infos if v.name in written or not known(v.name)]
+    return [v for v in kept if v.name not in pending.reshaped]
 
 
 def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[str]) -> None:

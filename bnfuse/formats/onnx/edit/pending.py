@@ -21,7 +21,7 @@ from bnfuse.formats.onnx.rows.view import NodeHandle
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inlined import InlinedCall
 
-_PACKED = ("int4", "uint4")  # two in a byte
+_PACKED = ("int2", "uint2", "int4", "uint4")  # several in a byte
 _GONE = -1  # in place of the number of readers
 
 # A new constant: small ones serialized, large ones as messages that point to a payload.
@@ -39,6 +39,7 @@ class Pending:
     added: list[Constant] = field(default_factory=list)
     fresh: list[onnx.NodeProto] = field(default_factory=list)  # new Constant nodes (functions)
     replaced: dict[str, Constant] = field(default_factory=dict)
+    reshaped: frozenset[str] = frozenset()  # values whose shapes are not those that the file says
 
     @property
     def body(self) -> onnx.GraphProto | onnx.FunctionProto:
@@ -163,6 +164,8 @@ class Pool:
         return None, self.unique(f"{old}_folded"), ""
 
     def _put(self, handle: NodeHandle, at: int, owner: Scope | None, name: str, tensor: Constant) -> None:
+        if handle.index in self._pending[handle.scope].dead:  # nobody reads what it computed
+            return
         if owner is not None:
             self._pending[owner].replaced[name] = tensor
             return

@@ -1,4 +1,4 @@
-"""A quantised weight with other scales: a DequantizeLinear of its own in front of who reads it.
+"""A quantised weight with other scales: a DequantizeLinear or Quant of its own in front of who reads it.
 
 The old one may have other readers, so it stays if it has; its integers and zero points are shared where they
 are what they were.
@@ -6,10 +6,14 @@ are what they were.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import onnx
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.edit.pending import Pool
+from bnfuse.formats.onnx.graph.qonnx import NEAREST
 from bnfuse.formats.onnx.graph.quantised import Unpacking, flat
 from bnfuse.formats.onnx.rows.view import NodeHandle
 
@@ -53,3 +57,39 @@ def unpack_anew(
     pool.before(handle, node)
     handle.proto.input[at] = made
     pool.release(scope, name)
+
+
+def quantise_anew(
+    pool: Pool, handle: NodeHandle, at: int, old: Unpacking, scale: Array, put: Callable[[NodeHandle], None]
+) -> None:
+    """The same where a Quant makes the weight out of floats: these become what the new scales make of it.
+
+    They lie on the new grid up to their last place, so that rounding to the nearest finds the same integers,
+    mirrored and zeroed ones too, whatever way of rounding found the old ones. A scale that is too small for
+    its type is as good as zero, by which nobody may divide: there it is one.
+
+    Args:
+        pool: the changes to come.
+        handle: the node.
+        at: which of its inputs.
+        old: what it reads now.
+        scale: new scales in their type, with one size for each axis of the weight.
+        put: makes input 0 of a node the new floats.
+    """
+    scope, name = handle.scope, handle.proto.input[at]
+    node = onnx.NodeProto()
+    node.CopyFrom(old.node)
+    node.name = pool.unique_label(f"{old.node.name or name}_folded")
+    node.output[0] = pool.unique(f"{name}_folded")
+    for attribute in node.attribute:
+        if attribute.name == "rounding_mode":
+            attribute.s = NEAREST
+    for each in node.input:
+        pool.shared(scope, each)
+    pool.before(handle, node)
+    handle.proto.input[at] = node.output[0]
+    pool.release(scope, name)
+    made = NodeHandle(scope, handle.index, node)
+    stored = np.where(scale == 0.0, scale.dtype.type(1.0), scale)
+    pool.replace(made, 1, stored)
+    put(made)

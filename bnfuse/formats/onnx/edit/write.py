@@ -82,7 +82,7 @@ def write_model(files: Files, edited: EditedModel, was_external: set[str], path:
     _place(job, was_external)
     if not (job.used or files.slices):
         _write_chunks(path, edited)
-        return Written(path, (), edited.flushed)
+        return Written(path, (), edited.flushed, edited.rounded)
     side, flushed = _side_file(job, path)
     data = edited.serialized()
     inline: list[tuple[int, Payload]] = []
@@ -91,7 +91,7 @@ def write_model(files: Files, edited: EditedModel, was_external: set[str], path:
         inline.append((end, job.payload(part) if isinstance(part, int) else part))
         end += job.length(part) if isinstance(part, int) else len(part)
     flushed += edited.flushed + _pour(files, path, inline, end)
-    return Written(path, side, flushed)
+    return Written(path, side, flushed, edited.rounded)
 
 
 def _side_file(job: _Job, path: Path) -> tuple[tuple[Path, ...], int]:

@@ -5,7 +5,6 @@ Files below ``_WHOLE_BYTES`` are parsed as they are; of larger ones only a skele
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.outside import check_outside
+from bnfuse.formats.onnx.file.positioned import read_at
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.text import is_text
 from bnfuse.formats.onnx.file.wire import skim
@@ -43,7 +43,7 @@ def parse_file(path: Path) -> ParsedFile:
         fd = files.fd(path)
         size = files.size_bytes(path)
         if size < _WHOLE_BYTES:
-            data = os.pread(fd, size, 0)
+            data = read_at(fd, size, 0)
         else:
             data, files.slices = skim(path, fd, size)
     except OSError as e:

@@ -22,6 +22,7 @@ import onnx
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.contained import open_contained
+from bnfuse.formats.onnx.file.positioned import BINARY, read_into
 from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
 from bnfuse.stamps import Stamp, check_stamp, stamp_of
@@ -46,7 +47,7 @@ class Files:
             OSError: it cannot be opened.
         """
         if path not in self._open:
-            self._keep(path, os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+            self._keep(path, os.open(path, os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)))
         return self._open[path][0]
 
     def size_bytes(self, path: Path) -> int:
@@ -210,7 +211,7 @@ class FileTensor:
         view = memoryview(buffer.view(np.uint8).data).cast("B")
         position, done = self.where.offset + start * n, 0
         while done < len(view):
-            got = os.preadv(self.files.fd(self.where.path), [view[done:]], position + done)
+            got = read_into(self.files.fd(self.where.path), view[done:], position + done)
             if not got:
                 raise UnreadableModel(
                     f"{self.where.path} ended while it was read; it must not change meanwhile"

@@ -18,6 +18,7 @@ from queue import Queue
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
+from bnfuse.formats.onnx.file.positioned import read_at, write_at
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import FileSlice
 
@@ -148,7 +149,7 @@ def _copy(source: int, where: FileSlice, out: int, offset: int) -> None:
             break
         done += got
     while done < where.length:
-        block = os.pread(source, min(1 << 20, where.length - done), where.offset + done)
+        block = read_at(source, min(1 << 20, where.length - done), where.offset + done)
         if not block:
             raise OSError(errno.EIO, f"{where.path} ended while it was copied")
         _write(out, block, offset + done)
@@ -158,5 +159,5 @@ def _copy(source: int, where: FileSlice, out: int, offset: int) -> None:
 def _write(out: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:
-        done = os.pwrite(out, view, offset)
+        done = write_at(out, view, offset)
         view, offset = view[done:], offset + done

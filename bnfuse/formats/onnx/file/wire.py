@@ -11,11 +11,11 @@ Field numbers are those of onnx.proto3; wire types those of the protobuf encodin
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.positioned import read_at
 from bnfuse.formats.onnx.file.protobuf import NESTED, external, read_varint, tag, two_values, varint
 
 # Tensors of at least this many bytes stay in the file.
@@ -49,7 +49,7 @@ class ReadAhead:
         """A buffer and the index in it of ``position``, with at least 20 bytes after it if there are any."""
         index = position - self._start
         if index < 0 or index + 20 > len(self._data):
-            self._data = os.pread(self.fd, _WINDOW_BYTES, position)
+            self._data = read_at(self.fd, _WINDOW_BYTES, position)
             self._start, index = position, 0
         return self._data, index
 
@@ -141,7 +141,7 @@ class _Skim:
         return key >> 3, wire, body, stop
 
     def _bytes(self, start: int, stop: int) -> bytes:
-        return os.pread(self.window.fd, stop - start, start) if stop > start else b""
+        return read_at(self.window.fd, stop - start, start) if stop > start else b""
 
 
 def skim(path: Path, fd: int, size_bytes: int) -> tuple[bytes, list[FileSlice]]:

@@ -21,17 +21,19 @@ from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import Malformed, ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
+from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
-from bnfuse.formats.onnx.rows.ops import ROWS, rule_of
+from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_channel
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 
-_OPERANDS = frozenset(op for op, kind in ROWS.items() if kind.operands)
+_BATCHNORM = "BatchNormalization"
+_OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
@@ -76,22 +78,31 @@ class GraphBuilder:
             self._refuse_second(scope, outputs)
         scope.defined.update(outputs)
         standard = node.domain in ONNX_DOMAINS
-        if standard and not any(inputs) and op in operators(scope.opset) and _plain(node):
+        if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
-            return False
+            if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
+                return False
         handle = NodeHandle(scope, index, node)
-        if op == "BatchNormalization" and standard:
+        if op == _BATCHNORM and standard:
             self.statistics.expect(handle)
-        if op in _OPERANDS and not all(inputs):
-            read = zip(names, inputs, strict=True)
-            inputs = tuple([v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)])
+        count = _OPERANDS.get(op)
+        if count is not None and not all(inputs[:count]):
+            read = zip(names[:count], inputs, strict=False)
+            given = [v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)]
+            inputs = (*given, *inputs[len(given) :])
         if scope.prefix:
             outputs = tuple([scope.prefix + o if o else "" for o in outputs])
         if op == "Transpose":
             self._rank_hint(scope, node)
         self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
         return op in WITH_BODIES or not standard
+
+    def _is_worked_out(self, scope: Scope, node: onnx.NodeProto, standard: bool) -> bool:
+        """Whether what a node makes of constants alone is known before the model runs."""
+        if standard:
+            return node.op_type in operators(scope.opset)
+        return qonnx.is_quantiser(node) and not self.shapes.defines(node.domain, node.op_type)
 
     def _refuse_second(self, scope: Scope, outputs: tuple[str, ...]) -> None:
         """Values that already have a meaning: of the file's many readers each takes another one."""
@@ -181,8 +192,10 @@ class GraphBuilder:
         )
         graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
         graph.movable, graph.arithmetic = _movable, self._arithmetic
-        graph.moves_bounds = options.moves_bounds or options.no_batchnorms
-        graph.no_batchnorms = options.no_batchnorms
+        graph.no_batchnorms = options.target == "no-bn"
+        graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
+        graph.constant_through = self._constant_through
+        graph.takes_channel = lambda node, letter: takes_channel(handle_of(node), letter)
         self._drafts.clear()
         self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
@@ -195,13 +208,19 @@ class GraphBuilder:
 
     def _nodes(self, names: Iterator[str]) -> Iterator[Node]:
         for unique, (op, _, inputs, outputs, handle) in zip(names, self._drafts, strict=True):
-            batchnorm = op == "BatchNormalization" and handle.proto.domain in ONNX_DOMAINS
+            batchnorm = op == _BATCHNORM and handle.proto.domain in ONNX_DOMAINS
             if batchnorm and len(outputs) > 1:  # statistics that nobody reads are no outputs
                 outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
             yield Node(unique, op, inputs, outputs, batchnorm, handle)
 
     def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
         return spelled(self._view(node), pair)
+
+    def _constant_through(self, node: Node, value: float) -> float | None:
+        try:
+            return constant_through(self._view(node), value)
+        except Malformed:
+            return None
 
     def _view(self, node: Node) -> View:
         return View(node, handle_of(node), self.constants, self.shapes, self.statistics)

@@ -1,5 +1,7 @@
 """Weights behind a DequantizeLinear of constants (onnx/defs/quantization): read as data, and written back.
 
+A Quant of constants is another way to say the same (``qonnx``).
+
 Scales are one number, one for each place along ``axis`` (operator set 13 and later), or one for each block
 along it (21 and later). What else a DequantizeLinear may be (float8, another output type, scales or zero
 points that are computed at run time) is no weight of this kind.
@@ -15,14 +17,15 @@ import onnx
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.constants import Constants
 
 _LIMITS = {
-    "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1),
-    "uint16": (0, 2**16 - 1),
+    "int2": (-2, 1), "uint2": (0, 3), "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127),
+    "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1), "uint16": (0, 2**16 - 1),
 }  # fmt: skip
 _PER_AXIS, _BLOCKED = 13, 21
 _FLOATS = ("float32", "float16")
@@ -30,7 +33,7 @@ _FLOATS = ("float32", "float16")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unpacking:
-    """A DequantizeLinear of constants: the node, where it is, and what it makes."""
+    """A DequantizeLinear or Quant of constants: the node, where it is, and what it makes."""
 
     node: onnx.NodeProto
     scope: Scope
@@ -41,7 +44,13 @@ def unpacking(constants: Constants, scope: Scope, name: str) -> Unpacking | None
     """What stands behind a name that is such a weight; None for everything else."""
     owner = scope.owner(name)
     node = owner.constants.get(name) if owner is not None else None
-    if owner is None or node is None or node.op_type != "DequantizeLinear" or node.domain not in ONNX_DOMAINS:
+    if owner is None or node is None:
+        return None
+    if qonnx.is_quantiser(node):
+        given = [constants.get(owner, each) if each else None for each in node.input]
+        made = qonnx.quantised(node, given)
+        return None if made is None else Unpacking(node, owner, made)
+    if node.op_type != "DequantizeLinear" or node.domain not in ONNX_DOMAINS:
         return None
     given = [constants.get(owner, each) if each else None for each in (*node.input, "")[:3]]
     stored, scale, zero = given[0], given[1], given[2]

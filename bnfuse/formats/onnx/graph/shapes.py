@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import onnx
 
 from bnfuse.core.axes import Shape
+from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.order import in_order, ordered
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -24,6 +25,8 @@ _STAND_INS = {
     ("com.microsoft", "FusedConv"): "Conv",
     ("com.microsoft", "FusedGemm"): "Gemm",
     ("com.microsoft", "FusedMatMul"): "MatMul",
+    ("com.microsoft", "MatMulNBits"): "MatMul",
+    **{(domain, op): "Cast" for domain in qonnx.DOMAINS for op in qonnx.OPERATORS},
 }
 
 
@@ -130,24 +133,50 @@ class ValueShapes:
 @contextmanager
 def _as_standard(model: onnx.ModelProto, functions: Collection[tuple[str, str]]) -> Iterator[None]:
     """Operators of other domains under the names of standard ones that make the same shapes, for a while."""
-    disguised = []
+    disguised, own_inputs, mark = [], len(model.graph.input), _unused_mark(model.graph)
     for node in model.graph.node:
         known = _STAND_INS.get((node.domain, node.op_type)) if node.domain else None
-        turned = any(a.name.startswith("trans") and a.i for a in node.attribute)
-        if known is not None and (node.domain, node.op_type) not in functions:
-            if turned and known == "MatMul":
-                continue
-            disguised.append((node, node.domain, node.op_type))
-            node.domain, node.op_type = "", known
-            if known == "Cast":
-                node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+        if known is None or (node.domain, node.op_type) in functions:
+            continue
+        original = onnx.NodeProto()
+        original.CopyFrom(node)
+        if known == "Cast":
+            del node.input[1:], node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("to", onnx.TensorProto.FLOAT))
+        elif node.op_type == "MatMulNBits":
+            _read_matrix(node, model.graph, mark)
+        elif known == "MatMul" and any(a.name.startswith("trans") and a.i for a in node.attribute):
+            continue
+        node.domain, node.op_type = "", known
+        disguised.append((node, original))
     try:
         yield
     finally:
-        for node, domain, op in disguised:
-            if node.op_type == "Cast":
-                node.attribute.pop()
-            node.domain, node.op_type = domain, op
+        for node, original in disguised:
+            node.CopyFrom(original)
+        del model.graph.input[own_inputs:]
+
+
+def _unused_mark(graph: onnx.GraphProto) -> str:
+    """What no name of an input, a constant or an output begins with, where a name of ours is needed."""
+    if not any(node.op_type == "MatMulNBits" for node in graph.node):
+        return ""
+    named = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    named |= {name for node in graph.node for name in node.output}
+    mark = ":matrix"
+    while any(name.startswith(mark) for name in named):
+        mark += ":"
+    return mark
+
+
+def _read_matrix(node: onnx.NodeProto, graph: onnx.GraphProto, mark: str) -> None:
+    """A weight of few bits as the matrix that it stands for: an input of the graph, (K, N)."""
+    sizes = {a.name: a.i for a in node.attribute}
+    shape = [sizes.get("K", 0), sizes.get("N", 0)]
+    name = f"{mark}{len(graph.input)}"
+    graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    del node.input[1:], node.attribute[:]
+    node.input.append(name)
 
 
 def body_prefix(prefix: str, node: int, attribute: int, which: int) -> str:

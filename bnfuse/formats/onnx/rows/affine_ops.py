@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,9 @@ def batchnorm(view: View) -> Rule:
     axes = _statistics_axes(view, gamma.ndim)
     if isinstance(axes, Refusal):
         return broken(axes)
-    return inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
+    found = inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
+    scale = view.const(1)
+    return found if scale is None else replace(found, computes=scale.dtype)
 
 
 def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
@@ -114,8 +116,6 @@ def _mode_refusal(view: View) -> Refusal | None:
         return Refusal(Reason.TRAINING_MODE, label)
     if len(view.node.outputs) > 1:  # the reader keeps only outputs that are read
         return Refusal(Reason.LIVE_STATISTICS, label)
-    if view.is_const(0):
-        return Refusal(Reason.UNREACHABLE, label)
     return None
 
 
@@ -275,7 +275,7 @@ def normalization(view: View, along: int = 1, has_shift: bool = True) -> Rule:
 
 
 ROWS = (
-    OpKind(("BatchNormalization",), batchnorm, same, BatchNormStore()),
+    OpKind(("BatchNormalization",), batchnorm, same, BatchNormStore(), operands=1),
     OpKind(("LayerNormalization",), partial(normalization, along=-1), same, AffineStore()),
     OpKind(("RMSNormalization",), partial(normalization, along=-1, has_shift=False), same, AffineStore()),
     OpKind(("InstanceNormalization", "GroupNormalization"), normalization, same, AffineStore()),

@@ -14,7 +14,7 @@ from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.onnx.graph.extents.layout import concat as concatenated
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows.affine_ops import arithmetic
-from bnfuse.formats.onnx.rows.kind import OpKind
+from bnfuse.formats.onnx.rows.kind import EVERY, OpKind
 from bnfuse.formats.onnx.rows.stored import ArithmeticStore, TableStore
 from bnfuse.formats.onnx.rows.view import View
 
@@ -89,7 +89,9 @@ def _arithmetic(
 ) -> OpKind:
     """With a per-channel constant, which becomes ``value``, a ChannelAffine; else a sum or a product."""
     stored = ArithmeticStore(value)
-    return OpKind((op,), lambda view: arithmetic(view) or otherwise(view), broadcast, stored, True, True)
+    return OpKind(
+        (op,), lambda view: arithmetic(view) or otherwise(view), broadcast, stored, EVERY, removable=True
+    )
 
 
 def _difference(n: int) -> tuple[float, ...]:
@@ -102,12 +104,12 @@ ROWS = (
     _arithmetic("Div", lambda a, c, second: 1.0 / a, partial(_product, second=-1)),
     _arithmetic("Add", lambda a, c, second: c, _total),
     _arithmetic("Sub", lambda a, c, second: -c if second else c, partial(_total, signs=_difference)),
-    OpKind(("Sum",), _total, broadcast, operands=True),
+    OpKind(("Sum",), _total, broadcast, operands=EVERY),
     OpKind(("Neg",), partial(_total, signs=lambda n: (-1,)), same),
-    OpKind(("Mean",), partial(_total, signs=lambda n: (1.0 / n,) * n), broadcast, operands=True),
-    OpKind(("Max", "Min"), _alike, broadcast, operands=True),
-    OpKind(("Where",), partial(_alike, first=1, sign=Sign.ANY), broadcast, operands=True),
-    OpKind(("Concat",), _concat, concatenated, operands=True),
+    OpKind(("Mean",), partial(_total, signs=lambda n: (1.0 / n,) * n), broadcast, operands=EVERY),
+    OpKind(("Max", "Min"), _alike, broadcast, operands=EVERY),
+    OpKind(("Where",), partial(_alike, first=1, sign=Sign.ANY), broadcast, operands=EVERY),
+    OpKind(("Concat",), _concat, concatenated, operands=EVERY),
     OpKind(("Split",), _split),
     # not looked into
     OpKind(

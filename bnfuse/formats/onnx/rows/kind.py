@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from bnfuse.formats.onnx.rows.view import View
 
 
+EVERY = sys.maxsize  # of the operands
+
+
 @dataclass(frozen=True, slots=True)
 class OpKind:
     """What an operator is to every room of this format.
@@ -22,8 +26,10 @@ class OpKind:
         rule: which rule of core a node obeys; None where it is not looked into.
         extents: how the sizes of axes change; None where that cannot be told.
         stored: how it stores a scale and shift that it absorbs; None where its rules absorb nothing.
-        operands: whether a constant input is a node of its own, which can absorb.
+        operands: how many of its first inputs, where constant, are nodes of their own, which can absorb.
         removable: whether a node that is affine may go, as a BatchNormalization does.
+        constant: what it makes of a channel that is one positive number everywhere, where it works on every
+            channel alone and alike; None (or an answer of None) where that is no number, or not known.
         attributes: their types by name, of an operator of another domain, whose name is "domain.Operator".
     """
 
@@ -31,6 +37,7 @@ class OpKind:
     rule: Callable[[View], Rule] | None = None
     extents: Extents | None = None
     stored: Store | None = None
-    operands: bool = False
+    operands: int = 0
     removable: bool = False
+    constant: Callable[[View, float], float | None] | None = None
     attributes: Mapping[str, int] | None = None

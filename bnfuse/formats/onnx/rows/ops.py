@@ -24,6 +24,7 @@ from bnfuse.formats.onnx.rows import (
     layout_ops,
     linear_ops,
     ml_ops,
+    nbits_ops,
     pointwise_ops,
     sampling_ops,
     window_ops,
@@ -37,6 +38,7 @@ _FILES = (
     convolution_ops,
     gemm_ops,
     linear_ops,
+    nbits_ops,
     affine_ops,
     joint_ops,
     pointwise_ops,
@@ -46,6 +48,7 @@ _FILES = (
     choosing_ops,
     ml_ops,
 )
+_CURVES_SINCE = 7  # the operator set from which on the formulas of activations are those of today
 ROWS: dict[str, OpKind] = {op: kind for file in _FILES for kind in file.ROWS for op in kind.ops}
 
 
@@ -72,6 +75,26 @@ def rule_of(view: View) -> Rule:
     else:
         view.attributes = of_types(proto, row.attributes)
     return row.rule(view)
+
+
+def constant_through(view: View, value: float) -> float | None:
+    """What a node makes of a channel that is one positive number everywhere; None where that is not known."""
+    row = row_of(view.proto.domain, view.node.op)
+    alone = len(view.node.inputs) == len(view.node.outputs) == 1 and not view.handle.scope.prefix
+    if row is None or row.constant is None or not alone or view.opset < _CURVES_SINCE or not value > 0.0:
+        return None
+    view.attributes = checked(view.proto, view.node.op, view.opset)
+    return row.constant(view, value)
+
+
+def takes_channel(handle: NodeHandle, letter: str) -> bool:
+    """Whether a linear op can be written with one more channel of its output (o) or input (i).
+
+    Its weight is input 1, its bias input 2, and channels lie along axis 1 of both its input and its output.
+    """
+    wide = {"Conv": "io", "ConvTranspose": "o"}
+    standard = handle.proto.domain in ONNX_DOMAINS and not handle.scope.prefix
+    return standard and letter in wide.get(handle.proto.op_type, "")
 
 
 def stored_by(op: str, handle: NodeHandle) -> Store | None:

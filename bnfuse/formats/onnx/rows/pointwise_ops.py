@@ -11,6 +11,7 @@ from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
+from bnfuse.formats.onnx.rows import curves
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import ClampStore
@@ -114,25 +115,25 @@ def _cast(view: View, like: int | None = None) -> Rule:
 
 ROWS = (
     # the identity, rounding aside
-    OpKind(("Identity",), _identity, same),
+    OpKind(("Identity",), _identity, same, constant=curves.same),
     OpKind(("Dropout",), _dropout, same),
     OpKind(("Cast",), _cast, same),
     OpKind(("CastLike",), partial(_cast, like=1), same),
     # positively homogeneous
-    OpKind(("LeakyRelu",), _homogeneous, same),
-    OpKind(("Abs",), _magnitude, same),
+    OpKind(("LeakyRelu",), _homogeneous, same, constant=curves.same),
+    OpKind(("Abs",), _magnitude, same, constant=curves.same),
     OpKind(("Sign",), _sign, same),
     OpKind(("ThresholdedRelu",), _thresholded, same),
     OpKind(("PRelu",), _homogeneous, broadcast),
     # clamps
-    OpKind(("Relu",), _relu, same, ClampStore()),
+    OpKind(("Relu",), _relu, same, ClampStore(), constant=curves.same),
     OpKind(("Clip",), _clip, same, ClampStore()),
     # nonlinear: named, so that the reason says so
     OpKind(
         ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
          "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign",
          "Swish"),
-        _nonlinear, same,
+        _nonlinear, same, constant=curves.curve,
     ),
     OpKind(("Pow",), _nonlinear, broadcast),
     # reading the shape alone

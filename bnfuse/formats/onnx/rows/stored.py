@@ -67,7 +67,7 @@ class LinearStore(Store):
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:
         """The weight, then the bias."""
         self.scale(handle, new, out, self.gains)
-        if new.makes_bias:
+        if new.makes_bias and not (self.bias is bias_input and out.round_bias(handle, new)):
             put = partial(self._put, handle, new.rule, out)
             out.deferred.vector(new.bias(), new.rule.weight.dtype, new.folded, put)
 

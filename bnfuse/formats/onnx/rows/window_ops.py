@@ -27,7 +27,7 @@ def _spatial(axis: int) -> bool:
     return axis >= 2 or axis < 0
 
 
-def _max_pool(view: View) -> Rule:
+def _max_pool(view: View) -> Pass:
     """Monotone: commutes with increasing maps; padding counts as minus infinity."""
     if all(k == 1 for k in view.attr("kernel_shape", [0])):
         return Pass(mixes=_spatial)
@@ -35,12 +35,18 @@ def _max_pool(view: View) -> Rule:
     return Pass(Sign.POSITIVE if told else Sign.NONNEGATIVE, mixes=_spatial)
 
 
-def _average_pool(view: View) -> Rule:
+def _average_pool(view: View) -> Pass:
     """An average of valid elements commutes with every affine map; one that counts zeros does not."""
     padded = view.attr("count_include_pad", 0) and takes_in_padding(
         view, view.attr("kernel_shape", ()), ceils=bool(view.attr("ceil_mode", 0))
     )
     return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=_spatial)
+
+
+def _as_it_is(view: View, value: float) -> float | None:
+    """A pool of one number is that number where it takes a shift: no window takes in a zero."""
+    rule = _max_pool(view) if view.node.op == "MaxPool" else _average_pool(view)
+    return value if rule.shift is None else None
 
 
 def _global_pool(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
@@ -121,11 +127,11 @@ def pad(view: View) -> Rule:
 
 _MONOTONE = partial(_global_pool, sign=Sign.NONNEGATIVE)
 ROWS = (
-    OpKind(("MaxPool",), _max_pool, extents.pool),
-    OpKind(("AveragePool",), _average_pool, extents.pool),
+    OpKind(("MaxPool",), _max_pool, extents.pool, constant=_as_it_is),
+    OpKind(("AveragePool",), _average_pool, extents.pool, constant=_as_it_is),
     OpKind(("LpPool",), _norm_pool, extents.pool),
-    OpKind(("GlobalMaxPool",), _MONOTONE, extents.global_pool),
-    OpKind(("GlobalAveragePool",), _global_pool, extents.global_pool),
+    OpKind(("GlobalMaxPool",), _MONOTONE, extents.global_pool, constant=_as_it_is),
+    OpKind(("GlobalAveragePool",), _global_pool, extents.global_pool, constant=_as_it_is),
     OpKind(("GlobalLpPool",), _norm_pool, extents.global_pool),
     OpKind(("ReduceMean",), reduce, extents.reduce),
     OpKind(("ReduceMax", "ReduceMin"), partial(reduce, sign=Sign.NONNEGATIVE), extents.reduce),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ def bindable(specs: Sequence[TensorSpec]) -> bool:
     return all(spec.dtype.startswith(_NUMBERS) for spec in specs)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A session's IOBinding, and the values it reads.
+
+    Some versions of onnxruntime (1.23) bind the address of a value and do not keep it, nor the array that it
+    was made of on the CPU: they are kept here as long as the binding is.
+    """
+
+    binding: Any
+    held: tuple[Any, ...]
+
+
 def bind(
     session: Any,
     inputs: Sequence[TensorSpec],
@@ -34,8 +47,8 @@ def bind(
     feeds: Tensors,
     device: str,
     place: Placer,
-) -> Any:
-    """The session's IOBinding: inputs on the device, outputs to be made there, of whatever shape.
+) -> Bound:
+    """The session's inputs and outputs: inputs on the device, outputs to be made there, of whatever shape.
 
     Args:
         session: an onnxruntime session.
@@ -46,20 +59,22 @@ def bind(
         place: makes an OrtValue on that device of an array.
     """
     binding = session.io_binding()
-    for spec in inputs:
-        binding.bind_ortvalue_input(spec.name, place(np.ascontiguousarray(feeds[spec.name])))
+    arrays = [np.ascontiguousarray(feeds[spec.name]) for spec in inputs]
+    values = [place(array) for array in arrays]
+    for spec, value in zip(inputs, values, strict=True):
+        binding.bind_ortvalue_input(spec.name, value)
     for spec in outputs:
         binding.bind_output(spec.name, device)
     binding.synchronize_inputs()
-    return binding
+    return Bound(binding, (*values, *arrays))
 
 
-def time_bound(session: Any, binding: Any, calls: int) -> list[int]:
+def time_bound(session: Any, bound: Bound, calls: int) -> list[int]:
     """Nanoseconds of each of some calls in a row; the device has finished before the clock is read."""
     clock, times = time.perf_counter_ns, []
     for _ in range(calls):
         begin = clock()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        session.run_with_iobinding(bound.binding)
+        bound.binding.synchronize_outputs()
         times.append(clock() - begin)
     return times

@@ -109,8 +109,8 @@ class OrtRunner:
     def _time_on_cuda(self, feeds: Tensors, calls: int) -> list[int]:
         self._check(feeds)
         try:
-            binding = bind(self._session, self.inputs, self.outputs, feeds, "cuda", on_cuda)
-            return time_bound(self._session, binding, calls)
+            bound = bind(self._session, self.inputs, self.outputs, feeds, "cuda", on_cuda)
+            return time_bound(self._session, bound, calls)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BnfuseError(f"the model stopped while running in onnxruntime: {reason(error)}") from error
 

@@ -137,6 +137,7 @@ ROWS: dict[str, Evaluated] = {
     "ReduceL2": Evaluated(reducing.reduction(reducing.norm), _AVERAGED),
     "ReduceSumSquare": Evaluated(reducing.reduction(reducing.squares), _AVERAGED),
     "LpNormalization": Evaluated(reducing.unit, {1: _WIDE}),
+    "BatchNormalization": Evaluated(numbers.batchnorm, {9: _WIDE}),
     "Mean": Evaluated(reducing.average, {6: _SINGLE}),
     "CumSum": Evaluated(reducing.running, {11: _WIDE | _LONG}),
     "Einsum": Evaluated(reducing.einsum, {12: _WIDE | _LONG}),

@@ -117,6 +117,20 @@ def power(call: KnownCall) -> Array:
     return exact.astype(x.dtype)
 
 
+def batchnorm(call: KnownCall) -> Array:
+    """γ·(x − μ)/√(σ² + ε) + β along axis 1, with the statistics of the file; from operator set 9 on."""
+    x, *parameters = call.arrays()
+    trains = call.attr("training_mode", 0) if call.version >= 14 else call.outputs > 1
+    fit = x.ndim > 1 and all(p.shape == x.shape[1:2] and p.dtype == x.dtype for p in parameters)
+    if trains or not fit or len(parameters) != 4:
+        raise Unknown("no BatchNormalization at inference along axis 1")
+    gamma, beta, mean, variance = (p.reshape(-1, *(1,) * (x.ndim - 2)) for p in parameters)
+    epsilon = x.dtype.type(call.attr("epsilon", np.float32(1e-5)))  # the attribute is a float32
+    a = gamma / np.sqrt(variance + epsilon)
+    result: Array = np.asarray(x * a + (beta - mean * a))
+    return result
+
+
 def clip(call: KnownCall) -> Array:
     """Not below ``min`` and not above ``max``, where they are given."""
     x = wide(call.array())

@@ -1,0 +1,149 @@
+"""Keywords as the requests of the use cases: what was not given is left as the request has it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bnfuse.errors import UsageError
+from bnfuse.formats.base import ReadOptions
+from bnfuse.use_cases.reading import as_asked
+
+if TYPE_CHECKING:
+    from bnfuse.use_cases.bench import BenchRequest
+    from bnfuse.use_cases.verify import VerifyRequest
+
+_READ = ("strict_inputs", "freeze_inputs", "equalize", "allow_growth", "round_bias", "weights")
+_VERIFY = ("labels", "verify_time", "samples", "batch", "shape", "inputs", "device", "threads", "seed")
+_BENCH = ("precision", "max_time", "profile", "cold_start", "batch", "shape", "inputs", "device", "threads")
+_SEVERAL = ("batch", "threads")  # of which a bench takes more than one
+_ABOVE_ZERO = ("verify_time", "max_time", "precision")
+Asked = TypeVar("Asked", "VerifyRequest", "BenchRequest")
+
+
+def check_known(call: str, given: Mapping[str, Any], known: type) -> None:
+    """As Python itself refuses keywords.
+
+    Raises:
+        TypeError: one is none of these.
+    """
+    names: frozenset[str] = known.__optional_keys__  # type: ignore[attr-defined]
+    for name in given:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise TypeError(f"{call}() got an unexpected keyword argument '{name}'{hint}")
+
+
+def read_options(given: Mapping[str, Any]) -> ReadOptions:
+    """How a model is read.
+
+    Raises:
+        UsageError: ``activations`` or ``target`` is nothing that there is.
+    """
+    options = as_asked(
+        given.get("read"), given.get("activations"), given.get("keep", ()), given.get("target")
+    )
+    return replace(options, **{name: given[name] for name in _READ if name in given})
+
+
+def verify_request(given: Mapping[str, Any], base: VerifyRequest | None = None) -> VerifyRequest:
+    """How to prove.
+
+    Raises:
+        UsageError: a value that no proof can have.
+    """
+    from bnfuse.use_cases.verify import VerifyRequest
+
+    values = _values(given, (*_VERIFY, "allow_unsafe"))
+    if "labels" in values and not isinstance(values["labels"], Mapping):
+        values["labels"] = {"": values["labels"]}
+    values["threads"] = values.get("threads") or (base.threads if base else 0)
+    made = replace(base or VerifyRequest(), **values)
+    if made.labels and made.inputs is None:
+        raise UsageError("labels are for your own samples: give those as inputs")
+    return made
+
+
+def bench_request(given: Mapping[str, Any], base: BenchRequest | None = None) -> BenchRequest:
+    """How to measure.
+
+    Raises:
+        UsageError: a value that no measurement can have.
+    """
+    from bnfuse.use_cases.bench import BenchRequest
+
+    values = _values({"max_time": given["bench_time"], **given} if "bench_time" in given else given,
+                     (*_BENCH, "seed", "allow_unsafe"))  # fmt: skip
+    for name in _SEVERAL:
+        if name in values:
+            several = values[name]
+            several = () if several is None else several if isinstance(several, Sequence) else (several,)
+            values[name] = tuple(several)
+    return replace(base or BenchRequest(), **values)
+
+
+def _values(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    values = {name: given[name] for name in names if name in given}
+    if "precision" in values:
+        values["precision"] = _fraction(values["precision"])
+    for name in _ABOVE_ZERO:
+        if name in values and not values[name] > 0:
+            raise UsageError(f"{name} is {values[name]}: give a number above 0")
+    if values.get("device", "cpu") not in ("cpu", "gpu"):
+        raise UsageError(f"device can be 'cpu' or 'gpu', not '{values['device']}'")
+    for name in _SEVERAL:
+        _check_counts(name, values.get(name))
+    if "shape" in values:
+        values["shape"] = {name: tuple(sizes) for name, sizes in values["shape"].items()}
+    return values
+
+
+def _check_counts(name: str, given: Any) -> None:
+    counts = given if isinstance(given, Sequence) else () if given is None else (given,)
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        raise UsageError(f"{name} is {given!r}: give a whole number above 0")
+
+
+def _fraction(given: float | str) -> float:
+    """``"1%"`` and 0.01 are the same; 1 might be meant as 1 %, and is nothing to measure by."""
+    try:
+        value = float(given.strip().removesuffix("%")) / 100 if isinstance(given, str) else float(given)
+    except ValueError:
+        raise UsageError(f"precision is {given!r}: give a percentage such as '1%', or a fraction") from None
+    if not value < 1:
+        raise UsageError(f"precision is {given}, which is 100 % or more: give '1%', or 0.01")
+    return value
+
+
+@contextmanager
+def inputs_as_files(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same keywords, with arrays that were given as ``inputs`` in a temporary file."""
+    inputs = given.get("inputs")
+    if inputs is None or isinstance(inputs, str | PathLike):
+        yield dict(given)
+        return
+    with TemporaryDirectory(prefix="bnfuse-") as folder:
+        yield {**given, "inputs": _stored(inputs, Path(folder))}
+
+
+def _stored(inputs: Any, folder: Path) -> Path:
+    import numpy as np
+
+    if not isinstance(inputs, Mapping):
+        path = folder / "inputs.npy"
+        np.save(path, np.asarray(inputs), allow_pickle=False)
+        return path
+    path = folder / "inputs.npz"
+    with zipfile.ZipFile(path, "w") as archive:  # np.savez takes no array called "file"
+        for name, array in inputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+    return path

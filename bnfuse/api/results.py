@@ -1,0 +1,145 @@
+"""What the functions answer with: results of the use cases that can be written in every form of report.
+
+A result of the use cases holds values and knows no report; these add how it is written, and the new model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from bnfuse import results
+from bnfuse.difference import result as difference
+from bnfuse.report import (
+    DIFFERENCE_FORMS,
+    check_reports,
+    render,
+    render_comparison,
+    render_difference,
+    write,
+)
+from bnfuse.results import Comparison
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+class Forms:
+    """A result as text: what ``--report`` writes for the same command."""
+
+    __slots__ = ()
+
+    def _text(self, suffix: str) -> str:
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """One JSON document, whose schema lies in ``docs/``."""
+        return self._text(".json")
+
+    def to_html(self) -> str:
+        """One page that needs no network."""
+        return self._text(".html")
+
+    def to_markdown(self) -> str:
+        """GitHub's Markdown."""
+        return self._text(".md")
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write it to a file, whose suffix chooses the form; a finished file takes an old one's place.
+
+        Returns:
+            Where it lies.
+
+        Raises:
+            UsageError: the suffix names no form that this result has.
+            OutputError: no space, no permission, or a folder of that name.
+        """
+        target = Path(path)
+        self._check(target)
+        write(self._text(target.suffix), target)
+        return target
+
+    def _check(self, target: Path) -> None:
+        check_reports([target])
+
+
+class CountedForms(Forms):
+    """A result that a CI counts, too."""
+
+    __slots__ = ()
+
+    def to_junit(self) -> str:
+        """JUnit's XML: a test case for each promise."""
+        return self._text(".xml")
+
+    def to_sarif(self) -> str:
+        """SARIF, with which code hosts annotate."""
+        return self._text(".sarif")
+
+
+@dataclass(frozen=True, slots=True)
+class Report(results.Report, CountedForms, Generic[M]):
+    """Everything that ``optimize`` or ``inspect`` found out and did.
+
+    ``model`` is the new model, of the kind that was given: a path for a file, bytes for bytes and for a file
+    object, a new object for an object. None where nothing was written: by ``inspect``, and where
+    ``only_if_faster`` found no gain.
+    """
+
+    model: M | None = None
+
+    def _text(self, suffix: str) -> str:
+        return render(self, suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement(results.Agreement, CountedForms):
+    """What ``verify`` found out; ``comparison`` tells the two files and the versions that took part."""
+
+    comparison: Comparison = field(kw_only=True, repr=False)
+
+    @property
+    def equal(self) -> bool:
+        """Whether equality was shown."""
+        return self.status is results.Status.EQUAL
+
+    def _text(self, suffix: str) -> str:
+        return render_comparison(self.comparison, suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency(results.Latency, CountedForms):
+    """What ``bench`` measured; ``comparison`` tells the files and the versions that took part."""
+
+    comparison: Comparison = field(kw_only=True, repr=False)
+
+    def _text(self, suffix: str) -> str:
+        return render_comparison(self.comparison, suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(difference.Difference, Forms):
+    """Everything that differs between two models."""
+
+    def _text(self, suffix: str) -> str:
+        return render_difference(self, suffix)
+
+    def _check(self, target: Path) -> None:
+        check_reports([target], forms=DIFFERENCE_FORMS)
+
+
+def written_down(kind: type[R], found: Any, **more: Any) -> R:
+    """A result of a use case as the ``kind`` that extends its class."""
+    return kind(**{each.name: getattr(found, each.name) for each in fields(found)}, **more)
+
+
+def agreement(found: Comparison) -> Agreement:
+    """The result of ``verify``."""
+    return written_down(Agreement, found.agreement, comparison=found)
+
+
+def latency(found: Comparison) -> Latency:
+    """The result of ``bench``."""
+    return written_down(Latency, found.latency, comparison=found)

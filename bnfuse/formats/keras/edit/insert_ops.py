@@ -1,0 +1,99 @@
+"""Edit a model's config: nodes of ``keras.ops`` in a layer's place, or behind it (Keras 3).
+
+    in place   y = relu(x)              →   y = maximum(x, low)
+    behind     y = layer(x), relu'd     →   h = layer(x), y = maximum(h, low)
+
+Each node computes with one constant. In place, the last one takes the layer's name; behind, who read the
+layer reads the last one. Only nodes and calls change: settings and weights are somebody else's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from bnfuse.core.tensor import Array
+from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.network import Layer, Network, Ref
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compute:
+    """Nodes of ``keras.ops``, one behind the other, each told by its class and its second operand."""
+
+    ops: tuple[tuple[str, Array], ...]
+
+
+def put_in_place(network: Network, wanted: Mapping[str, Compute]) -> None:
+    """Nodes instead of layers, by the layers' names."""
+    names = {layer.name for layer in network.layers}
+    for layer in network.layers:
+        if layer.name in wanted:
+            (raw,) = layer.entry["inbound_nodes"]
+            *before, (last, bound) = wanted[layer.name].ops
+            made, read = _chain(layer.name, before, raw["args"][0], names)
+            network.raw["layers"].extend(made)
+            layer.entry.clear()
+            layer.entry.update(_op_entry(layer.name, last, read, bound))
+
+
+def put_behind(network: Network, wanted: Mapping[str, Compute]) -> None:
+    """Nodes behind layers, by the layers' names; the network is to be parsed anew afterwards."""
+    names = {layer.name for layer in network.layers}
+    instead: dict[Ref, str] = {}
+    made: list[dict[str, Any]] = []
+    for layer in network.layers:
+        if layer.name in wanted:
+            nodes, read = _chain(layer.name, wanted[layer.name].ops, _output(network, layer), names)
+            made += nodes
+            instead[Ref(layer.name, 0, 0)] = read["config"]["keras_history"][0]
+
+    def put(stored: StoredRef, first_node: Mapping[str, int]) -> StoredRef:
+        ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
+        return replace(stored, layer=instead[ref], node=0, tensor=0) if ref in instead else stored
+
+    for layer in network.layers:
+        if layer.calls:
+            calls = [rewire_call(call.raw, lambda ref: put(ref, network.first_node)) for call in layer.calls]
+            layer.entry["inbound_nodes"] = calls
+    ends = rewire_ends(network.raw["output_layers"], lambda ref: put(ref, network.first_output_node))
+    network.raw["output_layers"] = ends
+    network.raw["layers"].extend(made)
+
+
+def _chain(
+    layer: str, ops: Any, read: dict[str, Any], names: set[str]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """New nodes, named after a layer, and the tensor that the last one puts out."""
+    made = []
+    for op, operand in ops:
+        name = next(n for k in count() if (n := f"{layer}_{op.lower()}{k or ''}") not in names)
+        names.add(name)
+        made.append(_op_entry(name, op, read, operand))
+        read = {**read, "config": {**read["config"], "keras_history": [name, 0, 0]}}
+    return made, read
+
+
+def _output(network: Network, layer: Layer) -> dict[str, Any]:
+    """What a layer puts out, as those who read it name it."""
+    ref = Ref(layer.name, 0, 0)
+    for reader in network.layers:
+        for call in reader.calls:
+            for found, shape, dtype in zip(call.inputs, call.shapes, call.dtypes, strict=True):
+                if found == ref and shape is not None:
+                    history = [layer.name, network.first_node.get(layer.name, 0), 0]
+                    config = {"shape": list(shape), "dtype": dtype, "keras_history": history}
+                    return {"class_name": "__keras_tensor__", "config": config}
+    raise ValueError(f"nobody reads layer '{layer.name}'")
+
+
+def _op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:
+    """As Keras writes ``keras.ops.maximum(x, array)``: see ``serialize_node`` beside its Functional."""
+    stored = {"value": operand.tolist(), "dtype": operand.dtype.name}
+    constant = {"class_name": "__numpy__", "config": stored}
+    return {
+        "module": "keras.src.ops.numpy", "class_name": op, "config": {"name": name}, "registered_name": op,
+        "name": name, "inbound_nodes": [{"args": [read, constant], "kwargs": {}}],
+    }  # fmt: skip

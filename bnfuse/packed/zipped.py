@@ -1,0 +1,102 @@
+"""``model.zip``: a zip archive with exactly one model, and perhaps files beside it (a licence, labels).
+
+A ``.keras`` archive is a zip file, too, and a model by itself: it is left to its format. The result has the
+model under the same name, and everything else as it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.formats.keras.file.archive import CONFIG, ZIP_DAMAGE, check_members
+from bnfuse.packed.base import bounded_copy
+from bnfuse.staging import default_output, output_errors
+
+_SUFFIX = ".zip"
+_MODELS = (".onnx", ".keras", ".h5", ".hdf5")
+_OF_THE_SYSTEM = ("__MACOSX/", ".DS_Store")
+_FLOOR_BYTES, _RATIO = 1 << 28, 100
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Zipped:
+    """A zip archive; ``member`` is the name of the model in it."""
+
+    path: Path
+    member: str
+    form: str = "a zip archive"
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The one file."""
+        return (self.path,)
+
+    def unpack(self, folder: Path) -> Path:
+        """See ``Packing.unpack``."""
+        plain = folder / PurePosixPath(self.member).name
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as source:
+                bounded_copy(source, plain, self.path, ZIP_DAMAGE)
+        except ZIP_DAMAGE as error:
+            raise UnreadableModel(f"'{self.path}' is damaged ({error}); fetch or save it again") from error
+        return plain
+
+    def default_output(self) -> Path:
+        """``m.zip`` → ``m.fused.zip``."""
+        return default_output(self.path, self.path.suffix or _SUFFIX)
+
+    def packs(self, target: Path) -> bool:
+        """By the suffix."""
+        return target.suffix.lower() == _SUFFIX
+
+    def beside(self, target: Path) -> Sequence[Path]:
+        """None."""
+        return ()
+
+    def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
+        """The same members in the same order, without times for the new one."""
+        packed = folder / target.name
+        with output_errors(target), zipfile.ZipFile(self.path) as old, zipfile.ZipFile(packed, "w") as new:
+            for info in old.infolist():
+                with plain.open("rb") if info.filename == self.member else old.open(info) as source:
+                    made = zipfile.ZipInfo(info.filename, _EPOCH)
+                    made.compress_type, made.external_attr = info.compress_type, info.external_attr
+                    with new.open(made, "w", force_zip64=True) as member:
+                        shutil.copyfileobj(source, member)
+        return (packed,)
+
+
+def opened(path: Path, weights: Path | None) -> Zipped | None:
+    """A zip archive with one model in it; None for a Keras archive, and where there is no model.
+
+    Raises:
+        UnreadableModel: it holds several.
+        UnsafeModel: it would grow out of proportion, or holds names that lead out of it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except ZIP_DAMAGE:
+        return None  # told by the format of zip files
+    if weights is not None or any(info.filename == CONFIG for info in infos):
+        return None
+    files = [i.filename for i in infos if not i.is_dir() and not i.filename.startswith(_OF_THE_SYSTEM)]
+    models = [name for name in files if PurePosixPath(name).suffix.lower() in _MODELS]
+    if not models:
+        return None
+    check_members(path, infos)
+    if sum(info.file_size for info in infos) > max(_FLOOR_BYTES, _RATIO * path.stat().st_size):
+        raise UnsafeModel(
+            f"'{path}' would grow a hundredfold when unpacked; unpack it yourself if that is right"
+        )
+    if len(models) > 1:
+        raise UnreadableModel(
+            f"'{path}' holds {len(models)} models ('{models[0]}', '{models[1]}'); unpack it and give one"
+        )
+    return Zipped(path, models[0])
