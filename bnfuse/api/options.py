@@ -46,6 +46,7 @@ class Reading(Common, total=False):
     freeze_inputs: bool
     activations: Literal["keep", "move"] | None
     target: Literal["any", "no-bn"] | None
+    equalize: bool
     keep: str | Sequence[str]
     allow_growth: bool
     round_bias: bool

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
 
-_READ = ("strict_inputs", "freeze_inputs", "allow_growth", "round_bias", "weights")
+_READ = ("strict_inputs", "freeze_inputs", "equalize", "allow_growth", "round_bias", "weights")
 _VERIFY = ("labels", "verify_time", "samples", "batch", "shape", "inputs", "device", "threads", "seed")
 _BENCH = ("precision", "max_time", "profile", "cold", "batch", "shape", "inputs", "device", "threads")
 _SEVERAL = ("batch", "threads")  # of which a bench takes more than one

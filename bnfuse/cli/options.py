@@ -178,6 +178,7 @@ READING = together(
         help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
         "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
     ),
+    click.option("--equalize", is_flag=True, help="Also rescale channels, exactly: 8 bits lose less then."),
     click.option(
         "--keep",
         multiple=True,

@@ -32,6 +32,7 @@ class Reading(Options):
     activations: Literal["keep", "move"]
     target: Literal["any", "no-bn"]
     keep: tuple[str, ...]
+    equalize: bool
     allow_growth: bool
     round_bias: bool
     weights: Path | None
@@ -46,6 +47,7 @@ class Reading(Options):
             freeze_inputs=self.freeze_inputs,
             activations=self.activations,
             target=self.target,
+            equalize=self.equalize,
             keep=self.keep,
             allow_growth=self.allow_growth,
             round_bias=self.round_bias,

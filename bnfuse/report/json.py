@@ -35,7 +35,7 @@ DOCTOR_SCHEMA = "bnfuse.doctor/1"
 # None); `?` writes null for what is empty. By the class's name: most of them are imported only where needed.
 _DECISION = "name=node op kind channels message action split into through becomes reason refusals narrowed"
 _KEYS = {
-    "Report": "input output batchnorms affines decisions=plan.decisions groups "
+    "Report": "input output batchnorms affines decisions=plan.decisions groups equalized=plan.equalized "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
     "gates subnormals_flushed rounded_biases layers=details.layers unsafe limits seconds versions",
     "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",

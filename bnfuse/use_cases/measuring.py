@@ -22,7 +22,10 @@ def foldable(report: Report) -> int:
 
 def changed(report: Report) -> bool:
     """Whether the result differs from the original at all."""
-    return bool(report.plan.rewrites) or report.operators_before != report.operators_after
+    return (
+        bool(report.plan.rewrites or report.plan.rescaled)
+        or report.operators_before != report.operators_after
+    )
 
 
 def measured(

@@ -52,6 +52,7 @@ def inspect(
     activations: Literal["keep", "move"] | None = None,
     keep: Sequence[str] = (),
     target: Literal["any", "no-bn"] | None = None,
+    equalize: bool = False,
     hashes: bool = True,
     details: bool = False,
     progress: Progress = lambda _: None,
@@ -65,13 +66,17 @@ def inspect(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
-    path, phases, options = Path(model), Phases(progress), as_asked(read, activations, keep, target)
+    path, phases = Path(model), Phases(progress)
+    options = as_asked(read, activations, keep, target, equalize=equalize)
     with unpacked(path, options.weights) as source, watched(source.path) as files:
         opened, form = read_model(source.path, options, phases)
         files.add(*opened.side_files)
         settled = planned_to_fit(opened, form, options, phases, _operators)
         with closing(settled.model):
             report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
+            if options.equalize:
+                note = words.equalized_note(settled.plan.equalized, done=False)
+                report = replace(report, notes=(*report.notes, *note))
             if details:
                 report = detailed(report, settled.model, settled.patch, phases)
         files.check()
@@ -96,6 +101,7 @@ def optimize(
     activations: Literal["keep", "move"] | None = None,
     keep: Sequence[str] = (),
     target: Literal["any", "no-bn"] | None = None,
+    equalize: bool = False,
     hashes: bool = True,
     merge_affines: bool = False,
     details: bool = False,
@@ -114,6 +120,7 @@ def optimize(
         activations: "move" lets a Relu or Clip become a Max or Min where more can go so.
         keep: names, or patterns, of BatchNormalizations that stay.
         target: "no-bn" for runtimes without BatchNormalization: what cannot go stays as other operators.
+        equalize: whether channels are rescaled, too, so that the result loses less when it is quantised.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         details: whether ``report.details`` are wanted: the graph around each decision, and what became of
@@ -135,7 +142,7 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, read = Path(model), as_asked(read, activations, keep, target)
+    path, read = Path(model), as_asked(read, activations, keep, target, equalize=equalize)
     requests = in_one_process(verify_request(verify), bench_request(bench))
     wanted = Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
@@ -212,7 +219,9 @@ def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Wa
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)
-        if wanted.reads_weights:
+        if wanted.read.equalize:
+            notes = (*notes, *words.equalized_note(made.plan.equalized))
+        elif wanted.reads_weights:
             notes = (*notes, *words.ranges_note(patch))
         wanted = _looking_inside(wanted, made)
     limits, told = words.told_limits() if wanted.runs else (None, ())
@@ -283,7 +292,8 @@ def _prove(
 
 def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
     """The request with what is known about the model."""
-    depth = max(1, report.plan.rewrites + len(report.plan.arithmetic))  # merging alone rounds, too
+    plan = report.plan
+    depth = max(1, plan.rewrites + len(plan.arithmetic) + len(plan.rescaled))  # merging alone rounds, too
     return replace(request, model_bytes=report.input.total_bytes, depth=depth, successor=True)
 
 
