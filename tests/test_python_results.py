@@ -84,6 +84,7 @@ def test_importing_costs_nothing() -> None:
 # What the commands have, and functions do not need: files of reports, gates of pipelines, the terminal.
 _NOT_IN_PYTHON = {
     "output", "dry_run", "check", "no_verify", "no_bench", "report", "json", "quiet", "verbose", "model", "a",
+    "output_dir", "recursive", "jobs", "resume", "cluster",  # ``optimize_many`` has them
     "b", "explain", "exit_code", "runtime_timeout", "runtime_memory", "help",
 }  # fmt: skip
 KINDS = [
@@ -137,7 +138,7 @@ def test_keywords_reach_the_requests() -> None:
 def test_gates_end_no_program(found: dict[str, Any], tmp_path: Path) -> None:
     """They are among the result's: what was measured, held against the other model or an earlier report."""
     fixture = ROOT / "fixtures" / "digits_cnn.onnx"
-    quick: dict[str, Any] = {"max_time": 0.3, "cold_start": False}
+    quick: dict[str, Any] = {"max_time": 0.3}
     out = found["report"].model
     earlier = found["bench"].save(tmp_path / "earlier.json")
     (gate,) = bnfuse.bench(fixture, out, fail_if_slower="400%", **quick).gates

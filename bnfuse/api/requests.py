@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.child.limits import limited
 from bnfuse.use_cases.reading import as_asked
 
 if TYPE_CHECKING:
@@ -164,3 +165,23 @@ def _stored(inputs: Any, folder: Path) -> Path:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
     return path
+
+
+@contextmanager
+def prepared(call: str, options: Mapping[str, Any], kinds: Any) -> Iterator[dict[str, Any]]:
+    """The options, checked; arrays among them lie in files meanwhile, and a runtime's limits hold."""
+    check_known(call, options, kinds)
+    limits = limited(options.get("runtime_timeout"), options.get("runtime_memory"))
+    with limits, inputs_as_files(options) as asked:
+        yield asked
+
+
+def step_request(asked: Mapping[str, Any], name: str, request: Any) -> Any:
+    """A step's request with what the keywords add; False where it is left out."""
+    chosen = asked.get(name, True)
+    return chosen if chosen is False else request(asked, None if chosen is True else chosen)
+
+
+def as_given(asked: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The keywords of these names that were given, as they are."""
+    return {name: asked[name] for name in names if name in asked}

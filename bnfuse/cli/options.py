@@ -121,8 +121,6 @@ def _precision(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return percent
 
 
-MODEL = click.argument("model", type=PATH)
-
 VERBOSITY = together(
     click.option(
         "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="Print errors only."
