@@ -118,7 +118,7 @@ class Fake:
         raise UnreadableModel("it has none")
 
 
-def fake_plan(model: FakeModel, banned: frozenset[str] = frozenset()) -> SimpleNamespace:
+def fake_plan(model: FakeModel, banned: frozenset[str] = frozenset(), **_: bool) -> SimpleNamespace:
     decisions: list[Decision] = [_kept(n) if n in banned else _fold(n) for n in model.candidates]
     plan = Plan(tuple(decisions), tuple(d for d in decisions if isinstance(d, Fold)))
     return SimpleNamespace(plan=plan)  # a ``Planned`` without the state of a graph

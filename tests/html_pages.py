@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from typing import Any
 
-from bnfuse.core.decisions import Fold, Keep, Plan, Split
+from bnfuse.core.decisions import Equalized, Fold, Keep, Plan, Rescaled, Split, Spread
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.results import (
     Accuracy,
@@ -37,6 +37,11 @@ from tests.report_samples import report
 
 # Elements that HTML knows without an end.
 _VOID = {"meta", "input", "br", "img", "link", "hr"}
+
+
+def _equalized(name: str) -> Equalized:
+    values = (Rescaled(name, name, 7, (name, name), (name,), 0.5, 8.0),)
+    return Equalized(values, (Spread(name, 70.7, 1.8), Spread(name, 1.0, 1.0), Spread(name, 3.0, 31.0)), 5.8)
 
 
 def whole_report(name: str = "bn", path: str = "CPUExecutionProvider") -> Report:
@@ -96,7 +101,7 @@ def whole_report(name: str = "bn", path: str = "CPUExecutionProvider") -> Report
         suspects=(name,),
     )
     return report(
-        plan=Plan((fold, keep)),
+        plan=Plan((fold, keep), equalized=_equalized(name)),
         operators_before={name: 3, "Conv": 1},
         operators_after={"Conv": 1},
         verification=agreement,

@@ -113,7 +113,7 @@ def test_options_stand_in_groups_each_of_them_once(command: str) -> None:
     for parameter in main.commands[command].params:
         if isinstance(parameter, click.Option):
             first = next(name for name in parameter.opts if name.startswith("--"))
-            name = re.compile(rf"  (-\w, )?{first}\b")
+            name = re.compile(rf"  (-\w, )?{first}(?![\w-])")
             assert sum(bool(name.match(line)) for line in shown.splitlines()) == 1
     titles = [shown.index(title) for title in ("Inputs:", "Runtime:", "Other options:")]
     assert titles == sorted(titles)

@@ -17,7 +17,7 @@ from fixtures.accuracy import HERE, batchnorms, correct, logits
 if TYPE_CHECKING:
     from tests.command import Cli
 
-BATCHNORMS = {"digits_cnn": 8, "digits_mlp": 4}
+BATCHNORMS = {"digits_cnn": 8, "digits_mlp": 4, "digits_separable": 9}
 models = pytest.mark.parametrize("name", BATCHNORMS)
 
 

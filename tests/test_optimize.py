@@ -168,7 +168,7 @@ def test_a_fold_that_overflows_although_banned_does_not_loop(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.model.overflowing = frozenset({"bn1"})
-    monkeypatch.setattr(folding, "plan_folds", lambda model, banned: fake_plan(model))
+    monkeypatch.setattr(folding, "plan_folds", lambda model, **_: fake_plan(model))
     with nothing_changed(tmp_path), pytest.raises(OverflowingFold):
         optimize(fake.model.path)
     assert len(fake.model.writes) == 2

@@ -46,6 +46,7 @@ class Reading(Common, total=False):
     freeze_inputs: bool
     activations: Literal["keep", "move"] | None
     target: Literal["any", "no-bn"] | None
+    equalize: bool
     keep: str | Sequence[str]
     allow_growth: bool
     round_bias: bool
@@ -96,6 +97,8 @@ class Measuring(Running, total=False):
         max_time: the most seconds that all settings together may take; ``bench_time`` is the same.
         profile: whether the time by operator is wanted, too.
         cold: whether starts in fresh processes are measured, too; takes a third of the time.
+        fail_if_slower: the gate among the result's ``gates`` says no where it is slower by more, in percent.
+        baseline: an earlier report, ``.json``, to compare with.
     """
 
     precision: float | str
@@ -103,6 +106,8 @@ class Measuring(Running, total=False):
     bench_time: float
     profile: bool
     cold: bool
+    fail_if_slower: float | str
+    baseline: AnyPath | None
 
 
 class OptimizeOptions(Reading, Proving, Measuring, total=False):

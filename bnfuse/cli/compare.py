@@ -12,8 +12,8 @@ from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
+from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
 
 if TYPE_CHECKING:
     from bnfuse.results.outcomes import Comparison

@@ -5,10 +5,14 @@ from __future__ import annotations
 import click
 
 _GROUPS = (
-    ("Result and reports", "output force dry_run check only_if_faster reports as_json"),
+    ("Result and reports", "output output_dir force dry_run check only_if_faster reports as_json"),
+    ("Several models", "recursive jobs resume cluster"),
     (
         "What is folded",
-        "weights target activations keep merge_affines strict_inputs freeze_inputs round_bias allow_growth",
+        (
+            "weights target activations equalize keep merge_affines strict_inputs freeze_inputs round_bias "
+            "allow_growth"
+        ),
     ),
     ("Inputs", "inputs shapes labels batch batches"),
     ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),

@@ -121,8 +121,6 @@ def _precision(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return percent
 
 
-MODEL = click.argument("model", type=PATH)
-
 VERBOSITY = together(
     click.option(
         "-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="Print errors only."
@@ -178,6 +176,7 @@ READING = together(
         help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
         "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
     ),
+    click.option("--equalize", is_flag=True, help="Also rescale channels, exactly: 8 bits lose less then."),
     click.option(
         "--keep",
         multiple=True,

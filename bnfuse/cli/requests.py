@@ -24,7 +24,11 @@ class Options:
 class Reading(Options):
     """How a model is read, what may be made of it, and which reports are wanted of it."""
 
-    model: Path
+    models: tuple[str, ...]
+    recursive: bool
+    jobs: int | None
+    resume: bool
+    cluster: str | None
     as_json: bool
     reports: tuple[Path, ...]
     strict_inputs: bool
@@ -32,9 +36,15 @@ class Reading(Options):
     activations: Literal["keep", "move"]
     target: Literal["any", "no-bn"]
     keep: tuple[str, ...]
+    equalize: bool
     allow_growth: bool
     round_bias: bool
     weights: Path | None
+
+    @property
+    def model(self) -> Path:
+        """The one model, where there is but one."""
+        return Path(self.models[0])
 
     @property
     def read(self) -> ReadOptions:
@@ -46,6 +56,7 @@ class Reading(Options):
             freeze_inputs=self.freeze_inputs,
             activations=self.activations,
             target=self.target,
+            equalize=self.equalize,
             keep=self.keep,
             allow_growth=self.allow_growth,
             round_bias=self.round_bias,
@@ -166,7 +177,8 @@ class Bench(Measuring):
 class Optimize(Reading, Proving, Measuring):
     """What ``optimize`` was asked for."""
 
-    output: Path | None
+    output: str | None
+    output_dir: str | None
     force: bool
     dry_run: bool
     check: bool
@@ -174,6 +186,17 @@ class Optimize(Reading, Proving, Measuring):
     no_bench: bool
     merge_affines: bool
     only_if_faster: bool
+
+    @property
+    def output_path(self) -> Path | None:
+        """Where the one result goes; None for its default place."""
+        if self.output is not None:
+            return Path(self.output)
+        if self.output_dir is None:
+            return None
+        from bnfuse.use_cases.many.targets import one_target
+
+        return one_target(self.models[0], self.output_dir, self.weights)
 
     @property
     def plan_only(self) -> bool:

@@ -141,7 +141,7 @@ class Patch:
     @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.removed or self.merged or self.moved or self.arithmetic)
+        return bool(self.removed or self.steps or self.merged or self.moved or self.arithmetic)
 
     def check_fit(self) -> None:
         """Whether the weights that it leaves to be streamed fit their types, without making them.

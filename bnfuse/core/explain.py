@@ -199,6 +199,7 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     """The same attempt on foot: others refuse where that is known of a value's class, or of a way from it."""
     walk = _Observed(run.state, run.wanted, run.fixed, run.limit, shares=run.shares)
     walk.deep = walk.leads = False
+    assert run.wanted is not None, "what is explained is a node that is to go"
     a, c, axes = run.state.current(run.wanted.node)
     walk.run(*holdings(split, axes, a, c))
     return walk

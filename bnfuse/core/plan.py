@@ -27,7 +27,8 @@ from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.constant_channel import constant_channel
-from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan, Split
+from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Plan, Split
+from bnfuse.core.equalize import equalize
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
 from bnfuse.core.propagate import retrace
@@ -41,7 +42,11 @@ _NOBODY = Observer()
 
 
 def plan(
-    graph: Graph, banned: Collection[str] = (), observers: Mapping[str, Observer] | None = None
+    graph: Graph,
+    banned: Collection[str] = (),
+    observers: Mapping[str, Observer] | None = None,
+    *,
+    equalizes: bool = False,
 ) -> Planned:
     """Decide for every candidate of a graph.
 
@@ -49,6 +54,7 @@ def plan(
         graph: the model as core sees it.
         banned: names of candidates to keep because their fold overflowed when it was written.
         observers: who looks on while the ways to remove a candidate are tried, by its name.
+        equalizes: whether channels are rescaled in the end, for those who quantise the result.
     """
     state = State(graph)
     decisions: dict[Node, Decision] = {}
@@ -87,7 +93,19 @@ def plan(
         elif isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
     state.waiting = set()
-    return Planned(Plan(tuple(decisions[node] for node in graph.candidates), tuple(order)), state)
+    equalized = _equalized(state) if equalizes else None
+    decided = tuple(decisions[node] for node in graph.candidates)
+    return Planned(Plan(decided, tuple(order), equalized), state)
+
+
+def _equalized(state: State, most: int | None = None) -> Equalized | None:
+    """Rescale what is free; what was moved, or has a constant channel, takes nothing on."""
+    widened = (node for found in state.channels for node in (found.writer, *found.readers))
+    state.waiting = {*state.narrowed, *widened}
+    try:
+        return equalize(state, most)
+    finally:
+        state.waiting = set()
 
 
 def _has_clamps(graph: Graph) -> bool:
@@ -214,4 +232,6 @@ def replay(graph: Graph, plan: Plan) -> Planned:
             raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
         state.accept_narrowing(move)
     state.arithmetic += [node for node in graph.candidates if node.name in plan.arithmetic]
+    if plan.rescaled:
+        _equalized(state, len(plan.rescaled))
     return Planned(plan, state)

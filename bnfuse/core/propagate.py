@@ -44,7 +44,7 @@ class Worklist:
     def __init__(
         self,
         state: State,
-        wanted: Candidate,
+        wanted: Candidate | None,
         fixed: Mapping[str, int],
         limit: int | None,
         *,
@@ -53,9 +53,11 @@ class Worklist:
         self.state = state
         self.graph = state.graph
         self.wanted = wanted
-        self.removed_calls = {wanted.node: None}
-        if wanted.node in self.graph.tied:
-            self.removed_calls.update(dict.fromkeys(self.graph.tied[wanted.node]))
+        self.removed_calls: dict[Node, None] = {}
+        if wanted is not None:
+            self.removed_calls[wanted.node] = None
+            if wanted.node in self.graph.tied:
+                self.removed_calls.update(dict.fromkeys(self.graph.tied[wanted.node]))
         self.fixed = fixed
         self.limit = limit
         self.shares = shares
@@ -82,10 +84,12 @@ class Worklist:
         """Which choice was made at each node that left one, in the order they were met."""
         return tuple([(name, chosen) for name, chosen, _ in self.choices])
 
-    def found(self, split: Split) -> Propagation:
-        """What the attempt came to, once everything was absorbed."""
+    def found(self, split: Split, node: Node | None = None) -> Propagation:
+        """What the attempt came to, once everything was absorbed; ``node`` is told where none was to go."""
         edits, touched = tuple(self.edits), tuple(self.touched)
-        return Propagation(self.wanted.node, split, edits, touched, self.taken, tuple(self.changed))
+        about = node if self.wanted is None else self.wanted.node
+        assert about is not None, "an attempt is about a node"
+        return Propagation(about, split, edits, touched, self.taken, tuple(self.changed))
 
     def current(self, node: Node) -> Current:
         """Numbers as earlier folds, and this attempt, left them."""
@@ -97,10 +101,12 @@ class Worklist:
 
     def run(self, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
+        assert self.wanted is not None, "a node is to go"
+        in_port = self.wanted.rule.in_port
         return self.propagate(
             demand
             for node in self.removed_calls
-            for demand in ((node.value(self.wanted.rule.in_port), x_held), (node.outputs[0], y_held))
+            for demand in ((node.value(in_port), x_held), (node.outputs[0], y_held))
         )
 
     def propagate(self, demands: Iterable[tuple[str, Reparam]]) -> Refusal | None:
@@ -183,7 +189,7 @@ class Worklist:
                     self.state.dead_ends.remember(self, value, node, port, refusal)
                 return refusal
             if self.limit is not None and len(self.touched) > self.limit:
-                return Refusal(Reason.TOO_FAR, self.wanted.node.label)
+                return Refusal(Reason.TOO_FAR, "" if self.wanted is None else self.wanted.node.label)
         return None
 
     def _reach_hub(self, hub: Hub, held: Reparam) -> Refusal | None:
@@ -267,3 +273,12 @@ def retrace(
     attempt = Worklist(state, wanted, choices, None)
     refusal = attempt.run(*holdings(split, axes, a, c))
     return refusal or attempt.found(split)
+
+
+def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """The next combination in depth-first order, None when all were tried."""
+    for last in range(len(choices) - 1, -1, -1):
+        name, chosen, count = choices[last]
+        if chosen + 1 < count:
+            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
+    return None

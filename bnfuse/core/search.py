@@ -21,7 +21,7 @@ from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.propagate import NEAR, Worklist
+from bnfuse.core.propagate import NEAR, Worklist, next_choices
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.splits import holdings, splits
@@ -209,12 +209,3 @@ def _scale_refused(
     run = Worklist(state, wanted, {}, limit)
     refusal = run.run(x_held.scale_only, y_held.scale_only)
     return None if run.routes_scales else refusal
-
-
-def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
-    """The next combination in depth-first order, None when all were tried."""
-    for last in range(len(choices) - 1, -1, -1):
-        name, chosen, count = choices[last]
-        if chosen + 1 < count:
-            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
-    return None

@@ -123,15 +123,24 @@ class State:
         self.narrowed[found.spread.node] = found
         self.waiting.add(found.spread.node)
 
+    def accept_rescaling(self, spread: Propagation) -> None:
+        """Make scales that no fold asked for part of the state: nothing goes."""
+        self._take(spread)
+
     def accept_channel(self, found: ConstantChannel) -> None:
         """Make a constant channel part of the state."""
         self.accept(found.spread)
         self.channels.append(found)
 
     def _absorb(self, spread: Propagation) -> None:
+        self._take(spread)
+        for node, _ in spread.edits:
+            self.folded[node].append(spread.node.name)
+
+    def _take(self, spread: Propagation) -> None:
         self.accepted.append(spread)
         for node, edit in spread.edits:
             if self.graph.rule(node).has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)
             self.edits.setdefault(node, []).append(edit)
-            self.folded.setdefault(node, []).append(spread.node.name)
+            self.folded.setdefault(node, [])

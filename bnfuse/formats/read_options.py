@@ -18,6 +18,7 @@ class ReadOptions:
     ``allow_growth`` lets a small file ask for large weights, which it computes, and the result store them.
     ``round_bias`` keeps biases that are stored in whole steps (ONNX, 32-bit integers) so, which rounds them.
     ``weights`` is the file that belongs to an architecture in JSON.
+    ``equalize`` has channels rescaled in the end, for those who quantise the result.
     ``keep`` holds names, and patterns with ``*``, ``?`` and ``[…]``, of BatchNormalizations that are to stay.
     """
 
@@ -25,6 +26,7 @@ class ReadOptions:
     freeze_inputs: bool = False
     activations: Literal["keep", "move"] = "keep"
     target: Literal["any", "no-bn"] = "any"
+    equalize: bool = False
     keep: tuple[str, ...] = ()
     allow_growth: bool = False
     round_bias: bool = False

@@ -92,6 +92,14 @@ def _form(verbose: bool) -> doc.Form:
     return doc.Form.VERBOSE if verbose else doc.Form.BRIEF
 
 
+def blank(out: Out) -> None:
+    """An empty line."""
+    if isinstance(out, Pipe):
+        out.line("")
+    else:
+        out.print()
+
+
 def print_sections(sections: Iterable[doc.Section], out: Out) -> None:
     """Section after section."""
     for section in sections:

@@ -3,9 +3,9 @@
 Where the proof saw the models part between two seams (``proof.seams``), the folds that meet there are known,
 and nothing is searched. Else:
 
-The steps of a plan (its folds in order, then what is narrowed) build on those before them, so every prefix
-is a plan of its own. The result of a prefix is written beside the whole result and compared with the
-original, only on input sets that showed the difference and with the tolerance of the proof.
+The steps of a plan (its folds in order, then what is narrowed, then what is rescaled) build on those before
+them, so every prefix is a plan of its own. The result of a prefix is written beside the whole result and
+compared with the original, only on input sets that showed the difference and with the tolerance of the proof.
 
 What is concluded: with the steps before the culprit the result is equal, with the culprit it is not. That
 is the first step that breaks equality if equality, once broken, stays so. It need not: two errors may
@@ -171,19 +171,23 @@ def _written(made: Failed, count: int) -> Iterator[Path | None]:
 
 def prefix(plan: Plan, count: int) -> Plan:
     """The plan's first ``count`` steps as a plan of its own."""
-    wanted = {name for name, _ in plan.narrowed[: max(0, count - len(plan.order))]}
+    left = max(0, count - len(plan.order))
+    wanted = {name for name, _ in plan.narrowed[:left]}
+    values = plan.rescaled[: max(0, left - len(plan.narrowed))]
     decisions = tuple(
         replace(d, narrowed=None) if isinstance(d, Keep) and d.narrowed and d.node not in wanted else d
         for d in plan.decisions
     )
-    return Plan(decisions, plan.order[:count])
+    equalized = replace(plan.equalized, values=values) if plan.equalized and values else None
+    return Plan(decisions, plan.order[:count], equalized)
 
 
 def _steps(plan: Plan) -> list[Culprit]:
     """What a plan does, in order."""
     ops = {decision.node: decision.op for decision in plan.decisions}
     folds = [Culprit(fold.node, fold.op, fold.split.value, fold.into) for fold in plan.order]
-    return folds + [Culprit(name, ops[name], "narrowed", move.into) for name, move in plan.narrowed]
+    moves = [Culprit(name, ops[name], "narrowed", move.into) for name, move in plan.narrowed]
+    return folds + moves + [Culprit(held.node, held.op, "rescaled", held.into) for held in plan.rescaled]
 
 
 def _told(step: Culprit) -> str:

@@ -86,7 +86,7 @@ def planned_to_fit(
         with ExitStack() as failed:
             failed.callback(model.close)
             with phases("plan", "planning"):
-                planned = plan_folds(model.graph, banned=banned)
+                planned = plan_folds(model.graph, banned=banned, equalizes=options.equalize)
                 patch = apply(model.graph, planned)
                 if merge:
                     patch = replace(patch, merged=merge_chains(model.graph, patch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
@@ -22,7 +23,10 @@ def foldable(report: Report) -> int:
 
 def changed(report: Report) -> bool:
     """Whether the result differs from the original at all."""
-    return bool(report.plan.rewrites) or report.operators_before != report.operators_after
+    return (
+        bool(report.plan.rewrites or report.plan.rescaled)
+        or report.operators_before != report.operators_after
+    )
 
 
 def measured(
@@ -32,8 +36,12 @@ def measured(
     read: ReadOptions,
     load: Loader,
     phases: Phases,
+    *,
+    folder: Path | None = None,
 ) -> Report:
     """The report with its latencies, by ``load``. A model that is proved is not lost because a bench failed.
+
+    ``folder`` is for files that the measurement needs; the one that the result lies in where it is None.
 
     Raises:
         RuntimeMissing, UsageError: as ``bench``.
@@ -47,7 +55,8 @@ def measured(
     request = replace(wanted, model_bytes=report.input.total_bytes)
     with phases("bench", "measuring"):
         try:
-            third = unfolded(original, read, written.path.with_name(f"unfolded-{written.path.name}"))
+            beside = folder or written.path.parent
+            third = unfolded(original, read, beside / f"unfolded-{written.path.name}")
             latency = measured_with_shares(
                 original,
                 written.path,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnfuse.core.apply import Patch
-from bnfuse.core.decisions import Keep, Plan
+from bnfuse.core.decisions import Equalized, Keep, Plan
 from bnfuse.core.ranges import widened
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
@@ -35,6 +35,20 @@ def ranges_note(patch: Patch) -> tuple[str, ...]:
         f"weight range, before → after): {', '.join(named)}{more}; quantise per channel, not per tensor"
     )
     return (warning,)
+
+
+def equalized_note(found: Equalized | None, *, done: bool = True) -> tuple[str, ...]:
+    """What rescaling came to, where it was asked for."""
+    if found is None:
+        return ("there was nothing to equalise: no scale is free, or none would make 8 bits less noisy",)
+    count, were = len(found.values), "were" if done else "can be"
+    values = "channels of one value" if count == 1 else f"channels of {count} values"
+    least_db = f"{found.gain_db:.1f} dB"
+    told = (
+        f"{values} {were} rescaled, which changes nothing but ranges: 8 bits with one step for each tensor "
+        f"are expected to add {least_db} less noise"
+    )
+    return (told,)
 
 
 def check_growth(original_bytes: int, result: Written, model: Path) -> None:

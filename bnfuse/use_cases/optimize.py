@@ -8,7 +8,6 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -24,19 +23,19 @@ from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
 from bnfuse.placing import place
-from bnfuse.results import Agreement, Report, Status
+from bnfuse.results import Report
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
-from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.proving import proved
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import Wanted, bench_request, first_settings, in_one_process, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unpacking import optimized, unpacked
-from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
+from bnfuse.use_cases.unwritten import BatchNormsLeft, why_missed
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -52,6 +51,7 @@ def inspect(
     activations: Literal["keep", "move"] | None = None,
     keep: Sequence[str] = (),
     target: Literal["any", "no-bn"] | None = None,
+    equalize: bool = False,
     hashes: bool = True,
     details: bool = False,
     progress: Progress = lambda _: None,
@@ -65,13 +65,17 @@ def inspect(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
     """
-    path, phases, options = Path(model), Phases(progress), as_asked(read, activations, keep, target)
+    path, phases = Path(model), Phases(progress)
+    options = as_asked(read, activations, keep, target, equalize=equalize)
     with unpacked(path, options.weights) as source, watched(source.path) as files:
         opened, form = read_model(source.path, options, phases)
         files.add(*opened.side_files)
         settled = planned_to_fit(opened, form, options, phases, _operators)
         with closing(settled.model):
             report = planned_report(settled.model, form, settled.plan, settled.outcome, phases, hashes=hashes)
+            if options.equalize:
+                note = words.equalized_note(settled.plan.equalized, done=False)
+                report = replace(report, notes=(*report.notes, *note))
             if details:
                 report = detailed(report, settled.model, settled.patch, phases)
         files.check()
@@ -96,6 +100,7 @@ def optimize(
     activations: Literal["keep", "move"] | None = None,
     keep: Sequence[str] = (),
     target: Literal["any", "no-bn"] | None = None,
+    equalize: bool = False,
     hashes: bool = True,
     merge_affines: bool = False,
     details: bool = False,
@@ -114,6 +119,7 @@ def optimize(
         activations: "move" lets a Relu or Clip become a Max or Min where more can go so.
         keep: names, or patterns, of BatchNormalizations that stay.
         target: "no-bn" for runtimes without BatchNormalization: what cannot go stays as other operators.
+        equalize: whether channels are rescaled, too, so that the result loses less when it is quantised.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         details: whether ``report.details`` are wanted: the graph around each decision, and what became of
@@ -135,7 +141,7 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, read = Path(model), as_asked(read, activations, keep, target)
+    path, read = Path(model), as_asked(read, activations, keep, target, equalize=equalize)
     requests = in_one_process(verify_request(verify), bench_request(bench))
     wanted = Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
@@ -212,7 +218,9 @@ def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Wa
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)
-        if wanted.reads_weights:
+        if wanted.read.equalize:
+            notes = (*notes, *words.equalized_note(made.plan.equalized))
+        elif wanted.reads_weights:
             notes = (*notes, *words.ranges_note(patch))
         wanted = _looking_inside(wanted, made)
     limits, told = words.told_limits() if wanted.runs else (None, ())
@@ -245,54 +253,9 @@ def _proof(
     """The report with its proof: where biases were rounded, of the result before they were."""
     notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
     if not made.written.rounded or wanted.verify is None:
-        return replace(_proved(made.report, made.written, made.wanted, models, phases), notes=notes)
+        return replace(proved(made.report, made.written, made.wanted, models, phases), notes=notes)
     exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
     with staging_folder(target) as folder:
         exact = _written(path, folder / target.name, exactly, phases, files)
-        proved = _proved(exact.report, exact.written, exact.wanted, models, phases)
-    return replace(made.report, verification=proved.verification, versions=proved.versions, notes=notes)
-
-
-def _proved(report: Report, written: Written, wanted: Wanted, models: KeptModels, phases: Phases) -> Report:
-    """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
-    if wanted.verify is None:
-        return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
-    ran = Witnessed(models.load)
-    with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
-    if agreement.status is Status.DIFFERENT:
-        with phases("bisect", "looking for the fold that breaks equality"):
-            agreement = _blamed(agreement, report, written, wanted, wanted.verify)
-    report = replace(report, verification=agreement, versions=versions(ran.versions))
-    if agreement.status is Status.EQUAL:
-        return report
-    raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
-
-
-def _prove(
-    report: Report, written: Written, request: VerifyRequest, load: Loader, progress: Progress
-) -> Agreement:
-    original = report.input.path
-    same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
-    if same and not request.labels:  # an accuracy takes a run
-        return Agreement(Status.EQUAL, evidence="identical bytes")
-    from bnfuse.use_cases.verify import verify
-
-    return verify(original, written.path, request=_request(report, request), load=load, progress=progress)
-
-
-def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
-    """The request with what is known about the model."""
-    depth = max(1, report.plan.rewrites + len(report.plan.arithmetic))  # merging alone rounds, too
-    return replace(request, model_bytes=report.input.total_bytes, depth=depth, successor=True)
-
-
-def _blamed(
-    failed: Agreement, report: Report, written: Written, wanted: Wanted, request: VerifyRequest
-) -> Agreement:
-    """The failed agreement with the fold that breaks equality, where that can be found out."""
-    from bnfuse.use_cases.bisection import Failed, name_culprit
-
-    folder = written.path.parent
-    made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
-    return name_culprit(failed, made, _request(report, request), load)
+        proof = proved(exact.report, exact.written, exact.wanted, models, phases)
+    return replace(made.report, verification=proof.verification, versions=proof.versions, notes=notes)

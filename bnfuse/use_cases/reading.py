@@ -26,6 +26,8 @@ def as_asked(
     activations: Literal["keep", "move"] | None,
     keep: Sequence[str],
     target: Literal["any", "no-bn"] | None = None,
+    *,
+    equalize: bool = False,
 ) -> ReadOptions:
     """The options with what a caller gave as keywords; a name by itself is one name.
 
@@ -41,6 +43,8 @@ def as_asked(
         raise UsageError(f"target can be 'any' or 'no-bn', not '{target}'")
     if target is not None:
         options = replace(options, target=target)
+    if equalize:
+        options = replace(options, equalize=True)
     names = (keep,) if isinstance(keep, str) else tuple(keep)
     return replace(options, keep=(*options.keep, *names))
 

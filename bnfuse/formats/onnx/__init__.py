@@ -48,6 +48,12 @@ class OnnxFormat:
 
         return read_hints(path)
 
+    def asks_for(self, path: Path) -> tuple[str, ...]:
+        """Files of external data; see ``formats.spread``."""
+        from bnfuse.formats.onnx.file.parse import external_locations
+
+        return external_locations(path)
+
     def suffix(self, path: Path) -> str:
         """ONNX files keep ``.onnx``."""
         return path.suffix or ".onnx"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bnfuse.report import document as doc
 from bnfuse.report import proved, text
+from bnfuse.report.content.equalized import equalized
 from bnfuse.report.content.outcomes import gates
 from bnfuse.report.content.plan import decisions, kept, operators
 from bnfuse.report.content.proof import details_of, proof, style
@@ -22,7 +23,17 @@ _MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠
 # What a form shows first, in this order.
 _FIRST = {
     doc.Form.MARKDOWN: ("gates", "files"),
-    doc.Form.HTML: ("gates", "notes", "kept", "decisions", "layers", "latency", "proof", "operators"),
+    doc.Form.HTML: (
+        "gates",
+        "notes",
+        "kept",
+        "decisions",
+        "equalized",
+        "layers",
+        "latency",
+        "proof",
+        "operators",
+    ),
 }
 
 
@@ -34,6 +45,7 @@ def sections(report: Report, form: doc.Form) -> list[doc.Section]:
         kept(report, form),
         decisions(report, form),
         operators(report, form),
+        equalized(report.plan.equalized, form),
         layers(report, form),
         proof(report, form),
         outcome(report, form),

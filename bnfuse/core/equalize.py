@@ -1,0 +1,153 @@
+"""Rescale what is free so that the result loses the least when it is quantised: ``equalize(state)``.
+
+A positive scale for each channel may pass through ReLUs, pooling, residual sums and Concat (``freedoms``).
+The function stays exactly what it is, whatever the scales; 8 bits with one step for a whole tensor do not.
+Cross-layer equalisation (Nagel et al., arXiv 1906.04721) makes the ranges of neighbouring weights agree,
+s_i = √(r⁽¹⁾_i/r⁽²⁾_i). That looks at weights alone, and may spread the ranges of the activations between
+them. Here the scales are those of which rounding weights *and* activations adds the least noise to the
+outputs (``noise``), as far as the file tells how large values are (``moments``). They are sought from
+s_i = √(C_i/X_i), X_i the size of a channel and C_i what the outputs feel of it: there a channel is as large
+as it matters, whatever scales a model came with.
+
+Weights are multiplied once, in float64, by what they absorb of folds and scales together, and rounded once.
+So a scale that is no power of two costs no more than a fold does; where nothing is folded, it rounds a weight
+once that was not rounded before. Powers of two would leave ranges up to √2 apart, and results that depend on
+the scales that a model came with.
+
+Does nothing where the noise would not shrink by ``LEAST_GAIN_DB``, and nothing beyond ``MOST_PAIRS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.decisions import Equalized, Rescaled, Spread
+from bnfuse.core.freedoms import Freedom, ScalePlaces, freedoms, rescaled, scale_places
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.noise import NoiseLayer, quietest, total_noise
+from bnfuse.core.pairs import pair_count
+from bnfuse.core.ranges import imbalance
+from bnfuse.core.reparam import Vector
+from bnfuse.core.sensitivities import noise_layers
+from bnfuse.core.state import Propagation, State
+
+# Less than this would not be seen in a result.
+LEAST_GAIN_DB = 0.1
+# A scale this near to one is one: what is left of a sum in float64 is no reason to write another file.
+_NEARLY_ONE = 1e-6
+# Pairs of channels (output, input) of all weights together: they take 16 bytes each.
+MOST_PAIRS = 1 << 26
+
+
+def equalize(state: State, most: int | None = None) -> Equalized | None:
+    """Rescale what is free in a graph, as its folds left it; ``state`` takes it on.
+
+    Args:
+        state: what the folds did.
+        most: take only the first so many values that are rescaled; None for all.
+
+    Returns:
+        What was done; None where nothing is free, or nothing would be gained.
+    """
+    state.moves_bounds = state.graph.moves_bounds
+    try:
+        return _equalized(state, most)
+    finally:
+        state.moves_bounds = False
+
+
+def _equalized(state: State, most: int | None) -> Equalized | None:
+    free = freedoms(state)
+    rules = {node: rule for node in state.graph.nodes if isinstance(rule := state.graph.rule(node), Linear)}
+    if not free or sum(pair_count(rule.form) for rule in rules.values()) > MOST_PAIRS:
+        return None
+    places = scale_places(free)
+    layers, sizes = noise_layers(state, rules, places)
+    scale = _settled(layers, quietest(layers, _balanced(layers, sizes)))
+    ones = np.ones_like(scale)
+    before, after = total_noise(layers, ones), total_noise(layers, scale)
+    gain_db = 10.0 * float(np.log10(before / after)) if after > 0.0 else 0.0
+    if gain_db < LEAST_GAIN_DB:
+        return None
+    values = _accepted(state, free, places, scale, most)
+    spreads = tuple(
+        Spread(layer.node.name, imbalance(layer.ranges(ones)), imbalance(layer.ranges(scale)))
+        for layer in layers
+    )
+    return Equalized(values, spreads, gain_db) if values else None
+
+
+def _balanced(layers: Sequence[NoiseLayer], sizes: Vector) -> Vector:
+    """√(C/X), X the size of a channel, C the root of what is felt of its noise; 1 where one of them is 0."""
+    felt = np.zeros_like(sizes)
+    for layer in layers:
+        some = layer.columns >= 0
+        np.add.at(felt, layer.columns[some], layer.input_gains[some])
+    live = (felt > 0.0) & (sizes > 0.0)
+    return np.where(live, np.sqrt(np.sqrt(np.where(live, felt, 1.0)) / np.where(live, sizes, 1.0)), 1.0)
+
+
+def _settled(layers: Sequence[NoiseLayer], scale: Vector) -> Vector:
+    """The same where one factor for all channels of a tensor, which is nobody's concern, is left out.
+
+    Values whose channels meet in one tensor can only have one together, and none where some of the tensor's
+    channels have no scale. It is taken for the median of their scales.
+    """
+    roots = np.arange(scale.size + 1)  # the last stands for all that stays, which is where −1 points
+    for layer in layers:
+        for together in (layer.rows, layer.columns):
+            met = np.unique(roots[together])
+            roots[np.isin(roots, met)] = met[-1]
+    settled = scale.copy()
+    for root in np.unique(roots[:-1]):
+        if root != roots[-1]:
+            mine = roots[:-1] == root
+            settled[mine] /= np.median(scale[mine])
+    rounded: Vector = np.where(np.abs(settled - 1.0) <= _NEARLY_ONE, 1.0, settled)
+    return rounded
+
+
+def _accepted(
+    state: State, free: Sequence[Freedom], places: ScalePlaces, scale: Vector, most: int | None
+) -> tuple[Rescaled, ...]:
+    """Hold one value after the other with its scale; what would overflow stays."""
+    done: list[Rescaled] = []
+    for freedom in free:
+        if most is not None and len(done) == most:
+            break
+        start = places.first[freedom.writer]
+        wanted = np.where(freedom.free, scale[start : start + freedom.free.size], 1.0)
+        if (wanted == 1.0).all():
+            continue
+        found = rescaled(state, freedom.writer, freedom.axis, wanted, freedom.choices)
+        if found is None or _overflows(state, found):
+            continue
+        state.accept_rescaling(found)
+        changed = wanted[wanted != 1.0]
+        done.append(
+            Rescaled(
+                freedom.writer.name,
+                freedom.writer.op,
+                int(changed.size),
+                found.into,
+                found.through,
+                float(changed.min()),
+                float(changed.max()),
+            )
+        )
+    return tuple(done)
+
+
+def _overflows(state: State, found: Propagation) -> bool:
+    """Whether new weights would not fit their type."""
+    for node in dict.fromkeys(node for node, _ in found.edits):
+        rule = state.graph.rule(node)
+        new = [edit for other, edit in found.edits if other is node]
+        if isinstance(rule, Linear) and overflows(
+            rule, linear_rewrite(rule, [*state.edits.get(node, ()), *new])
+        ):
+            return True
+    return False
