@@ -217,6 +217,8 @@ def build(case: Case) -> onnx.ModelProto:
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_a_quantised_weight(case: Case, tmp_path: Path) -> None:
     path, target = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    if not hasattr(TensorProto, case.stored.upper()):
+        pytest.skip(f"onnx {onnx.__version__} has no {case.stored}")
     onnx.save(build(case), path)
     opened = FORMAT.read(path, ReadOptions())
     planned = plan(opened.graph)
