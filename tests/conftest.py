@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is here to stay is not looked at by the garbage collections to come, of which bnfuse asks for some.
+    """What is here to stay is not looked at by the garbage collections to come; bnfuse asks for some.
 
     Thousands of tests and all modules: a fifth of a second each time.
     """
