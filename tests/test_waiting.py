@@ -64,7 +64,8 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     enough, told = threading.Event(), list[str]()
 
     def tell(line: str) -> None:
-        told.append(line)
+        if line.startswith("measuring, "):  # on a busy machine many lines may come before it is told
+            told.append(line)
         if len(told) > 2:
             enough.set()
 
