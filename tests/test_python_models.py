@@ -143,7 +143,7 @@ REFUSED: list[tuple[Any, dict[str, Any], type[BnfuseError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "options", "error", "sentence"), REFUSED, ids=str)
+@pytest.mark.parametrize(("given", "options", "error", "sentence"), REFUSED, ids=[row[3] for row in REFUSED])
 def test_errors(given: Any, options: dict[str, Any], error: type[BnfuseError], sentence: str) -> None:
     with pytest.raises(error, match=sentence) as raised:
         bnfuse.optimize(given, **{"bench": "precision" in options, **options})
