@@ -245,6 +245,17 @@ def test_statistics_along_another_axis_tell_nothing_of_channels() -> None:
     assert known(state, net.node("a"), 2, None) is None
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e300])
+def test_weights_that_are_no_numbers_are_left_alone(odd: float) -> None:
+    net, graph = _mobile(0)
+    rule = net.rules[net.node("b")]
+    assert isinstance(rule, Linear)
+    weight = whole(rule.weight)
+    weight[0, 0, 0] = odd
+    net.rules[net.node("b")] = Linear(stored(weight), rule.form, rule.bias, 1, 1)
+    assert plan(net.graph(graph.nodes[-1].outputs[0]), equalizes=True).plan.equalized is None
+
+
 def test_nothing_is_done_where_nothing_is_gained() -> None:
     net, graph = _mobile(3)
     state = plan(graph).state
