@@ -54,9 +54,7 @@ def equalize(state: State, most: int | None = None) -> Equalized | None:
     """
     state.moves_bounds = state.graph.moves_bounds
     try:
-        with np.errstate(
-            all="ignore"
-        ):  # weights that are not finite make noise that is not, which is no gain
+        with np.errstate(all="ignore"):  # weights that are not finite make noise that is not: no gain
             return _equalized(state, most)
     finally:
         state.moves_bounds = False
