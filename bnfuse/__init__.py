@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfuse.api.calls import bench, diff, inspect, optimize, verify
+    from bnfuse.api.many import optimize_many
     from bnfuse.api.results import Agreement, Difference, Latency, Report
     from bnfuse.errors import (
         BnfuseError,
@@ -56,11 +57,13 @@ __all__ = [
     "diff",
     "inspect",
     "optimize",
+    "optimize_many",
     "verify",
 ]
 
 _HOMES = {
     "bnfuse.api.calls": "bench diff inspect optimize verify",
+    "bnfuse.api.many": "optimize_many",
     "bnfuse.api.results": "Agreement Difference Latency Report",
     "bnfuse.formats.base": "ReadOptions",
     "bnfuse.results": "Status",

@@ -82,7 +82,7 @@ def staging_folder(target: Path) -> Iterator[Path]:
     """A fresh hidden folder beside ``target``, removed in the end whatever happens."""
     with ExitStack() as stack:
         with output_errors(target):
-            _sweep(target.parent)
+            sweep(target.parent)
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -131,7 +131,7 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what processes of this system left that live no more.
 
     Only where the lock file says that it was locked on this very system: a lock may not reach another one.

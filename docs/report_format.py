@@ -22,8 +22,10 @@ _HEAD = """# What the JSON says
 
 `bnfuse optimize` and `inspect` print `bnfuse.report/1` with `--json`, and write it with `--report
 FILE.json`; `verify` prints `bnfuse.verify/1`, `bench` `bnfuse.bench/1`, and any command that ends in an
-error `bnfuse.error/1`. (`diff` has [diff.schema.json](diff.schema.json).) A document says in `schema` which
-it is. Within one version keys are only ever added: ignore those you do not know.
+error `bnfuse.error/1`. (`diff` has [diff.schema.json](diff.schema.json); many models have `bnfuse.reports/1`,
+[reports.schema.json](reports.schema.json), which holds these documents: [many models](many-models.md).)
+A document says in `schema` which it is. Within one version keys are only ever added: ignore those you do not
+know.
 
 **Units** are in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes, `_db` decibels; ratios and
 fractions have none (0.03 is 3 %). What is not finite is `null`. Times are of the wall clock.

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is here to stay is not looked at by the garbage collections to come, of which bnfuse asks for some.
+    """What is here to stay is not looked at by later garbage collections, of which bnfuse asks for some.
 
     Thousands of tests and all modules: a fifth of a second each time.
     """
@@ -114,7 +114,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cold start may take as long as a busy machine makes it: no comparison is given up for that."""
     monkeypatch.setattr(
-        import_module("bnfuse.use_cases.bench"),
+        import_module("bnfuse.use_cases.bench_cold"),
         "StartLimits",
         lambda share_s, verdict_s, _: StartLimits(share_s, verdict_s, PATIENCE_S),
     )

@@ -14,7 +14,7 @@ from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan, Split
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.base import ReadOptions, Written
+from bnfuse.formats.base import ReadOptions, RunSettings, Written
 from bnfuse.results import Agreement, Latency
 
 use_case = import_module("bnfuse.use_cases.optimize")
@@ -108,7 +108,7 @@ class Fake:
     def suffix(self, path: Path) -> str:
         return ".fake"
 
-    def prepare(self) -> None:
+    def prepare(self, settings: RunSettings) -> None:
         pass
 
     def read(self, path: Path, options: ReadOptions) -> FakeModel:

@@ -6,11 +6,17 @@ Where a form changes on purpose, ``python -m tests.golden_forms`` writes all of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
-from bnfuse.report import render
+from rich.console import Console
+
+from bnfuse.report import render, render_many
+from bnfuse.report.many.terminal import print_many
 from bnfuse.results import Report
+from bnfuse.results.many import Collected
 from tests.html_pages import whole_report
+from tests.many_models import outcomes
 from tests.report_samples import in_terminal
 
 FOLDER = Path(__file__).parent / "golden"
@@ -37,6 +43,31 @@ def golden_report() -> Report:
     return whole_report("node")
 
 
+def _many(suffix: str) -> str:
+    """Four models, of which two failed; the page without style and script, as above."""
+    made = "".join(render_many(Collected("optimize", outcomes(), 2, 4.5, {"bnfuse": "1"}), suffix))
+    return made if suffix != ".html" else made[made.index("<body>") : made.rindex("<script>")]
+
+
+def _many_in_terminal() -> str:
+    stream = StringIO()
+    print_many(Collected("optimize", outcomes(), 2, 4.5), Console(file=stream, width=100, markup=False))
+    return stream.getvalue()
+
+
+# Of the report on many models; those of one are in ``FORMS``.
+MANY_FORMS: dict[str, Callable[[], str]] = {
+    "reports.txt": _many_in_terminal,
+    "reports.md": lambda: _many(".md"),
+    "reports.html": lambda: _many(".html"),
+    "reports.json": lambda: _many(".json"),
+    "reports.xml": lambda: _many(".xml"),
+    "reports.sarif": lambda: _many(".sarif"),
+}
+
+
 if __name__ == "__main__":
+    for name, made in MANY_FORMS.items():
+        (FOLDER / name).write_text(made(), encoding="utf-8", newline="\n")
     for name, form in FORMS.items():
         (FOLDER / name).write_text(form(golden_report()), encoding="utf-8", newline="\n")

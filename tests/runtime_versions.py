@@ -20,6 +20,21 @@ tells_functions_apart = pytest.mark.skipif(not TELLS_FUNCTIONS_APART, reason="on
 # Whether its MatMulNBits takes weights of two bits.
 TWO_BITS = ORT >= (1, 24)
 
+# Before, it ended the process where integers are divided by zero.
+divides_by_zero = pytest.mark.skipif(ORT < (1, 26), reason="onnxruntime before 1.26")
+
+# Cases of the table of operators, by how their names begin, and the version (of those tried) that runs them.
+_RUN_FROM = {
+    "DeformConv": (1, 26),
+    "Resize, of two axes": (1, 29),
+    "com.microsoft.MatMulNBits, 2 bits": (1, 24),
+}
+
+
+def runs_case(name: str) -> bool:
+    """Whether this onnxruntime has the operator of a case of ``test_table_rows``."""
+    return all(since <= ORT for start, since in _RUN_FROM.items() if name.startswith(start))
+
 
 @cache
 def runs_opset(opset: int) -> bool:

@@ -236,7 +236,7 @@ def test_a_slowdown_trips_and_none_does_not(
         def loaded(path: Path, _: RunSettings) -> Clockwork:
             return Clockwork(clock, [], path.stem, lambda: costs[path.stem])
 
-        return real(a, b, request=replace(request, cold_start=False), load=loaded)
+        return real(a, b, request=request, load=loaded)
 
     monkeypatch.setattr(bench_module, "bench", on_clockwork)
     then = call("bench", small, "--json")

@@ -25,7 +25,7 @@ SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="u
 
 def test_cold_start_comes_last_once_with_the_first_batch_and_threads(clock: Clock, tmp_path: Path) -> None:
     a, b, loaded, _, seen = clockworks(clock, tmp_path, 0.2, 0.2)
-    request = BenchRequest(batch=(3, 8), threads=(2, 1), max_time=0.6, optimise=(True,))
+    request = BenchRequest(batch=(3, 8), threads=(2, 1), max_time=0.6, optimise=(True,), cold=True)
     found = bench(a, b, request=request, load=loaded)
     assert [(run.setting, run.batch, run.threads) for run in found.runs] == [
         (ON, 3, 2),
@@ -51,9 +51,7 @@ def test_a_model_of_four_times_the_work_is_slower(tmp_path: Path) -> None:
     layers = [layer(rng, 24, 3 if i == 0 else 24, 3, 3) for i in range(8)]
     small = save(net(layers[:2], folded=True, image=(48, 40)), tmp_path / "small.onnx")
     large = save(net(layers, folded=True, image=(48, 40)), tmp_path / "large.onnx")
-    found = bench(
-        small, large, request=BenchRequest(max_time=15.0, threads=(1,), cold_start=False), load=load
-    )
+    found = bench(small, large, request=BenchRequest(max_time=15.0, threads=(1,)), load=load)
     assert [run.verdict for run in found.runs] == [SLOWER, SLOWER]
     assert found.providers == ("CPUExecutionProvider",)
 
@@ -64,7 +62,7 @@ def test_a_model_against_itself_is_no_significant_change(tmp_path: Path) -> None
     rng = np.random.default_rng(0)
     layers = [layer(rng, 24, 3 if i == 0 else 24, 3, 3) for i in range(3)]
     model = save(net(layers, folded=True, image=(48, 40)), tmp_path / "m.onnx")
-    request = BenchRequest(max_time=10.0, threads=(1,), cold_start=False)
+    request = BenchRequest(max_time=10.0, threads=(1,))
     verdicts = [run.verdict for _ in range(3) for run in bench(model, model, request=request, load=load).runs]
     assert len(verdicts) == 6
     assert verdicts.count(SAME) >= 5

@@ -27,7 +27,7 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
     """Other names, other layout, wider integers, and a batch that only the export fixes."""
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
-    done = call("bench", *pair, "--json", "--max-time", "4")
+    done = call("bench", *pair, "--cold", "--json", "--max-time", "4")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]
     settings = {run["setting"]: run for run in found["runs"]}

@@ -30,7 +30,7 @@ def test_bench_finds_the_slower_start(
     slower = model.with_name("slower.onnx")
     slower.write_bytes(model.read_bytes())
     log = starts(clock, monkeypatch, lambda name: 0.4 if name == "slower.onnx" else 0.3)
-    result = call("bench", model, slower, "--json", "--bench-time", "16", "--fail-if-slower", "3%")
+    result = call("bench", "--cold", model, slower, "--json", "--bench-time", "16", "--fail-if-slower", "3%")
     document = json.loads(result.stdout)
     assert_fits(document["benchmark"], "benchmark")
     (run,) = document["benchmark"]["runs"]
@@ -50,7 +50,7 @@ def test_bench_finds_what_the_larger_model_takes_to_load(tmp_path: Path, patient
         [layer(rng, 3000, 64), *(layer(rng, 3000, 3000) for _ in range(2)), layer(rng, 64, 3000)], folded=True
     )
     a, b = save(small, tmp_path / "a.onnx"), save(large, tmp_path / "b.onnx")
-    result = call("bench", a, b, "--json", "--bench-time", "3", "--threads", "1")
+    result = call("bench", "--cold", a, b, "--json", "--bench-time", "3", "--threads", "1")
     assert result.exit_code == 0, result.stderr
     run = json.loads(result.stdout)["benchmark"]["runs"][-1]
     assert run["setting"] == "cold start"
@@ -60,7 +60,7 @@ def test_bench_finds_what_the_larger_model_takes_to_load(tmp_path: Path, patient
 
 
 def test_bench_tells_the_time_that_is_missing(model: Path) -> None:
-    result = call("bench", model, "--json", "--bench-time", "0.2")
+    result = call("bench", "--cold", model, "--json", "--bench-time", "0.2")
     notes = json.loads(result.stdout)["benchmark"]["notes"]
     assert any("cold start was not timed" in note and "too short" in note for note in notes)
 
@@ -71,7 +71,7 @@ def test_bench_tells_how_much_time_a_verdict_needs(
     """Two starts take a second, and the 0.3 s of 1 s that they may take bring no verdict: that needs six
     of each, and starts get 0.6 of the time at most."""
     starts(clock, monkeypatch, lambda _: 0.5)
-    result = call("bench", model, model, "--json", "--bench-time", "1")
+    result = call("bench", "--cold", model, model, "--json", "--bench-time", "1")
     found = json.loads(result.stdout)["benchmark"]
     run = next(run for run in found["runs"] if run["setting"] == "cold start")
     (note,) = [note for note in found["notes"] if note.startswith("cold start: a start of each")]
@@ -82,7 +82,7 @@ def test_bench_tells_how_much_time_a_verdict_needs(
 def test_optimize_tells_cold_start_and_memory(tmp_path: Path, patient: None) -> None:
     path = save(convnet(), tmp_path / "m.onnx")
     report = tmp_path / "report.json"
-    result = call("optimize", path, "--bench-time", "2", "--verify-time", "0.2", "--report", report)
+    result = call("optimize", path, "--cold", "--bench-time", "2", "--verify-time", "0.2", "--report", report)
     assert result.exit_code == 0, result.stderr
     document = json.loads(report.read_text())
     assert_fits(document)

@@ -24,7 +24,7 @@ _SIZES = 5, 7, 4  # in, hidden, out
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages call model.onnx, model.keras, a.onnx, b.onnx, samples.npz…: all of one network."""
+    """What the pages call model.onnx, model.keras, a.onnx, zoo/, samples.npz…: all of one network."""
     folder = tmp_path_factory.mktemp("documented")
     rng = np.random.default_rng(7)
     i, h, o = _SIZES
@@ -39,6 +39,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _keras(folder / "model.keras", arrays)
     shutil.copy(folder / "model.onnx", folder / "a.onnx")
     shutil.copy(folder / "model.keras", folder / "a.keras")
+    for several in ("zoo", "models"):
+        (folder / several / "deep").mkdir(parents=True)
+        shutil.copy(folder / "model.onnx", folder / several / "deep")
     made = call("optimize", folder / "a.onnx", "-o", folder / "b.onnx", "--no-bench", *FAST)
     assert made.exit_code == 0, made.stderr
     samples = rng.normal(0, 1, (12, i)).astype(np.float32)

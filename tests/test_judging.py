@@ -11,14 +11,13 @@ import pytest
 from bnfuse.measure.judging import (
     Rounds,
     percentiles_ms,
-    precise,
     quantiles_ms,
     summarise,
 )
 from bnfuse.measure.ratio import paired_ratio, paired_times
 from bnfuse.measure.resampling import interval as interval_of
 from bnfuse.measure.resampling import median_ms, median_over_blocks
-from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW, Interval, detectable, half_width, verdict
+from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW, Interval, detectable, verdict
 from tests.report_samples import bench_run
 
 VERDICTS = [
@@ -292,37 +291,18 @@ def test_a_wide_interval_detects_large_changes_only() -> None:
     assert detectable((0.999, 1.001), (1.1, 1.2)) > 0.1  # equal models differ by 10 % here
 
 
-# --- when to stop --------------------------------------------------------------------------------
-
-STOPS = [
-    (1.0, 0.05, 0.02, True),  # half-width about 1 %
-    (1.0, 0.05, 0.002, False),
-    (1.5, 0.05, 0.005, True),  # coarse, but 40 times its own doubt
-    (1.03, 0.05, 0.002, False),
-]
+# --- looked at again and again ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("slowdown", "noise", "precision", "expected"), STOPS)
-def test_enough_is_a_matter_of_precision(
-    slowdown: float, noise: float, precision: float, expected: bool
-) -> None:
-    rounds = made_up(np.random.default_rng(12), slowdown, noise)
-    run = summarise("", 1, rounds, 0)
-    assert run.ci95 is not None
-    print("half-width", half_width(run.ci95))
-    assert precise(rounds, precision, 0) == expected
-
-
-def test_few_rounds_are_never_enough() -> None:
-    medians = np.full((2, 5, 2), 1e6)
-    assert not precise(Rounds(tuple(medians.reshape(2, -1)), medians), 0.5, 0)
-
-
-def test_one_model_is_measured_to_the_precision_of_its_median() -> None:
-    visits = 1e6 * np.exp(0.05 * np.random.default_rng(13).standard_normal((1, 60, 2)))
-    rounds = Rounds((visits.ravel(),), visits)
-    assert precise(rounds, 0.05, 0)
-    assert not precise(rounds, 0.001, 0)
+def test_an_interval_of_more_standard_errors_is_wider_about_the_same_ratio() -> None:
+    """24 blocks and so 23 degrees of freedom: Student's quantiles are 2.0687 and, for 3 errors, 3.3656."""
+    rounds = made_up(np.random.default_rng(12), 1.05, 0.05, rounds=48)
+    plain, wide = summarise("", 1, rounds, 0), summarise("", 1, rounds, 0, bound=3.0)
+    assert plain.ci95 and wide.ci95 and wide.speedup and plain.speedup == wide.speedup
+    for end, farther in zip(plain.ci95, wide.ci95, strict=True):
+        factor = math.log(farther / wide.speedup) / math.log(end / wide.speedup)
+        assert factor == pytest.approx(3.3656 / 2.0687, rel=0.01)
+    assert (wide.control, wide.before_typical) == (plain.control, plain.before_typical)
 
 
 def test_rounds_follow_each_other_as_far_as_both_have_the_models() -> None:
@@ -331,3 +311,11 @@ def test_rounds_follow_each_other_as_far_as_both_have_the_models() -> None:
     assert (both.medians.shape, len(both), [len(c) for c in both.calls]) == ((3, 10, 2), 10, [20, 20, 20])
     assert np.array_equal(both.medians[:, :6], first.medians[:3])
     assert np.array_equal(both.calls[2], np.concatenate([first.calls[2], second.calls[2]]))
+
+
+def test_rounds_of_two_visits_and_of_one_follow_each_other_by_visits() -> None:
+    two, one = made_up(np.random.default_rng(0), 1, 0.1, 6), made_up(np.random.default_rng(1), 1, 0.1, 4)
+    one = Rounds(one.calls, one.medians[:, :, :1])
+    both = two.followed_by(one)
+    assert both.medians.shape == (4, 16, 1)
+    assert np.array_equal(both.medians[1, :, 0], [*two.medians[1].ravel(), *one.medians[1].ravel()])

@@ -1,159 +1,155 @@
-"""What a fold keeps: inputs, names, metadata, all that is not arithmetic; and the input file itself."""
+"""Models that were proved are there for the measurement: which are kept, for whom, and until when."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from bnfuse.core.decisions import Fold
-from bnfuse.errors import UnsafeModel
-from bnfuse.formats.base import ReadOptions
-from bnfuse.formats.onnx import FORMAT
-from tests.onnx_graphs import Net, assert_equal, feeds, fold, fold_model, session
-from tests.traps.inputs import everything as _everything
-from tests.traps.inputs import listed as _listed
-from tests.traps.table import IMAGE, plain
+from bnfuse.errors import BnfuseError
+from bnfuse.formats.base import Probe, Runner, RunSettings
+from bnfuse.use_cases import kept as module
+from bnfuse.use_cases.bench import BenchRequest
+from bnfuse.use_cases.kept import KeptModels, of_the_formats
+from bnfuse.use_cases.requests import in_one_process
+from bnfuse.use_cases.verify import VerifyRequest
+from tests.clockwork import Clock, Clockwork, files
 
-
-def test_strict_inputs_refuses_a_model_whose_initializers_are_all_inputs(tmp_path: Path) -> None:
-    with pytest.raises(UnsafeModel, match="--strict-inputs"):
-        fold_model(_listed(Net(), _everything, 4), tmp_path, ReadOptions(strict_inputs=True))
+OFF = RunSettings(threads=2)
+FEEDS = {"x": np.zeros((1, 4), np.float32)}
 
 
-@pytest.mark.parametrize(
-    ("names", "options", "noted"),
-    [
-        (_everything, ReadOptions(), "leave the inputs"),
-        ({"c0"}.__contains__, ReadOptions(), "--freeze-inputs"),
-        ({"c0"}.__contains__, ReadOptions(freeze_inputs=True), "leave the inputs"),
-    ],
-)
-def test_initializers_that_are_inputs_are_reported(
-    names: Callable[[str], bool], options: ReadOptions, noted: str, tmp_path: Path
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def models(clock: Clock, log: list[str]) -> KeptModels:
+    """Of Clockworks: the log gets +name where one is entered, -name where one is closed."""
+
+    def load(path: Path, _: RunSettings) -> Runner:
+        log.append(f"load {path.name}")
+        return Clockwork(clock, log, path.name, lambda: 1.0)
+
+    return KeptModels(load)
+
+
+def test_a_model_that_was_closed_is_there_for_the_next(
+    models: KeptModels, log: list[str], tmp_path: Path
 ) -> None:
-    folded = fold_model(_listed(Net(), names, 4), tmp_path, options)
-    assert any(noted in note for note in folded.notes)
-    left = {v.name for v in folded.proto.graph.input} - {"x"}
-    assert left == (set() if noted == "leave the inputs" else {"c0"})
+    a, b = files(tmp_path)
+    with models:
+        for _ in range(3):
+            with models.load(a, OFF) as runner, models.load(b, OFF) as other:
+                assert runner.run(FEEDS) == {}
+                assert other.time(FEEDS, 2) == [10**6, 10**6]
+        with models.load(a, replace(OFF, runtime="clockwork 1")) as again:
+            assert (again.runtime, again.inputs[0].name) == ("clockwork 1", "x")
+        assert [entry for entry in log if entry[0] in "l-"] == ["load a", "load b"]
+    assert sorted(entry for entry in log if entry[0] == "-") == ["-a", "-b"]
 
 
-def test_an_override_still_reaches_what_it_reached(tmp_path: Path) -> None:
-    folded = fold_model(_listed(Net(), {"c2"}.__contains__, 4), tmp_path)
-    old, new = session(folded.before), session(folded.after)
-    fed = feeds(old, 0) | {"c2": np.array([3, -1, 4, -1, 5], np.float32)}
-    np.testing.assert_allclose(new.run(None, fed)[0], old.run(None, fed)[0], rtol=0, atol=1e-6)
+OTHERS = [
+    pytest.param(replace(OFF, optimise=True), id="another optimisation"),
+    pytest.param(replace(OFF, threads=1), id="other threads"),
+    pytest.param(replace(OFF, device="gpu"), id="another device"),
+    pytest.param(replace(OFF, allow_unsafe=True), id="what may run code"),
+    pytest.param(replace(OFF, runtime="another 2"), id="another runtime"),
+    pytest.param(replace(OFF, probe=Probe(shaken=("w",))), id="moved weights"),
+    pytest.param(replace(OFF, profile=True), id="under the profiler"),
+]
 
 
-def test_the_graph_output_a_bn_made_keeps_its_name(tmp_path: Path) -> None:
-    folded = fold_model(plain(), tmp_path)
-    assert [n.output[0] for n in folded.proto.graph.node] == ["answer"]
-
-
-def test_all_that_is_not_arithmetic_is_kept(tmp_path: Path) -> None:
-    made = plain(opset=13)
-    made.producer_name, made.producer_version, made.domain = "maker", "7.1", "org.example"
-    made.model_version, made.doc_string, made.ir_version = 42, "a doc", 7
-    made.metadata_props.add(key="licence", value="none <b>")
-    made.opset_import.add(domain="com.example", version=3)
-    made.graph.doc_string = "graph doc"
-    made.graph.node[0].doc_string = "conv doc"
-    made.graph.node[0].attribute.append(helper.make_attribute("dilations", [1, 1]))
-    extra = helper.make_node(
-        "Strange", ["answer"], ["z"], domain="com.example", name="odd", knob=0.25, tag="é"
-    )
-    made.graph.node.append(extra)
-    made.graph.output.add().CopyFrom(
-        helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", "a", 6, None])
-    )
-    new = fold_model(made, tmp_path).proto
-    assert len(new.graph.node) == 2
-    for name in ("producer_name", "producer_version", "domain", "model_version", "doc_string", "ir_version"):
-        assert getattr(new, name) == getattr(made, name)
-    assert list(new.metadata_props) == list(made.metadata_props)
-    assert list(new.opset_import) == list(made.opset_import)
-    assert (new.graph.name, new.graph.doc_string) == ("net", "graph doc")
-    assert list(new.graph.input) == list(made.graph.input)
-    assert list(new.graph.output) == list(made.graph.output)
-    assert new.graph.node[1] == extra
-    conv = new.graph.node[0]
-    assert (conv.name, conv.doc_string) == ("conv0", "conv doc")
-    assert list(conv.attribute) == list(made.graph.node[0].attribute)
-
-
-def test_new_names_do_not_collide(tmp_path: Path) -> None:
-    net = Net()
-    w = net.weight(5, 3, 3, 3, fan_in=27)
-    first, second = (net.bn(net.op("Conv", "x", w), 5) for _ in range(2))
-    taken = [
-        net.op("Neg", first, out=f"{w}{end}")
-        for end in ("_1", "_fused", ".fused", "_folded", "_bias", "_copy")
-    ]
-    folded = fold_model(net.build(IMAGE, [first, second, *taken]), tmp_path)
-    graph = folded.proto.graph
-    names = [t.name for t in graph.initializer] + [o for n in graph.node for o in n.output]
-    assert len(names) == len(set(names))
-    assert_equal(folded.before, folded.after)
-
-
-def test_the_weights_are_those_of_the_equation(tmp_path: Path) -> None:
-    made = plain(3)
-    old = {t.name: numpy_helper.to_array(t).astype("f8") for t in made.graph.initializer}
-    w, b, gamma, beta, mean, variance = (old[f"c{i}"] for i in range(6))
-    a = gamma / np.sqrt(variance + float(np.float32(1e-3)))
-    folded = fold_model(made, tmp_path)
-    conv = folded.proto.graph.node[0]
-    new = {t.name: numpy_helper.to_array(t) for t in folded.proto.graph.initializer}
-    np.testing.assert_array_equal(new[conv.input[1]], (w * a[:, None, None, None]).astype("f4"))
-    np.testing.assert_allclose(new[conv.input[2]], a * (b - mean) + beta, rtol=1e-7, atol=1e-7)
-    assert len(new) == 2, "the statistics are gone from the file"
-
-
-def _large() -> onnx.ModelProto:
-    """17 MiB: one large Gemm that a BN follows, one large weight that stays as it is."""
-    net = Net(5)
-    x = net.op("Gemm", "x", net.weight(1100, 3000, fan_in=1100), net.vector(3000))
-    x = net.op("Relu", net.bn(x, 3000))
-    return net.build({"x": ("N", 1100)}, net.op("MatMul", x, net.weight(3000, 400, fan_in=3000)))
-
-
-def test_a_large_file_is_streamed_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_loaded_otherwise_is_another_model(
+    models: KeptModels, log: list[str], tmp_path: Path, other: RunSettings
 ) -> None:
-    path = tmp_path / "before.onnx"
-    onnx.save(_large(), path)
-    assert path.stat().st_size > 1 << 24
-    streamed = fold(path)
-    monkeypatch.setattr("bnfuse.formats.onnx.file.parse._WHOLE_BYTES", 1 << 40)
-    whole = fold(path, tmp_path / "whole.onnx")
-    assert isinstance(streamed.plan.decisions[0], Fold)
-    assert streamed.plan == whole.plan
-    a, b = onnx.load(streamed.after), onnx.load(whole.after)
-    assert list(a.graph.node) == list(b.graph.node)
-    arrays = [{t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (a, b)]
-    assert arrays[0].keys() == arrays[1].keys()
-    for name, array in arrays[0].items():
-        np.testing.assert_array_equal(array, arrays[1][name])
-    assert not streamed.written.side_files
-    assert_equal(path, streamed.after, seeds=[0])
+    a, _ = files(tmp_path)
+    with models:
+        for settings in (OFF, other):
+            with models.load(a, settings):
+                pass
+    assert log.count("load a") == 2
+    assert log.count("-a") == 2  # none is forgotten
 
 
-def test_a_model_without_batchnormalization_is_written_as_it_is(tmp_path: Path) -> None:
-    net = Net()
-    made = net.build(IMAGE, net.op("Relu", net.conv("x", 3, 5, 3, 3)))
-    folded = fold_model(made, tmp_path)
-    assert folded.plan.decisions == ()
-    assert folded.proto == made
+def test_what_was_opened_up_is_never_kept(models: KeptModels, log: list[str], tmp_path: Path) -> None:
+    a, _ = files(tmp_path)
+    with models:
+        for _ in range(2):
+            with models.load(a, replace(OFF, probe=Probe(shakes_all=True))):
+                pass
+            assert log[-1] == "-a"
+    assert log.count("load a") == 2
 
 
-def test_reading_runs_nothing_and_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "before.onnx"
-    onnx.save(plain(), path)
-    bytes_before = path.read_bytes()
-    FORMAT.read(path, ReadOptions())
-    fold(path)
-    assert path.read_bytes() == bytes_before
+def test_a_second_copy_is_a_copy(models: KeptModels, log: list[str], tmp_path: Path) -> None:
+    a, _ = files(tmp_path)
+    with models:
+        with models.load(a, OFF), models.load(a, OFF):
+            assert log.count("load a") == 2
+        assert log.count("-a") == 1  # one of the two is enough
+        with models.load(a, OFF), models.load(a, OFF):
+            assert log.count("load a") == 3
+
+
+def test_an_error_lets_go_of_all(models: KeptModels, log: list[str], tmp_path: Path) -> None:
+    """The process in which they are may have ended."""
+    a, b = files(tmp_path)
+    with models:
+        with models.load(a, OFF):
+            pass
+        with pytest.raises(BnfuseError, match="crashed"), models.load(b, OFF):
+            raise BnfuseError("crashed")
+        assert sorted(entry for entry in log if entry[0] == "-") == ["-a", "-b"]
+        with models.load(a, OFF):
+            assert log.count("load a") == 2
+
+
+def test_a_closed_model_answers_nothing(models: KeptModels, tmp_path: Path) -> None:
+    a, _ = files(tmp_path)
+    with models:
+        with models.load(a, OFF) as runner:
+            pass
+        for ask in (lambda: runner.run(FEEDS), lambda: runner.time(FEEDS, 1)):
+            with pytest.raises(BnfuseError, match="closed"):
+                ask()
+
+
+@pytest.mark.parametrize(("free", "loads"), [(None, 1), (200, 1), (199, 2)])
+def test_large_models_are_not_kept(
+    models: KeptModels,
+    log: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int | None,
+    loads: int,
+) -> None:
+    """Of ten bytes: a twentieth of the free memory."""
+    a, _ = files(tmp_path)
+    a.write_bytes(bytes(10))
+    monkeypatch.setattr(module, "available_memory_bytes", lambda: free)
+    with models:
+        for _ in range(2):
+            with models.load(a, OFF):
+                pass
+    assert log.count("load a") == loads
+
+
+def test_whose_loader_it_is() -> None:
+    assert of_the_formats(KeptModels().load)
+    assert not of_the_formats(lambda *_: Clockwork(Clock(), [], "a", lambda: 1.0))
+
+
+@pytest.mark.parametrize(("asked", "measured", "proved"), [(0, (3, 1), 3), (2, (3, 1), 2), (4, (), 4)])
+def test_the_proof_runs_on_the_threads_of_the_measurement(
+    asked: int, measured: tuple[int, ...], proved: int
+) -> None:
+    """Else a runtime that starts for a number of threads would start twice."""
+    verify, bench = in_one_process(VerifyRequest(threads=asked), BenchRequest(threads=measured))
+    assert verify is not None and verify.threads == proved
+    assert bench is not None and bench.threads == measured
+    assert in_one_process(VerifyRequest(), None)[0] == VerifyRequest()

@@ -193,3 +193,18 @@ def test_on_the_command_line(keras3: Keras, tmp_path: Path) -> None:
     bound = next(op for op in loaded.operations if op.name == "relu")
     assert type(bound).__name__ == "Maximum"
     assert np.isfinite(outputs_of(loaded, random_inputs(loaded))[0]).all()
+
+
+def test_behind_the_last_layer_of_a_nested_model(keras: Keras, tmp_path: Path) -> None:
+    """Once its BatchNormalization has gone, no layer reads it: the end of the nested model does."""
+    layers = keras.layers
+    inner = layers.Input((6, 6, 3))
+    y = layers.Conv2D(4, 3, activation="relu", name="conv")(inner)
+    nested = keras.Model(inner, layers.BatchNormalization(name="norm")(y), name="nested")
+    x = layers.Input((6, 6, 3), name="x")
+    model = stir(keras.Model(x, layers.Conv2D(2, 3, padding="same")(nested(x))), gamma="signed")
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.kept == {}
+    loaded = keras.models.load_model(folded.after, compile=False)
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)

@@ -203,9 +203,9 @@ def test_models_are_timed_where_both_load(
         asked.append(settings.runtime)
         raise BnfuseError("it is not what takes long that is tested here")
 
-    monkeypatch.setattr(import_module("bnfuse.use_cases.bench"), "cold_starts", starts)
+    monkeypatch.setattr(import_module("bnfuse.use_cases.bench_cold"), "cold_starts", starts)
     first, second = reversed(pair) if turned else pair
-    timed = bench(first, second, request=BenchRequest(max_time=1.0, optimise=(True,)))
+    timed = bench(first, second, request=BenchRequest(max_time=1.0, optimise=(True,), cold=True))
     assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes
     assert timed.runs[0].after_ms is not None
     assert [runtime.split()[0] for runtime in (timed.runtime, *asked)] == ["tf_keras", "tf_keras"]

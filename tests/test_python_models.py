@@ -92,7 +92,7 @@ def test_all_functions_take_all_kinds(model: Path) -> None:
     assert folded is not None
     assert bnfuse.verify(as_bytes(model), folded, verify_time=0.2).equal
     assert bnfuse.verify(str(model), as_file(model), verify_time=0.2).evidence
-    timed = bnfuse.bench(as_file(model), folded, max_time=0.3, cold_start=False)
+    timed = bnfuse.bench(as_file(model), folded, max_time=0.3)
     assert {run.batch for run in timed.runs} and timed.comparison.after is not None
     found = bnfuse.diff(str(model), folded)
     assert [node.operator for node in found.nodes_removed] == ["BatchNormalization"]

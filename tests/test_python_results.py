@@ -25,11 +25,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A result of every function, by the name of its schema."""
     fixture, folder = ROOT / "fixtures" / "digits_cnn.onnx", tmp_path_factory.mktemp("results")
     out = folder / "out.onnx"
-    report = bnfuse.optimize(fixture, out, verify_time=0.2, max_time=0.2, cold_start=False)
+    report = bnfuse.optimize(fixture, out, verify_time=0.2, max_time=0.2)
     return {
         "report": report,
         "verify": bnfuse.verify(str(fixture), out, verify_time=0.2),
-        "bench": bnfuse.bench(fixture, out, max_time=0.2, cold_start=False),
+        "bench": bnfuse.bench(fixture, out, max_time=0.2),
         "diff": bnfuse.diff(fixture, str(out)),
     }
 
@@ -84,7 +84,8 @@ def test_importing_costs_nothing() -> None:
 # What the commands have, and functions do not need: files of reports, gates of pipelines, the terminal.
 _NOT_IN_PYTHON = {
     "output", "dry_run", "check", "no_verify", "no_bench", "report", "json", "quiet", "verbose", "model", "a",
-    "b", "explain", "fail_if_slower", "baseline", "exit_code", "runtime_timeout", "runtime_memory", "help",
+    "output_dir", "recursive", "jobs", "resume", "cluster",  # ``optimize_many`` has them
+    "b", "explain", "exit_code", "runtime_timeout", "runtime_memory", "help",
 }  # fmt: skip
 KINDS = [
     ("optimize", known.OptimizeOptions),
@@ -124,13 +125,43 @@ def test_keywords_reach_the_requests() -> None:
     assert verify_request({}) == bnfuse.VerifyRequest()
     measured = bench_request({"precision": "0.5%", "bench_time": 4, "batch": [1, 8], "threads": 2, "seed": 3})
     assert measured == bnfuse.BenchRequest(precision=0.005, max_time=4, batch=(1, 8), threads=(2,), seed=3)
-    assert bench_request(
-        {"batch": None, "profile": True, "cold_start": False}, measured
-    ) == bnfuse.BenchRequest(
-        precision=0.005, max_time=4, threads=(2,), seed=3, profile=True, cold_start=False
+    assert bench_request({"batch": None, "profile": True, "cold": True}, measured) == bnfuse.BenchRequest(
+        precision=0.005, max_time=4, threads=(2,), seed=3, profile=True, cold=True
     )
     base = bnfuse.ReadOptions(keep=("a",), strict_inputs=True)
     read = read_options({"read": base, "keep": "b", "activations": "move", "freeze_inputs": True})
     assert read == bnfuse.ReadOptions(
         keep=("a", "b"), activations="move", strict_inputs=True, freeze_inputs=True
     )
+
+
+def test_gates_end_no_program(found: dict[str, Any], tmp_path: Path) -> None:
+    """They are among the result's: what was measured, held against the other model or an earlier report."""
+    fixture = ROOT / "fixtures" / "digits_cnn.onnx"
+    quick: dict[str, Any] = {"max_time": 0.3}
+    out = found["report"].model
+    earlier = found["bench"].save(tmp_path / "earlier.json")
+    (gate,) = bnfuse.bench(fixture, out, fail_if_slower="400%", **quick).gates
+    assert gate.passed in (True, False) and gate.option == "--fail-if-slower 400%"
+    latency = bnfuse.bench(fixture, out, baseline=earlier, fail_if_slower=9000, **quick)
+    assert latency.baseline is not None and latency.baseline.path == str(earlier)
+    assert json.loads(latency.to_json())["gates"] and json.loads(latency.to_json())["benchmark"]["baseline"]
+    report = bnfuse.optimize(fixture, tmp_path / "o.onnx", verify=False, fail_if_slower=9000, **quick)
+    assert [one.option for one in report.gates] == ["--fail-if-slower 9000%"]
+    assert bnfuse.optimize(fixture, tmp_path / "p.onnx", verify=False, bench=False).gates == ()
+
+
+REFUSED_GATES: list[tuple[str, dict[str, Any], str]] = [
+    ("bench", {"fail_if_slower": 3}, "compares two models"),
+    ("bench", {"fail_if_slower": "much", "baseline": "earlier.json"}, "earlier.json"),
+    ("optimize", {"fail_if_slower": "much"}, "give a percentage, such as 3"),
+    ("optimize", {"fail_if_slower": -1}, "give a percentage, such as 3"),
+    ("optimize", {"fail_if_slower": 3, "bench": False}, "need the measurement"),
+    ("optimize", {"baseline": "none.json"}, "none.json"),
+]
+
+
+@pytest.mark.parametrize(("call", "options", "sentence"), REFUSED_GATES)
+def test_gates_that_cannot_be(call: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(bnfuse.UsageError, match=sentence):
+        getattr(bnfuse, call)(ROOT / "fixtures" / "digits_cnn.onnx", **options)

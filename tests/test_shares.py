@@ -96,7 +96,6 @@ def test_each_cause_gets_its_share(clock: Clock, tmp_path: Path) -> None:
         assert (other.cause, folding.cause) == (CAUSE, FOLDING)
         assert (other.speedup, folding.speedup) == pytest.approx((2.0, 2.0))
         assert other.ci95[0] <= other.speedup <= other.ci95[1]
-    assert found.runs[2].shares == ()  # a cold start is too short for it
     assert any(CAUSE in note for note in found.notes)
     assert clock.seconds < FAST.max_time * 1.2
 

@@ -25,6 +25,7 @@ from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.onnx_graphs import TOLERANCE, session
 from tests.random_nets import Net, Value, feeds, model_of
+from tests.runtime_versions import runs_case
 from tests.table_cases import Case, Outcomes, linear
 from tests.table_choosing_cases import CHOOSING
 from tests.table_clamp_cases import CLAMPS
@@ -121,7 +122,8 @@ def test_a_row_of_the_table(case: Case, place: Place, expected: Outcomes, tmp_pa
         if reason is None:
             assert isinstance(decision, Fold), f"{kind}: {decision.message}"
             assert decision.into or decision.through, kind
-            _assert_equal(model, tmp_path, kind)
+            if runs_case(case.name):
+                _assert_equal(model, tmp_path, kind)
             continue
         assert isinstance(decision, Keep), f"{kind}: {decision.message}"
         way = "down" if place == "before" else "up"

@@ -45,10 +45,31 @@ def test_rounds_go_forth_and_back_in_an_order_drawn_anew(clock: Clock) -> None:
     assert rounds.medians.shape == (4, len(rounds), 2)
 
 
-@pytest.mark.parametrize(
-    ("call_ms", "kept", "dropped"), [(0.1, 40, 1), (1.0, 4, 1), (5.0, 2, 1), (30.0, 1, 1), (80.0, 1, 0)]
-)
-def test_a_visit_fills_about_four_milliseconds(clock: Clock, call_ms: float, kept: int, dropped: int) -> None:
+VISITS = [(0.1, 40, 1, 2), (1.0, 4, 1, 2), (5.0, 2, 1, 2), (10.0, 2, 1, 1), (30.0, 1, 1, 1), (80.0, 1, 0, 1)]
+
+
+def test_long_rounds_go_one_way_and_the_next_the_other(clock: Clock) -> None:
+    log: list[str] = []
+    rounds = interleave(told(clock, "abcd", log, lambda: 60.0), FEEDS, FAR_S, done=lambda r: len(r) >= 40)
+    each = [log[at : at + 4] for at in range(len(log) - 4 * len(rounds), len(log), 4)]
+    assert all(sorted(turn) == list("abcd") for turn in each)
+    assert all(forth == back[::-1] for forth, back in zip(each[0::2], each[1::2], strict=False))
+    assert len({tuple(turn) for turn in each[0::2]}) >= 10
+
+
+@pytest.mark.parametrize(("call_ms", "calls"), [(0.5, 12), (4.0, 12), (10.0, 8), (30.0, 4), (200.0, 4)])
+def test_warming_up_takes_twelve_calls_or_what_fills_80_ms(clock: Clock, call_ms: float, calls: int) -> None:
+    log: list[str] = []
+    rounds = interleave(told(clock, "a", log, lambda: call_ms), FEEDS, FAR_S, done=lambda _: True)
+    (visit,) = {len(log[calls:]) / len(rounds)}
+    assert visit == int(visit) and len(log) - calls == visit * len(rounds)
+
+
+@pytest.mark.parametrize(("call_ms", "kept", "dropped", "times"), VISITS)
+def test_a_visit_fills_about_four_milliseconds(
+    clock: Clock, call_ms: float, kept: int, dropped: int, times: int
+) -> None:
+    """A round makes two of each model, or one where that takes more than 20 ms."""
     log: list[str] = []
     asked: list[int] = []
 
@@ -60,8 +81,9 @@ def test_a_visit_fills_about_four_milliseconds(clock: Clock, call_ms: float, kep
     runners = [Asked(clock, log, name, lambda: call_ms) for name in "ab"]
     rounds = interleave(runners, FEEDS, FAR_S, done=lambda _: True)
     assert set(asked[-4:]) == {kept + dropped}
-    assert [len(calls) for calls in rounds.calls] == [2 * kept * len(rounds)] * 2
+    assert [len(calls) for calls in rounds.calls] == [times * kept * len(rounds)] * 2
     assert rounds.medians == pytest.approx(call_ms * 1e6)
+    assert rounds.medians.shape == (2, len(rounds), times)
 
 
 def test_the_first_call_of_a_visit_is_not_counted(clock: Clock) -> None:

@@ -38,7 +38,7 @@ def test_bench_tells_setting_and_place(clock: Clock, tmp_path: Path) -> None:
     def load(path: Path, _: RunSettings) -> Clockwork:
         return Clockwork(clock, [], path.name, lambda: float(rng.uniform(2, 8)))
 
-    request = BenchRequest(batch=(4,), max_time=3.0, precision=1e-6, cold_start=False)
+    request = BenchRequest(batch=(4,), max_time=3.0, precision=1e-6)
     bench(
         *files(tmp_path), request=request, load=load, progress=lambda doing: told.append((doing, left(doing)))
     )

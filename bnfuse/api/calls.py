@@ -6,7 +6,7 @@ same kind. What is given is never changed. Errors are ``BnfuseError``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, overload
 
 from bnfuse.api import options as known
 from bnfuse.api import results
+from bnfuse.api.gating import SpeedGate
 from bnfuse.api.given import Given, as_file
 from bnfuse.api.options import AnyPath
 from bnfuse.api.requests import (
+    as_given,
     bench_request,
     check_known,
-    inputs_as_files,
+    prepared,
     read_options,
+    step_request,
     verify_request,
 )
 from bnfuse.api.results import Agreement, Difference, Latency, Report, written_down
-from bnfuse.formats.child.limits import limited
 from bnfuse.results.renamed import renamed, renamed_errors
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
     """
     from bnfuse.use_cases.optimize import optimize as run
 
-    with _prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
+    with prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
+        gate = SpeedGate.of(asked, measured=asked.get("bench", True) is not False)
         target = None if output is None else Path(output)
         if given.name and target is None:
             target = given.path.with_name(f"result{given.path.suffix}")
@@ -105,14 +108,14 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
             found = run(
                 given.path,
                 target,
-                verify=_wanted(asked, "verify", verify_request),
-                bench=_wanted(asked, "bench", bench_request),
+                verify=step_request(asked, "verify", verify_request),
+                bench=step_request(asked, "bench", bench_request),
                 read=read_options(asked),
                 details=asked.get("details", True),
-                **_as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
+                **as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
             )
             made = None if found.output is None else given.loaded(found.output.path)
-    return written_down(Report, renamed(found, names), model=made)
+    return written_down(Report, renamed(gate.report(found), names), model=made)
 
 
 def inspect(model: AnyModel | ModelProto, **options: Unpack[InspectOptions]) -> Report[Any]:
@@ -132,7 +135,7 @@ def inspect(model: AnyModel | ModelProto, **options: Unpack[InspectOptions]) -> 
 
     check_known("inspect", options, known.InspectOptions)
     with as_file(model) as given:
-        more = _as_given(options, "hashes", "progress")
+        more = as_given(options, "hashes", "progress")
         details = options.get("details", True)
         found = run(given.path, read=read_options(options), details=details, **more)
     return written_down(Report, renamed(found, _names(given)))
@@ -156,9 +159,9 @@ def verify(
     """
     from bnfuse.use_cases.comparing import verified
 
-    with _prepared("verify", options, known.VerifyOptions) as asked, _both(reference, candidate) as (a, b):
+    with prepared("verify", options, known.VerifyOptions) as asked, _both(reference, candidate) as (a, b):
         request = verify_request(asked, asked.get("request"))
-        found = verified(a.path, b.path, request, **_as_given(asked, "hashes", "progress"))
+        found = verified(a.path, b.path, request, **as_given(asked, "hashes", "progress"))
     return results.agreement(renamed(found, _names(a, b)))
 
 
@@ -183,12 +186,13 @@ def bench(
     """
     from bnfuse.use_cases.comparing import benched
 
-    with _prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
+    with prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
+        gate = SpeedGate.of(asked, alone=after is None)
         request = bench_request(asked, asked.get("request"))
         paths = [one.path for one in given]
         second = paths[1] if len(paths) > 1 else None
-        found = benched(paths[0], second, request, **_as_given(asked, "hashes", "progress"))
-    return results.latency(renamed(found, _names(*given)))
+        found = benched(paths[0], second, request, **as_given(asked, "hashes", "progress"))
+    return results.latency(renamed(gate.comparison(found), _names(*given)))
 
 
 def diff(a: AnyModel | ModelProto, b: AnyModel | ModelProto, **options: Unpack[DiffOptions]) -> Difference:
@@ -213,15 +217,6 @@ def diff(a: AnyModel | ModelProto, b: AnyModel | ModelProto, **options: Unpack[D
 
 
 @contextmanager
-def _prepared(call: str, options: Mapping[str, Any], kinds: Any) -> Iterator[dict[str, Any]]:
-    """The options, checked; arrays among them lie in files meanwhile, and a runtime's limits hold."""
-    check_known(call, options, kinds)
-    limits = limited(options.get("runtime_timeout"), options.get("runtime_memory"))
-    with limits, inputs_as_files(options) as asked:
-        yield asked
-
-
-@contextmanager
 def _both(*models: Any) -> Iterator[tuple[Given, ...]]:
     with ExitStack() as stack:
         yield tuple(stack.enter_context(as_file(model)) for model in models if model is not None)
@@ -229,13 +224,3 @@ def _both(*models: Any) -> Iterator[tuple[Given, ...]]:
 
 def _names(*given: Given) -> dict[Path, str]:
     return {one.path: one.name for one in given if one.name}
-
-
-def _wanted(asked: Mapping[str, Any], name: str, request: Any) -> Any:
-    """A step's request with what the keywords add; False where it is left out."""
-    chosen = asked.get(name, True)
-    return chosen if chosen is False else request(asked, None if chosen is True else chosen)
-
-
-def _as_given(asked: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: asked[name] for name in names if name in asked}

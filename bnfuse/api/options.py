@@ -93,17 +93,21 @@ class Measuring(Running, total=False):
     """How to measure.
 
     Attributes:
-        precision: a setting is done once its 95 % interval is within so much, as "1%" or as a fraction, 0.01.
+        precision: how well to know ("1%", or a fraction, 0.01): see ``--precision``.
         max_time: the most seconds that all settings together may take; ``bench_time`` is the same.
         profile: whether the time by operator is wanted, too.
-        cold_start: whether starts in fresh processes are measured.
+        cold: whether starts in fresh processes are measured, too; takes a third of the time.
+        fail_if_slower: the gate among the result's ``gates`` says no where it is slower by more, in percent.
+        baseline: an earlier report, ``.json``, to compare with.
     """
 
     precision: float | str
     max_time: float
     bench_time: float
     profile: bool
-    cold_start: bool
+    cold: bool
+    fail_if_slower: float | str
+    baseline: AnyPath | None
 
 
 class OptimizeOptions(Reading, Proving, Measuring, total=False):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.child.limits import limited
 from bnfuse.use_cases.reading import as_asked
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _READ = ("strict_inputs", "freeze_inputs", "equalize", "allow_growth", "round_bias", "weights")
 _VERIFY = ("labels", "verify_time", "samples", "batch", "shape", "inputs", "device", "threads", "seed")
-_BENCH = ("precision", "max_time", "profile", "cold_start", "batch", "shape", "inputs", "device", "threads")
+_BENCH = ("precision", "max_time", "profile", "cold", "batch", "shape", "inputs", "device", "threads")
 _SEVERAL = ("batch", "threads")  # of which a bench takes more than one
 _ABOVE_ZERO = ("verify_time", "max_time", "precision")
 Asked = TypeVar("Asked", "VerifyRequest", "BenchRequest")
@@ -87,6 +88,8 @@ def bench_request(given: Mapping[str, Any], base: BenchRequest | None = None) ->
             several = values[name]
             several = () if several is None else several if isinstance(several, Sequence) else (several,)
             values[name] = tuple(several)
+    if given.get("fail_if_slower") is not None:  # a measurement ends later where the gate is near
+        values["fail_if_slower"] = percentage(given["fail_if_slower"]) / 100
     return replace(base or BenchRequest(), **values)
 
 
@@ -123,6 +126,21 @@ def _fraction(given: float | str) -> float:
     return value
 
 
+def percentage(given: float | str) -> float:
+    """``3``, ``"3"`` and ``"3%"`` are the same, as on the command line.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        percent = float(given.strip().removesuffix("%") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        percent = -1.0
+    if not 0 <= percent < float("inf"):
+        raise UsageError(f"fail_if_slower is {given!r}: give a percentage, such as 3 or '3%'")
+    return percent
+
+
 @contextmanager
 def inputs_as_files(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The same keywords, with arrays that were given as ``inputs`` in a temporary file."""
@@ -147,3 +165,23 @@ def _stored(inputs: Any, folder: Path) -> Path:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
     return path
+
+
+@contextmanager
+def prepared(call: str, options: Mapping[str, Any], kinds: Any) -> Iterator[dict[str, Any]]:
+    """The options, checked; arrays among them lie in files meanwhile, and a runtime's limits hold."""
+    check_known(call, options, kinds)
+    limits = limited(options.get("runtime_timeout"), options.get("runtime_memory"))
+    with limits, inputs_as_files(options) as asked:
+        yield asked
+
+
+def step_request(asked: Mapping[str, Any], name: str, request: Any) -> Any:
+    """A step's request with what the keywords add; False where it is left out."""
+    chosen = asked.get(name, True)
+    return chosen if chosen is False else request(asked, None if chosen is True else chosen)
+
+
+def as_given(asked: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The keywords of these names that were given, as they are."""
+    return {name: asked[name] for name in names if name in asked}

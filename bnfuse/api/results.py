@@ -20,7 +20,7 @@ from bnfuse.report import (
     render_difference,
     write,
 )
-from bnfuse.results import Comparison
+from bnfuse.results import Comparison, Gate
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -114,6 +114,11 @@ class Latency(results.Latency, CountedForms):
     """What ``bench`` measured; ``comparison`` tells the files and the versions that took part."""
 
     comparison: Comparison = field(kw_only=True, repr=False)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """What was asked for that may say no."""
+        return self.comparison.gates
 
     def _text(self, suffix: str) -> str:
         return render_comparison(self.comparison, suffix)

@@ -12,8 +12,8 @@ from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
 from bnfuse.errors import ExitCode
+from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
 
 if TYPE_CHECKING:
     from bnfuse.results.outcomes import Comparison
@@ -77,6 +77,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @opt.MEASURING
 @opt.FAIL_IF_SLOWER
 @opt.BASELINE
+@opt.COLD
 @opt.PROFILE
 @opt.VERBOSITY
 @click.pass_obj
@@ -84,8 +85,8 @@ def verify(screen: Screen, options: Verify) -> None:
 def bench(screen: Screen, options: Bench) -> None:
     """Measure the latency of the model A, or of A and B in interleaved pairs.
 
-    Measures with the runtime's own optimisation off and on, and a cold start, until --precision is
-    reached: often in 10 s, at most in about 20 s (--max-time), and the time to load the models.
+    Measures with the runtime's own optimisation off and on until the verdict is certain: often in a few
+    seconds, at most in about 20 s (--max-time), and the time to load the models.
     """
     a, b, most = options.a, options.b, options.most_percent
     if most is not None and b is None and options.baseline is None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
+from bnfuse.cli.models import MANY, MODELS, PLACE
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
-from bnfuse.cli.speed_gate import beside_earlier, read_earlier, speed_gate
+from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
@@ -27,10 +28,17 @@ if TYPE_CHECKING:
     \b
       bnfuse optimize model.onnx -o small.onnx --report report.html
       bnfuse optimize model.keras --check       in CI: exit 1 if it was not folded
+      bnfuse optimize zoo/ -r --output-dir build   a whole folder, as many models at once as cores
     """,
 )
-@opt.MODEL
-@click.option("-o", "--output", type=opt.PATH, metavar="OUT", help="Output file.  [default: MODEL.fused.EXT]")
+@MODELS
+@click.option("-o", "--output", type=PLACE, metavar="OUT", help="Output file.  [default: MODEL.fused.EXT]")
+@click.option(
+    "--output-dir",
+    type=PLACE,
+    metavar="DIR",
+    help="Write results into DIR, in the folders that the models are in.  [default: beside each model]",
+)
 @click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be folded; write nothing.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything could be folded.")
@@ -61,8 +69,10 @@ if TYPE_CHECKING:
     "optimisation on: in at least one batch size, and slower in none. The exit code is 0 either way.",
 )
 @opt.BASELINE
+@opt.COLD
 @opt.PROFILE
 @opt.READING
+@MANY
 @opt.VERBOSITY
 @click.pass_obj
 @opt.gathered(Optimize)
@@ -71,7 +81,14 @@ def optimize(screen: Screen, options: Optimize) -> None:
 
     The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 20 s at most);
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
+
+    MODEL is a file, a folder, a pattern or an address; of several, one that fails stops no other.
     """
+    from bnfuse.cli.many import is_many
+
+    if is_many(options):
+        _many(screen, options)
+        return
     options.check_reports()
     screen.expects(options.model, options.reports)
     _check_together(options)
@@ -86,40 +103,73 @@ def optimize(screen: Screen, options: Optimize) -> None:
     try:
         report = _optimized(screen, options, hashes=earlier is not None)
     except (Unproved, BatchNormsLeft) as error:
-        _show(screen, error.report, options)
+        screen.result(error.report)
         raise
     if report.benchmark is not None:
         report = replace(report, benchmark=beside_earlier(report.benchmark, report.input, earlier))
     if options.most_percent is not None and (earlier is not None or changed(report)):
         gate = speed_gate(report.benchmark, options.most_percent, against_earlier=earlier is not None)
         report = replace(report, gates=(gate,))
-    _show(screen, report, options)
+    screen.result(report)
     screen.stop_on(report.gates)
+
+
+def _many(screen: Screen, options: Optimize) -> None:
+    """The same for several models, folders, patterns and addresses."""
+    from bnfuse.cli.many import run_many
+    from bnfuse.use_cases.measuring import changed
+
+    _check_together(options)
+    opt.check_labels(options.labels, options.inputs)
+    if options.plan_only:
+        check = options.check
+        run_many(
+            screen,
+            options,
+            _planning(options),
+            lambda report: replace(report, gates=(_check_gate(report, options),)) if check else report,
+        )
+        return
+    most = options.most_percent
+
+    def judged(report: Report) -> Report:
+        if most is None or not changed(report):
+            return report
+        return replace(report, gates=(speed_gate(report.benchmark, most, against_earlier=False),))
+
+    run_many(screen, options, _folding(options, hashes=True), judged)
+
+
+def _planning(options: Reading) -> dict[str, Any]:
+    """What ``inspect`` of the API is called with for one of many."""
+    return {"read": options.read, "hashes": True, "details": options.details}
+
+
+def _folding(options: Optimize, *, hashes: bool) -> dict[str, Any]:
+    """What ``optimize`` of the API is called with."""
+    batches = () if options.batch is None else (options.batch,)
+    threads = () if options.threads is None else (options.threads,)
+    return {
+        "verify": not options.no_verify and options.verify_request(),
+        "bench": not options.no_bench and options.bench_request(batches, threads),
+        "force": options.force,
+        "read": options.read,
+        "hashes": hashes or options.as_json or bool(options.reports),
+        "merge_affines": options.merge_affines,
+        "only_if_faster": options.only_if_faster,
+        "details": options.details,
+    }
 
 
 def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
     from bnfuse.use_cases.optimize import optimize as run
 
-    batches = () if options.batch is None else (options.batch,)
-    threads = () if options.threads is None else (options.threads,)
     with screen.progress() as progress:
-        return run(
-            options.model,
-            options.output,
-            verify=not options.no_verify and options.verify_request(),
-            bench=not options.no_bench and options.bench_request(batches, threads),
-            force=options.force,
-            read=options.read,
-            hashes=hashes or options.as_json or bool(options.reports),
-            merge_affines=options.merge_affines,
-            only_if_faster=options.only_if_faster,
-            details=options.details,
-            progress=progress,
-        )
+        return run(options.model, options.output_path, progress=progress, **_folding(options, hashes=hashes))
 
 
 @click.command(short_help="Say where each BatchNormalization would go, or why it stays.")
-@opt.MODEL
+@MODELS
 @click.option(
     "--explain",
     "pattern",
@@ -130,14 +180,22 @@ def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
 @opt.JSON
 @opt.REPORTS
 @opt.READING
+@MANY
 @opt.VERBOSITY
 @click.pass_obj
 @opt.gathered(Inspect)
 def inspect(screen: Screen, options: Inspect) -> None:
     """Say for every BatchNormalization of MODEL where it would go, or why it stays.
 
-    Runs nothing and writes nothing.
+    Runs nothing and writes nothing. MODEL is a file, a folder, a pattern or an address.
     """
+    from bnfuse.cli.many import is_many
+
+    if is_many(options):
+        from bnfuse.cli.many import run_many
+
+        run_many(screen, options, _planning(options), lambda report: report)
+        return
     options.check_reports()
     screen.expects(options.model, options.reports)
     if options.pattern is None:
@@ -185,7 +243,7 @@ def _inspect(screen: Screen, options: Reading, *, check: bool = False) -> None:
         )
     if check:
         report = replace(report, gates=(_check_gate(report, options),))
-    _show(screen, report, options)
+    screen.result(report)
     screen.stop_on(report.gates)
 
 
@@ -207,19 +265,8 @@ def _check_together(options: Optimize) -> None:
         raise click.UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
     if options.measures and (options.no_bench or options.plan_only):
         raise click.UsageError(
-            "--fail-if-slower, --only-if-faster, --baseline and --profile need the measurement, which "
-            "--no-bench, --dry-run and --check leave out"
+            "--fail-if-slower, --only-if-faster, --baseline, --cold and --profile need the measurement, "
+            "which --no-bench, --dry-run and --check leave out"
         )
     if options.labels and (options.no_verify or options.plan_only):
         raise click.UsageError("--labels need the proof, which --no-verify, --dry-run and --check leave out")
-
-
-def _show(screen: Screen, report: Report, options: Reading) -> None:
-    """Print the report, then write the files; what was done is said even if a file fails."""
-    from bnfuse.report import render
-
-    if options.as_json:
-        screen.document(render(report, ".json"))
-    else:
-        screen.report(report)
-    screen.write(lambda suffix: render(report, suffix))

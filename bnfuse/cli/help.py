@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 _GROUPS = (
-    ("Result and reports", "output force dry_run check only_if_faster reports as_json"),
+    ("Result and reports", "output output_dir force dry_run check only_if_faster reports as_json"),
+    ("Several models", "recursive jobs resume cluster"),
     (
         "What is folded",
         (
@@ -16,7 +17,7 @@ _GROUPS = (
     ("Inputs", "inputs shapes labels batch batches"),
     ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),
     ("Proof", "no_verify verify_time"),
-    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline profile"),
+    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline cold profile"),
 )
 
 

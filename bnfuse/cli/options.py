@@ -6,6 +6,7 @@ Paths are not checked here: a model that is missing is an unreadable model (exit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import reduce, wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,10 +106,9 @@ def _percent(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     """``3`` and ``3%`` → 3.0."""
     if value is None:
         return None
-    try:
+    percent = -1.0
+    with suppress(ValueError):
         percent = float(value.strip().removesuffix("%"))
-    except ValueError:
-        percent = -1.0
     if not 0 <= percent < float("inf"):
         raise click.BadParameter(f"'{value}' is not a percentage, such as 3 or 3%")
     return percent
@@ -116,13 +116,10 @@ def _percent(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 def _precision(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """``1`` and ``1%`` → 1.0; 0 would never be reached."""
-    percent = _percent(ctx, param, value)
-    if percent == 0:
+    if (percent := _percent(ctx, param, value)) == 0:
         raise click.BadParameter("no measurement is that precise: give a percentage above 0")
     return percent
 
-
-MODEL = click.argument("model", type=PATH)
 
 VERBOSITY = together(
     click.option(
@@ -250,8 +247,6 @@ ALLOW_UNSAFE = click.option(
     is_flag=True,
     help="Let a model run code that it carries (Keras Lambda layers). Folding never needs it.",
 )
-
-
 VERIFY_TIME = click.option(
     "--verify-time",
     type=SECONDS,
@@ -268,7 +263,8 @@ MEASURING = together(
         default="1%",
         show_default=True,
         metavar="PERCENT",
-        help="Stop a setting once its 95 % interval is within ±PERCENT.",
+        help="How well to know: a setting ends once faster or slower is certain and its 95 % interval within "
+        "±PERCENT or a third of the gain, or once a change of twice PERCENT is ruled out.",
     ),
     click.option(
         "--bench-time",
@@ -295,6 +291,7 @@ BASELINE = click.option(
     metavar="FILE.json",
     help="Compare with an earlier report (of --json) from this machine: the result of now with that of then.",
 )
+COLD = click.option("--cold", is_flag=True, help="Also measure cold start and memory, in fresh processes.")
 PROFILE = click.option(
     "--profile", is_flag=True, help="Also tell the time by operator, and what ran where (ONNX)."
 )

@@ -24,7 +24,11 @@ class Options:
 class Reading(Options):
     """How a model is read, what may be made of it, and which reports are wanted of it."""
 
-    model: Path
+    models: tuple[str, ...]
+    recursive: bool
+    jobs: int | None
+    resume: bool
+    cluster: str | None
     as_json: bool
     reports: tuple[Path, ...]
     strict_inputs: bool
@@ -36,6 +40,11 @@ class Reading(Options):
     allow_growth: bool
     round_bias: bool
     weights: Path | None
+
+    @property
+    def model(self) -> Path:
+        """The one model, where there is but one."""
+        return Path(self.models[0])
 
     @property
     def read(self) -> ReadOptions:
@@ -115,13 +124,16 @@ class Proving(Running):
 
 
 class Measuring(Running):
-    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator."""
+    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator, ``cold``
+    starts in fresh processes.
+    """
 
     precision_percent: float
     bench_time: float
     most_percent: float | None
     baseline: Path | None
     profile: bool
+    cold: bool
 
     def bench_request(self, batches: tuple[int, ...], threads: tuple[int, ...]) -> BenchRequest:
         """The same for the use case."""
@@ -129,6 +141,8 @@ class Measuring(Running):
 
         return BenchRequest(
             profile=self.profile,
+            cold=self.cold,
+            fail_if_slower=None if self.most_percent is None else self.most_percent / 100,
             max_time=self.bench_time,
             precision=self.precision_percent / 100,
             batch=batches,
@@ -163,7 +177,8 @@ class Bench(Measuring):
 class Optimize(Reading, Proving, Measuring):
     """What ``optimize`` was asked for."""
 
-    output: Path | None
+    output: str | None
+    output_dir: str | None
     force: bool
     dry_run: bool
     check: bool
@@ -171,6 +186,17 @@ class Optimize(Reading, Proving, Measuring):
     no_bench: bool
     merge_affines: bool
     only_if_faster: bool
+
+    @property
+    def output_path(self) -> Path | None:
+        """Where the one result goes; None for its default place."""
+        if self.output is not None:
+            return Path(self.output)
+        if self.output_dir is None:
+            return None
+        from bnfuse.use_cases.many.targets import one_target
+
+        return one_target(self.models[0], self.output_dir, self.weights)
 
     @property
     def plan_only(self) -> bool:
@@ -181,5 +207,9 @@ class Optimize(Reading, Proving, Measuring):
     def measures(self) -> bool:
         """Whether something was asked for that needs the measurement."""
         return (
-            self.most_percent is not None or self.only_if_faster or self.baseline is not None or self.profile
+            self.most_percent is not None
+            or self.only_if_faster
+            or self.baseline is not None
+            or self.profile
+            or self.cold
         )

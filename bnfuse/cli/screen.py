@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
+    from bnfuse.results.many import Collected
     from bnfuse.results.outcomes import Gate
     from bnfuse.use_cases.doctor import Diagnosis
 
@@ -38,7 +39,7 @@ class Screen:
     path: Path | None = None
     answered: bool = False
 
-    def expects(self, path: Path, reports: Sequence[Path]) -> None:
+    def expects(self, path: Path | None, reports: Sequence[Path]) -> None:
         """What an error is told of, and where to: files of reports that may be written."""
         self.path, self.reports = path, tuple(reports)
 
@@ -53,7 +54,22 @@ class Screen:
         self.answered = True
         click.echo(text, nl=False)
 
-    def write(self, render: Callable[[str], str]) -> None:
+    def documents(self, parts: Iterable[str]) -> None:
+        """The same in pieces."""
+        for part in parts:
+            self.document(part)
+
+    def result(self, report: Report) -> None:
+        """The report of one model in every form that was asked for, files last: one of them may fail."""
+        from bnfuse.report import render
+
+        if self.as_json:
+            self.document(render(report, ".json"))
+        else:
+            self.report(report)
+        self.write(lambda suffix: render(report, suffix))
+
+    def write(self, render: Callable[[str], str | Iterable[str]]) -> None:
         """Write every report that was asked for, as ``render`` makes it of a suffix."""
         from bnfuse.report import write
 
@@ -91,6 +107,15 @@ class Screen:
         from bnfuse.report.terminal import console, print_report
 
         print_report(report, console(), verbose=self.verbose)
+
+    def many(self, collected: Collected) -> None:
+        """The results of ``optimize`` or ``inspect`` for many models on stdout."""
+        if self.quiet:
+            return
+        from bnfuse.report.many.terminal import print_many
+        from bnfuse.report.terminal import console
+
+        print_many(collected, console(), verbose=self.verbose)
 
     def agreement(self, agreement: Agreement) -> None:
         """The result of ``verify`` on stdout."""

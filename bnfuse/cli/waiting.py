@@ -47,7 +47,7 @@ def spinner() -> Iterator[Progress]:
     from rich.table import Column
     from rich.text import Text
 
-    from bnfuse.report.terminal import console
+    from bnfuse.report.rich_console import GuardedConsole
 
     class Left(ProgressColumn):
         """How long at most is left, as it is now; where nobody knows, how long it has taken."""
@@ -58,6 +58,10 @@ def spinner() -> Iterator[Progress]:
 
     words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
     columns = (SpinnerColumn(), words, Left(table_column=Column(no_wrap=True)))
-    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+    with Bar(
+        *columns,
+        console=GuardedConsole(stderr=True, markup=False, highlight=False, emoji=False),
+        transient=True,
+    ) as bar:
         task = bar.add_task("starting", doing="")
         yield lambda words: bar.reset(task, description=str(words), doing=words)

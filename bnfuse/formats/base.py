@@ -259,8 +259,8 @@ class Format(Protocol):
     def suffix(self, path: Path) -> str:
         """The suffix the optimised file keeps, such as ``.onnx``."""
 
-    def prepare(self) -> None:
-        """Have the runtime start beside what comes first, where that is worth it; ``load`` tells errors."""
+    def prepare(self, settings: RunSettings) -> None:
+        """Have the runtime that ``load`` will use start beside what comes first; ``load`` tells errors."""
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load the model into its runtime.

@@ -23,7 +23,8 @@ the control: what this machine calls a difference between equal models.
 
 A change is called one only where the interval excludes 1 by more than 0.75 %, since sessions of equal models
 differ by 0.4 % (standard deviation, measured over 100 runs) for where they lie in memory, and by more than
-the control's own interval excludes it. Does not judge fewer than six rounds.
+the control's own interval excludes it. Does not judge fewer than six rounds, nor decide when there are enough
+(``measure.certainty``).
 """
 
 from __future__ import annotations
@@ -34,17 +35,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnfuse.measure.ratio import paired_ratio, paired_times
-from bnfuse.measure.resampling import Times, median_ms
-from bnfuse.measure.verdicts import TOO_FEW, Interval, detectable, half_width, verdict
+from bnfuse.measure.resampling import Times, median_ms, widened
+from bnfuse.measure.verdicts import TOO_FEW, Z95, Interval, detectable, verdict
 from bnfuse.results import BenchRun, Percentiles, Typical
 from bnfuse.results.latency import LEAST_ROUNDS
 
 ROUNDS_FOR_VERDICT = LEAST_ROUNDS  # below this, an interval of 95 % means nothing
 QUANTILES = 41
-
-# A difference this many times its own doubt needs no more measuring, though its size is not that precise.
-_CLEAR = 5.0
-_ROUGH = 5.0  # times the precision that was asked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,15 +60,27 @@ class Rounds:
         return int(self.medians.shape[1])
 
     def followed_by(self, later: Rounds) -> Rounds:
-        """Both as one. Models that are missing in one of them are left out of the other."""
+        """Both as one. Models that are missing in one of them are left out of the other.
+
+        Where their rounds have not the same number of visits, each visit becomes a round.
+        """
         shared = min(len(self.calls), len(later.calls))
         calls = (np.concatenate(pair) for pair in zip(self.calls[:shared], later.calls[:shared], strict=True))
-        medians = np.concatenate([self.medians[:shared], later.medians[:shared]], axis=1)
+        parts = [self.medians[:shared], later.medians[:shared]]
+        if parts[0].shape[2:] != parts[1].shape[2:]:
+            parts = [part.reshape(shared, -1, 1) for part in parts]
+        medians = np.concatenate(parts, axis=1)
         return Rounds(tuple(calls), medians)
 
 
-def summarise(setting: str, batch: int, rounds: Rounds, seed: int, *, threads: int = 0) -> BenchRun:
-    """The figures of one setting, and their verdict in words."""
+def summarise(
+    setting: str, batch: int, rounds: Rounds, seed: int, *, threads: int = 0, bound: float = Z95
+) -> BenchRun:
+    """The figures of one setting, and their verdict in words.
+
+    ``bound`` is the half-width of the ratio's interval in standard errors: more than that of 95 % where it
+    was looked at before (``measure.sequential``).
+    """
     before = np.concatenate(rounds.calls[0::2])  # its second copy included
     before_ms = percentiles_ms(before)
     told = len(rounds) >= ROUNDS_FOR_VERDICT
@@ -93,7 +102,7 @@ def summarise(setting: str, batch: int, rounds: Rounds, seed: int, *, threads: i
         )
     after = np.concatenate(rounds.calls[1::2])
     after_ms = percentiles_ms(after)
-    speedup, ci95 = compared(rounds, seed)
+    speedup, ci95 = compared(rounds, seed, bound)
     control = control_of(rounds, seed)
     times = paired_times(rounds.medians[0::2], rounds.medians[1::2], seed)
     typical = [Typical(ms, ends if told else None) for ms, ends in times]
@@ -129,9 +138,10 @@ def quantiles_ms(times_ns: Times) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in values)
 
 
-def compared(rounds: Rounds, seed: int) -> tuple[float, Interval]:
-    """before/after, and its 95 % interval."""
-    return paired_ratio(rounds.medians[0::2], rounds.medians[1::2], seed)
+def compared(rounds: Rounds, seed: int, bound: float = Z95) -> tuple[float, Interval]:
+    """before/after, and its interval of ``bound`` standard errors to either side."""
+    ratio, ends = paired_ratio(rounds.medians[0::2], rounds.medians[1::2], seed)
+    return ratio, ends if bound == Z95 else widened(ratio, ends, bound, len(rounds))
 
 
 def control_of(rounds: Rounds, seed: int) -> Interval | None:
@@ -139,23 +149,3 @@ def control_of(rounds: Rounds, seed: int) -> Interval | None:
     if len(rounds.calls) < 3:
         return None
     return paired_ratio(rounds.medians[0:1], rounds.medians[2:3], seed)[1]
-
-
-def precise(rounds: Rounds, precision: float, seed: int) -> bool:
-    """Whether more rounds are not needed.
-
-    1. The half-width of the interval is at most ``precision``; or
-    2. the two models differ by five times the half-width or more, and that is at most five times
-       ``precision``.
-
-    Looking again and again for a *verdict* would find one by chance sooner or later; looking for a width
-    does not, and neither does a difference as large as in 2.
-    """
-    if len(rounds) < ROUNDS_FOR_VERDICT:
-        return False
-    if len(rounds.calls) == 1:
-        return half_width(median_ms(rounds.medians, seed)[1]) <= precision
-    speedup, ci95 = compared(rounds, seed)
-    half = half_width(ci95)
-    clear = abs(math.log(speedup)) >= _CLEAR * half and half <= _ROUGH * precision
-    return half <= precision or clear

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfuse.measure.sequential import student
 from bnfuse.measure.verdicts import Z95, Interval
 
 _BLOCKS = 24
@@ -75,13 +76,24 @@ def interval(estimate: float, resampled: Times, blocks: int) -> Interval:
     return estimate - wider * below, estimate + wider * above
 
 
-def _expansion(blocks: int) -> float:
-    """By how much a percentile interval from so few units is too narrow: t/z · √(n/(n − 1)).
+def widened(ratio: float, ends: Interval, bound: float, rounds: int) -> Interval:
+    """The interval of a ratio, of ``bound`` standard errors instead of those of 95 %, to either side."""
+    degrees = _degrees(blocks_of(rounds))
+    wider = student(bound, degrees) / student(Z95, degrees)
+    return ratio * (ends[0] / ratio) ** wider, ratio * (ends[1] / ratio) ** wider
 
-    Student's quantile by its series in 1/ν (Abramowitz & Stegun 26.7.5), within 2 % from ν = 4 on.
-    """
+
+def blocks_of(rounds: int) -> int:
+    """How many blocks so many rounds make."""
+    return rounds // max(1, rounds // _BLOCKS)
+
+
+def _degrees(blocks: int) -> int:
+    return max(blocks - 1, 2)
+
+
+def _expansion(blocks: int) -> float:
+    """By how much a percentile interval from so few units is too narrow: t/z · √(n/(n − 1))."""
     if blocks < 2:
         return 1.0
-    nu, z = max(blocks - 1, 2), Z95
-    student = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    return student / z * math.sqrt(blocks / (blocks - 1))
+    return student(Z95, _degrees(blocks)) / Z95 * math.sqrt(blocks / (blocks - 1))

@@ -2,9 +2,10 @@
 
 A setting is one size of batch, one number of threads, and the runtime's graph optimisation off or on. Each is
 measured in up to three passes, every pass with the models loaded anew (another place in memory) and at
-another time (other load on the machine). A setting that has reached the precision takes no further
-pass, so that its time is left for those that have not. Where loading takes longer than a tenth of the
-measuring, or calls so long that a pass could not tell anything, one pass takes it all.
+another time (other load on the machine), and ends as soon as its verdict is certain (``measure.certainty``).
+What time is left goes to the settings that are not, to each by how far its interval is from the precision.
+Where loading takes longer than a tenth of the measuring, or calls so long that a pass could not tell
+anything, one pass takes all of a setting's share, and another what others left, if loading is worth it.
 
 Two copies of each model are loaded where memory and time allow it, else fewer. Does not measure what does not
 fit into memory or does not load in one setting; it says so in a note instead. Models that fit only one at a
@@ -14,6 +15,7 @@ time are timed one after the other, with a note.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +26,9 @@ import numpy as np
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnsafeModel, UsageError
 from bnfuse.formats.base import Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
-from bnfuse.measure.judging import Rounds, precise, summarise
+from bnfuse.measure.certainty import Certainty, Wanted
+from bnfuse.measure.judging import Rounds, summarise
+from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun, RanInput
 from bnfuse.results.doing import Doing, Progress
@@ -38,6 +42,7 @@ _CHEAP_LOAD = 0.1  # of the time a setting may take: below this, models are load
 # Rounds that should fit into the time a setting may take; where they do not, fewer copies are timed.
 _WANTED_ROUNDS = 12
 _VISIT_S = 0.005  # a visit takes about so long, where calls are short
+_LEAST_S, _LEAST_NEED = 0.1, 0.25  # of a setting that has begun: seconds, and times of these
 _LONG_NS = 500_000_000  # a call that is timed once only, to know how long it takes
 _NO_CONTROL = "there was no {} for a second copy of the original, so no control (A/A) was run"
 
@@ -55,6 +60,7 @@ class Findings:
     optimises: str = ""  # see ``Runner``
     versions: dict[str, str] = field(default_factory=dict)
     failure: BnfuseError | None = None  # the first
+    load_ms: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))  # with optimisation on
     progress: Progress = lambda _: None  # called with what is measured now
 
     def remember(self, runner: Runner) -> None:
@@ -83,14 +89,31 @@ class Findings:
 
 @dataclass(slots=True)
 class Setting:
-    """One setting, and its rounds so far. ``done`` is set where no further pass is wanted."""
+    """One setting, and its rounds so far. ``done`` is set where no further pass is wanted.
+
+    ``spent_s`` is what measuring took, ``loads_s`` what loading its models for one pass took.
+    """
 
     settings: RunSettings
     inputs: InputRequest
+    wanted: Wanted = field(default_factory=Wanted)
     batch: int = 0
     ran: tuple[RanInput, ...] = ()
     rounds: Rounds | None = None
     done: bool = False
+    spent_s: float = 0.0
+    loads_s: float = 0.0
+    certainty: Certainty = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.certainty = Certainty(self.wanted, self.inputs.seed)
+
+    @property
+    def needs(self) -> float:
+        """Its claim on the time that is left: about how much longer it takes to the precision."""
+        if not math.isfinite(self.certainty.doubt):
+            return 1.0
+        return max(self.spent_s, _LEAST_S) * max(self.certainty.doubt**2 - 1.0, _LEAST_NEED)
 
     @property
     def label(self) -> str:
@@ -103,7 +126,6 @@ def measure_steady(
     every: Sequence[Setting],
     *,
     budget_s: float,
-    precision: float,
     copies: int,
     load: Load,
     seen: Findings,
@@ -114,7 +136,6 @@ def measure_steady(
         paths: the models.
         every: the settings, as they will be reported.
         budget_s: seconds for all of them together; loading is apart from it.
-        precision: half-width of the 95 % interval at which a setting needs no more, as a fraction.
         copies: how many sessions fit into memory at once.
         load: loads a model into its runtime.
         seen: what has been found.
@@ -123,17 +144,19 @@ def measure_steady(
     for at_pass in range(_PASSES):
         open_ones = [setting for setting in every if not setting.done]
         for at, setting in enumerate(open_ones):
-            share_s = max(0.0, left_s) / (len(open_ones) - at)
-            if setting.rounds is not None and share_s == 0.0:
+            rest = open_ones[at:]
+            share_s = max(0.0, left_s) * setting.needs / sum(other.needs for other in rest)
+            if setting.rounds is not None and share_s <= setting.loads_s:
                 continue
-            setting.done = at_pass == _PASSES - 1
-            spent = _Stopwatch(share_s, _PASSES - at_pass)
+            spent = Stopwatch(share_s, max(0.0, left_s), setting.spent_s, _PASSES - at_pass)
             place = f"setting {at + 1}/{len(open_ones)}, pass {at_pass + 1}/{_PASSES}"
             batch = setting.inputs.batch or DEFAULT_BATCH
             seen.progress(Doing(f"measuring {setting.label}, batch {batch} ({place})", left_s))
+            before = setting.rounds
             with seen.guard(setting.label):
-                _one_pass(paths, setting, spent, precision, copies, load, seen)
-            setting.done |= setting.rounds is None
+                _one_pass(paths, setting, spent, copies, load, seen)
+            setting.done |= setting.rounds is before  # it failed
+            setting.spent_s += spent.seconds()
             left_s -= spent.seconds()
     for setting in every:
         if setting.rounds is not None:
@@ -143,33 +166,15 @@ def measure_steady(
                 setting.rounds,
                 setting.inputs.seed,
                 threads=setting.settings.threads,
+                bound=setting.certainty.bound(setting.rounds),
             )
             seen.runs.append(replace(run, inputs=setting.ran))
-
-
-@dataclass(slots=True)
-class _Stopwatch:
-    """The time of one pass: of the seconds that its setting may still take, and the passes to come."""
-
-    share_s: float
-    passes: int
-    begin: float | None = None
-
-    def start(self, *, all_at_once: bool) -> float:
-        """Begin to count; returns the deadline."""
-        self.begin = time.perf_counter()
-        return self.begin + self.share_s / (1 if all_at_once else self.passes)
-
-    def seconds(self) -> float:
-        """Since the start, 0 if there was none."""
-        return 0.0 if self.begin is None else time.perf_counter() - self.begin
 
 
 def _one_pass(
     paths: Sequence[Path],
     setting: Setting,
-    spent: _Stopwatch,
-    precision: float,
+    spent: Stopwatch,
     copies: int,
     load: Load,
     seen: Findings,
@@ -183,7 +188,7 @@ def _one_pass(
     with contextlib.ExitStack() as stack:
 
         def loaded(turns: Sequence[int]) -> dict[int, Runner]:
-            return {at: stack.enter_context(load(paths[at % 2], setting.settings)) for at in turns}
+            return {at: stack.enter_context(_timed_load(paths, at, setting, load, seen)) for at in turns}
 
         begin = time.perf_counter()
         models = loaded(range(len(paths)))
@@ -196,29 +201,37 @@ def _one_pass(
                 if earlier is not None
                 else _copies_in_time(copies, call_s, spent.share_s, seen)
             )
+            begin = time.perf_counter()
             models |= loaded(range(copies - 1, 1, -1))  # A B B A, for what is loaded first may fare better
+            if copies == MOST_COPIES:  # the first two may have been there already
+                load_s = max(load_s, time.perf_counter() - begin)
         runners = [models[at] for at in sorted(models)]
         seen.versions.update({name: v for runner in runners for name, v in runner.versions.items()})
-        loads_s = load_s * len(runners) / len(paths)
+        setting.loads_s = load_s * len(runners) / len(paths)
         pass_s = _WANTED_ROUNDS * 2 * len(runners) * max(call_s, _VISIT_S)
-        at_once = loads_s > _CHEAP_LOAD * spent.share_s or pass_s > spent.share_s / _PASSES
+        at_once = setting.loads_s > _CHEAP_LOAD * spent.share_s or pass_s > spent.share_s / _PASSES
 
         def all_rounds(rounds: Rounds) -> Rounds:
             return rounds if earlier is None else earlier.followed_by(rounds)
 
-        # The first pass stops where the next will reach the precision: with half of the rounds.
-        wanted = precision if at_once or earlier is not None else precision * 2**0.5
-        deadline = spent.start(all_at_once=at_once)
         rounds = interleave(
             runners,
             feeds,
-            deadline,
-            done=lambda new: precise(all_rounds(new), wanted, setting.inputs.seed),
+            spent.start(all_at_once=at_once),
+            done=lambda new: setting.certainty.look(all_rounds(new), *spent.parts()),
             seed=setting.inputs.seed + (0 if earlier is None else len(earlier)),
         )
     setting.rounds, setting.batch = all_rounds(rounds), samples.batch
-    if at_once or (earlier is not None and precise(setting.rounds, precision, setting.inputs.seed)):
-        setting.done = True
+    setting.done = setting.certainty.reached
+
+
+def _timed_load(paths: Sequence[Path], at: int, setting: Setting, load: Load, seen: Findings) -> Runner:
+    """One of A B A B; what loading takes is remembered as users load a model, with optimisation on."""
+    begin = time.perf_counter()
+    runner = load(paths[at % 2], setting.settings)
+    if setting.settings.optimise:
+        seen.load_ms[at % 2].append(1e3 * (time.perf_counter() - begin))
+    return runner
 
 
 def _inputs(setting: Setting, runner: Runner, seen: Findings) -> tuple[Samples, Feeds]:
@@ -242,7 +255,7 @@ def _copies_in_time(copies: int, call_s: float, share_s: float, seen: Findings) 
     return max(fitting, default=2)
 
 
-def _apart(paths: Sequence[Path], setting: Setting, spent: _Stopwatch, load: Load, seen: Findings) -> None:
+def _apart(paths: Sequence[Path], setting: Setting, spent: Stopwatch, load: Load, seen: Findings) -> None:
     """Models loaded one at a time, in the order A B B A, for what does not fit twice into memory."""
     calls: list[list[float]] = [[] for _ in paths]
     medians: list[list[float]] = [[] for _ in paths]

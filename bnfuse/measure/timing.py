@@ -4,7 +4,8 @@ A round visits the models in an order drawn anew, forth and back: B C A D D A C 
 the result, C a second copy of the original and D one of the result. A visit is a few calls in a row. Its
 first is dropped, because it finds the caches full of another model; not so where a call takes so long
 that this is nothing. Drawn anew, because whoever is visited twice in a row finds its caches warm: in a fixed
-order that made equal models differ by 0.6 %.
+order that made equal models differ by 0.6 %. Where a visit takes long, a round goes one way only, and the
+next the other way: six rounds are the least for a verdict, and need not take seconds.
 
 Two copies of each, because a model's place in memory is part of its speed, and another session has another.
 """
@@ -29,9 +30,12 @@ _MAX_CALLS = 50
 MIN_ROUNDS = 3
 MAX_ROUNDS = 1000
 _GRACE_S = 0.5  # beyond the deadline, to get from a few rounds to a verdict
-# Looking whether it is enough takes some milliseconds, so it is asked when a fifth more has been gathered.
-_ASK_AFTER = 1.2
+# Looking whether it is enough takes some milliseconds, so it is asked when a third more has been gathered.
+_ASK_AFTER = 1.3
 _WARM_CALLS = 12
+_WARM_LONG = 4  # calls, of those that take so long that these fill
+_WARM_NS = 80_000_000  # this time
+_ONE_WAY_NS = 20_000_000  # visits that take longer are made once in a round
 _STEADY = 0.98  # the latest half of the calls is no faster than the half before, but for this
 
 
@@ -48,22 +52,25 @@ def interleave(
     ``runners`` are the original, the result, the original again and the result again, as far as they take
     part. ``deadline`` is by ``time.perf_counter``.
     """
-    warm = [_warm_up(runner, feeds, deadline, len(runners)) for runner in runners]
-    per_visit, dropped = max(calls for calls, _ in warm), max(first for _, first in warm)
+    typical = [_warm_up(runner, feeds, deadline, len(runners)) for runner in runners]
+    per_visit, dropped = max(map(_kept_calls, typical)), max(int(ns < _LONG_NS) for ns in typical)
+    one_way = (per_visit + dropped) * min(typical) > _ONE_WAY_NS
     order = np.random.default_rng(seed)
+    forth: list[int] = []
     calls: list[list[float]] = [[] for _ in runners]
-    medians: list[list[tuple[float, float]]] = [[] for _ in runners]
+    medians: list[list[tuple[float, ...]]] = [[] for _ in runners]
     ask_at = ROUNDS_FOR_VERDICT
     with _no_garbage_collection():
         for count in range(1, MAX_ROUNDS + 1):
-            forth = order.permutation(len(runners)).tolist()
+            back = forth[::-1] if one_way else []
+            forth = back if back and count % 2 == 0 else order.permutation(len(runners)).tolist()
             visits: list[list[float]] = [[] for _ in runners]
-            for at in (*forth, *reversed(forth)):
+            for at in forth if one_way else (*forth, *reversed(forth)):
                 block = visit(runners[at], feeds, per_visit, dropped=dropped)
                 calls[at].extend(block)
                 visits[at].append(_lower_median(block))
-            for at, (first, second) in enumerate(visits):
-                medians[at].append((first, second))
+            for at, found in enumerate(visits):
+                medians[at].append(tuple(found))
             if enough(count, deadline):
                 break
             if count >= ask_at:
@@ -73,7 +80,7 @@ def interleave(
     return _rounds(calls, medians)
 
 
-def _rounds(calls: Sequence[Sequence[float]], medians: Sequence[Sequence[tuple[float, float]]]) -> Rounds:
+def _rounds(calls: Sequence[Sequence[float]], medians: Sequence[Sequence[tuple[float, ...]]]) -> Rounds:
     return Rounds(tuple(np.array(c) for c in calls), np.array(medians))
 
 
@@ -84,13 +91,13 @@ def enough(rounds: int, deadline: float) -> bool:
     return late_s > 0.0 and rounds >= wanted
 
 
-def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> tuple[int, int]:
+def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> float:
     """Run until the latest calls are no faster than those before.
 
     Bounded by a tenth of the time that is left, but for two calls.
 
     Returns:
-        Calls to keep per visit, and calls to drop before them (0 or 1).
+        What a call takes now, in ns.
     """
     start = time.perf_counter()
     end = start + max(0.0, deadline - start) * 0.1 / models
@@ -98,11 +105,16 @@ def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> tupl
     while len(times) < 2 or time.perf_counter() < end:
         times.append(time_call(runner, feeds))
         half = len(times) // 2
-        if len(times) >= _WARM_CALLS and np.median(times[half:]) >= _STEADY * np.median(times[:half]):
+        many = len(times) >= _WARM_CALLS or (len(times) >= _WARM_LONG and sum(times) >= _WARM_NS)
+        if many and np.median(times[half:]) >= _STEADY * np.median(times[:half]):
             break
-    typical = max(1.0, float(np.median(times[-6:])))
-    least = 2 if typical < _PAIR_NS else 1
-    return int(np.clip(_VISIT_NS / typical, least, _MAX_CALLS)), int(typical < _LONG_NS)
+    return max(1.0, float(np.median(times[half:][-6:])))
+
+
+def _kept_calls(typical_ns: float) -> int:
+    """Calls to keep per visit."""
+    least = 2 if typical_ns < _PAIR_NS else 1
+    return int(np.clip(_VISIT_NS / typical_ns, least, _MAX_CALLS))
 
 
 def _lower_median(times: Sequence[float]) -> float:

@@ -10,13 +10,13 @@ FASTER, SLOWER, SAME = "faster", "slower", "no significant change"
 
 LAYOUT = 1.0075  # ratios nearer to 1 than this come from where a model lies in memory
 Z95 = 1.959964  # two-sided 95 % of a normal distribution
-_Z90 = 1.281552  # one-sided 90 %
+Z90 = 1.281552  # one-sided 90 %
 Interval = tuple[float, float]
 
 
 def verdict(ci95: Interval, control: Interval | None) -> str:
     """Faster or slower only where the interval excludes 1 by more than equal models may differ."""
-    margin = _margin(control)
+    margin = margin_of(control)
     if ci95[0] > margin:
         return FASTER
     if ci95[1] < 1.0 / margin:
@@ -24,7 +24,7 @@ def verdict(ci95: Interval, control: Interval | None) -> str:
     return SAME
 
 
-def _margin(control: Interval | None) -> float:
+def margin_of(control: Interval | None) -> float:
     """The ratio that equal models may show: memory layout, or what the control proves to happen."""
     return LAYOUT if control is None else max(LAYOUT, control[0], 1.0 / control[1])
 
@@ -36,7 +36,7 @@ def detectable(ci95: Interval, control: Interval | None) -> float:
     probability 0.9 where it truly is beyond it by h + 1.28 s.
     """
     half = half_width(ci95)
-    return math.expm1(half * (1.0 + _Z90 / Z95) + math.log(_margin(control)))
+    return math.expm1(half * (1.0 + Z90 / Z95) + math.log(margin_of(control)))
 
 
 def half_width(interval: Interval) -> float:

@@ -53,6 +53,11 @@ class Packing(Protocol):
         """
 
 
+def most_bytes(packed: Path) -> int:
+    """The most that may come out of a packed file, in bytes."""
+    return max(_FLOOR_BYTES, _RATIO * packed.stat().st_size)
+
+
 def bounded_copy(source: IO[bytes], target: Path, packed: Path, damage: tuple[type[Exception], ...]) -> None:
     """Copy what comes out of a packed file, as long as that is in proportion.
 
@@ -67,7 +72,7 @@ def bounded_copy(source: IO[bytes], target: Path, packed: Path, damage: tuple[ty
         UnreadableModel: it is damaged.
         OutputError: there is no room for it.
     """
-    most, done = max(_FLOOR_BYTES, _RATIO * packed.stat().st_size), 0
+    most, done = most_bytes(packed), 0
     try:
         with target.open("wb") as file:
             while block := _read(source, packed, damage):

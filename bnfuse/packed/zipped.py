@@ -6,21 +6,20 @@ model under the same name, and everything else as it was.
 
 from __future__ import annotations
 
-import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.keras.file.archive import CONFIG, ZIP_DAMAGE, check_members
-from bnfuse.packed.base import bounded_copy
+from bnfuse.formats.keras.file.archive import BLOCK_BYTES, CONFIG, ZIP_DAMAGE, check_members
+from bnfuse.formats.keras.file.wording import short
+from bnfuse.packed.base import bounded_copy, most_bytes
 from bnfuse.staging import default_output, output_errors
 
 _SUFFIX = ".zip"
 _MODELS = (".onnx", ".keras", ".h5", ".hdf5")
 _OF_THE_SYSTEM = ("__MACOSX/", ".DS_Store")
-_FLOOR_BYTES, _RATIO = 1 << 28, 100
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -64,12 +63,28 @@ class Zipped:
         packed = folder / target.name
         with output_errors(target), zipfile.ZipFile(self.path) as old, zipfile.ZipFile(packed, "w") as new:
             for info in old.infolist():
-                with plain.open("rb") if info.filename == self.member else old.open(info) as source:
-                    made = zipfile.ZipInfo(info.filename, _EPOCH)
-                    made.compress_type, made.external_attr = info.compress_type, info.external_attr
-                    with new.open(made, "w", force_zip64=True) as member:
-                        shutil.copyfileobj(source, member)
+                made = zipfile.ZipInfo(info.filename, _EPOCH)
+                made.compress_type, made.external_attr = info.compress_type, info.external_attr
+                blocks = _blocks(plain) if info.filename == self.member else self._member(old, info)
+                with new.open(made, "w", force_zip64=True) as member:
+                    for block in blocks:
+                        member.write(block)
         return (packed,)
+
+    def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        try:
+            with archive.open(info) as source:
+                while block := source.read(BLOCK_BYTES):
+                    yield block
+        except ZIP_DAMAGE as error:
+            what = f"'{short(info.filename)}' in it is damaged ({short(error)})"
+            raise UnreadableModel(f"'{self.path}': {what}; fetch or save it again") from error
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
 
 
 def opened(path: Path, weights: Path | None) -> Zipped | None:
@@ -91,7 +106,7 @@ def opened(path: Path, weights: Path | None) -> Zipped | None:
     if not models:
         return None
     check_members(path, infos)
-    if sum(info.file_size for info in infos) > max(_FLOOR_BYTES, _RATIO * path.stat().st_size):
+    if sum(info.file_size for info in infos) > most_bytes(path):
         raise UnsafeModel(
             f"'{path}' would grow a hundredfold when unpacked; unpack it yourself if that is right"
         )

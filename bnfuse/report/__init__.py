@@ -8,7 +8,7 @@ are escaped by each form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from bnfuse.staging import output_errors, staging_folder
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
     from bnfuse.results import Comparison, Failure, Report
+    from bnfuse.results.many import Collected
 
 _MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit", ".sarif": "sarif"}
 FORMS = tuple(_MODULES)
@@ -78,13 +79,19 @@ def render_difference(found: Difference, suffix: str) -> str:
     return cast(str, _form(suffix).render_difference(found))
 
 
+def render_many(found: Collected, suffix: str) -> Iterator[str]:
+    """Many models as one report in the form of ``suffix``, piece by piece: all at once may be much."""
+    made = import_module(f"bnfuse.report.many.{_MODULES[suffix.lower()]}")
+    return cast("Iterator[str]", made.parts(found))
+
+
 def _form(suffix: str) -> ModuleType:
     """Imported only when it is asked for."""
     return import_module(f"bnfuse.report.{_MODULES[suffix.lower()]}")
 
 
-def write(text: str, path: Path) -> None:
-    """Write a rendered report to ``path``; a finished file replaces an old one, a missing folder is made.
+def write(text: str | Iterable[str], path: Path) -> None:
+    """Write a report, whole or in pieces, to ``path``; it replaces an old one, a missing folder is made.
 
     Raises:
         OutputError: no space, no permission.
@@ -93,5 +100,6 @@ def write(text: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(path) as folder, output_errors(path):
         staged = folder / path.name
-        staged.write_text(text, encoding="utf-8", newline="\n")
+        with staged.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         staged.replace(path)

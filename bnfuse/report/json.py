@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Comparison, Failure, FileInfo, Latency, Report
+    from bnfuse.results.many import Outcome
 
 SCHEMA = "bnfuse.report/1"
 VERIFY_SCHEMA = "bnfuse.verify/1"
 BENCH_SCHEMA = "bnfuse.bench/1"
 DIFF_SCHEMA = "bnfuse.diff/1"
+MANY_SCHEMA = "bnfuse.reports/1"
 ERROR_SCHEMA = "bnfuse.error/1"
 DOCTOR_SCHEMA = "bnfuse.doctor/1"
 
@@ -160,7 +162,23 @@ def render_comparison(found: Comparison) -> str:
 
 def render_failure(found: Failure) -> str:
     """What any command prints with ``--json`` where it ends in an error."""
-    return dumps({"schema": ERROR_SCHEMA, **_plain(found)})
+    return dumps(failure_document(found))
+
+
+def failure_document(found: Failure) -> dict[str, Any]:
+    """The error as plain values."""
+    return {"schema": ERROR_SCHEMA, **_plain(found)}
+
+
+def outcome_document(found: Outcome) -> dict[str, Any]:
+    """What became of one model of many, with its report and its error as they would be by themselves."""
+    return {
+        **_document(
+            model=found.model, exit_code=int(found.exit_code), resumed=found.resumed, seconds=found.seconds
+        ),
+        "report": None if found.report is None else document(found.report),
+        "error": None if found.failure is None else failure_document(found.failure),
+    }
 
 
 def doctor_document(found: object) -> dict[str, Any]:

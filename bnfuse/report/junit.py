@@ -20,13 +20,18 @@ from bnfuse.results.outcomes import Comparison, Failure, Gate
 
 def render(report: Report) -> str:
     """The whole report as one XML document."""
-    suite = _suite(report.input.path.name)
+    return _document(suite_of(report, report.input.path.name))
+
+
+def suite_of(report: Report, name: str) -> Element:
+    """The report as a test suite of this name."""
+    suite = _suite(name)
     for decision in report.plan.decisions:
         if decision.is_batchnorm:
             _add_decision(suite, decision)
     _add_proof(suite, report.verification, report.seconds.get("verify", 0.0))
     _add_gates(suite, report.gates)
-    return _document(suite, report.notes, sum(report.seconds.values()))
+    return _finished(suite, report.notes, sum(report.seconds.values()))
 
 
 def render_comparison(found: Comparison) -> str:
@@ -44,25 +49,34 @@ def render_comparison(found: Comparison) -> str:
         )
         SubElement(case, "system-out").text = "; ".join(filter(None, times))
     _add_gates(suite, found.gates)
-    return _document(suite, found.latency.notes if found.latency else (), 0.0)
+    return _document(_finished(suite, found.latency.notes if found.latency else (), 0.0))
 
 
 def render_failure(found: Failure) -> str:
     """A command that ended in an error is a test case that did."""
-    suite = _suite(found.path.name if found.path is not None else found.command)
+    return _document(suite_of_failure(found, found.path.name if found.path is not None else found.command))
+
+
+def suite_of_failure(found: Failure, name: str) -> Element:
+    """The error as a test suite of this name."""
+    suite = _suite(name)
     case = _case(suite, "command", f"bnfuse {found.command}")
     SubElement(case, "error", message=plain(found.message), type=found.kind)
-    return _document(suite, (), 0.0)
+    return _finished(suite, (), 0.0)
 
 
 def _suite(name: str) -> Element:
     return Element("testsuite", name=plain(name) or "(no name)")
 
 
-def _document(suite: Element, notes: Sequence[str], seconds: float) -> str:
+def _finished(suite: Element, notes: Sequence[str], seconds: float) -> Element:
     if notes:
         SubElement(suite, "system-out").text = "\n".join(map(plain, notes))
     _count(suite, seconds)
+    return suite
+
+
+def _document(suite: Element) -> str:
     root = Element("testsuites", name="bnfuse")
     root.append(suite)
     indent(root)

@@ -24,14 +24,14 @@ def render(report: Report) -> str:
     """The whole report as one Markdown document."""
     from bnfuse.report.content.whole import sections
 
-    return written(f"bnfuse: {_prose(text.headline(report))}", sections(report, doc.Form.MARKDOWN))
+    return written(f"bnfuse: {prose(text.headline(report))}", sections(report, doc.Form.MARKDOWN))
 
 
 def render_comparison(found: Comparison) -> str:
     """What ``verify`` or ``bench`` found as one Markdown document."""
     from bnfuse.report.content.outcomes import headline, sections
 
-    title = f"bnfuse {found.command}: {_prose(headline(found))}"
+    title = f"bnfuse {found.command}: {prose(headline(found))}"
     return written(title, sections(found, doc.Form.MARKDOWN))
 
 
@@ -46,7 +46,7 @@ def render_difference(found: Difference) -> str:
     """The whole difference as one Markdown document."""
     from bnfuse.report.content.difference import headline, sections
 
-    return written(f"bnfuse diff: {_prose(headline(found))}", sections(found, doc.Form.MARKDOWN))
+    return written(f"bnfuse diff: {prose(headline(found))}", sections(found, doc.Form.MARKDOWN))
 
 
 def written(title: str, sections: Iterable[doc.Section]) -> str:
@@ -84,7 +84,7 @@ def _table(block: doc.Table) -> str:
     cells = (
         [_words(cell.words if isinstance(cell, doc.Cell) else cell) for cell in row] for row in block.rows
     )
-    head = map(_prose, block.head)
+    head = map(prose, block.head)
     lines = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *cells))
     return f"{lines}\n\n{block.caption}" if block.caption else lines
 
@@ -96,20 +96,20 @@ def _words(words: doc.Words) -> str:
 def _part(part: object) -> str:
     match part:
         case str():
-            return _prose(part)
+            return prose(part)
         case doc.Span(words, "name"):
             return _code(words)
         case doc.Span(words, "own"):
             return words
         case doc.Span(words):
-            return _prose(words)
+            return prose(words)
         case doc.Number(value, digits, unit):
-            return _prose(f"{value:.{digits}g}{unit}")
+            return prose(f"{value:.{digits}g}{unit}")
         case _:
             return ""
 
 
-def _prose(value: str) -> str:
+def prose(value: str) -> str:
     """``value`` as text that is no markup: entities, and no @mention or #reference."""
     escaped = _escaped(text.plain(value))
     return escaped.replace("&#64;", "&#64;" + _ZERO_WIDTH_SPACE).replace("&#35;", "&#35;" + _ZERO_WIDTH_SPACE)

@@ -18,7 +18,7 @@ from bnfuse.report import text
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
 
-_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _RULES = {
     "gate": "A gate of bnfuse said no.",
     "foldable": "A BatchNormalization, or a Mul, Add, Sub or Div that is one, can be folded exactly.",
@@ -32,6 +32,13 @@ Result = dict[str, Any]
 
 def render(report: Report) -> str:
     """What ``optimize`` or ``inspect`` found."""
+    unproved = report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
+    code = ExitCode.UNPROVED if unproved else _gated(report.gates)
+    return _log(results_of(report), _invocation(code))
+
+
+def results_of(report: Report) -> list[Result]:
+    """The results that a report gives rise to."""
     path = report.input.path
     found = _judged(report.verification, path) + _gates(report.gates, path)
     if any(gate.option == "--check" and not gate.passed for gate in report.gates):
@@ -39,8 +46,7 @@ def render(report: Report) -> str:
         found += [
             _result("foldable", f"{fold.op} '{fold.node}' can be folded", path, fold.node) for fold in folds
         ]
-    unproved = report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
-    return _log(found, _invocation(ExitCode.UNPROVED if unproved else _gated(report.gates)))
+    return found
 
 
 def render_comparison(found: Comparison) -> str:
@@ -59,6 +65,16 @@ def render_comparison(found: Comparison) -> str:
 
 def render_failure(found: Failure) -> str:
     """A command that ended in an error."""
+    invocation = {
+        "executionSuccessful": False,
+        "exitCode": found.exit_code,
+        "toolExecutionNotifications": [notification_of(found)],
+    }
+    return _log([], invocation)
+
+
+def notification_of(found: Failure) -> Result:
+    """The error as what an invocation tells."""
     told: Result = {
         "level": "error",
         "message": {"text": text.plain(found.message)},
@@ -66,12 +82,7 @@ def render_failure(found: Failure) -> str:
     }
     if found.path is not None:
         told["locations"] = [_location(found.path)]
-    invocation = {
-        "executionSuccessful": False,
-        "exitCode": found.exit_code,
-        "toolExecutionNotifications": [told],
-    }
-    return _log([], invocation)
+    return told
 
 
 def _gated(gates: tuple[Gate, ...]) -> ExitCode:
@@ -117,8 +128,12 @@ def _location(path: Path) -> dict[str, Any]:
     return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
 
 
-def _log(results: list[Result], invocation: dict[str, Any]) -> str:
+def tool() -> dict[str, Any]:
+    """What made the log, and the rules that results refer to."""
     rules = [{"id": rule, "shortDescription": {"text": words}} for rule, words in _RULES.items()]
-    driver = {"name": "bnfuse", "version": __version__, "rules": rules}
-    run = {"tool": {"driver": driver}, "invocations": [invocation], "results": results}
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
+    return {"driver": {"name": "bnfuse", "version": __version__, "rules": rules}}
+
+
+def _log(results: list[Result], invocation: dict[str, Any]) -> str:
+    run = {"tool": tool(), "invocations": [invocation], "results": results}
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"

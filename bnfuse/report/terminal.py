@@ -1,54 +1,54 @@
-"""Sections on a terminal, with rich. Long tables are grouped, or cut, unless ``verbose``.
+"""Sections on a terminal, with rich, or into a pipe. Long tables are grouped, or cut, unless ``verbose``.
 
 Model strings become ``Text`` objects and are never parsed as markup. Where the output is no terminal, lines
-are wider and uncoloured.
+are wider and uncoloured, and mostly made without rich (``report.pipe``).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
-
-from rich import box
-from rich import table as rich_table
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Literal, Union
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.columns import fitted
+from bnfuse.report.pipe import WIDTH, Pipe
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
     from bnfuse.core.explanation import Explanation
     from bnfuse.difference.result import Difference
     from bnfuse.results import Agreement, Latency, Report
 
-_PIPE_WIDTH = 140
 _LEAST_WIDTH = 20
 # The blank between a number and its unit, at which no line ends.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[µm]?s|[kMGT]?B|dB)(?:[^\w]|$))")
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
-class _Console(Console):
-    """One that lets the command line answer when the reader of its output has gone."""
-
-    def on_broken_pipe(self) -> None:
-        """rich would end the process with 1, which says that a gate said no."""
-        raise BrokenPipeError
+Out = Union["Console", Pipe]
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console on stdout (or stderr) that reads no markup and honours NO_COLOR."""
+def console(*, stderr: bool = False) -> Out:
+    """What writes to stdout (or stderr), reads no markup and honours NO_COLOR and FORCE_COLOR."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
-    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    coloured = stream.isatty() or bool(os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"))
+    utf8 = (stream.encoding or "").lower().replace("-", "").startswith("utf8")
+    if utf8 and not coloured and os.name != "nt":
+        return Pipe(stream)
+    from bnfuse.report.rich_console import GuardedConsole
+
+    width = None if stream.isatty() else WIDTH
+    return GuardedConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def print_report(report: Report, out: Console, *, verbose: bool = False) -> None:
+def print_report(report: Report, out: Out, *, verbose: bool = False) -> None:
     """Everything one ``optimize`` or ``inspect`` found out and did."""
     from bnfuse.report.content.whole import sections
 
@@ -56,31 +56,31 @@ def print_report(report: Report, out: Console, *, verbose: bool = False) -> None
     print_sections(sections(report, _form(verbose)), out)
 
 
-def print_agreement(agreement: Agreement, out: Console, *, verbose: bool = False) -> None:
+def print_agreement(agreement: Agreement, out: Out, *, verbose: bool = False) -> None:
     """The outcome of ``verify``, output by output."""
     from bnfuse.report.content.proof import compared
 
     print_sections([compared(agreement, _form(verbose))], out)
 
 
-def print_latency(latency: Latency, out: Console, *, verbose: bool = False) -> None:
+def print_latency(latency: Latency, out: Out, *, verbose: bool = False) -> None:
     """The outcome of ``bench``, setting by setting, with its verdicts."""
     from bnfuse.report.content.latency import latency as section
 
     print_sections([section(latency, _form(verbose))], out)
 
 
-def print_explanations(explanations: Sequence[Explanation], out: Console, *, verbose: bool = False) -> None:
+def print_explanations(explanations: Sequence[Explanation], out: Out, *, verbose: bool = False) -> None:
     """Every explanation of ``inspect --explain``, one after the other."""
     from bnfuse.report.content.explanation import sections
 
     for number, explanation in enumerate(explanations):
         if number:
-            out.print()
+            _say(out, "", "")
         print_sections(sections(explanation, _form(verbose)), out)
 
 
-def print_difference(found: Difference, out: Console, *, verbose: bool = False) -> None:
+def print_difference(found: Difference, out: Out, *, verbose: bool = False) -> None:
     """Headline, the models side by side, and every section that has something to say."""
     from bnfuse.report.content.difference import headline, sections
 
@@ -92,7 +92,15 @@ def _form(verbose: bool) -> doc.Form:
     return doc.Form.VERBOSE if verbose else doc.Form.BRIEF
 
 
-def print_sections(sections: Iterable[doc.Section], out: Console) -> None:
+def blank(out: Out) -> None:
+    """An empty line."""
+    if isinstance(out, Pipe):
+        out.line("")
+    else:
+        out.print()
+
+
+def print_sections(sections: Iterable[doc.Section], out: Out) -> None:
     """Section after section."""
     for section in sections:
         if doc.Form.BRIEF in section.titled:
@@ -101,7 +109,7 @@ def print_sections(sections: Iterable[doc.Section], out: Console) -> None:
             _write(block, out)
 
 
-def _write(block: doc.Block, out: Console) -> None:
+def _write(block: doc.Block, out: Out) -> None:
     match block:
         case doc.Facts(lines):
             for line in lines:
@@ -122,7 +130,7 @@ def _write(block: doc.Block, out: Console) -> None:
             pass  # drawings are HTML's
 
 
-def _print_table(block: doc.Table, out: Console) -> None:
+def _print_table(block: doc.Table, out: Out) -> None:
     """With a left edge: a line of the log never starts with a string of the model.
 
     Where the columns do not fit side by side, each row is a paragraph of its own.
@@ -137,6 +145,17 @@ def _print_table(block: doc.Table, out: Console) -> None:
     if widths is None:
         _print_apart(block, rows, out)
         return
+    if isinstance(out, Pipe):
+        plain_rows = [[_plain(words) for words in row] for row in rows]
+        if out.table(block.head, plain_rows, widths, block.texts, block.caption):
+            return
+        from bnfuse.report.rich_console import GuardedConsole
+
+        out = GuardedConsole(file=out.file, width=out.width, markup=False, highlight=False, emoji=False)
+    from rich import box
+    from rich import table as rich_table
+    from rich.text import Text
+
     table = rich_table.Table(box=box.ROUNDED, header_style="bold", border_style="dim", caption_justify="left")
     for number, (head, width) in enumerate(zip(block.head, widths, strict=True)):
         justify: Literal["left", "right"] = "left" if number < block.texts else "right"
@@ -148,7 +167,7 @@ def _print_table(block: doc.Table, out: Console) -> None:
     out.print(table)
 
 
-def _print_apart(block: doc.Table, rows: Sequence[Sequence[doc.Words]], out: Console) -> None:
+def _print_apart(block: doc.Table, rows: Sequence[Sequence[doc.Words]], out: Out) -> None:
     for row in rows:
         _say(out, "", ("╭ ", *doc.spans(row[0])), "bold")
         for head, words in zip(block.head[1:], row[1:], strict=True):
@@ -164,6 +183,8 @@ def _is_name(words: doc.Words) -> bool:
 
 def _text(words: doc.Words) -> Text:
     """Words that are read as no markup."""
+    from rich.text import Text
+
     style = _STYLES.get(words.kind, "") if isinstance(words, doc.Span) else ""
     return Text(_plain(words), style)
 
@@ -184,12 +205,17 @@ def _part(part: object) -> str:
             return ""
 
 
-def _say(out: Console, label: str, words: doc.Words, style: str = "") -> None:
+def _say(out: Out, label: str, words: doc.Words, style: str = "") -> None:
     """Print ``label  words``, nothing in it parsed as markup.
 
     In a log in one line however long; on a terminal whole words go onto the next line, below the first.
     """
     said, head = _plain(words), f"{label:<9}" if label else ""
+    if isinstance(out, Pipe):
+        out.line(head + said)
+        return
+    from rich.text import Text
+
     lines = [said]
     if out.is_terminal and len(head) + len(said) > out.width:
         room = max(_LEAST_WIDTH, out.width - len(head))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UsageError
-from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.results import Report
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.folding import Phases
+    from bnfuse.use_cases.kept import Loader
 
 
 def foldable(report: Report) -> int:
@@ -29,9 +30,18 @@ def changed(report: Report) -> bool:
 
 
 def measured(
-    report: Report, written: Written, wanted: BenchRequest | None, read: ReadOptions, phases: Phases
+    report: Report,
+    written: Written,
+    wanted: BenchRequest | None,
+    read: ReadOptions,
+    load: Loader,
+    phases: Phases,
+    *,
+    folder: Path | None = None,
 ) -> Report:
-    """The report with its latencies. A model that is proved is not lost because a bench failed.
+    """The report with its latencies, by ``load``. A model that is proved is not lost because a bench failed.
+
+    ``folder`` is for files that the measurement needs; the one that the result lies in where it is None.
 
     Raises:
         RuntimeMissing, UsageError: as ``bench``.
@@ -45,7 +55,8 @@ def measured(
     request = replace(wanted, model_bytes=report.input.total_bytes)
     with phases("bench", "measuring"):
         try:
-            third = unfolded(original, read, written.path.with_name(f"unfolded-{written.path.name}"))
+            beside = folder or written.path.parent
+            third = unfolded(original, read, beside / f"unfolded-{written.path.name}")
             latency = measured_with_shares(
                 original,
                 written.path,

@@ -8,7 +8,6 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -24,22 +23,23 @@ from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
 from bnfuse.placing import place
-from bnfuse.results import Agreement, Report, Status
+from bnfuse.results import Report
 from bnfuse.staging import check_target, default_output, staging_folder
 from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
-from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.proving import proved
 from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
-from bnfuse.use_cases.requests import Wanted, bench_request, verify_request
+from bnfuse.use_cases.requests import Wanted, bench_request, first_settings, in_one_process, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unpacking import optimized, unpacked
-from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved, why_missed, why_unproved
+from bnfuse.use_cases.unwritten import BatchNormsLeft, why_missed
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
+    from bnfuse.use_cases.kept import KeptModels
     from bnfuse.use_cases.verify import VerifyRequest
 
 
@@ -142,7 +142,8 @@ def optimize(
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
     path, read = Path(model), as_asked(read, activations, keep, target, equalize=equalize)
-    wanted = Wanted(verify_request(verify), bench_request(bench), hashes, details, read, merge_affines)
+    requests = in_one_process(verify_request(verify), bench_request(bench))
+    wanted = Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
     result, packing = None if output is None else Path(output), packing_of(path, read.weights)
@@ -160,7 +161,7 @@ def _optimized(
     with made_folder(result):
         check_target(result, path, force=force)
         if wanted.runs:
-            form.prepare()
+            form.prepare(first_settings(wanted.verify, wanted.bench))
         report = _placed(path, result, wanted, phases, force=force, only_if_faster=only_if_faster)
     return replace(report, seconds=dict(phases.seconds))
 
@@ -169,10 +170,14 @@ def _placed(
     path: Path, target: Path, wanted: Wanted, phases: Phases, *, force: bool, only_if_faster: bool
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
+    from bnfuse.use_cases.kept import KeptModels
+
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
-        report, written = _proof(path, target, made, wanted, phases, files), made.written
-        report = measured(report, written, wanted.bench, wanted.read, phases)
+        written = made.written
+        with KeptModels(load) as models:
+            report = _proof(path, target, made, wanted, models, phases, files)
+            report = measured(report, written, wanted.bench, wanted.read, models.load, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept))
@@ -236,59 +241,21 @@ def _looking_inside(wanted: Wanted, made: Folded) -> Wanted:
     return replace(wanted, verify=replace(wanted.verify, inside=look))
 
 
-def _proof(path: Path, target: Path, made: _Made, wanted: Wanted, phases: Phases, files: Watched) -> Report:
+def _proof(
+    path: Path,
+    target: Path,
+    made: _Made,
+    wanted: Wanted,
+    models: KeptModels,
+    phases: Phases,
+    files: Watched,
+) -> Report:
     """The report with its proof: where biases were rounded, of the result before they were."""
     notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
     if not made.written.rounded or wanted.verify is None:
-        return replace(_proved(made.report, made.written, made.wanted, phases), notes=notes)
+        return replace(proved(made.report, made.written, made.wanted, models, phases), notes=notes)
     exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
     with staging_folder(target) as folder:
         exact = _written(path, folder / target.name, exactly, phases, files)
-        proved = _proved(exact.report, exact.written, exact.wanted, phases)
-    return replace(made.report, verification=proved.verification, versions=proved.versions, notes=notes)
-
-
-def _proved(report: Report, written: Written, wanted: Wanted, phases: Phases) -> Report:
-    """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
-    if wanted.verify is None:
-        return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
-    ran = Witnessed(load)
-    with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
-    if agreement.status is Status.DIFFERENT:
-        with phases("bisect", "looking for the fold that breaks equality"):
-            agreement = _blamed(agreement, report, written, wanted, wanted.verify)
-    report = replace(report, verification=agreement, versions=versions(ran.versions))
-    if agreement.status is Status.EQUAL:
-        return report
-    raise Unproved(why_unproved(agreement), replace(report, seconds=dict(phases.seconds)))
-
-
-def _prove(
-    report: Report, written: Written, request: VerifyRequest, load: Loader, progress: Progress
-) -> Agreement:
-    original = report.input.path
-    same = not written.side_files and filecmp.cmp(original, written.path, shallow=False)
-    if same and not request.labels:  # an accuracy takes a run
-        return Agreement(Status.EQUAL, evidence="identical bytes")
-    from bnfuse.use_cases.verify import verify
-
-    return verify(original, written.path, request=_request(report, request), load=load, progress=progress)
-
-
-def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
-    """The request with what is known about the model."""
-    plan = report.plan
-    depth = max(1, plan.rewrites + len(plan.arithmetic) + len(plan.rescaled))  # merging alone rounds, too
-    return replace(request, model_bytes=report.input.total_bytes, depth=depth, successor=True)
-
-
-def _blamed(
-    failed: Agreement, report: Report, written: Written, wanted: Wanted, request: VerifyRequest
-) -> Agreement:
-    """The failed agreement with the fold that breaks equality, where that can be found out."""
-    from bnfuse.use_cases.bisection import Failed, name_culprit
-
-    folder = written.path.parent
-    made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
-    return name_culprit(failed, made, _request(report, request), load)
+        proof = proved(exact.report, exact.written, exact.wanted, models, phases)
+    return replace(made.report, verification=proof.verification, versions=proof.versions, notes=notes)

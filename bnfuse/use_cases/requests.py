@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from bnfuse.formats.base import RunSettings
 
 if TYPE_CHECKING:
     from bnfuse.formats.base import ReadOptions
@@ -54,3 +56,23 @@ def bench_request(bench: BenchRequest | bool) -> BenchRequest | None:
     from bnfuse.use_cases.bench import BenchRequest
 
     return BenchRequest()
+
+
+def in_one_process(
+    verify: VerifyRequest | None, bench: BenchRequest | None
+) -> tuple[VerifyRequest | None, BenchRequest | None]:
+    """Both, the proof on as many threads as the measurement: a runtime may start for a number of threads."""
+    if verify is None or bench is None or verify.threads:
+        return verify, bench
+    from bnfuse.machine import usable_cpus
+
+    return replace(verify, threads=(bench.threads or (usable_cpus(),))[0]), bench
+
+
+def first_settings(verify: VerifyRequest | None, bench: BenchRequest | None) -> RunSettings:
+    """How the first model will be loaded."""
+    if verify is not None:
+        return verify.settings
+    if bench is None:
+        return RunSettings()
+    return bench.settings((bench.threads or (0,))[0], optimise=False)

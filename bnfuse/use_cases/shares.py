@@ -86,7 +86,7 @@ def measured_with_shares(
     whole = bench(original, result, replace(request, max_time=(1 - _PART) * request.max_time))
     told = f"folding is not alone in what it changes: {third.cause} let a runtime do more, too"
     whole = replace(whole, notes=(*whole.notes, told))
-    part = replace(request, max_time=_PART * request.max_time, cold_start=False, profile=False)
+    part = replace(request, max_time=_PART * request.max_time, cold=False, profile=False)
     try:
         folding = bench(third.path, result, part)
     except BnfuseError as error:

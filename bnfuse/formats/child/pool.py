@@ -23,7 +23,7 @@ from bnfuse.formats.child.limits import held_bytes, memory_limit_bytes
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.process import ChildProcess
 
-_LINGER_S = 30.0
+_LINGER_S = 30.0  # `keep_alive` makes it longer
 
 
 class Setup(Protocol):
@@ -44,6 +44,7 @@ class Process(ChildProcess):
         self.users = 0
         self.uses = 0
         self.facts: Head = {}  # filled by ``acquire``
+        self.ending: threading.Timer | None = None  # ends it where no model came until then
         self._kept: dict[str, np.ndarray] = {}
         super().__init__(setup.module, setup.environment())
 
@@ -115,9 +116,17 @@ def release(process: Process) -> None:
         process.users -= 1
         if process.users > 0:
             return
-        timer = threading.Timer(_LINGER_S, _end_if_idle, [process, process.uses])
-        timer.daemon = True
-        timer.start()
+        if process.ending is not None:  # each is a thread: a thousand models must not leave a thousand
+            process.ending.cancel()
+        process.ending = threading.Timer(_LINGER_S, _end_if_idle, [process, process.uses])
+        process.ending.daemon = True
+        process.ending.start()
+
+
+def keep_alive(seconds: float) -> None:
+    """Let a process live on for so long without a model: where many models are worked on, one will come."""
+    global _LINGER_S
+    _LINGER_S = max(_LINGER_S, seconds)
 
 
 def stop_all() -> None:
@@ -137,6 +146,8 @@ def _end_if_idle(process: Process, uses: int) -> None:
 
 
 def _drop(process: Process) -> None:
+    if process.ending is not None:
+        process.ending.cancel()
     if _processes.get(process.setup) is process:
         del _processes[process.setup]
     process.stop()

@@ -178,8 +178,11 @@ class KerasFormat:
         """The suffix the input has."""
         return path.suffix or ".keras"
 
-    def prepare(self) -> None:
-        """Nothing: which Keras a model needs is in its file, and folding takes little beside loading that."""
+    def prepare(self, settings: RunSettings) -> None:
+        """Start the child process that Keras runs in, which imports its backend at once."""
+        from bnfuse.formats.keras.runtime.run import prepare
+
+        prepare(settings)
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
         """Load into Keras, in a process of its own."""

@@ -48,11 +48,17 @@ class OnnxFormat:
 
         return read_hints(path)
 
+    def asks_for(self, path: Path) -> tuple[str, ...]:
+        """Files of external data; see ``formats.spread``."""
+        from bnfuse.formats.onnx.file.parse import external_locations
+
+        return external_locations(path)
+
     def suffix(self, path: Path) -> str:
         """ONNX files keep ``.onnx``."""
         return path.suffix or ".onnx"
 
-    def prepare(self) -> None:
+    def prepare(self, settings: RunSettings) -> None:
         """Start the child process that onnxruntime runs in."""
         from bnfuse.formats.onnx.runtime.run import prepare
 

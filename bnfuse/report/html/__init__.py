@@ -41,6 +41,27 @@ def render(report: Report) -> str:
     return _page(title, head(report), sections(report, doc.Form.HTML), data_block(drawn))
 
 
+def fragment(report: Report) -> str:
+    """The report as a part of a page on many."""
+    from bnfuse.report.content.whole import sections
+
+    drawn = report.details.neighbourhoods if report.details else ()
+    shown = (section(one, _HOOKS) for one in sections(report, doc.Form.HTML))
+    return "\n".join(filter(None, (head(report), *shown, data_block(drawn))))
+
+
+def failure_fragment(found: Failure) -> str:
+    """An error as a part of a page on many."""
+    from bnfuse.report.content.outcomes import failure
+
+    return "\n".join(map(plain_section, failure(found)))
+
+
+def plain_section(one: doc.Section) -> str:
+    """A section in which nothing is shown in a way of its own."""
+    return section(one, _HOOKS)
+
+
 def render_comparison(found: Comparison) -> str:
     """What ``verify`` or ``bench`` found as one HTML document."""
     from bnfuse.report.content.outcomes import headline, sections

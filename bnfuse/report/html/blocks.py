@@ -8,12 +8,20 @@ from typing import Any
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.html import charts
-from bnfuse.report.html.markup import esc
+from bnfuse.report.html.markup import code, esc
 
 Hooks = Mapping[str, Callable[[Any], str]]
+
+
+def link(place: str, words: str) -> str:
+    """A name that leads to a place of the page."""
+    return f'<a href="#{place}">{code(words)}</a>'
+
+
 _CHARTS: Mapping[str, Callable[..., str]] = {
     "bars": charts.bars,
     "interval": charts.interval,
+    "link": link,
     "meter": charts.meter,
     "sparkline": charts.sparkline,
 }

@@ -16,9 +16,15 @@ from bnfuse.report.html.markup import esc
 
 def page(title: str, contents: str, body: str, data: str) -> str:
     """The whole document; ``contents`` and ``body`` are HTML, ``data`` a block of JSON or ""."""
+    before, after = frame(title, contents, data)
+    return f"{before}{body}{after}"
+
+
+def frame(title: str, contents: str, data: str = "") -> tuple[str, str]:
+    """What stands before the body of ``page``, and what behind it."""
     style, script = _own("style.css"), _own("script.js")
     policy = f"default-src 'none'; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'"
-    return f"""<!doctype html>
+    before = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -31,13 +37,15 @@ def page(title: str, contents: str, body: str, data: str) -> str:
 <body>
 {contents}
 <main>
-{body}
+"""
+    after = f"""
 </main>
 {data}
 <script>{script}</script>
 </body>
 </html>
 """
+    return before, after
 
 
 @lru_cache

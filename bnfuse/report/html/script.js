@@ -1,15 +1,17 @@
 // Filters and sorts the tables, and draws the graph around a decision when its row is opened.
 // Strings of the model are only ever set as text, never as markup.
+// On a page of many models each report is one of its own, whose ids begin with data-prefix.
 (() => {
 "use strict";
-const $ = (id) => document.getElementById(id);
+function start(root, prefix) {
+const $ = (id) => document.getElementById(prefix + id);
 const every = $("every"), rows = every ? [...every.tBodies[0].rows] : [];
 const block = $("graphs");
 let graphs = null; // parsed when the first row is opened
 
 // ---- filter ------------------------------------------------------------------------------------
 
-const form = document.querySelector(".filter");
+const form = root.querySelector(".filter");
 const haystack = new Map();
 
 function words(row) {
@@ -175,7 +177,7 @@ function detailOf(row) {
   const graph = graphs.graphs[Number(row.dataset.graph)];
   const detail = document.createElement("tr"), cell = document.createElement("td");
   detail.className = "detail";
-  detail.id = `graph-${row.dataset.graph}`;
+  detail.id = `${prefix}graph-${row.dataset.graph}`;
   cell.colSpan = 6;
   const side = document.createElement("div");
   side.className = "graphs";
@@ -220,13 +222,13 @@ if (every) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
   filter();
-  for (const button of document.querySelectorAll(".show")) {
+  for (const button of root.querySelectorAll(".show")) {
     button.hidden = false;
     button.addEventListener("click", () => showReason(button.dataset.reason));
   }
 }
 if (block) {
-  const legend = document.querySelector(".legend");
+  const legend = root.querySelector(".legend");
   legend.hidden = false;
   const drawable = rows.filter((row) => row.dataset.graph !== undefined);
   drawable.forEach(makeOpening);
@@ -237,5 +239,28 @@ if (block) {
   });
   if (drawable.length && drawable.length <= 3) toggle(drawable[0]);
 }
-document.querySelectorAll("table.sortable").forEach(makeSortable);
+root.querySelectorAll("table.sortable").forEach(makeSortable);
+}
+
+// ---- many models -------------------------------------------------------------------------------
+
+const models = [...document.querySelectorAll("details.model")];
+if (!models.length) start(document, "");
+else {
+  const table = document.querySelector("#models");
+  if (table) start(table, "all-");
+  for (const model of models) {
+    model.addEventListener("toggle", () => start(model, model.dataset.prefix), { once: true });
+  }
+  const open = () => {
+    const wanted = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    const model = wanted && wanted.closest("details.model");
+    if (model) {
+      model.open = true;
+      model.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", open);
+  open();
+}
 })();

@@ -19,7 +19,7 @@ from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
-from bnfuse.formats.keras.edit.insert_ops import Compute
+from bnfuse.formats.keras.edit.insert_ops import Compute, Follow
 from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, Remove, rewrite
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
@@ -61,7 +61,7 @@ class ConfigEditor:
     arrays: dict[tuple[LayerPath, str], Array | ScaledTensor] = field(default_factory=dict)
     flushed: int = 0
     moves: dict[LayerPath, Move] = field(default_factory=dict)
-    behind: dict[LayerPath, Compute] = field(default_factory=dict)
+    behind: dict[LayerPath, Follow] = field(default_factory=dict)
     _spoken: set[tuple[LayerPath, str]] = field(default_factory=set)
 
     def collect(self, patch: Patch) -> None:
@@ -128,7 +128,10 @@ class ConfigEditor:
 
     def follow(self, site: Site, ops: Sequence[tuple[str, Array]]) -> None:
         """The same behind a layer: who read it reads the last of them."""
-        self.behind[site.path] = Compute(tuple(ops))
+        shape = site.out_shapes[0]
+        assert shape is not None, "a fused activation of unknown shape stays (activations)"
+        sizes = tuple(n if isinstance(n, int) else None for n in shape)
+        self.behind[site.path] = Follow(tuple(ops), sizes, site.compute_dtype)
 
     def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
         """Values in the type they are to be stored in, or in that of a name.

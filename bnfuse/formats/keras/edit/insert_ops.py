@@ -16,7 +16,7 @@ from typing import Any
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
-from bnfuse.formats.keras.graph.network import Layer, Network, Ref
+from bnfuse.formats.keras.graph.network import Network, Ref, Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +24,14 @@ class Compute:
     """Nodes of ``keras.ops``, one behind the other, each told by its class and its second operand."""
 
     ops: tuple[tuple[str, Array], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Follow(Compute):
+    """The same behind a layer that puts out values of this shape (the batch included) and type."""
+
+    shape: Shape
+    dtype: str
 
 
 def put_in_place(network: Network, wanted: Mapping[str, Compute]) -> None:
@@ -39,14 +47,15 @@ def put_in_place(network: Network, wanted: Mapping[str, Compute]) -> None:
             layer.entry.update(_op_entry(layer.name, last, read, bound))
 
 
-def put_behind(network: Network, wanted: Mapping[str, Compute]) -> None:
+def put_behind(network: Network, wanted: Mapping[str, Follow]) -> None:
     """Nodes behind layers, by the layers' names; the network is to be parsed anew afterwards."""
     names = {layer.name for layer in network.layers}
     instead: dict[Ref, str] = {}
     made: list[dict[str, Any]] = []
     for layer in network.layers:
         if layer.name in wanted:
-            nodes, read = _chain(layer.name, wanted[layer.name].ops, _output(network, layer), names)
+            follow = wanted[layer.name]
+            nodes, read = _chain(layer.name, follow.ops, _output(network, layer.name, follow), names)
             made += nodes
             instead[Ref(layer.name, 0, 0)] = read["config"]["keras_history"][0]
 
@@ -76,17 +85,11 @@ def _chain(
     return made, read
 
 
-def _output(network: Network, layer: Layer) -> dict[str, Any]:
+def _output(network: Network, layer: str, follow: Follow) -> dict[str, Any]:
     """What a layer puts out, as those who read it name it."""
-    ref = Ref(layer.name, 0, 0)
-    for reader in network.layers:
-        for call in reader.calls:
-            for found, shape, dtype in zip(call.inputs, call.shapes, call.dtypes, strict=True):
-                if found == ref and shape is not None:
-                    history = [layer.name, network.first_node.get(layer.name, 0), 0]
-                    config = {"shape": list(shape), "dtype": dtype, "keras_history": history}
-                    return {"class_name": "__keras_tensor__", "config": config}
-    raise ValueError(f"nobody reads layer '{layer.name}'")
+    history = [layer, network.first_node.get(layer, 0), 0]
+    config = {"shape": list(follow.shape), "dtype": follow.dtype, "keras_history": history}
+    return {"class_name": "__keras_tensor__", "config": config}
 
 
 def _op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:

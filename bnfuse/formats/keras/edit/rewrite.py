@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfuse.formats.keras.edit.insert_layer import Move, move
-from bnfuse.formats.keras.edit.insert_ops import Compute, put_behind, put_in_place
+from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, put_in_place
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
@@ -58,7 +58,7 @@ def rewrite(
     edits: Edits,
     keras_version: str = "",
     moves: Mapping[LayerPath, Move] | None = None,
-    behind: Mapping[LayerPath, Compute] | None = None,
+    behind: Mapping[LayerPath, Follow] | None = None,
 ) -> Any:
     """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
 

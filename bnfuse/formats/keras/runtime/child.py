@@ -10,9 +10,11 @@ decided before, by ``bnfuse.formats.keras.runtime.safety``.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import time
@@ -78,6 +80,11 @@ class KerasEngine(Engine[LoadedModel]):
         self._settled: set[str] = set()
         self._allow_unsafe = False
         self._served_by: dict[tuple[str, int, int], str] = {}
+
+    def prepare(self) -> None:
+        """Import the backend, which takes most of the time; what fails, and what else, is for ``start``."""
+        with contextlib.suppress(Exception):
+            importlib.import_module(os.environ["KERAS_BACKEND"])
 
     def start(self, setup: Head) -> Head:
         """Import the library, and the Keras that is tried first, or is asked for: what follows is quick."""

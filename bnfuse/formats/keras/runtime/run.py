@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from bnfuse.errors import RuntimeLost, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child.pool import Process, acquire, release
+from bnfuse.formats.child.pool import prepare as pool_prepare
 from bnfuse.formats.child.process import ProcessLost, Reply
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.keras.runtime.process import KerasSetup
@@ -41,6 +42,12 @@ INSTALL = (
     f"or {WITHOUT_RUNNING}"
 )
 _GPU_BUILDS = {"jax": "pip install 'jax[cuda12]'", "torch": "a CUDA build of PyTorch"}
+
+
+def prepare(settings: RunSettings) -> None:
+    """Start the process, which imports its backend at once; ``load`` tells what is missing."""
+    with contextlib.suppress(OSError, RuntimeMissing, UsageError):
+        pool_prepare(setup_for(settings))
 
 
 def load(path: Path, settings: RunSettings) -> ChildRunner:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import onnx
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.onnx.file.protobuf import payload_number
 from bnfuse.formats.onnx.file.storage import Files
 
 # Whose graphs are read, and written anew.
@@ -29,6 +30,16 @@ def check_outside(proto: onnx.ModelProto, files: Files) -> None:
                 f"{files.model}: tensor '{tensor.name}' has external data, which only initializers and "
                 "Constant nodes may have; export it again"
             )
+
+
+def named_locations(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Every location of external data that is no place in the model file itself, once; none is looked at."""
+    found: dict[str, None] = {}
+    for tensor, _ in _of_model(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            places = [str(entry.value) for entry in tensor.external_data if entry.key == "location"]
+            found.update(dict.fromkeys(place for place in places if payload_number(place) is None))
+    return tuple(found)
 
 
 def _in_model(tensor: onnx.TensorProto, files: Files) -> bool:

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.onnx.file.outside import check_outside
+from bnfuse.formats.onnx.file.outside import check_outside, named_locations
 from bnfuse.formats.onnx.file.positioned import read_at
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.text import is_text
@@ -38,6 +38,28 @@ def parse_file(path: Path) -> ParsedFile:
         UnreadableModel: missing, empty, truncated or not ONNX; or a part of its external data is missing.
         UnsafeModel: its external data lies outside its folder.
     """
+    proto, files, data = _message(path)
+    for listed in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        _check_opsets(path, [(entry.domain, entry.version) for entry in listed])
+    # Large tensors of the file itself have one each.
+    if data.count(b"location") > len(files.slices):
+        check_outside(proto, files)
+    return ParsedFile(proto, files, is_text(data))
+
+
+def external_locations(path: Path) -> tuple[str, ...]:
+    """The locations of external data that a model names, whether they lead anywhere or not.
+
+    Raises:
+        UnreadableModel: missing, empty, truncated or not ONNX.
+    """
+    proto, files, data = _message(path)
+    files.close()
+    return named_locations(proto) if data.count(b"location") > len(files.slices) else ()
+
+
+def _message(path: Path) -> tuple[onnx.ModelProto, Files, bytes]:
+    """The message, its files, and the bytes that it was parsed from."""
     try:
         files = Files(path)
         fd = files.fd(path)
@@ -55,12 +77,7 @@ def parse_file(path: Path) -> ParsedFile:
         raise UnreadableModel(f"{path} is truncated or not an ONNX model; fetch or export it again") from e
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise UnreadableModel(f"{path} holds no graph: it is empty or not an ONNX model")
-    for listed in (proto.opset_import, *(function.opset_import for function in proto.functions)):
-        _check_opsets(path, [(entry.domain, entry.version) for entry in listed])
-    # Large tensors of the file itself have one each.
-    if data.count(b"location") > len(files.slices):
-        check_outside(proto, files)
-    return ParsedFile(proto, files, is_text(data))
+    return proto, files, data
 
 
 def _check_opsets(path: Path, listed: list[tuple[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Reading and writing open files at positions, on every system.
+"""Reading and writing open files at positions, on every system, and reading those that are elsewhere.
 
 Where the system has calls for it (POSIX; not all have ``preadv``), threads share a descriptor freely. Where
 it has none (Windows), a position is set and used under one lock.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+
+from bnfuse.formats.elsewhere import fetched
 
 BINARY = getattr(os, "O_BINARY", 0)  # without it Windows changes ends of lines, and 0x1A ends a file
 
@@ -25,6 +27,9 @@ def read_at(descriptor: int, size: int, position: int) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
+    elsewhere = fetched(descriptor, size, position)
+    if elsewhere is not None:
+        return elsewhere
     if _pread is not None:
         return _pread(descriptor, size, position)
     with _ONE_AT_A_TIME:
@@ -41,9 +46,11 @@ def read_into(descriptor: int, view: memoryview, position: int) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    if _preadv is not None:
-        return _preadv(descriptor, [view], position)
-    block = read_at(descriptor, len(view), position)
+    block = fetched(descriptor, len(view), position)
+    if block is None:
+        if _preadv is not None:
+            return _preadv(descriptor, [view], position)
+        block = read_at(descriptor, len(view), position)
     view[: len(block)] = block
     return len(block)
 

@@ -21,6 +21,7 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.elsewhere import closed, opened
 from bnfuse.formats.onnx.file.contained import open_contained
 from bnfuse.formats.onnx.file.positioned import BINARY, read_into
 from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
@@ -59,6 +60,7 @@ class Files:
             os.close(descriptor)
         else:
             self._open[path] = descriptor, stamp_of(os.fstat(descriptor))
+            opened(path, descriptor)
 
     def check_unchanged(self) -> None:
         """Whether all that was read is what lies there now.
@@ -72,6 +74,7 @@ class Files:
     def close(self) -> None:
         """Close all files."""
         for descriptor, _ in self._open.values():
+            closed(descriptor)
             os.close(descriptor)
         self._open.clear()
 

@@ -1,4 +1,4 @@
-"""``--baseline`` and ``--fail-if-slower``, which ``bench`` and ``optimize`` share."""
+"""An earlier report to compare with, and the gate on speed, which ``bench`` and ``optimize`` share."""
 
 from __future__ import annotations
 

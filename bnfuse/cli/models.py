@@ -1,0 +1,30 @@
+"""Arguments and options that say which models are meant, and how several are worked on."""
+
+from __future__ import annotations
+
+import click
+
+from bnfuse.cli.options import together
+
+PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/model.onnx
+MODELS = click.argument("models", type=PLACE, nargs=-1, required=True, metavar="MODEL...")
+MANY = together(
+    click.option("-r", "--recursive", is_flag=True, help="Look into folders within folders, too."),
+    click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="How many models at once.  [default: all processors]",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Skip models that were done before and have not changed, with these options and this version.",
+    ),
+    click.option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Hand the models to the Dask cluster whose scheduler is there (bnfuse[cluster]).",
+    ),
+)

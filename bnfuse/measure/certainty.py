@@ -1,0 +1,116 @@
+"""When is a verdict certain, so that measuring may end? Looks at the rounds of one setting now and then.
+
+With d the logarithm of the ratio, s its standard error, m the margin that equal models may show
+(``measure.verdicts``), p the precision that was asked for and z the bound of this look
+(``measure.sequential``):
+
+- *faster*, *slower*: ∣d∣ − z·s > m, and the gain is known, too: its 95 % interval is no wider to either
+  side than p, or than a third of ∣d∣ and 5·p. Where a gate asks whether the result is slower by more than
+  g, the interval must not hold g, nor be wider to either side (an earlier report may be compared with).
+- *no significant change*: ∣d∣ + z₉₉·s ≤ δ: a change that matters is ruled out. That is one of 2·p (or g
+  where that is less), or, where the machine is too noisy for it, the least that all of the time would show
+  in nine of ten cases::
+
+      δ = max(2·p, 0.75 % + (z₉₅ + z₉₀)·s·√part)     s·√part: the error when the time is up
+
+The first kind must not err more often for being looked for again and again, which z sees to. Ending for
+want of a difference cannot make one out of nothing; how many it misses is bounded by δ and the 99 %
+(stopping for futility and curtailment: Jennison & Turnbull, Group Sequential Methods, 2000, chapters 5 and
+10). A single model is measured until the interval of its median call is as narrow as was asked for. Does
+not judge fewer than six rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, compared, control_of
+from bnfuse.measure.resampling import median_ms, widened
+from bnfuse.measure.sequential import Looks
+from bnfuse.measure.verdicts import LAYOUT, SAME, SLOWER, Z90, Z95, Interval, half_width, verdict
+
+_ROUGH = 5.0  # times the precision: the least that must be known of a gain, however large
+_KNOWN = 3.0  # a gain is this many times its own doubt
+_MATTERS = 2.0  # times the precision: a change that is worth looking for
+_Z99 = 2.575829
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be found out: ``precision`` as a fraction, and the slow-down of a ``gate``, if any."""
+
+    precision: float = 0.01
+    gate: float | None = None
+
+    @property
+    def matters(self) -> float:
+        """The least change that is looked for, as a logarithm."""
+        least = _MATTERS * self.precision
+        return math.log1p(least if self.gate is None else min(least, self.gate))
+
+    def doubt_about(self, gain: float) -> float:
+        """The half-width that is narrow enough, all three as logarithms."""
+        rough = _ROUGH * self.precision if self.gate is None else min(_ROUGH * self.precision, self.gate)
+        return max(self.precision, min(rough, gain / _KNOWN))
+
+
+@dataclass(slots=True)
+class Certainty:
+    """The looks at one setting. ``doubt`` is the half-width at the latest, in units of the precision."""
+
+    wanted: Wanted
+    seed: int = 0
+    reached: bool = False
+    doubt: float = math.inf
+    _looks: Looks = field(default_factory=Looks)
+    _bound: float = 0.0
+
+    def look(self, rounds: Rounds, part: float, most: float) -> bool:
+        """Whether the verdict on these rounds is certain.
+
+        Args:
+            rounds: all so far.
+            part: of its share of the time, what has gone by; between 0 and 1.
+            most: the same of all the time that there is, if no other setting needed any.
+        """
+        if len(rounds) < ROUNDS_FOR_VERDICT:
+            return False
+        if len(rounds.calls) == 1:
+            self._note(half_width(median_ms(rounds.medians, self.seed)[1]))
+            self.reached = self.doubt <= 1.0
+            return self.reached
+        ratio, ends = compared(rounds, self.seed)
+        self._note(half_width(ends))
+        bound = self._looks.bound(len(rounds), min(part, most))
+        if self._shown(ratio, ends, widened(ratio, ends, bound, len(rounds)), rounds):
+            self._bound, self.reached = bound, True
+        else:
+            self.reached = self._ruled_out(ratio, ends, part, len(rounds))
+        return self.reached
+
+    def bound(self, rounds: Rounds) -> float:
+        """The bound of the last look, with all of the error spent that is left, unless a look ended it."""
+        if self._bound or len(rounds) < ROUNDS_FOR_VERDICT or len(rounds.calls) == 1:
+            return self._bound or Z95
+        return self._looks.bound(len(rounds), 1.0)
+
+    def _note(self, half: float) -> None:
+        self.doubt = half / self.wanted.precision
+
+    def _shown(self, ratio: float, ends: Interval, repeated: Interval, rounds: Rounds) -> bool:
+        """Whether the models differ, and by how much is known as well as was asked for."""
+        if half_width(ends) > self.wanted.doubt_about(abs(math.log(ratio))):
+            return False
+        said = verdict(repeated, control_of(rounds, self.seed))
+        gate = math.inf if self.wanted.gate is None else 1.0 / (1.0 + self.wanted.gate)
+        return said != SAME and not (said == SLOWER and repeated[0] <= gate <= repeated[1])
+
+    def _ruled_out(self, ratio: float, ends: Interval, part: float, rounds: int) -> bool:
+        """Whether no change that matters, or none that could still be found, is left."""
+        low, high = widened(ratio, ends, _Z99, rounds)
+        farthest = max(math.log(high), -math.log(low))
+        if farthest <= self.wanted.matters:
+            return True
+        at_end = half_width(ends) / Z95 * math.sqrt(part)
+        return farthest <= math.log(LAYOUT) + (Z95 + Z90) * at_end

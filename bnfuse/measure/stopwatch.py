@@ -1,0 +1,35 @@
+"""How much of the time that a setting may take has gone by."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """The time of one pass: ``share_s`` is its setting's of the ``left_s`` seconds that there are for all.
+
+    ``earlier_s`` is what its setting took in passes before, ``passes`` how many may come, this one included.
+    """
+
+    share_s: float
+    left_s: float
+    earlier_s: float
+    passes: int
+    begin: float | None = None
+
+    def start(self, *, all_at_once: bool) -> float:
+        """Begin to count; returns the deadline."""
+        self.begin = time.perf_counter()
+        return self.begin + self.share_s / (1 if all_at_once else self.passes)
+
+    def seconds(self) -> float:
+        """Since the start, 0 if there was none."""
+        return 0.0 if self.begin is None else time.perf_counter() - self.begin
+
+    def parts(self) -> tuple[float, float]:
+        """How much of the time has gone by: of the setting's share, and of all that there is."""
+        gone_s = self.earlier_s + self.seconds()
+        share, whole = (gone_s / max(gone_s, self.earlier_s + s, 1e-9) for s in (self.share_s, self.left_s))
+        return share, whole

@@ -1,0 +1,189 @@
+"""What every form says of many models: one sentence, a row for each, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnfuse.errors import ExitCode
+from bnfuse.report import document as doc
+from bnfuse.report import text
+from bnfuse.results.many import worst
+
+if TYPE_CHECKING:
+    from bnfuse.results import Report
+    from bnfuse.results.many import Collected, Outcome
+
+_MOST_WORDS = 60
+# What is told of a model by its exit code, where that is not 0.
+_ENDS = {
+    ExitCode.GATE: "a gate said no",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.UNREADABLE: "not read",
+    ExitCode.UNPROVED: "not proved",
+    ExitCode.RUNTIME_MISSING: "no runtime",
+    ExitCode.INTERNAL: "internal error",
+}
+_KINDS = {ExitCode.DONE: "equal", ExitCode.GATE: "inconclusive"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model in the table; figures are None where there is no report, ``kind`` is a style of HTML."""
+
+    number: int
+    model: str
+    exit_code: ExitCode
+    ended: str
+    kind: str
+    found: int | None
+    folded: int | None
+    proof: str
+    size: str
+    gain: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All models in figures, and the sentences of those that ended in an error or at a gate."""
+
+    rows: tuple[Row, ...]
+    complaints: tuple[tuple[str, str], ...]
+    found: int
+    folded: int
+    resumed: int
+    wrote: bool
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The one that speaks for all."""
+        return worst(row.exit_code for row in self.rows)
+
+
+def summary(collected: Collected) -> Summary:
+    """One pass over all of them."""
+    rows, complaints, resumed, wrote = [], [], 0, False
+    for number, outcome in enumerate(collected.outcomes):
+        rows.append(_row(number, outcome))
+        complaints += [(outcome.model, said) for said in said_no(outcome)]
+        resumed += outcome.resumed
+        wrote |= outcome.report is not None and outcome.report.output is not None
+    return Summary(
+        tuple(rows),
+        tuple(complaints),
+        sum(row.found or 0 for row in rows),
+        sum(row.folded or 0 for row in rows),
+        resumed,
+        wrote,
+    )
+
+
+def said_no(outcome: Outcome) -> list[str]:
+    """Why a model does not count as done: its error, and the gates that refused."""
+    found = [] if outcome.failure is None else [outcome.failure.message]
+    gates = outcome.report.gates if outcome.report is not None else ()
+    return found + [f"{gate.message} ({gate.option})" for gate in gates if not gate.passed]
+
+
+def headline(found: Summary) -> str:
+    """``26 models: 24 done, 1 not proved, 1 not read; 312 of 340 BatchNormalizations folded``."""
+    counts = Counter(row.exit_code for row in found.rows)
+    ends = [f"{counts[ExitCode.DONE]} done" + (f" ({found.resumed} of them before)" if found.resumed else "")]
+    ends += [f"{counts[code]} {words}" for code, words in _ENDS.items() if counts[code]]
+    verb = "folded" if found.wrote else "can be folded"
+    models = f"{len(found.rows)} model{'s' if len(found.rows) != 1 else ''}"
+    return f"{models}: {', '.join(ends)}; {found.folded} of {found.found} BatchNormalizations {verb}"
+
+
+def spent(collected: Collected) -> str:
+    """``54 s, 2 models at once``."""
+    jobs = collected.jobs
+    return f"{collected.seconds:.3g} s, {jobs} model{'s' if jobs != 1 else ''} at once"
+
+
+def table(found: Summary, form: doc.Form, most: int | None = None) -> doc.Table:
+    """A row for each model; of too many, first those that did not end well."""
+    rows = found.rows
+    caption = ""
+    if most is not None and len(rows) > most:
+        rows = tuple(sorted(rows, key=lambda row: row.exit_code == ExitCode.DONE))[:most]
+        caption = f"{len(found.rows) - most} more models, all of them done"
+        if any(row.exit_code != ExitCode.DONE for row in found.rows) and rows[-1].exit_code != ExitCode.DONE:
+            caption = f"{len(found.rows) - most} more models"
+    shown = [column for column in _COLUMNS if column.head in _used(found)]
+    return doc.tabulated(rows, shown, form, texts=4, caption=caption, sortable=form is doc.Form.HTML)
+
+
+def _used(found: Summary) -> set[str]:
+    """Columns in which anything stands."""
+    heads = {column.head for column in _COLUMNS}
+    if not any(row.gain for row in found.rows):
+        heads.discard("speed-up")
+    if not any(row.proof for row in found.rows):
+        heads.discard("proof")
+    return heads
+
+
+_COLUMNS: tuple[doc.Column[Row], ...] = (
+    doc.Column("model", lambda row: doc.name(row.model), doc.Form.TEXT),
+    doc.Column("model", lambda row: doc.Chart("link", (f"m{row.number}", row.model)), doc.Form.HTML),
+    doc.Column("outcome", lambda row: doc.Span(row.ended, f"badge {row.kind}"), doc.Form.HTML),
+    doc.Column("outcome", lambda row: row.ended, doc.Form.TEXT),
+    doc.Column("proof", lambda row: row.proof),
+    doc.Column("speed-up", lambda row: row.gain),
+    doc.Column("folded", lambda row: "" if row.found is None else f"{row.folded} of {row.found}"),
+    doc.Column("size", lambda row: row.size),
+    doc.Column("time", lambda row: doc.Cell(f"{row.seconds:.3g} s", row.seconds)),
+)
+
+
+def _row(number: int, outcome: Outcome) -> Row:
+    report, code = outcome.report, outcome.exit_code
+    found, folded, _ = report.plan.counts(batchnorm=True) if report is not None else (None, None, 0)
+    return Row(
+        number,
+        outcome.model,
+        code,
+        _ENDS.get(code) or _done(outcome),
+        _KINDS.get(code, "different"),
+        found,
+        folded,
+        _proof(report),
+        "" if report is None else _size(report),
+        "" if report is None else _gain(report),
+        outcome.seconds,
+    )
+
+
+def _done(outcome: Outcome) -> str:
+    report = outcome.report
+    wrote = report is not None and report.output is not None
+    return ("written" if wrote else "looked at") + (" before" if outcome.resumed else "")
+
+
+def _proof(report: Report | None) -> str:
+    if report is None or (report.output is None and not report.verification.outputs):
+        return ""
+    said = text.outcome(report.verification)
+    return said if len(said) <= _MOST_WORDS else f"{said[: _MOST_WORDS - 1]}…"
+
+
+def _size(report: Report) -> str:
+    if report.output is None:
+        return text.size(report.input.total_bytes)
+    before, after = report.input.total_bytes, report.output.total_bytes
+    change = f" ({100 * (after - before) / before:+.1f} %)".replace("-", "−") if before else ""
+    return f"{text.size(after)}{change}"
+
+
+def _gain(report: Report) -> str:
+    """The first setting that users run, in figures or in words."""
+    runs = report.benchmark.runs if report.benchmark is not None else ()
+    if not runs:
+        return ""
+    from bnfuse.report.content.latency import ordered
+
+    run = ordered(runs)[0]
+    return text.speedup(run) or run.verdict

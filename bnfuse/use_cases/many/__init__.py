@@ -1,0 +1,1 @@
+"""Many models: what is meant by paths, folders and patterns, and one use case for each of what was found."""

@@ -1,0 +1,88 @@
+"""Text for a pipe is what rich makes there, to the byte; what it does not draw is left to rich."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from rich.console import Console
+
+from bnfuse.report import document as doc
+from bnfuse.report.pipe import WIDTH, Pipe
+from bnfuse.report.terminal import console, print_report, print_sections
+from tests.report_samples import report as sample
+
+
+def both(section: doc.Section) -> tuple[str, str]:
+    """As a pipe has it, and as rich makes it."""
+    piped, rich = io.StringIO(), io.StringIO()
+    print_sections([section], Pipe(piped))
+    print_sections([section], Console(file=rich, width=WIDTH, markup=False, highlight=False, emoji=False))
+    return piped.getvalue(), rich.getvalue()
+
+
+WORDS = ["bn_7", "0.97 ms (0.93–1.04)", "1.1×", "−2.7 %", "folded → dense", "", "x" * 60, "[b]", "ö"]
+WORDS += [
+    "a b  c",
+    "a sentence of several words, which goes onto more lines " * 2,
+    " blank ahead",
+    "hyphen-ated " * 9,
+]
+ODD = ["畳み込み", "e\u0301", "a\u200bb", "\x1b[31m", "word " * 40, "y" * 150, "\t", "🙂"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_tables_of_all_kinds(seed: int) -> None:
+    """Text and figures, captions, too many columns, odd characters, cells that do not fit, no rows."""
+    rng = random.Random(seed)
+    columns = rng.randint(1, 9)
+    words = WORDS + (ODD if seed % 3 == 0 else [])
+    rows = tuple(tuple(rng.choice(words) for _ in range(columns)) for _ in range(rng.randint(0, 6)))
+    table = doc.Table(
+        head=tuple(rng.choice(WORDS[:6]) for _ in range(columns)),
+        rows=rows,
+        texts=rng.randint(0, columns),
+        caption=rng.choice(("", "a caption", "a caption " * 20)),
+    )
+    piped, rich = both(doc.Section("s", "title", (table, doc.Paragraph("after"))))
+    assert piped == rich
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_whole_report(verbose: bool) -> None:
+    piped, rich = io.StringIO(), io.StringIO()
+    print_report(sample(), Pipe(piped), verbose=verbose)
+    print_report(sample(), Console(file=rich, width=WIDTH, markup=False, highlight=False), verbose=verbose)
+    assert piped.getvalue() == rich.getvalue()
+    assert "╭" in piped.getvalue()
+
+
+ENVIRONMENTS = [
+    ("utf-8", {}, True),
+    ("UTF8", {}, True),
+    ("ascii", {}, False),  # rich has boxes for it
+    ("latin-1", {}, False),
+    ("utf-8", {"FORCE_COLOR": "1"}, False),
+]
+
+
+@pytest.mark.parametrize(("encoding", "environment", "expected"), ENVIRONMENTS)
+def test_what_writes_to_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, environment: dict[str, str], expected: bool
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert isinstance(console(), Pipe) is expected
+
+
+def test_a_terminal_is_written_to_by_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal(io.BytesIO(), encoding="utf-8"))
+    assert isinstance(console(), Console)
