@@ -15,7 +15,7 @@ from bnfuse.core.freedoms import freedoms, rescaled, scale_places
 from bnfuse.core.graph import Graph
 from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.moments import Moments, of_output
+from bnfuse.core.moments import Moments, known, of_output
 from bnfuse.core.noise import quietest, total_noise
 from bnfuse.core.pairs import pairs
 from bnfuse.core.plan import plan, replay
@@ -230,6 +230,30 @@ def test_weights_that_would_overflow_stay() -> None:
     planned = plan(net.graph(graph.nodes[-1].outputs[0]), equalizes=True)
     patch = apply(net.graph(graph.nodes[-1].outputs[0]), planned)
     patch.check_fit()
+
+
+def test_statistics_along_another_axis_tell_nothing_of_channels() -> None:
+    """MatMul → BatchNormalization along axis 1, where the MatMul has no channels."""
+    net = CoreNet()
+    x = net.conv("x", name="a")
+    typical = Typical(np.array([1.0, 2.0, 3.0]), np.ones(3))
+    state = State(net.graph(net.bn(x, np.ones(3), np.zeros(3), typical=typical)))
+    found = known(state, net.node("a"), 1, (np.full(3, 2.0), np.ones(3)))
+    assert (
+        found is not None and found.mean.tolist() == [3.0, 5.0, 7.0] and found.variance.tolist() == [4.0] * 3
+    )
+    assert known(state, net.node("a"), 2, None) is None
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e300])
+def test_weights_that_are_no_numbers_are_left_alone(odd: float) -> None:
+    net, graph = _mobile(0)
+    rule = net.rules[net.node("b")]
+    assert isinstance(rule, Linear)
+    weight = whole(rule.weight)
+    weight[0, 0, 0] = odd
+    net.rules[net.node("b")] = Linear(stored(weight), rule.form, rule.bias, 1, 1)
+    assert plan(net.graph(graph.nodes[-1].outputs[0]), equalizes=True).plan.equalized is None
 
 
 def test_nothing_is_done_where_nothing_is_gained() -> None:

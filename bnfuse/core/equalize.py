@@ -54,7 +54,8 @@ def equalize(state: State, most: int | None = None) -> Equalized | None:
     """
     state.moves_bounds = state.graph.moves_bounds
     try:
-        return _equalized(state, most)
+        with np.errstate(all="ignore"):  # weights that are not finite make noise that is not: no gain
+            return _equalized(state, most)
     finally:
         state.moves_bounds = False
 
@@ -70,7 +71,7 @@ def _equalized(state: State, most: int | None) -> Equalized | None:
     ones = np.ones_like(scale)
     before, after = total_noise(layers, ones), total_noise(layers, scale)
     gain_db = 10.0 * float(np.log10(before / after)) if after > 0.0 else 0.0
-    if gain_db < LEAST_GAIN_DB:
+    if not LEAST_GAIN_DB <= gain_db < np.inf:  # NaN, too
         return None
     values = _accepted(state, free, places, scale, most)
     spreads = tuple(

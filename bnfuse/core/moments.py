@@ -81,19 +81,19 @@ def of_output(weight: Pairs, bias: Vector, read: Moments) -> Moments:
     return Moments(mean, variance)
 
 
-def known(state: State, writer: Node, write: Pair | None) -> Moments | None:
-    """What a BatchNormalization knows of a node's first output, which is held as ``write`` says by now."""
+def known(state: State, writer: Node, axis: int, write: Pair | None) -> Moments | None:
+    """What a BatchNormalization along ``axis`` knows of a node's output, held as ``write`` says by now."""
     for reader in state.graph.readers(writer.outputs[0]):
         rule = state.graph.rule(reader)
-        if isinstance(rule, Affine) and rule.broken is None and rule.typical is not None:
+        if isinstance(rule, Affine) and rule.axes == (axis,) and rule.typical is not None:
             s, t = (np.ones(()), np.zeros(())) if write is None else write
             mean, deviation = s * rule.typical.mean + t, s * rule.typical.deviation
             return Moments(mean, np.square(deviation))
     return None
 
 
-def ceiling(state: State, value: str, channels: int) -> Vector | None:
-    """Where a value that comes out of ReLUs ends, shape (channels,): ∞, or the upper bound of a Relu6.
+def ceiling(state: State, value: str, axis: int, channels: int) -> Vector | None:
+    """Where a value that comes out of ReLUs ends, shape (channels,) along ``axis``: ∞, or a Relu6's bound.
 
     None where it may be negative. What leaves signs as they are is looked past; behind a sum or a Concat all
     that is told is that nothing is negative.
@@ -102,9 +102,10 @@ def ceiling(state: State, value: str, channels: int) -> Vector | None:
     while node is not None and isinstance(rule := state.graph.rule(node), Pass) and not _is_relu(rule):
         node = state.graph.writer(node.inputs[rule.in_port])
     if node is not None and isinstance(state.graph.rule(node), Clamp):
-        low, high, _ = state.current(node)
+        low, high, axes = state.current(node)
         if (low == 0.0).all():
-            return np.broadcast_to(high if high.size in (1, channels) else high.max(), (channels,))
+            along = axes == (axis,) and high.size == channels
+            return np.broadcast_to(high if along else high.max(), (channels,))
     return np.full(channels, np.inf) if _nonnegative(state, value) else None
 
 

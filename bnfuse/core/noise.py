@@ -79,8 +79,8 @@ class NoiseLayer:
             float((self.reach * into.ravel()).max(initial=0.0)),
         )
         squares, gains, input_gains = self.powers(scale)
-        weight = most**2 * self.taps * float((squares.sum(axis=1) * gains.sum(axis=1)).sum())
-        return _WEIGHT * weight + _ACTIVATION * end**2 * float(input_gains.sum())
+        weight = most * most * self.taps * float((squares.sum(axis=1) * gains.sum(axis=1)).sum())
+        return _WEIGHT * weight + _ACTIVATION * end * end * float(input_gains.sum())
 
     def powers(self, scale: Vector) -> tuple[Vector, Vector, Vector]:
         """E[x²], G and C where channels are held so, shape (G, I), (G, O), (G, I)."""
@@ -121,14 +121,16 @@ class _Smooth:
         rows = (powers @ into_p[:, :, None])[:, :, 0] * out_p
         columns = (out_p[:, None, :] @ powers)[:, 0, :] * into_p
         total = float(columns.sum()) or 1.0
-        rough = _WEIGHT * layer.taps * (self.top * total ** (1.0 / NORM)) ** 2
+        most = self.top * total ** (1.0 / NORM)
+        rough = _WEIGHT * layer.taps * most * most
         by_group = squares.sum(axis=1), gains.sum(axis=1)
         weight = rough * float((by_group[0] * by_group[1]).sum())
         ends = layer.reach.reshape(into.shape) * into
         end = float(ends.max(initial=0.0)) or 1.0
         shares = (ends / end) ** NORM
         spread = float(shares.sum()) or 1.0
-        span = _ACTIVATION * (end * spread ** (1.0 / NORM)) ** 2
+        end *= spread ** (1.0 / NORM)
+        span = _ACTIVATION * end * end
         activation = span * float(input_gains.sum())
         _gather(down, layer.rows, weight * rows / total)
         _gather(up, layer.rows, rough * by_group[0][:, None] * gains)

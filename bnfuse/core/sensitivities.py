@@ -74,10 +74,10 @@ def _seen(state: State, node: Node, rule: Linear, places: ScalePlaces, total: Mo
     mean, variance = np.append(total.mean, 0.0)[columns], np.append(total.variance, 1.0)[columns]
     x = Moments(mean, np.where(columns >= 0, variance, 1.0))
     reach = x.reach
-    top = ceiling(state, node.inputs[rule.in_port], ins)
+    top = ceiling(state, node.inputs[rule.in_port], rule.in_axis, ins)
     if top is not None:
         x, reach = x.clamped(top)
-    written = known(state, node, write) or of_output(weight, bias, x)
+    written = known(state, node, rule.out_axis, write) or of_output(weight, bias, x)
     return _Seen(node, weight.kept, rows, columns, written, x.square, reach)
 
 
