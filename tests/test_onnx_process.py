@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +270,18 @@ def test_an_idle_process_ends(model: Path, no_process: None, monkeypatch: pytest
     with load(model, RunSettings()) as runner:
         pid = pid_of(runner)
     assert gone(pid)
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_thousand_models_do_not_leave_a_thousand_timers(model: Path) -> None:
+    """Each that waits for the end of an idle process is a thread."""
+    with load(model, RunSettings()):
+        pass
+    before = threading.active_count()
+    for _ in range(30):
+        with load(model, RunSettings()):
+            pass
+    assert threading.active_count() <= before + 1
 
 
 @pytest.mark.parametrize("name", [limits.TIME_VARIABLE, limits.MEMORY_VARIABLE])

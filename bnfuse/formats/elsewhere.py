@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-Fetch = Callable[[int, int], bytes]  # (first byte, how many) → at least one byte, at most so many
+Fetch = Callable[[int, int], bytes]  # (first byte, how many) → exactly so many
 
 _by_path: dict[str, Fetch] = {}
 _by_descriptor: dict[int, Fetch] = {}
@@ -42,7 +42,7 @@ def closed(descriptor: int) -> None:
 
 
 def fetched(descriptor: int, size: int, position: int) -> bytes | None:
-    """Up to ``size`` bytes from ``position`` of the other file, b"" at the end; None where there is no other.
+    """``size`` bytes from ``position`` of the other file, fewer at its end; None where there is no other.
 
     Raises:
         BnfuseError: they cannot be fetched.

@@ -117,7 +117,12 @@ class Bringing:
             with store_errors(address):
                 self._budget.take(length)
                 source.seek(start)
-                return bytes(source.read(length))
+                data = bytes(source.read(length))
+            if len(data) != length:
+                raise UnreadableModel(
+                    f"{address} changed while it was read: run again when nothing writes to it"
+                )
+            return data
 
         path.write_bytes(fetch(0, _HEAD_BYTES))
         os.truncate(path, size)
