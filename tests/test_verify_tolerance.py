@@ -122,6 +122,17 @@ def test_in_a_tensor_of_zeros_channels_count_alike() -> None:
         assert (worst.share <= 1.0) is fits
 
 
+def test_where_all_weights_are_one_number_their_roundings_add_up() -> None:
+    """Of a sum of 1000 terms so many are allowed; of weights that differ, the usual few."""
+    rng, u = np.random.default_rng(0), 2.0**-24
+    reference = rng.uniform(1.0, 2.0, (1, 4, 100))
+    found = channels(reference, reference * (1.0 + 500.0 * u))[0]
+    for terms, fits in ((0, False), (100, False), (2000, True)):
+        worst = excess(found, u, terms=terms)
+        assert worst is not None
+        assert (worst.share <= 1.0) is fits
+
+
 BASES = [
     ([0.0], Scale(2.0**-24, 9), 16 * 3 * 2.0**-24, "16 × √9 roundings of float32 (6.0e-08), as for 9 folds"),
     ([0.0], Scale(2.0**-24, 1), 16 * 2.0**-24, "as for 1 fold"),

@@ -18,9 +18,11 @@ Allowed, with the unit roundoff u and the channel's reach A = max |r| (at least 
 The first terms are roundings of the result itself, few where they could hide a defect; the second is that of
 N independent ones. ``own`` and ``original`` are the same figure for runs of the two models whose weights were
 moved by one unit in their last place (root mean square over the runs; at least that over the channels, each
-relative to its reach; in a tensor of zeros alone, as they are). New weights are rounded by at most half a
-unit, and what the original loses inside mostly cancels over a channel. They are measured only where the other
-terms do not suffice.
+relative to its reach; in a tensor of zeros alone, as they are). Where the weights of a layer are one number
+repeated (ConstantOfShape), K of whose products make a sum, all of them round the same way: then K·u·A is
+allowed, the bound of a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2). New
+weights are rounded by at most half a unit, and what the original loses inside mostly cancels over a channel.
+They are measured only where the other terms do not suffice.
 Means and slopes of fewer than ``LEAST`` elements tell nothing, and are left out.
 
 Which axis counts channels is not known here: axis 1 and the last one are both looked at.
@@ -164,7 +166,12 @@ def _dot(x: Vector, y: Vector) -> Vector:
 
 
 def excess(
-    found: Channels, roundoff: float, own: Sequence[Channels] = (), original: Sequence[Channels] = ()
+    found: Channels,
+    roundoff: float,
+    own: Sequence[Channels] = (),
+    original: Sequence[Channels] = (),
+    *,
+    terms: int = 0,
 ) -> Excess | None:
     """The figure that is worst beside what is allowed; None for a tensor without elements.
 
@@ -173,12 +180,13 @@ def excess(
         roundoff: unit roundoff of the arithmetic.
         own: how the other model's values move, along the same axis, when its weights are shaken.
         original: the same of the reference.
+        terms: of sums over weights that are one number repeated, whose roundings do not cancel.
     """
     worst: Excess | None = None
     for figure, sizes in found.figures.items():
         if not sizes.size or (figure is not Figure.LARGEST and found.elements < LEAST):
             continue
-        allowed = _rounding(found, figure, roundoff)
+        allowed = _rounding(found, figure, roundoff, terms)
         allowed = allowed + figure.own * _moved(own, figure, found)
         allowed = allowed + figure.original * _moved(original, figure, found)
         share = np.divide(sizes, allowed, out=np.where(sizes > 0.0, np.inf, 0.0), where=allowed > 0.0)
@@ -188,9 +196,9 @@ def excess(
     return worst
 
 
-def _rounding(found: Channels, figure: Figure, roundoff: float) -> Vector:
+def _rounding(found: Channels, figure: Figure, roundoff: float, terms: int) -> Vector:
     """What roundings of the result explain, and N independent ones where a mean is looked at."""
-    count = figure.few if roundoff >= _HALF else figure.roundings
+    count = max(figure.few if roundoff >= _HALF else figure.roundings, terms)
     allowed: Vector = count * roundoff * found.reach
     if figure is not Figure.LARGEST:
         allowed = allowed + _SIGMAS * _settled(found.noise, found) / np.sqrt(max(1, found.elements))

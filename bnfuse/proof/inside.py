@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.affine import Affine
-from bnfuse.core.apply import Patch
+from bnfuse.core.apply import NewLinear, Patch
 from bnfuse.core.graph import Graph
 from bnfuse.core.seams import Seam, seams
+from bnfuse.core.tensor import FilledTensor, size
 from bnfuse.formats.base import Model
 from bnfuse.proof.deviation import ROUNDOFF
 
@@ -42,6 +43,7 @@ class SeamPair:
         hidden: folds with a seam that nobody can be asked for.
         exits: folds that are felt in an output of the model at once, and the points right before all outputs.
         original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
+        alike: how many terms a sum has at most that is taken over weights which are one number repeated.
         coarsest: the coarsest type of floats among their weights and what they put out, as far as is known.
     """
 
@@ -52,6 +54,7 @@ class SeamPair:
     original: tuple[str, ...]
     result: tuple[str, ...]
     coarsest: str
+    alike: int = 0
 
 
 def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
@@ -83,6 +86,7 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         original=tuple(original),
         result=model.constants_of(patch.near, patch),
         coarsest=_coarsest(model.graph, patch),
+        alike=max((_terms(new) for new in patch.linears.values()), default=0),
     )
 
 
@@ -103,6 +107,12 @@ def _beginnings(found: Sequence[Seam], at: Mapping[str, int]) -> dict[str, tuple
         begins[seam.value] = tuple(sorted(before))
         behind[seam.value] = frozenset((at[seam.value],)) if seam.value in at else before
     return begins
+
+
+def _terms(new: NewLinear) -> int:
+    """The terms of a sum over weights that are one number (ConstantOfShape): all are rounded the same way."""
+    weight = new.rule.weight
+    return size(weight) // new.rule.form.channels_out if isinstance(weight, FilledTensor) else 0
 
 
 def _coarsest(graph: Graph, patch: Patch) -> str:

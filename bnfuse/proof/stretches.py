@@ -188,7 +188,7 @@ class Stretches:
         worst: Excess | None = None
         for at, each in enumerate(axes):
             moved = [[run[at] for run in (runs or {}).get(pair, ())] for runs in (own, original)]
-            here = excess(each, u, *moved)
+            here = excess(each, u, *moved, terms=self.models.inside.alike)
             if here is not None and (worst is None or here.share > worst.share):
                 worst = here
         return worst
