@@ -104,6 +104,8 @@ homes = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, os.getcwd())))
 def hook(event, given):
     if not now:
         return
+    if event == "subprocess.Popen" and "bnfuse.formats.keras.runtime.child" in str(given[1]):
+        return  # the runtime starts while the file is folded, and waits to be told of a model
     if event in starts and not str(given[0]).startswith(inside):
         noted.append([now, event, str(given[0])])
     elif event == "import" and given[0].partition(".")[0] in runtimes:
