@@ -3,7 +3,7 @@
 No more calls are handed over than ``window``, so that an executor never holds a thousand of them, and what
 is not handed over need not be called off. Where a process of a pool dies, all calls that were handed over
 fail, and nobody knows which of them was to blame. So each is tried once more, alone; the one over which the
-process dies again is lost, and all others are none the worse.
+process dies twice when it is alone is lost, and all others are none the worse.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class _Run:
         self._doubtful: deque[Call] = deque()  # a process died while they were handed over
         self._running: dict[Future[Outcome], Call] = {}
         self._alone = False
+        self._died_alone: set[int] = set()  # tasks over which a process died with nothing beside them
 
     def outcomes(self) -> Iterator[tuple[int, Outcome]]:
         try:
@@ -90,10 +91,14 @@ class _Run:
         except BrokenExecutor as error:
             if not isinstance(self._crew, Workers):
                 return lost(call.task, f"the executor is broken: {error}")
-            if self._alone:
-                self._renew()
+            if not self._alone:
+                self._doubtful.append(call)
+                return None
+            self._renew()
+            if call.at in self._died_alone:
                 return lost(call.task, _TWICE)
-            self._doubtful.append(call)
+            self._died_alone.add(call.at)
+            self._doubtful.appendleft(call)
             return None
         except CancelledError:
             return lost(call.task, "it was cancelled before it was done")
