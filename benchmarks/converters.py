@@ -1,6 +1,6 @@
 """What converters and quantisers leave of BatchNormalization, without and with bnfuse before them.
 
-    pip install bnfuse tensorflow openvino nncf 'jax[cpu]' torch pytorchcv tf2onnx onnxscript scikit-learn
+    pip install bnfuse tensorflow openvino nncf 'jax[cpu]' torch tf2onnx onnxscript scikit-learn
     python -m benchmarks.converters --work FOLDER --json converters.json
 
 Prints the tables of docs/before-you-convert.md. Keras models are optimised before they are converted;
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 KERAS = ("MobileNetV2", "ResNet50V2", "DenseNet121")
-TORCH = ("mobilenetv2_w1", "preresnet18", "densenet121")
+TORCH = ("inverted", "preactivation", "dense")
 TOOLS = ("tensorflow", "keras", "openvino", "nncf", "jax", "torch", "tf2onnx", "onnxscript", "onnxruntime")
 _TIMEOUT_S = 400.0
 
@@ -144,7 +144,7 @@ def failed(model: str, way: str, failure: str) -> Row:
 
 def rows_of(kind: str, name: str, work: Path) -> list[Row]:
     """All converters of one model."""
-    source = work / f"{name}{'.keras' if kind == 'keras' else '.pt'}"
+    source = work / f"{name}{'.keras' if kind == 'keras' else '.pt2'}"
     if not source.exists():
         failure = ran("benchmarks.converters_models", kind, name, source)[1]
         if failure:

@@ -74,7 +74,7 @@ def onnx_from_keras(source: Path, target: Path) -> None:
 def from_torch(source: Path, target: Path, *, dynamo: bool) -> None:
     """PyTorch → ONNX."""
     torch = import_module("torch")
-    model = torch.load(source, weights_only=False)  # this benchmark wrote it
+    model = torch.export.load(source).module()
     image = torch.zeros(1, 3, SIZE, SIZE)
     kept = {} if dynamo else {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     torch.onnx.export(model, (image,), str(target), dynamo=dynamo, external_data=False, **kept)

@@ -42,8 +42,7 @@ def test_every_float_moves_by_one_step_of_its_type(name: str) -> None:
     assert moved.dtype == dtype
     steps = np.abs(moved.view(FLOATS[name]).astype("i8") - array.view(FLOATS[name]).astype("i8"))
     assert set(steps[:9]) == set(steps[49:69]) == {0}
-    assert set(steps[9:49]) <= {0, 1}  # the largest have but one neighbour
-    assert len(set(moved[9:29].tolist())) == len(set(moved[29:49].tolist())) == 1  # equal numbers go one way
+    assert set(steps[9:49]) == {0, 1}  # the largest have but one neighbour
     assert set(steps[69:]) == {1}
     assert np.isfinite(moved[9:49].astype("f8")).all()
     up = (moved.astype("f8") > array.astype("f8"))[69:].mean()
