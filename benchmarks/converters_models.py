@@ -1,6 +1,6 @@
 """The networks that ``benchmarks.converters`` gives to converters, with random statistics in every BN.
 
-``python -m benchmarks.converters_models keras NAME FILE.keras``, or ``torch NAME FILE.pt2`` (an exported model).
+``python -m benchmarks.converters_models keras NAME FILE.keras``, or ``torch NAME FILE.pt2`` (exported).
 γ is above 0, as it mostly is in trained networks.
 """
 
