@@ -12,8 +12,11 @@ reference r, other o and e = o − r, per channel (maxima and moments over its N
 Allowed, with the unit roundoff u and the channel's reach A = max |r| (at least 1/1000 of the tensor's)::
 
     largest <= 16·u·A                  + 6·own + 6·original
-    mean    <= 64·u·A + 6·noise/√N     + 3·own +   original        u·A   in half precision
-    slope   <= 64·u·A + 6·noise/√N     + 3·own +   original/4      u·A/2 in half precision
+    mean    <= 64·u·A + 6·noise/√N     + 6·own + 6·original
+    slope   <= 64·u·A + 6·noise/√N     + 6·own + 6·original
+    in half precision:
+    mean    <=    u·A + 6·noise/√N     + 3·own +   original
+    slope   <=  u·A/2 + 6·noise/√N     + 3·own +   original/4
 
 The first terms are roundings of the result itself, few where they could hide a defect; the second is that of
 N independent ones. ``own`` and ``original`` are the same figure for runs of the two models whose weights were
@@ -21,8 +24,9 @@ moved by one unit in their last place (root mean square over the runs; at least 
 relative to its reach; in a tensor of zeros alone, as they are). Where the weights of a layer are one number
 repeated (ConstantOfShape), K of whose products make a sum, all of them round the same way: then K·u·A is
 allowed, the bound of a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2). New
-weights are rounded by at most half a unit, and what the original loses inside mostly cancels over a channel.
-They are measured only where the other terms do not suffice.
+weights are rounded by at most half a unit, and what the original loses inside mostly cancels over a channel;
+not so where β and −μ·a nearly cancel, and only half precision has so few digits that it must be counted
+tightly. They are measured only where the other terms do not suffice.
 Means and slopes of fewer than ``LEAST`` elements tell nothing, and are left out.
 
 Which axis counts channels is not known here: axis 1 and the last one are both looked at.
@@ -187,8 +191,9 @@ def excess(
         if not sizes.size or (figure is not Figure.LARGEST and found.elements < LEAST):
             continue
         allowed = _rounding(found, figure, roundoff, terms)
-        allowed = allowed + figure.own * _moved(own, figure, found)
-        allowed = allowed + figure.original * _moved(original, figure, found)
+        half = roundoff >= _HALF
+        allowed = allowed + (figure.own if half else _SIGMAS) * _moved(own, figure, found)
+        allowed = allowed + (figure.original if half else _SIGMAS) * _moved(original, figure, found)
         share = np.divide(sizes, allowed, out=np.where(sizes > 0.0, np.inf, 0.0), where=allowed > 0.0)
         at = int(share.argmax())
         if worst is None or share[at] > worst.share:
