@@ -102,8 +102,11 @@ def _values(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"{name} is {values[name]}: give a number above 0")
     if values.get("device", "cpu") not in ("cpu", "gpu"):
         raise UsageError(f"device can be 'cpu' or 'gpu', not '{values['device']}'")
-    for name in _SEVERAL:
+    for name in (*_SEVERAL, "samples"):
         _check_counts(name, values.get(name))
+    seed = values.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed is {seed!r}: give a whole number, 0 or above")
     if "shape" in values:
         values["shape"] = {name: tuple(sizes) for name, sizes in values["shape"].items()}
     return values
