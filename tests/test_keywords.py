@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 import bnfuse
@@ -68,3 +70,14 @@ def test_what_no_run_can_have(options: dict[str, Any], why: str, tmp_path: Path)
     with pytest.raises(UsageError, match=why):
         bnfuse.optimize(FIXTURE, tmp_path / "out.onnx", bench=False, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_arrays_that_do_not_fit_are_called_inputs(named: bool, tmp_path: Path) -> None:
+    """And not by a file that the caller never made."""
+    image = np.ones((2, 3, 5), np.float32)
+    (name,) = (value.name for value in onnx.load(FIXTURE).graph.input)
+    with pytest.raises(UsageError) as raised:
+        bnfuse.optimize(FIXTURE, tmp_path / "out.onnx", bench=False, inputs={name: image} if named else image)
+    assert str(raised.value).startswith("<inputs>")
+    assert "bnfuse-" not in str(raised.value)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.child.limits import limited
+from bnfuse.results.renamed import renamed_errors
 from bnfuse.use_cases.reading import as_asked
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ def inputs_as_files(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(given)
         return
     with TemporaryDirectory(prefix="bnfuse-") as folder:
-        yield {**given, "inputs": _stored(inputs, Path(folder))}
+        stored = _stored(inputs, Path(folder))
+        with renamed_errors({stored: "<inputs>"}):  # the caller knows no such file
+            yield {**given, "inputs": stored}
 
 
 def _stored(inputs: Any, folder: Path) -> Path:
