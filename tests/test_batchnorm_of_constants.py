@@ -82,6 +82,26 @@ def test_it_goes_wherever_it_is_read(use: str, dtype: str, tmp_path: Path) -> No
     assert_equal(done.before, done.after)
 
 
+def _twice(net: Net) -> str:
+    return net.bn(known(net, 4, 4, 1, 1), 4, name="behind")
+
+
+def _of_an_activation(net: Net) -> str:
+    return net.bn(net.op("Relu", net.const(net.rng.standard_normal((4, 4, 1, 1)))), 4, name="behind")
+
+
+@pytest.mark.parametrize("made", [_twice, _of_an_activation])
+@pytest.mark.parametrize("reader", ["Conv", "Add"])
+def test_who_reads_what_nobody_works_out_is_not_forgotten(made: Use, reader: str, tmp_path: Path) -> None:
+    """In float16 neither a BatchNormalization nor a Relu is worked out: no constant takes the one behind."""
+    net = Net(8, "float16")
+    y = net.op("Tanh", net.op(reader, "x", made(net)))
+    done = optimized(net.build({"x": (4, 4, 3, 3)}, y, opset=15), tmp_path)
+    assert done.decisions["behind"] is not None
+    assert done.operators["BatchNormalization"] == 1
+    assert_equal(done.before, done.after)
+
+
 @pytest.mark.parametrize("opset", [7, 9, 14, 21])
 def test_in_every_operator_set_and_at_the_end_of_a_model(opset: int, tmp_path: Path) -> None:
     net = Net(opset)

@@ -120,6 +120,9 @@ def test_resuming_does_what_is_new_changed_or_failed_and_nothing_else(tmp_path: 
     assert again() == {"a.onnx": True, "b.ONNX": True, "broken.onnx": False}
     assert again(merge_affines=True)["a.onnx"] is False  # another option
     assert again(merge_affines=True)["a.onnx"] is True
+    assert again(merge_affines=True, details=False)["a.onnx"] is True  # no page wanted: less of the same
+    assert again(strict_inputs=True, details=False)["a.onnx"] is False
+    assert again(strict_inputs=True)["a.onnx"] is False  # and more
     save(zoo / "a.onnx", relu_first=True)
     assert again() == {"a.onnx": False, "b.ONNX": True, "broken.onnx": False}
     (into / "a.fused.onnx").write_bytes(b"another's")

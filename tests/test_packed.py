@@ -109,6 +109,30 @@ def test_a_result_without_the_suffix_is_a_plain_model(tmp_path: Path) -> None:
         bnfuse.optimize(tmp_path / "m.onnx.gz", tmp_path / "out.keras", **QUICK)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "output", "fits"),
+    [
+        ("m.onnx", ONNX, "out.onnx.gz", False),
+        ("m.onnx", ONNX, "out.zip", False),
+        ("m.onnx.gz", gzip.compress(ONNX), "out.ZIP", False),
+        ("m.zip", ZIPPED, "out.onnx.gz", False),
+        ("m.onnx.gz", gzip.compress(ONNX), "out.gz", True),
+        ("m.zip", ZIPPED, "out.zip", True),
+    ],
+)
+def test_nothing_is_called_packed_that_is_not(
+    name: str, content: bytes, output: str, fits: bool, tmp_path: Path
+) -> None:
+    model, target = tmp_path / name, tmp_path / output
+    model.write_bytes(content)
+    ran = call("optimize", model, "-o", target, "--no-verify", "--no-bench")
+    assert (ran.exit_code, target.exists()) == ((0, True) if fits else (2, False)), ran.output
+    if fits:
+        assert target.read_bytes()[:2] == content[:2]
+    else:
+        assert "name of a packed file" in ran.stderr and "end its name in .onnx" in ran.stderr
+
+
 def test_every_command_opens_them(tmp_path: Path) -> None:
     packed, plain = tmp_path / "m.onnx.gz", tmp_path / "m.onnx"
     packed.write_bytes(gzip.compress(ONNX))

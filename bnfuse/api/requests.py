@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.child.limits import limited
+from bnfuse.results.renamed import renamed_errors
 from bnfuse.use_cases.reading import as_asked
 
 if TYPE_CHECKING:
@@ -102,8 +103,11 @@ def _values(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"{name} is {values[name]}: give a number above 0")
     if values.get("device", "cpu") not in ("cpu", "gpu"):
         raise UsageError(f"device can be 'cpu' or 'gpu', not '{values['device']}'")
-    for name in _SEVERAL:
+    for name in (*_SEVERAL, "samples"):
         _check_counts(name, values.get(name))
+    seed = values.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed is {seed!r}: give a whole number, 0 or above")
     if "shape" in values:
         values["shape"] = {name: tuple(sizes) for name, sizes in values["shape"].items()}
     return values
@@ -149,7 +153,9 @@ def inputs_as_files(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(given)
         return
     with TemporaryDirectory(prefix="bnfuse-") as folder:
-        yield {**given, "inputs": _stored(inputs, Path(folder))}
+        stored = _stored(inputs, Path(folder))
+        with renamed_errors({stored: "<inputs>"}):  # the caller knows no such file
+            yield {**given, "inputs": stored}
 
 
 def _stored(inputs: Any, folder: Path) -> Path:

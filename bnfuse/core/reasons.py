@@ -20,6 +20,7 @@ class Reason(Enum):
     GRAPH_OUTPUT = "'{value}' is an output of the model, whose values must not change"
     CAPTURED = "'{value}' is read inside the body of {node}"
     BODY_BOUNDARY = "'{value}' crosses the boundary of a subgraph or function"
+    KNOWN_BEFOREHAND = "'{value}' follows from constants alone, and is a constant to who reads it"
     UNSUPPORTED_OP = "{node} cannot take a per-channel scale or shift{detail}"
     NONLINEAR = "{node} is nonlinear: neither a scale nor a shift passes through it"
     SHIFT_THROUGH_ACTIVATION = "a shift cannot pass through {node}"

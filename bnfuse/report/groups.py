@@ -38,7 +38,13 @@ _RANKS: tuple[tuple[Reason, ...], ...] = (
     (Reason.AXIS, Reason.BROADCAST, Reason.SHAPE_UNKNOWN),
     (Reason.CONFLICT, Reason.TOO_MANY_CHOICES, Reason.WAITING),
     (Reason.NONLINEAR, Reason.UNSUPPORTED_OP),
-    (Reason.CAPTURED, Reason.BODY_BOUNDARY, Reason.GRAPH_OUTPUT, Reason.GRAPH_INPUT),
+    (
+        Reason.CAPTURED,
+        Reason.BODY_BOUNDARY,
+        Reason.KNOWN_BEFOREHAND,
+        Reason.GRAPH_OUTPUT,
+        Reason.GRAPH_INPUT,
+    ),
 )
 _RANK = {reason: rank for rank, reasons in enumerate(_RANKS) for reason in reasons}
 _UNRANKED = len(_RANKS) - 1.5

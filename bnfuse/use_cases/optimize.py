@@ -135,7 +135,7 @@ def optimize(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
         UsageError: the output is the input, or named like another format; the inputs given do not fit the
-            model; or ``only_if_faster`` without a bench.
+            model; ``only_if_faster`` without a bench; ``merge_affines`` beside the target "no-bn".
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
@@ -146,6 +146,8 @@ def optimize(
     wanted = Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
         raise UsageError("--only-if-faster needs the measurement: do not leave it out")
+    if merge_affines and read.target == "no-bn":
+        raise UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
     result, packing = None if output is None else Path(output), packing_of(path, read.weights)
     run = partial(_optimized, wanted=wanted, only_if_faster=only_if_faster, progress=progress)
     return run(path, result, force=force) if packing is None else optimized(packing, result, force, run)

@@ -14,6 +14,7 @@ from bnfuse.errors import UsageError
 from bnfuse.staging import output_errors
 
 _ARCHIVE, _HDF5, _ONNX = "Keras archive", "Keras HDF5 file", "ONNX file"
+_PACKED = (".gz", ".zip")  # names of what is packed, which comes of what was packed alone
 _KINDS = {".keras": _ARCHIVE, ".h5": _HDF5, ".hdf5": _HDF5, ".onnx": _ONNX}
 
 
@@ -21,16 +22,24 @@ def check_name(target: Path, model: Path, form: str) -> None:
     """Refuse a target that is no name for a file of the model's kind; ``form`` is the model's format.
 
     Raises:
-        UsageError: it is ``-``, or has the suffix of another kind.
+        UsageError: it is ``-``, or has the suffix of another kind, or of a packed file.
     """
     if str(target) == "-":
         raise UsageError(
             "the result is a file, which cannot be written to a stream: give --output a file name"
         )
-    named = _KINDS.get(target.suffix.lower())
-    if named is None or target.suffix.lower() == model.suffix.lower():
+    suffix = target.suffix.lower()
+    named = _KINDS.get(suffix)
+    if (named is None and suffix not in _PACKED) or suffix == model.suffix.lower():
         return
     kind = _ONNX if form == "onnx" else _kind_of_keras(model)
+    if suffix in _PACKED and (kind, suffix) != (_ARCHIVE, ".zip"):  # an archive is a zip file
+        raise UsageError(
+            f"'{target}' is the name of a packed file, but only what came packed so is packed again: "
+            f"end its name in {' or '.join(s for s, known in _KINDS.items() if known == kind)}"
+        )
+    if named is None:
+        return
     if named != kind:
         raise UsageError(
             f"'{target}' has the suffix of another format, but the result is a {kind} as '{model}' is: "

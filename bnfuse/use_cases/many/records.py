@@ -51,25 +51,25 @@ class Records:
 
     def find(self, task: Task) -> Outcome | None:
         """The outcome of an earlier run, where nothing has changed since; None where it is to be run."""
-        key = self._key(task)
-        if key is None:
-            return None
-        path = self._path(key)
-        with suppress(OSError, ValueError):
-            found = restored(path.read_text(encoding="ascii"))
-            # the model's own bytes are part of the key
-            own = found.read[:1] and found.read[0][0] == os.path.basename(task.model)  # noqa: PTH119
-            if _same(task.model, found.read[1:] if own else found.read) and _same(task.output, found.wrote):
-                os.utime(path)
-                return replace(found, resumed=True, seconds=0.0)
+        for key in _keys(task):
+            path = self._path(key)
+            with suppress(OSError, ValueError):
+                found = restored(path.read_text(encoding="ascii"))
+                # the model's own bytes are part of the key
+                own = found.read[:1] and found.read[0][0] == os.path.basename(task.model)  # noqa: PTH119
+                if _same(task.model, found.read[1:] if own else found.read) and _same(
+                    task.output, found.wrote
+                ):
+                    os.utime(path)
+                    return replace(found, resumed=True, seconds=0.0)
         return None
 
     def keep(self, task: Task, outcome: Outcome) -> None:
         """Remember what was done well."""
-        key = self._key(task) if outcome.exit_code == ExitCode.DONE and outcome.read else None
-        if key is None:
+        keys = _keys(task) if outcome.exit_code == ExitCode.DONE and outcome.read else []
+        if not keys:
             return
-        path = self._path(key)
+        path = self._path(keys[0])
         with suppress(OSError, TypeError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = path.with_suffix(f".{os.getpid()}")
@@ -86,18 +86,26 @@ class Records:
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
 
-    def _key(self, task: Task) -> str | None:
-        """What tells this task, with this model as it is now, from all others."""
-        try:
-            content = _identity(task.model)
-            asked = packed({name: each for name, each in sorted(task.options.items()) if name != "force"})
-        except (OSError, TypeError):
-            return None
-        if not content:
-            return None
-        where = [_whole(task.model), _whole(task.output or "")]
-        parts = [__version__, task.command, content, asked, where, _samples(task.options)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+def _keys(task: Task) -> list[str]:
+    """What tells this task, with this model as it is now, from all others; none where nothing does.
+
+    The first is its own. A run that was asked for the details of a page as well has done no less: the second.
+    """
+    options = {name: each for name, each in sorted(task.options.items()) if name != "force"}
+    try:
+        content = _identity(task.model)
+        every = [packed(options)]
+        if options.get("details") is False:
+            every.append(packed({**options, "details": True}))
+    except (OSError, TypeError):
+        return []
+    where = [_whole(task.model), _whole(task.output or "")]
+    samples = _samples(task.options)
+    parts = [[__version__, task.command, content, asked, where, samples] for asked in every]
+    return [
+        hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest() for each in parts if content
+    ]
 
 
 def _identity(place: str) -> str:

@@ -83,6 +83,8 @@ class GraphBuilder:
                 scope.constants[output] = node
             if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
                 return False
+            # Who reads it is no matter of the graph, and may read a weight: it stays what it is.
+            self.pinned.update((scope.prefix + o, Reason.KNOWN_BEFOREHAND) for o in outputs if o)
         handle = NodeHandle(scope, index, node)
         if op == _BATCHNORM and standard:
             self.statistics.expect(handle)
