@@ -1,6 +1,6 @@
 """What converters and quantisers leave of BatchNormalization, without and with bnfuse before them.
 
-    pip install bnfuse tensorflow openvino nncf 'jax[cpu]' torch tf2onnx onnxscript scikit-learn
+    pip install bnfuse tensorflow openvino nncf 'jax[cpu]' jax2onnx torch tf2onnx onnxscript scikit-learn
     python -m benchmarks.converters --work FOLDER --json converters.json
 
 Prints the tables of docs/before-you-convert.md. Keras models are optimised before they are converted;
