@@ -5,6 +5,7 @@ A result of the use cases holds values and knows no report; these add how it is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
@@ -26,13 +27,14 @@ M = TypeVar("M")
 R = TypeVar("R")
 
 
-class Forms:
+class Forms(ABC):
     """A result as text: what ``--report`` writes for the same command."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _text(self, suffix: str) -> str:
-        raise NotImplementedError
+        """The document in the form of this suffix."""
 
     def to_json(self) -> str:
         """One JSON document, whose schema lies in ``docs/``."""

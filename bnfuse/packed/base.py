@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, ClassVar, Protocol
 
 from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
 
@@ -51,6 +52,28 @@ class Packing(Protocol):
         Raises:
             OutputError: no space, no permission.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class OneFile:
+    """A packed model that is one file, told by its suffix; a result under another suffix is a plain one."""
+
+    suffix: ClassVar[str]
+
+    path: Path
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The one file."""
+        return (self.path,)
+
+    def packs(self, target: Path) -> bool:
+        """By the suffix."""
+        return target.suffix.lower() == self.suffix
+
+    def beside(self, target: Path) -> Sequence[Path]:
+        """None."""
+        return ()
 
 
 def most_bytes(packed: Path) -> int:

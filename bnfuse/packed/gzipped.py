@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.packed.base import bounded_copy
+from bnfuse.packed.base import OneFile, bounded_copy
 from bnfuse.staging import default_output, output_errors
 
 _DAMAGE = (gzip.BadGzipFile, zlib.error, EOFError)
@@ -20,16 +21,12 @@ _LEVEL = 6  # as gzip itself
 
 
 @dataclass(frozen=True, slots=True)
-class Gzipped:
+class Gzipped(OneFile):
     """A gzip file."""
 
-    path: Path
-    form: str = "a gzip file"
+    suffix: ClassVar[str] = _SUFFIX
 
-    @property
-    def files(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
+    form: str = "a gzip file"
 
     def unpack(self, folder: Path) -> Path:
         """See ``Packing.unpack``."""
@@ -47,14 +44,6 @@ class Gzipped:
         inner = _inner(self.path.name)
         own = self.path.name[len(inner) :] or _SUFFIX  # as it is spelt
         return default_output(self.path, f"{Path(inner).suffix}{own}")
-
-    def packs(self, target: Path) -> bool:
-        """By the suffix."""
-        return target.suffix.lower() == _SUFFIX
-
-    def beside(self, target: Path) -> Sequence[Path]:
-        """None."""
-        return ()
 
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """Without name and time, so that the same result gives the same bytes."""

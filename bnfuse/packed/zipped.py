@@ -10,11 +10,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.archive import BLOCK_BYTES, CONFIG, ZIP_DAMAGE, check_members
 from bnfuse.formats.keras.file.wording import short
-from bnfuse.packed.base import bounded_copy, most_bytes
+from bnfuse.packed.base import OneFile, bounded_copy, most_bytes
 from bnfuse.staging import default_output, output_errors
 
 _SUFFIX = ".zip"
@@ -24,17 +25,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Zipped:
+class Zipped(OneFile):
     """A zip archive; ``member`` is the name of the model in it."""
 
-    path: Path
+    suffix: ClassVar[str] = _SUFFIX
+
     member: str
     form: str = "a zip archive"
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The one file."""
-        return (self.path,)
 
     def unpack(self, folder: Path) -> Path:
         """See ``Packing.unpack``."""
@@ -49,14 +46,6 @@ class Zipped:
     def default_output(self) -> Path:
         """``m.zip`` → ``m.fused.zip``."""
         return default_output(self.path, self.path.suffix or _SUFFIX)
-
-    def packs(self, target: Path) -> bool:
-        """By the suffix."""
-        return target.suffix.lower() == _SUFFIX
-
-    def beside(self, target: Path) -> Sequence[Path]:
-        """None."""
-        return ()
 
     def pack(self, plain: Path, target: Path, folder: Path) -> Sequence[Path]:
         """The same members in the same order, without times for the new one."""
