@@ -15,10 +15,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bnfuse.cli import main
+from bnfuse.report import FORMS
 from tests.cli_models import convnet
 from tests.command import ROOT, Cli, call
 from tests.diff_nets import array, changed, mlp, set_array, value
 from tests.diff_schema import assert_fits
+from tests.test_outcomes import assert_junit, assert_sarif
 
 
 def test_the_document(diff_pair: tuple[Path, Path]) -> None:
@@ -45,10 +47,31 @@ def test_exit_codes(diff_pair: tuple[Path, Path], tmp_path: Path) -> None:
     assert call("diff", a).exit_code == 2
     assert call("diff", a, b, "--ignore-below", "-1").exit_code == 2
     assert call("diff", a, b, "--ignore-below", "nan").exit_code == 2
-    for report in ("r.txt", "r.xml", a / "r.json", a, b):
+    for report in ("r.txt", a / "r.json", a, b):
         refused = call("diff", a, b, "--report", report)
         assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
     assert call("diff", a, tmp_path / "none.onnx").exit_code == 3
+
+
+def test_every_form_carries_the_gate(diff_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = diff_pair
+    files = {suffix: tmp_path / f"r{suffix}" for suffix in FORMS}
+    asked = [word for path in files.values() for word in ("--report", path)]
+    said = {}
+    for other, code in ((b, 1), (a, 0)):
+        assert call("diff", a, other, "--exit-code", *asked).exit_code == code
+        shown = {suffix: path.read_text() for suffix, path in files.items()}
+        (gate,) = json.loads(shown[".json"])["gates"]
+        assert_fits(json.loads(shown[".json"]))
+        assert gate["option"] == "--exit-code" and gate["passed"] is (code == 0)
+        assert len(assert_junit(shown[".xml"]).findall("testcase/failure")) == code
+        run = assert_sarif(shown[".sarif"])
+        assert [result["ruleId"] for result in run["results"]] == ["differs", "gate"][: 2 * code]
+        assert run["invocations"][0]["exitCode"] == code
+        said[code] = gate["message"]
+        for suffix in (".md", ".html"):
+            assert ("said no" in shown[suffix]) == (code == 1) and "exit-code" in shown[suffix]
+    assert said == {0: "no difference", 1: "nodes: 1 changed; weights: 1 changed"}
 
 
 def test_weights_below_the_limit_do_not_count(diff_pair: tuple[Path, Path]) -> None:

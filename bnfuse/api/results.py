@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar
 from bnfuse import results
 from bnfuse.difference import result as difference
 from bnfuse.report import (
-    DIFFERENCE_FORMS,
     check_reports,
     render,
     render_comparison,
@@ -134,7 +133,7 @@ class Difference(difference.Difference, Forms):
         return render_difference(self, suffix)
 
     def _check(self, target: Path) -> None:
-        check_reports([target], forms=DIFFERENCE_FORMS)
+        check_reports([target])
 
 
 def written_down(kind: type[R], found: Any, **more: Any) -> R:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
+
+if TYPE_CHECKING:
+    from bnfuse.difference.result import Difference
+    from bnfuse.results.outcomes import Gate
 
 
 @click.command(short_help="Say what differs between A and B, from their files alone.")
@@ -23,14 +29,7 @@ from bnfuse.errors import ExitCode
     "value: 1e-6 leaves out what rounding may do.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
-@click.option(
-    "--report",
-    "reports",
-    type=opt.PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Also write the report to FILE: .json, .md or .html choose the form. Repeatable.",
-)
+@opt.REPORTS
 @opt.JSON
 @opt.VERBOSITY
 @click.pass_obj
@@ -49,13 +48,15 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
-    from bnfuse.report import DIFFERENCE_FORMS, check_reports, render_difference
+    from bnfuse.report import check_reports, render_difference
     from bnfuse.use_cases.diff import diff as run
 
-    check_reports(reports, a, b, forms=DIFFERENCE_FORMS)
+    check_reports(reports, a, b)
     screen.expects(a, reports)
     with screen.progress() as progress:
         found = run(a, b, ignore_below=ignore_below, hashes=as_json or bool(reports), progress=progress)
+    if exit_code:
+        found = replace(found, gates=(_gate(found),))
     if as_json:
         screen.document(render_difference(found, ".json"))
     else:
@@ -63,3 +64,10 @@ def diff(
     screen.write(lambda suffix: render_difference(found, suffix))
     if exit_code and found.differs:
         raise click.exceptions.Exit(ExitCode.GATE)
+
+
+def _gate(found: Difference) -> Gate:
+    from bnfuse.report.content.difference import headline
+    from bnfuse.results.outcomes import Gate
+
+    return Gate("--exit-code", not found.differs, headline(found))

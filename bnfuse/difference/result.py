@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import Setting
 from bnfuse.results import FileInfo
+from bnfuse.results.outcomes import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ class Difference:
         nodes_renamed, weights_renamed: (name before, name after) of equal ones under another name.
         weights_ignored: changed, but by less than asked for.
         largest_ignored: the largest ``max_rel`` of those, 0 where there is none.
+        gates: what ``--exit-code`` says, where it was given.
     """
 
     before: Side
@@ -178,6 +180,7 @@ class Difference:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
 
     @property
     def differs(self) -> bool:

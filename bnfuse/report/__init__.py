@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit", ".sarif": "sarif"}
 FORMS = tuple(_MODULES)
-DIFFERENCE_FORMS = (".json", ".md", ".html")
 _DETAILED = (".html", ".json")
 
 
@@ -33,16 +32,16 @@ def wants_details(paths: Sequence[Path]) -> bool:
     return any(path.suffix.lower() in _DETAILED for path in paths)
 
 
-def check_reports(paths: Sequence[Path], *models: Path, forms: Sequence[str] = FORMS) -> None:
+def check_reports(paths: Sequence[Path], *models: Path) -> None:
     """Refuse, before any work, report files that could not be written afterwards.
 
     Raises:
-        UsageError: the suffix names none of ``forms``, or the file is one of the models.
+        UsageError: the suffix names none of ``FORMS``, or the file is one of the models.
         OutputError: a part of the way there is a file, or the path is a folder.
     """
     for path in paths:
-        if path.suffix.lower() not in forms:
-            known = ", ".join(forms)
+        if path.suffix.lower() not in FORMS:
+            known = ", ".join(FORMS)
             raise UsageError(f"'{path}' names no form of report: end its name in one of {known}")
         for model in models:
             if path.exists() and model.exists() and path.samefile(model):
@@ -75,7 +74,7 @@ def render_failure(found: Failure, suffix: str) -> str:
 
 
 def render_difference(found: Difference, suffix: str) -> str:
-    """The difference as text in the form of ``suffix``, one of ``DIFFERENCE_FORMS``."""
+    """The difference as text in the form of ``suffix``, one of ``FORMS``."""
     return cast(str, _form(suffix).render_difference(found))
 
 

@@ -64,7 +64,7 @@ _KEYS = {
     "nodes.changed=nodes_changed nodes.removed=nodes_removed nodes.added=nodes_added "
     "weights.same=weights_same weights.renamed weights.ignored=weights_ignored "
     "weights.largest_ignored=largest_ignored weights.changed=weights_changed "
-    "weights.removed=weights_removed weights.added=weights_added notes seconds versions",
+    "weights.removed=weights_removed weights.added=weights_added gates notes seconds versions",
     "Side": "file operators=totals scopes=operators weights parameters weight_bytes storage",
     "TensorSpec": "name dtype? shape",
     "WeightName": "name shape dtype bytes=size_bytes reader slot?",

@@ -8,6 +8,7 @@ the suite's output.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bnfuse.core.decisions import Decision, Fold, Keep
@@ -16,6 +17,9 @@ from bnfuse.report.proved import accuracies, between_folds
 from bnfuse.report.text import plain, proof
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
+
+if TYPE_CHECKING:
+    from bnfuse.difference.result import Difference
 
 
 def render(report: Report) -> str:
@@ -50,6 +54,17 @@ def render_comparison(found: Comparison) -> str:
         SubElement(case, "system-out").text = "; ".join(filter(None, times))
     _add_gates(suite, found.gates)
     return _document(_finished(suite, found.latency.notes if found.latency else (), 0.0))
+
+
+def render_difference(found: Difference) -> str:
+    """What ``diff`` found: a test case that says what differs, and one for its gate."""
+    from bnfuse.report.content.difference import headline
+
+    suite = _suite(found.after.file.path.name)
+    case = _case(suite, "difference", f"{found.before.file.path.name} and {found.after.file.path.name}")
+    SubElement(case, "system-out").text = plain(headline(found))
+    _add_gates(suite, found.gates)
+    return _document(_finished(suite, found.notes, sum(found.seconds.values())))
 
 
 def render_failure(found: Failure) -> str:

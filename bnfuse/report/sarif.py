@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnfuse import __version__
 from bnfuse.core.decisions import Fold
@@ -18,14 +18,18 @@ from bnfuse.report import text
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
 
+if TYPE_CHECKING:
+    from bnfuse.difference.result import Difference
+
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _RULES = {
     "gate": "A gate of bnfuse said no.",
     "foldable": "A BatchNormalization, or a Mul, Add, Sub or Div that is one, can be folded exactly.",
     "not-equal": "The models were compared and are not equal.",
     "not-proved": "Whether the models are equal could not be shown.",
+    "differs": "The models differ in what their files hold.",
 }
-_LEVELS = {"foldable": "warning", "not-proved": "warning"}
+_LEVELS = {"foldable": "warning", "not-proved": "warning", "differs": "note"}
 
 Result = dict[str, Any]
 
@@ -61,6 +65,15 @@ def render_comparison(found: Comparison) -> str:
         case _:
             code = _gated(found.gates)
     return _log(results + _gates(found.gates, path), _invocation(code))
+
+
+def render_difference(found: Difference) -> str:
+    """What ``diff`` found: one result for all that differs, one for its gate."""
+    from bnfuse.report.content.difference import headline
+
+    path = found.after.file.path
+    results = [_result("differs", headline(found), path)] if found.differs else []
+    return _log(results + _gates(found.gates, path), _invocation(_gated(found.gates)))
 
 
 def render_failure(found: Failure) -> str:
@@ -130,7 +143,10 @@ def _location(path: Path) -> dict[str, Any]:
 
 def tool() -> dict[str, Any]:
     """What made the log, and the rules that results refer to."""
-    rules = [{"id": rule, "shortDescription": {"text": words}} for rule, words in _RULES.items()]
+    rules = [
+        {"id": rule, "name": rule.title().replace("-", ""), "shortDescription": {"text": words}}
+        for rule, words in _RULES.items()
+    ]
     return {"driver": {"name": "bnfuse", "version": __version__, "rules": rules}}
 
 

@@ -17,6 +17,7 @@ from bnfuse.report.content.difference.wholes import (
     operators_section,
 )
 from bnfuse.report.content.difference.words import number
+from bnfuse.report.content.outcomes import gates
 
 # Rows per table. More on a terminal nobody reads, and laying them out takes longer than finding them.
 _MOST_ROWS = {doc.Form.BRIEF: 20, doc.Form.VERBOSE: 5000, doc.Form.MARKDOWN: 50, doc.Form.HTML: 2000}
@@ -33,6 +34,7 @@ def sections(found: Difference, form: doc.Form) -> list[doc.Section]:
     single = form is doc.Form.VERBOSE
     most = len(found.nodes_changed) if single else _MOST_ROWS[form]
     every = [
+        gates(found.gates, form),
         models_section(found),
         interface_section(found.interface),
         facts_section(found),
