@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from bnfuse.core.apply import NewAffine, NewLinear, NewSource, Patch
+from bnfuse.core.extents import imbalance, largest
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import LinearForm, factors, part_at, row_blocks
-from bnfuse.core.ranges import imbalance, largest
 from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import Tensor

@@ -156,6 +156,8 @@ class DiffOptions(Common, total=False):
     Attributes:
         ignore_below: weights whose largest change is below this fraction of their largest value are counted,
             but not listed.
+        ranges: whether to look at what 8 bits would leave of each layer's weight, too.
     """
 
     ignore_below: float
+    ranges: bool

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     help="Count, but do not list, weights whose largest change is below this fraction of their largest "
     "value: 1e-6 leaves out what rounding may do.",
 )
+@click.option(
+    "--ranges",
+    is_flag=True,
+    help="Also say what 8 bits would leave of each layer's weight, with one step for all of it and with one "
+    "per channel: which layers a quantiser with one step per tensor spoils, in A and in B.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
 @opt.REPORTS
 @opt.JSON
@@ -39,6 +45,7 @@ def diff(
     a: Path,
     b: Path,
     ignore_below: float,
+    ranges: bool,
     exit_code: bool,
     reports: tuple[Path, ...],
     as_json: bool,
@@ -54,7 +61,8 @@ def diff(
     check_reports(reports, a, b)
     screen.expects(a, reports)
     with screen.progress() as progress:
-        found = run(a, b, ignore_below=ignore_below, hashes=as_json or bool(reports), progress=progress)
+        hashes = as_json or bool(reports)
+        found = run(a, b, ignore_below=ignore_below, ranges=ranges, hashes=hashes, progress=progress)
     if exit_code:
         found = replace(found, gates=(_gate(found),))
     if as_json:

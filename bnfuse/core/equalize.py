@@ -25,11 +25,11 @@ import numpy as np
 
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.decisions import Equalized, Rescaled, Spread
+from bnfuse.core.extents import imbalance
 from bnfuse.core.freedoms import Freedom, ScalePlaces, freedoms, rescaled, scale_places
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.noise import NoiseLayer, quietest, total_noise
 from bnfuse.core.pairs import pair_count
-from bnfuse.core.ranges import imbalance
 from bnfuse.core.reparam import Vector
 from bnfuse.core.sensitivities import noise_layers
 from bnfuse.core.state import Propagation, State

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfuse.core.apply import NewLinear, Patch
-from bnfuse.core.linear import LinearForm, channel_order, part_at, row_blocks
-from bnfuse.core.reparam import Pair, Vector
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.extents import imbalance, largest, nonzero
+from bnfuse.core.reparam import Pair
 
 MOST = 16.0
 GROWTH = 4.0
@@ -52,7 +51,7 @@ def _may_widen(new: NewLinear) -> bool:
     """Whether the factors differ by enough: no range can move by more, against any other, than they do."""
     most = 1.0
     for pair in (new.rewrite.read, new.rewrite.write):
-        factors = _nonzero(np.abs(pair[0])) if pair is not None else ()
+        factors = nonzero(np.abs(pair[0])) if pair is not None else ()
         if len(factors):
             most *= float(np.max(factors) / np.min(factors))
     return most > GROWTH
@@ -73,35 +72,3 @@ def _alike(pair: Pair) -> bool:
     """Whether one factor multiplies all; that is no spread, unless it silences them."""
     first = pair[0].flat[0]
     return bool(first != 0.0 and (pair[0] == first).all())
-
-
-def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> Vector:
-    """max over i, k of |W[g,o,i,k]|·p[g,i], shape (G·O,), reading W block by block.
-
-    Args:
-        weight: W as stored.
-        form: how to read it.
-        factors: p, none of them negative, shape (G·I,); None for ones.
-    """
-    wide = None if factors is None else form.broadcast(factors, "i")
-    found = np.zeros(tuple(n if x in "go" else 1 for n, x in zip(form.dims, form.letters, strict=True)))
-    for _, block, where in row_blocks(weight, form):
-        sizes = np.abs(block)
-        if wide is not None:
-            sizes = sizes.astype(np.float64) * part_at(wide, where)
-        depth = len(where.rows)
-        inner = tuple(1 + d for d, x in enumerate(form.letters[depth:]) if x in "ik")
-        leading = zip(form.letters, where.rows, strict=False)
-        index = tuple(rows if x in "go" else np.zeros_like(rows) for x, rows in leading)
-        np.maximum.at(found, index, sizes.max(axis=inner, keepdims=True).astype(np.float64))
-    return channel_order(found, form)
-
-
-def imbalance(ranges: Vector) -> float:
-    """Largest over median of the ranges that are not zero; 1 where there are none."""
-    some = _nonzero(ranges)
-    return float(some.max() / np.median(some)) if some.size else 1.0
-
-
-def _nonzero(values: Vector) -> Vector:
-    return values[values > 0.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bnfuse.core.channel_ranges import ChannelRanges
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import Setting
 from bnfuse.results import FileInfo
@@ -146,6 +147,30 @@ class WeightChange:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeChange:
+    """What 8 bits leave of a layer's weight in the one model and in the other; None where it is not there."""
+
+    before: ChannelRanges | None
+    after: ChannelRanges | None
+
+    @property
+    def worst_loss_db(self) -> float:
+        """What one step for the whole weight costs, in whichever model it costs more."""
+        return max(side.loss_db for side in (self.before, self.after) if side is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The channel ranges of all linear layers of both models, those that lose most first.
+
+    ``left_out`` counts weights of both models that nothing is told of: integers already, zero, or not finite.
+    """
+
+    layers: tuple[RangeChange, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Everything that differs between two models.
 
@@ -158,6 +183,7 @@ class Difference:
         weights_ignored: changed, but by less than asked for.
         largest_ignored: the largest ``max_rel`` of those, 0 where there is none.
         gates: what ``--exit-code`` says, where it was given.
+        ranges: what 8 bits would leave of the weights; None unless asked for. No part of what differs.
     """
 
     before: Side
@@ -181,6 +207,7 @@ class Difference:
     seconds: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
+    ranges: Ranges | None = None
 
     @property
     def differs(self) -> bool:

@@ -64,7 +64,9 @@ _KEYS = {
     "nodes.changed=nodes_changed nodes.removed=nodes_removed nodes.added=nodes_added "
     "weights.same=weights_same weights.renamed weights.ignored=weights_ignored "
     "weights.largest_ignored=largest_ignored weights.changed=weights_changed "
-    "weights.removed=weights_removed weights.added=weights_added gates notes seconds versions",
+    "weights.removed=weights_removed weights.added=weights_added ranges gates notes seconds versions",
+    "ChannelRanges": "name=node operator=op channels largest spread ratio per_tensor_db per_channel_db "
+    "loss_db",
     "Side": "file operators=totals scopes=operators weights parameters weight_bytes storage",
     "TensorSpec": "name dtype? shape",
     "WeightName": "name shape dtype bytes=size_bytes reader slot?",

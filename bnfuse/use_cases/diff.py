@@ -16,9 +16,11 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
+from bnfuse.core.channel_ranges import ChannelRanges, channel_ranges
 from bnfuse.difference import interface
 from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching
+from bnfuse.difference.ranges import names_of, paired
 from bnfuse.difference.result import (
     Changed,
     Difference,
@@ -32,6 +34,7 @@ from bnfuse.difference.weights import Pairs, change, names_are_believed
 from bnfuse.difference.wiring import Wiring
 from bnfuse.errors import UsageError
 from bnfuse.formats import detect
+from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.contents import Contents, NodeItem
 from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
@@ -56,6 +59,7 @@ def diff(
     b: str | PathLike[str],
     *,
     ignore_below: float = 0.0,
+    ranges: bool = False,
     hashes: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> Difference:
@@ -66,6 +70,7 @@ def diff(
         b: the other.
         ignore_below: weights whose largest change is below this fraction of their largest value are
             counted, but not listed.
+        ranges: whether to look at the channel ranges, too: what 8 bits would leave of each layer's weight.
         hashes: whether to compute the files' SHA-256.
         progress: called with each phase.
 
@@ -88,11 +93,22 @@ def diff(
         read = time.perf_counter()
         if one.form != other.form:
             found = Difference(*sides, False, tuple(_interface(one, other)), notes=(_TWO_FORMATS,))
+            names: dict[str, str] = {}
         else:
-            found = _compared(one, other, *sides, ignore_below=ignore_below, say=say)
+            found, names = _compared(one, other, *sides, ignore_below=ignore_below, say=say)
+        seconds = {"read": read - started, "compare": time.perf_counter() - read}
+        if ranges:
+            say("looking at channel ranges")
+            found = replace(found, ranges=paired(_ranges(before), _ranges(after), names))
+            seconds["ranges"] = time.perf_counter() - started - sum(seconds.values())
         files.check()
-    seconds = {"read": read - started, "compare": time.perf_counter() - read}
     return replace(found, seconds=seconds, versions=versions())
+
+
+def _ranges(path: Path) -> list[ChannelRanges | None]:
+    """Of all linear layers; only the rules of a graph know which they are, and how a weight is laid out."""
+    with closing(detect(path).read(path, ReadOptions())) as model:
+        return list(channel_ranges(model.graph))
 
 
 def _side(source: Opened, contents: Contents, *, hashes: bool) -> Side:
@@ -118,8 +134,8 @@ def _compared(
     *,
     ignore_below: float,
     say: Callable[[str], object],
-) -> Difference:
-    """Two models of one format."""
+) -> tuple[Difference, dict[str, str]]:
+    """Two models of one format, and what nodes of the first are called in the second."""
     a, b = ContentGraph(one), ContentGraph(other)
     inputs = [(one.sources[i], other.sources[j]) for i, j in interface.pairs(one.inputs, other.inputs)]
     say("matching")
@@ -129,7 +145,7 @@ def _compared(
     wiring = Wiring(nodes, weights, inputs)
     changed, renamed = _nodes(nodes, wiring)
     say("comparing weights")
-    return replace(
+    found = replace(
         _weights(Difference(before, after, True), weights, ignore_below),
         interface=tuple(_interface(one, other, wiring)),
         facts=tuple(_facts(one.facts, other.facts)),
@@ -140,6 +156,7 @@ def _compared(
         nodes_added=tuple(b.node_name(j) for j in range(len(b.nodes)) if j not in nodes.before),
         notes=() if believed else (_DOUBTED,),
     )
+    return found, names_of(nodes)
 
 
 def _match(weights: Pairs, nodes: Matching, *, believed: bool) -> None:

@@ -8,6 +8,7 @@ from bnfuse.difference.result import Difference
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.difference.nodes import changed_nodes_section, nodes_section
+from bnfuse.report.content.difference.ranges import ranges_section
 from bnfuse.report.content.difference.weights import single_sections, weights_section
 from bnfuse.report.content.difference.wholes import (
     facts_section,
@@ -43,6 +44,7 @@ def sections(found: Difference, form: doc.Form) -> list[doc.Section]:
         nodes_section(found, single=single),
         changed_nodes_section(found, most),
         weights_section(found),
+        *(() if found.ranges is None else (ranges_section(found.ranges, form),)),
         *(single_sections(found) if single else ()),
     ]
     spent = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in found.seconds.items())
