@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bnfuse.report import render, render_many
-from bnfuse.report.many.terminal import print_many
+from bnfuse.report import render
+from bnfuse.report.terminal import show
 from bnfuse.results import Report
 from bnfuse.results.many import Collected
 from tests.html_pages import whole_report
@@ -45,13 +45,13 @@ def golden_report() -> Report:
 
 def _many(suffix: str) -> str:
     """Four models, of which two failed; the page without style and script, as above."""
-    made = "".join(render_many(Collected("optimize", outcomes(), 2, 4.5, {"bnfuse": "1"}), suffix))
+    made = render(Collected("optimize", outcomes(), 2, 4.5, {"bnfuse": "1"}), suffix)
     return made if suffix != ".html" else made[made.index("<body>") : made.rindex("<script>")]
 
 
 def _many_in_terminal() -> str:
     stream = StringIO()
-    print_many(Collected("optimize", outcomes(), 2, 4.5), Console(file=stream, width=100, markup=False))
+    show(Collected("optimize", outcomes(), 2, 4.5), Console(file=stream, width=100, markup=False))
     return stream.getvalue()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.report.terminal import print_report
+from bnfuse.report.terminal import show
 from bnfuse.results import (
     Agreement,
     BenchRun,
@@ -115,7 +115,7 @@ def hostile_report(name: str) -> Report:
 
 def in_terminal(value: Report, *, verbose: bool = False, width: int = 200) -> str:
     stream = StringIO()
-    print_report(value, Console(file=stream, width=width, markup=False, highlight=False), verbose=verbose)
+    show(value, Console(file=stream, width=width, markup=False, highlight=False), verbose=verbose)
     return stream.getvalue()
 
 
@@ -125,5 +125,5 @@ def on_terminal(value: Report, width: int, *, verbose: bool = False) -> str:
     out = Console(
         file=stream, width=width, force_terminal=True, color_system=None, markup=False, highlight=False
     )
-    print_report(value, out, verbose=verbose)
+    show(value, out, verbose=verbose)
     return stream.getvalue()

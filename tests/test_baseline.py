@@ -14,8 +14,8 @@ import pytest
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.measure.baseline import compare, read_baseline
-from bnfuse.report.json import bench_document, dumps
-from bnfuse.results import BenchRun, FileInfo, Latency, Machine, Percentiles
+from bnfuse.report import render
+from bnfuse.results import BenchRun, Comparison, FileInfo, Latency, Machine, Percentiles
 from bnfuse.use_cases.bench import BenchRequest
 from tests.clockwork import Clock, Clockwork
 from tests.command import call
@@ -54,7 +54,7 @@ def latency(*runs: BenchRun, **changes: Any) -> Latency:
 def saved(tmp_path: Path, then: Latency, sha256: str = ORIGINAL) -> Path:
     path = tmp_path / "then.json"
     file = FileInfo(Path("m.onnx"), "onnx", sha256, 1)
-    path.write_text(dumps(bench_document(file, None, then, {})))
+    path.write_text(render(Comparison("bench", file, latency=then), ".json"))
     return path
 
 

@@ -12,8 +12,8 @@ import pytest
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.runtime.run import load
 from bnfuse.measure.cold import COLD
-from bnfuse.measure.steady import OFF, ON
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
+from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, clockworks
 from tests.command import call

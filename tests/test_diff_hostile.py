@@ -26,8 +26,8 @@ from bnfuse.difference.result import (
     WeightName,
 )
 from bnfuse.formats.base import TensorSpec
-from bnfuse.report import render_difference as render
-from bnfuse.report.terminal import print_difference
+from bnfuse.report import render
+from bnfuse.report.terminal import show
 from bnfuse.results import FileInfo
 from tests.command import call
 from tests.diff_nets import mlp, node_of
@@ -148,7 +148,7 @@ def hostile(name: str) -> Difference:
 def test_no_string_reaches_the_terminal_unescaped(name: str, verbose: bool) -> None:
     stream = StringIO()
     out = Console(file=stream, width=120, markup=False, highlight=False, emoji=False, force_terminal=False)
-    print_difference(hostile(name), out, verbose=verbose)
+    show(hostile(name), out, verbose=verbose)
     text = stream.getvalue()
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "##[" not in text and not any(line.startswith("::") for line in text.splitlines())

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from bnfuse.core.decisions import Split
-from bnfuse.report.terminal import print_explanations
+from bnfuse.core.explanation import Explanations
+from bnfuse.report.terminal import show
 from bnfuse.use_cases.explain import explain as explain_file
 from tests.command import call
 from tests.explained_nets import saved
@@ -121,7 +122,7 @@ def test_names_are_data(name: str, tmp_path: Path) -> None:
     (found,) = explain_file(path, name)
     assert found.decision.node == name
     stream = StringIO()
-    print_explanations((found,), Console(file=stream, width=200, markup=False, highlight=False))
+    show(Explanations("*", (found,)), Console(file=stream, width=200, markup=False, highlight=False))
     printed = stream.getvalue()
     assert all(c == "\n" or c.isprintable() for c in printed)
     assert "##[" not in printed
@@ -144,7 +145,7 @@ def test_long_traces_are_cut_unless_verbose(tmp_path: Path) -> None:
     lengths = []
     for verbose in (False, True):
         stream = StringIO()
-        print_explanations(found, Console(file=stream, width=160), verbose=verbose)
+        show(Explanations("*", found), Console(file=stream, width=160), verbose=verbose)
         lengths.append(stream.getvalue().count("relu"))
     assert lengths[1] - lengths[0] >= 20
 

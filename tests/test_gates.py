@@ -12,9 +12,9 @@ import pytest
 from bnfuse.errors import UnreadableModel, UsageError
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.gates import gain_missing, slower
-from bnfuse.measure.steady import OFF, ON
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import BenchRun, Latency, Machine, Percentiles
+from bnfuse.results.latency import OFF, ON
 from tests.command import call
 from tests.report_schema import assert_fits
 

@@ -15,7 +15,7 @@ from bnfuse.core.decisions import Fold, Keep, Plan, Split
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.report import render
 from bnfuse.report.groups import groups, main_refusal
-from bnfuse.report.terminal import print_report
+from bnfuse.report.terminal import show
 from bnfuse.results import FileInfo, Report
 from bnfuse.use_cases.optimize import inspect
 from tests.onnx_graphs import Net
@@ -45,7 +45,7 @@ def report(*decisions: Keep | Fold) -> Report:
 
 def printed(value: Report, *, verbose: bool = False) -> str:
     stream = StringIO()
-    print_report(value, Console(file=stream, width=200, markup=False, highlight=False), verbose=verbose)
+    show(value, Console(file=stream, width=200, markup=False, highlight=False), verbose=verbose)
     return stream.getvalue()
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bnfuse.errors import ExitCode
-from bnfuse.report import render_many
-from bnfuse.report.many.content import headline, summary
+from bnfuse.report import render
+from bnfuse.report.content.many import headline, summary
 from bnfuse.results.archive import archived, restored
 from bnfuse.results.many import WORST_FIRST, Collected, Outcome, worst
 from bnfuse.results.outcomes import Gate
@@ -30,7 +30,7 @@ SUFFIXES = (".json", ".md", ".html", ".xml", ".sarif")
 
 
 def form(suffix: str, found: Collected = EVERY) -> str:
-    return "".join(render_many(found, suffix))
+    return render(found, suffix)
 
 
 @pytest.mark.parametrize("name", MANY_FORMS)
@@ -40,8 +40,6 @@ def test_forms_are_as_recorded(name: str) -> None:
 
 
 def test_json_fits_its_schema_and_holds_the_report_of_each_as_it_is_by_itself() -> None:
-    from bnfuse.report import render
-
     document = json.loads(form(".json"))
     assert_many_fit(document)
     assert document["exit_code"] == 70

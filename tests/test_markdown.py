@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from bnfuse.report import document as doc
-from bnfuse.report import render, render_comparison
+from bnfuse.report import render
 from bnfuse.report.markdown import written
 from tests.golden_forms import golden_report
 from tests.report_samples import HOSTILE, hostile_report, report
@@ -20,8 +20,8 @@ PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 REPORTS = {
     "golden": render(golden_report(), ".md"),
     "plain": render(report(), ".md"),
-    "verify": render_comparison(compared("verify"), ".md"),
-    "bench": render_comparison(compared("bench"), ".md"),
+    "verify": render(compared("verify"), ".md"),
+    "bench": render(compared("bench"), ".md"),
 }
 
 

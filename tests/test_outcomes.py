@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from bnfuse.measure.verdicts import SLOWER
-from bnfuse.report import FORMS, render, render_comparison, render_failure
+from bnfuse.report import FORMS, render
 from bnfuse.results import Agreement, FileInfo, Latency, OutputAgreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
 from tests.command import call
@@ -114,17 +114,13 @@ def compared(command: str, *gates: Gate, **changes: Any) -> Comparison:
     return Comparison(command, a, **(values | changes))
 
 
-def rendered(found: Report | Comparison, suffix: str) -> str:
-    return render(found, suffix) if isinstance(found, Report) else render_comparison(found, suffix)
-
-
 GATED = [replace(report(), gates=(NO,)), compared("bench", SLOW), replace(report(), gates=(YES,))]
 
 
 @pytest.mark.parametrize("found", GATED)
 def test_every_form_carries_the_gates(found: Report | Comparison) -> None:
     (gate,) = found.gates
-    shown = {suffix: rendered(found, suffix) for suffix in FORMS}
+    shown = {suffix: render(found, suffix) for suffix in FORMS}
     name = "report" if isinstance(found, Report) else "bench"
     told = {"option": gate.option, "passed": gate.passed, "message": gate.message}
     assert assert_document(shown[".json"], name)["gates"] == [told]
@@ -155,7 +151,7 @@ COMPARED = [  # what was found, the headline, in JUnit, the exit code
 
 @pytest.mark.parametrize(("found", "headline", "tag", "code"), COMPARED)
 def test_comparisons_have_every_form(found: Comparison, headline: str, tag: str, code: int) -> None:
-    shown = {suffix: rendered(found, suffix) for suffix in FORMS}
+    shown = {suffix: render(found, suffix) for suffix in FORMS}
     assert_document(shown[".json"], found.command)
     suite = assert_junit(shown[".xml"])
     assert [case[0].tag for case in suite if case.tag == "testcase"] == [tag]
@@ -172,15 +168,13 @@ def test_comparisons_have_every_form(found: Comparison, headline: str, tag: str,
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_string_escapes_from_an_error(name: str) -> None:
     found = Failure("optimize", "UnreadableModel", f"'{name}' is no model", 3, Path("m.onnx"))
-    assert_document(render_failure(found, ".json"), "error")
-    assert_junit(render_failure(found, ".xml"))
-    assert_sarif(render_failure(found, ".sarif"))
-    clean = Page(render_failure(replace(found, message="x"), ".html"))
-    page = Page(render_failure(found, ".html"))
+    assert_document(render(found, ".json"), "error")
+    assert_junit(render(found, ".xml"))
+    assert_sarif(render(found, ".sarif"))
+    clean = Page(render(replace(found, message="x"), ".html"))
+    page = Page(render(found, ".html"))
     assert (page.tags, page.attributes, page.unclosed) == (clean.tags, clean.attributes, [])
-    assert render_failure(found, ".md").count("\n") == render_failure(
-        replace(found, message="x"), ".md"
-    ).count("\n")
+    assert render(found, ".md").count("\n") == render(replace(found, message="x"), ".md").count("\n")
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bnfuse.report import document as doc
 from bnfuse.report.pipe import WIDTH, Pipe
-from bnfuse.report.terminal import console, print_report, print_sections
+from bnfuse.report.terminal import console, print_sections, show
 from tests.report_samples import report as sample
 
 
@@ -52,8 +52,8 @@ def test_tables_of_all_kinds(seed: int) -> None:
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_whole_report(verbose: bool) -> None:
     piped, rich = io.StringIO(), io.StringIO()
-    print_report(sample(), Pipe(piped), verbose=verbose)
-    print_report(sample(), Console(file=rich, width=WIDTH, markup=False, highlight=False), verbose=verbose)
+    show(sample(), Pipe(piped), verbose=verbose)
+    show(sample(), Console(file=rich, width=WIDTH, markup=False, highlight=False), verbose=verbose)
     assert piped.getvalue() == rich.getvalue()
     assert "╭" in piped.getvalue()
 

@@ -18,10 +18,11 @@ from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
 from bnfuse.report import document as doc
 from bnfuse.report.content.proof import style as proof_style
-from bnfuse.report.terminal import print_agreement, print_latency, print_sections
+from bnfuse.report.terminal import print_sections, show
 from bnfuse.results import (
     Agreement,
     BenchRun,
+    Comparison,
     FileInfo,
     Latency,
     OutputAgreement,
@@ -209,9 +210,11 @@ def test_junit_has_one_case_per_batchnorm_and_one_for_the_proof(
 def test_agreement_and_latency_stand_alone() -> None:
     stream = StringIO()
     out = Console(file=stream, width=160, markup=False, highlight=False)
-    print_agreement(report().verification, out)
+    file = report().input
+    show(Comparison("verify", file, file, report().verification), out)
     single = bench_run("optimisation on", after_ms=None, speedup=None, ci95=None, verdict="")
-    print_latency(Latency("cpu", 1, ("CPUExecutionProvider",), (single,), ("noisy machine",)), out)
+    found = Latency("cpu", 1, ("CPUExecutionProvider",), (single,), ("noisy machine",))
+    show(Comparison("bench", file, latency=found), out)
     printed = stream.getvalue()
     assert "131.5 dB" in printed and "100 %" in printed
     assert "1 thread," in printed and "1.44 ms (1.42–1.46)" in printed and "noisy machine" in printed

@@ -16,6 +16,7 @@ from bnfuse.report import json as json_form
 from bnfuse.report import render
 from bnfuse.results import (
     Agreement,
+    Comparison,
     FileInfo,
     Latency,
     OutputAgreement,
@@ -97,16 +98,17 @@ _MODULES = [
     "bnfuse.difference.result",
     "bnfuse.formats.base",
     "bnfuse.report.groups",
-    *(f"bnfuse.results.{name}" for name in ("annotations", "inputs", "latency", "proof", "report")),
+    *(f"bnfuse.results.{name}" for name in ("annotations", "inputs", "latency", "many", "proof", "report")),
 ]
 
 
 def test_every_key_of_the_table_is_an_attribute() -> None:
     """A class or a field that got another name would silently get another key."""
     known = {name: kind for module in _MODULES for name, kind in vars(import_module(module)).items()}
+    known |= {"verify": Comparison, "bench": Comparison}
     for name, entries in json_form._KEYS.items():
         assert is_dataclass(known[name]), name
-        for _, source in json_form._keys(known[name]):
+        for _, source in json_form._keys(name, known[name]):
             first = source.rstrip("?").split(".")[0]
             assert (name, source) in json_form._MADE or hasattr(known[name], first), (name, entries, source)
     assert {name for name, _ in json_form._MADE} <= set(json_form._KEYS)

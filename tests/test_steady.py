@@ -12,8 +12,9 @@ from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageErr
 from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.samples import InputRequest
 from bnfuse.measure.judging import Rounds
-from bnfuse.measure.steady import OFF, ON, Setting
+from bnfuse.measure.steady import Setting
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
+from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.bench import BenchRequest, bench
 from tests.clockwork import Clock, Clockwork, clockworks, files, most_open
 

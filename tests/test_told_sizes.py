@@ -11,8 +11,8 @@ import pytest
 
 from bnfuse.measure.baseline import compare, read_baseline
 from bnfuse.report import render, sizes, text
-from bnfuse.report.json import bench_document
-from bnfuse.results import Agreement, Axis, FileInfo, Latency, Machine, RanInput, Report, Status
+from bnfuse.report.json import document as document_of
+from bnfuse.results import Agreement, Axis, Comparison, FileInfo, Latency, Machine, RanInput, Report, Status
 from tests.command import FAST, call
 from tests.report_samples import HOSTILE, bench_run, in_terminal, report
 from tests.report_schema import assert_fits
@@ -170,7 +170,7 @@ def test_other_sizes_are_no_baseline(
 ) -> None:
     """A report from before sizes were told is one of fixed sizes only."""
     info = FileInfo(Path("m.onnx"), "ONNX", "a" * 64, 1)
-    document = bench_document(info, None, measured(then), {})
+    document = document_of(Comparison("bench", info, latency=measured(then)))
     if not then:
         for run in document["benchmark"]["runs"]:
             del run["inputs"]

@@ -5,7 +5,6 @@ A result of the use cases holds values and knows no report; these add how it is 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
@@ -13,27 +12,21 @@ from typing import Any, Generic, TypeVar
 
 from bnfuse import results
 from bnfuse.difference import result as difference
-from bnfuse.report import (
-    check_reports,
-    render,
-    render_comparison,
-    render_difference,
-    write,
-)
+from bnfuse.report import check_reports, render, write
 from bnfuse.results import Comparison, Gate
 
 M = TypeVar("M")
 R = TypeVar("R")
 
 
-class Forms(ABC):
+class Forms:
     """A result as text: what ``--report`` writes for the same command."""
 
     __slots__ = ()
 
-    @abstractmethod
     def _text(self, suffix: str) -> str:
         """The document in the form of this suffix."""
+        return render(self, suffix)
 
     def to_json(self) -> str:
         """One JSON document, whose schema lies in ``docs/``."""
@@ -58,18 +51,9 @@ class Forms(ABC):
             OutputError: no space, no permission, or a folder of that name.
         """
         target = Path(path)
-        self._check(target)
+        check_reports([target])
         write(self._text(target.suffix), target)
         return target
-
-    def _check(self, target: Path) -> None:
-        check_reports([target])
-
-
-class CountedForms(Forms):
-    """A result that a CI counts, too."""
-
-    __slots__ = ()
 
     def to_junit(self) -> str:
         """JUnit's XML: a test case for each promise."""
@@ -81,7 +65,7 @@ class CountedForms(Forms):
 
 
 @dataclass(frozen=True, slots=True)
-class Report(results.Report, CountedForms, Generic[M]):
+class Report(results.Report, Forms, Generic[M]):
     """Everything that ``optimize`` or ``inspect`` found out and did.
 
     ``model`` is the new model, of the kind that was given: a path for a file, bytes for bytes and for a file
@@ -91,12 +75,9 @@ class Report(results.Report, CountedForms, Generic[M]):
 
     model: M | None = None
 
-    def _text(self, suffix: str) -> str:
-        return render(self, suffix)
-
 
 @dataclass(frozen=True, slots=True)
-class Agreement(results.Agreement, CountedForms):
+class Agreement(results.Agreement, Forms):
     """What ``verify`` found out; ``comparison`` tells the two files and the versions that took part."""
 
     comparison: Comparison = field(kw_only=True, repr=False)
@@ -107,11 +88,11 @@ class Agreement(results.Agreement, CountedForms):
         return self.status is results.Status.EQUAL
 
     def _text(self, suffix: str) -> str:
-        return render_comparison(self.comparison, suffix)
+        return render(self.comparison, suffix)
 
 
 @dataclass(frozen=True, slots=True)
-class Latency(results.Latency, CountedForms):
+class Latency(results.Latency, Forms):
     """What ``bench`` measured; ``comparison`` tells the files and the versions that took part."""
 
     comparison: Comparison = field(kw_only=True, repr=False)
@@ -122,18 +103,12 @@ class Latency(results.Latency, CountedForms):
         return self.comparison.gates
 
     def _text(self, suffix: str) -> str:
-        return render_comparison(self.comparison, suffix)
+        return render(self.comparison, suffix)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference(difference.Difference, Forms):
     """Everything that differs between two models."""
-
-    def _text(self, suffix: str) -> str:
-        return render_difference(self, suffix)
-
-    def _check(self, target: Path) -> None:
-        check_reports([target])
 
 
 def written_down(kind: type[R], found: Any, **more: Any) -> R:

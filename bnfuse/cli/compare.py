@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
 from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
-
-if TYPE_CHECKING:
-    from bnfuse.results.outcomes import Comparison
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
@@ -53,7 +49,7 @@ def verify(screen: Screen, options: Verify) -> None:
     hashes = options.as_json or bool(options.reports)
     with screen.progress() as progress:
         done = verified(a, b, options.verify_request(), hashes=hashes, progress=progress)
-    _show(screen, done, as_json=options.as_json)
+    screen.result(done)
     agreement = done.agreement
     assert agreement is not None
     if agreement.status is Status.DIFFERENT:
@@ -105,18 +101,5 @@ def bench(screen: Screen, options: Bench) -> None:
     latency = beside_earlier(found.latency, found.before, earlier)
     gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
     found = replace(found, latency=latency, gates=gates)
-    _show(screen, found, as_json=options.as_json)
+    screen.result(found)
     screen.stop_on(gates)
-
-
-def _show(screen: Screen, found: Comparison, *, as_json: bool) -> None:
-    """Print it, then write the files."""
-    from bnfuse.report import render_comparison
-
-    if as_json:
-        screen.document(render_comparison(found, ".json"))
-    elif found.agreement is not None:
-        screen.agreement(found.agreement)
-    elif found.latency is not None:
-        screen.latency(found.latency)
-    screen.write(lambda suffix: render_comparison(found, suffix))

@@ -55,7 +55,7 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
-    from bnfuse.report import check_reports, render_difference
+    from bnfuse.report import check_reports
     from bnfuse.use_cases.diff import diff as run
 
     check_reports(reports, a, b)
@@ -65,11 +65,7 @@ def diff(
         found = run(a, b, ignore_below=ignore_below, ranges=ranges, hashes=hashes, progress=progress)
     if exit_code:
         found = replace(found, gates=(_gate(found),))
-    if as_json:
-        screen.document(render_difference(found, ".json"))
-    else:
-        screen.difference(found)
-    screen.write(lambda suffix: render_difference(found, suffix))
+    screen.result(found)
     if exit_code and found.differs:
         raise click.exceptions.Exit(ExitCode.GATE)
 

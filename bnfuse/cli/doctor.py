@@ -12,7 +12,7 @@ from bnfuse.cli.screen import Screen
 @opt.JSON
 @opt.VERBOSITY
 @click.pass_obj
-def doctor(screen: Screen, *, as_json: bool) -> None:
+def doctor(screen: Screen, *, as_json: bool) -> None:  # which the screen knows
     """Say which runtimes and devices are here, in which versions, what is missing, and how to get it.
 
     Imports each runtime in a process of its own (TensorFlow takes seconds); runs no model. Folding needs
@@ -23,9 +23,4 @@ def doctor(screen: Screen, *, as_json: bool) -> None:
     with screen.progress() as progress:
         progress("asking the runtimes")
         found = run()
-    if as_json:
-        from bnfuse.report.json import doctor_document, dumps
-
-        screen.document(dumps(doctor_document(found)))
-    else:
-        screen.diagnosis(found)
+    screen.result(found)

@@ -206,28 +206,17 @@ def inspect(screen: Screen, options: Inspect) -> None:
 
 def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
     """Print the explanation; with ``--json`` and ``--report`` it is part of the whole report."""
-    from bnfuse.report import render
-    from bnfuse.report.json import explanation_document
+    from bnfuse.core.explanation import Explanations
     from bnfuse.use_cases.explain import explain
     from bnfuse.use_cases.optimize import inspect as run
 
+    report = None
     with screen.progress() as progress:
         progress("explaining")
-        explanations = explain(options.model, pattern, read=options.read)
-        wanted = options.as_json or bool(options.reports)
-        report = (
-            run(options.model, read=options.read, details=options.details, progress=progress)
-            if wanted
-            else None
-        )
-    if not options.as_json:
-        screen.explanations(explanations)
-    if report is None:
-        return
-    explanation = explanation_document(pattern, explanations)
-    if options.as_json:
-        screen.document(render(report, ".json", explanation=explanation))
-    screen.write(lambda suffix: render(report, suffix, explanation=explanation))
+        explanations = Explanations(pattern, explain(options.model, pattern, read=options.read))
+        if options.as_json or options.reports:
+            report = run(options.model, read=options.read, details=options.details, progress=progress)
+    screen.result(report, explanations)
 
 
 def _inspect(screen: Screen, options: Reading, *, check: bool = False) -> None:

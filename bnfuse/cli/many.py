@@ -77,7 +77,7 @@ def run_many(screen: Screen, options: Reading, arguments: dict[str, Any], judged
         if shows_one(options):
             _show_one(screen, next(iter(spool)))
             return
-        code = _show(screen, collected, as_json=options.as_json)
+        code = _show(screen, collected)
         if code != ExitCode.DONE:
             raise click.exceptions.Exit(code)
 
@@ -165,15 +165,11 @@ class _Tally:
         self.progress(f"{self.phase}: {words}" if self.phase else words)
 
 
-def _show(screen: Screen, collected: Collected, *, as_json: bool) -> ExitCode:
+def _show(screen: Screen, collected: Collected) -> ExitCode:
     """Print the report, say what went wrong, write the files; the exit code that speaks for all."""
-    from bnfuse.report import render_many
-    from bnfuse.report.many.content import summary
+    from bnfuse.report.content.many import summary
 
-    if as_json:
-        screen.documents(render_many(collected, ".json"))
-    else:
-        screen.many(collected)
+    screen.show(collected)
     found = summary(collected)
     for model, why in found.complaints[:_MOST_COMPLAINTS]:
         screen.fail(why if model in why else f"{model}: {why}")
@@ -182,7 +178,7 @@ def _show(screen: Screen, collected: Collected, *, as_json: bool) -> ExitCode:
     if screen.verbose:
         for outcome in collected.outcomes:
             click.echo(outcome.trace, nl=False, err=True)
-    screen.write(lambda suffix: render_many(collected, suffix))
+    screen.write(collected)
     return found.exit_code
 
 

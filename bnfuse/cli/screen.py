@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,12 +16,8 @@ from bnfuse.errors import ExitCode, OutputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bnfuse.core.explanation import Explanation
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Agreement, Latency, Report
-    from bnfuse.results.many import Collected
+    from bnfuse.core.explanation import Explanations
     from bnfuse.results.outcomes import Gate
-    from bnfuse.use_cases.doctor import Diagnosis
 
 
 @dataclass(slots=True)
@@ -54,41 +50,43 @@ class Screen:
         self.answered = True
         click.echo(text, nl=False)
 
-    def documents(self, parts: Iterable[str]) -> None:
-        """The same in pieces."""
-        for part in parts:
-            self.document(part)
+    def result(self, found: Any, explanation: Explanations | None = None) -> None:
+        """What a command found in every form that was asked for, files last: one of them may fail."""
+        self.show(found, explanation)
+        self.write(found, explanation)
 
-    def result(self, report: Report) -> None:
-        """The report of one model in every form that was asked for, files last: one of them may fail."""
-        from bnfuse.report import render
+    def show(self, found: Any, explanation: Explanations | None = None) -> None:
+        """The same on stdout: the document of ``--json``, or words."""
+        from bnfuse.report import pieces
 
         if self.as_json:
-            self.document(render(report, ".json"))
-        else:
-            self.report(report)
-        self.write(lambda suffix: render(report, suffix))
+            for part in pieces(found, ".json", explanation=explanation):
+                self.document(part)
+        elif not self.quiet:
+            from bnfuse.report.terminal import console, show
 
-    def write(self, render: Callable[[str], str | Iterable[str]]) -> None:
-        """Write every report that was asked for, as ``render`` makes it of a suffix."""
-        from bnfuse.report import write
+            show(found if explanation is None else explanation, console(), verbose=self.verbose)
+
+    def write(self, found: Any, explanation: Explanations | None = None) -> None:
+        """Write every report that was asked for."""
+        from bnfuse.report import pieces, write
 
         for path in self.reports:
-            write(render(path.suffix), path)
+            write(pieces(found, path.suffix, explanation=explanation), path)
             self.reports = tuple(left for left in self.reports if left != path)
 
     def failure(self, kind: str, message: str, exit_code: int) -> None:
         """An error in every form that was asked for and that nothing else was told in."""
         if not (self.reports or (self.as_json and not self.answered)):
             return
-        from bnfuse.report import render_failure
+        from bnfuse.report import render
         from bnfuse.results.outcomes import Failure
 
         found = Failure(self.command, kind, message, exit_code, self.path, {"bnfuse": __version__})
         if self.as_json and not self.answered:
-            self.document(render_failure(found, ".json"))
+            self.document(render(found, ".json"))
         try:
-            self.write(lambda suffix: render_failure(found, suffix))
+            self.write(found)
         except OutputError as error:
             self.fail(str(error))
 
@@ -99,64 +97,6 @@ class Screen:
             self.fail(f"{gate.message} ({gate.option})")
         if refused:
             raise click.exceptions.Exit(ExitCode.GATE)
-
-    def report(self, report: Report) -> None:
-        """The result of ``optimize`` or ``inspect`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.terminal import console, print_report
-
-        print_report(report, console(), verbose=self.verbose)
-
-    def many(self, collected: Collected) -> None:
-        """The results of ``optimize`` or ``inspect`` for many models on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.many.terminal import print_many
-        from bnfuse.report.terminal import console
-
-        print_many(collected, console(), verbose=self.verbose)
-
-    def agreement(self, agreement: Agreement) -> None:
-        """The result of ``verify`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.terminal import console, print_agreement
-
-        print_agreement(agreement, console(), verbose=self.verbose)
-
-    def latency(self, latency: Latency) -> None:
-        """The result of ``bench`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.terminal import console, print_latency
-
-        print_latency(latency, console(), verbose=self.verbose)
-
-    def explanations(self, explanations: Sequence[Explanation]) -> None:
-        """The result of ``inspect --explain`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.terminal import console, print_explanations
-
-        print_explanations(explanations, console(), verbose=self.verbose)
-
-    def difference(self, difference: Difference) -> None:
-        """The result of ``diff`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.terminal import console, print_difference
-
-        print_difference(difference, console(), verbose=self.verbose)
-
-    def diagnosis(self, found: Diagnosis) -> None:
-        """The result of ``doctor`` on stdout."""
-        if self.quiet:
-            return
-        from bnfuse.report.content.doctor import sections
-        from bnfuse.report.terminal import console, print_sections
-
-        print_sections(sections(found), console())
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:

@@ -120,3 +120,11 @@ class Explanation:
     numbers_then: AffineFigures | None
     absorbed: tuple[str, ...]
     trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanations:
+    """The decisions on the nodes that a pattern names."""
+
+    pattern: str
+    nodes: tuple[Explanation, ...]

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from bnfuse.measure.baseline import stray
 from bnfuse.measure.cold import COLD
-from bnfuse.measure.steady import ON
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import Baseline, BenchRun, Latency
+from bnfuse.results.latency import ON
 
 
 def slower(latency: Latency | None, most_percent: float) -> str:

@@ -31,8 +31,8 @@ from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun, RanInput
 from bnfuse.results.doing import Doing, Progress
+from bnfuse.results.latency import OFF, ON
 
-OFF, ON = "optimisation off", "optimisation on"
 DEFAULT_BATCH = 1
 MOST_COPIES = 4  # sessions at once, for two models
 

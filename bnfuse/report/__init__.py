@@ -8,19 +8,16 @@ are escaped by each form.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.staging import output_errors, staging_folder
 
 if TYPE_CHECKING:
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Comparison, Failure, Report
-    from bnfuse.results.many import Collected
+    from bnfuse.core.explanation import Explanations
 
 _MODULES = {".json": "json", ".md": "markdown", ".html": "html", ".xml": "junit", ".sarif": "sarif"}
 FORMS = tuple(_MODULES)
@@ -54,39 +51,19 @@ def check_reports(paths: Sequence[Path], *models: Path) -> None:
             )
 
 
-def render(report: Report, suffix: str, *, explanation: Mapping[str, Any] | None = None) -> str:
-    """The report as text in the form of ``suffix``, one of ``FORMS``.
+def render(found: Any, suffix: str, *, explanation: Explanations | None = None) -> str:
+    """What a command found, of one model or many, as text in the form of ``suffix``, one of ``FORMS``.
 
     ``explanation`` is what ``inspect --explain`` adds to the JSON form; the others leave it out.
     """
-    extra = (explanation,) if suffix.lower() == ".json" else ()
-    return cast(str, _form(suffix).render(report, *extra))
+    return "".join(pieces(found, suffix, explanation=explanation))
 
 
-def render_comparison(found: Comparison, suffix: str) -> str:
-    """What ``verify`` or ``bench`` found, in the form of ``suffix``, one of ``FORMS``."""
-    return cast(str, _form(suffix).render_comparison(found))
-
-
-def render_failure(found: Failure, suffix: str) -> str:
-    """An error in the form of ``suffix``, one of ``FORMS``."""
-    return cast(str, _form(suffix).render_failure(found))
-
-
-def render_difference(found: Difference, suffix: str) -> str:
-    """The difference as text in the form of ``suffix``, one of ``FORMS``."""
-    return cast(str, _form(suffix).render_difference(found))
-
-
-def render_many(found: Collected, suffix: str) -> Iterator[str]:
-    """Many models as one report in the form of ``suffix``, piece by piece: all at once may be much."""
-    made = import_module(f"bnfuse.report.many.{_MODULES[suffix.lower()]}")
-    return cast("Iterator[str]", made.parts(found))
-
-
-def _form(suffix: str) -> ModuleType:
-    """Imported only when it is asked for."""
-    return import_module(f"bnfuse.report.{_MODULES[suffix.lower()]}")
+def pieces(found: Any, suffix: str, *, explanation: Explanations | None = None) -> Iterator[str]:
+    """The same piece by piece: of many models all at once may be much."""
+    form = import_module(f"bnfuse.report.{_MODULES[suffix.lower()]}")  # only when it is asked for
+    extra = (explanation,) if explanation is not None and suffix.lower() == ".json" else ()
+    return cast("Iterator[str]", form.pieces(found, *extra))
 
 
 def write(text: str | Iterable[str], path: Path) -> None:

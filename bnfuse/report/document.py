@@ -157,6 +157,18 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """What a form shows of one result: a sentence ("" for none), and section after section.
+
+    ``command`` is the one that found it, "" where that goes without saying.
+    """
+
+    headline: str
+    sections: Iterable[Section]
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Column(Generic[T]):
     """One column of a table over things of one kind, in some of the forms."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from functools import cache
@@ -19,27 +19,32 @@ from bnfuse.report.groups import groups
 
 if TYPE_CHECKING:
     from bnfuse.core.decisions import Decision
-    from bnfuse.core.explanation import Explanation
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Agreement, Comparison, Failure, FileInfo, Latency, Report
-    from bnfuse.results.many import Outcome
+    from bnfuse.core.explanation import Explanations
+    from bnfuse.results import Report
+    from bnfuse.results.many import Collected
 
-SCHEMA = "bnfuse.report/1"
-VERIFY_SCHEMA = "bnfuse.verify/1"
-BENCH_SCHEMA = "bnfuse.bench/1"
-DIFF_SCHEMA = "bnfuse.diff/1"
-MANY_SCHEMA = "bnfuse.reports/1"
-ERROR_SCHEMA = "bnfuse.error/1"
-DOCTOR_SCHEMA = "bnfuse.doctor/1"
+SCHEMAS = {
+    "Report": "bnfuse.report/1",
+    "verify": "bnfuse.verify/1",
+    "bench": "bnfuse.bench/1",
+    "Difference": "bnfuse.diff/1",
+    "Collected": "bnfuse.reports/1",
+    "Failure": "bnfuse.error/1",
+    "Diagnosis": "bnfuse.doctor/1",
+}
 
 # Keys in their order as `key` or `key=attribute`, for classes that are not written field by field. A dotted
 # key is one in an object of its own, a dotted attribute that of an attribute (null where one on the way is
-# None); `?` writes null for what is empty. By the class's name: most of them are imported only where needed.
+# None); `?` writes null for what is empty. By the class's name (most of them are imported only where needed),
+# those of a comparison by its command's.
 _DECISION = "name=node op kind channels message action split into through becomes reason refusals narrowed"
 _KEYS = {
     "Report": "input output batchnorms affines decisions=plan.decisions groups equalized=plan.equalized "
     "operators.before=operators_before operators.after=operators_after verification benchmark notes "
     "gates subnormals_flushed rounded_biases layers=details.layers unsafe limits seconds versions",
+    "verify": "reference=before candidate=after verification=agreement unsafe versions gates",
+    "bench": "before after benchmark=latency unsafe versions gates",
+    "Outcome": "model exit_code resumed seconds report error=failure",
     "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
     "Fold": _DECISION,
     "Keep": _DECISION,
@@ -101,101 +106,53 @@ _MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
 }
 
 
-def render(report: Report, explanation: Mapping[str, Any] | None = None) -> str:
-    """The whole report as one JSON document, with an explanation where one was asked for."""
-    extra = {} if explanation is None else {"explanation": explanation}
-    return dumps(document(report) | extra)
+def pieces(found: Any, explanation: Explanations | None = None) -> Iterator[str]:
+    """One document, with an explanation where one was asked for; of many models piece by piece."""
+    if type(found).__name__ == "Collected":
+        yield from _many(found)
+        return
+    extra = {} if explanation is None else {"explanation": _plain(explanation)}
+    # ASCII, which every parser and every terminal encoding takes
+    yield _dumps(document(found) | extra) + "\n"
 
 
-def dumps(document: Mapping[str, Any]) -> str:
-    """A document of this module as ASCII, which every parser and every terminal encoding takes."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+def document(found: Any) -> dict[str, Any]:
+    """What a command found as plain values, keys as in its schema."""
+    made: dict[str, Any] = _plain(found)
+    return made
 
 
-def document(report: Report) -> dict[str, Any]:
-    """The report as plain values, keys as in the schema."""
-    return {"schema": SCHEMA, **_plain(report)}
+def _dumps(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
-def verify_document(
-    reference: FileInfo,
-    candidate: FileInfo,
-    result: Agreement,
-    versions: Mapping[str, str],
-    *,
-    unsafe: bool = False,
-) -> dict[str, Any]:
-    """What ``bnfuse verify --json`` prints."""
-    return _document(
-        schema=VERIFY_SCHEMA,
-        reference=reference,
-        candidate=candidate,
-        verification=result,
-        unsafe=unsafe,
-        versions=versions,
-    )
+def _many(collected: Collected) -> Iterator[str]:
+    """One document, with the models in the order in which they were found."""
+    from bnfuse.report.content.many import summary
 
-
-def bench_document(
-    before: FileInfo,
-    after: FileInfo | None,
-    result: Latency,
-    versions: Mapping[str, str],
-    *,
-    unsafe: bool = False,
-) -> dict[str, Any]:
-    """What ``bnfuse bench --json`` prints."""
-    return _document(
-        schema=BENCH_SCHEMA, before=before, after=after, benchmark=result, unsafe=unsafe, versions=versions
-    )
-
-
-def render_comparison(found: Comparison) -> str:
-    """What ``verify --json`` or ``bench --json`` prints, and what ``--report`` of theirs writes."""
-    if found.agreement is not None and found.after is not None:
-        made = verify_document(
-            found.before, found.after, found.agreement, found.versions, unsafe=found.unsafe
-        )
-    else:
-        assert found.latency is not None
-        made = bench_document(found.before, found.after, found.latency, found.versions, unsafe=found.unsafe)
-    return dumps(made | _document(gates=found.gates))
-
-
-def render_failure(found: Failure) -> str:
-    """What any command prints with ``--json`` where it ends in an error."""
-    return dumps(failure_document(found))
-
-
-def failure_document(found: Failure) -> dict[str, Any]:
-    """The error as plain values."""
-    return {"schema": ERROR_SCHEMA, **_plain(found)}
-
-
-def outcome_document(found: Outcome) -> dict[str, Any]:
-    """What became of one model of many, with its report and its error as they would be by themselves."""
-    return {
-        **_document(
-            model=found.model, exit_code=int(found.exit_code), resumed=found.resumed, seconds=found.seconds
-        ),
-        "report": None if found.report is None else document(found.report),
-        "error": None if found.failure is None else failure_document(found.failure),
+    found = summary(collected)
+    codes = [row.exit_code for row in found.rows]
+    head = {
+        "schema": SCHEMAS["Collected"],
+        "command": collected.command,
+        "exit_code": int(found.exit_code),
+        "models": {
+            "found": len(codes),
+            "done": sum(code == 0 for code in codes),
+            "failed": sum(code != 0 for code in codes),
+            "resumed": found.resumed,
+        },
+        "batchnorms": {"found": found.found, "folded": found.folded, "kept": found.found - found.folded},
+        "jobs": collected.jobs,
+        "seconds": collected.seconds,
+        "versions": dict(collected.versions),
     }
-
-
-def doctor_document(found: object) -> dict[str, Any]:
-    """What ``bnfuse doctor --json`` prints."""
-    return {"schema": DOCTOR_SCHEMA, **_plain(found)}
-
-
-def explanation_document(pattern: str, explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """The value of ``explanation`` in the report that ``bnfuse inspect --explain --json`` prints."""
-    return _document(pattern=pattern, nodes=explanations)
-
-
-def render_difference(found: Difference) -> str:
-    """What ``bnfuse diff --json`` prints."""
-    return dumps({"schema": DIFF_SCHEMA, **_plain(found)})
+    yield f'{_dumps(head)[: -len("}") - 1]},\n  "reports": ['
+    for number, outcome in enumerate(collected.outcomes):
+        yield ",\n" if number else "\n"
+        # no string of JSON has an end of line in it
+        yield "\n".join(f"    {line}" for line in _dumps(document(outcome)).splitlines())
+    yield "\n  ]\n}\n"
 
 
 def outcome(trial: Any) -> str:
@@ -203,10 +160,6 @@ def outcome(trial: Any) -> str:
     if trial.taken:
         return "taken"
     return "possible" if trial.refusal is None else "refused"
-
-
-def _document(**parts: object) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in parts.items()}
 
 
 def _kind(decision: Decision) -> str:
@@ -243,9 +196,11 @@ def _plain(value: Any) -> Any:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """One of the results' dataclasses."""
-    made: dict[str, Any] = {}
-    for key, source in _keys(value.__class__):
+    """One of the results' dataclasses, with its schema where it is a document."""
+    name = type(value).__name__
+    name = value.command if name == "Comparison" else name
+    made: dict[str, Any] = {"schema": SCHEMAS[name]} if name in SCHEMAS else {}
+    for key, source in _keys(name, value.__class__):
         *outer, last = key.split(".")
         into = made.setdefault(outer[0], {}) if outer else made
         into[last] = _plain(_attribute(value, source))
@@ -253,11 +208,11 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 @cache
-def _keys(kind: Any) -> list[tuple[str, str]]:
+def _keys(name: str, kind: Any) -> list[tuple[str, str]]:
     """(key, attribute) of a class; the attribute ends in ``?`` where null stands for what is empty."""
-    if kind.__name__ not in _KEYS:
+    if name not in _KEYS:
         return [(field.name, field.name) for field in fields(kind)]
-    split = (entry.partition("=") for entry in _KEYS[kind.__name__].split())
+    split = (entry.partition("=") for entry in _KEYS[name].split())
     return [(key.rstrip("?"), source or key) for key, _, source in split]
 
 

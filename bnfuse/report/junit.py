@@ -7,8 +7,8 @@ the suite's output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from bnfuse.core.decisions import Decision, Fold, Keep
@@ -20,15 +20,42 @@ from bnfuse.results.outcomes import Comparison, Failure, Gate
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
+    from bnfuse.results.many import Collected
 
 
-def render(report: Report) -> str:
-    """The whole report as one XML document."""
-    return _document(suite_of(report, report.input.path.name))
+def pieces(found: Any) -> Iterator[str]:
+    """What a command found as one XML document: a test suite, and of many models one after the other."""
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="bnfuse">'
+    for suite in _of_many(found) if type(found).__name__ == "Collected" else (_suite_of(found),):
+        indent(suite, level=1)
+        yield f"\n  {tostring(suite, encoding='unicode').rstrip()}"
+    yield "\n</testsuites>\n"
 
 
-def suite_of(report: Report, name: str) -> Element:
-    """The report as a test suite of this name."""
+def _of_many(collected: Collected) -> Iterator[Element]:
+    """One for each; where the error says more than the report does, a second for it."""
+    for outcome in collected.outcomes:
+        report = outcome.report
+        if report is not None:
+            yield _suite_of(report, outcome.model)
+        told = report is not None and report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
+        if outcome.failure is not None and not told:
+            yield _suite_of(outcome.failure, outcome.model)
+
+
+def _suite_of(found: Any, name: str = "") -> Element:
+    """One result as a test suite, of this name or the model's."""
+    match found:
+        case Report():
+            return _of_report(found, name or found.input.path.name)
+        case Comparison():
+            return _of_comparison(found)
+        case Failure():
+            return _of_failure(found, name or (found.path.name if found.path is not None else found.command))
+    return _of_difference(found)
+
+
+def _of_report(report: Report, name: str) -> Element:
     suite = _suite(name)
     for decision in report.plan.decisions:
         if decision.is_batchnorm:
@@ -38,8 +65,8 @@ def suite_of(report: Report, name: str) -> Element:
     return _finished(suite, report.notes, sum(report.seconds.values()))
 
 
-def render_comparison(found: Comparison) -> str:
-    """What ``verify`` or ``bench`` found: the proof is a test case, so is each setting that was timed."""
+def _of_comparison(found: Comparison) -> Element:
+    """The proof is a test case, so is each setting that was timed."""
     suite = _suite((found.after or found.before).path.name)
     if found.agreement is not None:
         _add_proof(suite, found.agreement, 0.0)
@@ -53,27 +80,22 @@ def render_comparison(found: Comparison) -> str:
         )
         SubElement(case, "system-out").text = "; ".join(filter(None, times))
     _add_gates(suite, found.gates)
-    return _document(_finished(suite, found.latency.notes if found.latency else (), 0.0))
+    return _finished(suite, found.latency.notes if found.latency else (), 0.0)
 
 
-def render_difference(found: Difference) -> str:
-    """What ``diff`` found: a test case that says what differs, and one for its gate."""
+def _of_difference(found: Difference) -> Element:
+    """A test case that says what differs, and one for its gate."""
     from bnfuse.report.content.difference import headline
 
     suite = _suite(found.after.file.path.name)
     case = _case(suite, "difference", f"{found.before.file.path.name} and {found.after.file.path.name}")
     SubElement(case, "system-out").text = plain(headline(found))
     _add_gates(suite, found.gates)
-    return _document(_finished(suite, found.notes, sum(found.seconds.values())))
+    return _finished(suite, found.notes, sum(found.seconds.values()))
 
 
-def render_failure(found: Failure) -> str:
+def _of_failure(found: Failure, name: str) -> Element:
     """A command that ended in an error is a test case that did."""
-    return _document(suite_of_failure(found, found.path.name if found.path is not None else found.command))
-
-
-def suite_of_failure(found: Failure, name: str) -> Element:
-    """The error as a test suite of this name."""
     suite = _suite(name)
     case = _case(suite, "command", f"bnfuse {found.command}")
     SubElement(case, "error", message=plain(found.message), type=found.kind)
@@ -89,13 +111,6 @@ def _finished(suite: Element, notes: Sequence[str], seconds: float) -> Element:
         SubElement(suite, "system-out").text = "\n".join(map(plain, notes))
     _count(suite, seconds)
     return suite
-
-
-def _document(suite: Element) -> str:
-    root = Element("testsuites", name="bnfuse")
-    root.append(suite)
-    indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
 def _add_gates(suite: Element, gates: Sequence[Gate]) -> None:

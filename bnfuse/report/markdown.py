@@ -6,47 +6,22 @@ no link, mention, image, table cell or HTML can come out of a node's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
-
-if TYPE_CHECKING:
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Comparison, Failure, Report
+from bnfuse.report.content import document
 
 _MOST_CHARACTERS = 200
 _ZERO_WIDTH_SPACE = "&#8203;"
 
 
-def render(report: Report) -> str:
-    """The whole report as one Markdown document."""
-    from bnfuse.report.content.whole import sections
-
-    return written(f"bnfuse: {prose(text.headline(report))}", sections(report, doc.Form.MARKDOWN))
-
-
-def render_comparison(found: Comparison) -> str:
-    """What ``verify`` or ``bench`` found as one Markdown document."""
-    from bnfuse.report.content.outcomes import headline, sections
-
-    title = f"bnfuse {found.command}: {prose(headline(found))}"
-    return written(title, sections(found, doc.Form.MARKDOWN))
-
-
-def render_failure(found: Failure) -> str:
-    """An error as one Markdown document."""
-    from bnfuse.report.content.outcomes import failure
-
-    return written(f"bnfuse {found.command}: error", failure(found))
-
-
-def render_difference(found: Difference) -> str:
-    """The whole difference as one Markdown document."""
-    from bnfuse.report.content.difference import headline, sections
-
-    return written(f"bnfuse diff: {prose(headline(found))}", sections(found, doc.Form.MARKDOWN))
+def pieces(found: Any) -> Iterator[str]:
+    """What a command found as one Markdown document, in one piece: it is short."""
+    made = document(found, doc.Form.MARKDOWN)
+    command = f" {made.command}" if made.command else ""
+    yield written(f"bnfuse{command}: {prose(made.headline)}", made.sections)
 
 
 def written(title: str, sections: Iterable[doc.Section]) -> str:

@@ -8,6 +8,7 @@ what is said of it stands at its first line, and its node is a logical location.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Comparison, Failure, Gate
 
 if TYPE_CHECKING:
-    from bnfuse.difference.result import Difference
+    from bnfuse.results.many import Collected
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _RULES = {
@@ -34,15 +35,71 @@ _LEVELS = {"foldable": "warning", "not-proved": "warning", "differs": "note"}
 Result = dict[str, Any]
 
 
-def render(report: Report) -> str:
-    """What ``optimize`` or ``inspect`` found."""
-    unproved = report.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
-    code = ExitCode.UNPROVED if unproved else _gated(report.gates)
-    return _log(results_of(report), _invocation(code))
+def pieces(found: Any) -> Iterator[str]:
+    """What a command found as one log of one run; of many models piece by piece."""
+    if type(found).__name__ == "Collected":
+        yield from _many(found)
+        return
+    code, results = _found(found)
+    # a command that did what it was asked for succeeded, whatever it found
+    invocation: dict[str, Any] = {"exitCode": int(code), "executionSuccessful": True}
+    if isinstance(found, Failure):
+        invocation = {
+            "executionSuccessful": False,
+            "exitCode": found.exit_code,
+            "toolExecutionNotifications": [_notification(found)],
+        }
+    run = {"tool": _tool(), "invocations": [invocation], "results": results}
+    yield json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
-def results_of(report: Report) -> list[Result]:
-    """The results that a report gives rise to."""
+def _many(collected: Collected) -> Iterator[str]:
+    """An invocation that tells of the errors, then result by result."""
+    from bnfuse.report.content.many import summary
+
+    failures = [one.failure for one in collected.outcomes if one.failure is not None]
+    invocation: dict[str, Any] = {
+        "executionSuccessful": not failures,
+        "exitCode": int(summary(collected).exit_code),
+    }
+    if failures:
+        invocation["toolExecutionNotifications"] = list(map(_notification, failures))
+    tool = json.dumps(_tool())
+    yield (
+        f'{{\n  "$schema": {json.dumps(SCHEMA)},\n  "version": "2.1.0",\n  "runs": [{{\n'
+        f'    "tool": {tool},\n    "invocations": [{json.dumps(invocation)}],\n    "results": ['
+    )
+    first = True
+    for outcome in collected.outcomes:
+        for result in _of_report(outcome.report) if outcome.report is not None else ():
+            yield f"{'' if first else ','}\n      {json.dumps(result)}"
+            first = False
+    yield "\n    ]\n  }]\n}\n"
+
+
+def _found(found: Any) -> tuple[int, list[Result]]:
+    """The exit code, and the results that a report, a comparison or a difference gives rise to."""
+    gated = ExitCode.DONE if all(gate.passed for gate in getattr(found, "gates", ())) else ExitCode.GATE
+    match found:
+        case Report():
+            unproved = found.verification.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
+            return ExitCode.UNPROVED if unproved else gated, _of_report(found)
+        case Comparison():
+            path = (found.after or found.before).path
+            results = [] if found.agreement is None else _judged(found.agreement, path)
+            ends = {Status.DIFFERENT: ExitCode.GATE, Status.INCONCLUSIVE: ExitCode.UNPROVED}
+            code = gated if found.agreement is None else ends.get(found.agreement.status, gated)
+            return code, results + _gates(found.gates, path)
+        case Failure():
+            return found.exit_code, []
+    from bnfuse.report.content.difference import headline
+
+    path = found.after.file.path
+    results = [_result("differs", headline(found), path)] if found.differs else []
+    return gated, results + _gates(found.gates, path)
+
+
+def _of_report(report: Report) -> list[Result]:
     path = report.input.path
     found = _judged(report.verification, path) + _gates(report.gates, path)
     if any(gate.option == "--check" and not gate.passed for gate in report.gates):
@@ -53,40 +110,7 @@ def results_of(report: Report) -> list[Result]:
     return found
 
 
-def render_comparison(found: Comparison) -> str:
-    """What ``verify`` or ``bench`` found."""
-    path = (found.after or found.before).path
-    results = [] if found.agreement is None else _judged(found.agreement, path)
-    match found.agreement:
-        case Agreement(status=Status.DIFFERENT):
-            code = ExitCode.GATE
-        case Agreement(status=Status.INCONCLUSIVE):
-            code = ExitCode.UNPROVED
-        case _:
-            code = _gated(found.gates)
-    return _log(results + _gates(found.gates, path), _invocation(code))
-
-
-def render_difference(found: Difference) -> str:
-    """What ``diff`` found: one result for all that differs, one for its gate."""
-    from bnfuse.report.content.difference import headline
-
-    path = found.after.file.path
-    results = [_result("differs", headline(found), path)] if found.differs else []
-    return _log(results + _gates(found.gates, path), _invocation(_gated(found.gates)))
-
-
-def render_failure(found: Failure) -> str:
-    """A command that ended in an error."""
-    invocation = {
-        "executionSuccessful": False,
-        "exitCode": found.exit_code,
-        "toolExecutionNotifications": [notification_of(found)],
-    }
-    return _log([], invocation)
-
-
-def notification_of(found: Failure) -> Result:
+def _notification(found: Failure) -> Result:
     """The error as what an invocation tells."""
     told: Result = {
         "level": "error",
@@ -96,15 +120,6 @@ def notification_of(found: Failure) -> Result:
     if found.path is not None:
         told["locations"] = [_location(found.path)]
     return told
-
-
-def _gated(gates: tuple[Gate, ...]) -> ExitCode:
-    return ExitCode.DONE if all(gate.passed for gate in gates) else ExitCode.GATE
-
-
-def _invocation(code: ExitCode) -> dict[str, Any]:
-    """A command that did what it was asked for, whatever it found."""
-    return {"exitCode": int(code), "executionSuccessful": True}
 
 
 def _judged(proof: Agreement, path: Path) -> list[Result]:
@@ -141,15 +156,10 @@ def _location(path: Path) -> dict[str, Any]:
     return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
 
 
-def tool() -> dict[str, Any]:
+def _tool() -> dict[str, Any]:
     """What made the log, and the rules that results refer to."""
     rules = [
         {"id": rule, "name": rule.title().replace("-", ""), "shortDescription": {"text": words}}
         for rule, words in _RULES.items()
     ]
     return {"driver": {"name": "bnfuse", "version": __version__, "rules": rules}}
-
-
-def _log(results: list[Result], invocation: dict[str, Any]) -> str:
-    run = {"tool": tool(), "invocations": [invocation], "results": results}
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"

@@ -11,20 +11,17 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.columns import fitted
+from bnfuse.report.content import document
 from bnfuse.report.pipe import WIDTH, Pipe
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-    from bnfuse.core.explanation import Explanation
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Agreement, Latency, Report
 
 _LEAST_WIDTH = 20
 # The blank between a number and its unit, at which no line ends.
@@ -35,9 +32,9 @@ _STYLES = {"folded": "green", "kept": "yellow"}
 Out = Union["Console", Pipe]
 
 
-def console(*, stderr: bool = False) -> Out:
-    """What writes to stdout (or stderr), reads no markup and honours NO_COLOR and FORCE_COLOR."""
-    stream = sys.stderr if stderr else sys.stdout
+def console() -> Out:
+    """What writes to stdout, reads no markup and honours NO_COLOR and FORCE_COLOR."""
+    stream = sys.stdout
     coloured = stream.isatty() or bool(os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE"))
     utf8 = (stream.encoding or "").lower().replace("-", "").startswith("utf8")
     if utf8 and not coloured and os.name != "nt":
@@ -48,56 +45,12 @@ def console(*, stderr: bool = False) -> Out:
     return GuardedConsole(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def print_report(report: Report, out: Out, *, verbose: bool = False) -> None:
-    """Everything one ``optimize`` or ``inspect`` found out and did."""
-    from bnfuse.report.content.whole import sections
-
-    _say(out, "", text.headline(report), "bold")
-    print_sections(sections(report, _form(verbose)), out)
-
-
-def print_agreement(agreement: Agreement, out: Out, *, verbose: bool = False) -> None:
-    """The outcome of ``verify``, output by output."""
-    from bnfuse.report.content.proof import compared
-
-    print_sections([compared(agreement, _form(verbose))], out)
-
-
-def print_latency(latency: Latency, out: Out, *, verbose: bool = False) -> None:
-    """The outcome of ``bench``, setting by setting, with its verdicts."""
-    from bnfuse.report.content.latency import latency as section
-
-    print_sections([section(latency, _form(verbose))], out)
-
-
-def print_explanations(explanations: Sequence[Explanation], out: Out, *, verbose: bool = False) -> None:
-    """Every explanation of ``inspect --explain``, one after the other."""
-    from bnfuse.report.content.explanation import sections
-
-    for number, explanation in enumerate(explanations):
-        if number:
-            _say(out, "", "")
-        print_sections(sections(explanation, _form(verbose)), out)
-
-
-def print_difference(found: Difference, out: Out, *, verbose: bool = False) -> None:
-    """Headline, the models side by side, and every section that has something to say."""
-    from bnfuse.report.content.difference import headline, sections
-
-    _say(out, "", headline(found), "bold")
-    print_sections(sections(found, _form(verbose)), out)
-
-
-def _form(verbose: bool) -> doc.Form:
-    return doc.Form.VERBOSE if verbose else doc.Form.BRIEF
-
-
-def blank(out: Out) -> None:
-    """An empty line."""
-    if isinstance(out, Pipe):
-        out.line("")
-    else:
-        out.print()
+def show(found: Any, out: Out, *, verbose: bool = False) -> None:
+    """What a command found; ``verbose`` shows all of it."""
+    made = document(found, doc.Form.VERBOSE if verbose else doc.Form.BRIEF)
+    if made.headline:
+        _say(out, "", made.headline, "bold")
+    print_sections(made.sections, out)
 
 
 def print_sections(sections: Iterable[doc.Section], out: Out) -> None:

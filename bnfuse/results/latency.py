@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bnfuse.results.inputs import RanInput
 
 
+OFF, ON = "optimisation off", "optimisation on"  # settings, by whether the runtime's own is
 LEAST_ROUNDS = 6  # with fewer there is no verdict, no interval, and no distribution
 TOO_FEW = "too few runs to tell"  # the verdict where there is none
 WIDEST = 1.5  # high/low of an interval beyond which a ratio tells nothing

@@ -27,9 +27,10 @@ from bnfuse.measure.certainty import Wanted
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.one_runtime import Elsewhere, OneRuntime
 from bnfuse.measure.profile import profile, profile_hints
-from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, OFF, ON, Findings, Setting, measure_steady
+from bnfuse.measure.steady import DEFAULT_BATCH, MOST_COPIES, Findings, Setting, measure_steady
 from bnfuse.results import Latency, Profile
 from bnfuse.results.doing import Progress
+from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.bench_cold import COLD_SHARE, ColdRequest, measured_cold
 from bnfuse.use_cases.bench_hints import reading_hints
 from bnfuse.use_cases.kept import of_the_formats

@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import median
 
 from bnfuse.measure.cold import COLD
-from bnfuse.measure.steady import ON, Findings
+from bnfuse.measure.steady import Findings
 from bnfuse.measure.verdicts import FASTER, SAME
+from bnfuse.results.latency import ON
 
 _NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
 

@@ -26,7 +26,7 @@ def _state(found: Found) -> doc.Words:
     return doc.Span(f"works on {', '.join(found.devices)}" if found.devices else "is here", "folded")
 
 
-def sections(found: Diagnosis) -> list[doc.Section]:
+def document(found: Diagnosis, form: doc.Form) -> doc.Document:
     """Machine, runtimes, versions, and what to do."""
     machine = found.machine
     cores = f"{machine.processors} processor{'s' if machine.processors != 1 else ''}"
@@ -35,7 +35,7 @@ def sections(found: Diagnosis) -> list[doc.Section]:
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     blocks = (
         doc.Facts([("machine", ", ".join(filter(None, parts))), ("versions", versions)]),
-        doc.tabulated(found.runtimes, _RUNTIMES, doc.Form.BRIEF, texts=4),
+        doc.tabulated(found.runtimes, _RUNTIMES, form, texts=4),
         doc.Notes(found.notes),
     )
-    return [doc.Section("doctor", "", blocks)]
+    return doc.Document("", [doc.Section("doctor", "", blocks)])

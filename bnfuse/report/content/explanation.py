@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfuse.core.decisions import Fold, Keep, Split
-from bnfuse.core.explanation import AffineFigures, Asked, Attempt, Explanation, Trial
+from bnfuse.core.explanation import AffineFigures, Asked, Attempt, Explanation, Explanations, Trial
 from bnfuse.core.reasons import Reason
 from bnfuse.report import document as doc
 from bnfuse.report import text
@@ -29,13 +29,19 @@ _HELD = {
 _STYLE = {"taken": "green", "possible": "", "refused": "yellow"}
 
 
-def sections(explanation: Explanation, form: doc.Form) -> list[doc.Section]:
-    """The decision and its numbers, then a section for each split; long lists are cut unless with -v."""
+def document(found: Explanations, form: doc.Form) -> doc.Document:
+    """One after the other, apart; long lists are cut unless with -v."""
+    apart = doc.Section("", "", (doc.Paragraph(""),))
+    every = [[apart, *_sections(explanation, form)] for explanation in found.nodes]
+    return doc.Document("", [section for sections in every for section in sections][1:])
+
+
+def _sections(explanation: Explanation, form: doc.Form) -> Iterator[doc.Section]:
+    """The decision and its numbers, then a section for each split."""
     taken = next((trial for trial in explanation.trials if trial.taken), None)
-    trials = [
-        doc.Section(trial.split.value, "", tuple(_trial(trial, taken, form))) for trial in explanation.trials
-    ]
-    return [doc.Section("node", "", (doc.Facts(_decided(explanation)),)), *trials]
+    yield doc.Section("node", "", (doc.Facts(_decided(explanation)),))
+    for trial in explanation.trials:
+        yield doc.Section(trial.split.value, "", tuple(_trial(trial, taken, form)))
 
 
 def _decided(explanation: Explanation) -> list[doc.Line]:

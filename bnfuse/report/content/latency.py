@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from bnfuse.measure.steady import OFF, ON
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.spent import baseline, cold_start, profile
@@ -17,6 +16,7 @@ from bnfuse.report.measured import facts as measured_facts
 from bnfuse.report.measured import shares
 from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Typical
+from bnfuse.results.latency import OFF, ON
 
 _KEY = doc.Paragraph(
     (

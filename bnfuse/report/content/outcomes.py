@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.results import Status
+from bnfuse.results.outcomes import Failure
 
 if TYPE_CHECKING:
-    from bnfuse.results.outcomes import Comparison, Failure, Gate
+    from bnfuse.results.outcomes import Comparison, Gate
 
 
 def gates(every: Sequence[Gate], form: doc.Form) -> doc.Section:
@@ -26,7 +27,7 @@ def _gate(gate: Gate) -> doc.Block:
     return doc.Paragraph(f"{gate.option} said no: {gate.message}", style="alert")
 
 
-def headline(found: Comparison) -> str:
+def _headline(found: Comparison) -> str:
     """One sentence on two models, or on one."""
     names = [f"'{file.path.name}'" for file in (found.before, found.after) if file is not None]
     if found.agreement is None:
@@ -38,8 +39,10 @@ def headline(found: Comparison) -> str:
     return f"{' and '.join(names)} {said}"
 
 
-def sections(found: Comparison, form: doc.Form) -> list[doc.Section]:
-    """What was compared, and what came out."""
+def document(found: Comparison | Failure, form: doc.Form) -> doc.Document:
+    """What was compared, and what came out, or why nothing did."""
+    if isinstance(found, Failure):
+        return doc.Document("error", _failure(found), found.command)
     every = [gates(found.gates, form)]
     if found.agreement is not None:
         from bnfuse.report.content.proof import compared
@@ -49,8 +52,10 @@ def sections(found: Comparison, form: doc.Form) -> list[doc.Section]:
         from bnfuse.report.content.latency import latency
 
         every.append(latency(found.latency, form))
-    every.append(_files(found))
-    return [one for one in every if one.blocks]
+    if form in doc.Form.TERMINAL:
+        return doc.Document("", every)
+    sections = [one for one in (*every, _files(found)) if one.blocks]
+    return doc.Document(_headline(found), sections, found.command)
 
 
 def _files(found: Comparison) -> doc.Section:
@@ -63,7 +68,7 @@ def _files(found: Comparison) -> doc.Section:
     return doc.Section("files", "Files", (doc.Facts([*lines, ("versions", versions)]),))
 
 
-def failure(found: Failure) -> list[doc.Section]:
+def _failure(found: Failure) -> list[doc.Section]:
     """The sentence, in red, and what command it ended."""
     lines: list[doc.Line] = [("command", f"bnfuse {found.command}"), ("exit code", str(found.exit_code))]
     lines += [("model", doc.name(str(found.path)))] if found.path is not None else []

@@ -1,6 +1,6 @@
 """Everything that the report of one ``optimize`` or ``inspect`` shows, section by section.
 
-A new section is one more function that ``sections`` calls: each form shows what it yields.
+A new section is one more function that ``document`` calls: each form shows what it yields.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _FIRST = {
 }
 
 
-def sections(report: Report, form: doc.Form) -> list[doc.Section]:
-    """The sections that have something to show, in the order of the form."""
+def document(report: Report, form: doc.Form) -> doc.Document:
+    """A sentence on what went, and the sections that have something to show, in the order of the form."""
     first = _FIRST.get(form, ())
     every = [
         gates(report.gates, form),
@@ -54,7 +54,7 @@ def sections(report: Report, form: doc.Form) -> list[doc.Section]:
         environment(report, form),
     ]
     every.sort(key=lambda one: first.index(one.name) if one.name in first else len(first))
-    return [one for one in every if one.blocks]
+    return doc.Document(text.headline(report), [one for one in every if one.blocks])
 
 
 def layers(report: Report, form: doc.Form) -> doc.Section:

@@ -6,10 +6,12 @@ and sorts the tables and draws the graph around a decision when its row is opene
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from bnfuse.difference.result import Difference
 from bnfuse.report import document as doc
+from bnfuse.report.content import document
 from bnfuse.report.html.blocks import Hooks, section
 from bnfuse.report.html.decisions import decisions, kept, unchanged
 from bnfuse.report.html.distributions import distributions
@@ -18,10 +20,7 @@ from bnfuse.report.html.layers import layers
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.html.page import page
 from bnfuse.report.html.summary import head
-
-if TYPE_CHECKING:
-    from bnfuse.difference.result import Difference
-    from bnfuse.results import Comparison, Failure, Report
+from bnfuse.results import Failure, Neighbourhood, Report
 
 _HOOKS: Hooks = {
     "decisions": decisions,
@@ -32,64 +31,51 @@ _HOOKS: Hooks = {
 }
 
 
-def render(report: Report) -> str:
-    """The whole report as one HTML document."""
-    from bnfuse.report.content.whole import sections
+def pieces(found: Any) -> Iterator[str]:
+    """What a command found as one HTML document; of many models piece by piece."""
+    if type(found).__name__ == "Collected":
+        from bnfuse.report.html import many
 
-    drawn = report.details.neighbourhoods if report.details else ()
-    title = f"bnfuse: {report.input.path.name}"
-    return _page(title, head(report), sections(report, doc.Form.HTML), data_block(drawn))
-
-
-def fragment(report: Report) -> str:
-    """The report as a part of a page on many."""
-    from bnfuse.report.content.whole import sections
-
-    drawn = report.details.neighbourhoods if report.details else ()
-    shown = (section(one, _HOOKS) for one in sections(report, doc.Form.HTML))
-    return "\n".join(filter(None, (head(report), *shown, data_block(drawn))))
+        yield from many.pieces(found)
+        return
+    made = document(found, doc.Form.HTML)
+    title, top = _top(found, made)
+    yield _page(title, top, made.sections, data_block(_drawn(found)))
 
 
-def failure_fragment(found: Failure) -> str:
-    """An error as a part of a page on many."""
-    from bnfuse.report.content.outcomes import failure
+def _top(found: Any, made: doc.Document) -> tuple[str, str]:
+    """The page's title, and what stands above its sections."""
+    match found:
+        case Report():
+            return f"bnfuse: {found.input.path.name}", head(found)
+        case Difference():
+            names = f"{found.before.file.path.name} and {found.after.file.path.name}"
+            top = f"<header><h1>{esc(made.headline)}</h1><p>{code(names)}</p></header>"
+            return f"bnfuse diff: {names}", top
+    heading = "Error" if isinstance(found, Failure) else esc(made.headline)
+    top = f'<header><p class="product">bnfuse {made.command}</p><h1>{heading}</h1></header>'
+    return f"bnfuse {made.command}: {made.headline}", top
 
-    return "\n".join(map(plain_section, failure(found)))
+
+def fragment(found: Report | Failure) -> str:
+    """A report, or an error, as a part of a page on many."""
+    top = head(found) if isinstance(found, Report) else ""
+    shown = map(plain_section, document(found, doc.Form.HTML).sections)
+    return "\n".join(filter(None, (top, *shown, data_block(_drawn(found)))))
 
 
 def plain_section(one: doc.Section) -> str:
-    """A section in which nothing is shown in a way of its own."""
+    """A section with what HTML shows in a way of its own."""
     return section(one, _HOOKS)
 
 
-def render_comparison(found: Comparison) -> str:
-    """What ``verify`` or ``bench`` found as one HTML document."""
-    from bnfuse.report.content.outcomes import headline, sections
-
-    title = headline(found)
-    top = f'<header><p class="product">bnfuse {found.command}</p><h1>{esc(title)}</h1></header>'
-    return _page(f"bnfuse {found.command}: {title}", top, sections(found, doc.Form.HTML))
+def _drawn(found: Any) -> Sequence[Neighbourhood | None]:
+    return found.details.neighbourhoods if isinstance(found, Report) and found.details else ()
 
 
-def render_failure(found: Failure) -> str:
-    """An error as one HTML document."""
-    from bnfuse.report.content.outcomes import failure
-
-    top = f'<header><p class="product">bnfuse {found.command}</p><h1>Error</h1></header>'
-    return _page(f"bnfuse {found.command}: error", top, failure(found))
-
-
-def render_difference(found: Difference) -> str:
-    """The whole difference as one HTML document."""
-    from bnfuse.report.content.difference import headline, sections
-
-    names = f"{found.before.file.path.name} and {found.after.file.path.name}"
-    top = f"<header><h1>{esc(headline(found))}</h1><p>{code(names)}</p></header>"
-    return _page(f"bnfuse diff: {names}", top, sections(found, doc.Form.HTML))
-
-
-def _page(title: str, top: str, sections: Sequence[doc.Section], data: str = "") -> str:
+def _page(title: str, top: str, sections: Iterable[doc.Section], data: str) -> str:
+    sections = list(sections)
     words = ((one.name, one.title if one.word is None else one.word) for one in sections)
     links = "".join(f'<a href="#{name}">{word}</a>' for name, word in words if word)
-    body = "\n".join((top, *(section(one, _HOOKS) for one in sections)))
+    body = "\n".join((top, *map(plain_section, sections)))
     return page(title, f'<nav aria-label="Contents">{links}</nav>', body, data)

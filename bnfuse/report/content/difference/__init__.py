@@ -26,8 +26,8 @@ _VERBS = ("removed", "added", "changed", "renamed")
 _HOW_TO_SEE = {doc.Form.BRIEF: ": -v shows them all", doc.Form.VERBOSE: ": --json tells them all"}
 
 
-def sections(found: Difference, form: doc.Form) -> list[doc.Section]:
-    """Everything that differs.
+def document(found: Difference, form: doc.Form) -> doc.Document:
+    """What differs in a sentence, and all of it.
 
     With ``-v`` every node and weight has a line of its own; else those that came, went or changed alike
     share one.
@@ -49,7 +49,8 @@ def sections(found: Difference, form: doc.Form) -> list[doc.Section]:
     ]
     spent = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in found.seconds.items())
     time = [doc.Section("time", "", (doc.Facts([("time", spent, "dim")]),))] if single else []
-    return [*(_cut(section, form) for section in every if section.blocks), *time]
+    sections = [*(_cut(section, form) for section in every if section.blocks), *time]
+    return doc.Document(headline(found), sections, "diff")
 
 
 def _cut(section: doc.Section, form: doc.Form) -> doc.Section:

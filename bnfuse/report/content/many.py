@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from bnfuse.errors import ExitCode
 from bnfuse.report import document as doc
 from bnfuse.report import text
+from bnfuse.report.content import whole
 from bnfuse.results.many import worst
 
 if TYPE_CHECKING:
@@ -85,6 +88,57 @@ def said_no(outcome: Outcome) -> list[str]:
     found = [] if outcome.failure is None else [outcome.failure.message]
     gates = outcome.report.gates if outcome.report is not None else ()
     return found + [f"{gate.message} ({gate.option})" for gate in gates if not gate.passed]
+
+
+_MOST_ROWS = {doc.Form.BRIEF: 100, doc.Form.MARKDOWN: 200}
+_MOST_COMPLAINTS = 50
+_MOST_REPORTS = 20
+
+
+def document(collected: Collected, form: doc.Form) -> doc.Document:
+    """A table of all; on a terminal with -v, and in Markdown, reports of single ones.
+
+    A code host cuts what is long (a comment at 65 536 characters), so in Markdown what is most wanted comes
+    first, and not every report is there; the JSON and the HTML form have them all.
+    """
+    found = summary(collected)
+    rows = table(found, form, _MOST_ROWS.get(form))
+    if form is doc.Form.MARKDOWN:
+        blocks = (*_alerts(found), rows, *_reports(collected), doc.Paragraph(spent(collected)))
+        return doc.Document(headline(found), [doc.Section("models", "Models", blocks)], collected.command)
+    whole_table = doc.Section("models", "Models", (rows, doc.Facts([("time", spent(collected), "dim")])))
+    every = collected.outcomes if form is doc.Form.VERBOSE else ()
+    return doc.Document(headline(found), chain((whole_table,), *(_by_itself(one, form) for one in every)))
+
+
+def _by_itself(outcome: Outcome, form: doc.Form) -> Iterator[doc.Section]:
+    """One report after a table."""
+    if outcome.report is None:
+        return
+    yield doc.Section("model", "", (doc.Paragraph(""), doc.Facts([("model", outcome.model)])))
+    made = whole.document(outcome.report, form)
+    yield doc.Section("headline", "", (doc.Paragraph(made.headline, style="bold"),))
+    yield from made.sections
+
+
+def _alerts(found: Summary) -> Iterator[doc.Block]:
+    for model, why in found.complaints[:_MOST_COMPLAINTS]:
+        yield doc.Paragraph((doc.name(model), f": {why}"), style="alert")
+    if left := len(found.complaints[_MOST_COMPLAINTS:]):
+        yield doc.Paragraph(f"{left} more models ended in an error or at a gate")
+
+
+def _reports(collected: Collected) -> Iterator[doc.Block]:
+    """Those that did not end well first; the others only where these are few enough to be shown all."""
+    for well in (False, True):
+        alike = (one for one in collected.outcomes if (one.exit_code == 0) is well)
+        reports = ((one.model, one.report) for one in alike if one.report is not None)
+        shown = list(islice(reports, _MOST_REPORTS + 1))
+        for model, report in shown[:_MOST_REPORTS]:
+            sections = whole.document(report, doc.Form.MARKDOWN).sections
+            yield doc.Subpart(doc.name(model), tuple(block for one in sections for block in one.blocks))
+        if len(shown) > _MOST_REPORTS:
+            return
 
 
 def headline(found: Summary) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bnfuse.report import document as doc
+from bnfuse.report.content import many as content
+from bnfuse.report.html import fragment, plain_section
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.html.page import frame
-from bnfuse.report.many import content
 
 if TYPE_CHECKING:
     from bnfuse.results.many import Collected, Outcome
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 _IDS = re.compile(r' (id|for|aria-labelledby)="([^"]*)"')
 
 
-def parts(collected: Collected) -> Iterator[str]:
+def pieces(collected: Collected) -> Iterator[str]:
     """The page, model by model."""
-    from bnfuse.report.html import plain_section
-
     found = content.summary(collected)
     title = content.headline(found)
     links = '<a href="#models">Models</a><a href="#reports">Reports</a>'
@@ -54,10 +53,8 @@ def _model(row: content.Row, outcome: Outcome) -> str:
 
 
 def _inner(outcome: Outcome) -> Iterator[str]:
-    from bnfuse.report.html import failure_fragment, fragment
-
     if outcome.failure is not None:
-        yield failure_fragment(outcome.failure)
+        yield fragment(outcome.failure)
     if outcome.report is not None:
         yield fragment(outcome.report).replace("<h1>", '<h2 class="headline">').replace("</h1>", "</h2>")
 
