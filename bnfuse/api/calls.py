@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, overload
 
 from bnfuse.api import options as known
 from bnfuse.api import results
-from bnfuse.api.gating import SpeedGate
 from bnfuse.api.given import Given, as_file
 from bnfuse.api.options import AnyPath
 from bnfuse.api.requests import (
@@ -23,6 +22,7 @@ from bnfuse.api.requests import (
     check_known,
     prepared,
     read_options,
+    speed_gate,
     step_request,
     verify_request,
 )
@@ -99,7 +99,7 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
     from bnfuse.use_cases.optimize import optimize as run
 
     with prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
-        gate = SpeedGate.of(asked, measured=asked.get("bench", True) is not False)
+        gate = speed_gate(asked, measured=asked.get("bench", True) is not False)
         target = None if output is None else Path(output)
         if given.name and target is None:
             target = given.path.with_name(f"result{given.path.suffix}")
@@ -187,7 +187,7 @@ def bench(
     from bnfuse.use_cases.comparing import benched
 
     with prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
-        gate = SpeedGate.of(asked, alone=after is None)
+        gate = speed_gate(asked, alone=after is None)
         request = bench_request(asked, asked.get("request"))
         paths = [one.path for one in given]
         second = paths[1] if len(paths) > 1 else None

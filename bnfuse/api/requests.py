@@ -17,6 +17,7 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.child.limits import limited
 from bnfuse.results.renamed import renamed_errors
 from bnfuse.use_cases.reading import as_asked
+from bnfuse.use_cases.speed_gate import SpeedGate
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -143,6 +144,22 @@ def percentage(given: float | str) -> float:
     if not 0 <= percent < float("inf"):
         raise UsageError(f"fail_if_slower is {given!r}: give a percentage, such as 3 or '3%'")
     return percent
+
+
+def speed_gate(given: Mapping[str, Any], *, alone: bool = False, measured: bool = True) -> SpeedGate:
+    """What ``baseline`` and ``fail_if_slower`` ask for; it ends no program: the result tells its ``gates``.
+
+    Raises:
+        UsageError: it is no percentage, no report, or nothing is measured that could be compared.
+    """
+    path, asked = given.get("baseline"), given.get("fail_if_slower")
+    if not measured and (path is not None or asked is not None):
+        raise UsageError("fail_if_slower and baseline need the measurement: do not leave it out")
+    if alone and asked is not None and path is None:
+        raise UsageError("fail_if_slower compares two models: give another, or a baseline")
+    # the report first: what is wrong with it is told before a wrong percentage
+    gate = SpeedGate.of(None if path is None else Path(path), None)
+    return gate if asked is None else SpeedGate(gate.earlier, percentage(asked))
 
 
 @contextmanager

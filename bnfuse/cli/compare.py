@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from bnfuse.cli import options as opt
@@ -12,7 +10,7 @@ from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
-from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
+from bnfuse.use_cases.speed_gate import SpeedGate
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
@@ -92,14 +90,10 @@ def bench(screen: Screen, options: Bench) -> None:
 
     check_reports(options.reports, a, *([b] if b else []))
     screen.expects(a, options.reports)
-    earlier = read_earlier(options.baseline)
-    hashes = options.as_json or bool(options.reports) or earlier is not None
-    request = options.bench_request(options.batches, options.thread_counts)
+    gate = SpeedGate.of(options.baseline, most)
+    hashes = options.as_json or bool(options.reports) or gate.earlier is not None
+    request = options.bench_request(options.batch, options.threads)
     with screen.progress() as progress:
-        found = benched(a, b, request, hashes=hashes, progress=progress)
-    assert found.latency is not None
-    latency = beside_earlier(found.latency, found.before, earlier)
-    gates = () if most is None else (speed_gate(latency, most, against_earlier=earlier is not None),)
-    found = replace(found, latency=latency, gates=gates)
+        found = gate.comparison(benched(a, b, request, hashes=hashes, progress=progress))
     screen.result(found)
-    screen.stop_on(gates)
+    screen.stop_on(found.gates)

@@ -13,7 +13,7 @@ from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.models import MANY, MODELS, PLACE
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
-from bnfuse.use_cases.speed_gate import beside_earlier, read_earlier, speed_gate
+from bnfuse.use_cases.speed_gate import SpeedGate
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
@@ -93,23 +93,18 @@ def optimize(screen: Screen, options: Optimize) -> None:
     screen.expects(options.model, options.reports)
     _check_together(options)
     opt.check_labels(options.labels, options.inputs)
-    earlier = read_earlier(options.baseline)
+    gate = SpeedGate.of(options.baseline, options.most_percent)
     if options.plan_only:
         _inspect(screen, options, check=options.check)
         return
-    from bnfuse.use_cases.measuring import changed
     from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
     try:
-        report = _optimized(screen, options, hashes=earlier is not None)
+        report = _optimized(screen, options, hashes=gate.earlier is not None)
     except (Unproved, BatchNormsLeft) as error:
         screen.result(error.report)
         raise
-    if report.benchmark is not None:
-        report = replace(report, benchmark=beside_earlier(report.benchmark, report.input, earlier))
-    if options.most_percent is not None and (earlier is not None or changed(report)):
-        gate = speed_gate(report.benchmark, options.most_percent, against_earlier=earlier is not None)
-        report = replace(report, gates=(gate,))
+    report = gate.report(report)
     screen.result(report)
     screen.stop_on(report.gates)
 
@@ -117,7 +112,6 @@ def optimize(screen: Screen, options: Optimize) -> None:
 def _many(screen: Screen, options: Optimize) -> None:
     """The same for several models, folders, patterns and addresses."""
     from bnfuse.cli.many import run_many
-    from bnfuse.use_cases.measuring import changed
 
     _check_together(options)
     opt.check_labels(options.labels, options.inputs)
@@ -130,14 +124,8 @@ def _many(screen: Screen, options: Optimize) -> None:
             lambda report: replace(report, gates=(_check_gate(report, options),)) if check else report,
         )
         return
-    most = options.most_percent
-
-    def judged(report: Report) -> Report:
-        if most is None or not changed(report):
-            return report
-        return replace(report, gates=(speed_gate(report.benchmark, most, against_earlier=False),))
-
-    run_many(screen, options, _folding(options, hashes=True), judged)
+    gate = SpeedGate.of(None, options.most_percent)
+    run_many(screen, options, _folding(options, hashes=True), gate.report)
 
 
 def _planning(options: Reading) -> dict[str, Any]:

@@ -14,10 +14,10 @@ _GROUPS = (
             "allow_growth"
         ),
     ),
-    ("Inputs", "inputs shapes labels batch batches"),
-    ("Runtime", "device threads thread_counts runtime_timeout runtime_memory allow_unsafe"),
+    ("Inputs", "inputs shape labels batch"),
+    ("Runtime", "device threads runtime_timeout runtime_memory allow_unsafe"),
     ("Proof", "no_verify verify_time"),
-    ("Measurement and its gates", "no_bench bench_time precision_percent most_percent baseline cold profile"),
+    ("Measurement and its gates", "no_bench max_time precision most_percent baseline cold profile"),
 )
 
 

@@ -115,10 +115,10 @@ def _percent(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 
 def _precision(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """``1`` and ``1%`` → 1.0; 0 would never be reached."""
+    """``1`` and ``1%`` → 0.01; 0 would never be reached."""
     if (percent := _percent(ctx, param, value)) == 0:
         raise click.BadParameter("no measurement is that precise: give a percentage above 0")
-    return percent
+    return None if percent is None else percent / 100
 
 
 VERBOSITY = together(
@@ -204,7 +204,6 @@ INPUTS = together(
     ),
     click.option(
         "--shape",
-        "shapes",
         multiple=True,
         callback=_shapes,
         metavar="NAME=1,3,224,224",
@@ -224,7 +223,6 @@ BATCH = click.option(
 )
 BATCHES = click.option(
     "--batch",
-    "batches",
     multiple=True,
     callback=_numbers,
     metavar="N[,N...]",
@@ -236,7 +234,6 @@ DEVICE = click.option(
 THREADS = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of the runtime.")
 THREAD_COUNTS = click.option(
     "--threads",
-    "thread_counts",
     multiple=True,
     callback=_numbers,
     metavar="N[,N...]",
@@ -258,7 +255,6 @@ VERIFY_TIME = click.option(
 MEASURING = together(
     click.option(
         "--precision",
-        "precision_percent",
         callback=_precision,
         default="1%",
         show_default=True,
@@ -269,7 +265,7 @@ MEASURING = together(
     click.option(
         "--bench-time",
         "--max-time",
-        "bench_time",
+        "max_time",
         type=SECONDS,
         default=20.0,
         show_default=True,

@@ -20,6 +20,10 @@ class Options:
     def __init__(self, **values: Any) -> None:
         vars(self).update(values)
 
+    def of(self, kind: type) -> dict[str, Any]:
+        """The values that a dataclass has fields for."""
+        return {name: value for name, value in vars(self).items() if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+
 
 class Reading(Options):
     """How a model is read, what may be made of it, and which reports are wanted of it."""
@@ -51,17 +55,7 @@ class Reading(Options):
         """What to make of initializers that are also inputs, of activations, of the rest; what is to stay."""
         from bnfuse.formats.base import ReadOptions
 
-        return ReadOptions(
-            strict_inputs=self.strict_inputs,
-            freeze_inputs=self.freeze_inputs,
-            activations=self.activations,
-            target=self.target,
-            equalize=self.equalize,
-            keep=self.keep,
-            allow_growth=self.allow_growth,
-            round_bias=self.round_bias,
-            weights=self.weights,
-        )
+        return ReadOptions(**self.of(ReadOptions))
 
     @property
     def details(self) -> bool:
@@ -94,7 +88,7 @@ class Running(Options):
     """On what models run: ``--inputs``, ``--shape``, ``--device``, ``--allow-unsafe``."""
 
     inputs: Path | None
-    shapes: NamedShapes
+    shape: NamedShapes
     device: str
     allow_unsafe: bool
 
@@ -111,25 +105,16 @@ class Proving(Running):
         """The same for the use case."""
         from bnfuse.use_cases.verify import VerifyRequest
 
-        return VerifyRequest(
-            labels=self.labels,
-            verify_time=self.verify_time,
-            batch=self.batch,
-            shape=self.shapes,
-            inputs=self.inputs,
-            device=self.device,
-            threads=self.threads or 0,
-            allow_unsafe=self.allow_unsafe,
-        )
+        return VerifyRequest(**{**self.of(VerifyRequest), "threads": self.threads or 0})
 
 
 class Measuring(Running):
-    """How to measure; ``bench_time`` bounds it, in seconds. ``profile`` adds the time by operator, ``cold``
-    starts in fresh processes.
+    """How to measure; ``max_time`` bounds it, in seconds, ``precision`` is a fraction. ``profile`` adds the
+    time by operator, ``cold`` starts in fresh processes.
     """
 
-    precision_percent: float
-    bench_time: float
+    precision: float
+    max_time: float
     most_percent: float | None
     baseline: Path | None
     profile: bool
@@ -139,19 +124,9 @@ class Measuring(Running):
         """The same for the use case."""
         from bnfuse.use_cases.bench import BenchRequest
 
-        return BenchRequest(
-            profile=self.profile,
-            cold=self.cold,
-            fail_if_slower=None if self.most_percent is None else self.most_percent / 100,
-            max_time=self.bench_time,
-            precision=self.precision_percent / 100,
-            batch=batches,
-            shape=self.shapes,
-            inputs=self.inputs,
-            device=self.device,
-            threads=threads,
-            allow_unsafe=self.allow_unsafe,
-        )
+        slower = None if self.most_percent is None else self.most_percent / 100
+        several = {"batch": batches, "threads": threads, "fail_if_slower": slower}
+        return BenchRequest(**{**self.of(BenchRequest), **several})
 
 
 class Verify(Proving):
@@ -170,8 +145,8 @@ class Bench(Measuring):
     b: Path | None
     as_json: bool
     reports: tuple[Path, ...]
-    batches: tuple[int, ...]
-    thread_counts: tuple[int, ...]
+    batch: tuple[int, ...]
+    threads: tuple[int, ...]
 
 
 class Optimize(Reading, Proving, Measuring):

@@ -1,4 +1,4 @@
-"""An earlier report to compare with, and the gate on speed, which ``bench`` and ``optimize`` share."""
+"""A result beside an earlier report, and the gate on speed, which ``bench`` and ``optimize`` share."""
 
 from __future__ import annotations
 
@@ -8,40 +8,59 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfuse.measure.baseline import Earlier
-    from bnfuse.results import FileInfo, Latency
+    from bnfuse.results import Comparison, FileInfo, Latency, Report
     from bnfuse.results.outcomes import Gate
 
 
-def read_earlier(path: Path | None) -> Earlier | None:
-    """The report of ``--baseline``, read before any work is done.
+class SpeedGate:
+    """What to hold a measurement against; ``most_percent`` is None where nothing is to be gated."""
 
-    Raises:
-        UsageError: it is none.
-    """
-    if path is None:
-        return None
-    from bnfuse.measure.baseline import read_baseline
+    def __init__(self, earlier: Earlier | None, most_percent: float | None) -> None:
+        self.earlier, self.most_percent = earlier, most_percent
 
-    return read_baseline(path)
+    @classmethod
+    def of(cls, baseline: Path | None, most_percent: float | None) -> SpeedGate:
+        """The earlier report is read before any work is done.
 
+        Raises:
+            UsageError: it is none.
+        """
+        if baseline is None:
+            return cls(None, most_percent)
+        from bnfuse.measure.baseline import read_baseline
 
-def beside_earlier(latency: Latency, original: FileInfo, earlier: Earlier | None) -> Latency:
-    """What was measured, with its comparison where an earlier report was given."""
-    if earlier is None:
-        return latency
-    from bnfuse.measure.baseline import compare
+        return cls(read_baseline(baseline), most_percent)
 
-    return replace(latency, baseline=compare(latency, original.sha256, earlier))
+    def report(self, found: Report) -> Report:
+        """The report of ``optimize``, held against it; an original that did not change is no slower."""
+        latency = found.benchmark and self._beside(found.benchmark, found.input)
+        return replace(found, benchmark=latency, gates=self._gates(latency, found))
 
+    def comparison(self, found: Comparison) -> Comparison:
+        """What ``bench`` found, held against it."""
+        latency = found.latency and self._beside(found.latency, found.before)
+        return replace(found, latency=latency, gates=self._gates(latency))
 
-def speed_gate(latency: Latency | None, most_percent: float, *, against_earlier: bool) -> Gate:
-    """Says no where the figures show a slow-down beyond ``most_percent``, or show nothing at all."""
-    from bnfuse.measure.gates import slower, slower_than_baseline
-    from bnfuse.results.outcomes import Gate
+    def _beside(self, latency: Latency, original: FileInfo) -> Latency:
+        if self.earlier is None:
+            return latency
+        from bnfuse.measure.baseline import compare
 
-    if against_earlier:
-        refusal = slower_than_baseline(None if latency is None else latency.baseline, most_percent)
-    else:
-        refusal = slower(latency, most_percent)
-    option = f"--fail-if-slower {most_percent:g}%"
-    return Gate(option, not refusal, refusal or "no run is shown to be slower by more")
+        return replace(latency, baseline=compare(latency, original.sha256, self.earlier))
+
+    def _gates(self, latency: Latency | None, report: Report | None = None) -> tuple[Gate, ...]:
+        """Says no where the figures show a slow-down beyond ``most_percent``, or show nothing at all."""
+        if self.most_percent is None:
+            return ()
+        from bnfuse.measure.gates import slower, slower_than_baseline
+        from bnfuse.results.outcomes import Gate
+        from bnfuse.use_cases.measuring import changed
+
+        if self.earlier is not None:
+            refusal = slower_than_baseline(None if latency is None else latency.baseline, self.most_percent)
+        elif report is not None and not changed(report):
+            return ()
+        else:
+            refusal = slower(latency, self.most_percent)
+        option = f"--fail-if-slower {self.most_percent:g}%"
+        return (Gate(option, not refusal, refusal or "no run is shown to be slower by more"),)
