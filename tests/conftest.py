@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse import staging
+from bnfuse.files import staging
 from bnfuse.formats.child import pool
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import zipfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ NamePath = tuple[str, ...]
 def opened(path: Path) -> tuple[Container, Network]:
     """A file's container and its network with the weights bound."""
     with ExitStack() as damaged:
-        container = damaged.enter_context(open_container(path))
+        container = damaged.enter_context(closing(open_container(path)))
         network = parse(container.config, container.keras_version)
         bind(container, network)
         damaged.pop_all()  # sound: whoever asked for it closes it
@@ -46,7 +46,7 @@ def edited(network: Network, config: Any) -> Network:
 def rewritten(path: Path, target: Path) -> None:
     """An unedited round trip."""
     container, network = opened(path)
-    with container:
+    with closing(container):
         write(container, container.config, edited(network, copy.deepcopy(container.config)), target)
 
 
@@ -62,7 +62,7 @@ def as_hex(array: np.ndarray) -> list[Any]:
 
 def contents(path: Path) -> dict[str, Any]:
     """Every group's and array's path, type, bytes and attributes, without the optimiser's."""
-    with open_container(path) as container:
+    with closing(open_container(path)) as container:
         tree = container.tree
         found: dict[str, Any] = {"": plain(tree.attributes())}
         for group in tree.groups:

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from bnfuse import exchanging, placing
+from bnfuse.files import exchanging, placing
 from bnfuse.formats.onnx.file import positioned
 
 

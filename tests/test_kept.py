@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_a_model_that_was_closed_is_there_for_the_next(
     models: KeptModels, log: list[str], tmp_path: Path
 ) -> None:
     a, b = files(tmp_path)
-    with models:
+    with closing(models):
         for _ in range(3):
             with models.load(a, OFF) as runner, models.load(b, OFF) as other:
                 assert runner.run(FEEDS) == {}
@@ -68,7 +69,7 @@ def test_what_is_loaded_otherwise_is_another_model(
     models: KeptModels, log: list[str], tmp_path: Path, other: RunSettings
 ) -> None:
     a, _ = files(tmp_path)
-    with models:
+    with closing(models):
         for settings in (OFF, other):
             with models.load(a, settings):
                 pass
@@ -78,7 +79,7 @@ def test_what_is_loaded_otherwise_is_another_model(
 
 def test_what_was_opened_up_is_never_kept(models: KeptModels, log: list[str], tmp_path: Path) -> None:
     a, _ = files(tmp_path)
-    with models:
+    with closing(models):
         for _ in range(2):
             with models.load(a, replace(OFF, probe=Probe(shakes_all=True))):
                 pass
@@ -88,7 +89,7 @@ def test_what_was_opened_up_is_never_kept(models: KeptModels, log: list[str], tm
 
 def test_a_second_copy_is_a_copy(models: KeptModels, log: list[str], tmp_path: Path) -> None:
     a, _ = files(tmp_path)
-    with models:
+    with closing(models):
         with models.load(a, OFF), models.load(a, OFF):
             assert log.count("load a") == 2
         assert log.count("-a") == 1  # one of the two is enough
@@ -99,7 +100,7 @@ def test_a_second_copy_is_a_copy(models: KeptModels, log: list[str], tmp_path: P
 def test_an_error_lets_go_of_all(models: KeptModels, log: list[str], tmp_path: Path) -> None:
     """The process in which they are may have ended."""
     a, b = files(tmp_path)
-    with models:
+    with closing(models):
         with models.load(a, OFF):
             pass
         with pytest.raises(BnfuseError, match="crashed"), models.load(b, OFF):
@@ -111,7 +112,7 @@ def test_an_error_lets_go_of_all(models: KeptModels, log: list[str], tmp_path: P
 
 def test_a_closed_model_answers_nothing(models: KeptModels, tmp_path: Path) -> None:
     a, _ = files(tmp_path)
-    with models:
+    with closing(models):
         with models.load(a, OFF) as runner:
             pass
         for ask in (lambda: runner.run(FEEDS), lambda: runner.time(FEEDS, 1)):
@@ -132,7 +133,7 @@ def test_large_models_are_not_kept(
     a, _ = files(tmp_path)
     a.write_bytes(bytes(10))
     monkeypatch.setattr(module, "available_memory_bytes", lambda: free)
-    with models:
+    with closing(models):
         for _ in range(2):
             with models.load(a, OFF):
                 pass

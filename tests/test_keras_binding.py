@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_ten_layers_are_numbered_not_sorted(tmp_path: Path) -> None:
     }
     path = make_archive(tmp_path / "m.keras", [*(dense(f"d{i}") for i in range(12)), mystery], arrays)
     container, network = opened(path)
-    with container:
+    with closing(container):
         for i in range(12):
             group = f"layers/dense_{i}" if i else "layers/dense"
             kernel, bias = network.layer(f"d{i}").variables
@@ -79,7 +80,7 @@ def test_hdf5_names_that_contradict_the_order_are_refused(tmp_path: Path) -> Non
     wrong = ("bn/moving_mean:0", "bn/gamma:0", "bn/beta:0", "bn/moving_variance:0")
     weights = {"bn": {name: np.full(3, good[name]) for name in good}}
     container, network = opened(legacy(tmp_path / "a.h5", [norm("bn")], weights))
-    with container:
+    with closing(container):
         assert {v.name: v.read()[0] for v in network.layer("bn").variables} == {
             "gamma": 1,
             "beta": 2,
@@ -116,7 +117,7 @@ def test_unknown_layer_inside_a_nested_network_is_bound_by_name(tmp_path: Path) 
     arrays = {name: np.full(3, float(i)) for i, name in enumerate(names)}
     path = legacy(tmp_path / "a.h5", [inner], {"in": arrays})
     container, network = opened(path)
-    with container:
+    with closing(container):
         layers = {layer.name: layer for _, layer in walk(network)}
         assert [(v.name, v.read()[0]) for v in layers["mine"].variables] == [("w", 2.0), ("state", 5.0)]
         assert [v.read()[0] for v in layers["bn"].variables] == [3.0, 4.0, 6.0, 7.0]
@@ -174,13 +175,13 @@ def test_kinds_are_told_by_content(tmp_path: Path) -> None:
     arrays = {"a/kernel:0": np.ones((3, 3)), "a/bias:0": np.arange(3.0)}
     path = legacy(tmp_path / "m.keras", [dense("a")], {"a": arrays})
     container, network = opened(path)
-    with container:
+    with closing(container):
         assert container.kind == "hdf5"
         assert (container.keras_version, container.backend) == ("2.4.0", "tensorflow")
         np.testing.assert_array_equal(network.layer("a").variables[1].read(), np.arange(3.0))
     arrays = {"layers/dense/vars/0": np.ones((3, 3)), "layers/dense/vars/1": np.ones(3)}
     archive = make_archive(tmp_path / "m.h5", [dense("a")], arrays).rename(tmp_path / "n.h5")
     container, _ = opened(archive)
-    with container:
+    with closing(container):
         assert container.kind == "archive"
         assert container.keras_version == "3.15.0"

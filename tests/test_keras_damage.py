@@ -10,6 +10,7 @@ import resource
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -28,7 +29,7 @@ def test_undamaged_files_open(archive: Path, hdf5: Path) -> None:
     """Otherwise the tables above would prove nothing."""
     for path in (archive, hdf5):
         container, network = opened(path)
-        with container:
+        with closing(container):
             assert [v.name for v in network.layer("a").variables] == ["kernel", "bias"]
 
 
@@ -47,12 +48,13 @@ def test_a_damaged_archive_is_noticed_before_it_is_written(archive: Path, tmp_pa
     data[bytes(data).index(kernel) + 3] ^= 1
     archive.write_bytes(data)
     container, network = opened(archive)
-    with container, pytest.raises(UnreadableModel, match=r"'model.weights.h5' inside it is damaged"):
+    with closing(container), pytest.raises(UnreadableModel, match=r"'model.weights.h5' inside it is damaged"):
         write(container, container.config, edited(network, container.config), tmp_path / "out.keras")
     assert not list(tmp_path.glob("out*"))
 
 
 FUZZ = """
+from contextlib import closing
 import random, resource, sys, time
 from pathlib import Path
 from bnfuse.errors import BnfuseError
@@ -67,7 +69,7 @@ for _ in range(rounds):
     start = time.process_time()
     try:
         container, network = opened(target)
-        with container:
+        with closing(container):
             for _, layer in walk(network):
                 for variable in layer.variables:
                     variable.read()

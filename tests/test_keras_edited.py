@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _OTHERWISE = ("keras3-lora", "keras3-spectral", "keras3-int8", "keras3-normalize
 def shorten(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
     """Take both BatchNormalizations out of the model "sequential", give "first" a bias, change "third"."""
     container, network = opened(path)
-    with container:
+    with closing(container):
         config = without(container.config, "bn_a", "bn_b")
         entry(config, "first")["config"]["use_bias"] = True
         new = edited(network, config)
@@ -51,7 +52,7 @@ def shorten(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
 def widen_attention(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
     """Give the attention without biases its four biases."""
     container, network = opened(path)
-    with container:
+    with closing(container):
         config = copy.deepcopy(container.config)
         entry(config, "bare")["config"]["use_bias"] = True
         new = edited(network, config)
@@ -73,7 +74,7 @@ def widen_attention(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]
 def prune_nested(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
     """Replace the first BatchNormalization inside the nested network by Activation("linear")."""
     container, network = opened(path)
-    with container:
+    with closing(container):
         config = copy.deepcopy(container.config)
         inner = entry(config, "inner")
         at = next(e for e in inner["config"]["layers"] if e["class_name"] == "BatchNormalization")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -176,7 +177,7 @@ def test_not_a_number_in_json_is_fine(archive: Path, tmp_path: Path) -> None:
     config["config"]["extra"] = [float("nan"), float("inf"), float("-inf")]
     with_members(config__json=json.dumps(config).encode())(archive)
     container, network = opened(archive)
-    with container:
+    with closing(container):
         extra = container.config["config"]["extra"]
         np.testing.assert_array_equal(extra, [np.nan, np.inf, -np.inf])
         assert [v.name for v in network.layer("a").variables] == ["kernel", "bias"]
@@ -190,6 +191,6 @@ def test_optimizer_state_is_never_looked_at(archive: Path) -> None:
     """Whatever is in it, it is neither followed nor copied."""
     in_weights(lambda h5: put(h5, "optimizer/vars/0", h5py.ExternalLink("/etc/x.h5", "/x")))(archive)
     container, _ = opened(archive)
-    with container:
+    with closing(container):
         assert container.has_optimizer
         assert not any(path.startswith("optimizer") for path in container.tree.datasets)

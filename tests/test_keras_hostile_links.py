@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -69,7 +70,7 @@ def _replaced(h5: h5py.File, place: str, link: object) -> None:
 def test_the_model_itself_is_read(kind: str, tmp_path: Path) -> None:
     """Otherwise what follows would prove nothing."""
     container, network = opened(_model(kind, tmp_path))
-    with container:
+    with closing(container):
         wanted = _ARCHIVE if kind == "archive" else _HDF5
         assert [v.source for layer in network.layers for v in layer.variables] == wanted
 
@@ -127,5 +128,5 @@ def test_an_array_in_the_root_is_nobodys(tmp_path: Path) -> None:
     with h5py.File(path, "a") as h5:
         h5["iterations"] = b"text"
     container, _ = opened(path)
-    with container:
+    with closing(container):
         assert sorted(container.tree.datasets) == sorted(_HDF5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -97,7 +98,7 @@ def test_kept(name: str, archive: Path) -> None:
     """What people's tools write is read as ever."""
     in_weights(KEPT[name])(archive)
     container, network = opened(archive)
-    with container:
+    with closing(container):
         shapes = [v.read().shape for v in network.layer("a").variables]
     assert shapes == [(3, 3), (3,)]
 

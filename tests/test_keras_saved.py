@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_binds_what_keras_says(saved: Path, name: str) -> None:
         pytest.skip("this Keras does not save it")
     truth = account(saved, name)
     container, network = opened(saved / name)
-    with container:
+    with closing(container):
         layers = {plain_path(path): layer for path, layer in held(network).items()}
         truth = {plain_path(path): told for path, told in truth.items()}
         assert layers.keys() == truth.keys()
@@ -76,10 +77,10 @@ def test_lora_and_quantised_layers_are_not_to_be_edited(saved: Path) -> None:
         ("keras3-int8.h5", "small", "int8"),
     ):
         container, network = opened(saved / name)
-        with container:
+        with closing(container):
             assert word in (refuses_edit(network.layer(layer)) or "")
     container, network = opened(saved / "keras3-sequential.keras")
-    with container:
+    with closing(container):
         assert [refuses_edit(layer) for layer in network.layers] == [None] * len(network.layers)
 
 
@@ -96,7 +97,7 @@ def test_round_trip_stores_the_same(saved: Path, tmp_path: Path, name: str) -> N
         if "model_config" in side[""]:
             side[""]["model_config"] = json.loads(side[""]["model_config"])
     assert before == after
-    with open_container(saved / name) as old, open_container(first) as new:
+    with closing(open_container(saved / name)) as old, closing(open_container(first)) as new:
         assert new.config == old.config
         assert new.metadata == old.metadata
         assert old.has_optimizer == ("compiled" in name)
@@ -135,7 +136,7 @@ def test_real_files_bind_and_round_trip(name: str, tmp_path: Path) -> None:
     """Every stored weight belongs to one layer; written again, nothing is different."""
     path = REAL_MODELS / name
     container, network = opened(path)
-    with container:
+    with closing(container):
         bound = [v.source for _, layer in walk(network) for v in layer.variables]
         assert len(bound) == len(set(bound))
         assert set(bound) == set(container.tree.datasets)

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -38,7 +39,7 @@ def test_new_variables_get_names_like_their_neighbours(tmp_path: Path) -> None:
     """``x/kernel:0`` gives ``x/bias:0``."""
     path = legacy(tmp_path / "a.h5", [dense("x", use_bias=False)], {"x": {"x_1/kernel:0": np.ones((3, 3))}})
     container, network = opened(path)
-    with container:
+    with closing(container):
         config = copy.deepcopy(container.config)
         config["config"]["layers"][0]["config"]["use_bias"] = True
         new = edited(network, config)
@@ -53,7 +54,7 @@ def test_variables_that_do_not_fit_the_config_are_not_written(tmp_path: Path) ->
     """A file that Keras would refuse, or misread, is never made."""
     arrays = {"layers/dense/vars/0": np.ones((3, 3)), "layers/dense/vars/1": np.ones(3)}
     container, network = opened(make_archive(tmp_path / "m.keras", [dense("a")], arrays))
-    with container:
+    with closing(container):
         network.layer("a").variables.pop()
         with pytest.raises(ValueError, match="carries \\['kernel'\\] where its config asks for"):
             write(container, container.config, network, tmp_path / "out.keras")
@@ -75,7 +76,7 @@ def test_assets_follow_their_layer(tmp_path: Path) -> None:
         },
     )
     container, network = opened(path)
-    with container:
+    with closing(container):
         config = without(container.config, "first")
         config["config"]["layers"].reverse()
         write(container, config, edited(network, config), tmp_path / "out.keras")
@@ -113,7 +114,7 @@ def test_windows_separators(tmp_path: Path) -> None:
     }
     path = make_archive(tmp_path / "m.keras", [dense("a"), dense("b")], arrays)
     container, network = opened(path)
-    with container:
+    with closing(container):
         np.testing.assert_array_equal(
             network.layer("b").variables[1].read(), arrays[f"{root}\\dense_1/vars/1"]
         )
@@ -126,14 +127,14 @@ def test_bfloat16_is_read_and_written(tmp_path: Path) -> None:
     values = np.asarray([1.5, -2.25, 0.0078125]).astype(ml_dtypes.bfloat16)
     arrays = {"layers/dense/vars/0": np.ones((3, 3), np.float32), "layers/dense/vars/1": values}
     container, network = opened(make_archive(tmp_path / "m.keras", [dense("a")], arrays))
-    with container:
+    with closing(container):
         bias = network.layer("a").variables[1]
         assert bias.dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(bias.read().astype(float), [1.5, -2.25, 0.0078125])
         network.layer("a").variables[1] = ArrayVariable("bias", values * 2)
         write(container, container.config, network, tmp_path / "out.keras")
     container, network = opened(tmp_path / "out.keras")
-    with container:
+    with closing(container):
         bias = network.layer("a").variables[1]
         np.testing.assert_array_equal(bias.read().astype(float), [3.0, -4.5, 0.015625])
         assert isinstance(bias, StoredVariable)
@@ -149,7 +150,7 @@ def test_deflated_members_are_read(tmp_path: Path) -> None:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     container, network = opened(packed)
-    with container:
+    with closing(container):
         np.testing.assert_array_equal(network.layer("a").variables[1].read(), np.arange(3.0))
     rewritten(packed, tmp_path / "out.keras")
     assert contents(tmp_path / "out.keras") == contents(path)

@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 import bnfuse
+from bnfuse.api.requests import read_options
 from bnfuse.core.decisions import Keep
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
-from bnfuse.use_cases.reading import as_asked
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "digits_cnn.onnx"
 KEPT = [("residual_10.bn1", 1), ("residual_10.*", 2), (["residual_10.bn1", "batchnorm2d_1"], 2), ((), 0)]
@@ -45,7 +45,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("given", "expected"), OPTIONS)
 def test_keywords_add_to_the_options(given: Any, expected: ReadOptions) -> None:
-    assert as_asked(*given) == expected
+    assert read_options(dict(zip(("read", "activations", "keep"), given, strict=True))) == expected
 
 
 def test_activations_are_kept_or_moved() -> None:

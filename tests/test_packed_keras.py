@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bnfuse
-from bnfuse import exchanging, placing
+from bnfuse.files import exchanging, placing
 from tests.command import call
 from tests.fake_format import names_in
 from tests.keras_nets import assert_same, outputs_of, random_inputs

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from bnfuse.errors import OutputError
-from bnfuse.placing import place
-from bnfuse.side_files import side_file_name, superseded
-from bnfuse.staging import staging_folder
+from bnfuse.files.placing import place
+from bnfuse.files.side_files import side_file_name, superseded
+from bnfuse.files.staging import staging_folder
 from tests.fake_format import names_in
 
 Staged = list[Path]

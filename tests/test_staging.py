@@ -14,7 +14,7 @@ from bnfuse.errors import (
     OutputError,
     UsageError,
 )
-from bnfuse.staging import check_target, default_output, staging_folder
+from bnfuse.files.staging import check_target, default_output, staging_folder
 from tests.fake_format import names_in
 
 
@@ -45,7 +45,7 @@ def test_the_staging_folder_goes_whatever_happens(tmp_path: Path) -> None:
 _LIVING = """
 import sys, time
 from pathlib import Path
-from bnfuse.staging import staging_folder
+from bnfuse.files.staging import staging_folder
 with staging_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_bytes(b"half")
     print(folder.name, flush=True)

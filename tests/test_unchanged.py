@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.stamps import watched
+from bnfuse.files.stamps import watched
 from bnfuse.use_cases.diff import diff
 from bnfuse.use_cases.optimize import inspect, optimize
 from tests.fake_format import names_in

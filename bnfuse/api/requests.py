@@ -16,7 +16,6 @@ from bnfuse.errors import UsageError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.child.limits import limited
 from bnfuse.results.renamed import renamed_errors
-from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.speed_gate import SpeedGate
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.verify import VerifyRequest
 
 _READ = ("strict_inputs", "freeze_inputs", "equalize", "allow_growth", "round_bias", "weights")
+_CHOICES = {"activations": ("keep", "move"), "target": ("any", "no-bn")}
 _VERIFY = ("labels", "verify_time", "samples", "batch", "shape", "inputs", "device", "threads", "seed")
 _BENCH = ("precision", "max_time", "profile", "cold", "batch", "shape", "inputs", "device", "threads")
 _SEVERAL = ("batch", "threads")  # of which a bench takes more than one
@@ -51,10 +51,15 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     Raises:
         UsageError: ``activations`` or ``target`` is nothing that there is.
     """
-    options = as_asked(
-        given.get("read"), given.get("activations"), given.get("keep", ()), given.get("target")
-    )
-    return replace(options, **{name: given[name] for name in _READ if name in given})
+    values = {name: given[name] for name in _READ if name in given}
+    for name, known in _CHOICES.items():
+        if given.get(name) not in (None, *known):
+            raise UsageError(f"{name} can be '{known[0]}' or '{known[1]}', not '{given[name]}'")
+        if given.get(name) is not None:
+            values[name] = given[name]
+    options, keep = given.get("read") or ReadOptions(), given.get("keep", ())
+    names = (keep,) if isinstance(keep, str) else tuple(keep)  # a name by itself is one name
+    return replace(options, keep=(*options.keep, *names), **values)
 
 
 def verify_request(given: Mapping[str, Any], base: VerifyRequest | None = None) -> VerifyRequest:

@@ -21,7 +21,7 @@ import click
 
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import BnfuseError, ExitCode
-from bnfuse.staging import FULL
+from bnfuse.files.staging import FULL
 
 # What shells report for a process that such a signal ended.
 _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143

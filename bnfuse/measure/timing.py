@@ -12,14 +12,14 @@ Two copies of each, because a model's place in memory is part of its speed, and 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bnfuse.formats.base import Runner
+from bnfuse.garbage import without_collections
 from bnfuse.inputs.samples import Feeds
 from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds
 
@@ -60,7 +60,8 @@ def interleave(
     calls: list[list[float]] = [[] for _ in runners]
     medians: list[list[tuple[float, ...]]] = [[] for _ in runners]
     ask_at = ROUNDS_FOR_VERDICT
-    with _no_garbage_collection():
+    gc.collect()
+    with without_collections():
         for count in range(1, MAX_ROUNDS + 1):
             back = forth[::-1] if one_way else []
             forth = back if back and count % 2 == 0 else order.permutation(len(runners)).tolist()
@@ -134,15 +135,3 @@ def visit(runner: Runner, feeds: Feeds, calls: int, *, dropped: int = 1) -> list
 def time_call(runner: Runner, feeds: Feeds) -> int:
     """Nanoseconds of one call."""
     return runner.time(feeds, 1)[0]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

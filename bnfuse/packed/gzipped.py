@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from bnfuse.errors import UnreadableModel
+from bnfuse.files.staging import default_output, output_errors
 from bnfuse.packed.base import OneFile, bounded_copy
-from bnfuse.staging import default_output, output_errors
 
 _DAMAGE = (gzip.BadGzipFile, zlib.error, EOFError)
 _TAR_AT, _TAR = 257, b"ustar"

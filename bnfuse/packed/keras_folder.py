@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bnfuse.errors import UnsafeModel
+from bnfuse.files.staging import output_errors
 from bnfuse.formats.keras.file.archive import CONFIG, METADATA, WEIGHTS
-from bnfuse.staging import output_errors
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ARCHIVE = ".keras"

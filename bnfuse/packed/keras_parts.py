@@ -15,6 +15,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class KerasParts:
             file = self.weights.open("rb")
         except OSError as error:
             raise UnreadableModel(f"the weights '{self.weights}' cannot be read: {error.strerror}") from error
-        with file, Hdf5Tree.open(self.weights, file, 0, self.weights.stat().st_size) as tree:
+        with file, closing(Hdf5Tree.open(self.weights, file, 0, self.weights.stat().st_size)) as tree:
             attributes = tree.attributes()
             if "model_config" in attributes:
                 raise UnreadableModel(f"'{self.weights}' is a whole model by itself: give it alone")
@@ -123,7 +124,7 @@ def _of_an_archive(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_apart(plain: Path, model: Path, weights: Path) -> None:
-    with plain.open("rb") as file, Hdf5Tree.open(plain, file, 0, plain.stat().st_size) as tree:
+    with plain.open("rb") as file, closing(Hdf5Tree.open(plain, file, 0, plain.stat().st_size)) as tree:
         text = tree.attributes()["model_config"]
         model.write_bytes(text if isinstance(text, bytes) else str(text).encode())
         tree.scan([_ROOT])

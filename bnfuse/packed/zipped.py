@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
+from bnfuse.files.staging import default_output, output_errors
 from bnfuse.formats.keras.file.archive import BLOCK_BYTES, CONFIG, ZIP_DAMAGE, check_members
 from bnfuse.formats.keras.file.wording import short
 from bnfuse.packed.base import OneFile, bounded_copy, most_bytes
-from bnfuse.staging import default_output, output_errors
 
 _SUFFIX = ".zip"
 _MODELS = (".onnx", ".keras", ".h5", ".hdf5")

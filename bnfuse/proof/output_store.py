@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.staging import output_errors
+from bnfuse.files.staging import output_errors
 
 MOST_BYTES = 1 << 28
 

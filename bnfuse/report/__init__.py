@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bnfuse.errors import OutputError, UsageError
-from bnfuse.staging import output_errors, staging_folder
+from bnfuse.files.staging import output_errors, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.core.explanation import Explanations

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
-from bnfuse.report.columns import fitted
 from bnfuse.report.content import document
 from bnfuse.report.pipe import WIDTH, Pipe
 
@@ -118,6 +117,33 @@ def _print_table(block: doc.Table, out: Out) -> None:
     if block.caption:
         table.caption = Text(block.caption, "dim")
     out.print(table)
+
+
+# A name longer than this may go onto several lines.
+_WHOLE_NAME = 24
+
+
+def fitted(columns: Sequence[Sequence[tuple[str, bool]]], available: int) -> list[int] | None:
+    """Widths of the columns that sum up to at most ``available``; None where no such widths are enough.
+
+    No word and no number is cut: words go onto more lines, those of the widest column first; a name of a
+    model may be cut where it is long.
+
+    Each column is its cells, the head among them: (text, whether it is a name of the model's).
+    """
+    widths = [max(len(text) for text, _ in cells) for cells in columns]
+    least = [max(_least(text, is_name=is_name) for text, is_name in cells) for cells in columns]
+    if sum(least) > available:
+        return None
+    while sum(widths) > available:
+        widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
+
+
+def _least(text: str, *, is_name: bool) -> int:
+    longest = max(map(len, text.split()), default=0)
+    return min(longest, _WHOLE_NAME) if is_name else longest
 
 
 def _print_apart(block: doc.Table, rows: Sequence[Sequence[doc.Words]], out: Out) -> None:

@@ -29,10 +29,10 @@ from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.core.plan import replay
 from bnfuse.errors import BnfuseError
+from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.results import Agreement, Culprit, Status
-from bnfuse.staging import output_errors
 from bnfuse.use_cases.reading import open_model
 from bnfuse.use_cases.verify import Loader, ReferenceRun, VerifyRequest
 

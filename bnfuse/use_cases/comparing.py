@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfuse.files.stamps import watched
 from bnfuse.formats import load
 from bnfuse.results import Latency
 from bnfuse.results.doing import Progress
 from bnfuse.results.outcomes import Comparison
-from bnfuse.stamps import watched
 from bnfuse.use_cases.notes import unsafe_note
 from bnfuse.use_cases.provenance import Witnessed, file_info, versions
 from bnfuse.use_cases.unpacking import Opened, unpacked

@@ -33,12 +33,12 @@ from bnfuse.difference.result import (
 from bnfuse.difference.weights import Pairs, change, names_are_believed
 from bnfuse.difference.wiring import Wiring
 from bnfuse.errors import UsageError
+from bnfuse.files.stamps import watched
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.contents import Contents, NodeItem
 from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
-from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256, versions
 from bnfuse.use_cases.unpacking import Opened, unpacked
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from bnfuse.core.explain import explain as explain_decisions
 from bnfuse.core.explanation import Explanation
 from bnfuse.core.plan import plan
+from bnfuse.files.stamps import watched
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.garbage import without_collections
-from bnfuse.stamps import watched
 from bnfuse.use_cases.reading import matches, open_model
 from bnfuse.use_cases.unpacking import unpacked
 

@@ -15,9 +15,9 @@ from bnfuse.core.decisions import Plan
 from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import OutputError
+from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
-from bnfuse.staging import output_errors
 from bnfuse.use_cases.reading import open_model
 
 Progress = Callable[[str], None]

@@ -27,7 +27,7 @@ _PART = 0.05  # of the free memory: a file beyond it is not kept
 
 
 class KeptModels:
-    """A loader. Use as a context manager: what it kept is closed at its end."""
+    """A loader. ``close`` closes what it kept."""
 
     def __init__(self, load: Loader = load_by_content) -> None:
         self._load = load
@@ -61,14 +61,6 @@ class KeptModels:
         with ExitStack() as stack:
             while self._idle:
                 stack.callback(_close, self._idle.popitem()[1])
-
-    def __enter__(self) -> KeptModels:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Lent:

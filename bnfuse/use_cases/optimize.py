@@ -8,29 +8,27 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
+from bnfuse.files.placing import place
+from bnfuse.files.staging import check_target, default_output, staging_folder
+from bnfuse.files.stamps import Watched, watched
 from bnfuse.formats import detect, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
-from bnfuse.placing import place
 from bnfuse.results import Report
-from bnfuse.staging import check_target, default_output, staging_folder
-from bnfuse.stamps import Watched, watched
 from bnfuse.use_cases import notes as words
 from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.proving import proved
-from bnfuse.use_cases.reading import as_asked
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
 from bnfuse.use_cases.requests import Wanted, bench_request, first_settings, in_one_process, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
@@ -48,10 +46,6 @@ def inspect(
     model: str | PathLike[str],
     *,
     read: ReadOptions | None = None,
-    activations: Literal["keep", "move"] | None = None,
-    keep: Sequence[str] = (),
-    target: Literal["any", "no-bn"] | None = None,
-    equalize: bool = False,
     hashes: bool = True,
     details: bool = False,
     progress: Progress = lambda _: None,
@@ -66,7 +60,7 @@ def inspect(
         UnsafeModel: it reaches outside its own folder.
     """
     path, phases = Path(model), Phases(progress)
-    options = as_asked(read, activations, keep, target, equalize=equalize)
+    options = read or ReadOptions()
     with unpacked(path, options.weights) as source, watched(source.path) as files:
         opened, form = read_model(source.path, options, phases)
         files.add(*opened.side_files)
@@ -97,10 +91,6 @@ def optimize(
     bench: BenchRequest | bool = True,
     force: bool = False,
     read: ReadOptions | None = None,
-    activations: Literal["keep", "move"] | None = None,
-    keep: Sequence[str] = (),
-    target: Literal["any", "no-bn"] | None = None,
-    equalize: bool = False,
     hashes: bool = True,
     merge_affines: bool = False,
     details: bool = False,
@@ -115,11 +105,7 @@ def optimize(
         verify: how to prove the result equal; True for the defaults, False to write it unproved.
         bench: how to measure it; True for the defaults, False not to.
         force: whether an existing output is overwritten.
-        read: what to make of initializers that are also inputs.
-        activations: "move" lets a Relu or Clip become a Max or Min where more can go so.
-        keep: names, or patterns, of BatchNormalizations that stay.
-        target: "no-bn" for runtimes without BatchNormalization: what cannot go stays as other operators.
-        equalize: whether channels are rescaled, too, so that the result loses less when it is quantised.
+        read: how the model is read, and what may be made of it.
         hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
         merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
         details: whether ``report.details`` are wanted: the graph around each decision, and what became of
@@ -141,7 +127,7 @@ def optimize(
         RuntimeMissing: the runtime or the device is not there; nothing was written.
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, read = Path(model), as_asked(read, activations, keep, target, equalize=equalize)
+    path, read = Path(model), read or ReadOptions()
     requests = in_one_process(verify_request(verify), bench_request(bench))
     wanted = Wanted(*requests, hashes, details, read, merge_affines)
     if only_if_faster and wanted.bench is None:
@@ -177,7 +163,7 @@ def _placed(
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
         written = made.written
-        with KeptModels(load) as models:
+        with closing(KeptModels(load)) as models:
             report = _proof(path, target, made, wanted, models, phases, files)
             report = measured(report, written, wanted.bench, wanted.read, models.load, phases)
         files.check()

@@ -13,11 +13,11 @@ import numpy as np
 
 from bnfuse import __version__
 from bnfuse.errors import BnfuseError
+from bnfuse.files.stamps import watched
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
 from bnfuse.results.doing import Doing, Progress
-from bnfuse.stamps import watched
 
 Loader = Callable[[Path, RunSettings], Runner]
 

@@ -6,11 +6,9 @@ A name stands for itself first, and only then for a pattern: names of nodes may 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
@@ -19,34 +17,6 @@ from bnfuse.errors import UsageError
 from bnfuse.formats.base import Format, Model, ReadOptions
 
 _MOST_SUGGESTIONS = 5
-
-
-def as_asked(
-    read: ReadOptions | None,
-    activations: Literal["keep", "move"] | None,
-    keep: Sequence[str],
-    target: Literal["any", "no-bn"] | None = None,
-    *,
-    equalize: bool = False,
-) -> ReadOptions:
-    """The options with what a caller gave as keywords; a name by itself is one name.
-
-    Raises:
-        UsageError: ``activations`` or ``target`` is none of these.
-    """
-    options = read or ReadOptions()
-    if activations not in (None, "keep", "move"):
-        raise UsageError(f"activations can be 'keep' or 'move', not '{activations}'")
-    if activations is not None:
-        options = replace(options, activations=activations)
-    if target not in (None, "any", "no-bn"):
-        raise UsageError(f"target can be 'any' or 'no-bn', not '{target}'")
-    if target is not None:
-        options = replace(options, target=target)
-    if equalize:
-        options = replace(options, equalize=True)
-    names = (keep,) if isinstance(keep, str) else tuple(keep)
-    return replace(options, keep=(*options.keep, *names))
 
 
 def open_model(form: Format, path: Path, options: ReadOptions) -> Model:

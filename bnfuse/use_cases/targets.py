@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bnfuse.errors import UsageError
-from bnfuse.staging import output_errors
+from bnfuse.files.staging import output_errors
 
 _ARCHIVE, _HDF5, _ONNX = "Keras archive", "Keras HDF5 file", "ONNX file"
 _PACKED = (".gz", ".zip")  # names of what is packed, which comes of what was packed alone

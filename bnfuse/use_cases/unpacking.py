@@ -16,13 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bnfuse.errors import OutputError, UsageError
+from bnfuse.files.placing import place, place_folder
+from bnfuse.files.staging import check_folder, check_free, check_target, same_file, staging_folder
+from bnfuse.files.stamps import watched
 from bnfuse.packed import packing_of
 from bnfuse.packed.base import Packing
-from bnfuse.placing import place, place_folder
 from bnfuse.results import FileInfo, Report
 from bnfuse.results.renamed import Names, T, renamed, renamed_errors
-from bnfuse.staging import check_folder, check_free, check_target, same_file, staging_folder
-from bnfuse.stamps import watched
 from bnfuse.use_cases.provenance import sha256
 from bnfuse.use_cases.targets import made_folder
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved

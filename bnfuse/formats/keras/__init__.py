@@ -155,7 +155,8 @@ class KerasFormat:
         from bnfuse.formats.keras.file.wording import one_sentence
 
         with one_sentence(path), ExitStack() as damaged:
-            container = damaged.enter_context(open_container(path))
+            container = open_container(path)
+            damaged.callback(container.close)
             model = KerasModel(path, container, options)
             damaged.pop_all()
         return model

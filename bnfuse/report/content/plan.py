@@ -1,18 +1,82 @@
-"""What the plan decided: what stays and why, every decision, and the operators before and after."""
+"""What the plan decided: what stays and why, every decision, operators before and after, and ranges."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bnfuse.report import document as doc
-from bnfuse.report import text
 from bnfuse.report.document import Form
-from bnfuse.report.groups import Group, groups
-from bnfuse.report.rows import Row, grouped
-from bnfuse.report.rows import rows as decision_rows
+
+if TYPE_CHECKING:
+    from bnfuse.core.decisions import Equalized, Spread
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.report import text
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
+
+from typing import TYPE_CHECKING
+
+from bnfuse.report.groups import Group, groups
+
+if TYPE_CHECKING:
+    from bnfuse.results import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table of decisions; ``count`` nodes share it, ``name`` is one of them."""
+
+    name: str
+    op: str
+    action: str
+    why: str
+    reason: str
+    count: int = 1
+    done: bool = True
+
+    @property
+    def verb(self) -> str:
+        """``folded`` (``foldable`` where nothing was written), or ``folded 12`` of 12 that share the row."""
+        said = text.verb(self.action, done=self.done)
+        return f"{said} {self.count}" if self.count > 1 else said
+
+
+def decision_rows(report: Report) -> list[Row]:
+    """One row per decision, in graph order."""
+    return [replace(_row(decision), done=report.output is not None) for decision in report.plan.decisions]
+
+
+def grouped(every: Sequence[Row]) -> list[Row]:
+    """Rows that share operator, action and reason (folds: the split), as one row with their number."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in every:
+        groups.setdefault((row.op, row.action, row.reason), []).append(row)
+    return [_merged(group) for group in groups.values()]
+
+
+def _merged(group: list[Row]) -> Row:
+    first = group[0]
+    name = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
+    why = first.why if len(group) == 1 else f"{first.why}, and the like"
+    return Row(name, first.op, first.action, why, first.reason, len(group), first.done)
+
+
+def _row(decision: Decision) -> Row:
+    match decision:
+        case Fold():
+            into = text.names(decision.into) or "nothing (it was the identity)"
+            via = f", through {text.names(decision.passed)}" if decision.through else ""
+            return Row(decision.node, decision.op, "folded", f"into {into}{via}", decision.split.value)
+        case Keep():
+            reason = decision.primary.reason.name
+            return Row(decision.node, decision.op, "kept", decision.message, reason)
+
 
 _MOST_GROUPS = {Form.BRIEF: 10, Form.MARKDOWN: 100}
 # GitHub cuts a comment at 65 536 characters and a summary at 1 MiB.
@@ -90,3 +154,34 @@ def _operators(rows: list[tuple[str, int, int]], report: Report, form: Form) -> 
     differ = {op for op, _, _ in rows[:-1]}
     same = sorted((op, n) for op, n in report.operators_before.items() if op not in differ)
     return (table, doc.Hook("unchanged", same)) if form is Form.HTML and same else (table,)
+
+
+_MOST_LAYERS = {Form.BRIEF: 8, Form.MARKDOWN: 100}
+_EQUALIZED = "Channel ranges, equalised"
+
+_SPREADS: tuple[doc.Column[Spread], ...] = (
+    doc.Column("layer", lambda one: doc.name(one.node)),
+    doc.Column("spread folded", lambda one: doc.Cell(f"{one.before:.3g}", one.before)),
+    doc.Column("equalised", lambda one: doc.Cell(f"{one.after:.3g}", one.after)),
+)
+
+
+def equalized(found: Equalized | None, form: Form) -> doc.Section:
+    """The layers whose channel ranges lay apart or do now, the widest first."""
+    return doc.Section(
+        "equalized", _EQUALIZED, () if found is None else _equalized(found, form), word="Ranges"
+    )
+
+
+def _equalized(found: Equalized, form: Form) -> tuple[doc.Block, ...]:
+    changed = [one for one in found.spreads if f"{one.before:.3g}" != f"{one.after:.3g}"]
+    changed.sort(key=lambda one: -max(one.before, one.after))
+    if not changed:
+        return ()
+    shown, more = doc.cut(changed, _MOST_LAYERS.get(form), form, "layers")
+    explained = doc.Paragraph(
+        "spread: largest over median |weight| range of a layer's output channels", style="dim"
+    )
+    table = doc.tabulated(shown, _SPREADS, form, sortable=form is Form.HTML)
+    blocks: tuple[doc.Block, ...] = (table, explained, *more)
+    return (doc.Subpart(_EQUALIZED, blocks),) if form is Form.MARKDOWN else blocks

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from bnfuse.report import document as doc
 from bnfuse.report import proved, text
-from bnfuse.report.content.equalized import equalized
 from bnfuse.report.content.outcomes import gates
-from bnfuse.report.content.plan import decisions, kept, operators
+from bnfuse.report.content.plan import decisions, equalized, kept, operators
 from bnfuse.report.content.proof import details_of, proof, style
 from bnfuse.report.sizes import sizes
 from bnfuse.results import Status

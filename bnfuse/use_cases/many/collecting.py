@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bnfuse.errors import UsageError
+from bnfuse.files.staging import sweep
 from bnfuse.machine import usable_cpus
 from bnfuse.results import Status
 from bnfuse.results.doing import Progress
 from bnfuse.results.many import Outcome
 from bnfuse.results.places import is_address
-from bnfuse.staging import sweep
 from bnfuse.use_cases.many import stores
 from bnfuse.use_cases.many.discovery import discover
 from bnfuse.use_cases.many.measuring import run_bench, whole_alone, without_bench

@@ -66,22 +66,16 @@ def run_bench(task: Task, done: Outcome) -> Outcome:
 
 
 def _measured(task: Task, report: Report) -> Report:
+    from bnfuse.files.staging import staging_folder
     from bnfuse.formats import load
     from bnfuse.formats.base import ReadOptions, Written
-    from bnfuse.staging import staging_folder
     from bnfuse.use_cases.folding import Phases
     from bnfuse.use_cases.measuring import measured
-    from bnfuse.use_cases.reading import as_asked
     from bnfuse.use_cases.requests import bench_request
 
     assert report.output is not None
     options = task.options
-    read = as_asked(
-        options.get("read") or ReadOptions(),
-        options.get("activations"),
-        options.get("keep", ()),
-        options.get("target"),
-    )
+    read = options.get("read") or ReadOptions()
     phases = Phases(lambda _: None, dict(report.seconds))
     target = Path(report.output.path)
     with staging_folder(target) as folder:

@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.files.staging import default_output
 from bnfuse.formats import detect
 from bnfuse.packed import packing_of
 from bnfuse.results.places import is_address
-from bnfuse.staging import default_output
 from bnfuse.use_cases.many import stores
 from bnfuse.use_cases.many.discovery import Found
 

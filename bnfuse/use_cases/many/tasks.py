@@ -121,7 +121,7 @@ def _once_more(model: Path, output: Path, options: dict[str, Any]) -> Report:
     Raises:
         OutputError: it is something else.
     """
-    from bnfuse.staging import check_free, staging_folder
+    from bnfuse.files.staging import check_free, staging_folder
     from bnfuse.use_cases.optimize import optimize
 
     with staging_folder(output) as folder:

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import h5py
@@ -166,14 +165,6 @@ class Container:
         if self._spool is not None:
             self._spool.close()
         self._raw.close()
-
-    def __enter__(self) -> Container:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def is_hdf5(file: BinaryIO) -> bool:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import h5py
@@ -124,14 +123,6 @@ class Hdf5Tree:
         """Close the HDF5 file; arrays cannot be read any more."""
         self.texts.close()
         self.file.close()
-
-    def __enter__(self) -> Hdf5Tree:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @contextmanager
     def reading(self, where: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def refuse_unsafe(path: Path, allow_unsafe: bool) -> LoadFacts:
         UnsafeModel: it would, and ``allow_unsafe`` is off; or its weights reach out of the file.
         UnreadableModel: it is damaged, or no whole model.
     """
-    with open_container(path) as container:
+    with closing(open_container(path)) as container:
         suffix, config = _SUFFIXES[container.kind], container.config
         container.tree  # noqa: B018  (opened, and so searched for links to other files and shape bombs)
     if not allow_unsafe:

@@ -15,6 +15,7 @@ import onnx
 
 from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
+from bnfuse.files.side_files import side_file_name
 from bnfuse.formats.base import Written
 from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.file.protobuf import payload_number
@@ -22,7 +23,6 @@ from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, nbytes
 from bnfuse.formats.onnx.file.stream_writer import Large, Payload, Pouring
 from bnfuse.formats.onnx.file.wire import FileSlice
-from bnfuse.side_files import side_file_name
 
 # protobuf cannot hold more in one message; external tensors start on pages so that they can be mapped.
 _MAX_INLINE_BYTES = (1 << 31) - (1 << 20)
@@ -97,7 +97,7 @@ def write_model(files: Files, edited: EditedModel, was_external: set[str], path:
 def _side_file(job: _Job, path: Path) -> tuple[tuple[Path, ...], int]:
     """Write what lies outside, and tell the tensors the file's name; the file, and subnormals flushed.
 
-    Its name says what it holds (``bnfuse.side_files``), so it comes first.
+    Its name says what it holds (``bnfuse.files.side_files``), so it comes first.
     """
     if not job.external:
         return (), 0

@@ -21,12 +21,12 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
+from bnfuse.files.stamps import Stamp, check_stamp, stamp_of
 from bnfuse.formats.elsewhere import closed, opened
 from bnfuse.formats.onnx.file.contained import open_contained
 from bnfuse.formats.onnx.file.positioned import BINARY, read_into
 from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
-from bnfuse.stamps import Stamp, check_stamp, stamp_of
 
 _MOST_AXES = 32  # more are nobody's, and numpy has none
 _NUMBER = re.compile(r"[0-9]{1,18}")

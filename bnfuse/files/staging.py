@@ -2,7 +2,7 @@
 
 It goes when it is no longer needed, whatever happens; what a killed process left is removed by the next one
 that works in that folder. A process that lives holds a lock on its folder, which the system lets go of with
-the process. ``bnfuse.placing`` puts what was finished into place. Nothing here decides *whether* a result
+the process. ``placing`` puts what was finished into place. Nothing here decides *whether* a result
 deserves that.
 """
 

@@ -1,7 +1,7 @@
 """Putting finished files into place: all of them or none, whenever the process is killed or the power fails.
 
 The one switch is the rename of the model. Before it, files with weights come to lie beside the target under
-names that say what they hold (``bnfuse.side_files``), so none that the old model means is touched; after it,
+names that say what they hold (``side_files``), so none that the old model means is touched; after it,
 those that no model means any more go. A reader finds the old model or the new one, each with its own weights.
 """
 
@@ -16,9 +16,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bnfuse.errors import OutputError
-from bnfuse.exchanging import exchange
-from bnfuse.side_files import superseded
-from bnfuse.staging import check_free, folder_lock, output_errors, same_file
+from bnfuse.files.exchanging import exchange
+from bnfuse.files.side_files import superseded
+from bnfuse.files.staging import check_free, folder_lock, output_errors, same_file
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 
