@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def run_many(screen: Screen, options: Reading, arguments: dict[str, Any], judged
 
     gc.enable()  # a thousand models are no quick command
     check_together(options)
-    with Spool() as spool:
+    with closing(Spool()) as spool:
         collected = _collected(screen, options, arguments, spool, judged)
         if shows_one(options):
             _show_one(screen, next(iter(spool)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from bnfuse.results import Status
 from bnfuse.results.doing import Progress
 from bnfuse.results.many import Outcome
 from bnfuse.results.places import is_address
-from bnfuse.use_cases.many import stores
 from bnfuse.use_cases.many.discovery import discover
 from bnfuse.use_cases.many.measuring import run_bench, whole_alone, without_bench
 from bnfuse.use_cases.many.records import Records
+from bnfuse.use_cases.many.remote import check_writable
 from bnfuse.use_cases.many.scheduling import Call, outcomes
 from bnfuse.use_cases.many.spool import Spool
 from bnfuse.use_cases.many.targets import placed
@@ -70,7 +70,7 @@ def tasks_of(wanted: Wanted) -> list[Task]:
     without = Path(apart) if apart is not None and not is_address(apart) else None
     found = discover(wanted.models, recursive=wanted.recursive, without=without)
     if apart is not None and is_address(apart):
-        stores.check_writable(apart)
+        check_writable(apart)
     targets = placed(found, apart, _weights(wanted)) if writes else [None] * len(found)
     return [
         Task(each.model, target, wanted.command, wanted.options, each.problem, free=_is_free(target))
@@ -162,7 +162,7 @@ def _worked(tasks: Mapping[int, Task], by: _Crew) -> Iterator[tuple[int, Outcome
         else:
             part = replace(without_bench(task), beside=by.beside)
             shared.append(Call(at, task, run, (part,)))
-    with Spool() as proved:
+    with closing(Spool()) as proved:
         by.doing("planning" if not any(task.command == "optimize" for task in tasks.values()) else "folding")
         for at, outcome in outcomes(shared, by.crew, by.window):
             if by.beside > 1 and ran_short(outcome):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.results.places import is_address
-from bnfuse.use_cases.many import stores
 
 SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5")  # also with .gz behind them
 _PACKED = ".gz"
@@ -63,8 +62,10 @@ def discover(names: Sequence[str], *, recursive: bool, without: Path | None = No
 def means_one(name: str) -> bool:
     """Whether a name can mean but one model: no folder of several, and no pattern that matches something."""
     if is_address(name):
+        from bnfuse.use_cases.many.remote import may_be_many
+
         try:
-            return not stores.may_be_many(name)
+            return not may_be_many(name)
         except UnreadableModel:  # told as that of one model
             return True
     path = Path(name)
@@ -89,8 +90,10 @@ def is_candidate(name: str) -> bool:
 
 def _meant(name: str, *, recursive: bool, without: Path | None) -> Iterator[Found]:
     if is_address(name):
+        from bnfuse.use_cases.many.remote import listed
+
         try:
-            every = stores.listed(name, recursive=recursive, wanted=is_candidate)
+            every = listed(name, recursive=recursive, wanted=is_candidate)
         except UnreadableModel as error:
             every = []
             yield Found(name, name.rpartition("/")[2], str(error))

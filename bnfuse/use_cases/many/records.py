@@ -26,7 +26,7 @@ from bnfuse.errors import ExitCode
 from bnfuse.results.archive import archived, packed, restored
 from bnfuse.results.many import Outcome
 from bnfuse.results.places import is_address
-from bnfuse.use_cases.many import stores
+from bnfuse.use_cases.many.addresses import identity
 from bnfuse.use_cases.many.tasks import Task
 from bnfuse.use_cases.provenance import sha256
 
@@ -111,7 +111,7 @@ def _keys(task: Task) -> list[str]:
 def _identity(place: str) -> str:
     """The hash of a file's bytes, or what a store says of what lies at an address; "" where nobody knows."""
     if is_address(place):
-        return stores.identity(place)
+        return identity(place)
     path = Path(place)
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())

@@ -1,14 +1,15 @@
-"""Models behind addresses, at hand for as long as they are worked on, and their results on the way back.
+"""Models that are paths, and models that are addresses: one way to have either at hand.
 
-A model is brought into a temporary folder (``bringing``), and its result sent from another: the files with
-weights first, the model last, so that a reader finds the old result or the new one.
+A path is used where it is. What is behind an address (``s3://``, ``gs://``, ``https://``) is brought into a
+temporary folder (``bringing``), and its result sent from another: the files with weights first, the model
+last, so that a reader finds the old result or the new one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -19,12 +20,36 @@ from bnfuse.results.places import Address, is_address
 from bnfuse.results.renamed import renamed
 from bnfuse.use_cases.many.addresses import READ_ONLY, identity, is_web, name_of, store, store_errors
 from bnfuse.use_cases.many.bringing import Bringing
-from bnfuse.use_cases.many.hand import AtHand
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """A model as a path, and where to write its result.
+
+    ``parts`` are the names of its files where one of them is here in part only: there is no hash of it then.
+    ``send`` puts what was written where it is to be; ``named`` makes an outcome speak of the places that the
+    user knows.
+    """
+
+    model: Path
+    output: Path | None
+    parts: tuple[str, ...] = ()
+    send: Callable[[], None] = lambda: None
+    named: Callable[[Outcome], Outcome] = lambda outcome: outcome
 
 
 @contextmanager
-def brought(model: str, output: str | None, *, force: bool, runs: bool) -> Iterator[AtHand]:
-    """As ``stores.at_hand``."""
+def at_hand(model: str, output: str | None, *, force: bool = False, runs: bool = True) -> Iterator[AtHand]:
+    """Have a model at hand while the context lasts; a large one that nothing ``runs`` perhaps in part.
+
+    Raises:
+        UnreadableModel: nothing is there, or it is larger than may be brought here.
+        OutputError: something is where the result is to go.
+        RuntimeMissing: an address needs a package that is not installed.
+    """
+    if not is_address(model) and not is_address(output or ""):
+        yield AtHand(Path(model), None if output is None else Path(output))
+        return
     away = output is not None and is_address(output)
     with TemporaryDirectory(prefix="bnfuse-") as folder:
         source, made = Path(folder, "model"), Path(folder, "result")
@@ -52,7 +77,11 @@ def brought(model: str, output: str | None, *, force: bool, runs: bool) -> Itera
 
 
 def listed(address: str, *, recursive: bool, wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
-    """As ``stores.listed``."""
+    """(address, path below what was named) of every model that an address means.
+
+    Raises:
+        RuntimeMissing: it needs a package that is not installed.
+    """
     fs, path = store(address)
     with store_errors(address):
         if has_magic(path) and not is_web(address):
@@ -71,7 +100,7 @@ def listed(address: str, *, recursive: bool, wanted: Callable[[str], bool]) -> l
 
 
 def may_be_many(address: str) -> bool:
-    """As ``stores.may_be_many``."""
+    """Whether an address may mean several models: a pattern, or what a store calls a folder."""
     if is_web(address):
         return False
     fs, path = store(address)
@@ -80,7 +109,11 @@ def may_be_many(address: str) -> bool:
 
 
 def check_writable(address: str) -> None:
-    """As ``stores.check_writable``."""
+    """Refuse to write where a store takes nothing.
+
+    Raises:
+        UsageError: it is read-only, such as ``https://``.
+    """
     scheme = address.partition("://")[0].lower()
     if scheme in READ_ONLY:
         raise UsageError(

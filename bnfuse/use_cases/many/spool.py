@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 
 from bnfuse.results.archive import archived, restored
 from bnfuse.results.many import Outcome
 
 
 class Spool:
-    """Outcomes by the number of their model, gone through in that order. Use as a context manager."""
+    """Outcomes by the number of their model, gone through in that order."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="bnfuse-")
@@ -37,10 +36,6 @@ class Spool:
     def _path(self, at: int) -> Path:
         return Path(self._folder.name, f"{at}.json")
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the files."""
         self._folder.cleanup()

@@ -12,7 +12,6 @@ from bnfuse.files.staging import default_output
 from bnfuse.formats import detect
 from bnfuse.packed import packing_of
 from bnfuse.results.places import is_address
-from bnfuse.use_cases.many import stores
 from bnfuse.use_cases.many.discovery import Found
 
 AnyPath = str | PathLike[str] | None  # the weights of an architecture in JSON
@@ -67,7 +66,9 @@ def _target(found: Found, output_dir: str | None, weights: AnyPath) -> str | Non
     if output_dir is not None:
         return f"{output_dir.rstrip('/')}/{below}" if is_address(output_dir) else str(Path(output_dir, below))
     if is_address(found.model):
-        stores.check_writable(found.model)
+        from bnfuse.use_cases.many.remote import check_writable
+
+        check_writable(found.model)
         return f"{found.model.rpartition('/')[0]}/{PurePosixPath(below).name}"
     return str(Path(found.model).with_name(Path(below).name))
 

@@ -85,7 +85,7 @@ def lost(task: Task, why: str) -> Outcome:
 def _done(task: Task) -> Outcome:
     if task.problem:
         raise UnreadableModel(task.problem)
-    from bnfuse.use_cases.many.stores import at_hand
+    from bnfuse.use_cases.many.remote import at_hand
 
     force, runs = bool(task.options.get("force")), task.command != "inspect"
     with at_hand(task.model, task.output, force=force, runs=runs) as here:
