@@ -24,25 +24,9 @@ from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Network, Ref, Shape, walk
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import infer
-from bnfuse.formats.keras.rows.ops import output_shapes
+from bnfuse.formats.keras.rows.kind import Trait
+from bnfuse.formats.keras.rows.ops import named, output_shapes
 
-# fmt: off
-_MERGES = frozenset({
-    "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate",
-})
-_KEEPING = frozenset({
-    "Reshape", "Flatten", "Permute", "RepeatVector", "Activation", "Identity", "Dropout", "Cast", "Masking",
-    "SpatialDropout1D",
-})
-_RANDOM_IN_TRAINING = frozenset({
-    "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
-    "SpatialDropout3D", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation",
-    "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth",
-})
-# fmt: on
-# Layer: the entry of its config that says how many numbers it knows.
-_TABLES = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
-_SIZED = ("Resizing", "CenterCrop", "RandomCrop")
 # Beside the usual sizes: multiples of 3, 5, 7 and the like, and what networks are published for.
 _MORE_SIZES = (96, 192, 160, 320, 384, 640, 299, 331, 480, 100, 200, 48, 80, 28, 300, 400, 1024, 77, 8)
 _MOST_LAYERS = 5000
@@ -81,12 +65,16 @@ def _hints(network: Network) -> Hints:
 def _random(every: Sequence[tuple[tuple[str, ...], Layer]]) -> Iterator[str]:
     """Layers that draw random numbers at inference: those told to act as in training, and functions."""
     for around, layer in every:
-        trains = layer.class_name in _RANDOM_IN_TRAINING and any(
+        trains = Trait.DRAWS in _traits(layer) and any(
             call.arguments.get("training") is True for call in layer.calls
         )
         function = str(layer.config.get("function", "")) if layer.class_name == "TFOpLambda" else ""
         if trains or function.startswith("random."):
             yield f"{layer.class_name} '{'/'.join((*around, layer.name))}'"
+
+
+def _traits(layer: Layer) -> Trait:
+    return named(layer.class_name).traits
 
 
 # Sizes
@@ -96,7 +84,7 @@ def _named_sizes(layers: Iterator[Layer]) -> list[int]:
     """Sizes that layers bring images to: most likely the model is fed with such."""
     found: list[int] = []
     for layer in layers:
-        if layer.class_name in _SIZED:
+        if Trait.SIZES in _traits(layer):
             sizes = (layer.config.get(key) for key in ("height", "width"))
             found += [size for size in sizes if isinstance(size, int)]
     return [size for size in dict.fromkeys(found) if size > 1]
@@ -159,9 +147,9 @@ class _Fit:
     def _call(self, layer: Layer, given: Sequence[Shape | None], call: Call) -> tuple[Shape | None, ...]:
         if layer.inner is not None:
             return self._follow(layer.inner, given)
-        if layer.class_name in _MERGES:
+        if _traits(layer) & (Trait.MERGES | Trait.JOINS):
             self.broken |= not _together(layer, given)
-        if layer.class_name == "Reshape" and given:
+        if layer.config.get("target_shape") is not None and given:
             self.broken |= not _reshapes(layer, given[0])
         made = output_shapes(layer, given, call)
         self.broken |= any(n is not None and n < 1 for shape in made if shape for n in shape)
@@ -173,7 +161,7 @@ def _together(layer: Layer, given: Sequence[Shape | None]) -> bool:
     known = [shape for shape in given if shape is not None]
     if not known or len({len(shape) for shape in known}) > 1:
         return True
-    rank, joins = len(known[0]), layer.class_name == "Concatenate"
+    rank, joins = len(known[0]), Trait.JOINS in _traits(layer)
     along = layer.config.get("axis", -1) if joins else None
     for axis in range(rank):
         sizes = {shape[axis] for shape in known if shape[axis] is not None}
@@ -230,11 +218,11 @@ class _Values:
         return tuple(lines.get(ref) for ref in network.outputs)
 
     def _call(self, layer: Layer, line: _Line, call: Call) -> _Line | None:
-        rows = layer.config.get(_TABLES.get(layer.class_name, ""))
+        rows = layer.config.get(named(layer.class_name).knows)
         if isinstance(rows, int) and rows > 0:
             self._bound(line, rows)
             return None
-        if layer.class_name in _KEEPING:
+        if Trait.HANDS_ON in _traits(layer):
             return line
         sign = {"Add": 1.0, "Subtract": -1.0}.get(layer.class_name)
         if layer.class_name == "TFOpLambda":

@@ -14,7 +14,7 @@ from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.keras.graph.calls import is_keras3
-from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.site import Part, Site, always, single
 from bnfuse.formats.keras.rows.sizes import same
 from bnfuse.formats.keras.rows.stored import ClampStore, FusedClampStore
@@ -110,7 +110,7 @@ def _nonlinear(site: Site) -> Sequence[Part]:
 
 
 ROWS = (
-    LayerKind(("Activation",), _activation, same),
+    LayerKind(("Activation",), _activation, same, traits=Trait.HANDS_ON),
     LayerKind(("ReLU", "LeakyReLU"), _rectifier, same),
     LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
     LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _nonlinear, same),

@@ -12,7 +12,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Pass
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Shape
-from bnfuse.formats.keras.rows.kind import LayerKind, spatial_kinds
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import Size, join, one, per_axis, resized, same, split
 from bnfuse.formats.keras.rows.variables import Config
@@ -81,15 +81,16 @@ def _brought_to_size(config: Config, shape: Shape) -> Shape | None:
 OTHER_SIZES = frozenset({"RandomCrop", "RandomHeight", "RandomWidth"})
 ROWS = (
     *spatial_kinds("UpSampling{n}D", parts=upsampling, shapes=resized(_repeated)),
-    LayerKind(("Resizing",), resizing, one(_brought_to_size)),
-    LayerKind(("CenterCrop", "RandomCrop"), cropping_to_size, one(_brought_to_size)),
+    LayerKind(("Resizing",), resizing, one(_brought_to_size), traits=Trait.SIZES),
+    LayerKind(("CenterCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES),
+    LayerKind(("RandomCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES | Trait.DRAWS),
     LayerKind(
         ("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
          "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",
          "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
          "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness",
          "RandomShear", "RandomTranslation", "RandomZoom", "Solarization"),
-        augmentation, same,
+        augmentation, same, traits=Trait.DRAWS,
     ),
-    LayerKind(("RandomHeight", "RandomWidth"), augmentation),
+    LayerKind(("RandomHeight", "RandomWidth"), augmentation, traits=Trait.DRAWS),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Flag, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,17 @@ from bnfuse.formats.keras.rows.variables import Config, Slots, none
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.site import Part, Site
+
+
+class Trait(Flag):
+    """What a layer tells of the inputs of its model (``graph.hints``)."""
+
+    NONE = 0
+    HANDS_ON = auto()  # the numbers in its input
+    MERGES = auto()  # tensors that fit together: equal along each axis, or broadcast
+    JOINS = auto()  # tensors that may differ along ``axis``
+    SIZES = auto()  # images, to the ``height`` and ``width`` of its config
+    DRAWS = auto()  # random numbers, where a call asks for training
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,8 @@ class LayerKind:
         variables: what it holds, by its config; None where that cannot be told.
         rank: the number of axes it insists on in its input, batch included; None if it takes several.
         linear: whether it reads in a wider type than its input has without loss.
+        traits: what it tells of the model's inputs.
+        knows: the entry of its config that says how many numbers, from 0 on, it can be given.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +48,8 @@ class LayerKind:
     variables: Callable[[Config], Slots | None] = none
     rank: int | None = None
     linear: bool = False
+    traits: Trait = Trait.NONE
+    knows: str = ""
 
 
 def spatial_kinds(

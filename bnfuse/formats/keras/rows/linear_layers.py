@@ -185,5 +185,5 @@ _EMBEDDED = one(lambda config, shape: (*shape, config["output_dim"]))
 ROWS = (
     LayerKind(("Dense",), dense, one(_dense_shape), holds("kernel", "bias:use_bias"), linear=True),
     LayerKind(("EinsumDense",), einsum_dense, one(_einsum_shape), _einsum_variables, linear=True),
-    LayerKind(("Embedding",), embedding, _EMBEDDED, holds("embeddings"), linear=True),
+    LayerKind(("Embedding",), embedding, _EMBEDDED, holds("embeddings"), linear=True, knows="input_dim"),
 )

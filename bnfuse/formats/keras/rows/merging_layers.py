@@ -11,7 +11,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Sign
 from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
-from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, Size, broadcast_size, checked, several
 from bnfuse.formats.keras.rows.variables import Config
@@ -138,13 +138,12 @@ def _dot(config: Config, inputs: Inputs) -> Shape | None:
 
 
 ROWS = (
-    LayerKind(("Add",), total(lambda n: (1.0,) * n), _elementwise),
-    LayerKind(("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise),
-    LayerKind(("Average",), total(lambda n: (1.0 / n,) * n), _elementwise),
-    LayerKind(("Multiply",), product, _elementwise),
-    LayerKind(("Maximum",), chosen, _elementwise),
-    LayerKind(("Minimum",), chosen, _elementwise),
-    LayerKind(("Concatenate",), concatenate, several(_side_by_side)),
+    LayerKind(("Add",), total(lambda n: (1.0,) * n), _elementwise, traits=Trait.MERGES),
+    LayerKind(("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise, traits=Trait.MERGES),
+    LayerKind(("Average",), total(lambda n: (1.0 / n,) * n), _elementwise, traits=Trait.MERGES),
+    LayerKind(("Multiply",), product, _elementwise, traits=Trait.MERGES),
+    LayerKind(("Maximum", "Minimum"), chosen, _elementwise, traits=Trait.MERGES),
+    LayerKind(("Concatenate",), concatenate, several(_side_by_side), traits=Trait.JOINS),
     # not looked into
     LayerKind(("Dot",), shapes=several(_dot)),
     LayerKind(("Merge",)),

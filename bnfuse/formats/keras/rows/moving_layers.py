@@ -12,7 +12,7 @@ from bnfuse.core.rules import Pass, Sign
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
-from bnfuse.formats.keras.rows.kind import LayerKind, spatial_kinds
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import (
     Shapes,
@@ -194,17 +194,19 @@ def _permuted(config: Config, shape: Shape) -> Shape:
 
 
 _MAX_POOL, _GLOBAL_MAX = partial(pool, sign=Sign.NONNEGATIVE), partial(global_pool, sign=Sign.NONNEGATIVE)
+_NOISE = Trait.HANDS_ON | Trait.DRAWS
+_FLAT = one(lambda config, shape: (shape[0], product(shape[1:])))
 _REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
 _POOLED, _ADAPTED, _WHOLE = resized(_pooled), resized(_adapted), one(_globally_pooled)
 ROWS = (
-    LayerKind(("Identity",), identity, same),
+    LayerKind(("Identity",), identity, same, traits=Trait.HANDS_ON),
     LayerKind(("ActivityRegularization",), identity, same),
-    LayerKind(("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"), dropout, same),
-    *(LayerKind((f"SpatialDropout{n}D",), dropout, same, rank=n + 2) for n in (1, 2, 3)),
-    LayerKind(("Flatten",), flatten, one(lambda config, shape: (shape[0], product(shape[1:])))),
-    LayerKind(("Reshape",), reshape, one(_reshaped)),
-    LayerKind(("Permute",), permute, one(_permuted)),
-    LayerKind(("RepeatVector",), repeat, _REPEATED, rank=2),
+    LayerKind(("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"), dropout, same, traits=_NOISE),
+    *(LayerKind((f"SpatialDropout{n}D",), dropout, same, rank=n + 2, traits=_NOISE) for n in (1, 2, 3)),
+    LayerKind(("Flatten",), flatten, _FLAT, traits=Trait.HANDS_ON),
+    LayerKind(("Reshape",), reshape, one(_reshaped), traits=Trait.HANDS_ON),
+    LayerKind(("Permute",), permute, one(_permuted), traits=Trait.HANDS_ON),
+    LayerKind(("RepeatVector",), repeat, _REPEATED, rank=2, traits=Trait.HANDS_ON),
     *spatial_kinds("MaxPooling{n}D", parts=_MAX_POOL, shapes=_POOLED),
     *spatial_kinds("AveragePooling{n}D", parts=pool, shapes=_POOLED),
     *spatial_kinds("GlobalMaxPooling{n}D", parts=_GLOBAL_MAX, shapes=_WHOLE),

@@ -5,7 +5,7 @@ Together with the rows of the other files these are all layers that Keras 3 and 
 
 from __future__ import annotations
 
-from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.sizes import same
 
 _WHY = {
@@ -37,8 +37,8 @@ _WHY = {
 }  # fmt: skip
 WHY = {name: why for why, names in _WHY.items() for name in names}
 ROWS = (
-    LayerKind(("Masking", "UnitNormalization"), shapes=same),
-    LayerKind(
-        ("InputLayer", "Lambda", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "CategoryEncoding")
-    ),
-)  # fmt: skip
+    LayerKind(("Masking",), shapes=same, traits=Trait.HANDS_ON),
+    LayerKind(("UnitNormalization",), shapes=same),
+    LayerKind(("CategoryEncoding",), knows="num_tokens"),
+    LayerKind(("InputLayer", "Lambda", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")),
+)

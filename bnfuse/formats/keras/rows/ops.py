@@ -50,6 +50,7 @@ _MEANINGS: dict[str, LayerKind] = {
     **ROWS,
     **{name: kind for file in _FUNCTIONS for name, kind in file.FUNCTIONS.items()},
 }
+_UNKNOWN = LayerKind(())
 _NO_SENSE = (
     Malformed, TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError, AttributeError,
 )  # fmt: skip
@@ -59,6 +60,11 @@ _KERAS_MODULES = re.compile(r"(tf_)?keras(\.|$)|tensorflow(\.|$)|$")
 def kind_of(layer: Layer) -> LayerKind | None:
     """The row of a layer; None where nothing is known of it, or it is a function."""
     return None if layer.registered or layer.function else ROWS.get(layer.class_name)
+
+
+def named(class_name: str) -> LayerKind:
+    """The row of a layer or function by its name alone; one that tells nothing where there is none."""
+    return _MEANINGS.get(class_name, _UNKNOWN)
 
 
 # --- shapes

@@ -26,7 +26,7 @@ from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows import image_layers
 from bnfuse.formats.keras.rows.activations import HOMOGENEOUS
-from bnfuse.formats.keras.rows.kind import LayerKind
+from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, of_one
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
@@ -221,7 +221,7 @@ FUNCTIONS: dict[str, LayerKind] = {
     "Extreme": LayerKind((), of_one(partial(_reduce, sign=Sign.NONNEGATIVE)), _REDUCED),
     "Sort": LayerKind((), of_one(partial(_along, sign=Sign.NONNEGATIVE)), same),
     "Cumsum": LayerKind((), of_one(partial(_along, shift=Reason.SHIFT_REFUSED)), same),
-    "Cast": LayerKind((), _cast, same),
+    "Cast": LayerKind((), _cast, same, traits=Trait.HANDS_ON),
     "Homogeneous": LayerKind((), _homogeneous, same),
     "Nonlinear": LayerKind((), _nonlinear, same),
     "Nonlinear with a constant": LayerKind((), _nonlinear, _with_constant),
