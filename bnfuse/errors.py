@@ -37,6 +37,11 @@ class BnfuseError(Exception):
         super().__init__(*(sentence(each, most) if isinstance(each, str) else each for each in said))
 
 
+def internal(error: BaseException) -> str:
+    """The sentence for a bug of bnfuse."""
+    return f"internal error ({type(error).__name__}: {error}): please report it; -v shows the traceback"
+
+
 _MOST_OF_A_NAME = 80
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _QUOTED, _WORD = re.compile(r"'([^']*)'"), re.compile(r"(\S+)")

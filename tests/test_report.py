@@ -17,7 +17,7 @@ from bnfuse.errors import OutputError, UsageError
 from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.report import check_reports, render, text, write
 from bnfuse.report import document as doc
-from bnfuse.report.content.proof import style as proof_style
+from bnfuse.report.content.proof import STYLES
 from bnfuse.report.terminal import print_sections, show
 from bnfuse.results import (
     Agreement,
@@ -121,7 +121,7 @@ def test_less_evidence_is_told_in_other_words(
     page = render(found, ".html")
     assert ('class="badge equal"' in page, 'class="tile equal"' in page) == (green, green)
     assert ("✅" in render(found, ".md")) is green
-    assert proof_style(proof) == ("green" if green else "yellow")
+    assert STYLES[proof.shade] == ("green" if green else "yellow")
 
 
 def test_no_difference_is_not_claimed_where_sets_were_left_out() -> None:

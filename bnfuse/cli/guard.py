@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from bnfuse.cli.screen import Screen
-from bnfuse.errors import BnfuseError, ExitCode
+from bnfuse.errors import BnfuseError, ExitCode, internal
 from bnfuse.files.staging import FULL
 
 # What shells report for a process that such a signal ended.
@@ -93,8 +93,7 @@ class GuardedGroup(click.Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise  # of stdout: every other file has a sentence of its own
-            kind = type(error).__name__
-            told = f"internal error ({kind}: {error}): please report it; -v shows the traceback"
+            told = internal(error)
             screen.fail(told)
             _leave(screen, error, ExitCode.INTERNAL, told)
 

@@ -230,6 +230,9 @@ class RunSettings:
     runtime: str = ""
 
 
+Loader = Callable[[Path, RunSettings], Runner]
+
+
 class Format(Protocol):
     """One file format."""
 

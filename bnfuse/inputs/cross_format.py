@@ -15,10 +15,9 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
 from bnfuse.formats import detect
-from bnfuse.formats.base import CallTimes, Profiling, Runner, RunSettings, Tensors, TensorSpec
+from bnfuse.formats.base import CallTimes, Loader, Profiling, Runner, RunSettings, Tensors, TensorSpec
 from bnfuse.inputs.alignment import Alignment, Unalignable, align
 
-Load = Callable[[Path, RunSettings], Runner]
 Interface = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
@@ -70,7 +69,7 @@ class ModelPair:
         """Inputs of the first model as the model at ``path`` takes them."""
         return self.alignment.feeds(feeds) if path == self.second else feeds
 
-    def loader(self, load: Load) -> Load:
+    def loader(self, load: Loader) -> Loader:
         """``load``, whose runners all take the first model's inputs."""
 
         def aligned(path: Path, settings: RunSettings) -> Runner:
@@ -88,7 +87,7 @@ def of_two_formats(first: Path, second: Path) -> bool:
         return False
 
 
-def interface_of(path: Path, settings: RunSettings, load: Load) -> Interface:
+def interface_of(path: Path, settings: RunSettings, load: Loader) -> Interface:
     """What a model declares: its inputs and outputs.
 
     Raises:
@@ -98,7 +97,7 @@ def interface_of(path: Path, settings: RunSettings, load: Load) -> Interface:
         return tuple(runner.inputs), tuple(runner.outputs)
 
 
-def twins_of(paths: Sequence[Path], settings: RunSettings, load: Load) -> ModelPair | None:
+def twins_of(paths: Sequence[Path], settings: RunSettings, load: Loader) -> ModelPair | None:
     """How two models of two formats correspond; None for models of one format.
 
     Raises:

@@ -8,14 +8,12 @@ be measured anew there: ``Elsewhere`` says so. Models of two formats have runtim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bnfuse.errors import BnfuseError, UnreadableModel
-from bnfuse.formats.base import Runner, RunSettings
-
-Load = Callable[[Path, RunSettings], Runner]
+from bnfuse.formats.base import Loader, Runner, RunSettings
 
 
 class Elsewhere(Exception):
@@ -29,11 +27,11 @@ class Elsewhere(Exception):
 class OneRuntime:
     """A loader of an original and perhaps another model, the original first."""
 
-    def __init__(self, load: Load, paths: Sequence[Path], runtime: str = "") -> None:
+    def __init__(self, load: Loader, paths: Sequence[Path], runtime: str = "") -> None:
         self._load, self._paths, self._runtime = load, paths, runtime
 
     def __call__(self, path: Path, settings: RunSettings) -> Runner:
-        """Load one of the models.
+        """Loader one of the models.
 
         Raises:
             Elsewhere: measure anew, there.

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnsafeModel, UsageError
-from bnfuse.formats.base import Runner, RunSettings
+from bnfuse.formats.base import Loader, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
 from bnfuse.measure.certainty import Certainty, Wanted
 from bnfuse.measure.judging import Rounds, summarise
@@ -45,8 +45,6 @@ _LEAST_S = 0.1  # of a setting that has begun
 _LEAST_NEED, _MOST_NEED = 0.25, 10.0  # times what it took
 _LONG_NS = 500_000_000  # a call that is timed once only, to know how long it takes
 _NO_CONTROL = "there was no {} for a second copy of the original, so no control (A/A) was run"
-
-Load = Callable[[Path, RunSettings], Runner]
 
 
 @dataclass(slots=True)
@@ -131,7 +129,7 @@ def measure_steady(
     *,
     budget_s: float,
     copies: int,
-    load: Load,
+    load: Loader,
     seen: Findings,
 ) -> None:
     """Measure one model, or two against each other, in every setting; adds to ``seen``.
@@ -180,7 +178,7 @@ def _one_pass(
     setting: Setting,
     spent: Stopwatch,
     copies: int,
-    load: Load,
+    load: Loader,
     seen: Findings,
 ) -> None:
     """All models in memory, interleaved; one after the other where that cannot be."""
@@ -229,7 +227,7 @@ def _one_pass(
     setting.done = setting.certainty.reached
 
 
-def _timed_load(paths: Sequence[Path], at: int, setting: Setting, load: Load, seen: Findings) -> Runner:
+def _timed_load(paths: Sequence[Path], at: int, setting: Setting, load: Loader, seen: Findings) -> Runner:
     """One of A B A B; what loading takes is remembered as users load a model, with optimisation on."""
     begin = time.perf_counter()
     runner = load(paths[at % 2], setting.settings)
@@ -259,7 +257,7 @@ def _copies_in_time(copies: int, call_s: float, share_s: float, seen: Findings) 
     return max(fitting, default=2)
 
 
-def _apart(paths: Sequence[Path], setting: Setting, spent: Stopwatch, load: Load, seen: Findings) -> None:
+def _apart(paths: Sequence[Path], setting: Setting, spent: Stopwatch, load: Loader, seen: Findings) -> None:
     """Models loaded one at a time, in the order A B B A, for what does not fit twice into memory."""
     calls: list[list[float]] = [[] for _ in paths]
     medians: list[list[float]] = [[] for _ in paths]

@@ -14,20 +14,18 @@ one unit in their last place, up to ``SHAKES`` times, which is how their own rou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from bnfuse.formats.base import Probe, Runner, RunSettings
+from bnfuse.formats.base import Loader, Probe, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds
 from bnfuse.proof.channels import Channels, Excess, channels, excess
 from bnfuse.proof.deviation import ROUNDOFF, is_float
 from bnfuse.proof.inside import Point, SeamPair
-
-Loader = Callable[[Path, RunSettings], Runner]
 
 # Runs with moved weights, of each model.
 SHAKES = 4

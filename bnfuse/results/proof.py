@@ -139,6 +139,11 @@ class Agreement:
     cut: str = ""
 
     @property
+    def shade(self) -> Status:
+        """The status whose colour it has: equality on fewer sets than planned is not that on all of them."""
+        return Status.INCONCLUSIVE if self.partial and self.status is Status.EQUAL else self.status
+
+    @property
     def partial(self) -> bool:
         """Whether fewer input sets were run than planned: weaker evidence, whatever it says."""
         return 0 < self.samples < self.planned

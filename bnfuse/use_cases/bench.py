@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import RunSettings
+from bnfuse.formats.base import Loader, RunSettings
 from bnfuse.inputs.cross_format import ModelPair, twins_of
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
@@ -34,7 +34,7 @@ from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.bench_cold import COLD_SHARE, ColdRequest, measured_cold
 from bnfuse.use_cases.bench_hints import reading_hints
 from bnfuse.use_cases.kept import of_the_formats
-from bnfuse.use_cases.verify import MEMORY_FACTOR, Loader
+from bnfuse.use_cases.verify import MEMORY_FACTOR
 
 _PROFILE_SHARE = 0.1
 

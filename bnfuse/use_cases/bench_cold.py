@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfuse.formats.base import RunSettings
+from bnfuse.formats.base import Loader, RunSettings
 from bnfuse.inputs.cross_format import ModelPair
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
 from bnfuse.measure.cold import COLD, ColdStarts, StartLimits, cold_starts, judged
@@ -19,7 +19,7 @@ from bnfuse.measure.timing import enough
 from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun
 from bnfuse.results.doing import Doing
-from bnfuse.use_cases.kept import Loader, of_the_formats
+from bnfuse.use_cases.kept import of_the_formats
 
 COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict

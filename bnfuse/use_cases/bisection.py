@@ -31,10 +31,10 @@ from bnfuse.core.plan import replay
 from bnfuse.errors import BnfuseError
 from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect
-from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.base import Loader, ReadOptions
 from bnfuse.results import Agreement, Culprit, Status
 from bnfuse.use_cases.reading import open_model
-from bnfuse.use_cases.verify import Loader, ReferenceRun, VerifyRequest
+from bnfuse.use_cases.verify import ReferenceRun, VerifyRequest
 
 # How much longer than the proof the search may take.
 PATIENCE = 3.0

@@ -18,9 +18,8 @@ from bnfuse.errors import OutputError
 from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
+from bnfuse.results.doing import Progress
 from bnfuse.use_cases.reading import open_model
-
-Progress = Callable[[str], None]
 
 
 @dataclass(slots=True)

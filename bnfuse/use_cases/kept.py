@@ -8,7 +8,7 @@ there is to be one in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,8 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Runner, RunSettings, Tensors, TensorSpec
+from bnfuse.formats.base import Loader, Runner, RunSettings, Tensors, TensorSpec
 from bnfuse.machine import available_memory_bytes
-
-Loader = Callable[[Path, RunSettings], Runner]
 
 _PART = 0.05  # of the free memory: a file beyond it is not kept
 

@@ -11,9 +11,9 @@ from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.results import Report
 
 if TYPE_CHECKING:
+    from bnfuse.formats.base import Loader
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.folding import Phases
-    from bnfuse.use_cases.kept import Loader
 
 
 def foldable(report: Report) -> int:

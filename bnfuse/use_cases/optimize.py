@@ -25,8 +25,9 @@ from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
 from bnfuse.results import Report
+from bnfuse.results.doing import Progress
 from bnfuse.use_cases import notes as words
-from bnfuse.use_cases.folding import Folded, Phases, Progress, fold, planned_to_fit, read_model
+from bnfuse.use_cases.folding import Folded, Phases, fold, planned_to_fit, read_model
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.proving import proved
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,9 @@ from bnfuse import __version__
 from bnfuse.errors import BnfuseError
 from bnfuse.files.stamps import watched
 from bnfuse.formats import detect
-from bnfuse.formats.base import ReadOptions, Runner, RunSettings
+from bnfuse.formats.base import Loader, ReadOptions, Runner, RunSettings
 from bnfuse.results import FileInfo
 from bnfuse.results.doing import Doing, Progress
-
-Loader = Callable[[Path, RunSettings], Runner]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -79,7 +77,7 @@ class Witnessed:
         self.versions: dict[str, str] = {}
 
     def load(self, path: Path, settings: RunSettings) -> Runner:
-        """Load a model."""
+        """Loader a model."""
         runner = self._load(path, settings)
         self.versions.update(runner.versions)
         return runner

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bnfuse.formats import load
-from bnfuse.formats.base import Written
+from bnfuse.formats.base import Loader, Written
 from bnfuse.results import Agreement, Report, Status
-from bnfuse.use_cases.provenance import Loader, Witnessed, versions
+from bnfuse.use_cases.provenance import Witnessed, versions
 from bnfuse.use_cases.requests import Wanted
 from bnfuse.use_cases.unwritten import Unproved, why_unproved
 
 if TYPE_CHECKING:
-    from bnfuse.use_cases.folding import Phases, Progress
+    from bnfuse.results.doing import Progress
+    from bnfuse.use_cases.folding import Phases
     from bnfuse.use_cases.kept import KeptModels
     from bnfuse.use_cases.verify import VerifyRequest
 

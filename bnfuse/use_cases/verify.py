@@ -16,7 +16,7 @@ is short, nothing it puts out is finite, or it is so unstable that noise explain
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 
 from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
-from bnfuse.formats.base import Probe, Runner, RunSettings, TensorSpec
+from bnfuse.formats.base import Loader, Probe, RunSettings, TensorSpec
 from bnfuse.inputs.alignment import Unalignable, align
 from bnfuse.inputs.cross_format import interface_of, of_two_formats
 from bnfuse.inputs.labels import read_labels
@@ -43,7 +43,6 @@ from bnfuse.results import Agreement, SeamAgreement, Status
 from bnfuse.results.doing import Progress
 from bnfuse.use_cases.provenance import telling
 
-Loader = Callable[[Path, RunSettings], Runner]
 # A runtime holds the file's bytes, its own copy of the weights, and activations.
 MEMORY_FACTOR = 2.5
 # Input sets whose noise is measured where they show a difference, and runs with moved weights for each.

@@ -24,12 +24,6 @@ STYLES = {
 }
 
 
-def style(agreement: Agreement) -> str:
-    """A terminal's colour; equality on fewer sets than planned is not that on all of them."""
-    partial = agreement.partial and agreement.status is Status.EQUAL
-    return STYLES[Status.INCONCLUSIVE if partial else agreement.status]
-
-
 def _snr(output: OutputAgreement) -> str:
     return "identical" if output.snr_db == math.inf else f"{output.snr_db:.1f} dB"
 
@@ -90,7 +84,7 @@ def proof(report: Report, form: doc.Form) -> doc.Section:
 
 def compared(agreement: Agreement, form: doc.Form) -> doc.Section:
     """The outcome of ``verify`` on a terminal."""
-    said = doc.Paragraph(text.proof(agreement), "proof", style(agreement))
+    said = doc.Paragraph(text.proof(agreement), "proof", STYLES[agreement.shade])
     _, more = doc.cut(agreement.outputs, _MOST_ROWS.get(form), form, "outputs")
     details = doc.Facts(details_of(agreement, form))
     return doc.Section("proof", "Proof", (said, *outputs(agreement, form), *more, details))

@@ -11,7 +11,7 @@ from bnfuse.report import document as doc
 from bnfuse.report import proved, text
 from bnfuse.report.content.outcomes import gates
 from bnfuse.report.content.plan import decisions, equalized, kept, operators
-from bnfuse.report.content.proof import details_of, proof, style
+from bnfuse.report.content.proof import STYLES, details_of, proof
 from bnfuse.report.sizes import sizes
 from bnfuse.results import Status
 
@@ -114,7 +114,7 @@ def _facts(report: Report, form: doc.Form) -> list[doc.Line]:
     found = report.verification
     lines: list[doc.Line] = [("size", text.size_change(report.input, report.output))]
     if report.output is not None or found.status is not Status.SKIPPED:
-        lines.append(("proof", text.proof(found), style(found)))
+        lines.append(("proof", text.proof(found), STYLES[found.shade]))
         lines += details_of(found, form)
     if report.output is not None:
         lines.append(("written", str(report.output.path), "bold"))

@@ -40,7 +40,7 @@ def head(report: Report) -> str:
 def _verdict(report: Report) -> str:
     """Status of the proof as a badge, then what was written."""
     status = report.verification.status
-    badge = f'<span class="badge {_style(report)}">{_outcome(report)}</span>'
+    badge = f'<span class="badge {report.verification.shade.value}">{_outcome(report)}</span>'
     if report.output is not None:
         return f"{badge} {code(report.output.path.name)} was written."
     wrote = "Nothing was written." if status is not Status.SKIPPED else "A plan only: nothing was written."
@@ -51,12 +51,6 @@ def _outcome(report: Report) -> str:
     """``Equal``; with fewer sets than planned that is said, and it is not green."""
     proof = report.verification
     return text.sentence(text.outcome(proof)) if proof.partial else _PROOF[proof.status]
-
-
-def _style(report: Report) -> str:
-    proof = report.verification
-    partial = proof.partial and proof.status is Status.EQUAL
-    return Status.INCONCLUSIVE.value if partial else proof.status.value
 
 
 def _tile(name: str, value: str, *below: str, kind: str = "") -> str:
@@ -86,7 +80,7 @@ def _proof(report: Report) -> str:
     sets = f"on {proof.samples}{of} input set{'s' if proof.samples != 1 else ''}" if proof.samples else ""
     guessed = next((one for one in proof.inputs if one.guessed), None)
     at = f"for {esc(shape(guessed))}: {axes(guessed)} guessed" if guessed is not None else ""
-    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=_style(report))
+    return _tile("Proof", _PROOF[proof.status], *below, sets, at, kind=proof.shade.value)
 
 
 def _latency(report: Report) -> str:

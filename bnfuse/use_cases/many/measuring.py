@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bnfuse.errors import BnfuseError, ExitCode
+from bnfuse.errors import BnfuseError, ExitCode, internal
 from bnfuse.results.many import Outcome
 from bnfuse.results.outcomes import Failure
 from bnfuse.results.places import is_address
@@ -60,8 +60,7 @@ def run_bench(task: Task, done: Outcome) -> Outcome:
     except BnfuseError as error:
         return _ended(done, error, str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001  (as in ``tasks.run``)
-        told = f"internal error ({type(error).__name__}: {error}): please report it; -v shows the traceback"
-        return _ended(done, error, told, ExitCode.INTERNAL)
+        return _ended(done, error, internal(error), ExitCode.INTERNAL)
     return replace(done, report=report, seconds=done.seconds + perf_counter() - begin)
 
 

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bnfuse import __version__
-from bnfuse.errors import BnfuseError, ExitCode, UnreadableModel
+from bnfuse.errors import BnfuseError, ExitCode, UnreadableModel, internal
 from bnfuse.machine import usable_cpus
 from bnfuse.results.many import Outcome
 from bnfuse.results.outcomes import Failure
@@ -72,8 +72,7 @@ def run(task: Task) -> Outcome:
     except BnfuseError as error:
         done = _failed(task, error, str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001  (a bug over one model is told, and stops no other)
-        told = f"internal error ({type(error).__name__}: {error}): please report it; -v shows the traceback"
-        done = _failed(task, error, told, ExitCode.INTERNAL)
+        done = _failed(task, error, internal(error), ExitCode.INTERNAL)
     return replace(done, seconds=perf_counter() - begin)
 
 
