@@ -14,6 +14,8 @@ from bnfuse.core.rules import Opaque, Rule
 from bnfuse.core.scaled import round_once
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.child.messages import dtype_named
+from bnfuse.formats.keras.rows.kind import Trait
+from bnfuse.formats.keras.rows.ops import named
 from bnfuse.formats.keras.rows.site import Part, Site
 
 
@@ -25,15 +27,12 @@ class CallHandle:
     part: Part
 
 
-_JOINTS = {"Concatenate", "Add", "Subtract"}
-
-
 def movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
     """Both are called once, in one network, and the outside world knows the BatchNormalization by no name."""
     ours, theirs = handle_of(node).site, handle_of(joint).site
     called_once = all(len(s.layer.calls) == 1 and s.call is s.layer.calls[0] for s in (ours, theirs))
-    plain = called_once and not ours.locked and not ours.lead and theirs.layer.class_name in _JOINTS
-    plain = plain and len(ours.inputs) == 1  # no mask
+    joins = Trait.JOINT in named(theirs.layer.class_name).traits
+    plain = called_once and joins and not ours.locked and not ours.lead and len(ours.inputs) == 1  # no mask
     known = plain and theirs.shapes[port] is not None and not theirs.layer.calls[0].constants
     return known and ours.path[:-1] == theirs.path[:-1] and node.outputs[0] not in graph.pinned
 

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class Trait(Flag):
-    """What a layer tells of the inputs of its model (``graph.hints``)."""
+    """What else is known of a layer: what it tells of the model's inputs (``graph.hints``), and more."""
 
     NONE = 0
     HANDS_ON = auto()  # the numbers in its input
     MERGES = auto()  # tensors that fit together: equal along each axis, or broadcast
     JOINS = auto()  # tensors that may differ along ``axis``
+    JOINT = auto()  # a BatchNormalization behind it can be moved in front of one of its inputs
     SIZES = auto()  # images, to the ``height`` and ``width`` of its config
     DRAWS = auto()  # random numbers, where a call asks for training
 
@@ -38,7 +39,7 @@ class LayerKind:
         variables: what it holds, by its config; None where that cannot be told.
         rank: the number of axes it insists on in its input, batch included; None if it takes several.
         linear: whether it reads in a wider type than its input has without loss.
-        traits: what it tells of the model's inputs.
+        traits: what else is known of it.
         knows: the entry of its config that says how many numbers, from 0 on, it can be given.
     """
 

@@ -137,13 +137,14 @@ def _dot(config: Config, inputs: Inputs) -> Shape | None:
     return (*left, *right) if len(left) + len(right) > 1 else (*left, 1)
 
 
+_SUM = Trait.MERGES | Trait.JOINT
 ROWS = (
-    LayerKind(("Add",), total(lambda n: (1.0,) * n), _elementwise, traits=Trait.MERGES),
-    LayerKind(("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise, traits=Trait.MERGES),
+    LayerKind(("Add",), total(lambda n: (1.0,) * n), _elementwise, traits=_SUM),
+    LayerKind(("Subtract",), total(lambda n: (1.0, -1.0)), _elementwise, traits=_SUM),
     LayerKind(("Average",), total(lambda n: (1.0 / n,) * n), _elementwise, traits=Trait.MERGES),
     LayerKind(("Multiply",), product, _elementwise, traits=Trait.MERGES),
     LayerKind(("Maximum", "Minimum"), chosen, _elementwise, traits=Trait.MERGES),
-    LayerKind(("Concatenate",), concatenate, several(_side_by_side), traits=Trait.JOINS),
+    LayerKind(("Concatenate",), concatenate, several(_side_by_side), traits=Trait.JOINS | Trait.JOINT),
     # not looked into
     LayerKind(("Dot",), shapes=several(_dot)),
     LayerKind(("Merge",)),
