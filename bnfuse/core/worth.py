@@ -24,6 +24,8 @@ MAX_SHIFT = 1e3
 # Nor may what moves behind a clamp be made anew there out of numbers this many times larger, all channels
 # taken together: a layer's own rounding errors are some ten units in the last place.
 MAX_CANCELLED = 32.0
+# Nor may a cast to a half precision, which has 3 digits, be given numbers this many times larger than before.
+MAX_HALVED = 8.0
 
 
 def made_nodes(state: State, found: Propagation) -> list[Node]:
@@ -45,9 +47,11 @@ def made_nodes(state: State, found: Propagation) -> list[Node]:
 def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
     """Why an attempt that goes through on paper, making so many nodes, is not worth it or spoils numbers."""
     split = found.split.value
-    if makes > (1 if found.node.is_batchnorm else 0):
+    removed = 1 + len(state.graph.tied.get(found.node, ()))
+    if makes > (removed if found.node.is_batchnorm else 0):
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
-    lost = _loses_digits(state, found) or _cancels(state, found) or _bounds_overflow(state, found)
+    lost = _loses_digits(state, found) or _cancels(state, found) or _is_halved(state, found)
+    lost = lost or _bounds_overflow(state, found)
     if lost is not None:
         return lost
     for node, edits in _linear_edits(state, found):
@@ -123,6 +127,27 @@ def _cancels(state: State, found: Propagation) -> Refusal | None:
             times = f"{lost / left:.0e} times" if left else ""
             return Refusal(Reason.PRECISION, found.node.label, node.outputs[0], times, found.split.value)
     return None
+
+
+def _is_halved(state: State, found: Propagation) -> Refusal | None:
+    """A cast to a half precision rounded a·x + c, and is to round x, of which its reader makes a·x + c.
+
+    With x as the statistics say, it makes a·x of the size of a·(mean, deviation), where a·x + c varies less.
+    """
+    rule = affine_rule(state.graph, found.node)
+    typical, y = rule.typical, found.node.outputs[0]
+    if typical is None or not _shifts_down(found):
+        return None
+    halved = (node for node in found.touched if getattr(state.graph.rule(node), "halves", False))
+    if next(halved, None) is None:
+        return None
+    a, c, _ = state.current(found.node)
+    before = np.abs(a * typical.mean + c) + np.abs(a) * typical.deviation
+    now, then = _rms(np.abs(a) * typical.size), _rms(before)
+    if now <= MAX_HALVED * then:
+        return None
+    times = f"{now / then:.0e} times" if then else ""
+    return Refusal(Reason.PRECISION, found.node.label, y, times, found.split.value)
 
 
 def _shifts_down(found: Propagation) -> bool:

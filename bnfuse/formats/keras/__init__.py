@@ -42,7 +42,9 @@ class KerasModel:
         check_order(self._network)
         container.check_sum()  # what is decided on must be what was saved
         bind(container, self._network)
-        self.graph, self._inside = read_flow(self._network, infer(self._network))
+        self.graph, self._inside = read_flow(
+            self._network, infer(self._network), archive=container.kind == "archive"
+        )
         self._freed(options)
         self.notes = self._notes(options)
         self._edited: tuple[Patch, EditedConfig] | None = None

@@ -8,7 +8,7 @@ input, or new ones. Calls that share a layer agree on what it absorbs, so the fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +20,9 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow
-from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, Remove, rewrite
+from bnfuse.formats.keras.edit.insert_sum import Sum
+from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, NewConstants, Remove, rewrite
+from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
@@ -113,8 +115,28 @@ class ConfigEditor:
     # --- what the stores ask for
 
     def put(self, site: Site, name: str, values: Array | ScaledTensor) -> None:
-        """New values of a variable."""
-        self.arrays[site.path, name] = values
+        """New values of a variable, or of a constant that stands in a call."""
+        variable = site.variable(name)
+        if not isinstance(variable, CallVariable):
+            self.arrays[site.path, name] = values
+            return
+        if isinstance(values, ScaledTensor):
+            made = ScaledVariable(name, values, "")
+            values = made.read()
+            self.flushed += made.flushed
+        before = self._constants(site)
+        self.edits[site.path] = replace(before, arrays={**before.arrays, variable.place: values})
+
+    def add(self, site: Site, bias: Array) -> None:
+        """A sum behind a function."""
+        shape, dtype = site.out_shapes[0], site.dtypes[0]
+        assert shape is not None
+        sizes = tuple(n if isinstance(n, int) else None for n in shape)
+        self.edits[site.path] = replace(self._constants(site), then=Sum(bias, sizes, dtype or "float32"))
+
+    def _constants(self, site: Site) -> NewConstants:
+        before = self.edits.get(site.path)
+        return before if isinstance(before, NewConstants) else NewConstants({})
 
     def configure(self, site: Site, changes: Mapping[str, Any]) -> None:
         """New settings of a layer."""

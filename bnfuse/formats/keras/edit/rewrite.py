@@ -19,9 +19,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, put_in_place
-from bnfuse.formats.keras.graph.calls import Replace, StoredRef, bare_call, rewire_call, rewire_ends
+from bnfuse.formats.keras.edit.insert_sum import Sum, put_sums
+from bnfuse.formats.keras.graph.call_constants import Place, bare_call, with_constants
+from bnfuse.formats.keras.graph.calls import Replace, StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
 from bnfuse.formats.keras.graph.order import keras_order, left_out
@@ -40,6 +43,14 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class NewConstants:
+    """Put other constants into the layer's one call, and behind it ``then``, if it has one."""
+
+    arrays: Mapping[Place, Array]
+    then: Sum | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Become:
     """Put a layer of another class, with these settings and no variables, in the layer's place and name."""
 
@@ -49,7 +60,7 @@ class Become:
 
 LINEAR = Become("Activation", {"activation": "linear"})
 
-Edit = Remove | Configure | Become | Compute
+Edit = Remove | Configure | NewConstants | Become | Compute
 Edits = Mapping[LayerPath, Edit]
 
 
@@ -81,14 +92,21 @@ def rewrite(
         match settled.get((*path, layer.name)):
             case Configure(changes):
                 layer.entry["config"].update(copy.deepcopy(dict(changes)))
+            case NewConstants(arrays):
+                calls = [with_constants(raw, arrays) for raw in layer.entry["inbound_nodes"]]
+                layer.entry["inbound_nodes"] = calls
             case Become() as other:
-                _become(layer.entry, other)
+                _become(layer, other)
     for place, wanted in (moves or {}).items():  # only now do they read what they will read
         nested = next(n for path, n in networks(parse(new, keras_version)) if path == place[:-1])
         move(nested, place[-1], wanted)
     if behind:
         for path, nested in networks(parse(new, keras_version)):
             put_behind(nested, {place[-1]: made for place, made in behind.items() if place[:-1] == path})
+    sums = {p: e.then for p, e in settled.items() if isinstance(e, NewConstants) and e.then is not None}
+    if sums:
+        for path, nested in networks(parse(new, keras_version)):
+            put_sums(nested, {place[-1]: made for place, made in sums.items() if place[:-1] == path})
     _sort(parse(new, keras_version))
     return new
 
@@ -158,7 +176,7 @@ def _refuse_unless_one_input(layers: Iterable[Layer]) -> None:
     for layer in layers:
         if not layer.calls:
             raise ValueError(f"layer '{layer.name}' reads nothing, so it cannot go")
-        if any(call.keywords.count("") != 1 or call.keywords[0] for call in layer.calls):
+        if any(len(c.inputs) != 1 and (c.keywords.count("") != 1 or c.keywords[0]) for c in layer.calls):
             raise ValueError(f"layer '{layer.name}' does not have exactly one input, so it cannot go")
 
 
@@ -237,9 +255,11 @@ def _source(layers: dict[str, Layer], ref: Ref, removed: set[str]) -> tuple[Ref,
     return ref, shape, dtype
 
 
-def _become(entry: dict[str, Any], other: Become) -> None:
-    old = entry["config"]
+def _become(layer: Layer, other: Become) -> None:
+    entry, old = layer.entry, layer.config
     kept = {key: old[key] for key in ("name", "trainable", "batch_input_shape", "dtype") if key in old}
+    if layer.function and layer.calls and layer.calls[0].dtypes[0]:  # whose type is that of what it reads
+        kept["dtype"] = layer.calls[0].dtypes[0]
     entry["class_name"] = other.class_name
     entry["config"] = {**kept, **copy.deepcopy(dict(other.settings))}
     if "inbound_nodes" in entry:  # such a layer takes no mask and no training

@@ -76,13 +76,6 @@ def rewire_call(raw: Any, replace: Replace) -> Any:
     return _map_first_argument(raw, replace)
 
 
-def bare_call(raw: Any) -> Any:
-    """A copy of a stored inbound node with nothing but its first argument."""
-    if is_keras3(raw):
-        return {"args": list(raw["args"][:1]), "kwargs": {}}
-    return _map_leaves(raw, lambda leaf: [*leaf[:3], {}])
-
-
 def read_ends(structure: Any, what: str) -> tuple[StoredRef, ...]:
     """The tensors of ``input_layers`` or ``output_layers`` (``what``), flattened.
 

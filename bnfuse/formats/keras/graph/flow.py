@@ -14,6 +14,7 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.call_nodes import CallHandle, movable, rule_of
+from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.masks import Masks
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, walk
 from bnfuse.formats.keras.graph.order import topological
@@ -70,6 +71,7 @@ class Flow:
     extents: dict[str, Shape] = field(default_factory=dict)
     masks: Masks = field(default_factory=Masks)
     keeps_sizes: bool = True
+    archive: bool = True
     inside: dict[str, OutputPath] = field(default_factory=dict)
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
@@ -171,6 +173,7 @@ class Flow:
             refuses_edit(layer) or "",
             all(self.masks.carries(ends.given[0], mask) for mask in masks),
             self.keeps_sizes,
+            self.archive or (call is not None and not is_keras3(call.raw)),
         )
         self.parts += [(site, part) for part in parts_of(site)]
         return list(ends.outputs)
@@ -204,8 +207,8 @@ class Flow:
         """Names, ties and candidates."""
         names = unique_names(_label(site, part) for site, part in self.parts)
         nodes = [
-            Node(name, part.op, part.inputs, part.outputs, part.is_batchnorm, CallHandle(site, part))
-            for name, (site, part) in zip(names, self.parts, strict=True)
+            Node(name, p.op, p.inputs, p.outputs, p.is_batchnorm, CallHandle(p.site or site, p))
+            for name, (site, p) in zip(names, self.parts, strict=True)
         ]
         graph = Graph(nodes, pinned, [], rule_of, movable=movable)
         calls: dict[tuple[LayerPath, str], list[Node]] = {}
@@ -215,7 +218,9 @@ class Flow:
         for group in calls.values():
             if len(group) > 1:
                 graph.tied.update({n: tuple(m for m in group if m is not n) for n in group})
-        for node, (_, part) in zip(nodes, self.parts, strict=True):
+        for node, (_, part) in sorted(
+            zip(nodes, self.parts, strict=True), key=lambda pair: bool(pair[1][0].layer.function)
+        ):  # arithmetic comes last: it is to take on a BatchNormalization rather than the other way round
             first = not any(twin in graph.candidates for twin in graph.tied.get(node, ()))
             if (part.is_batchnorm or part.is_affine) and first:
                 graph.candidates.append(node)
@@ -265,13 +270,18 @@ def _made_dtype(layer: Layer, call: Call | None = None, given: Sequence[str | No
     return compute_dtype(layer.config.get("dtype"))
 
 
-def read_flow(network: Network, shapes: TensorShapes) -> tuple[Graph, dict[str, OutputPath]]:
+def read_flow(
+    network: Network, shapes: TensorShapes, *, archive: bool = True
+) -> tuple[Graph, dict[str, OutputPath]]:
     """Core's graph of a whole model, and which layer puts out each of its values.
+
+    ``archive`` tells that the file is one: of Keras 3's others it loads no arrays in calls.
 
     Raises:
         UnreadableModel: the calls form a cycle.
     """
-    flow = Flow(shapes, keeps_sizes=not any(layer.class_name in OTHER_SIZES for _, layer in walk(network)))
+    keeps_sizes = not any(layer.class_name in OTHER_SIZES for _, layer in walk(network))
+    flow = Flow(shapes, keeps_sizes=keeps_sizes, archive=archive)
     inputs = []
     layers = {layer.name: layer for layer in network.layers}
     for ref in network.inputs:

@@ -1,7 +1,9 @@
 """Which argument of a function's call is which, by the names of its parameters.
 
-    parameters    "@x" one tensor, "*xs" several, "?y" a tensor or a constant, else a constant; "=" a default,
-                  ">" the name by which a row of the op table knows it
+    parameters    "@x" one tensor, "*xs" several, "?y" a tensor or a constant, "$k" a constant, else a
+                  setting; "=" a default, ">" the name by which a row of the op table knows it
+
+A constant is told with its place in the call, where a row may put another.
 
 When it does not act: an argument that is not named, or a tensor where a constant is expected, is Malformed.
 ``keras.ops`` stores most arguments in the node's config, some in the call; TensorFlow's are all in the call.
@@ -10,12 +12,13 @@ When it does not act: an argument that is not named, or a tensor where a constan
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.arguments import Tensor, read_arguments
+from bnfuse.formats.keras.graph.call_constants import Constant, Place
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 
 Arguments = dict[str, Any]
@@ -46,6 +49,10 @@ class Called:
         return len(shape)
 
 
+# What a function's arguments are for the row that means the same: its name, and what its config would say.
+Means = Callable[[Called], tuple[str, Arguments]]
+
+
 def bound(parameters: str, layer: Layer, call: Call) -> Arguments:
     """Arguments by name, in the order of the parameters.
 
@@ -60,9 +67,10 @@ def bound(parameters: str, layer: Layer, call: Call) -> Arguments:
     else:
         given.pop("name", None)
     given.update(zip([p.stored for p in names], positional, strict=False))
+    places = {p.stored: Place(position=k) for k, p in enumerate(names[: len(positional)])}
     if len(positional) > len(names) or given.keys() - {p.stored for p in names}:
         raise Malformed("an argument that is not known")
-    return {p.name: p.checked(given) for p in names}
+    return {p.name: p.checked(given, places.get(p.stored, Place(p.stored))) for p in names}
 
 
 class _Parameter:
@@ -70,21 +78,23 @@ class _Parameter:
 
     def __init__(self, text: str) -> None:
         text, has_default, default = text.partition("=")
-        self.kind = text[0] if text[0] in "@*?" else ""
+        self.kind = text[0] if text[0] in "@*?$" else ""
         self.stored, _, name = text.removeprefix(self.kind).partition(">")
         self.name = name or self.stored
         self.default = [literal_eval(default)] if has_default else []
 
-    def checked(self, given: Arguments) -> Any:
+    def checked(self, given: Arguments, place: Place) -> Any:
         """Its argument, of the kind that is expected."""
         value = given[self.stored] if self.stored in given else self.default[0]
         tensors = list(ports(value))
         several = isinstance(value, list) and all(isinstance(v, Tensor) for v in value)
         single = isinstance(value, Tensor)
-        fits = {"@": single, "*": several and bool(tensors), "?": single or not tensors, "": not tensors}
-        if not fits[self.kind]:
+        constant = not tensors
+        fits = {"@": single, "*": several and bool(tensors), "?": single or constant}.get(self.kind, constant)
+        if not fits:
             raise Malformed(f"{self.stored}: a tensor where none is expected, or none where one is")
-        return value
+        told = constant and self.kind in ("?", "$") and value is not None
+        return Constant(value, place) if told else value
 
 
 def ports(value: Any) -> Iterator[int]:
@@ -94,3 +104,30 @@ def ports(value: Any) -> Iterator[int]:
     elif isinstance(value, list):
         for item in value:
             yield from ports(item)
+
+
+# --- what TensorFlow calls things
+
+TF_PADDING = {"SAME": "same", "VALID": "valid"}
+TF_FORMATS = {f"N{s}C": "channels_last" for s in ("W", "HW", "DHW")}
+TF_FORMATS |= {f"NC{s}": "channels_first" for s in ("W", "HW", "DHW")}
+
+
+def tf_windows(given: Any, n: int, form: str) -> list[int]:
+    """One size, one for each spatial axis, or one for each axis.
+
+    Raises:
+        Malformed: they are none, or speak of other axes.
+    """
+    sizes = list(given) if isinstance(given, list) else [given]
+    if any(type(k) is not int or k < 1 for k in sizes):
+        raise Malformed(f"windows {given}")
+    if len(sizes) == n + 2:
+        first = 2 if form == "channels_first" else 1
+        if set(sizes[:first]) | set(sizes[first + n :]) != {1}:
+            raise Malformed("windows over the channels, or over the batch")
+        return sizes[first : first + n]
+    sizes = sizes * n if len(sizes) == 1 else sizes
+    if len(sizes) != n:
+        raise Malformed(f"{len(sizes)} windows")
+    return sizes

@@ -6,15 +6,20 @@ Each is told by a function of a ``Called``: the name of the row, and what its co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.arguments import Tensor
-from bnfuse.formats.keras.rows.function_calls import Arguments, Called
+from bnfuse.formats.keras.graph.call_constants import Constant
+from bnfuse.formats.keras.rows.function_calls import (
+    TF_FORMATS,
+    TF_PADDING,
+    Arguments,
+    Called,
+    Means,
+    tf_windows,
+)
 from bnfuse.formats.keras.rows.placing_functions import counted, integer
-
-Means = Callable[[Called], tuple[str, Arguments]]
 
 
 def stated(row: str, **more: Any) -> Means:
@@ -39,13 +44,14 @@ def only(row: str, **wanted: Any) -> Means:
 
 
 def arithmetic(row: str) -> Means:
-    """Of two tensors, or of one and a constant, which stays."""
+    """Of two tensors, or of one and a constant."""
 
     def means(call: Called) -> tuple[str, Arguments]:
-        config = _operands(call)
-        if config["left"] is None and config["right"] is None:
+        x, y = call.given["x"], call.given["y"]
+        if not isinstance(x, Constant) and not isinstance(y, Constant):
             return row, {}
-        return "Arithmetic", {"op": row, **config}
+        first = isinstance(x, Constant)
+        return "Arithmetic", {"op": row, "constant_first": first, "operand": x if first else y}
 
     return means
 
@@ -65,7 +71,7 @@ def bias(call: Called) -> tuple[str, Arguments]:
 
 def _operands(call: Called) -> Arguments:
     """Two operands; None for a tensor."""
-    x, y = (None if isinstance(call.given[k], Tensor) else call.given[k] for k in ("x", "y"))
+    x, y = (None if isinstance(v := call.given[k], Tensor) else v.value for k in ("x", "y"))
     return {"left": x, "right": y}
 
 
@@ -102,35 +108,17 @@ def pool(kind: str, windows: str = "pool_size") -> Means:
     return means
 
 
-_FORMATS = {f"N{s}C": "channels_last" for s in ("W", "HW", "DHW")}
-_FORMATS |= {f"NC{s}": "channels_first" for s in ("W", "HW", "DHW")}
-
-
 def tf_pool(kind: str) -> Means:
     """The same with TensorFlow's names of data formats, and windows for each axis."""
 
     def means(call: Called) -> tuple[str, Arguments]:
         given, n = call.given, call.rank("x") - 2
-        form = _FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
-        sizes = {k: _tf_windows(given[k], n, form) for k in ("pool_size", "strides")}
-        padding = {"SAME": "same", "VALID": "valid"}[given["padding"]]
+        form = TF_FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
+        sizes = {k: tf_windows(given[k], n, form) for k in ("pool_size", "strides")}
+        padding = TF_PADDING[given["padding"]]
         return f"{kind}Pooling{n}D", {**sizes, "padding": padding, "data_format": form}
 
     return means
-
-
-def _tf_windows(given: Any, n: int, form: str) -> list[int]:
-    """One size, one for each spatial axis, or one for each axis."""
-    sizes = [integer(k, 1) for k in (given if isinstance(given, list) else [given])]
-    if len(sizes) == n + 2:
-        first = 2 if form == "channels_first" else 1
-        if set(sizes[:first]) | set(sizes[first + n :]) != {1}:
-            raise Malformed("windows over the channels, or over the batch")
-        return sizes[first : first + n]
-    sizes = sizes * n if len(sizes) == 1 else sizes
-    if len(sizes) != n:
-        raise Malformed(f"{len(sizes)} windows")
-    return sizes
 
 
 def resize(call: Called) -> tuple[str, Arguments]:

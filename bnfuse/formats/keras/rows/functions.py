@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
-from bnfuse.formats.keras.rows.function_calls import Arguments, Called, bound, ports
+from bnfuse.formats.keras.rows.function_calls import Arguments, Called, Means, bound, ports
 from bnfuse.formats.keras.rows.function_meanings import (
-    Means,
     arithmetic,
     average,
     bias,
@@ -38,8 +37,18 @@ from bnfuse.formats.keras.rows.function_meanings import (
     strided_slice,
     tf_pool,
 )
+from bnfuse.formats.keras.rows.kernel_meanings import (
+    convolution,
+    dot,
+    einsum,
+    matmul,
+    tf_convolution,
+    tf_matmul,
+)
 
 _TWO = "?x ?y"
+_CONV = "@inputs>x $kernel strides padding data_format dilation_rate"
+_SEPARABLE = _CONV.replace("$kernel", "$depthwise_kernel $pointwise_kernel")
 _REDUCED = "@x axis keepdims"
 _POOLED = "@x pool_size strides padding data_format"
 _TO_ASPECT = "crop_to_aspect_ratio=False pad_to_aspect_ratio=False fill_mode='constant' fill_value=0.0"
@@ -83,6 +92,20 @@ _KERAS: dict[str, tuple[str, Means]] = {
     "MaxPool": (_POOLED, pool("Max")),
     "AveragePool": (_POOLED, pool("Average")),
     "Resize": (f"@x size interpolation antialias {_TO_ASPECT} data_format", resize),
+    # with kernels, and other numbers, that stand in the call
+    "Conv": (_CONV, convolution("Conv")),
+    "DepthwiseConv": (_CONV, convolution("DepthwiseConv")),
+    "SeparableConv": (_SEPARABLE, convolution("SeparableConv")),
+    "Matmul": (_TWO, matmul),
+    "Dot": (_TWO, dot),
+    "Tensordot": ("?x ?y axes", dot),
+    "Einsum": ("?x ?y subscripts", einsum),
+    "BatchNorm": (
+        "@x $mean>moving_mean $variance>moving_variance $offset>beta=None $scale>gamma=None axis epsilon",
+        stated("BatchNormalization"),
+    ),
+    "LayerNorm": ("@x $gamma=None $beta=None axis epsilon rms_scaling", stated("LayerNormalization")),
+    "RMSNorm": ("@x $scale=None axis epsilon", stated("RMSNormalization")),
     # arithmetic
     "Add": (_TWO, arithmetic("Add")),
     "Subtract": (_TWO, arithmetic("Subtract")),
@@ -123,7 +146,13 @@ _NONLINEAR = {
 _TF_REDUCED = "@x axis=None keepdims=False"
 _TF_POOLED = "@x ksize>pool_size strides padding data_format=None"
 _TF_RESIZED = "@x size align_corners=False half_pixel_centers=False"
+_TF_CONV = "strides padding data_format=None dilations=None"
+_TF_CONV_1 = f"{_TF_CONV} use_cudnn_on_gpu=None"
 _TF_PAD = "@x paddings>pads mode='CONSTANT' constant_values>value=0"
+_TF_MATMUL = (
+    "?a>x ?b>y transpose_a=False transpose_b=False adjoint_a=False adjoint_b=False a_is_sparse=False "
+    "b_is_sparse=False output_type=None"
+)
 _TF_SQUEEZE = "@x axis=None squeeze_dims=None"
 _TF_GATHER = "@x indices validate_indices=None axis=None batch_dims=0"
 _MASKS = "begin_mask=0 end_mask=0 ellipsis_mask=0 new_axis_mask=0 shrink_axis_mask=0"
@@ -155,6 +184,19 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "math.cumsum": ("@x axis=0 exclusive=False reverse=False", stated("Cumsum")),
     **{f"nn.max_pool{n}": (_TF_POOLED, tf_pool("Max")) for n in ("", "1d", "2d", "3d")},
     **{f"nn.avg_pool{n}": (_TF_POOLED, tf_pool("Average")) for n in ("", "1d", "2d", "3d")},
+    **{f"nn.conv{n}d": (f"@input>x $filters>kernel {_TF_CONV}", tf_convolution("Conv")) for n in (2, 3)},
+    "nn.conv1d": (f"@input>x $filters>kernel stride>{_TF_CONV}", tf_convolution("Conv")),
+    "nn.convolution": (
+        "@input>x $filters>kernel strides=None padding='VALID' data_format=None dilations=None",
+        tf_convolution("Conv"),
+    ),
+    "nn.depthwise_conv2d": (f"@input>x $filter>kernel {_TF_CONV}", tf_convolution("DepthwiseConv")),
+    "nn.separable_conv2d": (
+        f"@input>x $depthwise_filter>depthwise_kernel $pointwise_filter>pointwise_kernel {_TF_CONV}",
+        tf_convolution("SeparableConv"),
+    ),
+    "linalg.matmul": (_TF_MATMUL, tf_matmul),
+    "tensordot": ("?a>x ?b>y axes", dot),
     "image.resize": (
         "@x size method>interpolation='bilinear' preserve_aspect_ratio=False antialias=False", resize,
     ),
@@ -163,7 +205,7 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "math.add": (_TWO, arithmetic("Add")),
     "__operators__.add": (_TWO, arithmetic("Add")),
     "math.add_n": ("*xs", stated("Add")),
-    "nn.bias_add": ("@value>x bias>y data_format=None", bias),
+    "nn.bias_add": ("@value>x $bias>y data_format=None", bias),
     "math.subtract": (_TWO, arithmetic("Subtract")),
     "math.multiply": (_TWO, arithmetic("Multiply")),
     "math.truediv": (_TWO, arithmetic("Divide")),
@@ -196,11 +238,22 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "nn.gelu": ("@x approximate=False", stated("Nonlinear")),
     "nn.silu": ("@x beta=1.0", stated("Nonlinear")),
 }  # fmt: skip
+_RATE = _TF_CONV.replace("dilations", "rate>dilations")
+_V1 = {
+    "nn.conv1d": f"@value>x $filters>kernel stride>{_TF_CONV_1} input=None",
+    "nn.conv2d": f"@input>x $filter>kernel {_TF_CONV_1} filters=None",
+    "nn.depthwise_conv2d": f"@input>x $filter>kernel {_RATE} dilations>other=None",
+    "nn.separable_conv2d": (
+        f"@input>x $depthwise_filter>depthwise_kernel $pointwise_filter>pointwise_kernel {_RATE} "
+        "dilations>other=None"
+    ),
+}  # of TensorFlow 1, where the parameters have other names
 FUNCTIONS: dict[str, tuple[str, Means]] = {
     **{f"ops.{name}": line for name, line in _KERAS.items()},
     **{f"ops.{name}": (parameters, stated("Nonlinear")) for name, parameters in _NONLINEAR.items()},
     **_TENSORFLOW,
     **{f"compat.v1.{name}": line for name, line in _TENSORFLOW.items() if not name.startswith("__")},
+    **{f"compat.v1.{name}": (parameters, _TENSORFLOW[name][1]) for name, parameters in _V1.items()},
 }
 
 

@@ -21,7 +21,7 @@ from bnfuse.formats.keras.rows.activations import fused
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, VariableTensor, opaque, single
 from bnfuse.formats.keras.rows.sizes import one
-from bnfuse.formats.keras.rows.stored import LinearStore, TableStore
+from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 
 _PLAIN = LinearStore()
@@ -46,8 +46,15 @@ def linear_part(
     shift_in: Reason | None = None,
     has_bias: bool = True,
 ) -> Part:
-    """A linear node; ``axes`` are the channel axes of its input and output."""
+    """A linear node; ``axes`` are the channel axes of its input and output.
+
+    A function has no bias: where it needs one, a sum comes behind it.
+    """
     role, inputs, outputs = within or Within("", site.inputs, site.outputs)
+    bias_nodes = 0
+    if site.layer.function:
+        stored, bias_nodes = ProductStore(stored.weight, ""), 1
+        has_bias = has_bias and site.out_rank() is not None
 
     def rule(_: str) -> Rule:
         if site.locked:
@@ -63,7 +70,7 @@ def linear_part(
             return Opaque(Reason.BAD_PARAMETERS, f"{stored.bias} of shape {bias.shape}")
         return Linear(
             weight, form, bias, axes[0], axes[1], shift_in=shift_in, has_bias=has_bias,
-            computes=_computes(site, weight),
+            computes=_computes(site, weight), bias_nodes=bias_nodes,
         )  # fmt: skip
 
     op = f"{site.layer.class_name}.{role}" if role else site.layer.class_name

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import Malformed
-from bnfuse.formats.keras.graph.calls import as_shape
-from bnfuse.formats.keras.graph.network import Call, Layer
+from bnfuse.formats.keras.graph.call_constants import CallVariable, Constant, only_leaf
+from bnfuse.formats.keras.graph.calls import as_shape, is_keras3
+from bnfuse.formats.keras.graph.network import Call, Layer, Variable
 from bnfuse.formats.keras.rows import (
     activations,
     affine_layers,
@@ -108,8 +110,11 @@ def _function_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs
 
 
 def _stated(layer: Layer, meant: Meaning) -> Layer:
-    """A function as the layer or row that it means; it still counts as a function."""
-    return replace(layer, class_name=meant.row, module="keras.ops.", config=meant.config)
+    """A function as the layer or row that it means, constants as variables; it still counts as a function."""
+    config: dict[str, Any] = {k: v for k, v in meant.config.items() if not isinstance(v, Constant)}
+    found = {k: v for k, v in meant.config.items() if isinstance(v, Constant)}
+    variables = [CallVariable(name, constant) for name, constant in found.items()]
+    return replace(layer, class_name=meant.row, module="keras.ops.", config=config, variables=list(variables))
 
 
 # --- variables
@@ -195,16 +200,40 @@ def _function_parts(site: Site) -> Sequence[Part]:
     kind = None if meant is None else _MEANINGS.get(meant.row)
     if meant is None or kind is None or kind.parts is None or (site.lead and meant.row not in _ANYWHERE):
         return unknown
-    stated = replace(
-        site,
-        layer=_stated(site.layer, meant),
-        call=None,
-        inputs=tuple(site.inputs[port] for port in meant.ports),
-        shapes=tuple(site.shapes[port] for port in meant.ports),
-        dtypes=tuple(site.dtypes[port] for port in meant.ports),
-    )
+    dtypes = tuple(site.dtypes[port] for port in meant.ports)
     try:
+        layer = _stated(site.layer, meant)
+        if layer.variables and "dtype" not in layer.config:
+            layer.config["dtype"] = dtypes[0]  # a function computes in the type of what it reads
+        stated = replace(
+            site,
+            layer=layer,
+            call=None,
+            inputs=tuple(site.inputs[port] for port in meant.ports),
+            shapes=tuple(site.shapes[port] for port in meant.ports),
+            dtypes=dtypes,
+            locked=_fixed(site, dtypes[0], layer.variables) if layer.variables else "",
+        )
         parts = kind.parts(stated)
     except _NO_SENSE:
         return unknown
-    return unknown if any(part.stored is not None for part in parts) else parts
+    for part in parts:
+        if part.stored is not None:
+            part.site = stated
+    return unknown if not layer.variables and any(part.stored is not None for part in parts) else parts
+
+
+def _fixed(site: Site, dtype: str | None, constants: Sequence[Variable]) -> str:
+    """Why the constants of a call must stay as they are; "" if they may be rewritten."""
+    call = site.call
+    if call is None or len(site.layer.calls) != 1:
+        return "its constants stand in calls that are not its own"
+    if not site.holds_arrays:
+        return "its constants stand in a call, of which Keras loads no arrays from HDF5"
+    if any(v.shape and v.dtype.name != dtype for v in constants):
+        return "its constants are of another type"
+    if is_keras3(call.raw):
+        return ""
+    plain = only_leaf(call.raw) is not None
+    # TensorFlow makes float32 of every list.
+    return "" if plain and dtype == "float32" else "its constants stand where no others can be put"

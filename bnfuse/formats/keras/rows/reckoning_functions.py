@@ -1,7 +1,8 @@
 """Rows of the op table: functions that reckon: with constants, over axes, element by element.
 
-A constant in a call stays what it is: what may pass goes through it. A config holds the arguments of
-the call by the names that ``functions`` gives them, with constants where the call has some.
+A config holds the arguments of the call by the names that ``functions`` gives them; a constant is a variable.
+Arithmetic with one takes on what its constant can hold. Where that cannot be rewritten it stays what it is:
+what may pass goes through it.
 
 Sources: keras/src/ops/numpy.py and the arithmetic of TensorFlow.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bnfuse.core.affine import Affine
 from bnfuse.core.axes import AxisMap, Chain, Relabel
 from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
@@ -22,6 +24,7 @@ from bnfuse.core.operands import operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Pass, Rule, ShapeOnly, Sign
 from bnfuse.formats.base import Malformed
+from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows import image_layers
@@ -31,6 +34,7 @@ from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_ap
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, of_one
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
+from bnfuse.formats.keras.rows.stored import OperandStore
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _KNOWN = ("float16", "float32", "float64")  # to numpy
@@ -40,11 +44,13 @@ _KNOWN = ("float16", "float32", "float64")  # to numpy
 
 
 def _arithmetic(site: Site) -> Sequence[Part]:
-    """y = a·x + c, told by the name of the operation and its operands, one of which is a constant."""
-    shape = site.shapes[0]
+    """y = a·x + c, told by the name of the operation and its constant."""
+    shape, op = site.shapes[0], site.config["op"]
     if shape is None:
         return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    k = _constant(_the_constant(site.config), site.dtypes[0])
+    (operand,) = site.layer.variables
+    assert isinstance(operand, CallVariable)
+    k = _constant(operand.value, site.dtypes[0])
     a, c = _affine(site.config, k)
     if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
         return single(site, opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number"))
@@ -52,14 +58,13 @@ def _arithmetic(site: Site) -> Sequence[Part]:
     rank = len(shape) - site.lead
     if k.ndim > rank or any(axis <= site.lead or shape[axis] != k.size for axis in long):
         return single(site, opaque(Reason.BROADCAST))  # it makes the result larger, or varies along two axes
-    vector = (-1,) if long else ()
-    through = Through(a.reshape(vector), c.reshape(vector), long[0] if long else None)
-    return single(site, Pass(axes=through))
-
-
-def _the_constant(config: Config) -> Any:
-    left, right = config["left"], config["right"]
-    return right if left is None else left
+    a, c = (v.reshape((-1,) if long else ()) for v in (a, c))
+    if site.locked:
+        return single(site, Pass(axes=Through(a, c, long[0] if long else None)))
+    adds = op in ("Add", "Subtract")
+    rule = Affine((a, c), tuple(long), has_scale=not adds, has_shift=adds, divides=op == "Divide")
+    stored = OperandStore(op=op, first=site.config["constant_first"])
+    return single(site, rule, stored, is_affine=True)
 
 
 def _constant(value: Any, dtype: str | None) -> np.ndarray:
@@ -84,7 +89,7 @@ def _constant(value: Any, dtype: str | None) -> np.ndarray:
 
 def _affine(config: Config, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(a, c) of a·x + c."""
-    one, zero, first = np.ones_like(k), np.zeros_like(k), config["left"] is not None
+    one, zero, first = np.ones_like(k), np.zeros_like(k), config["constant_first"]
     match config["op"]:
         case "Add":
             return one, k
@@ -100,7 +105,14 @@ def _affine(config: Config, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_constant(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
     shape = inputs[0]
-    return UNKNOWN if shape is None else (broadcast((shape, np.shape(_the_constant(layer.config)))),)
+    known = [v.shape for v in layer.variables]  # of arithmetic
+    operand = known[0] if known else np.shape(_the_constant(layer.config))
+    return UNKNOWN if shape is None else (broadcast((shape, operand)),)
+
+
+def _the_constant(config: Config) -> Any:
+    left, right = config["left"], config["right"]
+    return right if left is None else left
 
 
 def _negative(site: Site) -> Sequence[Part]:

@@ -34,6 +34,7 @@ class Part:
     rule: Callable[[str], Rule]  # called with the node's label
     role: str = ""  # tells the parts of one layer from each other
     stored: Store | None = None
+    site: Site | None = None  # what ``stored`` is told, where that is not the layer as it is
     is_batchnorm: bool = False
     is_affine: bool = False  # may be removed too
 
@@ -73,6 +74,7 @@ class Site:
         locked: why the variables must stay as they are; "" if they may change.
         keeps_sizes: whether the shapes are those at inference in all axes, not in their channels alone.
         carries_mask: whether the mask in the call, if there is one, is that of the first input anyway.
+        holds_arrays: whether Keras loads arrays that stand in calls from such a file.
     """
 
     layer: Layer
@@ -88,6 +90,7 @@ class Site:
     locked: str = ""
     carries_mask: bool = True
     keeps_sizes: bool = True
+    holds_arrays: bool = True
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
 """How a layer stores the scale and shift that it absorbed: one way for each rule that absorbs.
 
     LinearStore   y = W·x + b, in the layout that the layer keeps its kernel in
+    ProductStore  the same of a function, whose b is a sum behind it
+    OperandStore  x + k, x·k, k − x, x/k: the constant of a function
     ClampStore    max(x, low), min(x, high): nodes of ``keras.ops``
     AffineStore   y = a·x + c: γ and β, around the statistics of a BatchNormalization, or numbers of a config
     TableStore    a table of constants
@@ -68,6 +70,20 @@ class LinearStore(Store):
         return rows
 
 
+class ProductStore(LinearStore):
+    """A kernel that stands in a call, and a sum behind it where there is something to add."""
+
+    def store(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
+        """All at once: it stands in the config."""
+        if new.weight is not None:
+            out.put(site, self.weight, new.weight)
+        if new.makes_bias:
+            rank = site.out_rank()
+            assert rank is not None, "values of unknown shape are not added to (linear_layers)"
+            bias = out.rounded(new.bias(), new.rule.weight.dtype)
+            out.add(site, bias.reshape(-1, *(1,) * (rank - 1 - new.rule.out_axis)))
+
+
 @dataclass(frozen=True)
 class AffineStore(Store):
     """γ and β, made where the layer had none.
@@ -129,6 +145,40 @@ def _statistics(site: Site) -> tuple[Array, Array]:
 
 def _epsilon(site: Site) -> float:
     return float(site.config.get("epsilon", 1e-3))
+
+
+@dataclass(frozen=True)
+class OperandStore(AffineStore):
+    """The constant of arithmetic, by the name of the operation.
+
+    Attributes:
+        op: what the function does with x and the constant.
+        first: whether the constant comes first.
+    """
+
+    op: str = "Add"
+    first: bool = False
+
+    def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
+        """In a shape that broadcasts against x, no axis longer than it was where that does."""
+        (variable,) = site.layer.variables
+        rank, dtype = site.rank(), site.dtypes[0]
+        assert rank is not None
+        operand = self._operand(new)
+        if new.axes:
+            ndim = max(len(variable.shape), rank - new.axes[0])
+            operand = operand.reshape([-1 if k == new.axes[0] else 1 for k in range(rank - ndim, rank)])
+        out.put(site, variable.name, out.rounded(operand, dtype or "float32"))
+
+    def _operand(self, new: NewAffine) -> Array:
+        match self.op:
+            case "Add":
+                return new.c
+            case "Subtract":
+                return new.c if self.first else -new.c
+            case "Divide":
+                return np.asarray(1.0 / new.a)
+        return new.a
 
 
 class ConfigStore(AffineStore):

@@ -1,0 +1,116 @@
+"""Constants that stand in calls: what they take on, where a sum comes behind, and which must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.core.apply import OverflowingFold
+from tests.keras_nets import Keras, assert_same, check, fold, outputs_of, random_inputs, stir
+from tests.keras_together import Network, outcomes
+
+pytestmark = pytest.mark.slow
+
+VECTOR = np.array([0.5, -2.0, 3.0], "float32")
+Between = Callable[[Any, Any], Any]  # a value, what normalises it
+# Between tanh and gelu, where nothing else takes anything on.
+BETWEEN: dict[str, Between] = {
+    "BN, times and plus": lambda x, norm: norm(x) * 2.0 + 1.0,
+    "times and plus, BN": lambda x, norm: norm(x * 2.0 + 1.0),
+    "BN, times and plus vectors": lambda x, norm: norm(x) * VECTOR + VECTOR,
+    "vectors, reversed, BN": lambda x, norm: norm(2.0 - x * VECTOR),
+    "BN, divided and minus": lambda x, norm: norm(x) / 4 - VECTOR,
+    "minus and divided, BN": lambda x, norm: norm((x - 1) / VECTOR),
+}
+
+
+def _network(between: Between, gamma: str) -> Network:
+    def steps(layers: Any, name: str) -> list[Any]:
+        def called(x: Any) -> Any:
+            y = between(layers.Activation("tanh")(x), layers.BatchNormalization(name=name))
+            return layers.Activation("gelu")(y)
+
+        return [called]
+
+    return Network((4, 5, 3), steps, "float32", gamma)
+
+
+@pytest.mark.parametrize("version", [3, 2])
+def test_arithmetic_takes_on_what_its_constants_can_hold(
+    version: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """On both sides of it, with either sign; none divides by zero."""
+    library = request.getfixturevalue("keras3" if version == 3 else "keras2")
+    tried = {f"{name}, signed": _network(between, "signed") for name, between in BETWEEN.items()}
+    tried |= {f"{n}, mixed": _network(b, "mixed") for n, b in BETWEEN.items() if "divided" not in n}
+    for outcome in outcomes(library, tried, tmp_path, suffix=".keras" if version == 3 else ".h5").values():
+        outcome.assert_told(None)
+
+
+def test_arithmetic_goes_itself(keras: Keras, tmp_path: Path) -> None:
+    """Into a kernel before or behind it; where it named an output, the output keeps its name and type."""
+    layers = keras.layers
+    x = layers.Input((6, 5, 3), name="x", dtype="float64")
+    y = layers.Conv2D(4, 3, dtype="float64")(x)
+    y = layers.Activation("tanh", dtype="float64")(3.0 - 2.0 * y)
+    z = layers.Dense(2, dtype="float64")(y / 127.5 - 1.0)
+    model = stir(keras.Model(x, z * np.array([2.0, -3.0])))
+    _, loaded = check(keras, model, tmp_path, tolerance=1e-12)
+    kinds = [type(layer).__name__ for layer in loaded.layers]
+    assert kinds == ["InputLayer", "Conv2D", "Activation", "Dense", "Activation"]
+
+
+def test_a_sum_behind_a_kernel_that_has_no_bias(keras: Keras, tmp_path: Path) -> None:
+    """In its place and name: an output keeps them. A nested model that is called twice has both once."""
+    ops, layers = keras.ops, keras.layers
+    kernel = np.random.default_rng(5).normal(size=(3, 3, 3, 3))
+    inner = layers.Input((None, None, 3), name="z")
+    y = layers.BatchNormalization(name="norm")(ops.conv(inner, kernel, padding="same"))
+    nested = keras.Model(inner, layers.Activation("tanh")(y), name="nested")
+    x = layers.Input((8, 8, 3), name="x")
+    y = layers.BatchNormalization(name="last")(nested(nested(x)))
+    model = stir(keras.Model(x, ops.conv(y, kernel)))
+    folded, loaded = check(keras, model, tmp_path)
+    assert folded.kept == {}
+    assert [type(node).__name__ for node in loaded.operations[-2:]] == ["Conv", "Add"]
+
+
+def test_a_normalisation_in_a_call_goes(keras: Keras, tmp_path: Path) -> None:
+    """Its statistics stand in the call; those of another type are cast there, and stay."""
+    ops, layers = keras.ops, keras.layers
+    x = layers.Input((6, 3), name="x", dtype="float64")
+    for dtype, gone in (("float64", True), ("float32", False)):
+        v = VECTOR.astype(dtype)
+        y = ops.batch_normalization(layers.Dense(3, dtype="float64")(x), v, v**2, -1, offset=v, scale=v)
+        model = stir(keras.Model(x, layers.Activation("tanh", dtype="float64")(y)))
+        folded = fold(model, tmp_path / dtype)
+        assert (folded.kept == {}) is gone
+        feeds = random_inputs(model)
+        loaded = keras.models.load_model(folded.after)
+        assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+
+
+def test_a_call_of_an_hdf5_file_stays(keras: Keras, tmp_path: Path) -> None:
+    """Keras 3 loads no arrays of them, so none is put there."""
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x")
+    y = layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x) * 2.0 + 1.0)
+    model = stir(keras.Model(x, layers.Activation("tanh")(y)))
+    assert fold(model, tmp_path, ".h5").kept.keys() == {"norm"}
+    assert fold(model, tmp_path, ".keras").kept == {}
+
+
+def test_numbers_that_do_not_fit(keras: Keras, tmp_path: Path) -> None:
+    """In float16 a constant holds no more than 65504: who folded into it is named, and stays."""
+    layers = keras.layers
+    x = layers.Input((6, 3), name="x", dtype="float16")
+    y = layers.BatchNormalization(name="norm", dtype="float16")(layers.Activation("tanh", dtype="float16")(x))
+    model = keras.Model(x, layers.Activation("tanh", dtype="float16")(y * 30000.0))
+    model.get_layer("norm").gamma.assign([9.0, 9.0, 9.0])
+    with pytest.raises(OverflowingFold) as told:
+        fold(model, tmp_path)
+    assert told.value.nodes == {"norm"}
