@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.graph import Node
@@ -47,6 +48,27 @@ def test_a_shift_may_cost_others_three_digits(times: float, readers: int, goes: 
     folded = fold_model(net.build({"x": (2, 3, 8)}, list(outputs)), tmp_path)
     (decision,) = folded.plan.decisions
     assert isinstance(decision, Fold) == goes
+    assert goes or Reason.PRECISION in why(decision)
+
+
+@pytest.mark.parametrize(("mean", "goes"), [(0.0, True), (6.0, True), (12.0, False), (-300.0, False)])
+@pytest.mark.parametrize("op", ["Cast", "CastLike"])
+def test_a_cast_to_half_precision_costs_what_is_normalised_behind_it(
+    op: str, mean: float, goes: bool, tmp_path: Path
+) -> None:
+    """x − mean has 11 bits in float16; of x, cast before, as many fewer are left as x is larger."""
+    net, half = Net(1), TensorProto.FLOAT16
+    one = net.const(np.ones(3))
+    norm = net.op("BatchNormalization", "x", one, net.const(np.zeros(3)), net.const(np.full(3, mean)), one)
+    if op == "CastLike":
+        cast = net.op(op, norm, net.op("Cast", one, to=half))
+    else:
+        cast = net.op(op, norm, to=half)
+    net.dtype = np.dtype(np.float16)
+    y = net.op("Cast", net.op("Conv", cast, net.weight(2, 3, 2, 2, fan_in=12)), to=TensorProto.FLOAT)
+    folded = fold_model(net.build({"x": (2, 3, 6, 5)}, y), tmp_path)
+    (decision,) = folded.plan.decisions
+    assert isinstance(decision, Fold) == goes, decision.message
     assert goes or Reason.PRECISION in why(decision)
 
 

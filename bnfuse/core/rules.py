@@ -151,6 +151,7 @@ class Pass(Rule):
         mixes: whether the op mixes elements along an input axis (factors must not vary there).
         axes: how the axes of input and output correspond.
         mixed_out: output axes along which factors must not vary either.
+        halves: whether it rounds to a half precision what was wider (see ``worth``).
     """
 
     sign: Sign = Sign.ANY
@@ -159,6 +160,7 @@ class Pass(Rule):
     axes: AxisMap = field(default_factory=SameAxes)
     mixed_out: Collection[int] = ()
     in_port: Port = 0
+    halves: bool = False
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         """Pass it on, if it commutes."""

@@ -23,6 +23,7 @@ _FLOATS = {
     onnx.TensorProto.DOUBLE,
     onnx.TensorProto.BFLOAT16,
 }
+_HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 # The types that Max and Min know wherever they broadcast.
 _BROADCASTING_MAX = 8  # the operator set from which on Max and Min broadcast
 _LARGEST = 3e38  # the default bounds of old Clips are the largest float32
@@ -107,9 +108,9 @@ def _reader(view: View) -> Rule:
 
 def _cast(view: View, like: int | None = None) -> Rule:
     """Between floating-point types only: rounding aside, a cast commutes with everything."""
-    to = view.attr("to") if like is None else view.dtype(like)
-    if view.dtype(0) in _FLOATS and to in _FLOATS:
-        return Pass()
+    has, to = view.dtype(0), view.attr("to") if like is None else view.dtype(like)
+    if has in _FLOATS and to in _FLOATS:
+        return Pass(halves=has not in _HALVES and to in _HALVES)
     return Opaque(Reason.UNSUPPORTED_OP, "not between floating-point types")
 
 
