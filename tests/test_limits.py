@@ -60,10 +60,7 @@ def test_a_cast_to_half_precision_costs_what_is_normalised_behind_it(
     net, half = Net(1), TensorProto.FLOAT16
     one = net.const(np.ones(3))
     norm = net.op("BatchNormalization", "x", one, net.const(np.zeros(3)), net.const(np.full(3, mean)), one)
-    if op == "CastLike":
-        cast = net.op(op, norm, net.op("Cast", one, to=half))
-    else:
-        cast = net.op(op, norm, to=half)
+    cast = net.op(op, norm, net.op("Cast", one, to=half)) if op == "CastLike" else net.op(op, norm, to=half)
     net.dtype = np.dtype(np.float16)
     y = net.op("Cast", net.op("Conv", cast, net.weight(2, 3, 2, 2, fan_in=12)), to=TensorProto.FLOAT)
     folded = fold_model(net.build({"x": (2, 3, 6, 5)}, y), tmp_path)
