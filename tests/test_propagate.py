@@ -12,6 +12,7 @@ from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Graph
 from bnfuse.core.joint import ConcatSplit
+from bnfuse.core.offers import whole
 from bnfuse.core.operands import Operand
 from bnfuse.core.plan import plan
 from bnfuse.core.propagate import ports, retrace
@@ -237,9 +238,9 @@ def test_choices_that_do_not_fit_are_refused_when_they_are_replayed() -> None:
     y = net.sum(net.relu(net.conv("x"), name="closed"), net.conv("x", name="opened"), name="sum")
     net.tanh(net.bn(y, 2.0, 1.0, name="bn"))
     state, bn = State(net.graph()), net.node("bn")
-    refused = retrace(state, candidate(state.graph, bn), Split.UP, {"sum": 0})
+    refused = retrace(state, whole(state, candidate(state.graph, bn)), Split.UP, {"sum": 0})
     assert isinstance(refused, Refusal) and refused.node == "Relu 'closed'"
-    found = retrace(state, candidate(state.graph, bn), Split.UP, {"sum": 1})
+    found = retrace(state, whole(state, candidate(state.graph, bn)), Split.UP, {"sum": 1})
     assert not isinstance(found, Refusal)
     assert (found.split, found.choices, sorted(found.into)) == (
         Split.UP,

@@ -8,11 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Typical
+from bnfuse.core.affine import Typical, candidate
 from bnfuse.core.apply import NewLinear, linear_rewrite, overflows
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.linear import Rewrite, linear_form
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.offers import Offer, whole
 from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Absorbed
@@ -121,6 +122,11 @@ DIGITS: list[tuple[Any, Any, Any, int, str]] = [
 ]
 
 
+def offered(state: State) -> Offer:
+    (node,) = [node for node in state.graph.nodes if node.name == "bn"]
+    return whole(state, candidate(state.graph, node))
+
+
 @pytest.mark.parametrize(("a", "c", "magnitude", "readers", "times"), DIGITS)
 @pytest.mark.parametrize("split", Split)
 def test_what_others_read_is_not_shifted_by_far_more_than_it_varies(
@@ -131,7 +137,7 @@ def test_what_others_read_is_not_shifted_by_far_more_than_it_varies(
     found = Propagation(net.node("bn"), split, (), (), ())
     refused = Refusal(Reason.PRECISION, "BatchNormalization 'bn'", "writer_out", times, split.value)
     shifts_x = split not in (Split.DOWN, Split.SCALE_UP)
-    assert objection(state, found, 0) == (refused if times and shifts_x else None)
+    assert objection(state, offered(state), found, 0) == (refused if times and shifts_x else None)
 
 
 def test_an_attempt_whose_weights_overflow_names_the_op_and_its_type() -> None:
@@ -153,8 +159,10 @@ def test_an_attempt_whose_weights_overflow_names_the_op_and_its_type() -> None:
     ]:
         state.edits[net.node("half")] = list(earlier)
         found = _spread(net, ("bn", SHIFT), ("other", SHIFT), ("relu", SHIFT), *(("half", e) for e in edits))
-        assert objection(state, found, 0) == wanted
-    assert objection(state, found, 2) == Refusal(Reason.NO_GAIN, "BatchNormalization 'bn'", split="up")
+        assert objection(state, offered(state), found, 0) == wanted
+    assert objection(state, offered(state), found, 2) == Refusal(
+        Reason.NO_GAIN, "BatchNormalization 'bn'", split="up"
+    )
 
 
 class _Unread:

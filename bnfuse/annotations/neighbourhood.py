@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from bnfuse.core.decisions import Decision, Fold, Keep, Plan
+from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan, Settled
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.reasons import Reason
 from bnfuse.results import DrawnNode, Neighbourhood
@@ -97,10 +97,11 @@ class _Scene:
 
     def _took_part(self, kept: Keep) -> dict[Node, str]:
         """Of a node that goes in part: those whose weights took that part on, and those it passed."""
-        if kept.narrowed is None:
-            return {}
-        passed = (*kept.narrowed.through, kept.narrowed.joint)
-        named = [(name, "through") for name in passed] + [(name, "into") for name in kept.narrowed.into]
+        parts: list[Settled | Narrowed] = [*kept.settled, *([kept.narrowed] if kept.narrowed else [])]
+        passed = [name for part in parts for name in part.through]
+        passed += [kept.narrowed.joint] if kept.narrowed else []
+        named = [(name, "through") for name in passed]
+        named += [(name, "into") for part in parts for name in part.into]
         return {self.by_name[name]: role for name, role in named if name in self.by_name}
 
     def _beside_ends(self, ends: Mapping[str, str]) -> set[Node]:

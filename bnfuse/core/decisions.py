@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -20,6 +21,22 @@ class Split(str, Enum):
     SHIFT_UP_SIGNED = "shift-up-signed"  # x is held as x + c/a, y as y/a
     SCALE_UP = "scale-up"  # x is held as a·x, y as y − c
     CONSTANT = "constant-channel"  # y is held as x beside a channel that is constant (``constant_channel``)
+
+
+def _passed(through: Sequence[str], becomes: Iterable[tuple[str, str]]) -> list[str]:
+    """The names in ``through``, with what becomes of each."""
+    forms = dict(becomes)
+    return [f"{name} (becomes {forms[name]})" if name in forms else name for name in through]
+
+
+class Part(str, Enum):
+    """What goes when all is folded that goes as a whole before anything stays in another form."""
+
+    WHOLE = "whole"  # a node after all
+
+    SCALE = "scale"  # of a BatchNormalization that stays as arithmetic
+    SHIFT = "shift"  # the same
+    BIAS = "bias"  # of a linear op for which it would have to be a node of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +61,34 @@ class Fold:
     @property
     def passed(self) -> list[str]:
         """The names in ``through``, with what becomes of each."""
-        forms = dict(self.becomes)
-        return [f"{name} (becomes {forms[name]})" if name in forms else name for name in self.through]
+        return _passed(self.through, self.becomes)
 
     @property
     def message(self) -> str:
         """One sentence: where it went."""
         where = ", ".join(self.into) if self.into else "nothing (it was the identity)"
-        via = f", through {', '.join(self.passed)}" if self.through else ""
+        via = f", through {', '.join(_passed(self.through, self.becomes))}" if self.through else ""
         return f"folded {self.split.value} into {where}{via}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A part of a node goes that otherwise stays, or one goes since; the rest as in ``Fold``."""
+
+    node: str
+    op: str
+    part: Part
+    split: Split
+    into: tuple[str, ...]
+    through: tuple[str, ...]
+    choices: tuple[tuple[str, int], ...] = ()
+    becomes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def message(self) -> str:
+        """What went where."""
+        via = f", through {', '.join(_passed(self.through, self.becomes))}" if self.through else ""
+        return f"its {self.part.value} folded {self.split.value} into {', '.join(self.into)}{via}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +111,8 @@ class Narrowed:
 class Keep:
     """This node stays: ``refusals`` holds, per split that was tried, who said no and why.
 
-    ``narrowed`` tells where it stays on a part of its work only, ``becomes`` as which operators it stays.
+    ``narrowed`` tells where it stays on a part of its work only, ``becomes`` as which operators it stays, and
+    ``settled`` which part of it went nevertheless.
     """
 
     node: str
@@ -85,6 +122,7 @@ class Keep:
     refusals: tuple[Refusal, ...]
     narrowed: Narrowed | None = None
     becomes: tuple[str, ...] = ()
+    settled: tuple[Settled, ...] = ()
 
     @property
     def primary(self) -> Refusal:
@@ -99,7 +137,8 @@ class Keep:
             seen.setdefault(refusal.sentence, refusal.split)
         why = "; ".join(f"{split}: {text}" if split else text for text, split in seen.items())
         if self.becomes:
-            return f"stays as {' and '.join(self.becomes)}; {why}"
+            parts = "".join(f", {part.message}" for part in self.settled)
+            return f"stays as {' and '.join(self.becomes)}{parts}; {why}"
         return f"{self._moved}; {why}" if self.narrowed else why
 
     @property
@@ -157,12 +196,14 @@ class Equalized:
 class Plan:
     """One decision per candidate, in graph order; ``order`` lists folds in the order to apply them.
 
-    What is narrowed is so after all folds, in graph order, and what is ``equalized`` after that.
+    What is narrowed is so after all folds, in graph order; then parts of nodes that stay go, in the order of
+    ``settled``, and then channels are ``equalized``.
     """
 
     decisions: tuple[Decision, ...]
     order: tuple[Fold, ...] = field(default=())
     equalized: Equalized | None = None
+    settled: tuple[Settled, ...] = ()
 
     @property
     def narrowed(self) -> tuple[tuple[str, Narrowed], ...]:
@@ -194,7 +235,7 @@ class Plan:
     @property
     def rewrites(self) -> int:
         """How many nodes are folded, in whole or in part."""
-        return len(self.order) + len(self.narrowed)
+        return len(self.order) + len(self.narrowed) + len(self.settled)
 
     def counts(self, *, batchnorm: bool) -> tuple[int, int, int]:
         """(found, folded, kept) among true BatchNormalizations, or among decomposed affines."""

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.affine import Affine, Candidate
+from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Decision, Plan, Split
 from bnfuse.core.explanation import AffineFigures, Answer, Asked, Attempt, Choice, Explanation, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.offers import Offer, whole
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.core.propagate import Worklist, ports
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Current, Joint, Rule
 from bnfuse.core.search import Observer, SearchResult, Tried, try_split
-from bnfuse.core.splits import holdings, splits
 from bnfuse.core.state import State
 
 
@@ -165,14 +165,13 @@ class _Recorder(Observer):
         choices = tried.spread.choices
         return next(row for row in self._searches if row[-1][0].taken == choices)
 
-    def decided(self, state: State, wanted: Candidate, found: SearchResult) -> None:
+    def decided(self, state: State, offer: Offer, found: SearchResult) -> None:
         """Go on with what was cut short, then put the splits in order."""
-        a, c, _ = state.current(wanted.node)
-        every = list(splits(a, c))
+        every = list(offer.splits())
         for split in every:
             trial = self._by_split.get(split)
             if trial is None or (trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR):
-                try_split(state, wanted, split, found.reach, self)
+                try_split(state, offer, split, found.reach, self)
         taken = None if found.best is None else found.best.split
         self.trials = [replace(self._by_split[split], taken=split is taken) for split in every]
 
@@ -200,6 +199,6 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     walk = _Observed(run.state, run.wanted, run.fixed, run.limit, shares=run.shares)
     walk.deep = walk.leads = False
     assert run.wanted is not None, "what is explained is a node that is to go"
-    a, c, axes = run.state.current(run.wanted.node)
-    walk.run(*holdings(split, axes, a, c))
+    offer = whole(run.state, run.wanted)
+    offer.spread(walk, *offer.held(split))
     return walk

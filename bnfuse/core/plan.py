@@ -20,21 +20,24 @@ Nothing is changed: the plan is pure data, in graph order and deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.constant_channel import constant_channel
-from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Plan, Split
+from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Part, Plan, Settled, Split
 from bnfuse.core.equalize import equalize
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
+from bnfuse.core.offers import Offer, whole
 from bnfuse.core.propagate import retrace
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque
 from bnfuse.core.search import Observer, removal
+from bnfuse.core.settle import settle, settle_again
 from bnfuse.core.state import Propagation, State
 from bnfuse.core.worth import made_nodes, objection
 
@@ -92,16 +95,23 @@ def plan(
                 decisions[node] = _as_arithmetic(state, node, decision)
         elif isinstance(decision, Keep) and node.name not in banned:
             decisions[node] = _narrowed(state, node, decision)
+    state.waiting = set(state.narrowed)
+    settled = settle(state, _left(graph, decisions, banned), partial(_goes, state), _becomes)
     state.waiting = set()
+    _tell(state, decisions, settled)
     equalized = _equalized(state) if equalizes else None
     decided = tuple(decisions[node] for node in graph.candidates)
-    return Planned(Plan(decided, tuple(order), equalized), state)
+    return Planned(Plan(decided, tuple(order), equalized, settled), state)
+
+
+def _occupied(state: State) -> set[Node]:
+    """What was moved, or has a constant channel: it takes nothing on."""
+    return {*state.narrowed, *(node for found in state.channels for node in (found.writer, *found.readers))}
 
 
 def _equalized(state: State, most: int | None = None) -> Equalized | None:
-    """Rescale what is free; what was moved, or has a constant channel, takes nothing on."""
-    widened = (node for found in state.channels for node in (found.writer, *found.readers))
-    state.waiting = {*state.narrowed, *widened}
+    """Rescale what is free."""
+    state.waiting = _occupied(state)
     try:
         return equalize(state, most)
     finally:
@@ -127,7 +137,7 @@ def _decide(
     if node.name in banned:
         refusal = Refusal(Reason.OVERFLOW, node.label, detail="their dtype")
         return Keep(node.name, node.op, node.is_batchnorm, channels, (refusal,))
-    found = removal(state, Candidate(node, rule), observer, moves_bounds=moves_bounds)
+    found = removal(state, whole(state, Candidate(node, rule)), observer, moves_bounds=moves_bounds)
     best = found.best
     if best is None:
         return Keep(node.name, node.op, node.is_batchnorm, channels, found.refusals)
@@ -184,8 +194,36 @@ def _as_arithmetic(state: State, node: Node, kept: Keep) -> Keep:
     becomes = state.graph.arithmetic(node, state.current(node)[:2])
     if isinstance(becomes, Refusal):
         return replace(kept, refusals=(becomes, *kept.refusals))
-    state.arithmetic.append(node)
+    state.spell(node)
     return replace(kept, becomes=becomes)
+
+
+def _goes(state: State, offer: Offer) -> Propagation | None:
+    return removal(state, offer, _NOBODY, moves_bounds=state.graph.moves_bounds).best
+
+
+def _left(graph: Graph, decisions: Mapping[Node, Decision], banned: Collection[str]) -> list[Candidate]:
+    """Whoever stays, and could go as far as its own numbers tell."""
+    stay = (n for n, decision in decisions.items() if isinstance(decision, Keep) and n.name not in banned)
+    rules = ((node, graph.rule(node)) for node in stay)
+    return [Candidate(n, rule) for n, rule in rules if isinstance(rule, Affine) and rule.broken is None]
+
+
+def _tell(state: State, decisions: dict[Node, Decision], settled: Sequence[Settled]) -> None:
+    """Put down what became of nodes, and of parts of them, in the end."""
+    steps: dict[str, tuple[Settled, ...]] = {}
+    for step in settled:
+        steps[step.node] = (*steps.get(step.node, ()), step)
+    for node, kept in decisions.items():
+        mine = steps.get(node.name, ())
+        whole = next((step for step in mine if step.part is Part.WHOLE), None)
+        if whole is not None:
+            how = (whole.split, whole.into, whole.through, whole.choices, whole.becomes)
+            decisions[node] = Fold(kept.node, kept.op, kept.is_batchnorm, kept.channels or 0, *how)
+        elif isinstance(kept, Keep) and kept.becomes:
+            becomes = state.graph.arithmetic(node, state.current(node)[:2])
+            assert not isinstance(becomes, Refusal), "a part is written where the whole could be"
+            decisions[node] = replace(kept, becomes=becomes, settled=mine)
 
 
 def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
@@ -195,7 +233,9 @@ def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
     moving = candidate(state.graph, node)
     for place in places(state, moving):
         found = narrow(state, moving, place)
-        if isinstance(found, Refusal) or made_nodes(state, found.spread) or objection(state, found.spread, 0):
+        if isinstance(found, Refusal) or made_nodes(state, found.spread):
+            continue
+        if objection(state, whole(state, moving), found.spread, 0):
             continue
         state.accept_narrowing(found)
         spread = found.spread
@@ -219,7 +259,8 @@ def replay(graph: Graph, plan: Plan) -> Planned:
             assert channel is not None, f"the plan does not fit the graph: {fold.node}"
             state.accept_channel(channel)
             continue
-        found = retrace(state, candidate(graph, by_name[fold.node]), fold.split, dict(fold.choices))
+        offer = whole(state, candidate(graph, by_name[fold.node]))
+        found = retrace(state, offer, fold.split, dict(fold.choices))
         if isinstance(found, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {found.sentence}")
         state.accept(found)
@@ -231,7 +272,12 @@ def replay(graph: Graph, plan: Plan) -> Planned:
         if isinstance(move, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
         state.accept_narrowing(move)
-    state.arithmetic += [node for node in graph.candidates if node.name in plan.arithmetic]
+    for node in graph.candidates:
+        if node.name in plan.arithmetic:
+            state.spell(node)
+    state.moves_bounds, state.waiting = True, set(state.narrowed)
+    settle_again(state, plan.settled)
+    state.moves_bounds, state.waiting = False, set()
     if plan.rescaled:
         _equalized(state, len(plan.rescaled))
     return Planned(plan, state)

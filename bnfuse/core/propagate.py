@@ -19,10 +19,10 @@ from bnfuse.core.affine import Candidate
 from bnfuse.core.dead_ends import WIDE, Hop, Hub
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
+from bnfuse.core.offers import Offer
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, same
 from bnfuse.core.rules import Absorbed, Current, Joint, Rule
-from bnfuse.core.splits import holdings
 from bnfuse.core.state import Propagation, State
 
 # Attempts that touch no more nodes than this do without ``classes``.
@@ -265,14 +265,11 @@ def ports(node: Node) -> list[tuple[Port, str]]:
     return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
 
 
-def retrace(
-    state: State, wanted: Candidate, split: Split, choices: Mapping[str, int]
-) -> Propagation | Refusal:
+def retrace(state: State, offer: Offer, split: Split, choices: Mapping[str, int]) -> Propagation | Refusal:
     """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
-    a, c, axes = state.current(wanted.node)
-    attempt = Worklist(state, wanted, choices, None)
-    refusal = attempt.run(*holdings(split, axes, a, c))
-    return refusal or attempt.found(split)
+    attempt = Worklist(state, offer.wanted, {**offer.fixed, **choices}, None)
+    refusal = offer.spread(attempt, *offer.held(split))
+    return refusal or attempt.found(split, offer.node)
 
 
 def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:

@@ -115,6 +115,20 @@ class Opaque(Rule):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Closed(Rule):
+    """Another rule, of a node that takes nothing on at one port any more."""
+
+    rest: Rule
+    port: Port
+
+    def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
+        """No there; elsewhere what the rule says."""
+        if port == self.port:
+            return Refusal(Reason.WAITING, node.label, node.value(port))
+        return self.rest.react(node, port, held, numbers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ShapeOnly(Rule):
     """Reads the shape alone."""
 

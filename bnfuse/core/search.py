@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.offers import Offer
 from bnfuse.core.propagate import NEAR, Worklist, next_choices
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.splits import holdings, splits
 from bnfuse.core.state import Propagation, State
 from bnfuse.core.worth import made_nodes, objection
 
@@ -78,11 +77,11 @@ class Observer:
     def tried(self, tried: Tried) -> None:
         """A split was gone through within a reach."""
 
-    def decided(self, state: State, wanted: Candidate, found: SearchResult) -> None:
+    def decided(self, state: State, offer: Offer, found: SearchResult) -> None:
         """The search is over; nothing was changed yet."""
 
 
-def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResult:
+def cheapest(state: State, offer: Offer, observer: Observer) -> SearchResult:
     """The way that makes and touches the fewest nodes.
 
     What is tried after a first success must touch fewer nodes than that one.
@@ -90,9 +89,8 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResul
     best: Tried | None = None
     touched = 0  # by the best
     refusals: dict[Split, Refusal] = {}
-    observer.begins(state, wanted.node)
-    a, c, _ = state.current(wanted.node)
-    open_splits: Iterable[Split] = splits(a, c)
+    observer.begins(state, offer.node)
+    open_splits: Iterable[Split] = offer.splits()
     reach = NEAR
     while True:
         far: list[Split] = []
@@ -100,7 +98,7 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResul
             limit = reach if best is None or best.makes else min(reach, touched - 1)
             if limit <= 0:
                 break
-            tried = try_split(state, wanted, split, limit, observer)
+            tried = try_split(state, offer, split, limit, observer)
             if tried.refusal is not None:
                 refusals[split] = tried.refusal
                 if tried.refusal.reason is Reason.TOO_FAR:
@@ -114,77 +112,85 @@ def cheapest(state: State, wanted: Candidate, observer: Observer) -> SearchResul
         open_splits = far
         reach *= 8
     found = SearchResult(None if best is None else best.spread, tuple(refusals.values()), reach)
-    observer.decided(state, wanted, found)
+    observer.decided(state, offer, found)
     return found
 
 
-def removal(state: State, wanted: Candidate, observer: Observer, *, moves_bounds: bool) -> SearchResult:
+def removal(state: State, offer: Offer, observer: Observer, *, moves_bounds: bool) -> SearchResult:
     """The cheapest way; where there is none, and bounds may move, the cheapest past activations that change.
 
     A refusal is the one that was met last.
     """
     state.moves_bounds = False
-    found = cheapest(state, wanted, observer)
+    found = cheapest(state, offer, observer)
     if found.best is not None or not moves_bounds:
         return found
     state.moves_bounds = True
-    return cheapest(state, wanted, observer)
+    return cheapest(state, offer, observer)
 
 
-def try_split(state: State, wanted: Candidate, split: Split, limit: int, observer: Observer) -> Tried:
+def try_split(state: State, offer: Offer, split: Split, limit: int, observer: Observer) -> Tried:
     """One split, all choices, within a reach of so many nodes."""
-    outcome = _attempt(state, wanted, split, limit, observer)
+    outcome = _attempt(state, offer, split, limit, observer)
     if isinstance(outcome, Refusal):
         tried = Tried(split, None, 0, outcome)
     else:
         found, makes = outcome
-        tried = Tried(split, found, makes, objection(state, found, makes))
+        tried = Tried(split, found, makes, objection(state, offer, found, makes))
     observer.tried(tried)
     return tried
 
 
 def _attempt(
-    state: State, wanted: Candidate, split: Split, limit: int, observer: Observer
+    state: State, offer: Offer, split: Split, limit: int, observer: Observer
 ) -> tuple[Propagation, int] | Refusal:
     """One split, and how many nodes it makes: linear ops without a bias pass the shift on, where they can."""
-    found = _search(state, wanted, split, limit, observer, {})
+    found = _search(state, offer, split, limit, observer, offer.fixed)
     if isinstance(found, Refusal):
         return found
-    biasless: dict[str, int] = {}
+    biasless = offer.fixed
     makers = made_nodes(state, found)
-    linears = [node for node in dict.fromkeys(makers) if isinstance(state.graph.rule(node), Linear)]
-    for linear in linears[:_MOST_BIASLESS]:
+    fewest, tried = len(makers), set[Node]()
+    while len(tried) < _MOST_BIASLESS:
+        linears = (
+            node for node in makers if isinstance(state.graph.rule(node), Linear) and node not in tried
+        )
+        linear = next(linears, None)
+        if linear is None:
+            break
+        tried.add(linear)
         without = {**biasless, linear.name: 1}
-        other = _search(state, wanted, split, limit, observer, without)
-        if isinstance(other, Propagation) and len(fewer := made_nodes(state, other)) < len(makers):
-            found, makers, biasless = other, fewer, without
-    return found, len(makers)
+        other = _search(state, offer, split, limit, observer, without)
+        if isinstance(other, Propagation) and len(others := made_nodes(state, other)) <= len(makers):
+            makers, biasless = others, without  # what comes to the next one may go on from there
+            if len(makers) < fewest:
+                found, fewest = other, len(makers)
+    return found, fewest
 
 
 def _search(
     state: State,
-    wanted: Candidate,
+    offer: Offer,
     split: Split,
     limit: int,
     observer: Observer,
     biasless: Mapping[str, int],
 ) -> Propagation | Refusal:
     """The first choices that go through, or why none do: the first refusal of the first attempt."""
-    a, c, axes = state.current(wanted.node)
-    x_held, y_held = holdings(split, axes, a, c)
+    x_held, y_held = offer.held(split)
     first: Refusal | None = None
     fixed = biasless
     observer.searches()
     for _ in range(MAX_ATTEMPTS):
-        run = observer.worklist(state, wanted, fixed, limit)
-        refusal = run.run(x_held, y_held)
+        run = observer.worklist(state, offer.wanted, fixed, limit)
+        refusal = offer.spread(run, x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
-            return run.found(split)
+            return run.found(split, offer.node)
         following = next_choices(run.choices)
         if first is None:
             first = replace(refusal, split=split.value)
-            alone = None if following is None else _scale_refused(state, wanted, limit, x_held, y_held)
+            alone = None if following is None else _scale_refused(state, offer, limit, x_held, y_held)
             if alone is not None:
                 return replace(alone, split=split.value)
         if following is None:
@@ -192,20 +198,20 @@ def _search(
         fixed = {**biasless, **following}
     assert first is not None
     if first.reason is Reason.CONFLICT and limit <= NEAR:
-        run = observer.worklist(state, wanted, biasless, limit, shares=True)
-        refusal = run.run(x_held, y_held)
+        run = observer.worklist(state, offer.wanted, biasless, limit, shares=True)
+        refusal = offer.spread(run, x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
-            return run.found(split)
+            return run.found(split, offer.node)
     if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
         return Refusal(Reason.TOO_MANY_CHOICES, run.first_choice, split=split.value)
     return first
 
 
 def _scale_refused(
-    state: State, wanted: Candidate, limit: int, x_held: Reparam, y_held: Reparam
+    state: State, offer: Offer, limit: int, x_held: Reparam, y_held: Reparam
 ) -> Refusal | None:
     """Whether the scales alone are refused: then no way of the shift helps."""
-    run = Worklist(state, wanted, {}, limit)
-    refusal = run.run(x_held.scale_only, y_held.scale_only)
+    run = Worklist(state, offer.wanted, {}, limit)
+    refusal = offer.spread(run, x_held.scale_only, y_held.scale_only)
     return None if run.routes_scales else refusal

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from bnfuse.core.affine import Affine, affine_rule
+import numpy as np
+
+from bnfuse.core.affine import affine_rule
 from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.rules import Absorbed, Current, Pass, Rule
+from bnfuse.core.reparam import Pair
+from bnfuse.core.rules import Absorbed, Closed, Current, Pass, Rule
 
 if TYPE_CHECKING:
     from bnfuse.core.constant_channel import ConstantChannel
@@ -82,6 +85,7 @@ class State:
     waiting: set[Node] = field(default_factory=set)  # who takes nothing on, being to go itself
     narrowed: dict[Node, Narrowing] = field(default_factory=dict)
     arithmetic: list[Node] = field(default_factory=list)  # who stays in another form
+    rules: dict[Node, Rule] = field(default_factory=dict)  # of nodes that are no longer what they were
     channels: list[ConstantChannel] = field(default_factory=list)  # that some layers are given
     accepted: list[Propagation] = field(default_factory=list)
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
@@ -97,12 +101,12 @@ class State:
 
     def rule(self, node: Node) -> Rule:
         """A removed node is an alias: everything passes."""
+        changed = self.rules.get(node)
+        if changed is not None:
+            return changed
         rule = self.graph.rule(node)
-        if node not in self.removed:
-            # An activation whose bounds were moved once costs no more when they move again.
-            return rule if self.moves_bounds or node in self.numbers else rule.plain
-        assert isinstance(rule, Affine)
-        return Pass(in_port=rule.in_port)
+        # An activation whose bounds were moved once costs no more when they move again.
+        return rule if self.moves_bounds or node in self.numbers else rule.plain
 
     def current(self, node: Node) -> Current:
         """A node's own pair as it is by now, and its axes."""
@@ -113,6 +117,9 @@ class State:
         for node in (spread.node, *self.graph.tied.get(spread.node, ())):
             rule = affine_rule(self.graph, node)
             self.removed.add(node)
+            if node in self.rules:
+                self.arithmetic.remove(node)
+            self.rules[node] = Pass(in_port=rule.in_port)
             for classes in self._classes.values():
                 classes.merge(node.value(rule.in_port), node.outputs[0])
         self._absorb(spread)
@@ -131,6 +138,37 @@ class State:
         """Make a constant channel part of the state."""
         self.accept(found.spread)
         self.channels.append(found)
+        # What lies between them has another channel than the values of the graph.
+        self.rules |= {node: Closed(self.rule(node), edit.port) for node, edit in found.spread.edits}
+
+    def spell(self, node: Node) -> None:
+        """Let a node stay in another form: as a product and a sum, or what of them there is."""
+        if node not in self.rules:
+            self.arithmetic.append(node)
+        a, c, axes = self.current(node)
+        if a.size == 1:  # a number, and no vector
+            self.numbers[node] = a, c, axes = a.reshape(()), c.reshape(()), ()
+        rule = affine_rule(self.graph, node)
+        scales, shifts = bool((a != 1.0).any()), bool(c.any())
+        self.rules[node] = replace(rule, pair=(a, c), axes=axes, has_scale=scales, has_shift=shifts)
+
+    def accept_part(self, spread: Propagation, left: Pair) -> None:
+        """Make it part of the state that a part of a spelled node goes, and leaves y = a·x + c."""
+        self._absorb(spread)
+        *_, axes = self.current(spread.node)
+        self.numbers[spread.node] = (*left, axes)
+        self.spell(spread.node)
+
+    def accept_bias(self, spread: Propagation) -> None:
+        """Make it part of the state that others take on the bias of a linear op, which has none then."""
+        blamed = self.folded[spread.node]
+        self._take(spread)
+        for node, _ in spread.edits:
+            self.folded[node].extend(blamed)
+        self.edits[spread.node] = [
+            replace(edit, pair=(edit.pair[0], np.zeros_like(edit.pair[1])))
+            for edit in self.edits[spread.node]
+        ]
 
     def _absorb(self, spread: Propagation) -> None:
         self._take(spread)

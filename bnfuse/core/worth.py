@@ -13,6 +13,7 @@ from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.linear import factors
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.offers import Offer
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
@@ -44,13 +45,18 @@ def made_nodes(state: State, found: Propagation) -> list[Node]:
     return made
 
 
-def objection(state: State, found: Propagation, makes: int) -> Refusal | None:
+def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Refusal | None:
     """Why an attempt that goes through on paper, making so many nodes, is not worth it or spoils numbers."""
     split = found.split.value
-    removed = 1 + len(state.graph.tied.get(found.node, ()))
-    if makes > (removed if found.node.is_batchnorm else 0):
+    if makes > offer.may_make:
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
-    lost = _loses_digits(state, found) or _cancels(state, found) or _is_halved(state, found)
+    lost = None
+    if offer.wanted is not None:
+        lost = (
+            _loses_digits(state, offer, found)
+            or _cancels(state, offer, found)
+            or _is_halved(state, offer, found)
+        )
     lost = lost or _bounds_overflow(state, found)
     if lost is not None:
         return lost
@@ -86,7 +92,7 @@ def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, list
             yield node, [*state.edits.get(node, ()), *new]
 
 
-def _loses_digits(state: State, found: Propagation) -> Refusal | None:
+def _loses_digits(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     """A tensor that others read too must not be shifted by far more than it varies.
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
@@ -95,7 +101,7 @@ def _loses_digits(state: State, found: Propagation) -> Refusal | None:
     x, typical = found.node.value(rule.in_port), rule.typical
     if typical is None or state.graph.reader_count(x) < 2 or _shifts_down(found):
         return None
-    a, c, _ = state.current(found.node)
+    a, c = offer.a, offer.shift
     with np.errstate(divide="ignore", invalid="ignore"):
         worst = float(np.nanmax(np.abs(c) / (np.abs(a) * typical.size), initial=0.0, where=a != 0.0))
     if worst <= MAX_SHIFT:
@@ -103,7 +109,7 @@ def _loses_digits(state: State, found: Propagation) -> Refusal | None:
     return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
 
 
-def _cancels(state: State, found: Propagation) -> Refusal | None:
+def _cancels(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     """Whoever reads a clamp that a shift went down through must not lose what the clamp lets through.
 
     Where min(max(a·x + c, low), high) was read, a·h + c is read now, with h from clamps of other bounds.
@@ -114,8 +120,8 @@ def _cancels(state: State, found: Propagation) -> Refusal | None:
     typical = affine_rule(state.graph, found.node).typical
     if typical is None or not _shifts_down(found):
         return None
-    a, c, _ = state.current(found.node)
-    middle, width = a * typical.mean + c, 2.0 * np.abs(a) * typical.deviation
+    a, c = offer.a, offer.shift
+    middle, width = a * typical.mean + offer.c, 2.0 * np.abs(a) * typical.deviation
     lost = _rms(np.where(a == 0.0, 0.0, c))  # a constant stays one
     for node, edit in found.edits:
         rule = state.graph.rule(node)
@@ -129,19 +135,19 @@ def _cancels(state: State, found: Propagation) -> Refusal | None:
     return None
 
 
-def _is_halved(state: State, found: Propagation) -> Refusal | None:
+def _is_halved(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     """A cast to a half precision rounded a·x + c, and is to round x, of which its reader makes a·x + c.
 
     With x as the statistics say, it makes a·x of the size of a·(mean, deviation), where a·x + c varies less.
     """
     rule = affine_rule(state.graph, found.node)
     typical, y = rule.typical, found.node.outputs[0]
-    if typical is None or not _shifts_down(found):
+    if typical is None or not _shifts_down(found) or not offer.shift.any():
         return None
     halved = (node for node in found.touched if getattr(state.graph.rule(node), "halves", False))
     if next(halved, None) is None:
         return None
-    a, c, _ = state.current(found.node)
+    a, c = offer.a, offer.c
     before = np.abs(a * typical.mean + c) + np.abs(a) * typical.deviation
     now, then = _rms(np.abs(a) * typical.size), _rms(before)
     if now <= MAX_HALVED * then:

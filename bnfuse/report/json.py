@@ -39,9 +39,10 @@ SCHEMAS = {
 # those of a comparison by its command's.
 _DECISION = "name=node op kind channels message action split into through becomes reason refusals narrowed"
 _KEYS = {
-    "Report": "input output batchnorms affines decisions=plan.decisions groups equalized=plan.equalized "
-    "operators.before=operators_before operators.after=operators_after verification benchmark notes "
-    "gates subnormals_flushed rounded_biases layers=details.layers unsafe limits seconds versions",
+    "Report": "input output batchnorms affines decisions=plan.decisions groups settled=plan.settled "
+    "equalized=plan.equalized operators.before=operators_before operators.after=operators_after "
+    "verification benchmark notes gates subnormals_flushed rounded_biases "
+    "layers=details.layers unsafe limits seconds versions",
     "verify": "reference=before candidate=after verification=agreement unsafe versions gates",
     "bench": "before after benchmark=latency unsafe versions gates",
     "Outcome": "model exit_code resumed seconds report error=failure",
@@ -50,6 +51,7 @@ _KEYS = {
     "Keep": _DECISION,
     "Refusal": "split? reason=reason.name node message=sentence",
     "Narrowed": "joint port channels into through",
+    "Settled": "node op part split into through becomes",
     "Group": "reason=reason.name op? count message nodes",
     "Agreement": "status outputs samples tolerance evidence detail own_samples accuracy notes failing_sets "
     "culprit suspects inside inputs planned cut?",
@@ -86,6 +88,7 @@ _MADE: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("Fold", "kind"): lambda fold: _kind(fold),
     ("Fold", "action"): lambda _: "fold",
     ("Fold", "becomes"): lambda fold: dict(fold.becomes),
+    ("Settled", "becomes"): lambda part: dict(part.becomes),
     ("Fold", "reason"): lambda _: None,
     ("Fold", "refusals"): lambda _: (),
     ("Fold", "narrowed"): lambda _: None,

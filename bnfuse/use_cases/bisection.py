@@ -3,7 +3,7 @@
 Where the proof saw the models part between two seams (``proof.seams``), the folds that meet there are known,
 and nothing is searched. Else:
 
-The steps of a plan (its folds in order, then what is narrowed, then what is rescaled) build on those before
+The steps of a plan (its folds in order, then what is narrowed, settled and rescaled) build on those before
 them, so every prefix is a plan of its own. The result of a prefix is written beside the whole result and
 compared with the original, only on input sets that showed the difference and with the tolerance of the proof.
 
@@ -173,13 +173,14 @@ def prefix(plan: Plan, count: int) -> Plan:
     """The plan's first ``count`` steps as a plan of its own."""
     left = max(0, count - len(plan.order))
     wanted = {name for name, _ in plan.narrowed[:left]}
-    values = plan.rescaled[: max(0, left - len(plan.narrowed))]
+    left = max(0, left - len(plan.narrowed))
+    settled, values = plan.settled[:left], plan.rescaled[: max(0, left - len(plan.settled))]
     decisions = tuple(
         replace(d, narrowed=None) if isinstance(d, Keep) and d.narrowed and d.node not in wanted else d
         for d in plan.decisions
     )
     equalized = replace(plan.equalized, values=values) if plan.equalized and values else None
-    return Plan(decisions, plan.order[:count], equalized)
+    return Plan(decisions, plan.order[:count], equalized, settled)
 
 
 def _steps(plan: Plan) -> list[Culprit]:
@@ -187,6 +188,7 @@ def _steps(plan: Plan) -> list[Culprit]:
     ops = {decision.node: decision.op for decision in plan.decisions}
     folds = [Culprit(fold.node, fold.op, fold.split.value, fold.into) for fold in plan.order]
     moves = [Culprit(name, ops[name], "narrowed", move.into) for name, move in plan.narrowed]
+    moves += [Culprit(part.node, part.op, part.split.value, part.into) for part in plan.settled]
     return folds + moves + [Culprit(held.node, held.op, "rescaled", held.into) for held in plan.rescaled]
 
 

@@ -191,6 +191,8 @@ class ClampStore(Store):
 
 def along(values: Array, axes: tuple[int, ...], rank: int) -> Array:
     """Values that lie along some axes, in a shape that broadcasts against a tensor of that many axes."""
+    if not axes:  # a number
+        return values
     sizes = dict(zip(axes, values.shape, strict=True))
     return values.reshape([sizes.get(axis, 1) for axis in range(axes[0], rank)])
 

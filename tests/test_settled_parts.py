@@ -1,0 +1,153 @@
+"""Parts of nodes that stay: the scale or the shift of a BatchNormalization, a bias that would be a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.core.apply import Patch, apply
+from bnfuse.core.decisions import Fold, Keep, Part, Settled
+from bnfuse.core.graph import Graph, Node
+from bnfuse.core.plan import plan, replay
+from bnfuse.core.reparam import Pair
+from tests.core_nets import CoreNet, Floats, Values, computed
+
+Build = Callable[[CoreNet], str]
+MIXED, ZERO = [2.0, -0.5, 3.0], [2.0, 0.0, 3.0]
+
+
+def _two_nodes(node: Node, pair: Pair) -> tuple[str, ...]:
+    a, c = pair
+    return ("Mul",) * bool((a != 1.0).any()) + ("Add",) * bool(c.any())
+
+
+def _one_node(node: Node, pair: Pair) -> tuple[str, ...]:
+    return ("Rescaling",)
+
+
+def _graph(build: Build, **more: Any) -> tuple[CoreNet, Graph]:
+    net = CoreNet(3)
+    out = net.tanh(build(net))
+    return net, net.graph(out, no_batchnorms=True, **{"arithmetic": _two_nodes, **more})
+
+
+def _spelled(patch: Patch) -> Patch:
+    """What is arithmetic computes what an affine node of those numbers does."""
+    return Patch(removed=patch.removed, linears=patch.linears, affines={**patch.affines, **patch.arithmetic})
+
+
+def _told(step: Settled) -> str:
+    return f"{step.node}: {step.part.value} {step.split.value} → {' '.join(step.into)}"
+
+
+def _closed(net: CoreNet) -> str:
+    """What neither a scale nor a shift passes."""
+    return net.tanh(net.conv("x"))
+
+
+def _into_padding(net: CoreNet) -> str:
+    """tanh → BN → zero-padded Conv: the scale goes, the shift does not."""
+    return net.conv(net.bn(_closed(net), MIXED, name="bn"), padded=True, taps=2, name="reader")
+
+
+def _zero_scale(net: CoreNet) -> str:
+    return net.conv(net.bn(_closed(net), ZERO, name="bn"), padded=True, taps=2)
+
+
+def _behind_padding(net: CoreNet) -> str:
+    """Conv → BN → tanh, the Conv without place for a bias, and for none behind."""
+    y = net.conv("x", bias=False, has_bias=False, name="writer")
+    return net.tanh(net.bn(y, MIXED, name="bn"))
+
+
+def _to_a_sum(net: CoreNet) -> str:
+    """tanh → BN → a sum with what a Conv makes: the shift goes into the Conv, and the scale cannot."""
+    return net.sum(net.bn(_closed(net), MIXED, name="bn"), net.conv("x", name="other"))
+
+
+def _from_a_sum(net: CoreNet) -> str:
+    """tanh + Conv → BN → tanh: the shift goes up, divided by the scale."""
+    return net.tanh(net.bn(net.sum(_closed(net), net.conv("x", name="other")), MIXED, name="bn"))
+
+
+PARTS: list[tuple[Build, tuple[str, ...], str]] = [
+    (_into_padding, ("Add",), "bn: scale down → reader"),
+    (_zero_scale, ("Mul", "Add"), ""),
+    (_behind_padding, ("Add",), "bn: scale up → writer"),
+    (_to_a_sum, ("Mul",), "bn: shift down → other"),
+    (_from_a_sum, ("Mul",), "bn: shift up → other"),
+]
+
+
+@pytest.mark.parametrize(("build", "becomes", "told"), PARTS)
+def test_a_part_goes_where_the_whole_does_not(build: Build, becomes: tuple[str, ...], told: str) -> None:
+    net, graph = _graph(build)
+    planned = plan(graph)
+    (kept,) = planned.plan.decisions
+    assert isinstance(kept, Keep)
+    assert (kept.becomes, ", ".join(map(_told, planned.plan.settled))) == (becomes, told)
+    assert kept.settled == planned.plan.settled
+    assert all(step.message in kept.message for step in kept.settled)
+    _assert_same(net, graph)
+    again = _graph(build, arithmetic=_one_node)[1]
+    assert plan(again).plan.settled == (), "one node is one node"
+
+
+def _assert_same(net: CoreNet, graph: Graph) -> None:
+    feeds = net.feeds()
+    wanted = computed(graph, feeds)
+    planned = plan(graph)
+    for made in (planned, replay(graph, planned.plan)):
+        values: Values = computed(graph, feeds, _spelled(apply(graph, made)))
+        for value in graph.pinned:
+            if value in values:
+                close: Floats = values[value]
+                np.testing.assert_allclose(close, wanted[value], rtol=1e-9, atol=1e-9)
+
+
+def _chain(net: CoreNet, length: int, end: Callable[[CoreNet, str], str]) -> str:
+    """BN → a linear op without bias → BN → … : every shift that goes down is one node, or the next one's."""
+    y = _closed(net)
+    for k in range(length):
+        y = net.conv(net.bn(y, name=f"bn{k}"), bias=False, bias_nodes=1, name=f"linear{k}")
+    return end(net, y)
+
+
+ENDS: list[tuple[Callable[[CoreNet, str], str], int]] = [
+    (lambda net, y: net.conv(y, name="last"), 0),  # which has a bias
+    (lambda net, y: net.tanh(y), 1),
+    (lambda net, y: net.conv(y, padded=True, taps=2), 1),
+    (lambda net, y: net.conv(net.relu(y)), 1),
+]
+
+
+@pytest.mark.parametrize(("end", "nodes"), ENDS)
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_bias_that_would_be_a_node_goes_on(
+    length: int, end: Callable[[CoreNet, str], str], nodes: int
+) -> None:
+    net, graph = _graph(lambda net: _chain(net, length, end))
+    planned = plan(graph)
+    assert all(isinstance(decision, Fold) for decision in planned.plan.decisions)
+    patch = apply(graph, planned)
+    made = [node.name for node, new in patch.linears.items() if new.makes_bias and new.rule.bias_nodes]
+    assert len(made) == nodes
+    assert {step.part for step in planned.plan.settled} <= {Part.BIAS}
+    assert planned.plan.rewrites == length + len(planned.plan.settled)
+    _assert_same(net, graph)
+
+
+def test_a_bias_that_would_come_back_stays() -> None:
+    """tanh → BN → linear → + what the linear op reads: its bias, taken by that, would be made there again."""
+
+    def build(net: CoreNet) -> str:
+        x = net.conv("x", name="source")
+        y = net.conv(net.bn(x, name="bn"), bias=False, bias_nodes=1, name="linear")
+        return net.sum(y, net.tanh(x))
+
+    net, graph = _graph(build)
+    _assert_same(net, graph)
+    assert not plan(graph).plan.settled
