@@ -5,6 +5,7 @@ every value v can be held as s·v + t, s ≠ 0, such that
 
     removed BN y = a·x + c   one tensor for both:      s_x = a·s_y,  t_x = s_y·c + t_y
     Relu                     s_y = s_x > 0,            t_x = t_y = 0
+    one that may move, Clip  s_y = s_x, either sign,   t_y = t_x
     Add, Sub                 one s for all three,      t_y = t_1 ± t_2
     Identity, Concat         s and t of the same channels are the same
     Conv                     nothing; where it pads with zeros t_x = 0
@@ -31,7 +32,7 @@ Channel = tuple[str, int]
 class Op:
     """One node. ``a`` and ``c`` are a BatchNormalization's; ``padded`` a Conv's."""
 
-    kind: str  # BatchNormalization, Relu, Add, Sub, Identity, Concat, Conv, Sigmoid
+    kind: str  # BatchNormalization, Relu, Clip, Add, Sub, Identity, Concat, Conv, Sigmoid
     inputs: tuple[str, ...]
     output: str
     a: tuple[float, ...] = ()
@@ -41,11 +42,15 @@ class Op:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes in order, how many channels each value has, and which values must stay as they are."""
+    """Nodes in order, how many channels each value has, and which values must stay as they are.
+
+    ``moves``: clamps may have other bounds.
+    """
 
     ops: tuple[Op, ...]
     channels: dict[str, int]
     fixed: frozenset[str]
+    moves: bool = False
 
     @property
     def batchnorms(self) -> tuple[Op, ...]:
@@ -103,7 +108,7 @@ def _linked(net: Network, removed: Collection[str]) -> Iterator[tuple[Channel, C
         y = op.output
         if op.kind == "BatchNormalization" and y in removed:
             yield from (((op.inputs[0], i), (y, i), a) for i, a in enumerate(op.a))
-        elif op.kind in ("Relu", "Add", "Sub", "Identity"):
+        elif op.kind in ("Relu", "Clip", "Add", "Sub", "Identity"):
             yield from (((x, i), (y, i), 1.0) for x in op.inputs for i in range(net.channels[y]))
         elif op.kind == "Concat":
             yield from ((x, (y, i), 1.0) for i, x in enumerate(_joined(net, op)))
@@ -119,7 +124,7 @@ def _wanted(net: Network) -> tuple[set[Channel], set[Channel]]:
     for op in net.ops:
         if op.kind == "Sigmoid":
             fixed |= {*op.inputs, op.output}
-        elif op.kind == "Relu":
+        elif op.kind == "Relu" and not net.moves:
             positive |= {*op.inputs, op.output}
     return (
         {(v, i) for v in fixed for i in range(net.channels[v])},
@@ -150,7 +155,7 @@ def _shifts_exist(net: Network, removed: Collection[str], scales: dict[Channel, 
                 for x, sign in zip(op.inputs, (1.0, 1.0 if op.kind == "Add" else -1.0), strict=True):
                     terms[x, i] = terms.get((x, i), 0.0) + sign
                 equation(terms)
-            elif op.kind == "Identity":
+            elif op.kind == "Identity" or (net.moves and op.kind in ("Relu", "Clip")):
                 equation({(op.inputs[0], i): 1.0, (y, i): -1.0})
             elif op.kind == "Concat":
                 equation({_joined(net, op)[i]: 1.0, (y, i): -1.0})
@@ -167,7 +172,7 @@ def _unshifted(net: Network) -> set[str]:
     """Values with t = 0."""
     found = set(net.fixed)
     for op in net.ops:
-        if op.kind in ("Relu", "Sigmoid"):
+        if op.kind == "Sigmoid" or (op.kind == "Relu" and not net.moves):
             found |= {*op.inputs, op.output}
         elif op.kind == "Conv" and op.padded:
             found.add(op.inputs[0])

@@ -18,7 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
-from bnfuse.core.decisions import Fold, Plan
+from bnfuse.core.decisions import Decision, Fold, Plan
 from bnfuse.core.graph import Graph
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
@@ -27,6 +27,7 @@ from tests.random_nets import Net, Value, model_of
 from tests.removable import Network, Op, most_removable, removable
 
 _WIDTH = 3
+_KEEP = ReadOptions()
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Twin:
             a, c = tuple(g), tuple(b - m * g)
         elif kind == "Concat":
             attributes = {"axis": 1}
+        elif kind == "Clip":  # one bound, so that another one makes no node
+            names += net.pick([net.const(net.normal())], ["", net.const(net.normal())])
         y = net.node(kind, names, (x.shape[0], width, *x.space), **attributes)
         self.channels[y.name] = width
         self.ops.append(Op(kind, tuple(v.name for v in inputs), y.name, a, c, padded))
@@ -72,8 +75,12 @@ _KINDS = ("Conv", "Conv", "padded", "BatchNormalization", "BatchNormalization", 
           "Add", "Add", "Sub", "Relu", "Relu", "Identity", "Concat", "Sigmoid")  # fmt: skip
 
 
-def random_twin(seed: int) -> tuple[onnx.ModelProto, Network]:
-    """About 12 nodes, up to 4 of them BatchNormalizations; γ of mixed signs in every other network."""
+def random_twin(seed: int, *, moves: bool = False) -> tuple[onnx.ModelProto, Network]:
+    """About 12 nodes, up to 4 of them BatchNormalizations; γ of mixed signs in every other network.
+
+    ``moves``: with clamps, all of which may have other bounds.
+    """
+    kinds = (*_KINDS, "Relu", "Clip", "Clip") if moves else _KINDS
     rng = np.random.default_rng(seed)
     twin = Twin(Net(False, 17, rng))
     x = Value("x", (2, _WIDTH, 4, 5))
@@ -81,7 +88,7 @@ def random_twin(seed: int) -> tuple[onnx.ModelProto, Network]:
     values = [x] if rng.integers(3) == 0 else [x, twin.add("Conv", x, out=_WIDTH)]
     left, positive = 4, bool(rng.integers(2))
     for _ in range(int(rng.integers(3, 11))):
-        kind = str(rng.choice(_KINDS))
+        kind = str(rng.choice(kinds))
         x = values[-1] if rng.integers(3) else values[int(rng.integers(len(values)))]
         if kind == "BatchNormalization" and not left:
             kind = "Conv"
@@ -96,24 +103,34 @@ def random_twin(seed: int) -> tuple[onnx.ModelProto, Network]:
         else:
             x = twin.add(kind, x, positive=positive)
         values.append(x)
+    if len(values) == 1:
+        values.append(twin.add("Conv", x, out=_WIDTH))
     ends = []
     for v in values[1:]:
         if not any(v.name in op.inputs for op in twin.ops):
             ends.append(twin.add("Conv", v, out=_WIDTH) if rng.integers(3) else v)
     fixed = frozenset(("x", *(v.name for v in ends)))
-    return model_of(twin.net, (2, _WIDTH, 4, 5), ends), Network(tuple(twin.ops), twin.channels, fixed)
+    network = Network(tuple(twin.ops), twin.channels, fixed, moves)
+    return model_of(twin.net, (2, _WIDTH, 4, 5), ends), network
 
 
-def _removed(path: Path, order: tuple[int, ...] | None = None) -> set[str]:
-    """Outputs of the BatchNormalizations that bnfuse removes, tried in this order."""
-    model = FORMAT.read(path, ReadOptions())
+def decided(
+    path: Path, order: tuple[int, ...] | None = None, options: ReadOptions = _KEEP
+) -> dict[str, Decision]:
+    """What bnfuse decides on BatchNormalizations, tried in this order, by their outputs."""
+    model = FORMAT.read(path, options)
     graph = model.graph
     if order is not None:
         graph.candidates[:] = [graph.candidates[i] for i in order]
     outputs = {node.name: node.outputs[0] for node in graph.candidates}
-    found = {outputs[d.node] for d in plan(graph).plan.decisions if isinstance(d, Fold)}
+    found = {outputs[d.node]: d for d in plan(graph).plan.decisions}
     model.close()
     return found
+
+
+def _removed(path: Path, order: tuple[int, ...] | None = None) -> set[str]:
+    """Outputs of those that it removes."""
+    return {y for y, decision in decided(path, order).items() if isinstance(decision, Fold)}
 
 
 # A test takes this many networks: pytest's own work for each would take longer than the network's.
