@@ -34,6 +34,45 @@ def _stays(keras: Keras, *, gamma: str, relu: Any = None) -> Any:
     return stir(keras.Model(x, y), gamma=gamma)
 
 
+def _clamps(keras: Keras) -> dict[str, Any]:
+    """All that are min(max(x, low), high), as layers, as activations and as nodes of ``keras.ops``."""
+    layers, ops = keras.layers, keras.ops
+    return {
+        "capped": layers.ReLU(max_value=1.5, name="capped"),
+        "named": layers.Activation("relu6", name="named"),
+        "tanh": layers.Activation("hard_tanh", name="tanh"),
+        "inside": layers.Activation(layers.ReLU(max_value=2.0), name="inside"),
+        "function": lambda y: keras.activations.relu(y, max_value=1.0),
+        "relu": ops.relu,
+        "relu6": ops.relu6,
+        "hard_tanh": ops.hard_tanh,
+        "clip": lambda y: ops.clip(y, -1, 2.0),
+        "at least": lambda y: ops.maximum(0.5, y),
+        "at most": lambda y: ops.minimum(x1=y, x2=0.5),
+    }
+
+
+@pytest.mark.parametrize("gamma", ["positive", "signed"])
+def test_every_clamp_moves(keras: Keras, gamma: str, tmp_path: Path) -> None:
+    """With both bounds it is two nodes; one behind the other, in one model."""
+    layers, clamps = keras.layers, _clamps(keras)
+    x = y = layers.Input((6, 5, 3), name="x")
+    for k, clamp in enumerate(clamps.values()):
+        y = clamp(layers.Conv2D(4, 1)(y))
+        y = layers.Conv2D(3, 2, padding="same")(layers.BatchNormalization(name=f"norm{k}")(y))
+    model = stir(keras.Model(x, y), gamma=gamma)
+    assert len(fold(model, tmp_path / "kept").kept) == len(clamps)
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.kept == {}
+    loaded = keras.models.load_model(folded.after, compile=False)
+    feeds = random_inputs(model)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+    assert len(loaded.operations) <= len(model.operations)
+    loaded.save(tmp_path / "again.keras")  # by Keras itself
+    again = keras.models.load_model(tmp_path / "again.keras", compile=False)
+    assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
+
+
 def _classes(path: Path) -> Counter[str]:
     config = json.loads(zipfile.ZipFile(path).read("config.json"))
     return Counter(entry["class_name"] for entry in config["config"]["layers"])
@@ -144,14 +183,17 @@ def test_a_name_that_is_taken(keras: Keras, tmp_path: Path) -> None:
     assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
 
 
-def test_what_is_no_plain_relu_stays(keras: Keras, tmp_path: Path) -> None:
-    """Leaky, capped, or called twice: only what a maximum says as well becomes one."""
-    layers = keras.layers
+def test_what_is_no_clamp_stays(keras: Keras, tmp_path: Path) -> None:
+    """Leaky, with a threshold, by vectors, or called twice: only what a maximum says as well becomes one."""
+    layers, ops = keras.layers, keras.ops
     shared = layers.ReLU(name="shared")
     for name, relu in (
         ("leaky", layers.ReLU(negative_slope=0.1, name="leaky")),
         ("leaky inside", layers.Activation(layers.ReLU(negative_slope=0.1), name="leaky_inside")),
-        ("capped", layers.ReLU(max_value=6.0, name="capped")),
+        ("leaky and capped", layers.ReLU(max_value=6.0, negative_slope=0.1, name="capped")),
+        ("threshold", layers.ReLU(threshold=0.5, name="threshold")),
+        ("vector", lambda y: ops.maximum(y, np.array([0.1, 0.2, -0.3, 0.4]))),
+        ("lists", lambda y: ops.clip(y, [0.1, 0.2, -0.3, 0.4], 2.0)),
         ("shared", lambda y: layers.Add()([shared(y), shared(layers.Conv2D(4, 1)(y))])),
     ):
         model = _stays(keras, gamma="positive", relu=relu)

@@ -48,10 +48,11 @@ def test_every_function_has_a_line_or_a_reason(keras: Keras) -> None:
 
 
 def test_a_line_names_a_node_that_there_is(keras: Keras) -> None:
-    """By its class, among those that ``keras.ops`` is made of."""
+    """By its class, among those that ``keras.ops`` is made of, and the activations."""
+    from keras.src.activations import activations
     from keras.src.ops import core, image, math, nn, numpy
 
-    classes = {name for module in (core, image, math, nn, numpy) for name in vars(module)}
+    classes = {name for module in (core, image, math, nn, numpy, activations) for name in vars(module)}
     assert classes >= _NODES
 
 

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.keras.graph.calls import StoredRef, rewire_call, rewire_ends
+from bnfuse.formats.keras.graph.calls import StoredRef, read_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.network import Network, Ref, Shape
 
 
@@ -40,8 +40,9 @@ def put_in_place(network: Network, wanted: Mapping[str, Compute]) -> None:
     for layer in network.layers:
         if layer.name in wanted:
             (raw,) = layer.entry["inbound_nodes"]
+            (source,) = read_call(raw).tensors
             *before, (last, bound) = wanted[layer.name].ops
-            made, read = _chain(layer.name, before, raw["args"][0], names)
+            made, read = _chain(layer.name, before, _tensor(source), names)
             network.raw["layers"].extend(made)
             layer.entry.clear()
             layer.entry.update(_op_entry(layer.name, last, read, bound))
@@ -87,8 +88,14 @@ def _chain(
 
 def _output(network: Network, layer: str, follow: Follow) -> dict[str, Any]:
     """What a layer puts out, as those who read it name it."""
-    history = [layer, network.first_node.get(layer, 0), 0]
-    config = {"shape": list(follow.shape), "dtype": follow.dtype, "keras_history": history}
+    return _tensor(StoredRef(layer, network.first_node.get(layer, 0), 0, follow.shape, follow.dtype))
+
+
+def _tensor(stored: StoredRef) -> dict[str, Any]:
+    """As a call names what it reads."""
+    history = [stored.layer, stored.node, stored.tensor]
+    shape = None if stored.shape is None else list(stored.shape)
+    config = {"shape": shape, "dtype": stored.dtype, "keras_history": history}
     return {"class_name": "__keras_tensor__", "config": config}
 
 

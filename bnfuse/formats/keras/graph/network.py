@@ -116,8 +116,11 @@ class Layer:
 
     @property
     def function(self) -> str:
-        """What a node calls: "ops.Add" of ``keras.ops``, "nn.relu" of TensorFlow; "" for a layer."""
-        if ".ops." in f".{self.module}.":
+        """What a node calls: "ops.Add" of ``keras.ops``, "nn.relu" of TensorFlow; "" for a layer.
+
+        ``keras.activations`` has a class or two of such nodes of its own.
+        """
+        if re.search(r"\.(ops|activations)\.", f".{self.module}."):
             return f"ops.{self.class_name}"
         lambdas = ("TFOpLambda", "SlicingOpLambda")
         return str(self.config.get("function", "?")) if self.class_name in lambdas else ""
@@ -192,5 +195,5 @@ def saved_layers(network: Network) -> list[Layer]:
         layer
         for layer in network.layers
         if not (network.kind == "Sequential" and layer.class_name == "InputLayer")
-        and not re.match(r"(tf_)?keras(\.src)?\.ops(\.|$)", layer.module)
+        and not re.match(r"(tf_)?keras(\.src)?\.(ops|activations)(\.|$)", layer.module)
     ]

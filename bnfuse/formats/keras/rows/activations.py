@@ -25,17 +25,15 @@ HOMOGENEOUS = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
 _NONLINEAR = Opaque(Reason.NONLINEAR)
 _CLAMPED = ("float16", "float32", "float64")
 
+Bounds = tuple[float, float]
+# min(max(x, low), high), by name.
+_BOUNDS: dict[str, Bounds] = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
+
 
 def activation_rule(stored: Any) -> Rule | None:
     """The rule of a stored activation; None for the identity."""
     name, config = _name(stored)
-    if name in (None, "linear"):
-        return None
-    if name in ("relu", "leaky_relu"):
-        return HOMOGENEOUS
-    if name in ("ReLU", "LeakyReLU", "PReLU"):
-        return _layer_rule(str(name), config)
-    return _NONLINEAR
+    return None if name in (None, "linear") else _unmoved(str(name), config)
 
 
 def _name(stored: Any) -> tuple[str | None, Mapping[str, Any]]:
@@ -51,58 +49,86 @@ def _name(stored: Any) -> tuple[str | None, Mapping[str, Any]]:
     return (name if isinstance(name, str) else "?"), config if isinstance(config, Mapping) else {}
 
 
-def _layer_rule(class_name: str, config: Mapping[str, Any]) -> Rule:
-    """ReLU, LeakyReLU, PReLU."""
-    bounded = class_name == "ReLU" and (config.get("max_value") is not None or config.get("threshold"))
-    return _NONLINEAR if bounded else HOMOGENEOUS
+def _unmoved(name: str, config: Mapping[str, Any]) -> Rule:
+    """What an activation is while it stays what it is."""
+    bounds = _bounds(name, config)
+    if bounds is not None:
+        return _plain(*bounds)
+    leaky = name in ("leaky_relu", "LeakyReLU", "PReLU")
+    if name == "ReLU":
+        leaky = config.get("max_value") is None and not config.get("threshold")
+    return HOMOGENEOUS if leaky else _NONLINEAR
+
+
+def _plain(low: float, high: float) -> Rule:
+    return HOMOGENEOUS if low in (0.0, -np.inf) and high in (0.0, np.inf) else _NONLINEAR
+
+
+def _bounds(name: str | None, config: Mapping[str, Any]) -> Bounds | None:
+    """The bounds of an activation that is min(max(x, low), high); None of others."""
+    if name != "ReLU":
+        return _BOUNDS.get(name or "")
+    most = config.get("max_value")
+    if config.get("negative_slope") or config.get("threshold"):
+        return None
+    if most is None:
+        return 0.0, np.inf
+    return (0.0, float(most)) if type(most) in (int, float) and most >= 0 else None
 
 
 def _activation(site: Site) -> Sequence[Part]:
-    rule = activation_rule(site.config.get("activation"))
-    if rule is HOMOGENEOUS and _is_relu(*_name(site.config.get("activation"))):
-        return _clamp(site)
-    return single(site, Pass() if rule is None else rule)
+    name, config = _name(site.config.get("activation"))
+    if name in (None, "linear"):
+        return single(site, Pass())
+    return _element_by_element(site, str(name), config)
 
 
 def _rectifier(site: Site) -> Sequence[Part]:
-    rule = _layer_rule(site.layer.class_name, site.config)
-    plain = rule is HOMOGENEOUS and _is_relu(site.layer.class_name, site.config)
-    return _clamp(site) if plain else single(site, rule)
+    return _element_by_element(site, site.layer.class_name, site.config)
 
 
-def _is_relu(name: str | None, config: Mapping[str, Any]) -> bool:
-    """Whether one of the homogeneous activations is max(x, 0)."""
-    return name in ("relu", "ReLU") and not config.get("negative_slope")
+def _element_by_element(site: Site, name: str, config: Mapping[str, Any]) -> Sequence[Part]:
+    bounds = _bounds(name, config)
+    if bounds is None:
+        return single(site, _unmoved(name, config))
+    return _clamp(site, *bounds)
 
 
-def _clamp(site: Site) -> Sequence[Part]:
-    """max(x, 0), in whose place ``keras.ops.maximum`` can stand."""
-    if not _can_be_an_op(site):
-        return single(site, HOMOGENEOUS)
-    return single(site, _relu(site, site.rank(), fused=False), ClampStore())
+def _clamp(site: Site, low: float, high: float) -> Sequence[Part]:
+    """min(max(x, low), high), in whose place ``keras.ops.maximum`` can stand."""
+    if not _can_be_an_op(site) or not low <= high:
+        return single(site, _plain(low, high))
+    return single(site, _moving(site, (low, high), site.rank(), fused=False), ClampStore())
 
 
 def _can_be_an_op(site: Site) -> bool:
     """Whether a node can stand for what it does to its one value: where its call says what it reads."""
-    once = site.call is not None and is_keras3(site.call.raw) and len(site.layer.calls) == 1
+    calls = site.layer.calls
+    once = len(calls) == 1 and is_keras3(calls[0].raw)
     return once and not site.lead and site.compute_dtype in _CLAMPED and len(site.inputs) == 1
 
 
-def _relu(site: Site, rank: int | None, *, fused: bool) -> Clamp:
+def _moving(site: Site, bounds: Bounds, rank: int | None, *, fused: bool) -> Clamp:
     dtype = np.dtype(site.compute_dtype)
-    return Clamp(0.0, np.inf, HOMOGENEOUS, dtype, spreads=rank is not None, fused=fused)
+    return Clamp(*bounds, _plain(*bounds), dtype, spreads=rank is not None, fused=fused)
 
 
 def fused(site: Site, inner: str) -> Part | None:
     """What a layer does to the value ``inner`` that it has worked out; None where that is nothing."""
     stored = site.config.get("activation")
-    rule = activation_rule(stored)
+    rule, bounds = activation_rule(stored), _bounds(*_name(stored))
     if rule is None:
         return None
     part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
-    if rule is HOMOGENEOUS and _is_relu(*_name(stored)) and _can_be_an_op(site) and site.out_rank():
-        part.rule, part.stored = always(_relu(site, site.out_rank(), fused=True)), FusedClampStore()
+    if bounds is not None and _can_be_an_op(site) and site.out_rank():
+        part.rule = always(_moving(site, bounds, site.out_rank(), fused=True))
+        part.stored = FusedClampStore()
     return part
+
+
+def _function(site: Site) -> Sequence[Part]:
+    """A function that is a clamp by two numbers."""
+    return _clamp(site, site.config["low"], site.config["high"])
 
 
 def _nonlinear(site: Site) -> Sequence[Part]:
@@ -115,3 +141,4 @@ ROWS = (
     LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
     LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _nonlinear, same),
 )
+FUNCTIONS: dict[str, LayerKind] = {"Clamp": LayerKind((), _function, same)}

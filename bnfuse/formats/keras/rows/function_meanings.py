@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.arguments import Tensor
 from bnfuse.formats.keras.graph.call_constants import Constant
@@ -81,16 +83,31 @@ def side_by_side(call: Called) -> tuple[str, Arguments]:
 
 
 def greatest(row: str) -> Means:
-    """Of two tensors; with zero it is a ReLU, or −ReLU(−x)."""
+    """Of two tensors; with a number it is a clamp with one bound."""
 
     def means(call: Called) -> tuple[str, Arguments]:
         config = _operands(call)
-        if config["left"] is None and config["right"] is None:
+        given = [v for v in config.values() if v is not None]
+        if not given:
             return row, {}
-        is_zero = any(type(v) in (int, float) and v == 0 for v in config.values())
-        return "Homogeneous" if is_zero else "Nonlinear with a constant", config
+        if type(given[0]) not in (int, float):
+            return "Nonlinear with a constant", config
+        bound = float(given[0])
+        low, high = (bound, np.inf) if row == "Maximum" else (-np.inf, bound)
+        return "Clamp", {"low": low, "high": high}
 
     return means
+
+
+RELU, RELU6 = (stated("Clamp", low=0.0, high=high) for high in (np.inf, 6.0))
+
+
+def clip(call: Called) -> tuple[str, Arguments]:
+    """Between two numbers."""
+    low, high = call.given["x_min"], call.given["x_max"]
+    if not {type(low), type(high)} <= {int, float}:
+        return "Nonlinear", {}
+    return "Clamp", {"low": float(low), "high": float(high)}
 
 
 def pool(kind: str, windows: str = "pool_size") -> Means:

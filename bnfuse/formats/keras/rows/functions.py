@@ -18,10 +18,13 @@ from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.function_calls import Arguments, Called, Means, bound, ports
 from bnfuse.formats.keras.rows.function_meanings import (
+    RELU,
+    RELU6,
     arithmetic,
     average,
     bias,
     cast,
+    clip,
     gather,
     greatest,
     only,
@@ -122,16 +125,19 @@ _KERAS: dict[str, tuple[str, Means]] = {
     "Array": ("@x dtype", cast),
     "Copy": ("@x", stated("Identity")),
     "StopGradient": ("@x", stated("Identity")),
-    "Relu": ("@x", stated("Homogeneous")),
+    "Relu": ("@x", RELU),
+    "Relu6": ("@x", RELU6),
+    "ReLU": ("@x negative_slope max_value threshold", stated("ReLU")),  # of keras.activations
+    "HardTanh": ("@x", stated("Clamp", low=-1.0, high=1.0)),
     "LeakyRelu": ("@x negative_slope", stated("Homogeneous")),
     "Abs": ("@x", stated("Homogeneous")),
     "Absolute": ("@x", stated("Homogeneous")),
     "Fabs": ("@x", stated("Homogeneous")),
-    "Clip": ("@x x_min x_max", stated("Nonlinear")),
+    "Clip": ("@x x_min x_max", clip),
 }
 _NONLINEAR = {
     **dict.fromkeys(
-        ("Exp", "HardSigmoid", "HardSilu", "HardTanh", "LogSigmoid", "Relu6", "Selu", "Sigmoid", "Silu",
+        ("Exp", "HardSigmoid", "HardSilu", "LogSigmoid", "Selu", "Sigmoid", "Silu",
          "Softplus", "Softsign", "SparsePlus", "SparseSigmoid", "Sqrt", "Square", "Tanh", "TanhShrink",
          "Expm1", "Log", "Log1p", "Reciprocal", "Rsqrt", "Sin", "Cos", "Erf"),
         "@x",
@@ -218,13 +224,14 @@ _TENSORFLOW: dict[str, tuple[str, Means]] = {
     "convert_to_tensor": ("@x dtype=None dtype_hint=None", cast),
     "identity": ("@x", stated("Identity")),
     "stop_gradient": ("@x", stated("Identity")),
-    "nn.relu": ("@x", stated("Homogeneous")),
+    "nn.relu": ("@x", RELU),
+    "nn.relu6": ("@x", RELU6),
     "nn.leaky_relu": ("@x alpha=0.2", stated("Homogeneous")),
     "math.abs": ("@x", stated("Homogeneous")),
-    "clip_by_value": ("@x clip_value_min clip_value_max", stated("Nonlinear")),
+    "clip_by_value": ("@x clip_value_min>x_min clip_value_max>x_max", clip),
     "shape": ("@x out_type=None", stated("Shape")),
     **dict.fromkeys(
-        ("math.exp", "math.sigmoid", "math.softplus", "math.sqrt", "math.square", "math.tanh", "nn.relu6",
+        ("math.exp", "math.sigmoid", "math.softplus", "math.sqrt", "math.square", "math.tanh",
          "nn.selu", "nn.sigmoid", "nn.tanh", "nn.elu", "nn.swish", "math.cos", "math.log", "math.rsqrt",
          "math.sin"),
         ("@x", stated("Nonlinear")),

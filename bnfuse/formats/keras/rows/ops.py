@@ -39,6 +39,7 @@ from bnfuse.formats.keras.rows.functions import Meaning, meaning
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
+from bnfuse.formats.keras.rows.stored import ClampStore
 from bnfuse.formats.keras.rows.variables import Slots, special_storage
 
 _FILES = (
@@ -47,7 +48,7 @@ _FILES = (
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
 ROWS = {name: kind for kind in _KINDS for name in kind.classes}
-_FUNCTIONS = (placing_functions, choosing_functions, joining_functions, reckoning_functions)
+_FUNCTIONS = (activations, placing_functions, choosing_functions, joining_functions, reckoning_functions)
 _MEANINGS: dict[str, LayerKind] = {
     **ROWS,
     **{name: kind for file in _FUNCTIONS for name, kind in file.FUNCTIONS.items()},
@@ -203,8 +204,8 @@ def _function_parts(site: Site) -> Sequence[Part]:
     dtypes = tuple(site.dtypes[port] for port in meant.ports)
     try:
         layer = _stated(site.layer, meant)
-        if layer.variables and "dtype" not in layer.config:
-            layer.config["dtype"] = dtypes[0]  # a function computes in the type of what it reads
+        if "dtype" not in layer.config:  # a function computes in the type of what it reads
+            layer.config["dtype"] = next(iter(dtypes), None) or "unknown"
         stated = replace(
             site,
             layer=layer,
@@ -220,7 +221,9 @@ def _function_parts(site: Site) -> Sequence[Part]:
     for part in parts:
         if part.stored is not None:
             part.site = stated
-    return unknown if not layer.variables and any(part.stored is not None for part in parts) else parts
+    # A node that holds no variables can still be another node.
+    holds = any(part.stored is not None and not isinstance(part.stored, ClampStore) for part in parts)
+    return unknown if holds and not layer.variables else parts
 
 
 def _fixed(site: Site, dtype: str | None, constants: Sequence[Variable]) -> str:
