@@ -65,21 +65,24 @@ def test_an_rms_normalization_of_another_axis(keras: Keras, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (5, 4, 5)])  # the sizes alone would not tell
-def test_rescaling_stores_the_last_axis_only(keras: Keras, shape: Any, tmp_path: Path) -> None:
-    """A BN along another axis cannot go into its two numbers, nor its vector along that axis."""
+def test_rescaling_takes_vectors_along_any_axis(keras: Keras, shape: Any, tmp_path: Path) -> None:
+    """As nested lists; in a step of a TimeDistributed along the last one alone."""
     layers = keras.layers
-    steps = (
-        layers.Activation("tanh", dtype="float32"),
-        layers.BatchNormalization(axis=1, name="norm", dtype="float32"),
-        layers.Rescaling(0.5, offset=1.0, name="rescaling", dtype="float32"),
-        layers.Activation("tanh", dtype="float32"),
-    )
-    folded, _ = check(keras, chain(keras, shape, *steps), tmp_path, tolerance=1e-5)
-    assert folded.gone == {"rescaling"}  # two numbers do go into a vector
+    tanh, two = {"activation": "tanh", "dtype": "float32"}, {"scale": 0.5, "offset": 1.0, "dtype": "float32"}
+    nested = np.array([0.5, -2.0, 3.0, 1.0, 0.25][: shape[1]])[:, None]
+    for name, rescaling, gone in (
+        ("numbers", layers.Rescaling(**two, name="numbers"), "norm"),
+        ("lists", layers.Rescaling(nested.tolist(), offset=1.0, dtype="float32"), "norm"),
+        ("step", layers.TimeDistributed(layers.Rescaling(**two, name="step")), "step"),
+    ):
+        norm = layers.BatchNormalization(axis=1 if name == "numbers" else 2, name="norm", dtype="float32")
+        steps = (layers.Activation(**tanh), norm, rescaling, layers.Activation(**tanh))
+        folded, _ = check(keras, chain(keras, shape, *steps), tmp_path / name, tolerance=1e-5)
+        assert [node.rpartition("/")[2] for node in folded.gone] == [gone], name
 
 
 def test_rescaling_takes_on_a_bn(keras: Keras, tmp_path: Path) -> None:
-    """In float32, what Keras reads its numbers as: whatever goes, along the last axis."""
+    """In float32, what Keras reads its numbers as: whatever goes."""
     layers = keras.layers
     x = layers.Input((4, 5, 3), name="x", dtype="float32")
     h = layers.Activation("tanh", dtype="float32")(x)

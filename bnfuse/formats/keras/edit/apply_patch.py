@@ -83,7 +83,8 @@ class ConfigEditor:
         for node, clamp in patch.clamps.items():
             self._guarded(clamp.folded, _store(node, ClampStore).store, node, clamp)
         for node, affine in patch.arithmetic.items():
-            self.edits[handle_of(node).site.path] = Become("Rescaling", rescaling_of(affine.a, affine.c))
+            site = handle_of(node).site
+            self.edits[site.path] = Become("Rescaling", rescaling_of(site, affine))
         for moved in patch.moved:
             self._guarded((moved.node.name,), self._move, moved.node, moved)
         for node, source in patch.sources.items():

@@ -38,7 +38,7 @@ def movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
 
 
 def spelled(node: Node, pair: Pair, *, masked: bool) -> tuple[str, ...] | Refusal:
-    """A Rescaling in place of a BatchNormalization along the last axis.
+    """A Rescaling in place of a BatchNormalization along one axis.
 
     ``masked`` tells that its input may carry a mask which no Rescaling of the Keras at hand takes.
     """
@@ -46,8 +46,8 @@ def spelled(node: Node, pair: Pair, *, masked: bool) -> tuple[str, ...] | Refusa
     rank = site.rank()
     if masked:
         return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling of Keras 2 takes no mask")
-    if rank is None or not isinstance(rule, Affine) or rule.axes != (rank - 1,):
-        return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling works along the last axis")
+    if rank is None or not isinstance(rule, Affine) or len(rule.axes) != 1:
+        return Refusal(Reason.NO_ARITHMETIC, node.label, detail="a Rescaling works along one axis")
     with np.errstate(over="ignore"):
         narrow = all((each == each.astype(np.float32)).all() for each in pair)
     if site.compute_dtype == "float64" and not narrow:

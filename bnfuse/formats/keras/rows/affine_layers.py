@@ -170,7 +170,7 @@ def _statistic(site: Site, name: str) -> np.ndarray | None:
 
 
 def rescaling(site: Site) -> Sequence[Part]:
-    """scale·x + offset, both in the config: numbers, or one per channel where channels come last.
+    """scale·x + offset, both in the config: numbers, or one for each channel, in a shape that broadcasts.
 
     Keras reads both as float32, so in a float64 network they take nothing on.
     """
@@ -183,17 +183,19 @@ def rescaling(site: Site) -> Sequence[Part]:
         scale, offset = (_number(site.config.get(k, d)) for k, d in (("scale", 1.0), ("offset", 0.0)))
         if rank is None or scale is None or offset is None:
             return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
-        if max(scale.ndim, offset.ndim) > 1:
-            return broken(Refusal(Reason.AXIS, label))
-        if scale.ndim == offset.ndim and scale.size != offset.size:
+        try:
+            scale, offset = np.broadcast_arrays(scale, offset)
+        except ValueError:
             return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
-        scale, offset = np.broadcast_arrays(scale, offset)
         if not scale.size or not (np.isfinite(scale).all() and np.isfinite(offset).all()):
             return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
-        axes = (rank - 1,) if scale.ndim else ()
-        if site.compute_dtype == "float64":
-            return Affine((scale, offset), axes, has_scale=False, has_shift=False)
-        return Affine((scale, offset), axes, stores_along=rank - 1)
+        axes = tuple(axis for axis, n in enumerate(scale.shape, rank - scale.ndim) if n != 1)
+        if scale.ndim > rank - site.lead or len(axes) > 1 or not all(axis > site.lead for axis in axes):
+            return broken(Refusal(Reason.AXIS, label))
+        pair = scale.reshape((-1,) * len(axes)), offset.reshape((-1,) * len(axes))
+        stores = site.compute_dtype != "float64"
+        along = rank - 1 if site.lead else None  # the only axis that is sure to lie within one step
+        return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along)
 
     return single(site, rule, ConfigStore("scale", "offset"), is_affine=True)
 

@@ -186,14 +186,28 @@ class ConfigStore(AffineStore):
 
     def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
         """As Keras reads them: no variable changes."""
-        settings = rescaling_of(new.a, new.c)
+        settings = rescaling_of(site, new)
         out.configure(site, {self.gamma: settings["scale"], self.beta: settings["offset"]})
 
 
-def rescaling_of(a: Array, c: Array) -> dict[str, float | list[float]]:
-    """y = a·x + c as the settings of a Rescaling: numbers, or lists of them along the last axis."""
-    scale, offset = (float(v) if v.ndim == 0 else v.tolist() for v in (a, c))
-    return {"scale": scale, "offset": offset}
+_IMAGE = 3  # axes of an image without the batch
+
+
+def rescaling_of(site: Site, new: NewAffine) -> dict[str, Any]:
+    """y = a·x + c as the settings of a Rescaling: numbers, or nested lists that broadcast against x.
+
+    A Keras whose image format is "channels_first" takes a list of less than three levels for one along the
+    first axis of an image: where x has so many axes, so has the list.
+    """
+    rank = site.rank()
+    if new.a.ndim == 0:
+        return {"scale": float(new.a), "offset": float(new.c)}
+    assert rank is not None, "where the rank is unknown a Rescaling holds numbers (affine_layers, call_nodes)"
+    (axis,) = new.axes
+    behind, seen = rank - 1 - axis, rank - site.lead - 1
+    before = _IMAGE - 1 - behind if seen >= _IMAGE else 0
+    shape = (*(1,) * before, -1, *(1,) * behind)
+    return {"scale": new.a.reshape(shape).tolist(), "offset": new.c.reshape(shape).tolist()}
 
 
 class ClampStore(Store):
