@@ -17,9 +17,10 @@ b₀ that comes out of all between as k > 0.
 A channel that a = 0 has cut off already is used instead of a new one: nobody else reads it.
 
 It acts where nobody but the BatchNormalization sees the widened values, where all between works channel by
-channel (``Graph.constant_through``), where all who read y are convolutions without groups, as is the writer,
-and where the format can write them so (``Graph.takes_channel``). It is a way for models of which no
-BatchNormalization may be left: one channel more costs less than a product and a sum, and more than nothing.
+channel (``Graph.constant_through``), where all who read y are linear ops without groups, as is the writer,
+their channels along the same axis, and where the format can write them so (``Graph.takes_channel``,
+``Graph.sized``). It is a way for models of which no BatchNormalization may be left: one channel more costs
+less than a product and a sum, and more than nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from math import isfinite, prod
 import numpy as np
 
 from bnfuse.core.affine import Affine, Candidate
+from bnfuse.core.axes import SameAxes
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.joint import ConcatSplit
@@ -38,14 +40,13 @@ from bnfuse.core.linear import LinearForm
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reparam import Vector
-from bnfuse.core.rules import Absorbed
+from bnfuse.core.rules import Absorbed, Pass
 from bnfuse.core.state import Propagation, State
 
 # What the new channel is before the activation: far from the ends of all of them.
 START = 1.0
 # Of k: far from it the kernel Σ W·c/k would lose digits, or overflow.
 _LEAST, _MOST = 1e-2, 1e2
-_CHANNELS = 1  # their axis
 # Weights with another channel are made anew in memory.
 _MOST_ELEMENTS = 1 << 26
 _MOST_PARTS = 256  # of a Concat
@@ -59,6 +60,7 @@ class ConstantChannel:
     Attributes:
         writer: whose output gets the channel, at ``written``.
         readers: who take the shift from it; they read it at ``read``.
+        axis: of the channels, everywhere.
         value: k.
         added: whether it is one more, and not one that a = 0 has cut off.
         shift: c, shape (channels,), float64.
@@ -69,6 +71,7 @@ class ConstantChannel:
     readers: tuple[Node, ...]
     written: int
     read: int
+    axis: int
     value: float
     added: bool
     shift: Vector
@@ -98,12 +101,12 @@ class _Way:
 def constant_channel(state: State, wanted: Candidate) -> ConstantChannel | None:
     """How its shift can go by a constant channel; None where it cannot."""
     a, _, axes = state.current(wanted.node)
-    if axes != (_CHANNELS,) or a.ndim != 1:
+    if len(axes) != 1 or a.ndim != 1:
         return None
-    readers, names = _readers(state, wanted.y, a.size)
+    readers, names = _readers(state, wanted.y, a.size, axes[0])
     if not readers:
         return None
-    for way in _ways(state, wanted.x):
+    for way in _ways(state, wanted.x, axes[0]):
         value = _constant(state, way)
         if value is not None:
             return _made(state, wanted, way, readers, names, value)
@@ -118,7 +121,7 @@ def _made(
     names: tuple[str, ...],
     value: float,
 ) -> ConstantChannel:
-    a, c, _ = state.current(wanted.node)
+    a, c, (axis,) = state.current(wanted.node)
     rule = _linear(state, way.writer)
     channels = rule.form.channels_out
     dead = np.flatnonzero(a[way.offset : way.offset + channels] == 0.0)
@@ -131,38 +134,43 @@ def _made(
     held = (*names, *way.values)
     spread = Propagation(wanted.node, Split.CONSTANT, tuple(edits), touched, (), held)
     return ConstantChannel(
-        way.writer, readers, written, way.offset + written, value, not dead.size, c.copy(), spread
+        way.writer, readers, written, way.offset + written, axis, value, not dead.size, c.copy(), spread
     )
 
 
-def _readers(state: State, y: str, channels: int) -> tuple[tuple[Node, ...], tuple[str, ...]]:
-    """Who read y, if all are convolutions that can take a channel more, else nobody; and what y is called.
+def _readers(state: State, y: str, channels: int, axis: int) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+    """Who read y, if all are linear ops that can take a channel more, else nobody; and what y is called.
 
     A node that has gone hands on what it reads.
     """
     found: dict[Node, None] = {}
     names = [y]
     for name in names:
-        if name in state.graph.pinned:
+        if _stays(state, name):
             return (), ()
         for node, port in state.graph.adjacent(name):
             if port >= 0 and node in state.removed:
                 names.append(node.outputs[0])
-            elif port >= 0 and (node in found or not _reads(state, node, port, channels)):
+            elif port >= 0 and (node in found or not _reads(state, node, port, channels, axis)):
                 return (), ()
             elif port >= 0:
                 found[node] = None
     return tuple(found), tuple(names)
 
 
-def _reads(state: State, node: Node, port: Port, channels: int) -> bool:
-    """Whether a node is a convolution that reads so many channels at a port, and can take one more."""
+def _stays(state: State, value: str) -> bool:
+    """Whether a value keeps its shape: the outside world knows it, or the file tells it elsewhere."""
+    return value in state.graph.pinned or value in state.graph.sized
+
+
+def _reads(state: State, node: Node, port: Port, channels: int, axis: int) -> bool:
+    """Whether a node is a linear op that reads so many channels at a port, and can take one more."""
     rule = state.graph.rule(node)
-    fits = isinstance(rule, Linear) and (port, _CHANNELS) == (rule.in_port, rule.in_axis)
+    fits = isinstance(rule, Linear) and (port, axis) == (rule.in_port, rule.in_axis)
     return fits and _linear(state, node).form.channels_in == channels and _takes_channel(state, node, "i")
 
 
-def _ways(state: State, value: str) -> Iterator[_Way]:
+def _ways(state: State, value: str, axis: int) -> Iterator[_Way]:
     """Back from a value to the linear ops that could be given a channel, through what nobody else sees.
 
     Every value on the way has one reader, so no op is found for two BatchNormalizations.
@@ -171,27 +179,29 @@ def _ways(state: State, value: str) -> Iterator[_Way]:
     while pending:
         step = pending.pop()
         writer = state.graph.writer(step.value)
-        read = step.value in state.graph.pinned or state.graph.reader_count(step.value) != 1
+        read = _stays(state, step.value) or state.graph.reader_count(step.value) != 1
         if writer is None or read:
             continue
         values, rule = (*step.values, step.value), state.graph.rule(writer)
         if isinstance(rule, Linear):
-            if rule.writes and rule.out_axis == _CHANNELS and _takes_channel(state, writer, "o"):
+            if rule.writes and rule.out_axis == axis and _takes_channel(state, writer, "o"):
                 yield _Way(writer, step.between, values, step.offset)
         elif len(step.between) < _MOST_BETWEEN:
-            before = _read_by(state, writer)
+            before = _read_by(state, writer, axis)
             between = (*step.between, writer)
             pending += [_Step(name, between, values, step.offset + at) for name, at in reversed(before)]
 
 
-def _read_by(state: State, node: Node) -> list[tuple[str, int]]:
+def _read_by(state: State, node: Node, axis: int) -> list[tuple[str, int]]:
     """What stands before a node between, and where the channels of that begin in its output."""
     rule = state.graph.rule(node)
-    if isinstance(rule, ConcatSplit) and rule.whole == ~0 and rule.axis == _CHANNELS:
+    if isinstance(rule, ConcatSplit) and rule.whole == ~0 and rule.axis == axis:
         sizes = [n for n in rule.sizes if n is not None]
         starts = np.cumsum([0, *sizes]).tolist() if len(sizes) == len(rule.parts) <= _MOST_PARTS else []
         return [(node.value(port), start) for port, start in zip(rule.parts, starts, strict=False)]
     if node in state.numbers and node not in state.removed:  # it is another function by now
+        return []
+    if isinstance(rule, Pass) and (not isinstance(rule.axes, SameAxes) or (rule.mixes and rule.mixes(axis))):
         return []
     port = rule.in_port if node in state.removed and isinstance(rule, Affine) else 0
     alone = len(node.outputs) == 1 and len(node.inputs) > port and node.inputs[port]

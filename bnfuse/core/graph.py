@@ -7,7 +7,7 @@ a node obeys is asked for only where a demand meets it, so that large graphs cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class Graph:
             None where that is not so, or not known.
         takes_channel: whether the format can write a linear op with one more channel, of its output (o) or
             its input (i).
+        sized: values whose sizes the file tells where they cannot be changed.
     """
 
     nodes: list[Node]
@@ -74,6 +75,7 @@ class Graph:
     arithmetic: Callable[[Node, Pair], tuple[str, ...] | Refusal] = lambda node, pair: ()
     constant_through: Callable[[Node, float], float | None] = lambda node, value: None
     takes_channel: Callable[[Node, str], bool] = lambda node, letter: False
+    sized: Collection[str] = ()
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)

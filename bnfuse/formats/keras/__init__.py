@@ -131,7 +131,8 @@ class KerasModel:
 
         if self._edited is None or self._edited[0] is not patch:
             container = self._container
-            self._edited = patch, edit(container.config, self._network, container.keras_version, patch)
+            version = container.keras_version
+            self._edited = patch, edit(container.config, self._network, version, patch, self._inside)
         return self._edited[1]
 
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from bnfuse.core.apply import Moved, OverflowingFold, Patch
+from bnfuse.core.constant_channel import stored_axis
 from bnfuse.core.graph import Node
 from bnfuse.core.scaled import ScaledTensor, round_once
 from bnfuse.core.tensor import Array
+from bnfuse.core.widened import WidenedLinear, widened
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow
 from bnfuse.formats.keras.edit.insert_sum import Sum
 from bnfuse.formats.keras.edit.rewrite import Become, Configure, Edit, NewConstants, Remove, rewrite
+from bnfuse.formats.keras.edit.widen import wider_values
 from bnfuse.formats.keras.graph.call_constants import CallVariable
-from bnfuse.formats.keras.graph.call_nodes import handle_of
+from bnfuse.formats.keras.graph.call_nodes import WIDENED, handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
@@ -38,6 +41,11 @@ from bnfuse.formats.keras.rows.stored import (
     TableStore,
     rescaling_of,
 )
+
+if TYPE_CHECKING:
+    from bnfuse.formats.keras.graph.flow import OutputPath
+
+_PLAIN = LinearStore()  # of all layers in WIDENED
 
 
 @dataclass(eq=False)
@@ -74,8 +82,11 @@ class ConfigEditor:
         """
         for node in patch.removed:
             self.edits[handle_of(node).site.path] = Remove()
+        wider = widened(patch.linears, patch.edits, patch.channels)
         for node, linear in patch.linears.items():
-            if self._speaks(node):
+            if node in wider:
+                self._guarded(linear.folded, self._widen, node, wider[node])
+            elif self._speaks(node):
                 self._guarded(linear.folded, _store(node, LinearStore).store, node, linear)
         for node, affine in patch.affines.items():
             if self._speaks(node):
@@ -103,6 +114,13 @@ class ConfigEditor:
             change(handle_of(node).site, new, self)
         except FloatingPointError as e:
             raise OverflowingFold(folded) from e
+
+    def _widen(self, site: Site, new: WidenedLinear, out: ConfigEditor) -> None:
+        """With another channel in front or behind."""
+        at = stored_axis(new.new.rule.form, "o")
+        assert at is not None, "constant_channel asks for that"
+        count = {WIDENED[site.layer.class_name]: int(new.weight.shape[at])}
+        _PLAIN.widen(site, new, count, out)
 
     def _move(self, site: Site, new: Moved, out: ConfigEditor) -> None:
         """In front of the joint, with those of its channels that stay."""
@@ -178,7 +196,9 @@ def _store(node: Node, kind: type[_S]) -> _S:
     return stored
 
 
-def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> EditedConfig:
+def edit(
+    config: Any, network: Network, keras_version: str, patch: Patch, inside: Mapping[str, OutputPath]
+) -> EditedConfig:
     """The edited model.
 
     Args:
@@ -186,13 +206,15 @@ def edit(config: Any, network: Network, keras_version: str, patch: Patch) -> Edi
         network: what it describes, with its variables bound.
         keras_version: as the file says.
         patch: what to do.
+        inside: which layer puts out each of core's values.
 
     Raises:
         OverflowingFold: a new value does not fit its type.
     """
     editor = ConfigEditor()
     editor.collect(patch)
-    new_config = rewrite(config, editor.edits, keras_version, editor.moves, editor.behind)
+    wider = wider_values(patch.channels, inside)
+    new_config = rewrite(config, editor.edits, keras_version, editor.moves, editor.behind, wider)
     new_network = parse(new_config, keras_version)
     before = {(*path, layer.name): layer for path, layer in walk(network)}
     for path, layer in walk(new_network):

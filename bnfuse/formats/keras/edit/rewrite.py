@@ -23,6 +23,7 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, put_in_place
 from bnfuse.formats.keras.edit.insert_sum import Sum, put_sums
+from bnfuse.formats.keras.edit.widen import Wider, widen
 from bnfuse.formats.keras.graph.call_constants import Place, bare_call, with_constants
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
@@ -70,11 +71,12 @@ def rewrite(
     keras_version: str = "",
     moves: Mapping[LayerPath, Move] | None = None,
     behind: Mapping[LayerPath, Follow] | None = None,
+    wider: Mapping[LayerPath, Wider] | None = None,
 ) -> Any:
     """A copy of a config with ``moves`` and ``edits`` made and the layers in Keras's order.
 
-    ``edits`` are settled first (see ``settle``); ``behind`` holds what follows a layer that stays. The config
-    itself is not changed.
+    ``edits`` are settled first (see ``settle``); ``behind`` holds what follows a layer that stays, ``wider``
+    the tensors of each network that have another channel. The config itself is not changed.
 
     Raises:
         ValueError: an edit names no layer, or takes away one that does not have exactly one input.
@@ -82,6 +84,10 @@ def rewrite(
     """
     new = copy.deepcopy(config)
     network = parse(new, keras_version)
+    if wider:
+        for path, nested in networks(network):
+            widen(nested, wider.get(path, {}))
+        network = parse(new, keras_version)
     settled = settle(network, edits)
     _refuse_uneven_twins(network, settled)
     for path, nested in networks(network):

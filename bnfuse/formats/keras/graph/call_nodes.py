@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.core.scaled import round_once
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.child.messages import dtype_named
+from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import named
 from bnfuse.formats.keras.rows.site import Part, Site
@@ -59,6 +61,45 @@ def spelled(node: Node, pair: Pair, *, masked: bool) -> tuple[str, ...] | Refusa
         detail = f"its scale and shift do not fit {site.compute_dtype}"
         return Refusal(Reason.NO_ARITHMETIC, node.label, detail=detail)
     return ("Rescaling",)
+
+
+def graph_of(nodes: list[Node], pinned: dict[str, Reason], sized: Collection[str]) -> Graph:
+    """Core's graph of nodes that have such handles, without candidates."""
+    graph = Graph(nodes, pinned, [], rule_of, movable=movable, sized=sized)
+    graph.constant_through, graph.takes_channel = constant_through, takes_channel
+    return graph
+
+
+# Layers whose config says how many channels they put out.
+WIDENED = {
+    "Dense": "units",
+    **{f"Conv{n}D": "filters" for n in (1, 2, 3)},
+    **{f"Conv{n}DTranspose": "filters" for n in (1, 2, 3)},
+}
+
+
+def takes_channel(node: Node, letter: str) -> bool:
+    """Whether a layer can be written with one more channel of its output (o) or its input (i).
+
+    It is built from what ``build_config`` says of its input.
+    """
+    site = handle_of(node).site
+    entry = site.layer.entry
+    built = entry.get("build_config")
+    tells = built is None or (isinstance(built, dict) and as_shape(built.get("input_shape")) is not None)
+    return site.layer.class_name in WIDENED and not site.lead and (letter == "o" or tells)
+
+
+def constant_through(node: Node, value: float) -> float | None:
+    """What a node makes of a channel that is one positive number everywhere; None where that is not known.
+
+    What commutes with every scale and shift commutes with a scale of 0: f(0·x + t) = 0·f(x) + t.
+    """
+    constant = handle_of(node).part.constant
+    if constant is not None:
+        return constant(value)
+    rule = rule_of(node)
+    return value if isinstance(rule, Pass) and rule.shift is None else None
 
 
 def rule_of(node: Node) -> Rule:

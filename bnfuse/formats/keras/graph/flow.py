@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.keras.graph.call_nodes import CallHandle, movable, rule_of
+from bnfuse.formats.keras.graph.call_nodes import CallHandle, graph_of
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.masks import Masks
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, walk
@@ -73,6 +73,7 @@ class Flow:
     keeps_sizes: bool = True
     archive: bool = True
     inside: dict[str, OutputPath] = field(default_factory=dict)
+    crossing: set[str] = field(default_factory=set)  # nested networks, which tell their ends' shapes
 
     def network(self, network: Network, inputs: Sequence[str], context: Context) -> list[str]:
         """Follow all calls of a network; the core values of its outputs."""
@@ -91,7 +92,10 @@ class Flow:
             given = [values.get(ref) or self._loose(context, ref) for ref in refs]
             for j, value in enumerate(self._call(network, layer, position, call, given, width, context)):
                 values[Ref(name, position, j)] = value
-        return [values.get(ref) or self._loose(context, ref) for ref in network.outputs]
+        outputs = [values.get(ref) or self._loose(context, ref) for ref in network.outputs]
+        if context.path:
+            self.crossing.update(inputs, outputs)
+        return outputs
 
     def _entering(self, context: Context, ref: Ref, value: str) -> str:
         """A value inside a nested network; Keras adds or drops an axis of size 1 where the ranks differ."""
@@ -210,7 +214,7 @@ class Flow:
             Node(name, p.op, p.inputs, p.outputs, p.is_batchnorm, CallHandle(p.site or site, p))
             for name, (site, p) in zip(names, self.parts, strict=True)
         ]
-        graph = Graph(nodes, pinned, [], rule_of, movable=movable)
+        graph = graph_of(nodes, pinned, self.crossing)
         calls: dict[tuple[LayerPath, str], list[Node]] = {}
         for node, (site, part) in zip(nodes, self.parts, strict=True):
             if part.stored is not None:

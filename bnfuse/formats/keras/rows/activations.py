@@ -14,6 +14,7 @@ from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.keras.graph.calls import is_keras3
+from bnfuse.formats.keras.rows.curves import curve
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.site import Part, Site, always, single
 from bnfuse.formats.keras.rows.sizes import same
@@ -89,9 +90,9 @@ def _rectifier(site: Site) -> Sequence[Part]:
 
 def _element_by_element(site: Site, name: str, config: Mapping[str, Any]) -> Sequence[Part]:
     bounds = _bounds(name, config)
-    if bounds is None:
-        return single(site, _unmoved(name, config))
-    return _clamp(site, *bounds)
+    parts = single(site, _unmoved(name, config)) if bounds is None else _clamp(site, *bounds)
+    parts[0].constant = curve(name, config, bounds)
+    return parts
 
 
 def _clamp(site: Site, low: float, high: float) -> Sequence[Part]:
@@ -116,10 +117,12 @@ def _moving(site: Site, bounds: Bounds, rank: int | None, *, fused: bool) -> Cla
 def fused(site: Site, inner: str) -> Part | None:
     """What a layer does to the value ``inner`` that it has worked out; None where that is nothing."""
     stored = site.config.get("activation")
-    rule, bounds = activation_rule(stored), _bounds(*_name(stored))
+    name, config = _name(stored)
+    rule, bounds = activation_rule(stored), _bounds(name, config)
     if rule is None:
         return None
     part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
+    part.constant = curve(str(name), config, bounds)
     if bounds is not None and _can_be_an_op(site) and site.out_rank():
         part.rule = always(_moving(site, bounds, site.out_rank(), fused=True))
         part.stored = FusedClampStore()
@@ -131,14 +134,10 @@ def _function(site: Site) -> Sequence[Part]:
     return _clamp(site, site.config["low"], site.config["high"])
 
 
-def _nonlinear(site: Site) -> Sequence[Part]:
-    return single(site, _NONLINEAR)
-
-
 ROWS = (
     LayerKind(("Activation",), _activation, same, traits=Trait.HANDS_ON),
     LayerKind(("ReLU", "LeakyReLU"), _rectifier, same),
     LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
-    LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _nonlinear, same),
+    LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _rectifier, same),
 )
 FUNCTIONS: dict[str, LayerKind] = {"Clamp": LayerKind((), _function, same)}

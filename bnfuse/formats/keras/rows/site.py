@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """One core node: ``rule`` is asked for when a demand meets it."""
+    """One core node: ``rule`` is asked for when a demand meets it.
+
+    ``constant`` is what it makes of a channel that is one positive number everywhere, where its rule does not
+    tell.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -37,6 +41,7 @@ class Part:
     site: Site | None = None  # what ``stored`` is told, where that is not the layer as it is
     is_batchnorm: bool = False
     is_affine: bool = False  # may be removed too
+    constant: Callable[[float], float] | None = None
 
 
 class VariableTensor:

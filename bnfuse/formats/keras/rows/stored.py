@@ -24,6 +24,7 @@ from bnfuse.core.tensor import Array
 
 if TYPE_CHECKING:
     from bnfuse.core.apply import Moved, NewAffine, NewClamp, NewLinear, NewSource
+    from bnfuse.core.widened import WidenedLinear
     from bnfuse.formats.keras.edit.apply_patch import ConfigEditor
     from bnfuse.formats.keras.graph.network import Variable
     from bnfuse.formats.keras.rows.site import Site
@@ -60,6 +61,17 @@ class LinearStore(Store):
             out.put(site, self.bias, self._shaped(bias, old))
             if old is None:
                 out.configure(site, self.enables)
+
+    def widen(self, site: Site, new: WidenedLinear, count: Mapping[str, int], out: ConfigEditor) -> None:
+        """Another kernel and bias, one channel larger; ``count`` is what the config says of that."""
+        rule = new.new.rule
+        out.rounded(new.weight, rule.computes or rule.weight.dtype)  # to see whether it fits
+        out.put(site, self.weight, out.rounded(new.weight, rule.weight.dtype))
+        if new.bias is not None:
+            out.put(site, self.bias, out.rounded(new.bias, rule.weight.dtype))
+            if site.variable(self.bias) is None:
+                out.configure(site, self.enables)
+        out.configure(site, count)
 
     def _shaped(self, bias: Array, old: Variable | None) -> Array:
         """A bias as the layer stores it."""

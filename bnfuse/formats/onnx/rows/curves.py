@@ -7,11 +7,12 @@ asked (``OpKind.constant``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import erf, exp, log1p, pi, sqrt, tanh
+from math import erf, exp, sqrt, tanh
 
+from bnfuse.formats.curves import gelu, mish, sigmoid, softplus, softsign, swish
 from bnfuse.formats.onnx.rows.view import View
 
-_SELU_GAMMA = 1.05070102214813232421875
+_SELU_GAMMA = 1.05070102214813232421875  # of float32
 
 
 def same(view: View, x: float) -> float | None:
@@ -19,32 +20,22 @@ def same(view: View, x: float) -> float | None:
     return x
 
 
-def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + exp(-x))
-
-
-def _gelu(view: View, x: float) -> float:
-    if view.attr("approximate", b"none") == b"tanh":
-        return 0.5 * x * (1.0 + tanh(sqrt(2.0 / pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1.0 + erf(x / sqrt(2.0)))
-
-
 _CURVES: dict[str, Callable[[View, float], float]] = {
-    "Sigmoid": lambda view, x: _sigmoid(x),
+    "Sigmoid": lambda view, x: sigmoid(x),
     "Tanh": lambda view, x: tanh(x),
     "Elu": lambda view, x: x,
     "Selu": lambda view, x: view.attr("gamma", _SELU_GAMMA) * x,
     "Celu": lambda view, x: x,
     "HardSigmoid": lambda view, x: min(1.0, max(0.0, view.attr("alpha", 0.2) * x + view.attr("beta", 0.5))),
     "HardSwish": lambda view, x: x * min(1.0, x / 6.0 + 0.5),
-    "Mish": lambda view, x: x * tanh(log1p(exp(x))),
-    "Gelu": _gelu,
+    "Mish": lambda view, x: mish(x),
+    "Gelu": lambda view, x: gelu(x, approximate=view.attr("approximate", b"none") == b"tanh"),
     "Erf": lambda view, x: erf(x),
     "Exp": lambda view, x: exp(x),
     "Sqrt": lambda view, x: sqrt(x),
-    "Softplus": lambda view, x: log1p(exp(x)),
-    "Softsign": lambda view, x: x / (1.0 + x),
-    "Swish": lambda view, x: x * _sigmoid(view.attr("alpha", 1.0) * x),
+    "Softplus": lambda view, x: softplus(x),
+    "Softsign": lambda view, x: softsign(x),
+    "Swish": lambda view, x: swish(x, view.attr("alpha", 1.0)),
 }
 
 
