@@ -104,34 +104,34 @@ def left(path: Path) -> dict[str, int]:
     return counts | {"bytes": side.stat().st_size}
 
 
-def caller(path: Path) -> Callable[[], object]:
-    """A call of the model on two threads, with one random image."""
+def caller(path: Path, threads: int = 2) -> Callable[[], object]:
+    """A call of the model on so many threads, with one random image."""
     rng = np.random.default_rng(0)
     if path.suffix == ".onnx":
         ort = import_module("onnxruntime")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 2
+        options.intra_op_num_threads = threads
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
         shape = [size if isinstance(size, int) else 1 for size in given.shape]
         feeds = {given.name: rng.random(shape, dtype=np.float32)}
         return lambda: session.run(None, feeds)
     if path.suffix == ".tflite":
-        interpreter = import_module("tensorflow").lite.Interpreter(model_path=str(path), num_threads=2)
+        interpreter = import_module("tensorflow").lite.Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
         at = interpreter.get_input_details()[0]
         interpreter.set_tensor(at["index"], rng.random(at["shape"]).astype(at["dtype"]))
         invoke: Callable[[], object] = interpreter.invoke
         return invoke
-    compiled = import_module("openvino").Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": 2})
+    compiled = import_module("openvino").Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads})
     channels_first = compiled.input(0).get_partial_shape()[1] == 3
     image = rng.random((1, 3, SIZE, SIZE) if channels_first else (1, SIZE, SIZE, 3), dtype=np.float32)
     return lambda: compiled(image)
 
 
-def timed(a: Path, b: Path) -> dict[str, float]:
+def timed(a: Path, b: Path, threads: int = 2) -> dict[str, float]:
     """Median milliseconds of both, the median of the paired ratios, and that of A beside a second A."""
-    calls = [caller(a), caller(b), caller(a)]
+    calls = [caller(path, threads) for path in (a, b, a)]
     for call in calls:
         for _ in range(_WARM):
             call()
@@ -153,4 +153,4 @@ def timed(a: Path, b: Path) -> dict[str, float]:
 if __name__ == "__main__":
     what, *paths = sys.argv[1:]
     files = [Path(path) for path in paths]
-    print(json.dumps(left(files[0]) if what == "left" else timed(*files)))
+    print(json.dumps(left(files[0]) if what == "left" else timed(files[0], files[1])))

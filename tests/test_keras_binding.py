@@ -162,7 +162,16 @@ def test_slots() -> None:
     assert names_of("Normalization", mean=[1.0]) == []
     assert names_of("MaxPooling2D") == []
     assert names_of("Mystery") is None
-    assert names_of("Dense", dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}) is None
+    for mode, names in (
+        ("int8", ["kernel", "bias", "kernel_scale"]),
+        ("int4/-1", ["kernel", "bias", "kernel_scale"]),
+        ("int4/64", ["kernel", "bias", "kernel_scale", "kernel_zero", "g_idx"]),
+        ("float8", None),
+        ("gptq/4/128", None),
+    ):
+        policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": mode}}
+        assert names_of("Dense", dtype=policy) == names, mode
+    assert names_of("Embedding", dtype="int8_from_float32") is None
     assert (
         names_of("Dense", dtype={"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}})
         is not None

@@ -114,7 +114,7 @@ def test_a_custom_layer_folds_without_its_code(
 
 
 def test_quantised_layers_are_left_alone(keras: Keras, tmp_path: Path) -> None:
-    """The BN behind one stays and says so; the rest of the file folds; the int8 arrays keep their bytes."""
+    """8-bit floats: the BN behind one stays and says so; the rest of the file folds; arrays keep their bytes."""
     with computing_in(keras, "float32"):
         layers = keras.layers
         x = layers.Input((4,), name="x")
@@ -123,7 +123,7 @@ def test_quantised_layers_are_left_alone(keras: Keras, tmp_path: Path) -> None:
         y = layers.BatchNormalization(name="end")(layers.ReLU()(y))
         y = layers.BatchNormalization(name="goes")(y)
         model = stir(keras.Model(x, layers.Activation("tanh")(y)))
-        model.quantize("int8")
+        model.quantize("float8")
         folded, loaded = check(keras, model, tmp_path, tolerance=1e-4)
     assert Reason.LOCKED_WEIGHTS in folded.kept["stays"]
     assert len(folded.gone) == 1  # one of the last two goes into the other

@@ -30,7 +30,7 @@ from bnfuse.formats.keras.graph.network import Layer, Network, walk
 from bnfuse.formats.keras.graph.variables import StoredVariable
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.site import variable_dtype
-from bnfuse.formats.keras.rows.variables import Slot
+from bnfuse.formats.keras.rows.variables import Slot, quantised_to
 
 _FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 _OTHERS = {"bfloat16", "float16"}  # of one size, and neither holds what the other does
@@ -62,7 +62,8 @@ def _odd_type(layer: Layer, variable: StoredVariable) -> str:
     Keras converts what it loads to the layer's type. What is folded would be rounded to the stored type: to
     whole numbers, or to fewer digits than the layer computes with.
     """
-    if not variable.name or variable.name == "count":  # of unknown use; how much a Normalization has seen
+    known = not variable.name or variable.name == "count"  # of unknown use; how much a Normalization has seen
+    if known or (quantised_to(layer.config) and variable.name != "bias"):  # integers, and scales of their own
         return ""
     name, size = variable.dtype.name, variable.dtype.itemsize
     stated = layer.config.get("dtype")

@@ -20,9 +20,8 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, La
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
 from bnfuse.formats.keras.rows.image_layers import OTHER_SIZES
-from bnfuse.formats.keras.rows.ops import parts_of
+from bnfuse.formats.keras.rows.ops import locked, parts_of
 from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
-from bnfuse.formats.keras.rows.variables import refuses_edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ class Flow:
             tuple(ends.dtypes),
             context.training,
             context.lead,
-            refuses_edit(layer) or "",
+            locked(layer),
             all(self.masks.carries(ends.given[0], mask) for mask in masks),
             self.keeps_sizes,
             self.archive or (call is not None and not is_keras3(call.raw)),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bnfuse.formats.keras.rows.sizes import Shapes, unknown
-from bnfuse.formats.keras.rows.variables import Config, Slots, none
+from bnfuse.formats.keras.rows.variables import Config, Slots, none, unknown_slots
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.site import Part, Site
@@ -38,6 +38,7 @@ class LayerKind:
         shapes: what a call puts out. Asked only where the input has ``rank`` axes, if there is one.
         variables: what it holds, by its config; None where that cannot be told.
         rank: the number of axes it insists on in its input, batch included; None if it takes several.
+        quantised: what it holds where its kernel is stored as integers; None of ways not known.
         linear: whether it reads in a wider type than its input has without loss.
         traits: what else is known of it.
         knows: the entry of its config that says how many numbers, from 0 on, it can be given.
@@ -49,6 +50,7 @@ class LayerKind:
     variables: Callable[[Config], Slots | None] = none
     rank: int | None = None
     linear: bool = False
+    quantised: Callable[[Config], Slots | None] = unknown_slots
     traits: Trait = Trait.NONE
     knows: str = ""
 

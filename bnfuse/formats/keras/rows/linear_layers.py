@@ -7,6 +7,7 @@ the linear one. Kernel layouts are those of keras/src/layers: Dense (in, out).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +16,21 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Source
+from bnfuse.core.tensor import Tensor
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, VariableTensor, opaque, single
+from bnfuse.formats.keras.rows.quantised_layers import (
+    QuantisedStore,
+    quantised_kernel,
+    quantised_slots,
+    rounds_inputs,
+)
+from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
-from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
+from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own, quantised_to
 
 _PLAIN = LinearStore()
 
@@ -51,6 +59,7 @@ def linear_part(
     A function has no bias: where it needs one, a sum comes behind it.
     """
     role, inputs, outputs = within or Within("", site.inputs, site.outputs)
+    integers = quantised_to(site.config) is not None
     bias_nodes = 0
     if site.layer.function:
         stored, bias_nodes = ProductStore(stored.weight, ""), 1
@@ -59,9 +68,10 @@ def linear_part(
     def rule(_: str) -> Rule:
         if site.locked:
             return Opaque(Reason.LOCKED_WEIGHTS, site.locked)
-        weight = site.tensor(stored.weight)
+        weight = quantised_kernel(site, layout) if integers else site.tensor(stored.weight)
         if weight is None:
             return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"it has no floating-point {stored.weight}")
+        rounded = Reason.SHIFT_REFUSED if integers and rounds_inputs(site.config) else None
         form = _form(weight.shape, layout, groups)
         if form is None:
             return Opaque(Reason.BAD_PARAMETERS, f"{stored.weight} of shape {weight.shape}")
@@ -69,12 +79,13 @@ def linear_part(
         if bias is not None and int(np.prod(bias.shape)) != form.channels_out:
             return Opaque(Reason.BAD_PARAMETERS, f"{stored.bias} of shape {bias.shape}")
         return Linear(
-            weight, form, bias, axes[0], axes[1], shift_in=shift_in, has_bias=has_bias,
+            weight, form, bias, axes[0], axes[1], shift_in=shift_in or rounded, has_bias=has_bias,
             computes=_computes(site, weight), bias_nodes=bias_nodes,
         )  # fmt: skip
 
     op = f"{site.layer.class_name}.{role}" if role else site.layer.class_name
-    return Part(op, inputs, outputs, rule, role, stored)
+    made = QuantisedStore(stored.weight, stored.bias, stored.enables, bias_tail=stored.bias_tail)
+    return Part(op, inputs, outputs, rule, role, made if integers else stored)
 
 
 def _form(shape: tuple[int, ...], layout: str, groups: int) -> LinearForm | None:
@@ -84,7 +95,7 @@ def _form(shape: tuple[int, ...], layout: str, groups: int) -> LinearForm | None
         return None
 
 
-def _computes(site: Site, weight: VariableTensor) -> np.dtype[Any] | None:
+def _computes(site: Site, weight: Tensor) -> np.dtype[Any] | None:
     """float16 where a mixed policy casts the kernel before it is used: it must fit there too."""
     narrow = site.compute_dtype == "float16" and weight.dtype.itemsize > 2
     return np.dtype(np.float16) if narrow else None
@@ -190,7 +201,21 @@ def _einsum_variables(config: Config) -> Slots:
 
 _EMBEDDED = one(lambda config, shape: (*shape, config["output_dim"]))
 ROWS = (
-    LayerKind(("Dense",), dense, one(_dense_shape), holds("kernel", "bias:use_bias"), linear=True),
-    LayerKind(("EinsumDense",), einsum_dense, one(_einsum_shape), _einsum_variables, linear=True),
+    LayerKind(
+        ("Dense",),
+        dense,
+        one(_dense_shape),
+        holds("kernel", "bias:use_bias"),
+        linear=True,
+        quantised=partial(quantised_slots, switch="use_bias"),
+    ),
+    LayerKind(
+        ("EinsumDense",),
+        einsum_dense,
+        one(_einsum_shape),
+        _einsum_variables,
+        linear=True,
+        quantised=partial(quantised_slots, switch="bias_axes"),
+    ),
     LayerKind(("Embedding",), embedding, _EMBEDDED, holds("embeddings"), linear=True, knows="input_dim"),
 )

@@ -40,7 +40,7 @@ from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.stored import ClampStore
-from bnfuse.formats.keras.rows.variables import Slots, special_storage
+from bnfuse.formats.keras.rows.variables import Slots, refuses_edit, special_storage
 
 _FILES = (
     linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,
@@ -130,10 +130,17 @@ def slots(layer: Layer) -> Slots | None:
     """
     if layer.inner is not None or layer.wrapped:
         return ()
-    if layer.registered or not _KERAS_MODULES.match(layer.module) or special_storage(layer.config):
-        return None
     kind = ROWS.get(layer.class_name)
-    return None if kind is None else kind.variables(layer.config)
+    if layer.registered or not _KERAS_MODULES.match(layer.module) or kind is None:
+        return None
+    special = special_storage(layer.config) is not None
+    return kind.quantised(layer.config) if special else kind.variables(layer.config)
+
+
+def locked(layer: Layer) -> str:
+    """Why the variables of a layer must stay as they are; "" if they may be changed."""
+    quantised = special_storage(layer.config) is not None and bool(slots(layer))
+    return refuses_edit(layer, quantised=quantised) or ""
 
 
 # --- core nodes

@@ -209,8 +209,8 @@ def policy_name(policy: Any) -> str:
     """The name of a stored policy; "float32" where the file does not say."""
     if isinstance(policy, Mapping):
         inner = policy.get("config")
-        policy = inner.get("name") if isinstance(inner, Mapping) else None
-    return policy if isinstance(policy, str) else "float32"
+        policy = (inner.get("name") or inner.get("source_name")) if isinstance(inner, Mapping) else None
+    return policy.rpartition("_from_")[2] if isinstance(policy, str) else "float32"
 
 
 def opaque(reason: Reason = Reason.UNSUPPORTED_OP, detail: str = "") -> Callable[[str], Rule]:

@@ -54,13 +54,18 @@ class LinearStore(Store):
     def store(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
         """The kernel is worked out when it is written, the bias at once."""
         if new.weight is not None:
-            out.put(site, self.weight, new.weight)
+            self.store_weight(site, new, out)
         if new.makes_bias:
             old = site.variable(self.bias)
             bias = out.rounded(new.bias(), new.rule.weight.dtype)
             out.put(site, self.bias, self._shaped(bias, old))
             if old is None:
                 out.configure(site, self.enables)
+
+    def store_weight(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
+        """As it is."""
+        assert new.weight is not None
+        out.put(site, self.weight, new.weight)
 
     def widen(self, site: Site, new: WidenedLinear, count: Mapping[str, int], out: ConfigEditor) -> None:
         """Another kernel and bias, one channel larger; ``count`` is what the config says of that."""

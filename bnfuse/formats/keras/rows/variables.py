@@ -50,6 +50,11 @@ def none(config: Config) -> Slots:
     return ()
 
 
+def unknown_slots(config: Config) -> Slots | None:
+    """Nobody knows."""
+    return None
+
+
 def holds(*names: str, frozen: Iterable[str] = ()) -> Callable[[Config], Slots]:
     """Variables by name; after a colon the switch of the config, on by default, that takes one away."""
 
@@ -64,27 +69,36 @@ def special_storage(config: Config) -> str | None:
     """Why what is stored is not the layer's plain arrays ("LoRA", "quantised …"); None if it is."""
     if config.get("lora_rank"):
         return "LoRA"
-    mode = _quantised_to(config.get("dtype")) or config.get("quantization_mode")
+    mode = quantised_to(config)
     if mode:
         return f"quantised to {mode}"
     return "quantised" if config.get("quantization_config") else None
 
 
-def refuses_edit(layer: Layer) -> str | None:
-    """Why the variables of a layer must stay as they are; None if they may be changed."""
+def refuses_edit(layer: Layer, *, quantised: bool = False) -> str | None:
+    """Why the variables of a layer must stay as they are; None if they may be changed.
+
+    ``quantised`` tells that its row knows its integers and scales.
+    """
     storage = special_storage(layer.config)
-    if storage is not None:
+    if storage is not None and not quantised:
         return f"its weights are stored in a special way ({storage})"
     for variable in layer.variables:
         if getattr(variable, "locked", ""):
             return str(getattr(variable, "locked", ""))
         real = variable.dtype.kind == "f" or variable.dtype == ml_dtypes.bfloat16
-        if variable.name.endswith(("kernel", "embeddings")) and not real:
+        if variable.name.endswith(("kernel", "embeddings")) and not real and not quantised:
             return f"its {variable.name} holds {variable.dtype} values"
     return None
 
 
-def _quantised_to(policy: object) -> str | None:
+def quantised_to(config: Config) -> str | None:
+    """The mode of a layer whose weights are stored in a quantised form, such as "int8" or "int4/128"."""
+    told = _mode(config.get("dtype")) or config.get("quantization_mode")
+    return str(told) if told else None
+
+
+def _mode(policy: object) -> str | None:
     """The mode in a dtype policy: ``"int8_from_float32"``, or an object that has one."""
     if isinstance(policy, str):
         return policy.split("_from_")[0] if "_from_" in policy else None
