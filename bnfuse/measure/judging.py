@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnfuse.measure.ratio import paired_ratio, paired_times
+from bnfuse.measure.ratio import paired_ratio, ratio_and_times
 from bnfuse.measure.resampling import Times, median_ms, widened
 from bnfuse.measure.verdicts import TOO_FEW, Z95, Interval, detectable, verdict
 from bnfuse.results import BenchRun, Percentiles, Typical
@@ -102,10 +102,10 @@ def summarise(
         )
     after = np.concatenate(rounds.calls[1::2])
     after_ms = percentiles_ms(after)
-    speedup, ci95 = compared(rounds, seed, bound)
+    (speedup, ends), times = ratio_and_times(rounds.medians[0::2], rounds.medians[1::2], seed)
+    ci95 = ends if bound == Z95 else widened(speedup, ends, bound, len(rounds))
     control = control_of(rounds, seed)
-    times = paired_times(rounds.medians[0::2], rounds.medians[1::2], seed)
-    typical = [Typical(ms, ends if told else None) for ms, ends in times]
+    typical = [Typical(ms, around if told else None) for ms, around in times]
     return replace(
         alone,
         after_ms=after_ms,
@@ -138,10 +138,9 @@ def quantiles_ms(times_ns: Times) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in values)
 
 
-def compared(rounds: Rounds, seed: int, bound: float = Z95) -> tuple[float, Interval]:
-    """before/after, and its interval of ``bound`` standard errors to either side."""
-    ratio, ends = paired_ratio(rounds.medians[0::2], rounds.medians[1::2], seed)
-    return ratio, ends if bound == Z95 else widened(ratio, ends, bound, len(rounds))
+def compared(rounds: Rounds, seed: int) -> tuple[float, Interval]:
+    """before/after, and its 95 % interval."""
+    return paired_ratio(rounds.medians[0::2], rounds.medians[1::2], seed)
 
 
 def control_of(rounds: Rounds, seed: int) -> Interval | None:

@@ -15,32 +15,33 @@ _BANDWIDTH = 0.05  # h: what counts as agreeing, of logarithms
 _STEP = 0.005  # of the grid on which logarithms are counted; the peak is found between its places
 _SPAN = 4.0  # calls 50 times as long as the shortest are counted as that long
 
+Timed = tuple[float, Interval]  # a time or a ratio, and its 95 % interval
 
-def paired_ratio(before: Times, after: Times, seed: int) -> tuple[float, Interval]:
+
+def paired_ratio(before: Times, after: Times, seed: int) -> Timed:
     """The ratio before/after of two sets of visits, and its 95 % interval.
 
     Both arrays are (session, round, visit) in ns, or (round) for one session with one visit a round.
     Sessions may differ in number, rounds may not.
     """
     pairs = _Pairs.of(before, after, seed)
-    shifts = pairs.shifts()
-    low, high = interval(shifts[0], shifts[1:], pairs.blocks)
-    return math.exp(shifts[0]), (math.exp(low), math.exp(high))
+    return pairs.ratio(pairs.shifts())
 
 
-def paired_times(before: Times, after: Times, seed: int) -> tuple[tuple[float, Interval], ...]:
+def paired_times(before: Times, after: Times, seed: int) -> tuple[Timed, Timed]:
     """The two times in ms whose ratio ``paired_ratio`` is, each with its 95 % interval.
 
     Where the visits of both, those of the second divided by the ratio, lie densest to within some 5 %; fast
     visits count for more, as in the ratio.
     """
+    return ratio_and_times(before, after, seed)[1]
+
+
+def ratio_and_times(before: Times, after: Times, seed: int) -> tuple[Timed, tuple[Timed, Timed]]:
+    """``paired_ratio`` and ``paired_times``; what both need is counted once."""
     pairs = _Pairs.of(before, after, seed)
     shifts = pairs.shifts()
-    places = pairs.places(shifts)
-    every = (places, places - shifts)
-    return tuple(
-        milliseconds(float(logs[0]), interval(float(logs[0]), logs[1:], pairs.blocks)) for logs in every
-    )
+    return pairs.ratio(shifts), pairs.times(shifts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +74,20 @@ class _Pairs:
     def shifts(self) -> Times:
         """The shift that most pairs agree on, for each resample."""
         return self._peaks(self.spectra[0] * self.spectra[1].conj()) + (self.lowest[0] - self.lowest[1])
+
+    def ratio(self, shifts: Times) -> Timed:
+        """The ratio that the first shift is, and its interval from the others."""
+        low, high = interval(shifts[0], shifts[1:], self.blocks)
+        return math.exp(shifts[0]), (math.exp(low), math.exp(high))
+
+    def times(self, shifts: Times) -> tuple[Timed, Timed]:
+        """Both models' times in ms, in the same way."""
+        first = self.places(shifts)
+        before, after = (
+            milliseconds(float(logs[0]), interval(float(logs[0]), logs[1:], self.blocks))
+            for logs in (first, first - shifts)
+        )
+        return before, after
 
     def places(self, shifts: Times) -> Times:
         """Where the first's visits and the second's, shifted by the resample's shift, lie densest."""
