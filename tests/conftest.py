@@ -25,7 +25,7 @@ from tests.diff_nets import array, changed, mlp, node_of, set_array
 from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
-from tests.keras_saved import run_keras
+from tests.keras_saved import build
 from tests.portable import take_away
 
 
@@ -57,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def runtimes_wait_for_the_next_test() -> Iterator[None]:
     """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
     with pytest.MonkeyPatch.context() as here:
-        here.setattr(pool, "_LINGER_S", 180.0)
+        here.setattr(pool, "_LINGER_S", 3600.0)
         yield
 
 
@@ -184,7 +184,7 @@ def either_keras(request: pytest.FixtureRequest) -> Any:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every model of ``tests/keras_saved_models.py``, saved by Keras itself."""
     folder = tmp_path_factory.mktemp("keras_saved")
-    run_keras("build", folder)
+    build(folder)
     return folder
 
 

@@ -1,18 +1,16 @@
-"""Models saved by Keras itself, and its own account of them; runs in a process of its own.
+"""Models saved by Keras itself, and its own account of them, in this process.
 
-``python -m tests.keras_saved build FOLDER`` saves every model of ``tests/keras_saved_models.py`` with Keras 3
-and with tf_keras, beside what each layer holds, and what the model computes, by Keras's own account.
-``python -m tests.keras_saved reload LIST`` loads files and says whether they hold and compute the same as
-others. Only these processes import TensorFlow.
+``build`` saves every model of ``tests/keras_saved_models.py`` with Keras 3 and with tf_keras, beside what
+each layer holds, and what the model computes, by Keras's own account. ``reload`` loads files and says whether
+they hold and compute the same as others. Both skip where one of the two is missing.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +18,37 @@ import numpy as np
 import pytest
 
 from tests.keras_models import import_keras, import_tf_keras
+from tests.keras_nets import computing_in
 from tests.keras_saved_models import MODELS, ONLY_KERAS3, ONLY_TF_KERAS
 
 
-def run_keras(*arguments: object) -> None:
-    """A process that may import TensorFlow; skips where there is none."""
-    for module in ("tensorflow", "keras", "tf_keras"):
-        if not any((Path(p) / module).is_dir() for p in sys.path):
-            pytest.skip(f"{module} is not installed")
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.keras_saved", *map(str, arguments)],
-        cwd=Path(__file__).parents[1],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def build(folder: Path) -> None:
+    """Save all models in a folder, each with its account as ``NAME.json``."""
+    with _untouched() as libraries:
+        _build(folder, *libraries)
+
+
+def reload(pairs: Sequence[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+    """For each (name, first, second): what happens on loading, and whether both are the same to the bit.
+
+    The first is a file, too, or the account of a model that was saved; without one the file's own is told.
+    """
+    with _untouched() as libraries:
+        return _reload(pairs, *libraries)
+
+
+@contextmanager
+def _untouched() -> Iterator[tuple[Any, Any]]:
+    """Keras 3 and tf_keras as they start: their types, and names counted from the first on.
+
+    What they warn of is told of the models by what comes out.
+    """
+    keras, tf_keras = import_keras(), import_tf_keras()
+    for library in (keras, tf_keras):
+        library.backend.clear_session()
+    with warnings.catch_warnings(), computing_in(keras, "float32"), computing_in(tf_keras, "float32"):
+        warnings.simplefilter("ignore")
+        yield keras, tf_keras
 
 
 def _randomise(model: Any) -> None:
@@ -89,9 +94,9 @@ def _hex(value: np.ndarray) -> list[Any]:
     return [list(value.shape), str(value.dtype), value.tobytes().hex()]
 
 
-def _like_2_13(lib: Any, *, doubled: bool) -> None:
+def _like_2_13(here: pytest.MonkeyPatch, lib: Any, *, doubled: bool) -> None:
     """Make tf_keras write archives as Keras 2.14 did, or 2.13 (``doubled``): their own walk and counting."""
-    lib.ATTR_SKIPLIST = lib.ATTR_SKIPLIST - {"_layer_checkpoint_dependencies"}
+    here.setattr(lib, "ATTR_SKIPLIST", lib.ATTR_SKIPLIST - {"_layer_checkpoint_dependencies"})
 
     def walk(trackable: Any) -> Iterator[tuple[str, Any]]:
         for name in dir(trackable):
@@ -118,18 +123,12 @@ def _like_2_13(lib: Any, *, doubled: bool) -> None:
                 inner = f"{inner_path}/{name}"
                 lib._save_state(item, weights_store, assets_store, inner, visited_trackables)
 
-    lib._walk_trackable = walk
+    here.setattr(lib, "_walk_trackable", walk)
     if doubled:
-        lib._save_container_state = save_container
+        here.setattr(lib, "_save_container_state", save_container)
 
 
-def _libraries() -> tuple[Any, Any]:
-    """Keras 3 and tf_keras."""
-    return import_keras(), import_tf_keras()
-
-
-def _build(folder: Path) -> None:
-    keras, tf_keras = _libraries()
+def _build(folder: Path, keras: Any, tf_keras: Any) -> None:
     failed, made = {}, {}
     for label, library, extra in (("keras3", keras, ONLY_KERAS3), ("tf_keras", tf_keras, ONLY_TF_KERAS)):
         for name, make in (MODELS | extra).items():
@@ -148,26 +147,20 @@ def _build(folder: Path) -> None:
                 (folder / f"{path.name}.json").write_text(json.dumps(told))
     from tf_keras.src.saving import saving_lib
 
-    keep = saving_lib._save_container_state
     for label, doubled in (("keras2_14", False), ("keras2_13", True)):
-        _like_2_13(saving_lib, doubled=doubled)
-        for name in ("sequential", "nested", "recurrent"):
-            model = made["tf_keras", name]
-            path = folder / f"{label}-{name}.keras"
-            saving_lib.save_model(model, path)
-            (folder / f"{path.name}.json").write_text(json.dumps(_describe(model)))
-        saving_lib._save_container_state = keep
+        with pytest.MonkeyPatch.context() as here:
+            _like_2_13(here, saving_lib, doubled=doubled)
+            for name in ("sequential", "nested", "recurrent"):
+                model = made["tf_keras", name]
+                path = folder / f"{label}-{name}.keras"
+                saving_lib.save_model(model, path)
+                (folder / f"{path.name}.json").write_text(json.dumps(_describe(model)))
     (folder / "failed").write_text(json.dumps(failed))
 
 
-def _reload(listing: Path) -> None:
-    """For each file: what happens on loading, and whether it holds and computes the same bits as another.
-
-    The other is a file, too, or the account of a model that was saved; without one the file's own is told.
-    """
-    keras, tf_keras = _libraries()
+def _reload(pairs: Sequence[tuple[str, str, str]], keras: Any, tf_keras: Any) -> dict[str, dict[str, Any]]:
     results = {}
-    for name, first, second in json.loads(listing.read_text()):
+    for name, first, second in pairs:
         library = tf_keras if name.startswith("tf_keras") else keras
         outcome: dict[str, Any] = {}
         told = json.loads(Path(first).read_text()) if first.endswith(".json") else None
@@ -182,7 +175,7 @@ def _reload(listing: Path) -> None:
             ]
             outcome["outputs"] = found["outputs"] == told["outputs"]
         results[name] = outcome
-    listing.with_suffix(".results").write_text(json.dumps(results))
+    return results
 
 
 def _loaded(library: Any, path: str, key: str, outcome: dict[str, Any]) -> dict[str, Any] | None:
@@ -204,10 +197,3 @@ def _outputs(model: Any) -> list[np.ndarray]:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    {"build": _build, "reload": _reload}[sys.argv[1]](Path(sys.argv[2]))

@@ -16,7 +16,7 @@ from bnfuse.formats.keras.edit.write import write
 from bnfuse.formats.keras.graph.network import walk
 from bnfuse.formats.keras.graph.variables import ArrayVariable
 from tests.keras_files import NamePath, as_hex, edited, entry, held, opened, rewritten, without
-from tests.keras_saved import run_keras
+from tests.keras_saved import reload
 from tests.keras_saved_models import FILES
 
 # What Keras itself does not load again, whoever wrote it.
@@ -105,7 +105,7 @@ EDITED = [
 
 @pytest.fixture(scope="session")
 def reloaded(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What Keras says of every round trip, and of every edited file, in one process."""
+    """What Keras says of every round trip, and of every edited file."""
     folder = tmp_path_factory.mktemp("keras_written")
     failed = json.loads((saved / "failed").read_text())
     pairs, edits = [], {}
@@ -122,11 +122,7 @@ def reloaded(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         edits[name] = {"/".join(path): [as_hex(a) for a in arrays] for path, arrays in truth.items()}
         pairs.append((f"{name}+edited", str(target), str(target)))
         assert end in ("keras", "h5")
-    listing = folder / "listing"
-    listing.write_text(json.dumps(pairs))
-    run_keras("reload", listing)
-    results = json.loads((folder / "listing.results").read_text())
-    return {"results": results, "edits": edits}
+    return {"results": reload(pairs), "edits": edits}
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Files by Keras itself: every stored weight is bound to its layer, and a round trip stores the same.
 
-The yardstick is Keras's own account of models it saved (``tests/keras_saved.py``, a process of its own):
+The yardstick is Keras's own account of models it saved (``tests/keras_saved.py``):
 which arrays each layer holds."""
 
 from __future__ import annotations
