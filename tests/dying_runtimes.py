@@ -6,10 +6,7 @@ when it loads, or when it runs.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import pytest
 
 DIES = "os.kill(os.getpid(), signal.SIGSEGV)"
 LEAVES = "os.write(2, b'last words\\n'); os._exit(3)"
@@ -64,9 +61,3 @@ def stand_in(folder: Path, when: str, code: str) -> Path:
     found.mkdir()
     (found / "onnxruntime.py").write_text(_MODULE.format(when=when, code=code), encoding="utf-8")
     return found
-
-
-def preferred(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """For programs that a test starts, modules of this folder come first."""
-    paths = [str(folder), str(Path(__file__).resolve().parents[1])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))

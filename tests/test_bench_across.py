@@ -24,21 +24,24 @@ def original(keras3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["keras first", "onnx first"])
 def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path, patient: None) -> None:
-    """Other names, other layout, wider integers, and a batch that only the export fixes."""
+    """Other names, other layout, wider integers, and a batch that only the export fixes.
+
+    The cold start is timed with the export second: its feeds are the first's, renamed and turned, there too.
+    """
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
-    done = call("bench", *pair, "--cold", "--json", "--max-time", "4")
+    cold = [] if backwards else ["--cold"]
+    done = call("bench", *pair, *cold, "--json", "--max-time", "4" if cold else "2")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]
     settings = {run["setting"]: run for run in found["runs"]}
-    assert set(settings) == {"optimisation off", "optimisation on", "cold start"}
+    assert set(settings) == {"optimisation off", "optimisation on", *(["cold start"] if cold else [])}
     assert all(run["batch"] == 3 for run in found["runs"])
     slower = "before_ms" if backwards else "after_ms"
     assert settings["optimisation on"][slower]["p50"] > 0.0
-    # Keras starts in seconds, onnxruntime in tenths of one: each cold start ran in its own runtime
-    times = [settings["cold start"][name]["p50"] for name in ("before_ms", "after_ms")]
-    onnx, keras = times if backwards else reversed(times)
-    assert keras > 2.0 * onnx
+    if cold:  # Keras starts in seconds, onnxruntime in tenths of one: each ran in its own runtime
+        keras, onnx = (settings["cold start"][name]["p50"] for name in ("before_ms", "after_ms"))
+        assert keras > 2.0 * onnx
     assert any("matched by position" in note for note in found["notes"])
     assert any("axes are moved" in note for note in found["notes"])
 

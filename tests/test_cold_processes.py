@@ -164,18 +164,3 @@ def test_no_process_outlives_bnfuse(model: Path, tmp_path: Path, number: int, co
     assert parent.returncode == code
     assert "Traceback" not in said
     assert gone(int(pids.read_text()))
-
-
-@pytest.mark.slow
-def test_keras_starts_in_one_process() -> None:
-    from tests.keras_models import FIXTURE, import_keras
-
-    import_keras()
-    from bnfuse.formats import load
-
-    with load(FIXTURE, RunSettings(True)) as runner:
-        (spec,) = runner.inputs
-    feeds = {spec.name: np.zeros((2, *(d for d in spec.shape or () if isinstance(d, int))), np.float32)}
-    found = start_once(FIXTURE, RunSettings(optimise=True, threads=1), feeds)
-    assert found.runtime_ns > found.load_ns > 0
-    assert found.peak_bytes is not None and found.peak_bytes > 200e6  # TensorFlow is in it

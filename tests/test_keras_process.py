@@ -233,6 +233,9 @@ def test_exit_code_of_a_runtime_that_does_not_start(tmp_path: Path, code: str, e
 
 
 # --- with Keras ---
+#
+# In the order in which one process serves as many as can be, since TensorFlow takes seconds to start: first
+# models that run code of their own, of which the last makes it hang; then those that do not.
 
 
 @pytest.fixture(scope="module")
@@ -246,59 +249,6 @@ def pid_of(runner: ChildRunner) -> int:
 
 
 IMAGES = {"image": np.random.default_rng(0).uniform(0, 16, (2, 28, 28)).astype(np.float32)}
-
-
-@pytest.mark.slow
-def test_one_process_serves_several_models_and_ends_when_idle(
-    keras: Any, monkeypatch: pytest.MonkeyPatch, no_process: None
-) -> None:
-    monkeypatch.setattr(pool, "_LINGER_S", 2.0)
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    first = run.load(FIXTURE, RunSettings())
-    second = run.load(FIXTURE, RunSettings(optimise=True, threads=count))
-    pid = pid_of(first)
-    assert pid_of(second) == pid
-    with first:
-        exact = first.run(IMAGES)["digit"]
-    with pytest.raises(BnfuseError, match="closed"):
-        first.run(IMAGES)
-    with second:
-        np.testing.assert_allclose(second.run(IMAGES)["digit"], exact, rtol=0, atol=1e-6)
-        with pytest.raises(UsageError, match="'image'"):
-            second.run({})
-    with run.load(FIXTURE, RunSettings()) as third:
-        assert pid_of(third) == pid  # it was kept for a while
-        time.sleep(2.5)
-        np.testing.assert_array_equal(third.run(IMAGES)["digit"], exact)
-    assert gone(pid)
-
-
-@pytest.mark.slow
-def test_a_crash_while_running_is_a_sentence_and_the_next_load_works(keras: Any, no_process: None) -> None:
-    with run.load(FIXTURE, RunSettings()) as runner, run.load(FIXTURE, RunSettings()) as other:
-        os.kill(pid_of(runner), signal.SIGSEGV)
-        for lost in (runner, other):
-            with pytest.raises(BnfuseError, match=r"crashed \(signal SIGSEGV.*'digits_b.keras'"):
-                lost.run(IMAGES)
-        with run.load(FIXTURE, RunSettings()) as fresh:
-            assert fresh.run(IMAGES)["digit"].shape == (2, 10)
-
-
-@pytest.mark.slow
-def test_a_hang_is_a_sentence(
-    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_process: None
-) -> None:
-    path = with_lambda(
-        keras,
-        tmp_path / "m.keras",
-        lambda x: (__import__("time").sleep(999), x)[1] if hasattr(x, "numpy") else x,
-    )
-    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
-        pid = pid_of(runner)
-        monkeypatch.setenv(limits.TIME_VARIABLE, "1")
-        with pytest.raises(BnfuseError, match="did not answer within 1 s and was stopped"):
-            runner.run({"x": np.ones((1, 2), np.float32)})
-    assert gone(pid)
 
 
 @pytest.mark.slow
@@ -341,42 +291,23 @@ def test_the_clock_runs_where_the_model_runs(keras: Any, tmp_path: Path) -> None
     assert all(ns >= 30e6 for ns in times) and sum(times) < wall, (times, wall)
 
 
-_LEAVES_A_PROCESS = """
-import os, sys, time
-from pathlib import Path
-from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras.runtime.run import load
-if __name__ == "__main__":
-    runner = load(Path(sys.argv[1]), RunSettings())
-    print(runner._host.pid, flush=True)
-    if sys.argv[2] == "wait":
-        time.sleep(999)
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["exit", "wait"])
-def test_no_process_is_left_behind(keras: Any, tmp_path: Path, how: str) -> None:
-    """Whether the program ends without closing its runner, or is killed without a chance to."""
-    script = tmp_path / "program.py"
-    script.write_text(_LEAVES_A_PROCESS)
-    program = subprocess.Popen(
-        [sys.executable, str(script), str(FIXTURE), how],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+def test_a_hang_is_a_sentence(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = with_lambda(
+        keras,
+        tmp_path / "m.keras",
+        lambda x: (__import__("time").sleep(999), x)[1] if hasattr(x, "numpy") else x,
     )
-    assert program.stdout is not None
-    with program.stdout:
-        pid = int(program.stdout.readline())
-    if how == "wait":
-        program.kill()
-    program.wait(PATIENCE_S)
+    with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+        pid = pid_of(runner)
+        monkeypatch.setenv(limits.TIME_VARIABLE, "1")
+        with pytest.raises(BnfuseError, match="did not answer within 1 s and was stopped"):
+            runner.run({"x": np.ones((1, 2), np.float32)})
     assert gone(pid)
 
 
 @pytest.mark.slow
-def test_closed_models_leave_memory(keras: Any, tmp_path: Path, no_process: None) -> None:
+def test_closed_models_leave_memory(keras: Any, tmp_path: Path) -> None:
     """Loads of a model of 16 MiB, called as it is and compiled, do not pile up (the heap breathes by 64)."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("no /proc")
@@ -390,6 +321,76 @@ def test_closed_models_leave_memory(keras: Any, tmp_path: Path, no_process: None
             pages = int(Path(f"/proc/{pid_of(runner)}/statm").read_text().split()[1])
             sizes_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
     assert min(sizes_mib[10:]) - min(sizes_mib[4:10]) < 40, sizes_mib  # six models are 96
+
+
+@pytest.mark.slow
+def test_a_crash_while_running_is_a_sentence_and_the_next_load_works(keras: Any) -> None:
+    with run.load(FIXTURE, RunSettings()) as runner, run.load(FIXTURE, RunSettings()) as other:
+        os.kill(pid_of(runner), signal.SIGSEGV)
+        for lost in (runner, other):
+            with pytest.raises(BnfuseError, match=r"crashed \(signal SIGSEGV.*'digits_b.keras'"):
+                lost.run(IMAGES)
+        with run.load(FIXTURE, RunSettings()) as fresh:
+            assert fresh.run(IMAGES)["digit"].shape == (2, 10)
+
+
+@pytest.mark.slow
+def test_one_process_serves_several_models_and_ends_when_idle(
+    keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_LINGER_S", 2.0)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    first = run.load(FIXTURE, RunSettings())
+    second = run.load(FIXTURE, RunSettings(optimise=True, threads=count))
+    pid = pid_of(first)
+    assert pid_of(second) == pid
+    with first:
+        exact = first.run(IMAGES)["digit"]
+    with pytest.raises(BnfuseError, match="closed"):
+        first.run(IMAGES)
+    with second:
+        np.testing.assert_allclose(second.run(IMAGES)["digit"], exact, rtol=0, atol=1e-6)
+        with pytest.raises(UsageError, match="'image'"):
+            second.run({})
+    with run.load(FIXTURE, RunSettings()) as third:
+        assert pid_of(third) == pid  # it was kept for a while
+        time.sleep(2.5)
+        np.testing.assert_array_equal(third.run(IMAGES)["digit"], exact)
+    assert gone(pid)
+
+
+_LEAVES_A_PROCESS = """
+import os, sys, time
+from pathlib import Path
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.keras.runtime.run import load
+if __name__ == "__main__":
+    runner = load(Path(sys.argv[1]), RunSettings())
+    print(runner._host.pid, flush=True)
+    time.sleep(999)
+"""
+
+
+@pytest.mark.slow
+def test_no_process_is_left_behind(keras: Any, tmp_path: Path) -> None:
+    """The program is killed without a chance to close its runner.
+
+    Other ends are those of the same machinery, in tests/test_onnx_process.py.
+    """
+    script = tmp_path / "program.py"
+    script.write_text(_LEAVES_A_PROCESS)
+    program = subprocess.Popen(
+        [sys.executable, str(script), str(FIXTURE)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )
+    assert program.stdout is not None
+    with program.stdout:
+        pid = int(program.stdout.readline())
+    program.kill()
+    program.wait(PATIENCE_S)
+    assert gone(pid)
 
 
 @pytest.mark.slow

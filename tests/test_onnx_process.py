@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.settings import settings_from_json, settings_to_json
 from bnfuse.formats.onnx.runtime.run import load
-from tests.command import ROOT, gone
-from tests.dying_runtimes import DIES, GROWS, HANGS, LEAVES, preferred, stand_in
+from tests.command import ROOT, call, gone
+from tests.dying_runtimes import DIES, GROWS, HANGS, LEAVES, stand_in
 from tests.tiny_models import identity, layer, net, save
 
 X = {"x": np.random.default_rng(0).standard_normal((1, 3, 9, 7)).astype(np.float32)}
@@ -99,6 +100,7 @@ def test_the_command_line_survives_its_runtime(
     plain_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    no_process: None,
     command: str,
     when: str,
     code: str,
@@ -107,18 +109,12 @@ def test_the_command_line_survives_its_runtime(
     """A sentence and an exit code; nothing is written, nothing left in any folder, temporary ones too."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    preferred(monkeypatch, stand_in(tmp_path, when, code))
-    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.syspath_prepend(stand_in(tmp_path, when, code))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     files = {"optimize": [model], "verify": [model, plain_model], "bench": [model]}[command]
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "bnfuse", command, *map(str, files), *_LIMITED],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stderr
+    done = call(command, *files, *_LIMITED)
+    assert done.exit_code == exit_code, done.stderr
     assert "install" not in done.stderr
     assert "onnxruntime" in done.stderr and "Traceback" not in done.stderr
     if command == "optimize":
