@@ -171,11 +171,14 @@ def test_broken_files_are_one_sentence_and_exit_3(
     assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["optimize", "verify"])
 def test_a_broken_file_in_a_process_of_its_own(
     bnfuse_cli: Cli, model: Path, tmp_path: Path, command: str
 ) -> None:
-    """The same from outside, where also what libraries print and how the interpreter ends would be seen."""
+    """The same from outside, where also what libraries print and how the interpreter ends would be seen.
+
+    One command that reads by itself, and one that lets a runtime.
+    """
     path = tmp_path / "broken.onnx"
     path.write_bytes(BROKEN["half"](model.read_bytes()))
     done = bnfuse_cli(command, path, *([model] if command == "verify" else []))
@@ -268,8 +271,8 @@ def test_other_encodings_of_stdout(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "модель.onnx"
     path.write_bytes(model.read_bytes())
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    for options in ([], ["--json", "--no-bench"]):
-        command = [sys.executable, "-m", "bnfuse", "optimize", str(path), "--force", *FAST, *options]
+    for options in (FAST, ["--json", "--no-bench", "--no-verify"]):
+        command = [sys.executable, "-m", "bnfuse", "optimize", str(path), "--force", *options]
         done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stderr
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from fixtures.accuracy import HERE, batchnorms, correct, logits
-
-if TYPE_CHECKING:
-    from tests.command import Cli
+from tests.command import call
 
 BATCHNORMS = {"digits_cnn": 8, "digits_mlp": 4, "digits_separable": 9}
 models = pytest.mark.parametrize("name", BATCHNORMS)
@@ -69,12 +67,12 @@ def test_inputs_file_holds_test_images() -> None:
 
 @models
 @pytest.mark.slow
-def test_optimize_keeps_every_answer(name: str, bnfuse_cli: Cli, tmp_path: Path) -> None:
+def test_optimize_keeps_every_answer(name: str, tmp_path: Path) -> None:
     source, target = fixture_model(name), tmp_path / "fused.onnx"
     before = sha256(source)
     inputs = HERE / "digits_inputs.npz"
-    done = bnfuse_cli("optimize", source, "-o", target, "--no-bench", "--inputs", inputs, "--json")
-    assert done.returncode == 0, done.stderr
+    done = call("optimize", source, "-o", target, "--no-bench", "--inputs", inputs, "--json")
+    assert done.exit_code == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     found = BATCHNORMS[name]
     assert report["batchnorms"] == {"found": found, "folded": found, "kept": 0}
@@ -92,14 +90,12 @@ def test_optimize_keeps_every_answer(name: str, bnfuse_cli: Cli, tmp_path: Path)
 
 @models
 @pytest.mark.slow
-def test_optimize_is_repeatable_and_leaves_nothing_for_a_second_run(
-    name: str, bnfuse_cli: Cli, tmp_path: Path
-) -> None:
+def test_optimize_is_repeatable_and_leaves_nothing_for_a_second_run(name: str, tmp_path: Path) -> None:
     quick = ("--no-bench", "--no-verify")
     first, second, again = tmp_path / "first.onnx", tmp_path / "second.onnx", tmp_path / "again.onnx"
-    assert bnfuse_cli("optimize", fixture_model(name), "-o", first, *quick).returncode == 0
-    assert bnfuse_cli("optimize", fixture_model(name), "-o", second, *quick).returncode == 0
+    assert call("optimize", fixture_model(name), "-o", first, *quick).exit_code == 0
+    assert call("optimize", fixture_model(name), "-o", second, *quick).exit_code == 0
     assert first.read_bytes() == second.read_bytes()
-    done = bnfuse_cli("optimize", first, "-o", again, *quick, "--json")
-    assert done.returncode == 0, done.stderr
+    done = call("optimize", first, "-o", again, *quick, "--json")
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["batchnorms"] == {"found": 0, "folded": 0, "kept": 0}

@@ -22,7 +22,10 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {_module(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+@cache
+def _modules() -> dict[str, ast.Module]:
+    """Parsed once, where the tests run: every worker imports this file."""
+    return {_module(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def _run_on_import(body: Sequence[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -39,30 +42,33 @@ def _run_on_import(body: Sequence[ast.stmt]) -> Iterator[ast.Import | ast.Import
 
 def _imported(module: str) -> set[str]:
     found: set[str] = set()
-    for statement in _run_on_import(MODULES[module].body):
+    modules = _modules().keys()
+    for statement in _run_on_import(_modules()[module].body):
         if isinstance(statement, ast.Import):
             found |= {alias.name for alias in statement.names}
         else:
             names = {f"{statement.module}.{alias.name}" for alias in statement.names}
-            found |= names & MODULES.keys() or {str(statement.module)}
-    return (found & MODULES.keys()) - {module}
+            found |= names & modules or {str(statement.module)}
+    return (found & modules) - {module}
 
 
-GRAPH = {module: _imported(module) for module in MODULES}
+@cache
+def _graph() -> dict[str, set[str]]:
+    return {module: _imported(module) for module in _modules()}
 
 
 @cache
 def _chain(module: str) -> tuple[str, ...]:
-    return (module, *max((_chain(other) for other in GRAPH[module]), key=len, default=()))
+    return (module, *max((_chain(other) for other in _graph()[module]), key=len, default=()))
 
 
 def test_there_are_no_circles() -> None:
     """``TopologicalSorter`` raises ``CycleError``, which names one."""
-    assert len(list(TopologicalSorter(GRAPH).static_order())) == len(MODULES) > 100
+    assert len(list(TopologicalSorter(_graph()).static_order())) == len(_modules()) > 100
 
 
 def test_no_chain_of_imports_is_long() -> None:
-    longest = max(map(_chain, MODULES), key=len)
+    longest = max(map(_chain, _modules()), key=len)
     assert 5 < len(longest) <= LONGEST_CHAIN, " → ".join(longest)
 
 
@@ -74,7 +80,7 @@ def test_no_file_is_long() -> None:
 def test_no_function_has_many_parameters() -> None:
     many = {
         f"{module}.{node.name}": len(names)
-        for module, tree in MODULES.items()
+        for module, tree in _modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
         and len(names := [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)

@@ -97,7 +97,7 @@ def test_random_damage(kind: str, seed: int, archive: Path, hdf5: Path, tmp_path
             "-c",
             FUZZ,
             whole,
-            "500",
+            "250",
             tmp_path / f"x{whole.suffix}",
             str(seed),
         ],
@@ -110,8 +110,8 @@ def test_random_damage(kind: str, seed: int, archive: Path, hdf5: Path, tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ok, refused, slowest = (float(text) for text in done.stdout.split())
-    assert ok > 20, "every damage was noticed: the fuzz is too coarse"
-    assert refused > 100
+    assert ok > 10, "every damage was noticed: the fuzz is too coarse"
+    assert refused > 50
     assert slowest < 20
 
 
