@@ -7,7 +7,7 @@ Axes are counted from zero; ranks are known here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -85,6 +85,13 @@ class Relabel:
     @property
     def _where(self) -> dict[int, int]:
         return {a: b for a, b in enumerate(self.target) if b is not None}
+
+
+def dropping(rank: int, gone: Collection[int], new: Collection[int] = ()) -> Relabel:
+    """Axes go; others of size 1 come, at these places of the output."""
+    out = rank - len(gone) + len(new)
+    places = iter(a for a in range(out) if a not in new)
+    return Relabel(tuple(None if a in gone else next(places) for a in range(rank)), out)
 
 
 def _without(held: Reparam, gone: set[int]) -> Reparam:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.axes import AxisMap, Chain, Take
+from bnfuse.core.axes import AxisMap, Chain, Take, dropping
 from bnfuse.core.rules import Pass, Rule
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, integer, of_one
+from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, integer, of_one
 from bnfuse.formats.keras.rows.sizes import Config, Size, one
 
 _MOST = 1 << 20  # elements along one axis that are followed one by one

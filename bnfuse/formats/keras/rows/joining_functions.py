@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from bnfuse.core.axes import dropping
 from bnfuse.core.counted import Put
 from bnfuse.core.joint import ConcatSplit
 from bnfuse.core.reasons import Reason
@@ -19,7 +20,7 @@ from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, integer, of_one
+from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, integer, of_one
 from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from bnfuse.core.axes import Chain, Permute, Relabel, regroup
+from bnfuse.core.axes import Chain, Permute, Relabel, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Pass, Sign
 from bnfuse.formats.base import Malformed
@@ -57,12 +57,7 @@ def global_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
     gone = set(site.spatial_axes(rank))
     if site.config.get("keepdims"):
         return single(site, Pass(sign, mixes=gone.__contains__, mixed_out=gone))
-    return single(site, Pass(sign, mixes=gone.__contains__, axes=_dropping(rank, gone)))
-
-
-def _dropping(rank: int, gone: set[int]) -> Relabel:
-    kept = [a for a in range(rank) if a not in gone]
-    return Relabel(tuple(kept.index(a) if a in kept else None for a in range(rank)), len(kept))
+    return single(site, Pass(sign, mixes=gone.__contains__, axes=dropping(rank, gone)))
 
 
 def zero_padding(site: Site, n: int) -> Sequence[Part]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Relabel, regroup
+from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
@@ -68,13 +68,6 @@ def integer(value: Any, least: int | None = None) -> int:
     if type(value) is not int or (least is not None and value < least):
         raise Malformed(f"{value}")
     return value
-
-
-def dropping(rank: int, gone: Sequence[int], new: Sequence[int] = ()) -> Relabel:
-    """Axes go; others of size 1 come, at these places of the output."""
-    out = rank - len(gone) + len(new)
-    places = iter(a for a in range(out) if a not in new)
-    return Relabel(tuple(None if a in gone else next(places) for a in range(rank)), out)
 
 
 def of_one(rule: Callable[[Config, Shape], Rule]) -> Callable[[Site], Sequence[Part]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.affine import Affine
-from bnfuse.core.axes import AxisMap, Chain, Relabel
+from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
 from bnfuse.core.operands import operands
@@ -31,7 +31,7 @@ from bnfuse.formats.keras.rows import image_layers
 from bnfuse.formats.keras.rows.activations import HOMOGENEOUS
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
-from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, dropping, of_one
+from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, of_one
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
 from bnfuse.formats.keras.rows.stored import OperandStore

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from math import prod
 
-from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take
+from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
 from bnfuse.formats.base import Malformed
@@ -18,7 +18,7 @@ from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, dropping
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
 from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
 

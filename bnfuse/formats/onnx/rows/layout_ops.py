@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from math import prod
 
-from bnfuse.core.axes import Chain, Permute, Regroup, Relabel, Shape, regroup
+from bnfuse.core.axes import Chain, Permute, Regroup, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.formats.base import Malformed
@@ -102,20 +102,13 @@ def squeeze(view: View) -> Rule:
     return Pass(axes=dropping(len(shape), gone))
 
 
-def dropping(rank: int, gone: set[int]) -> Relabel:
-    """All axes but some."""
-    kept = [a for a in range(rank) if a not in gone]
-    return Relabel(tuple(kept.index(a) if a in kept else None for a in range(rank)), len(kept))
-
-
 def unsqueeze(view: View) -> Rule:
     """Axes of size 1 come."""
     rank, axes = view.rank(0), view.axes_argument(1)
     if rank is None or axes is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
     new = axes_from_zero(axes, rank + len(axes))
-    kept = [a for a in range(rank + len(axes)) if a not in new]
-    return Pass(axes=Relabel(tuple(kept), rank + len(axes)))
+    return Pass(axes=dropping(rank, (), new))
 
 
 def relabelled(view: View) -> Rule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 
-from bnfuse.core.axes import AxisMap, Chain, Relabel
+from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
@@ -18,7 +18,7 @@ from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, dropping
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.view import View
 
