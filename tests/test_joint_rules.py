@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +68,46 @@ def test_a_product_stays_a_product(seed: int, known_port: int, data: st.DataObje
     wanted = x[0] * x[1] ** exponents[1]
     product = hold(every[0], x[0]) * hold(every[1], x[1]) ** exponents[1]
     np.testing.assert_allclose(hold(every[~0], wanted), product, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("ports", list(permutations((~0, 0, 1, 2), 2)))
+def test_a_product_of_which_two_are_held_stays_one(ports: tuple[Port, Port]) -> None:
+    """Scales along two axes, at any two ports, settled by either of the others; factors and divisors."""
+    rng = np.random.default_rng(ports[0] + 5 * ports[1] + 9)
+    alike = operands([(2, 4, 3)] * 3, (2, 4, 3))
+    assert alike is not None
+    for exponents in ((1, *rest) for rest in product((1, -1), repeat=2)):
+        rule, node = Product(exponents, alike), _node(3)
+        known = {
+            port: from_backward((axis,), mixed(rng, n), np.zeros(n))
+            for port, axis, n in zip(ports, (1, 2), (4, 3), strict=True)
+        }
+        x = [mixed(rng, 2, 4, 3) for _ in exponents]
+        wanted = np.prod([v**e for v, e in zip(x, exponents, strict=True)], axis=0)
+        for taker in rule.takers(node, known):
+            demands = rule.settle(node, known, taker)
+            assert not isinstance(demands, Refusal)
+            every = known | dict(demands)
+            assert {port for port, held in every.items() if not held.is_identity} == {*ports, taker}
+            got = np.prod(
+                [hold(every[j], v) ** e for j, (v, e) in enumerate(zip(x, exponents, strict=True))], axis=0
+            )
+            np.testing.assert_allclose(hold(every[~0], wanted), got, rtol=1e-9)
+
+
+def test_a_product_needs_a_direction_in_which_all_scales_are_known() -> None:
+    """A scale of zero cannot be taken back: beside one that can only be taken back there is none."""
+    rule = Product((1, 1), (Operand(0, frozenset()),) * 2)
+    zero = from_backward((0,), np.array([0.0, 2.0]), np.zeros(2))
+    there, back = zero, Reparam(zero.axes, zero.forward, zero.backward)
+    assert (there.forward, back.backward) == (None, None)
+    answer = rule.settle(_node(2), {0: there, 1: back}, ~0)
+    assert isinstance(answer, Refusal) and answer.reason is Reason.ZERO_SCALE
+    for held in (there, back):
+        settled = rule.settle(_node(2), {0: held, 1: held}, ~0)
+        assert not isinstance(settled, Refusal)
+        ((port, made),) = settled
+        assert port == ~0 and [made.backward is None, made.forward is None] == [held is back, held is there]
 
 
 def test_a_product_refuses_a_shift() -> None:
