@@ -27,9 +27,7 @@ from functools import partial
 from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
 from bnfuse.core.clamp import Clamp
-from bnfuse.core.constant_channel import constant_channel
 from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Part, Plan, Settled, Split
-from bnfuse.core.equalize import equalize
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.narrow import narrow, places
 from bnfuse.core.offers import Offer, whole
@@ -111,6 +109,8 @@ def _occupied(state: State) -> set[Node]:
 
 def _equalized(state: State, most: int | None = None) -> Equalized | None:
     """Rescale what is free."""
+    from bnfuse.core.equalize import equalize
+
     state.waiting = _occupied(state)
     try:
         return equalize(state, most)
@@ -175,6 +175,8 @@ def _by_channel(state: State, node: Node, kept: Keep, banned: Collection[str]) -
         or node.name in banned
     ):
         return kept
+    from bnfuse.core.constant_channel import constant_channel
+
     found = constant_channel(state, Candidate(node, rule))
     if found is None:
         return kept
@@ -251,6 +253,8 @@ def replay(graph: Graph, plan: Plan) -> Planned:
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
+    from bnfuse.core.constant_channel import constant_channel
+
     state = State(graph, moves_bounds=True)  # which answers the same to whatever leaves them as they are
     by_name = {node.name: node for node in graph.candidates}
     for fold in plan.order:

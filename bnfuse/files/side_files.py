@@ -7,7 +7,6 @@ which one it means, and to rename the model is to change both. What no model mea
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import re
 import stat
@@ -58,6 +57,8 @@ def _holds(path: Path, text: bytes) -> bool:
 
 
 def _digest(path: Path) -> str:
+    import hashlib  # loads OpenSSL, which most commands have no use for
+
     found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,6 @@ from typing import Generic, TypeVar
 
 from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
-from bnfuse.core.merge import merge_affines as merge_chains
 from bnfuse.core.plan import plan as plan_folds
 from bnfuse.errors import OutputError
 from bnfuse.files.staging import output_errors
@@ -88,7 +86,9 @@ def planned_to_fit(
                 planned = plan_folds(model.graph, banned=banned, equalizes=options.equalize)
                 patch = apply(model.graph, planned)
                 if merge:
-                    patch = replace(patch, merged=merge_chains(model.graph, patch))
+                    from bnfuse.core.merge import merge_affines
+
+                    patch = replace(patch, merged=merge_affines(model.graph, patch))
             try:
                 settled = Settled(model, planned.plan, patch, attempt(model, patch, len(banned)))
             except OverflowingFold as overflow:
@@ -137,7 +137,9 @@ def fold(
             try:
                 return model.write(patch, fresh / path.name), near
             except OverflowingFold:
-                shutil.rmtree(fresh)
+                from shutil import rmtree
+
+                rmtree(fresh)
                 raise
             except OutputError as error:  # the user knows of no staging folder
                 raise OutputError(str(error).replace(f"{fresh}", f"{folder}")) from error

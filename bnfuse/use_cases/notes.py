@@ -10,7 +10,6 @@ from pathlib import Path
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.decisions import Equalized, Keep, Plan
-from bnfuse.core.ranges import widened
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import Written
 from bnfuse.results import FileInfo, Report
@@ -24,6 +23,8 @@ _NAMED_LAYERS = 3
 
 def ranges_note(patch: Patch) -> tuple[str, ...]:
     """A warning for those who quantise the result next; none in most models."""
+    from bnfuse.core.ranges import widened
+
     found = widened(patch)
     if not found:
         return ()

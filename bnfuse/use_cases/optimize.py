@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
-from bnfuse.files.placing import place
 from bnfuse.files.staging import check_target, default_output, staging_folder
 from bnfuse.files.stamps import Watched, watched
 from bnfuse.formats import detect, load
@@ -159,6 +158,7 @@ def _placed(
     path: Path, target: Path, wanted: Wanted, phases: Phases, *, force: bool, only_if_faster: bool
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
+    from bnfuse.files.placing import place
     from bnfuse.use_cases.kept import KeptModels
 
     with watched(path) as files, staging_folder(target) as folder:

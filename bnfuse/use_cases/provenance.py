@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from contextlib import closing
@@ -85,6 +84,8 @@ class Witnessed:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read piece by piece."""
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

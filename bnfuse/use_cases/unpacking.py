@@ -6,7 +6,6 @@ What is unpacked lies in a temporary folder; results and errors name what the us
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bnfuse.errors import OutputError, UsageError
-from bnfuse.files.placing import place, place_folder
 from bnfuse.files.staging import check_folder, check_free, check_target, same_file, staging_folder
 from bnfuse.files.stamps import watched
 from bnfuse.packed import packing_of
@@ -108,6 +106,8 @@ def _packed(
     opened: Opened, packing: Packing, target: Path, staging: Path, *, force: bool, run: Callable[..., Report]
 ) -> Report:
     """Fold from plain file to plain file, pack the result, and put it into place."""
+    from bnfuse.files.placing import place, place_folder
+
     plain, made = staging / f"plain{opened.path.suffix}", staging / "packed"
     names = {plain: str(target)}
     with renamed_errors(names):
@@ -172,4 +172,6 @@ def _digest(files: Sequence[Path]) -> str:
         return sha256(files[0])
     root = Path(os.path.commonpath([file.parent for file in files]))
     lines = sorted(f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in files)
+    import hashlib
+
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -12,7 +12,6 @@ from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
 from bnfuse.formats.onnx.edit.assemble import EditedModel
-from bnfuse.formats.onnx.edit.write import copy_model, write_model
 from bnfuse.formats.onnx.graph.read import ModelFile, read_graph
 from bnfuse.formats.onnx.rows.view import handle_of
 
@@ -85,6 +84,8 @@ class OnnxModel:
         return written
 
     def _write(self, patch: Patch, path: Path) -> Written:
+        from bnfuse.formats.onnx.edit.write import copy_model, write_model
+
         if not patch.changes and not self._source.external:
             return copy_model(self._source.files, path)  # nothing changes, so not one byte does
         self._edit(patch)
@@ -101,6 +102,8 @@ class OnnxModel:
             return ""
         self._edit(Patch())
         assert self._edited is not None
+        from bnfuse.formats.onnx.edit.write import write_model
+
         write_model(self._source.files, self._edited, self._source.external, path)
         return f"{len(leaving)} initializer{'s' if len(leaving) > 1 else ''} that left the inputs"
 

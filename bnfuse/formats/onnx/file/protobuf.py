@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from pathlib import Path
 
 from bnfuse.errors import UnreadableModel
 
-TOKEN = f"bnfuse:{secrets.token_hex(16)}:"
+TOKEN = f"bnfuse:{os.urandom(16).hex()}:"
 # Which fields of which message may hold a tensor, however deep: (message, field) -> message.
 NESTED = {
     ("Model", 7): "Graph",
