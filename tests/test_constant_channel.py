@@ -176,7 +176,7 @@ def test_elsewhere_it_is_spelled_out(build: Build, tmp_path: Path) -> None:
     net = Net(np.random.default_rng(8))
     made = folded(net.model(build(net)), tmp_path)
     (decision,) = (d for d in made.plan.decisions if d.is_batchnorm)
-    assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
+    assert isinstance(decision, Keep) and decision.becomes in (("Mul", "Add"), ("Add",))
 
 
 @pytest.mark.parametrize("value", ["v0", "v1", "v2"])
@@ -186,7 +186,7 @@ def test_what_the_model_puts_out_keeps_its_channels(value: str, tmp_path: Path) 
     y = net.conv(net.bn(net.op("Elu", net.conv("x", 3, 5)), 5), 5, 4)
     made = folded(net.model(y, value), tmp_path)
     (decision,) = made.plan.decisions
-    assert isinstance(decision, Keep) and decision.becomes == ("Mul", "Add")
+    assert isinstance(decision, Keep) and decision.becomes in (("Mul", "Add"), ("Add",))
 
 
 def test_where_bounds_have_moved_it_is_spelled_out(tmp_path: Path) -> None:

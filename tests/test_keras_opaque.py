@@ -114,7 +114,7 @@ def test_a_custom_layer_folds_without_its_code(
 
 
 def test_quantised_layers_are_left_alone(keras: Keras, tmp_path: Path) -> None:
-    """8-bit floats: the BN behind one stays and says so; the rest of the file folds; arrays keep their bytes."""
+    """8-bit floats: the BN behind one stays, with why; the rest folds; arrays keep their bytes."""
     with computing_in(keras, "float32"):
         layers = keras.layers
         x = layers.Input((4,), name="x")

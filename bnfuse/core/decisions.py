@@ -67,7 +67,7 @@ class Fold:
     def message(self) -> str:
         """One sentence: where it went."""
         where = ", ".join(self.into) if self.into else "nothing (it was the identity)"
-        via = f", through {', '.join(_passed(self.through, self.becomes))}" if self.through else ""
+        via = f", through {', '.join(self.passed)}" if self.through else ""
         return f"folded {self.split.value} into {where}{via}"
 
 
