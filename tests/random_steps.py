@@ -238,10 +238,20 @@ def bordered(net: Net, x: Value) -> Value | None:
 
 
 def activation(net: Net, x: Value) -> Value:
-    """What passes positive scales."""
-    kind = net.pick("Relu", "Relu", "Abs", "Clip", *(() if net.double else ("LeakyRelu", "PRelu")))
+    """What passes positive scales, and clamps of all sorts: below, above, on both sides, by channel."""
+    kind = net.pick(
+        "Relu", "Relu", "Abs", "Clip", "clamp", "clamp", *(() if net.double else ("LeakyRelu", "PRelu"))
+    )
     if kind == "Clip":
         return net.node(kind, [x.name, net.const(np.array(0.0))], x.shape)
+    if kind == "clamp":
+        low, high = (net.const(np.array(bound)) for bound in sorted(net.normal(2)))
+        kind = net.pick("Clip", "Clip", "Max", "Min")
+        if kind == "Clip":
+            return net.node(kind, [x.name, *net.pick([low], ["", high], [low, high], [low, high])], x.shape)
+        bound = net.normal(*net.pick((x.channels, *[1] * (x.rank - 2)), (x.shape[-1],), ()))
+        pair = [x.name, net.const(bound)]
+        return net.node(kind, pair[:: net.pick(1, -1)], x.shape)
     if kind == "PRelu":
         slope = net.normal(*net.pick((x.channels, *[1] * (x.rank - 2)), (1,)))
         return net.node(kind, [x.name, net.const(slope)], x.shape)
