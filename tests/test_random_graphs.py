@@ -134,6 +134,11 @@ def test_a_random_graph_computes_the_same_after_folding(first: int, tmp_path: Pa
             pytest.fail(f"{wanted}\n{e}\nleast: {least}\n{_complaint(least, tmp_path)}\n{text}")
 
 
+def test_what_went_in_parts_goes_the_same_way_from_the_plan(tmp_path: Path) -> None:
+    """A BatchNormalization of which the one part went, and then the rest, is spelled out in a replay, too."""
+    check(recipe(600499, NAMES), tmp_path)
+
+
 def _operators(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         yield f"{node.domain}.{node.op_type}" if node.domain else node.op_type

@@ -276,8 +276,9 @@ def replay(graph: Graph, plan: Plan) -> Planned:
         if isinstance(move, Refusal):
             raise AssertionError(f"the plan does not fit the graph: {move.sentence}")
         state.accept_narrowing(move)
+    gone = {step.node for step in plan.settled} if graph.no_batchnorms else set()  # after they were spelled
     for node in graph.candidates:
-        if node.name in plan.arithmetic:
+        if node.name in plan.arithmetic or (node.is_batchnorm and node.name in gone):
             state.spell(node)
     state.moves_bounds, state.waiting = True, set(state.narrowed)
     settle_again(state, plan.settled)
