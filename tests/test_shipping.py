@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -103,19 +104,19 @@ def test_the_image_folds(bare: Path, tmp_path: Path) -> None:
 
 def test_the_wheel_is_enough(bare: Path, tmp_path: Path) -> None:
     """It holds the package and nothing else; it takes the place of what the image had."""
-    built = shell(
-        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT, folder=tmp_path
-    )
+    pytest.importorskip("hatchling")
+    here = ("--no-deps", "--no-build-isolation")  # the image's lines let pip fetch what builds it
+    built = shell(sys.executable, "-m", "pip", "wheel", "-q", *here, "-w", tmp_path, ROOT, folder=tmp_path)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name == f"bnfuse-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
-    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bnfuse").rglob("*") if path.is_file()}
-    here = {name for name in here if "__pycache__" not in name}
-    assert {name for name in names if not name.startswith(f"bnfuse-{__version__}.dist-info/")} == here
-    assert "bnfuse/py.typed" in here and "License-Expression: Apache-2.0" in metadata
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bnfuse").rglob("*") if path.is_file()}
+    files = {name for name in files if "__pycache__" not in name}
+    assert {name for name in names if not name.startswith(f"bnfuse-{__version__}.dist-info/")} == files
+    assert "bnfuse/py.typed" in files and "License-Expression: Apache-2.0" in metadata
     assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) >= {
         "tensorflow",
         "keras2",
@@ -128,9 +129,13 @@ def test_the_wheel_is_enough(bare: Path, tmp_path: Path) -> None:
     folds(bare, tmp_path)
 
 
-def test_the_hook(registry: None, tmp_path: Path) -> None:
-    """In a repository of somebody else: pre-commit installs it, and it stops an unfolded model only."""
-    pytest.importorskip("pre_commit")
+def test_the_hook(tmp_path: Path) -> None:
+    """In a repository of somebody else: pre-commit installs it, and it stops an unfolded model only.
+
+    What it depends on is what the image has, too, and is not fetched again: it comes from here.
+    """
+    for needed in ("pre_commit", "hatchling"):
+        pytest.importorskip(needed)
     hooks, theirs = tmp_path / "hooks", tmp_path / "theirs"
     shutil.copytree(ROOT / "bnfuse", hooks / "bnfuse", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".pre-commit-hooks.yaml", "pyproject.toml", "README.md", "LICENSE"):
@@ -143,6 +148,7 @@ def test_the_hook(registry: None, tmp_path: Path) -> None:
     (theirs / "notes.txt").write_text("no model")
     shutil.copy(MODEL, theirs / "my model.onnx")
     commit(theirs)
+    packages(tmp_path / "packages")
     stopped = pre_commit(theirs, tmp_path)
     assert stopped.returncode == 1, stopped.stdout + stopped.stderr
     assert "8 nodes of 'my model.onnx' can be folded (--check)" in stopped.stdout
@@ -155,9 +161,19 @@ def test_the_hook(registry: None, tmp_path: Path) -> None:
     assert "Passed" in passed.stdout
 
 
+def packages(folder: Path) -> None:
+    """All packages of this environment but bnfuse, to a pip that takes them for modules of nobody."""
+    folder.mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for path in Path(place).iterdir():
+            if not path.name.endswith((".dist-info", ".pth")) and "bnfuse" not in path.name:
+                (folder / path.name).symlink_to(path)
+
+
 def pre_commit(folder: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", "pre_commit", "run", "--all-files", "--color", "never")
-    return shell(*command, folder=folder, PRE_COMMIT_HOME=str(cache / "pre-commit"))
+    here = {"PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PYTHONPATH": str(cache / "packages")}
+    return shell(*command, folder=folder, PRE_COMMIT_HOME=str(cache / "pre-commit"), **here)
 
 
 def commit(folder: Path) -> str:

@@ -58,7 +58,7 @@ WRONG = {
     'bnfuse.optimize("m.onnx", activations="moved")': "No overload variant",
     "bnfuse.optimize(7)": "No overload variant",
     'bnfuse.diff("a", "b", batch=2)': "Unexpected keyword argument",
-    'bnfuse.diff("a", "b").to_sarif()': 'has no attribute "to_sarif"',
+    'bnfuse.diff("a", "b").to_pdf()': 'has no attribute "to_pdf"',
     'bnfuse.optimise("m.onnx")': "has no attribute",
     "bnfuse.VerifyRequest(budget_s=3)": "Unexpected keyword argument",
 }
