@@ -13,19 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, overload
 
 from bnfuse.api import options as known
-from bnfuse.api import results
+from bnfuse.api import requests, results
 from bnfuse.api.given import Given, as_file
 from bnfuse.api.options import AnyPath
-from bnfuse.api.requests import (
-    as_given,
-    bench_request,
-    check_known,
-    prepared,
-    read_options,
-    speed_gate,
-    step_request,
-    verify_request,
-)
 from bnfuse.api.results import Agreement, Difference, Latency, Report, written_down
 from bnfuse.results.renamed import renamed, renamed_errors
 
@@ -98,8 +88,8 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
     """
     from bnfuse.use_cases.optimize import optimize as run
 
-    with prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
-        gate = speed_gate(asked, measured=asked.get("bench", True) is not False)
+    with requests.prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
+        gate = requests.speed_gate(asked, measured=asked.get("bench", True) is not False)
         target = None if output is None else Path(output)
         if given.name and target is None:
             target = given.path.with_name(f"result{given.path.suffix}")
@@ -108,11 +98,11 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
             found = run(
                 given.path,
                 target,
-                verify=step_request(asked, "verify", verify_request),
-                bench=step_request(asked, "bench", bench_request),
-                read=read_options(asked),
+                verify=requests.step_request(asked, "verify", requests.verify_request),
+                bench=requests.step_request(asked, "bench", requests.bench_request),
+                read=requests.read_options(asked),
                 details=asked.get("details", True),
-                **as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
+                **requests.as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
             )
             made = None if found.output is None else given.loaded(found.output.path)
     return written_down(Report, renamed(gate.report(found), names), model=made)
@@ -133,11 +123,11 @@ def inspect(model: AnyModel | ModelProto, **options: Unpack[InspectOptions]) -> 
     """
     from bnfuse.use_cases.optimize import inspect as run
 
-    check_known("inspect", options, known.InspectOptions)
+    requests.check_known("inspect", options, known.InspectOptions)
     with as_file(model) as given:
-        more = as_given(options, "hashes", "progress")
+        more = requests.as_given(options, "hashes", "progress")
         details = options.get("details", True)
-        found = run(given.path, read=read_options(options), details=details, **more)
+        found = run(given.path, read=requests.read_options(options), details=details, **more)
     return written_down(Report, renamed(found, _names(given)))
 
 
@@ -159,9 +149,12 @@ def verify(
     """
     from bnfuse.use_cases.comparing import verified
 
-    with prepared("verify", options, known.VerifyOptions) as asked, _both(reference, candidate) as (a, b):
-        request = verify_request(asked, asked.get("request"))
-        found = verified(a.path, b.path, request, **as_given(asked, "hashes", "progress"))
+    with (
+        requests.prepared("verify", options, known.VerifyOptions) as asked,
+        _both(reference, candidate) as (a, b),
+    ):
+        request = requests.verify_request(asked, asked.get("request"))
+        found = verified(a.path, b.path, request, **requests.as_given(asked, "hashes", "progress"))
     return results.agreement(renamed(found, _names(a, b)))
 
 
@@ -186,12 +179,12 @@ def bench(
     """
     from bnfuse.use_cases.comparing import benched
 
-    with prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
-        gate = speed_gate(asked, alone=after is None)
-        request = bench_request(asked, asked.get("request"))
+    with requests.prepared("bench", options, known.BenchOptions) as asked, _both(before, after) as given:
+        gate = requests.speed_gate(asked, alone=after is None)
+        request = requests.bench_request(asked, asked.get("request"))
         paths = [one.path for one in given]
         second = paths[1] if len(paths) > 1 else None
-        found = benched(paths[0], second, request, **as_given(asked, "hashes", "progress"))
+        found = benched(paths[0], second, request, **requests.as_given(asked, "hashes", "progress"))
     return results.latency(renamed(gate.comparison(found), _names(*given)))
 
 
@@ -210,7 +203,7 @@ def diff(a: AnyModel | ModelProto, b: AnyModel | ModelProto, **options: Unpack[D
     """
     from bnfuse.use_cases.diff import diff as run
 
-    check_known("diff", options, known.DiffOptions)
+    requests.check_known("diff", options, known.DiffOptions)
     with _both(a, b) as given:
         found = run(given[0].path, given[1].path, **options)
     return written_down(Difference, renamed(found, _names(*given)))

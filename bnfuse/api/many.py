@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfuse.api import options as known
+from bnfuse.api import requests
 from bnfuse.api.options import AnyPath
-from bnfuse.api.requests import (
-    as_given,
-    bench_request,
-    check_known,
-    prepared,
-    read_options,
-    step_request,
-    verify_request,
-)
 from bnfuse.api.results import Report, written_down
 from bnfuse.results import many
 from bnfuse.use_cases.many.collecting import Wanted, check_jobs, collected, tasks_of
@@ -77,7 +69,9 @@ def optimize_many(
         RuntimeMissing: an address needs a package that is not installed.
         TypeError: a keyword that there is not.
     """
-    check_known("optimize_many", options, known.InspectOptions if plan_only else known.OptimizeOptions)
+    requests.check_known(
+        "optimize_many", options, known.InspectOptions if plan_only else known.OptimizeOptions
+    )
     check_jobs(jobs)
     named = [models] if isinstance(models, str | PathLike) else list(models)
     wanted = Wanted(
@@ -97,7 +91,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """As they come; arrays among the options lie in files, and a runtime's limits hold, for as long."""
     plan_only = wanted.command == "inspect"
-    with prepared("optimize_many", options, known.OptimizeOptions) as asked:
+    with requests.prepared("optimize_many", options, known.OptimizeOptions) as asked:
         arguments = _arguments(asked, plan_only=plan_only)
         tasks = [replace(task, options=arguments) for task in tasks]
         for _, outcome in collected(wanted, tasks, executor, beside=wanted.jobs):
@@ -106,14 +100,18 @@ def _outcomes(
 
 def _arguments(asked: Mapping[str, Any], *, plan_only: bool) -> dict[str, Any]:
     """What the use case is called with."""
-    common = {"read": read_options(asked), "details": asked.get("details", True), **as_given(asked, "hashes")}
+    common = {
+        "read": requests.read_options(asked),
+        "details": asked.get("details", True),
+        **requests.as_given(asked, "hashes"),
+    }
     if plan_only:
         return common
     return {
         **common,
-        "verify": step_request(asked, "verify", verify_request),
-        "bench": step_request(asked, "bench", bench_request),
-        **as_given(asked, "force", "merge_affines", "only_if_faster"),
+        "verify": requests.step_request(asked, "verify", requests.verify_request),
+        "bench": requests.step_request(asked, "bench", requests.bench_request),
+        **requests.as_given(asked, "force", "merge_affines", "only_if_faster"),
     }
 
 

@@ -52,14 +52,7 @@ def machine(latency: Latency) -> str:
     found = latency.machine
     if found is None:
         return latency.runtime
-    parts = [
-        found.cpu or "unknown processor",
-        f"{found.processors} processor{'s' if found.processors != 1 else ''}",
-        text.size(found.memory_bytes) if found.memory_bytes else "",
-        found.system,
-        found.gpu,
-    ]
-    named = ", ".join(part for part in parts if part)
+    named = text.hardware(found)
     return f"{named}; {latency.runtime}" if latency.runtime else named
 
 

@@ -14,7 +14,16 @@ from bnfuse.report.sizes import inputs
 from bnfuse.results import Status
 
 if TYPE_CHECKING:
-    from bnfuse.results import Agreement, BenchRun, FileInfo, Latency, OutputAgreement, Report, Typical
+    from bnfuse.results import (
+        Agreement,
+        BenchRun,
+        FileInfo,
+        Latency,
+        Machine,
+        OutputAgreement,
+        Report,
+        Typical,
+    )
 
 SHOWN_NAMES = 3
 _AFFINES = "per-channel Mul/Add/Sub/Div"
@@ -256,6 +265,14 @@ def speedup(run: BenchRun) -> str:
 def seconds(report: Report) -> str:
     """``read 0.1 s, plan 0.0 s, …``."""
     return ", ".join(f"{phase} {spent:.2f} s" for phase, spent in report.seconds.items())
+
+
+def hardware(machine: Machine, no_gpu: str = "") -> str:
+    """``AMD EPYC, 2 processors, 25.28 GB, Linux x86_64``."""
+    cores = f"{machine.processors} processor{'s' if machine.processors != 1 else ''}"
+    memory = size(machine.memory_bytes) if machine.memory_bytes else ""
+    parts = (machine.cpu or "unknown processor", cores, memory, machine.system, machine.gpu or no_gpu)
+    return ", ".join(filter(None, parts))
 
 
 def figure(number: float, digits: int = 3) -> str:

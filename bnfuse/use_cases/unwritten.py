@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from bnfuse.core.decisions import Plan
-from bnfuse.errors import NotEqual, TargetMissed
+from bnfuse.errors import BnfuseError, NotEqual, TargetMissed
 from bnfuse.results import Agreement, Report, Status
 
 _NAMED = 3
 
 
-class BatchNormsLeft(TargetMissed):
+class _WithReport(BnfuseError):
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class BatchNormsLeft(_WithReport, TargetMissed):
     """A target without BatchNormalization cannot be had; ``report`` tells the plan."""
 
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
 
-
-class Unproved(NotEqual):
+class Unproved(_WithReport, NotEqual):
     """The proof failed or was inconclusive; ``report`` tells everything that was found out."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 def why_missed(plan: Plan) -> str:

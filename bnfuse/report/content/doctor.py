@@ -28,13 +28,9 @@ def _state(found: Found) -> doc.Words:
 
 def document(found: Diagnosis, form: doc.Form) -> doc.Document:
     """Machine, runtimes, versions, and what to do."""
-    machine = found.machine
-    cores = f"{machine.processors} processor{'s' if machine.processors != 1 else ''}"
-    memory = text.size(machine.memory_bytes) if machine.memory_bytes else ""
-    parts = (machine.cpu or "unknown processor", cores, memory, machine.system, machine.gpu or "no GPU")
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     blocks = (
-        doc.Facts([("machine", ", ".join(filter(None, parts))), ("versions", versions)]),
+        doc.Facts([("machine", text.hardware(found.machine, no_gpu="no GPU")), ("versions", versions)]),
         doc.tabulated(found.runtimes, _RUNTIMES, form, texts=4),
         doc.Notes(found.notes),
     )
