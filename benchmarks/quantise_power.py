@@ -154,7 +154,7 @@ def measured(subject: Subject, draws: int) -> None:
         every = variants(subject, folder)
         for variant, model in every.items():
             tensor = drawn(subject, model, draws, per_channel=False)
-            channel = drawn(subject, model, max(2, draws // 2), per_channel=True)
+            channel = drawn(subject, model, draws, per_channel=True)
             right = f"{100 * np.mean([r for _, r in tensor]):.2f}" if subject.labels else "-"
             cells = (told([snr for snr, _ in tensor]), told([snr for snr, _ in channel]), right)
             print(f"| {subject.name} | {variant} | {' | '.join(cells)} |", flush=True)

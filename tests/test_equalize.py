@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -71,15 +73,36 @@ def test_a_clamped_gaussian_has_the_moments_of_its_samples(top: float) -> None:
     assert constant.mean.tolist() == [min(2.0, top), 0.0, 0.0] and not constant.variance.any()
 
 
-def test_moments_of_an_output_are_those_of_independent_taps() -> None:
+def test_moments_of_an_output_are_believed_as_far_as_taps_pass_no_mean_on() -> None:
+    """0 and 1 pass no mean on; 2 does, and its bias is what a fold leaves of it; 3 and 4 are constant."""
     rng = np.random.default_rng(2)
-    weight, bias = rng.standard_normal((3, 2, 5)), rng.standard_normal(3)
-    read = Moments(np.array([0.5, -1.0]), np.array([1.0, 0.25]))
-    found = of_output(pairs(stored(weight), linear_form(weight.shape, "go i k*")), bias, read)
-    x = read.mean[:, None] + np.sqrt(read.variance)[:, None] * rng.standard_normal((200_000, 2, 5))
-    y = np.einsum("oik,nik->no", weight, x) + bias
-    assert np.allclose(y.mean(axis=0), found.mean, atol=0.03)
-    assert np.allclose(y.var(axis=0), found.variance, rtol=0.03)
+    weight = rng.standard_normal((5, 2, 5))
+    weight[:2] -= weight[:2].mean(axis=2, keepdims=True)
+    weight[2] = 1.0 + 0.1 * weight[2]
+    weight[3:] *= 1e-3
+    bias = np.array([0.0, 3.0, -11.0, 2.0, -2.0])
+    form = linear_form(weight.shape, "go i k*")
+
+    def found(read: Moments, s: Any = 1.0, t: Any = 1.0) -> Moments:
+        """Of t·y, told from s·x."""
+        held = weight * np.reshape(t, (-1, 1, 1)) / np.reshape(s, (1, -1, 1))
+        return of_output(pairs(stored(held), form), bias * t, Moments(read.mean * s, read.variance * s * s))
+
+    for read in (
+        Moments(np.array([2.0, -1.0]), np.array([1.0, 0.25])),
+        Moments(np.zeros(2), np.ones(2)),  # what a model reads
+    ):
+        plain = found(read)
+        assert np.allclose(plain.variance, np.square(weight).sum(axis=2) @ read.square)
+        assert np.allclose(plain.mean[:2], bias[:2])
+        assert abs(plain.mean[2]) < np.sqrt(plain.variance[2])  # (b + D) alone says −6, or −11
+        share = plain.mean[3:] / bias[3:]
+        assert (share > 0.05).all() and (share < 1.01).all()
+        assert (np.abs(plain.mean[3:]) > 10 * np.sqrt(plain.variance[3:])).all()
+        s, t = np.array([8.0, 0.5]), np.array([2.0, 1.0, 0.25, 4.0, 1.0])
+        held = found(read, s, t)
+        assert np.allclose(held.mean, plain.mean * t)
+        assert np.allclose(held.variance, plain.variance * t * t)
 
 
 def _mobile(seed: int) -> tuple[CoreNet, Graph]:
@@ -211,11 +234,27 @@ def _weight(new: Any) -> np.ndarray:
     return np.concatenate([block for _, block, _ in new.weight.blocks()])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_weights_of_16_bits_keep_their_exponents(dtype: Any) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float8_e4m3fn"])
+def test_weights_of_16_bits_keep_their_exponents(dtype: str) -> None:
+    """Channels that lie five decades apart; float16 has no room for such scales, 8 bits for none."""
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
     net = CoreNet()
-    graph = net.graph(net.conv(net.relu(net.conv("x", 5, dtype=dtype)), dtype=dtype))
-    assert bool(freedoms(State(graph))) is (dtype is np.float32)
+    x = net.relu(net.conv("x", 5, dtype=kind, bias=False, name="a"))
+    graph = net.graph(net.conv(x, dtype=kind, name="b"))
+    wide = 10.0 ** np.arange(-2.5, 2.5)
+    for name, factors in (("a", wide[:, None, None]), ("b", 1 / wide[None, :, None])):
+        rule = graph.rule(net.node(name))
+        assert isinstance(rule, Linear)
+        made = stored((whole(rule.weight).astype(np.float64) * factors).astype(kind))
+        net.rules[net.node(name)] = replace(rule, weight=made)
+    found = equalize(State(net.graph(graph.nodes[-1].outputs[0])))
+    if dtype.startswith("float8"):
+        assert found is None
+    else:
+        assert found is not None
+        (value,) = found.values
+        apart = (16.0, 256.0) if dtype == "float16" else (1e3, 1e7)
+        assert apart[0] < value.most / value.least <= apart[1]
 
 
 def test_weights_that_would_overflow_stay() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from onnx import numpy_helper
 from benchmarks.quantising import redrawn
 from bnfuse import optimize
 from bnfuse.core.decisions import Plan
+from bnfuse.core.freedoms import freedoms, scale_places
+from bnfuse.core.linear_rule import Linear
+from bnfuse.core.plan import plan
+from bnfuse.core.sensitivities import noise_layers
+from bnfuse.formats import detect
+from bnfuse.formats.base import ReadOptions
 from bnfuse.use_cases.bisection import prefix
 from fixtures.accuracy import HERE, correct
 from tests.command import Optimized, call, optimized
@@ -151,10 +158,29 @@ def test_relu6_lets_a_scale_through_where_its_bounds_may_move(moves: bool, tmp_p
     assert found.operators.get("Min", 0) == (4 if moves else 0)
 
 
-def test_float16_stays_what_it_is(tmp_path: Path) -> None:
-    found = optimized(_separable(dtype="float16", norm=False), tmp_path, "--equalize")
-    assert found.report["equalized"] is None
-    assert found.before.read_bytes() == found.after.read_bytes()
+def test_float16_is_rescaled_within_what_it_can_hold(tmp_path: Path) -> None:
+    found = optimized(_separable(dtype="float16"), tmp_path, "--equalize")
+    assert found.report["verification"]["status"] == "equal"
+    for value in found.report["equalized"]["values"]:
+        assert 1 / 16 <= value["least"] <= value["most"] <= 16
+    assert {weight.dtype.name for weight in _weights(found.after).values()} == {"float16"}
+
+
+def test_a_folded_file_tells_of_its_values_what_the_statistics_told(tmp_path: Path) -> None:
+    """A trained network: how large channels are beside the others of a layer, typically within 4 dB."""
+    model, folded = HERE / "digits_separable.onnx", tmp_path / "folded.onnx"
+    optimize(model, folded, verify=False, bench=False)
+    told = []
+    for path in (model, folded):
+        with closing(detect(path).read(path, ReadOptions())) as opened:
+            graph = opened.graph
+            state = plan(graph).state
+            rules = {node: rule for node in graph.nodes if isinstance(rule := graph.rule(node), Linear)}
+            layers, _ = noise_layers(state, rules, scale_places(freedoms(state)))
+            told.append({layer.node.name: 10 * np.log10(layer.squares) for layer in layers})
+    assert told[0].keys() == told[1].keys() and len(told[0]) == 10
+    apart = [float(np.std(told[0][name] - told[1][name])) for name in told[0]]
+    assert np.median(apart) < 6.0  # 20 where means are believed as they come
 
 
 def test_steps_of_a_plan_end_with_what_is_rescaled(done: dict[str, Optimized]) -> None:

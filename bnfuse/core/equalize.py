@@ -38,6 +38,9 @@ from bnfuse.core.state import Propagation, State
 LEAST_GAIN_DB = 0.1
 # A scale this near to one is one: what is left of a sum in float64 is no reason to write another file.
 _NEARLY_ONE = 1e-6
+# float16 ends at 65504 and loses digits below 6e-5. No scale is larger than this there, or smaller than its
+# inverse: values of up to 4094 stay finite, and a channel whose largest weight is 1e-3 keeps its digits.
+_MOST_IN_HALF = 16.0
 # Pairs of channels (output, input) of all weights together: they take 16 bytes each.
 MOST_PAIRS = 1 << 26
 
@@ -68,6 +71,7 @@ def _equalized(state: State, most: int | None) -> Equalized | None:
     places = scale_places(free)
     layers, sizes = noise_layers(state, rules, places)
     scale = _settled(layers, quietest(layers, _balanced(layers, sizes)))
+    scale = _representable(state, free, places, scale)
     ones = np.ones_like(scale)
     before, after = total_noise(layers, ones), total_noise(layers, scale)
     gain_db = 10.0 * float(np.log10(before / after)) if after > 0.0 else 0.0
@@ -109,6 +113,20 @@ def _settled(layers: Sequence[NoiseLayer], scale: Vector) -> Vector:
             settled[mine] /= np.median(scale[mine])
     rounded: Vector = np.where(np.abs(settled - 1.0) <= _NEARLY_ONE, 1.0, settled)
     return rounded
+
+
+def _representable(state: State, free: Sequence[Freedom], places: ScalePlaces, scale: Vector) -> Vector:
+    """The same, no further from 1 than ``_MOST_IN_HALF`` where a value meets weights of float16."""
+    kept: Vector = scale.copy()
+    for freedom in free:
+        rules = [state.graph.rule(tie.node) for tie in freedom.ties]
+        if any(isinstance(rule, Linear) and rule.weight.dtype == np.float16 for rule in rules):
+            start = places.first[freedom.writer]
+            mine = slice(start, start + freedom.free.size)
+            kept[mine] = np.where(
+                freedom.free, np.clip(scale[mine], 1.0 / _MOST_IN_HALF, _MOST_IN_HALF), kept[mine]
+            )
+    return kept
 
 
 def _accepted(

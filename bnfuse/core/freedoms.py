@@ -9,7 +9,7 @@ reshapes alike. Nothing of that is kept; the marks are only read.
 A channel that hangs on an earlier value already is no freedom of its own. Where not all channels of a value
 are free (some are read by what refuses), parts of it are tried, half by half.
 
-Left out: weights that are stored as integers, and those of 16 bits, whose values need their exponents.
+Left out: weights that are stored as integers, and floats of 8 bits.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _freedom(state: State, node: Node, rule: Linear, channels: NDArray[np.bool_]
 
 
 def _scalable(rule: Linear) -> bool:
-    """Whether its weight keeps all its digits whatever power of two it is multiplied by."""
-    return not isinstance(rule.weight, QuantisedTensor) and rule.weight.dtype.itemsize > 2
+    """Whether its weight is of floats: integers have a scale of their own, and 8 bits no room for another."""
+    return not isinstance(rule.weight, QuantisedTensor) and rule.weight.dtype.itemsize > 1
 
 
 def _read_marks(scales: Vector, marks: Vector) -> Channels | None:
