@@ -20,6 +20,7 @@ from bnfuse.formats.onnx.model import OnnxModel
 from bnfuse.formats.onnx.runtime.probe import probed
 from bnfuse.formats.onnx.runtime.session import load_session
 from bnfuse.proof.inside import SeamPair, inside
+from bnfuse.proof.seams import SeamProof
 from bnfuse.proof.stretches import Models, Stretches
 from bnfuse.results import Status
 from bnfuse.use_cases.optimize import optimize
@@ -361,6 +362,21 @@ def test_outputs_are_looked_at_where_all_before_them_is_forced(tmp_path: Path) -
     assert models.inside.exits == (frozenset(), frozenset((last,)))
     for points, keys in (([0, 1], [0, 1]), ([last], [last, "y"]), ([], [])):
         assert set(Stretches(models, points, feeds).compare()) == set(keys)
+
+
+def test_time_is_up_only_where_something_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One group of seams is compared whatever it takes; of several, those behind the deadline are left."""
+    made = layers(3)
+    first = save(net(made, folded=False), tmp_path / "before.onnx")
+    second = save(net(made, folded=True), tmp_path / "after.onnx")
+    models = Models(first, second, look(first), RunSettings(), load, 2.0**-24)
+    feeds = [{"x": np.random.default_rng(2).standard_normal((1, 3, 9, 7)).astype(np.float32)}]
+    for most, problem, proved in ((8, "", 3), (0, "the time was up", 1)):
+        monkeypatch.setattr("bnfuse.proof.seams._FIRST", most or 1)
+        monkeypatch.setattr("bnfuse.proof.seams._MOST_BYTES", 1 << 28 if most else 1)
+        proof = SeamProof(models, deadline=0.0)
+        proof.run(feeds)
+        assert (proof.problem, proof.agreement().proved) == (problem, proved)
 
 
 def test_groups_of_seams_find_what_one_pass_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
