@@ -13,7 +13,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_kernels import KERNELS, Kernel, kernels
-from tests.keras_nets import Keras, batchnorms, chain, check
+from tests.keras_nets import Keras
 from tests.keras_together import Network, Outcome, outcomes
 
 pytestmark = pytest.mark.slow
@@ -124,47 +124,57 @@ def test_nothing_goes_up_through_an_activation(become: Become, kernel: Kernel) -
         assert goes.kept is None
 
 
-EINSUMS = (
-    # equation, output shape, bias_axes, input shape, axis of the BN before, axis of the BN after
-    ("ab,bc->ac", (4,), None, (5,), 1, 1),
-    ("abc,cd->abd", (6, 4), "d", (6, 5), -1, -1),
-    ("abc,dc->abd", (6, 4), "d", (6, 5), -1, -1),
-    ("abc,bd->adc", (4, 5), None, (6, 5), 1, 1),
-    ("abc,cd->adb", (4, 6), None, (6, 5), 2, 1),
-    ("...x,xy->...y", (4,), "y", (6, 5), -1, -1),
-)
+_refused, _wide = Reason.SHIFT_REFUSED, Reason.BROADCAST
+EINSUMS: dict[str, tuple[Any, ...]] = {
+    # equation and bias_axes: output shape, input shape, axis of the BN before it, why that stays with a
+    # shift; axis of the BN behind it, why that stays
+    "ab,bc->ac": ((4,), (5,), 1, None, 1, None),
+    "abc,cd->abd d": ((6, 4), (6, 5), -1, None, -1, None),
+    "abc,dc->abd d": ((6, 4), (6, 5), -1, None, -1, None),
+    "abc,bd->adc": ((4, 5), (6, 5), 1, None, 1, None),
+    "abc,cd->adb": ((4, 6), (6, 5), 2, None, 1, None),
+    "...x,xy->...y y": ((4,), (6, 5), -1, None, -1, None),
+    # several axes contracted, of which the last counts
+    "abc,bcd->ad": ((4,), (6, 5), -1, None, -1, None),
+    "abc,bcd->ad d": ((4,), (6, 5), -1, None, -1, None),
+    # heads: what is read with a shift would ask for a bias along two axes
+    "abc,cde->abde": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
+    "abc,cde->abde e": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
+    "abc,cde->abde de": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
+    "abcd,cde->abce e": ((6, 3, 4), (6, 3, 5), -1, _refused, -1, None),
+    # a kernel of its own for every b
+    "abc,bcd->abd": ((6, 4), (6, 5), -1, _refused, -1, None),
+    # element by element
+    "abc,c->abc c": ((6, 5), (6, 5), -1, None, -1, None),
+    # a bias along other axes, or more of them
+    "abc,cd->abd bd": ((6, 4), (6, 5), -1, None, -1, None),
+    "abc,cd->abd b": ((6, 4), (6, 5), -1, _wide, -1, _wide),
+    # b is summed without a kernel: a shift would count b times
+    "abc,cd->ad": ((4,), (6, 5), -1, Reason.SHAPE_UNKNOWN, -1, Reason.SHAPE_UNKNOWN),
+}
 
 
-@pytest.mark.parametrize(("equation", "shape", "bias", "given", "before", "after"), EINSUMS)
-def test_einsum(
-    keras: Keras, equation: str, shape: Any, bias: Any, given: Any, before: int, after: int, tmp_path: Path
-) -> None:
-    layers = keras.layers
-    for name, steps in {
-        "before": (layers.BatchNormalization(axis=before), 0),
-        "after": (0, layers.BatchNormalization(axis=after)),
-        "both": (layers.BatchNormalization(axis=before), layers.BatchNormalization(axis=after)),
-    }.items():
-        dense = layers.EinsumDense(equation, output_shape=shape, bias_axes=bias)
-        made = [step for step in (steps[0], dense, steps[1]) if step != 0]
-        _, loaded = check(keras, chain(keras, given, *made), tmp_path / name)
-        assert batchnorms(loaded) == []
+def test_einsums(keras3: Keras, tmp_path: Path) -> None:
+    """Behind tanh and in front of it; a scale alone goes where a shift is refused."""
 
+    def network(name: str, gamma: str, *, behind: bool) -> Network:
+        shape, given, before, _, after, _ = EINSUMS[name]
+        equation, _, bias = name.partition(" ")
 
-@pytest.mark.parametrize(
-    ("equation", "shape", "bias", "given", "axis"),
-    [
-        ("abc,cd->ad", (4,), "d", (6, 5), -1),  # b is summed without a kernel: a shift would count b times
-        ("abc,cde->abde", (6, 2, 4), "de", (6, 5), -1),  # two new axes
-        ("abc,bcd->ad", (4,), None, (6, 5), -1),  # two axes contracted
-        ("abc,bcd->abd", (6, 4), None, (6, 5), -1),  # a kernel of its own for every b
-        ("abc,cd->abd", (6, 4), "bd", (6, 5), -1),  # a bias that varies along two axes
-    ],
-)
-def test_einsums_that_are_no_plain_kernel(
-    keras: Keras, equation: str, shape: Any, bias: Any, given: Any, axis: int, tmp_path: Path
-) -> None:
-    """Whatever is decided, the result is right; a BN between input and such a layer may stay."""
-    dense = keras.layers.EinsumDense(equation, output_shape=shape, bias_axes=bias)
-    model = chain(keras, given, keras.layers.BatchNormalization(axis=axis), dense)
-    check(keras, model, tmp_path)
+        def steps(layers: Any, norm: str) -> list[Any]:
+            tanh = layers.Activation("tanh"), layers.Activation("tanh")
+            dense = layers.EinsumDense(equation, output_shape=shape, bias_axes=bias or None)
+            if behind:
+                return [dense, layers.BatchNormalization(axis=after, name=norm), tanh[0]]
+            return [tanh[0], layers.BatchNormalization(axis=before, name=norm), dense, tanh[1]]
+
+        return Network(given, steps, gamma=gamma)
+
+    networks, why = {}, {}
+    for name, (_, _, _, before, _, after) in EINSUMS.items():
+        networks[f"before {name}"], why[f"before {name}"] = network(name, "mixed", behind=False), before
+        networks[f"behind {name}"], why[f"behind {name}"] = network(name, "mixed", behind=True), after
+        if before is _refused:
+            networks[f"scale {name}"] = network(name, "signed scale", behind=False)
+    for name, outcome in outcomes(keras3, networks, tmp_path).items():
+        outcome.assert_told(why.get(name))

@@ -14,9 +14,11 @@ import numpy as np
 
 from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
+from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Source
 from bnfuse.core.tensor import Tensor
+from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
@@ -27,7 +29,7 @@ from bnfuse.formats.keras.rows.quantised_layers import (
     quantised_slots,
     rounds_inputs,
 )
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own, quantised_to
@@ -125,39 +127,74 @@ def unknown_rank(site: Site) -> Sequence[Part]:
 
 
 def einsum_dense(site: Site) -> Sequence[Part]:
-    """EinsumDense: one letter is contracted, at most one is new; the bias lies along the new one."""
+    """EinsumDense: a product over some letters of the kernel; its bias lies along any of the output's."""
     rank = site.rank()
     made = None if rank is None else _einsum(str(site.config.get("equation", "")), rank)
     if made is None:
         return unknown_rank(site)
-    layout, axes, new, tail = made
+    out, new = made.out, made.out[made.axes[1]]
     given = site.config.get("bias_axes")
-    fits = given in (None, "", new)
-    stored = LinearStore(enables={"bias_axes": new}, bias_tail=tail)
-    part = linear_part(site, layout, axes=axes, stored=stored, has_bias=fits)
-    if not fits:
-        part.rule = opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'")
-    return with_activation(site, [part])
+    stored = LinearStore(enables={"bias_axes": new}, bias_tail=len(out) - 1 - made.axes[1])
+    shift_in = Reason.SHIFT_REFUSED if made.is_open else None
+    plain = given in (None, "", new)
+    if not plain and not (isinstance(given, str) and set(given) <= set(out)):
+        return single(site, opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'"))
+    part = linear_part(site, made.layout, axes=made.axes, stored=stored, shift_in=shift_in, has_bias=plain)
+    return with_activation(site, [part] if plain else bias_apart(site, part, len(out)))
 
 
-def _einsum(equation: str, rank: int) -> tuple[str, tuple[int, int], str, int] | None:
-    """(layout of the kernel, channel axes, letter of the new axis, axes behind it), if it is linear."""
+class _Einsum(NamedTuple):
+    """An equation as a linear op along one axis of x and one of the output.
+
+    ``is_open``: the kernel has other letters of the output, so that sums over it differ along these, too.
+    """
+
+    layout: str
+    axes: tuple[int, int]
+    out: str
+    is_open: bool
+
+
+def _einsum(equation: str, rank: int) -> _Einsum | None:
+    """Of several letters that are contracted, or new, the last is the channel."""
     left, arrow, out = equation.replace(" ", "").partition("->")
     x, comma, kernel = left.partition(",")
-    if not arrow or not comma or len(set(kernel)) != len(kernel):
-        return None
     fill = rank - len(x.replace("...", ""))
     dots = "".join(chr(0x410 + k) for k in range(max(0, fill)))
     x, out = x.replace("...", dots), out.replace("...", dots)
+    once = all(len(set(letters)) == len(letters) for letters in (x, kernel, out))
+    if not arrow or not comma or not once or len(x) != rank or not set(kernel) <= set(x + out):
+        return None
     contracted = [c for c in x if c in kernel and c not in out]
-    new = [c for c in kernel if c not in x and c in out]
-    if len(x) != rank or len(contracted) != 1 or len(new) != 1 or len(kernel) != 2:
+    new = [c for c in out if c in kernel and c not in x]
+    shared = [c for c in out if c in kernel and c in x]
+    if {*out} != {*x, *new} - {*contracted}:  # an axis that is summed without a kernel
         return None
-    if sorted(out) != sorted({*x, *new} - {*contracted}):  # an axis that is summed without a kernel
+    if contracted and new:
+        letters, ends = {contracted[-1]: "i", new[-1]: "o"}, (contracted[-1], new[-1])
+    elif shared and not contracted and not new:  # element by element
+        letters, ends = {shared[-1]: "g"}, (shared[-1], shared[-1])
+    else:
         return None
-    layout = " ".join("i" if c == contracted[0] else "o" for c in kernel)
-    at = out.index(new[0])
-    return layout, (x.index(contracted[0]), at), new[0], len(out) - 1 - at
+    layout = " ".join(letters.get(c, "k") for c in kernel)
+    is_open = any(c in out and c not in letters for c in kernel)
+    return _Einsum(layout, (x.index(ends[0]), out.index(ends[1])), out, is_open)
+
+
+def bias_apart(site: Site, part: Part, rank: int) -> Sequence[Part]:
+    """A layer whose bias is no vector along the channels: a constant that is added."""
+    bias = site.tensor("bias")
+    if bias is None or len(bias.shape) > rank or site.locked:
+        return single(site, opaque(Reason.LOCKED_WEIGHTS, site.locked or "its bias is no array of floats"))
+    product, constant = f"{site.outputs[0]}/product", f"{site.outputs[0]}/bias"
+    part.outputs = (product,)
+    offset = rank - len(bias.shape)
+    alike = [offset + axis for axis, n in enumerate(bias.shape) if n == 1]
+    laid = Operand(0, frozenset()), Operand(offset, frozenset({*range(offset), *alike}))
+    op = site.layer.class_name
+    source = Part(f"{op}.bias", (), (constant,), always(Source(bias)), "bias", TableStore("bias"))
+    total = Part(op, (product, constant), site.outputs, always(WeightedSum((1.0, 1.0), laid)), "sum")
+    return [source, part, total]
 
 
 def embedding(site: Site) -> Sequence[Part]:
