@@ -178,3 +178,35 @@ def test_einsums(keras3: Keras, tmp_path: Path) -> None:
             networks[f"scale {name}"] = network(name, "signed scale", behind=False)
     for name, outcome in outcomes(keras3, networks, tmp_path).items():
         outcome.assert_told(why.get(name))
+
+
+def test_a_kernel_for_each_place(keras2: Keras, tmp_path: Path) -> None:
+    """Its sums differ from place to place: a scale goes in, a shift out, where there is a bias to take it."""
+    layers: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+        ("LocallyConnected1D", (8, 3), {"kernel_size": 3, "strides": 2}),
+        ("LocallyConnected2D", (7, 6, 3), {"kernel_size": (3, 2)}),
+    ]
+
+    def network(layer: str, shape: Any, gamma: str, behind: bool, **settings: Any) -> Network:
+        def steps(k: Any, norm: str) -> list[Any]:
+            tanh = [k.Activation("tanh"), k.Activation("tanh")]
+            local, batchnorm = getattr(k, layer)(4, **settings), k.BatchNormalization(name=norm)
+            return [local, batchnorm, tanh[0]] if behind else [tanh[0], batchnorm, local, tanh[1]]
+
+        return Network(shape, steps, "float32", gamma)
+
+    tried: dict[str, Network] = {}
+    why: dict[str, Reason | None] = {}
+    for layer, shape, settings in layers:
+        for biased, behind, gamma, reason in (
+            (True, True, "mixed", None),
+            (False, True, "signed scale", None),
+            (False, True, "mixed", Reason.SHIFT_REFUSED),
+            (True, False, "signed scale", None),
+            (True, False, "mixed", Reason.SHIFT_REFUSED),
+        ):
+            name = f"{layer}, {biased}, {behind}, {gamma}"
+            tried[name] = network(layer, shape, gamma, behind, use_bias=biased, **settings)
+            why[name] = reason
+    for name, outcome in outcomes(keras2, tried, tmp_path, suffix=".h5").items():
+        outcome.assert_told(why[name])

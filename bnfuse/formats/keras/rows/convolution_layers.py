@@ -1,19 +1,22 @@
 """Rows of the op table: convolutions.
 
 Kernel layouts are those of keras/src/layers: convolutions (k…, in/groups, out), transposed ones
-(k…, out, in), depthwise ones (k…, channels, multiplier).
+(k…, out, in), depthwise ones (k…, channels, multiplier), locally connected ones (places, k…·in, out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
+from bnfuse.core.linear import LinearForm
+from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import spatial_kinds
-from bnfuse.formats.keras.rows.linear_layers import Within, linear_part, with_activation
-from bnfuse.formats.keras.rows.site import Part, Site
+from bnfuse.formats.keras.rows.linear_layers import Within, bias_apart, linear_part, with_activation
+from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
 from bnfuse.formats.keras.rows.sizes import Size, conv_shape, join, one, per_axis, split
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, holds
@@ -102,6 +105,24 @@ def separable(site: Site, n: int) -> Sequence[Part]:
     return with_activation(site, [first, second])
 
 
+def locally_connected(site: Site, n: int) -> Sequence[Part]:
+    """LocallyConnected1D/2D: (places, k…·in, out), and a bias of (places…, out).
+
+    A sum over the kernel differs from place to place, so no shift comes in; one that comes behind goes into
+    the bias, where there is one. When it does not act: other implementations, which hold the kernel otherwise.
+    """
+    taps, weight = prod(site.window("kernel_size", n)), site.tensor("kernel")
+    if site.channels_first or site.config.get("implementation", 1) != 1 or site.locked or weight is None:
+        return single(site, opaque(detail="it holds its kernel in another way"))
+    places, reads, filters = weight.shape
+    axis = n + 1 + site.lead
+    form = LinearForm((places, taps, reads // taps, filters), "kkio")
+    rule = Linear(weight, form, None, axis, axis, shift_in=Reason.SHIFT_REFUSED, has_bias=False)
+    part = Part(site.layer.class_name, site.inputs, site.outputs, always(rule), "", LinearStore(bias=""))
+    biased = site.config.get("use_bias", True)
+    return with_activation(site, bias_apart(site, part, axis + 1) if biased else [part])
+
+
 def _depthwise_shape(config: Config, shape: Shape) -> Shape | None:
     channels = split(config, shape)[1]
     if channels is None:
@@ -150,5 +171,12 @@ ROWS = (
     *spatial_kinds(
         "SeparableConv{n}D", dims=_FLAT, parts=separable, shapes=_CONV, variables=_TWO_KERNELS, linear=True
     ),
-    *spatial_kinds("LocallyConnected{n}D", dims=_FLAT, shapes=_CONV, variables=_KERNEL),
+    *spatial_kinds(
+        "LocallyConnected{n}D",
+        dims=_FLAT,
+        parts=locally_connected,
+        shapes=_CONV,
+        variables=_KERNEL,
+        linear=True,
+    ),
 )

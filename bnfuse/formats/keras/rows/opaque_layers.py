@@ -29,7 +29,6 @@ _WHY = {
     "it makes a mask of its input": ("Masking",),
     "it takes absolute values of a spectrum": ("MelSpectrogram", "STFTSpectrogram"),
     "it takes a cosine of its input": ("RandomFourierFeatures",),
-    "it has a kernel for each place": ("LocallyConnected1D", "LocallyConnected2D"),
     "its table changes, or is read in both directions": ("DynamicEmbedding", "ReversibleEmbedding"),
     "it is made for training on a GPU alone": ("CuDNNGRU", "CuDNNLSTM"),
     "it merges in a way of Keras 1": ("Merge",),
