@@ -233,6 +233,7 @@ def main() -> None:
         for verdict in verdicts:
             if verdict.startswith("seed"):
                 print(verdict, flush=True)
+        print(f"seed {seed} done: {told['equal']} equal so far, {gone} folded, {kept} kept", file=sys.stderr)
     bad = sum(n for text, n in told.items() if text.startswith("seed"))
     ending = f"{told['equal']} equal, {bad} bad, {told['no numbers']} without numbers"
     print(f"{options.library} {options.suffix}: {ending}")

@@ -109,7 +109,7 @@ def locally_connected(site: Site, n: int) -> Sequence[Part]:
     """LocallyConnected1D/2D: (places, k…·in, out), and a bias of (places…, out).
 
     A sum over the kernel differs from place to place, so no shift comes in; one that comes behind goes into
-    the bias, where there is one. When it does not act: other implementations, which hold the kernel otherwise.
+    the bias, where there is one. When it does not act: other implementations hold the kernel otherwise.
     """
     taps, weight = prod(site.window("kernel_size", n)), site.tensor("kernel")
     if site.channels_first or site.config.get("implementation", 1) != 1 or site.locked or weight is None:
