@@ -5,6 +5,7 @@
 #   make fuzz      fold random graphs by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
 #   make fuzz-files  damaged ONNX files by the thousand (BNFUSE_FUZZ=20000, BNFUSE_FUZZ_SEED=…)
 #   make fuzz-keras  damaged Keras files by the thousand: a result or a sentence? (BNFUSE_FUZZ=20000, MODELS="…")
+#   make kills     kill bnfuse at every step and any moment, fill disks, run several at once: is the output whole?
 #   make mutants   do the tests notice mistakes in the algebra and the tables? (MODULE=core/axes.py)
 #   make test-oldest  the quick tests with the lowest versions that pyproject.toml allows (PYTHON=python3.10)
 #   make test-newest  and with the newest there are; both without TensorFlow
@@ -32,7 +33,7 @@ NEEDS_onnx := base
 NEEDS_keras := tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-portable test-oldest test-newest docs dist fuzz fuzz-files fuzz-keras mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
+.PHONY: help demo test test-portable test-oldest test-newest docs dist fuzz fuzz-files fuzz-keras kills mutants lint format fixtures fixtures-onnx fixtures-keras bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -85,11 +86,14 @@ fuzz: $(VENV)/.ready-test
 	BNFUSE_FUZZ=$(BNFUSE_FUZZ) BNFUSE_FUZZ_SEED=$(BNFUSE_FUZZ_SEED) $(BIN)/python -m pytest --maxfail=3 tests/test_keras_order.py -k random
 
 fuzz-files: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks.fuzz_onnx $(BNFUSE_FUZZ) $(BNFUSE_FUZZ_SEED)
+	$(BIN)/python -m benchmarks.fuzz_onnx --mutants $(BNFUSE_FUZZ) --seed $(BNFUSE_FUZZ_SEED)
 
 # Those of fixtures/, or MODELS.
 fuzz-keras: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.fuzz_keras --mutants $(BNFUSE_FUZZ) --seed $(BNFUSE_FUZZ_SEED) $(MODELS)
+
+kills: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks.kills
 
 # Hours for all; one module is quick: make mutants MODULE=core/axes.py (results: build/mutants, docs/mutants.md).
 mutants: $(VENV)/.ready-mutants

@@ -1,59 +1,37 @@
-"""Mutants of Keras files through ``inspect`` and ``optimize``: a result or one sentence, soon and in bounds.
+"""Damaged Keras files by the thousand through bnfuse: a result, or one sentence (``benchmarks.fuzzing``).
 
-    python -m benchmarks.fuzz_keras [--mutants 20000] [--seed 0] [MODEL …]
+    python -m benchmarks.fuzz_keras [--mutants 20000] [--seed 0] [--every 10] [MODEL …]
 
 A mutant is a file with one to four changes that know the format: in its config (keys dropped, types and
 values changed, parts exchanged, numbers made huge), in its HDF5 (links, arrays, types, shapes, attributes),
-or in its bytes. It runs in a process that may take 10 s and 1 GiB for each; where that ends, the next begins
-at the mutant behind. Mutants are told by their seed, and so can be made again: ``--mutants 1 --seed N``.
-
-Prints how many ended how, and each escape (what was raised where, a crash, too long, too much memory, a
-sentence of more than 300 characters) with a seed. Exits 1 where there is one. Mutants are never kept.
+or in its bytes. ``python -m tests.keras_saved build FOLDER`` saves small models of every kind. Not part of
+the tests: it takes minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
 import contextlib
 import copy
 import io
 import json
 import random
-import re
-import resource
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-import traceback
-import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from bnfuse import inspect, optimize
-from bnfuse.errors import BnfuseError
+from benchmarks.fuzzing import NotMade, main, parser
 
-_SECONDS, _BYTES = 10, 1 << 30
-_SILENT_SECONDS = 4 * _SECONDS  # C code hears of no timer
-_LONGEST_SENTENCE = 300
 _ROOT = Path(__file__).parents[1]
+_LARGE = 1 << 20  # elements, which earlier changes may have declared
 _JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 10**9, 2**31, 2**63, 10**30, -(2**63), 0.5, 1e308,
     float("nan"), float("inf"), "", "x", "same", "valid", "channels_first", "linear", "relu", "float16",
     "x" * 3000, "a/b", "\0", [], {}, [None], [[]], [1, 2], [2, "x"], [0, 0, 0], ["x", 0, 0], {"a": 1},
     {"class_name": "Dense"}, {"config": None},
 )  # fmt: skip
-
-
-class _TooLong(BaseException):
-    """Raised by the timer; nothing catches it by chance."""
 
 
 # Configs
@@ -115,7 +93,7 @@ def _mutate_hdf5(h5: h5py.File, rng: random.Random) -> None:
         if rng.random() < 0.35:
             _mutate_attributes(h5[rng.choice([name, "/"])].attrs, rng)
             continue
-        arrays = [n for n in names if isinstance(h5[n], h5py.Dataset)]
+        arrays = [n for n in names if isinstance(h5[n], h5py.Dataset) and (h5[n].size or 0) < _LARGE]
         if arrays and rng.random() < 0.6:
             name = rng.choice(arrays)
             values = h5[name][()]
@@ -251,132 +229,37 @@ def _in_hdf5(data: bytes, how: str, rng: random.Random) -> bytes:
     return inner.getvalue()
 
 
-# Trying them
+class Mutants:
+    """Those of some files, in turn. Keras takes half a second for each, and some ten to come up."""
+
+    judged, runtime_seconds, runtime_memory = False, 60.0, "2GB"
+
+    def __init__(self, models: list[Path]) -> None:
+        self._models = models
+
+    def write(self, folder: Path, seed: int) -> Path:
+        """The mutant of a seed."""
+        model = self._models[seed % len(self._models)]
+        for old in folder.glob("mutant.*"):
+            old.unlink()
+        path = folder / f"mutant{model.suffix}"
+        try:
+            path.write_bytes(mutant(model, seed))
+        except Exception as error:
+            raise NotMade(type(error).__name__) from error
+        return path
 
 
-def _tried(path: Path) -> str:
-    """How a mutant ended."""
-    target = path.with_name(f"out{path.suffix}")
-    try:
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS)
-        inspect(path, hashes=False)
-        report = optimize(path, target, verify=False, bench=False, hashes=False, force=True)
-    except BnfuseError as error:
-        sentence = str(error).replace(str(path), "")
-        long = len(sentence) > _LONGEST_SENTENCE or "\n" in sentence
-        return f"escape: sentence {re.sub(r'x{20,}', 'x…', sentence)[:200]}" if long else "refused"
-    except _TooLong as error:
-        return f"escape: longer than {_SECONDS} s in {_place(error)}"
-    except MemoryError as error:
-        return f"escape: more than 1 GiB in {_place(error)}"
-    except Exception as error:  # noqa: BLE001 - what this is for
-        return f"escape: {type(error).__name__} in {_place(error)}: {' '.join(str(error).split())[:100]}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    return "folded" if report.plan.rewrites else "kept"
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/bnfuse/" in frame.filename]
-    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(own[-2:]))
-
-
-def _too_long(*_: object) -> None:
-    raise _TooLong
-
-
-def work(models: list[Path], first: int, beyond: int) -> None:
-    """Try mutants one after the other; a line for each, before and after."""
-    signal.signal(signal.SIGALRM, _too_long)
-    warnings.simplefilter("ignore")
-    np.seterr(all="ignore")
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + _BYTES, resource.RLIM_INFINITY))
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(first, beyond):
-            model = models[seed % len(models)]
-            path = Path(folder) / f"mutant{model.suffix}"
-            print(f"{seed} begins", flush=True)
-            try:
-                path.write_bytes(mutant(model, seed))
-            except Exception as error:  # noqa: BLE001 - HDF5 refuses to make some of them
-                print(f"{seed} not made ({type(error).__name__})", flush=True)
-                continue
-            print(f"{seed} {_tried(path)}", flush=True)
-
-
-def outcomes(models: list[Path], first: int, beyond: int) -> Iterator[tuple[int, str]]:
-    """(seed, how it ended) of every mutant, whatever becomes of the processes that try them."""
-    while first < beyond:
-        command = [
-            sys.executable,
-            "-X",
-            "faulthandler",
-            "-m",
-            "benchmarks.fuzz_keras",
-            "--work",
-            f"{first}:{beyond}",
-        ]
-        with subprocess.Popen(
-            [*command, *map(str, models)],
-            cwd=_ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as worker:
-            yield from _lines(worker)
-            at = _last[0]
-            if worker.wait() and at >= first:
-                where = re.findall(r'File ".*/bnfuse/.*?(\w+\.py)", line (\d+)', worker.stderr.read())[:2]  # type: ignore[union-attr]
-                yield at, f"escape: ended by {worker.returncode} in {' < '.join(':'.join(w) for w in where)}"
-            elif worker.returncode:
-                raise SystemExit(f"the worker does not start: {worker.stderr.read()[-500:]}")  # type: ignore[union-attr]
-            first = at + 1
-
-
-_last = [-1]
-
-
-def _lines(worker: subprocess.Popen[str]) -> Iterator[tuple[int, str]]:
-    stream = worker.stdout
-    assert stream is not None
-    while True:
-        if not select.select([stream], [], [], _SILENT_SECONDS)[0]:
-            worker.kill()
-            return
-        line = stream.readline()
-        if not line:
-            return
-        seed, _, ending = line.rstrip("\n").partition(" ")
-        _last[0] = int(seed)
-        if ending != "begins":
-            yield int(seed), ending
-
-
-def main() -> None:
-    """Try them all, and tell."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="default: those of fixtures/")
-    parser.add_argument("--mutants", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first mutant")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    models = asked.models or sorted(
-        p for p in (_ROOT / "fixtures").iterdir() if p.suffix in (".keras", ".h5")
-    )
-    if asked.work:
-        work(models, *map(int, asked.work.split(":")))
-        return
-    counts: collections.Counter[str] = collections.Counter()
-    seeds: dict[str, int] = {}
-    for seed, ending in outcomes(models, asked.seed, asked.seed + asked.mutants):
-        counts[ending] += 1
-        seeds.setdefault(ending, seed)
-    for ending, count in counts.most_common():
-        print(f"{count:8d}  {ending}" + (f"  (seed {seeds[ending]})" if ending.startswith("escape") else ""))
-    sys.exit(any(ending.startswith("escape") for ending in counts))
+def _files(named: list[Path]) -> list[Path]:
+    """Files as they are, and those of folders."""
+    folders = [path for path in named or [_ROOT / "fixtures"] if path.is_dir()]
+    inside = [p for folder in folders for p in sorted(folder.iterdir()) if p.suffix in (".keras", ".h5")]
+    return [*(path.resolve() for path in named if not path.is_dir()), *inside]
 
 
 if __name__ == "__main__":
-    main()
+    options = parser((__doc__ or "").partition("\n")[0])
+    options.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files or folders: fixtures/")
+    asked = options.parse_args()
+    files = _files(asked.models)
+    main(lambda: Mutants(files), asked, ["benchmarks.fuzz_keras", *map(str, files)])

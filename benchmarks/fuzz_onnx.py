@@ -1,57 +1,39 @@
-"""Damaged ONNX files by the thousand through ``inspect``, ``optimize`` and ``diff``: done, or one sentence.
+"""Damaged ONNX files by the thousand through bnfuse: done, or one sentence (``benchmarks.fuzzing``).
 
-    python -m benchmarks.fuzz_onnx [COUNT] [SEED]
+    python -m benchmarks.fuzz_onnx [--mutants 20000] [--seed 0] [--every 10]
 
 A mutant is one of some eighty models with one to four fields of its messages changed, whatever they are:
 numbers, texts (also such as are not UTF-8), bytes, lists and messages, which are dropped, doubled, exchanged
 or taken from elsewhere in the model; one in ten has bytes of the finished file changed. Every second one is
-read as large files are. Each is read with limits on memory, file size and time. Anything but a result or a
-``BnfuseError`` is printed with the seed that makes it again, and the exit code is 1. Not part of the tests:
-it takes minutes, and other mutants every time.
+read as large files are. Where something was folded, onnxruntime runs the damaged original and its result.
+Not part of the tests: it takes minutes, and other mutants every time.
 """
 
 from __future__ import annotations
 
 import random
-import resource
-import signal
-import sys
-import tempfile
-import time
-import traceback
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor as Kind
 from google.protobuf.message import Message
 
-from bnfuse.errors import BnfuseError
+from benchmarks.fuzzing import main, parser
 from bnfuse.formats.onnx.file import parse, wire
-from bnfuse.use_cases.diff import diff
-from bnfuse.use_cases.optimize import inspect, optimize
 from tests.onnx_graphs import Net
 from tests.test_onnx_functions import ROWS as FUNCTIONS
 from tests.test_onnx_malformed import MODELS
 from tests.test_onnx_scopes import ROWS as SCOPES
 
-_MEMORY_BYTES, _FILE_BYTES, _SECONDS = 4 << 30, 1 << 30, 20
-_MOST_WORDS = 300  # of a sentence, in characters; its paths not counted
 _INTS = (0, 1, -1, 2, 7, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 62) + 1, (1 << 63) - 1, -(1 << 63))
 _FLOATS = (0.0, -1.0, 1e-40, 1e30, 3e38, float("inf"), float("nan"))
 _TEXTS = ("", "x", "ai.onnx.ml", "../x", "/etc/x", "\0", "a" * 5000, "[red]é'\"", "Conv", "Loop", "1_0", "-1")
 _NO_TEXT = "NOT-UTF-8-TEXT"  # its bytes are exchanged in the finished file
 # Files that are parsed whole, tensors that stay in the file, in bytes.
 _SIZES = ((parse._WHOLE_BYTES, wire.LARGE_BYTES), (0, 64))
-
-
-class TooSlow(BaseException):
-    """A mutant took longer than it may."""
 
 
 def originals(folder: Path) -> list[onnx.ModelProto]:
@@ -161,67 +143,23 @@ def mutant(models: list[onnx.ModelProto], seed: int) -> bytes:
     return bytes(data)
 
 
-def _run(path: Path) -> str:
-    """What becomes of one file; raises what should not have come."""
-    uses: tuple[Callable[[], object], ...] = (
-        lambda: inspect(path),
-        lambda: optimize(path, path.with_name("out.onnx"), verify=False, bench=False, force=True),
-        lambda: diff(path, path),
-    )
-    return " · ".join(_outcome(use, path) for use in uses)
+class Mutants:
+    """Those of the models above; the data of some lies in files of the folder, which stay."""
 
+    judged, runtime_seconds, runtime_memory = True, 6.0, "1GB"
 
-def _outcome(use: Callable[[], object], path: Path) -> str:
-    try:
-        use()
-    except BnfuseError as error:
-        said = str(error).replace(str(path), "").replace(str(path.parent), "")
-        assert "\n" not in said and 10 < len(said) <= _MOST_WORDS, f"no sentence: {said!r}"
-        return type(error).__name__
-    return "done"
+    def __init__(self) -> None:
+        self._models: list[onnx.ModelProto] = []
 
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise TooSlow
-
-
-def main(count: int, seed: int) -> int:
-    """Try so many; how many were wrong."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
-    signal.signal(signal.SIGALRM, _stop)
-    warnings.simplefilter("ignore")
-    outcomes, wrong = Counter[str](), Counter[str]()
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        models = originals(Path(folder))
-        path = Path(folder) / "mutant.onnx"
-        for number in range(seed, seed + count):
-            path.write_bytes(mutant(models, number))
-            parse._WHOLE_BYTES, wire.LARGE_BYTES = _SIZES[number % 2]
-            signal.setitimer(signal.ITIMER_REAL, _SECONDS)
-            try:
-                outcomes[_run(path)] += 1
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                where = [f for f in traceback.extract_tb(error.__traceback__) if "bnfuse" in f.filename][-1:]
-                at = "".join(f"{Path(f.filename).name}:{f.lineno}" for f in where)
-                told = f"{type(error).__name__} at {at}: {str(error)[:160]}"
-                if not wrong[told]:
-                    print(f"seed {number}: {told}", flush=True)
-                wrong[told] += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-    took = time.monotonic() - start
-    print(
-        f"{count} mutants of {len(models)} models from seed {seed} on in {took:.0f} s: {wrong.total()} wrong"
-    )
-    for outcome, number in outcomes.most_common():
-        print(f"{number:8}  {outcome}")
-    return wrong.total()
+    def write(self, folder: Path, seed: int) -> Path:
+        """The mutant of a seed, and how it is to be read."""
+        if not self._models:
+            self._models = originals(folder)
+        path = folder / "mutant.onnx"
+        path.write_bytes(mutant(self._models, seed))
+        parse._WHOLE_BYTES, wire.LARGE_BYTES = _SIZES[seed % 2]
+        return path
 
 
 if __name__ == "__main__":
-    asked = [int(word) for word in sys.argv[1:3]]
-    sys.exit(main(*[*asked, *(20_000, int(time.time()))[len(asked) :]]) > 0)
+    main(Mutants, parser((__doc__ or "").partition("\n")[0]).parse_args(), ["benchmarks.fuzz_onnx"])

@@ -6,8 +6,15 @@ Only ``bnfuse.cli`` turns them into text and exit codes.
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class ExitCode(IntEnum):
@@ -30,7 +37,7 @@ class BnfuseError(Exception):
     """
 
     exit_code = ExitCode.UNREADABLE
-    most_characters = 1000  # of a sentence; the findings of a proof are long
+    most_characters = 300  # of a sentence
 
     def __init__(self, *said: object) -> None:
         most = self.most_characters
@@ -54,13 +61,13 @@ def sentence(text: str, most: int) -> str:
     for names in (_QUOTED, _WORD):
         if len(rest) > most:
             rest = names.sub(
-                lambda found: found[0].replace(found[1], _clipped(found[1], _MOST_OF_A_NAME)), rest
+                lambda found: found[0].replace(found[1], clipped(found[1], _MOST_OF_A_NAME)), rest
             )
-    return f"{path}{space}{_clipped(rest, most)}"
+    return f"{path}{space}{clipped(rest, most)}"
 
 
-def _clipped(text: str, most: int) -> str:
-    """Its beginning and its end."""
+def clipped(text: str, most: int) -> str:
+    """Its beginning and its end, where it has more than so many characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[: half - 1]}…{text[half - most :]}"
 
@@ -76,19 +83,26 @@ class OutputError(BnfuseError):
 
     exit_code = ExitCode.USAGE
 
+    @classmethod
+    def of(cls, target: object, error: Exception) -> Self:
+        """What the operating system, or a library, said while ``target`` was written."""
+        if getattr(error, "errno", None) in FULL:
+            why = "the disk is full: free some space and try again"
+        else:
+            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        return cls(f"'{target}' cannot be written: {why}")
+
 
 class UnreadableModel(BnfuseError):
     """The file is missing, truncated, not a model, or lacks its weights."""
 
     exit_code = ExitCode.UNREADABLE
-    most_characters = 300
 
 
 class UnsafeModel(BnfuseError):
     """The file asks for something bnfuse refuses to do, such as reading outside its folder."""
 
     exit_code = ExitCode.UNREADABLE
-    most_characters = 300
 
 
 class RuntimeLost(BnfuseError):
@@ -99,6 +113,7 @@ class NotEqual(BnfuseError):
     """The folded model could not be proved equal to the original; nothing was written."""
 
     exit_code = ExitCode.UNPROVED
+    most_characters = 1000  # findings are long
 
 
 class TargetMissed(BnfuseError):

@@ -62,7 +62,29 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "short texts": (lambda: _with_values('"a"', 1_200_000), "more values than any model"),
     "lists in lists": (lambda: _with_values("[[[[]]]]", 400_000), "more values than any model"),
 }
+
+
+def _rescaled(call: Any) -> Any:
+    """A Rescaling that its reader could take on, called in some way."""
+    layers = [
+        source(),
+        layer("Rescaling", "first", call, scale=2.0, offset=1.0),
+        layer("Rescaling", "second", node(tensor("first")), scale=3.0, offset=0.5),
+        layer("Activation", "end", node(tensor("second")), activation="tanh"),
+    ]
+    return functional(layers, [["x", 0, 0]], [["end", 0, 0]])
+
+
+def _cell(class_name: Any) -> Any:
+    return layer("RNN", "rnn", cell={"class_name": class_name, "config": {"units": 2}})
+
+
 KEPT: dict[str, Make] = {
+    "a call with a tensor": lambda: _rescaled(node(tensor("x"))),
+    "a call with two tensors": lambda: _rescaled(node(tensor("x"), tensor("x"))),
+    "a call with a tensor by keyword": lambda: _rescaled(node(inputs=tensor("x"))),
+    "a cell whose class is a list": lambda: sequential(source(), _cell(["LSTMCell"])),
+    "a cell whose class is an object": lambda: sequential(source(), _cell({})),
     "few outputs": lambda: _read_far(7),
     "some levels": lambda: _twice_each(5),
     "brackets in a text": lambda: sequential(source("x"), note="[{" * 200_000),

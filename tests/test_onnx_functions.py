@@ -397,6 +397,26 @@ def _(net: Net) -> onnx.ModelProto:
     return made
 
 
+@row(
+    "of two overloads one that there is not, called in a function that could be written out",
+    {"High/bn": Reason.PARAMETER_IS_ARGUMENT},
+    "High",
+    "Act High",
+)
+def _(net: Net) -> onnx.ModelProto:
+    """onnxruntime finds the other one there; in the main graph it would not."""
+    act, inner = Inside(1), Inside(2)
+    act.op("Tanh", "x", out="out")
+    y = inner.op("BatchNormalization", inner.op("Conv", "x", "w"), *STATISTICS, name="bn")
+    inner.op("Act", y, domain="local", overload="none", out="out")
+    functions = [
+        function(act.nodes, ["x"], "Act"),
+        function(inner.nodes, ["x", "w", *STATISTICS], "High"),
+    ]
+    given = [net.weight(4, 4, 1, 1, fan_in=4), *net.statistics(4)]
+    return calling(net, net.op("High", "x", *given, domain="local"), functions)
+
+
 # --- attributes ---------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,25 @@ def random_normal() -> onnx.ModelProto:
     return proto
 
 
+class Raising:
+    """A file object that raises when it is read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def read(self, _size: int = -1) -> bytes:
+        raise self.error
+
+
 REFUSED: list[tuple[Any, dict[str, Any], type[BnfuseError], str]] = [
     (b"hello", {}, UnreadableModel, "'<bytes>' is not a model"),
     (b"", {}, UnreadableModel, "'<bytes>' is empty"),
     (io.BytesIO(b"<html>"), {}, UnreadableModel, "'<file>' is a web page"),
     (io.StringIO("x"), {}, UsageError, "open for text"),
+    (Raising(TypeError("no bytes yet")), {}, UnreadableModel, "'<file>' cannot be read: TypeError: no bytes"),
+    (Raising(OSError("the line is cut")), {}, UnreadableModel, "cannot be read: OSError: the line is cut"),
+    (convnet(), {"keep": 5}, UsageError, "keep is 5: give a name, or a list of names"),
+    (convnet(), {"keep": ["a", None]}, UsageError, r"keep is \['a', None\]"),
     (7, {}, UsageError, "'int' is no kind of model"),
     (None, {}, UsageError, "'NoneType' is no kind of model"),
     (onnx.ModelProto(), {}, UnreadableModel, "'<onnx.ModelProto>'"),
@@ -149,6 +164,13 @@ def test_errors(given: Any, options: dict[str, Any], error: type[BnfuseError], s
         bnfuse.optimize(given, **{"bench": "precision" in options, **options})
     assert "/bnfuse-" not in str(raised.value), "no temporary file is named"
     assert issubclass(error, BnfuseError)
+
+
+def test_no_room_for_a_model_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    for given in (b"hello", io.BytesIO(b"hello"), convnet()):
+        with pytest.raises(bnfuse.OutputError, match="none' cannot be written: No such file"):
+            bnfuse.inspect(given)
 
 
 def test_the_report_of_a_failed_proof_names_no_temporary_file() -> None:

@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from bnfuse.errors import (
     OutputError,
     UsageError,
 )
+from bnfuse.files import staging
 from bnfuse.files.staging import check_target, default_output, staging_folder
 from tests.fake_format import names_in
 
@@ -128,3 +131,60 @@ def test_a_folder_without_write_permission_is_said(tmp_path: Path) -> None:
     folder.mkdir(mode=0o555)
     with pytest.raises(OutputError, match="cannot be written"):
         check_target(folder / "out.onnx", tmp_path / "model.onnx", force=False)
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.skipif(os.name != "posix", reason="locks are not to be had")
+def test_what_was_left_before_it_was_locked_goes_too(tmp_path: Path) -> None:
+    """Nothing but an empty lock was in it yet; more than that may be somebody else's."""
+    for name in ("empty", "locked", "more"):
+        (tmp_path / f".bnfuse-{name}").mkdir()
+    (tmp_path / ".bnfuse-locked" / "lock").touch()
+    (tmp_path / ".bnfuse-more" / "lock").touch()
+    (tmp_path / ".bnfuse-more" / "weights").touch()
+    with staging_folder(tmp_path / "out.onnx") as mine:
+        assert names_in(tmp_path) == sorted([".bnfuse-more", mine.name])
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.skipif(os.name != "posix", reason="locks are not to be had")
+@pytest.mark.parametrize("step", ["mkdtemp", "_lock"])
+def test_a_folder_that_another_run_sweeps_before_it_is_locked_is_made_anew(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = tempfile if step == "mkdtemp" else staging
+    real, swept = getattr(where, step), list[bool]()
+
+    def meanwhile(*given: Any, **named: Any) -> Any:
+        made = real(*given, **named) if step == "mkdtemp" else None
+        if not swept:
+            swept.append(True)
+            staging.sweep(tmp_path)
+        return made if step == "mkdtemp" else real(*given, **named)
+
+    monkeypatch.setattr(where, step, meanwhile)
+    with staging_folder(tmp_path / "out.onnx") as mine:
+        assert names_in(tmp_path) == [mine.name] and (mine / "lock").read_text()
+    assert swept and names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("inside", ["a", "z"])
+def test_the_lock_goes_last(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while it is removed leaves what the next run knows to be left, whatever is listed first."""
+    gone: list[str] = []
+    unlink, rmdir = os.unlink, os.rmdir
+
+    def told(real: Any) -> Any:
+        def call(path: Any, **more: Any) -> None:
+            gone.append(Path(path).name)
+            real(path, **more)
+
+        return call
+
+    with staging_folder(tmp_path / "out.onnx") as folder:
+        (folder / inside).mkdir()
+        (folder / f"{inside}.bin").touch()
+        monkeypatch.setattr(os, "unlink", told(unlink))
+        monkeypatch.setattr(os, "rmdir", told(rmdir))
+    assert gone.index("lock") > max(gone.index(inside), gone.index(f"{inside}.bin"))
+    assert names_in(tmp_path) == []

@@ -110,6 +110,33 @@ def test_a_sample_that_stops_the_original_is_told(tmp_path: Path) -> None:
     assert "with samples 32 to 49 of your data: bad value" in found.detail
 
 
+# The most sets that are made up beside four sets of four samples, the first samples that are no numbers; what
+# comes of it, and of how many samples.
+NO_NUMBERS: list[tuple[int, set[int], Status, int, str]] = [
+    (2, set(range(16)), Status.INCONCLUSIVE, 0, "nothing was compared on your samples"),
+    (0, set(range(16)), Status.INCONCLUSIVE, 0, "'y' is not finite for any of the inputs"),
+    (2, {0, 4, 8, 12}, Status.INCONCLUSIVE, 0, "nothing was compared on your samples"),
+    (2, {5}, Status.EQUAL, 12, "nothing was compared on 4 of your 16 samples"),
+    (2, set(), Status.EQUAL, 16, ""),
+]
+
+
+@pytest.mark.parametrize(("made", "spoilt", "status", "own", "told"), NO_NUMBERS)
+def test_samples_on_which_nothing_can_be_compared_do_not_count(
+    made: int, spoilt: set[int], status: Status, own: int, told: str, tmp_path: Path
+) -> None:
+    class Spoilt(Model):
+        def run(self, feeds: Any) -> dict[str, np.ndarray]:
+            out = super().run(feeds)
+            out["y"][np.isin(feeds["x"][:, 0], list(spoilt))] = np.nan
+            return out
+
+    found = confront(tmp_path, Spoilt(), Spoilt(), 16, batch=4, samples=made)
+    assert (found.status, found.own_samples) == (status, own)
+    assert told in found.detail and bool(told) == bool(found.detail)
+    assert f"{own} samples of your own" in found.evidence or not own
+
+
 def test_made_up_sets_follow_your_own(tmp_path: Path) -> None:
     b = Model()
     found = confront(tmp_path, Model(), b, 3, samples=2)

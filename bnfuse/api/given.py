@@ -6,20 +6,20 @@ result and no error shows: they call it ``<onnx.ModelProto>``, ``<bytes>`` and t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from bnfuse.errors import UnreadableModel, UsageError
+from bnfuse.errors import OutputError, UnreadableModel, UsageError
 from bnfuse.formats.in_memory import kind_of
 from bnfuse.results.renamed import renamed_errors
 
+_CHUNK_BYTES = 1 << 20
 _SUFFIXES = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
 
 
@@ -42,12 +42,16 @@ def as_file(model: Any) -> Iterator[Given]:
     Raises:
         UsageError: it is nothing that could be a model.
         UnreadableModel: it cannot be written to a file, or read from where it is.
+        OutputError: there is no room for it in the folder for temporary files.
     """
     if isinstance(model, str | PathLike):
         yield Given(Path(model), "", Path)
         return
-    with TemporaryDirectory(prefix="bnfuse-") as made:
-        given = _written(model, Path(made))
+    with ExitStack() as stack:
+        try:
+            given = _written(model, Path(stack.enter_context(TemporaryDirectory(prefix="bnfuse-"))))
+        except OSError as error:
+            raise OutputError.of(gettempdir(), error) from error
         with renamed_errors({given.path: given.name}):
             yield given
 
@@ -78,11 +82,21 @@ def _by_content(path: Path) -> Path:
 def _copied(file: Any, folder: Path) -> Path:
     """The rest of a file object, from where it stands."""
     path = folder / "model"
-    try:
-        with path.open("wb") as target:
-            shutil.copyfileobj(file, target)
-    except TypeError:
-        raise UsageError("the file is open for text: open it for bytes, open(path, 'rb')") from None
-    except (OSError, ValueError) as error:
-        raise UnreadableModel(f"the file cannot be read: {error}") from error
+    with path.open("wb") as target:
+        while chunk := _read(file):
+            if isinstance(chunk, str):
+                raise UsageError("the file is open for text: open it for bytes, open(path, 'rb')")
+            target.write(chunk)
     return path
+
+
+def _read(file: Any) -> Any:
+    """Some more of it.
+
+    Raises:
+        UnreadableModel: it raised anything.
+    """
+    try:
+        return file.read(_CHUNK_BYTES)
+    except Exception as error:  # whatever stands behind it: a connection, a decoder, code of the caller's
+        raise UnreadableModel(f"'<file>' cannot be read: {type(error).__name__}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -49,7 +49,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     """How a model is read.
 
     Raises:
-        UsageError: ``activations`` or ``target`` is nothing that there is.
+        UsageError: ``activations`` or ``target`` is nothing that there is, or ``keep`` no names.
     """
     values = {name: given[name] for name in _READ if name in given}
     for name, known in _CHOICES.items():
@@ -58,7 +58,10 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         if given.get(name) is not None:
             values[name] = given[name]
     options, keep = given.get("read") or ReadOptions(), given.get("keep", ())
-    names = (keep,) if isinstance(keep, str) else tuple(keep)  # a name by itself is one name
+    one = isinstance(keep, str) or not isinstance(keep, Iterable)  # a name by itself is one name
+    names = (keep,) if one else tuple(keep)
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"keep is {keep!r}: give a name, or a list of names")
     return replace(options, keep=(*options.keep, *names), **values)
 
 

@@ -20,8 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from bnfuse.cli.screen import Screen
-from bnfuse.errors import BnfuseError, ExitCode, internal
-from bnfuse.files.staging import FULL
+from bnfuse.errors import FULL, BnfuseError, ExitCode, internal
 
 # What shells report for a process that such a signal ended.
 _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143

@@ -12,6 +12,7 @@ import errno
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from bnfuse.errors import OutputError, UsageError
 
 _PREFIX, _LOCK = ".bnfuse-", "lock"
 _PATIENCE_S = 5.0
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ATTEMPTS = 5
 
 
 def default_output(model: Path, suffix: str) -> Path:
@@ -70,11 +71,7 @@ def output_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            why = "the disk is full: free some space and try again"
-        else:
-            why = error.strerror or str(error)
-        raise OutputError(f"'{target}' cannot be written: {why}") from error
+        raise OutputError.of(target, error) from error
 
 
 @contextmanager
@@ -83,13 +80,44 @@ def staging_folder(target: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         with output_errors(target):
             sweep(target.parent)
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            stack.callback(os.close, lock)
-            if _lock(lock):
-                os.write(lock, _system().encode())  # from now on it is swept where nobody holds the lock
+            folder = _claimed(target.parent, stack)
         yield folder
+
+
+def _claimed(parent: Path, stack: ExitStack) -> Path:
+    """A folder with a lock that says whose it is; ``stack`` removes it.
+
+    Another run may take it for left behind as long as it is not locked: then there is another.
+    """
+    for attempt in range(_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        with ExitStack() as made, suppress(FileNotFoundError):
+            made.callback(_remove, folder)
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            made.callback(os.close, lock)
+            locked = _lock(lock)
+            if locked:
+                os.write(lock, _system().encode())  # from now on it is swept where nobody holds the lock
+            # where there are no locks nobody sweeps either
+            if _is_at(lock, folder / _LOCK) and (locked or not has_locks() or attempt == _ATTEMPTS - 1):
+                stack.push(made.pop_all())
+                return folder
+    raise FileNotFoundError(errno.ENOENT, "temporary folders beside it vanish")
+
+
+def _remove(folder: Path) -> None:
+    """The lock last: without it nobody knows what is left to be anybody's."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _LOCK:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    return os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 @contextmanager
@@ -134,17 +162,29 @@ def _lock(descriptor: int) -> bool:
 def sweep(folder: Path) -> None:
     """Remove what processes of this system left that live no more.
 
-    Only where the lock file says that it was locked on this very system: a lock may not reach another one.
+    Only where the lock file says that it was locked on this very system, as a lock may not reach another one;
+    or where nothing was in it yet.
     """
     for path in folder.glob(f"{_PREFIX}*") if os.name == "posix" else ():
         with suppress(OSError, ValueError):
-            descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                ours = os.fstat(descriptor).st_uid == os.geteuid() and not path.is_symlink()
-                if ours and _lock(descriptor) and os.read(descriptor, 256).decode() == _system():
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            info = path.lstat()
+            if info.st_uid == os.geteuid() and stat.S_ISDIR(info.st_mode):
+                _remove_if_left(path)
+
+
+def _remove_if_left(path: Path) -> None:
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        path.rmdir()  # which removes what is empty, and nothing else
+        return
+    try:
+        if _lock(descriptor):
+            said = os.read(descriptor, 256).decode()
+            if said == _system() or (not said and os.listdir(path) == [_LOCK]):  # noqa: PTH208
+                _remove(path)
+    finally:
+        os.close(descriptor)
 
 
 @cache

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnfuse.errors import BnfuseError, UsageError
+from bnfuse.errors import BnfuseError, UsageError, clipped
 from bnfuse.formats.hints import is_size
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _OF_VALUES = re.compile(
     r"|non-?negative|invalid value|by zero",
     re.IGNORECASE,
 )
-_NAMED = 3
+_NAMED, _MOST_OF_A_REASON = 3, 100
 
 
 def no_inputs(
@@ -38,16 +38,17 @@ def no_inputs(
     if not failures:
         return _no_size(specs, fixed, "") or BnfuseError("the model has no inputs that could be made up")
     first = failures[0][1]
+    why = clipped(str(first), _MOST_OF_A_REASON)
     tried = {name for samples, _ in failures for name in samples.ranges}
     numbers = [s.name for s in specs if s.name in tried or s.dtype.startswith(("int", "uint"))]
-    by_size = _no_size(specs, fixed, f" ({first})")
+    by_size = _no_size(specs, fixed, f" ({why})")
     if not numbers:
         return by_size or first
     told = ", ".join(f"'{name}'" for name in numbers[:_NAMED])
     values = f"no values for input {told} were found on which the model runs"
     if by_size is None or _OF_VALUES.search(str(first)):
         kind = UsageError if by_size is not None else BnfuseError
-        return kind(f"{values} ({first}): give some with --inputs")
+        return kind(f"{values} ({why}): give some with --inputs")
     return UsageError(f"{by_size}; or it is the values of input {told}: give some with --inputs")
 
 

@@ -51,6 +51,17 @@ class Compared:
         """Input sets on which both models ran."""
         return max((len(rows) for rows in self.found.values()), default=0)
 
+    def own_samples(self) -> tuple[int, int]:
+        """The user's samples that were run, and those of them on which nothing was compared (``blind``)."""
+        every = [self.seen.own_rows(row) for row in range(self.rows)]
+        return sum(every), sum(own for row, own in enumerate(every) if self.blind(row))
+
+    def blind(self, row: int) -> bool:
+        """Whether no output of floats was compared, as not all that the original puts out is finite."""
+        outputs = self.seen.outputs[row]
+        floats = [rows[row] for name, rows in self.found.items() if is_float(outputs[name])]
+        return bool(floats) and all(one is None for one in floats)
+
     def verdicts(self) -> list[Verdict]:
         """What was found about each output."""
         return [self._verdict(name, rows) for name, rows in self.found.items()]
@@ -185,6 +196,12 @@ def conclude(compared: Compared) -> Agreement:
     every = [d for rows in compared.found.values() for d in rows]
     if status is Status.EQUAL and not any(d is None or d.compared for d in every):
         status, detail = Status.INCONCLUSIVE, "no output has any values"
+    own, blind = compared.own_samples()
+    if status is Status.EQUAL and blind:
+        some = f"{blind} of your {own} samples" if own > blind else "your samples"
+        told = f"nothing was compared on {some}: not all that the original puts out there is finite"
+        status = Status.INCONCLUSIVE if own == blind else status
+        detail = "; ".join(filter(None, (told, detail)))
     failing = [row for v in verdicts if v.status is Status.DIFFERENT for row in v.failing]
     if compared.inside is not None and compared.inside.failing:
         status, detail = Status.DIFFERENT, "; ".join((compared.inside.failing[0], *filter(None, (detail,))))
@@ -197,7 +214,7 @@ def conclude(compared: Compared) -> Agreement:
         tolerance=max((v.agreement.tolerance for v in verdicts), default=limit_for(seen.roundoff)),
         evidence=evidence(compared, count),
         detail=detail,
-        own_samples=sum(seen.own_rows(row) for row in range(count)),
+        own_samples=own - blind,
         accuracy=accuracies(seen.labels, seen.answers, compared.answers),
         notes=compared.notes,
         failing_sets=tuple(seen.used[row] for row in dict.fromkeys(failing))[:_FAILING_SETS],
@@ -257,8 +274,9 @@ def evidence(compared: Compared, count: int) -> str:
     seen = compared.seen
     own = [row for row in range(count) if seen.own_rows(row)]
     parts = []
-    if own:
-        samples = sum(seen.own_rows(row) for row in own)
+    seeing = [row for row in own if row >= compared.rows or not compared.blind(row)]
+    samples = sum(map(seen.own_rows, seeing))
+    if samples or (own and count == len(own)):
         parts.append("1 sample of your own" if samples == 1 else f"{samples} samples of your own")
     if count > len(own) or not own:
         made = count - len(own)

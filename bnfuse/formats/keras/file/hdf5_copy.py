@@ -6,7 +6,6 @@ writes neither). No times are written.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from bnfuse.formats.keras.file.hdf5_attributes import plain_attributes
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree, StoredDataset
 from bnfuse.formats.keras.file.wording import short
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Keras's own limit (HDF5 holds 64 KiB in an object's header), beyond which it splits a list of names.
 _HEADER_LIMIT_BYTES = 64512
 
@@ -36,11 +34,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as e:
-        if getattr(e, "errno", None) in _FULL:
-            why = "the disk is full: free some space and try again"
-        else:
-            why = getattr(e, "strerror", None) or short(str(e).partition("\n")[0])
-        raise OutputError(f"'{short(path.name)}' cannot be written: {why}") from e
+        raise OutputError.of(short(path.name), e) from e
 
 
 def copy_attributes(

@@ -22,6 +22,7 @@ from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_CALLED = "a call with other than one tensor by position"
 _MOST_CHANNELS = 1 << 20  # for which γ and β are made up on a config's word
 
 
@@ -48,8 +49,21 @@ def _unusable(site: Site, label: str) -> Refusal | None:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail=what)
     if site.locked:
         return Refusal(Reason.LOCKED_WEIGHTS, label, detail=site.locked)
-    if len(site.unmasked) != 1 or not site.carries_mask:
+    if not site.one_tensor:
+        return Refusal(Reason.UNSUPPORTED_OP, label, detail=_CALLED)
+    if not site.carries_mask:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail="a mask that its input does not carry")
+    return _cast(site, label)
+
+
+def _uncallable(site: Site, label: str) -> Refusal | None:
+    """Why a layer without weights of its own is not what its config says of one tensor."""
+    if not site.one_tensor or len(site.inputs) != 1:
+        return Refusal(Reason.UNSUPPORTED_OP, label, detail=_CALLED)
+    return _cast(site, label)
+
+
+def _cast(site: Site, label: str) -> Refusal | None:
     cast = site.casts()
     return None if cast is None else Refusal(cast.reason, label, detail=cast.detail)
 
@@ -134,9 +148,9 @@ def normalization(site: Site) -> Sequence[Part]:
     """
 
     def rule(label: str) -> Rule:
-        cast = site.casts()
-        if cast is not None:
-            return broken(Refusal(cast.reason, label, detail=cast.detail))
+        why = _uncallable(site, label)
+        if why is not None:
+            return broken(why)
         rank, given = site.rank(), site.config.get("axis", -1)
         mean, variance = (_statistic(site, name) for name in ("mean", "variance"))
         if rank is None or mean is None or variance is None:
@@ -176,9 +190,9 @@ def rescaling(site: Site) -> Sequence[Part]:
     """
 
     def rule(label: str) -> Rule:
-        cast = site.casts()
-        if cast is not None:
-            return broken(Refusal(cast.reason, label, detail=cast.detail))
+        why = _uncallable(site, label)
+        if why is not None:
+            return broken(why)
         rank = site.rank()
         scale, offset = (_number(site.config.get(k, d)) for k, d in (("scale", 1.0), ("offset", 0.0)))
         if rank is None or scale is None or offset is None:

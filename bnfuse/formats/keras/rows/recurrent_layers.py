@@ -163,7 +163,7 @@ def _is_own(stored: Any, classes: Set[str]) -> bool:
         return False
     package = str(stored.get("module") or "keras").partition(".")[0]
     plain = not stored.get("registered_name") and package in ("keras", "tf_keras", "tensorflow")
-    return plain and stored.get("class_name") in classes
+    return plain and str(stored.get("class_name")) in classes
 
 
 def _rnn(config: Config) -> Slots | None:

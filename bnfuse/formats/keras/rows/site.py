@@ -173,6 +173,12 @@ class Site:
         return tuple(v for j, v in enumerate(self.inputs) if names[j : j + 1] != ("mask",))
 
     @property
+    def one_tensor(self) -> bool:
+        """Whether its call hands it one tensor, by position; a mask may be beside it."""
+        names = self.call.keywords if self.call is not None else ("",) * len(self.inputs)
+        return [name for name in names if name != "mask"] == [""]
+
+    @property
     def compute_dtype(self) -> str:
         """What the layer computes in, by its dtype policy."""
         return compute_dtype(self.config.get("dtype"))

@@ -152,6 +152,8 @@ def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collecti
     edited = EditedModel(frame, list(main.nodes()), list(main.constants()), [])
     edited.value_info = _still_written(main, edited.nodes, proto.graph.value_info)
     _settle_inputs(frame, main, constants)
+    if frame.ir_version < 4:
+        _list_captured(frame, edited)
     _filter(frame.graph.sparse_initializer, lambda t: not main.is_gone(t.values.name))
     return edited
 
@@ -176,6 +178,8 @@ def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) ->
     if not infos or not (pending.dead or pending.after or pending.replaced):
         return list(infos)
     written = {o for node in nodes for o in node.output}
+    if isinstance(pending.body, onnx.GraphProto):  # an input may have its type here alone
+        written |= {v.name for v in pending.body.input if not pending.is_gone(v.name)}
     known = pending.scope.defines
     kept = [v for v in infos if v.name in written or not known(v.name)]
     return [v for v in kept if v.name not in pending.reshaped]
@@ -191,6 +195,12 @@ def _settle_inputs(frame: onnx.ModelProto, main: Pending, constants: Collection[
             if info.name in replaced:  # one number may have become one per channel
                 info.type.CopyFrom(replaced[info.name].type)
         frame.graph.input.extend(map(_declared, main.added))
+
+
+def _list_captured(frame: onnx.ModelProto, edited: EditedModel) -> None:
+    """Before IR 4, constants that only bodies read must be among the inputs: runtimes miss them otherwise."""
+    seen = {v.name for v in frame.graph.input}.union(*(node.input for node in edited.nodes))
+    frame.graph.input.extend(_declared(c) for c in edited.constants if message(c).name not in seen)
 
 
 def _declared(constant: Constant) -> onnx.ValueInfoProto:

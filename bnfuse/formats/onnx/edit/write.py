@@ -7,7 +7,6 @@ forbids. The same input gives the same bytes.
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,11 +101,11 @@ def _side_file(job: _Job, path: Path) -> tuple[tuple[Path, ...], int]:
     if not job.external:
         return (), 0
     unnamed = path.with_name(path.name + ".data")
-    flushed = _pour(job.files, unnamed, job.external, job.end)
+    flushed = _pour(job.files, unnamed, job.external, job.end, path)
     try:
         side = unnamed.rename(path.with_name(side_file_name(path.name, unnamed)))
     except OSError as e:
-        raise _not_written(path, e) from e
+        raise OutputError.of(path.name, e) from e
     for tensor in job.outside:
         tensor.external_data[0].value = side.name
     return (side,), flushed
@@ -130,11 +129,13 @@ def _write_chunks(path: Path, edited: EditedModel) -> None:
             for chunk in edited.chunks():
                 out.write(chunk)
     except OSError as e:
-        raise _not_written(path, e) from e
+        raise OutputError.of(path.name, e) from e
 
 
-def _pour(files: Files, path: Path, pieces: list[tuple[int, Payload]], size_bytes: int) -> int:
-    """Write (offset, payload) pieces to a new file; how many subnormals were flushed."""
+def _pour(
+    files: Files, path: Path, pieces: list[tuple[int, Payload]], size_bytes: int, told: Path | None = None
+) -> int:
+    """Write (offset, payload) pieces to a new file, ``told`` as another; how many subnormals were flushed."""
     try:
         with path.open("wb") as out:
             pouring = Pouring(files, out.fileno())
@@ -142,14 +143,8 @@ def _pour(files: Files, path: Path, pieces: list[tuple[int, Payload]], size_byte
                 pouring.add(offset, payload)
             pouring.run(size_bytes)
     except OSError as e:
-        raise _not_written(path, e) from e
+        raise OutputError.of((told or path).name, e) from e
     return pouring.flushed
-
-
-def _not_written(path: Path, error: OSError) -> OutputError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else error.strerror
-    return OutputError(f"{path.name} cannot be written to {path.parent}: {what}")
 
 
 def _place(job: _Job, was_external: set[str]) -> None:

@@ -39,6 +39,8 @@ def parse_file(path: Path) -> ParsedFile:
         UnsafeModel: its external data lies outside its folder.
     """
     proto, files, data = _message(path)
+    if proto.ir_version < 0:
+        raise UnreadableModel(f"{path} is damaged: its IR version is {proto.ir_version}; export it again")
     for listed in (proto.opset_import, *(function.opset_import for function in proto.functions)):
         _check_opsets(path, [(entry.domain, entry.version) for entry in listed])
     # Large tensors of the file itself have one each.

@@ -6,7 +6,8 @@ attribute that the caller gives takes the call's value, else the function's defa
 Node names say which call they came from.
 
 When it does not act (``Unfit``): names that the function does not define (a function sees nothing of what is
-around its calls), an attribute of another type, a formal output that no node writes.
+around its calls), an attribute of another type, a formal output that no node writes; graphs as attributes,
+whose names onnxruntime looks up in the function first, and then around the call.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def copies(
     Raises:
         Unfit: see above.
     """
+    attributes = (*call.attribute, *function.attribute_proto)
+    if any(a.HasField("g") or a.graphs for a in attributes):
+        raise Unfit("a graph as an attribute")
     names = _border(function, call)
     for node in function.node:
         for output in filter(None, node.output):

@@ -46,17 +46,52 @@ def check_functions(model: onnx.ModelProto) -> None:
     """Refuse functions that mean nothing, which runtimes refuse, too.
 
     Raises:
-        Malformed: two of one name, or one that calls itself, be it by way of others.
+        Malformed: two of one name, or one that calls itself, be it by way of others; an attribute that is
+            there twice; a default whose graph reads what the function does not define (onnxruntime then looks
+            around the call).
     """
     functions = {key_of(function): function for function in model.functions}
     if len(functions) < len(model.functions):
         twice = Counter(map(key_of, model.functions)).most_common(1)[0][0]
         raise Malformed(f"the function '{text_of(twice[1])}' is there twice")
+    for function in model.functions:
+        _check_attributes(function)
     calls = {key: called(functions, function.node) for key, function in functions.items()}
     try:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
         raise Malformed(f"the function '{text_of(error.args[1][0][1])}' calls itself") from error
+
+
+def _check_attributes(function: onnx.FunctionProto) -> None:
+    for node in all_nodes(function.node):
+        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
+            what = f"the function '{text_of(function.name)}'"
+            raise Malformed(
+                f"{what} has a node of {text_of(node.op_type)} with an attribute that is there twice"
+            )
+    defaults = function.attribute_proto
+    if len({default.name for default in defaults}) < len(defaults):
+        raise Malformed(f"the function '{text_of(function.name)}' has two defaults for one attribute")
+    known = {*function.input, *(output for node in function.node for output in node.output)}
+    for default in defaults:
+        lost = min(_captured([default]) - known, default=None)
+        if lost is not None:
+            what = f"the function '{text_of(function.name)}' has a graph as a default"
+            raise Malformed(f"{what}, which reads '{text_of(lost)}', and nothing there writes it")
+
+
+def _captured(attributes: Iterable[onnx.AttributeProto]) -> set[str]:
+    """Names that the graphs in attributes read, and do not define."""
+    found: set[str] = set()
+    for attribute in attributes:
+        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            read = {v.name for v in graph.output}
+            for node in graph.node:
+                read |= {*node.input} | _captured(node.attribute)
+            made = {output for node in graph.node for output in node.output}
+            found |= read - made - stored(graph) - {v.name for v in graph.input} - {""}
+    return found
 
 
 def written_out(model: onnx.ModelProto) -> float:

@@ -35,6 +35,16 @@ def positions(graph: onnx.GraphProto, files: Files) -> dict[str, int]:
     return found
 
 
+def check_shadow(outer: onnx.TensorProto, inner: onnx.TensorProto, files: Files) -> None:
+    """Refuse a body's tensor under the name of one around it: the standard forbids it, and runtimes differ.
+
+    Raises:
+        UnreadableModel: they are not the same.
+    """
+    if not _same(outer, inner, files):
+        raise ambiguous(files, inner.name, "two different initializers, one inside a body")
+
+
 def ambiguous(files: Files, name: str, what: str) -> UnreadableModel:
     """The refusal of a name that stands for more than one value."""
     return UnreadableModel(

@@ -211,10 +211,15 @@ class _Host:
 def _same_operators(
     function: onnx.FunctionProto, host: dict[str, int], functions: dict[Key, onnx.FunctionProto]
 ) -> None:
-    """Refuses a function with a node that means another thing in the operator sets of the host."""
-    own = _imports(function.opset_import)
+    """Refuses a function with a node that means another thing in the operator sets of the host.
+
+    So does a call of an overload that there is not: a runtime may take another one, but only in a function.
+    """
+    own, names = _imports(function.opset_import), {key[:2] for key in functions}
     for node in all_nodes(function.node):
         domain = _domain(node.domain)
+        if key_at(node)[:2] in names and key_at(node) not in functions:
+            raise Unfit(f"an overload of {node.op_type} that there is not")
         if own.get(domain) == host.get(domain) is not None or (key_at(node) in functions and domain in host):
             continue
         since = {_since(node.op_type, imports.get(domain)) for imports in (own, host)}

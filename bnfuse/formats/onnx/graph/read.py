@@ -22,7 +22,7 @@ from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
 from bnfuse.formats.onnx.graph.constants import Constants, sparse_constants
-from bnfuse.formats.onnx.graph.initializers import positions
+from bnfuse.formats.onnx.graph.initializers import check_shadow, positions
 from bnfuse.formats.onnx.graph.names import check_names
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
@@ -211,6 +211,11 @@ class _Builder:
         prefix = body_prefix(outer.prefix, node, attribute, which)
         scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
         scope.initializers = positions(body, self.source.files)
+        for name, at in scope.initializers.items():
+            owner = outer.owner(name)
+            around = None if owner is None else owner.initializer(name)
+            if around is not None:
+                check_shadow(around, body.initializer[at], self.source.files)
         scope.defined.update(v.name for v in body.input)
         self._sparse(scope, body)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])

@@ -1,7 +1,8 @@
 """Operators that sum up: reductions and matrix products of constants.
 
 Sums are taken in float64 and rounded once: what onnxruntime computes, less its rounding on the way.
-Integers are exact, and wrap around.
+Integers are exact, and wrap around. Not worked out is what does not fit its own type on the way, such as the
+squares of a norm that would: there a runtime gets infinity, or zero.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def reduction(function: Reduction) -> Callable[[KnownCall], Array]:
         gone = tuple(axes_of(axes, x.ndim))
         if not x.size:
             raise Unknown("nothing to reduce")
+        if x.dtype.kind == "f" and function in _TERMS:
+            _check_partial(_TERMS[function](np.abs(x.astype(np.float64)), gone), x.dtype)
         reduced: Array = np.asarray(function(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
         kept = [1 if a in gone else n for a, n in enumerate(x.shape)]
         shape = kept if call.attr("keepdims", 1) else [n for a, n in enumerate(x.shape) if a not in gone]
@@ -89,6 +92,34 @@ def norm(x: Array, axes: tuple[int, ...]) -> Any:
     return np.sqrt(squares(x, axes))
 
 
+def _growth(x: Array, axes: tuple[int, ...]) -> Any:
+    """How far a product of such sizes may go up, and come down again."""
+    return np.maximum(x, 1.0).prod(axes) / np.minimum(x, 1.0, where=x > 0, out=np.ones_like(x)).prod(axes)
+
+
+# What is summed up on the way to a result, by the sizes of x.
+_TERMS: dict[Reduction, Reduction] = {
+    total: absolute,
+    mean: absolute,
+    absolute: absolute,
+    squares: squares,
+    norm: squares,
+    product: _growth,
+}
+
+
+def _check_partial(sums: Any, dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that a type does not hold.
+
+    Raises:
+        Unknown: a finite one is too large for it, or too small to be told from zero.
+    """
+    sizes = np.abs(np.asarray(sums, np.float64))
+    sizes, limits = sizes[np.isfinite(sizes) & (sizes > 0)], np.finfo(dtype)
+    if sizes.size and not float(limits.tiny) <= sizes.min() <= sizes.max() <= float(limits.max):
+        raise Unknown("numbers that do not fit their type on the way")
+
+
 def matmul(call: KnownCall) -> Array:
     """x · y of the last two axes, broadcast over the others."""
     x, y = call.arrays()
@@ -119,14 +150,22 @@ def _product(x: Array, y: Array) -> Array:
     if prod(shape) * x.shape[-1] > _MOST_PRODUCTS:
         raise Unknown("too many products")
     result: Array = np.asarray(np.matmul(x.astype(np.float64), y.astype(np.float64)))
+    _check_partial(_largest_sum(x, y, times=x.shape[-1]), x.dtype)
     return result
+
+
+def _largest_sum(*factors: Array, times: int) -> float:
+    """The most that the sum of so many products can be."""
+    return times * prod(float(np.abs(f.astype(np.float64)).max(initial=0.0)) for f in factors)
 
 
 def unit(call: KnownCall) -> Array:
     """x over its L1 or L2 norm along one axis (LpNormalization); zeros stay zeros."""
     x = call.array().astype(np.float64)
     axis = (axis_of(call.attr("axis", -1), x.ndim),)
-    length = {1: absolute, 2: norm}[call.attr("p", 2)](x, axis)
+    how = {1: absolute, 2: norm}[call.attr("p", 2)]
+    length = how(x, axis)
+    _check_partial(_TERMS[how](x, axis), call.tensor().dtype)
     length = np.expand_dims(length, axis)
     return np.where(length == 0, 0, x / np.where(length == 0, 1, length)).astype(call.tensor().dtype)
 
@@ -138,6 +177,7 @@ def average(call: KnownCall) -> Array:
         raise Unknown("operands that do not fit")
     broadcast(*(a.shape for a in arrays))
     total_: Array = np.asarray(sum(a.astype(np.float64) for a in arrays))
+    _check_partial(sum(np.abs(a.astype(np.float64)) for a in arrays), call.tensor().dtype)
     return (total_ / len(arrays)).astype(call.tensor().dtype)
 
 
@@ -149,6 +189,8 @@ def running(call: KnownCall) -> Array:
     axis = axis_of(int(at.reshape(-1)[0]), x.ndim)
     wide_ = x if x.dtype.kind == "i" else x.astype(np.float64)
     wide_ = np.flip(wide_, axis) if call.attr("reverse", 0) else wide_
+    if x.dtype.kind == "f":
+        _check_partial(_largest_sum(wide_, times=x.shape[axis]), x.dtype)
     sums: Array = np.cumsum(wide_, axis, dtype=wide_.dtype)
     sums = sums - wide_ if call.attr("exclusive", 0) else sums
     return (np.flip(sums, axis) if call.attr("reverse", 0) else sums).astype(x.dtype)
@@ -178,5 +220,7 @@ def einsum(call: KnownCall) -> Array:
     if prod(sizes.values()) > _MOST_PRODUCTS >> 6:
         raise Unknown("too many products")
     wide_ = [a if a.dtype.kind == "i" else a.astype(np.float64) for a in arrays]
+    if arrays[0].dtype.kind == "f":
+        _check_partial(_largest_sum(*arrays, times=prod(sizes.values())), arrays[0].dtype)
     result: Array = np.asarray(np.einsum(f"{left}->{out}", *wide_))
     return result.astype(arrays[0].dtype)
