@@ -243,8 +243,8 @@ def _channel_axis(view: View, tensor: Tensor, x: int) -> tuple[int, ...] | None:
     from_right = long[0] - len(shape)
     axis = from_right if rank is None else from_right + rank
     x_shape = view.shape(x)
-    if x_shape is not None and x_shape[axis] == 1:
-        return None  # the constant stretches x
+    if x_shape is not None and (not -len(x_shape) <= axis < len(x_shape) or x_shape[axis] == 1):
+        return None  # the constant stretches x, or what is said of x contradicts itself
     return (axis,)
 
 
