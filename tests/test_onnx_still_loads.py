@@ -15,7 +15,7 @@ from onnx import helper
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.use_cases.optimize import optimize
-from tests.onnx_bodies import Inside, calling, function, value
+from tests.onnx_bodies import Inside, branches, calling, function, loop
 from tests.onnx_graphs import Net, assert_equal, session
 from tests.test_onnx_functions import with_epsilon
 from tests.test_onnx_scopes import ROWS as SCOPES
@@ -97,21 +97,36 @@ def test_an_attribute_twice_in_a_function_is_refused(tmp_path: Path) -> None:
         optimize(path, verify=False, bench=False)
 
 
-@pytest.mark.parametrize(("same", "folds"), [(True, True), (False, False)])
-def test_a_tensor_of_a_body_under_the_name_of_one_around_it(same: bool, folds: bool, tmp_path: Path) -> None:
-    """onnxruntime takes the outer one, if there is one: what is folded into it would be lost, or doubled."""
-    path, net, inner = tmp_path / "model.onnx", Net(3), Inside(4)
-    weight = np.ones((4, 4, 1, 1), np.float32)
-    x = net.bn(net.op("Conv", "x", net.const(weight, "w")), 4)
-    y = inner.op("Conv", x, inner.const(weight if same else 2 * weight, "w"))
-    graph = helper.make_graph(inner.nodes, "b", [], [value(y)], inner.initializers)
-    made = calling(net, net.op("If", "cond", then_branch=graph, else_branch=graph), [])
-    made.graph.input.append(value("cond", onnx.TensorProto.BOOL, []))
-    onnx.save(made, path)
-    if folds:
+def _shadowed(inside: float, *, folds: bool) -> onnx.ModelProto:
+    """A weight "w" of a Loop's body, for the branch of an If that is not taken, and one of the other branch.
+
+    ``folds``: whether a BatchNormalization stands in the branch that is taken, or in the other one.
+    """
+    net, body, other, taken = Net(3), Inside(4), Inside(5), Inside(6)
+    eye = np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)
+    body.const(eye, "w")
+    taken.const(inside * eye, "w")
+    ends = []
+    for branch, bn in ((taken, folds), (other, not folds)):
+        y = branch.op("Conv", "h", "w")
+        ends.append((branch, branch.bn(y, 4) if bn else branch.op("Tanh", y)))
+    out = loop(net, "x", body, "h", branches(body, "go_on", *ends))
+    return calling(net, out[0], [])
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_tensor_of_a_body_under_the_name_of_one_around_it(folds: bool, tmp_path: Path) -> None:
+    """onnxruntime takes the outer one for both: what is folded goes into others, under new names."""
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    onnx.save(_shadowed(1.0, folds=folds), before)
+    assert optimize(before, after, verify=False, bench=False).plan.rewrites
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 4, 6, 5)).astype(np.float32)}
+    want, got = (session(path).run(None, feeds)[0] for path in (before, after))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_different_tensor_of_a_body_under_the_name_of_one_around_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(_shadowed(2.0, folds=True), path)
+    with pytest.raises(UnreadableModel, match="'w' is the name of two different initializers, one inside"):
         optimize(path, verify=False, bench=False)
-    else:
-        with pytest.raises(
-            UnreadableModel, match="'w' is the name of two different initializers, one inside"
-        ):
-            optimize(path, verify=False, bench=False)

@@ -214,8 +214,11 @@ class _Builder:
         for name, at in scope.initializers.items():
             owner = outer.owner(name)
             around = None if owner is None else owner.initializer(name)
-            if around is not None:
+            if owner is not None and around is not None:
                 check_shadow(around, body.initializer[at], self.source.files)
+                # Which one a runtime takes must not matter afterwards either: both stay as they are.
+                for one in (owner, scope):
+                    self.source.uses[one.prefix + name] = self.source.uses.get(one.prefix + name, 0) + 1
         scope.defined.update(v.name for v in body.input)
         self._sparse(scope, body)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
