@@ -15,7 +15,7 @@ from onnx import helper
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.use_cases.optimize import optimize
-from tests.onnx_bodies import Inside, branches, calling, function, loop
+from tests.onnx_bodies import Inside, branches, calling, function, loop, value
 from tests.onnx_graphs import Net, assert_equal, session
 from tests.test_onnx_functions import with_epsilon
 from tests.test_onnx_scopes import ROWS as SCOPES
@@ -39,8 +39,26 @@ def _typed_elsewhere() -> onnx.ModelProto:
     return made
 
 
+def _old_if() -> onnx.ModelProto:
+    """Both branches get new weights out of one that they capture; a branch has no inputs to list them."""
+    net, then, other = Net(3), Inside(5), Inside(6)
+    weight = net.weight(4, 4, 1, 1, fan_in=4)
+    x = net.op("Conv", "x", weight)
+    rng = np.random.default_rng(4)
+    numbers = [net.const(rng.uniform(0.5, 1.5, 4).astype(np.float32)) for _ in range(4)]
+    ends = [
+        (branch, branch.op("BatchNormalization", branch.op("Conv", x, weight), *numbers))
+        for branch in (then, other)
+    ]
+    made = calling(net, branches(net, net.const(np.array(True)), *ends), [])
+    made.ir_version = 3
+    made.graph.input.extend(value(t.name, t.data_type, t.dims) for t in made.graph.initializer)
+    return made
+
+
 LOADING: dict[str, Callable[[], onnx.ModelProto]] = {
     **{f"captured constants of IR {k}": lambda k=k: _of_ir(k) for k in (1, 2, 3)},  # type: ignore[misc]
+    "branches of IR 3": _old_if,
     "an input with its type elsewhere": _typed_elsewhere,
 }
 

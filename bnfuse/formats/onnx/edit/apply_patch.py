@@ -66,7 +66,7 @@ class ModelEditor:
         self._constants = constants
         self._rank_of = rank_of
         self._pending = {scope: Pending(scope, source.uses) for scope in source.scopes}
-        self.pool = Pool(self._pending, source.uses)
+        self.pool = Pool(self._pending, source.uses, source.proto.ir_version)
         self._payloads: dict[int, ScaledTensor] = {}
         self.deferred = Deferred()
         self._flushed = 0

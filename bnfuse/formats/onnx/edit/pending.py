@@ -87,9 +87,10 @@ class Pending:
 class Pool:
     """All scopes' pending changes, over the readers of every constant."""
 
-    def __init__(self, pending: dict[Scope, Pending], uses: dict[str, int]) -> None:
+    def __init__(self, pending: dict[Scope, Pending], uses: dict[str, int], ir_version: int) -> None:
         self._pending = pending
         self._uses = uses
+        self._lists_constants = ir_version < 4  # among the inputs, which an If's bodies do not have
         self._made: set[str] = set()
         self._labelled = False
         self._positions: dict[Scope, dict[str, int]] = {}
@@ -189,9 +190,9 @@ class Pool:
         return tensor.SerializeToString(deterministic=True)
 
     def _store(self, scope: Scope, name: str, tensor: Constant) -> None:
-        """An initializer; in a function, which has none, a Constant node."""
+        """An initializer; in a function, which has none, and in an old file's bodies a Constant node."""
         pending = self._pending[scope]
-        if scope.is_function:
+        if scope.is_function or (self._lists_constants and scope.parent is not None):
             pending.fresh.append(onnx.helper.make_node("Constant", [], [name], value=message(tensor)))
         else:
             pending.added.append(tensor)
