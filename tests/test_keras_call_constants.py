@@ -76,7 +76,54 @@ def test_a_sum_behind_a_kernel_that_has_no_bias(keras: Keras, tmp_path: Path) ->
     model = stir(keras.Model(x, ops.conv(y, kernel)))
     folded, loaded = check(keras, model, tmp_path)
     assert folded.kept == {}
-    assert [type(node).__name__ for node in loaded.operations[-2:]] == ["Conv", "Add"]
+    assert [type(node).__name__ for node in loaded.operations[-2:]] == ["Conv", "Subtract"]
+
+
+def test_a_vector_is_added_where_every_backend_adds_it(keras: Keras, tmp_path: Path) -> None:
+    """Under TensorFlow ``keras.ops.add`` takes one for a bias of the last axis where the sizes fit."""
+    ops, layers = keras.ops, keras.layers
+    rng = np.random.default_rng(6)
+    rows, across = rng.normal(size=(3, 5)), rng.normal(size=(3, 1, 1))
+    x = layers.Input((3, 5, 3), name="x")
+    heads = {
+        "sum": (2, lambda y: ops.matmul(rows, y)),
+        "number": (1, lambda y: y + 1.0),
+        "across": (3, lambda y: ops.add(y, across)),
+        "bias": (1, layers.EinsumDense("abcd,de->aecb", (3, 5, 3), bias_axes="e")),
+        "none": (1, layers.EinsumDense("abcd,de->aecb", (3, 5, 3))),
+    }
+    outputs = []
+    for name, (axis, head) in heads.items():
+        y = head(layers.Activation("tanh")(x))
+        outputs.append(layers.Activation("gelu")(layers.BatchNormalization(axis=axis, name=name)(y)))
+    folded, _ = check(keras, stir(keras.Model(x, outputs)), tmp_path, tolerance=1e-12)
+    assert folded.kept.keys() == {"number", "across", "bias", "none"}
+
+
+def test_calls_of_one_layer_have_one_bias(keras: Keras, tmp_path: Path) -> None:
+    """Where one of them passes a shift on instead, the other does not take it in."""
+    ops, layers = keras.ops, keras.layers
+    inner = layers.Input((4, 1), name="z")
+    nested = keras.Model(inner, ops.matmul(inner, np.array([[1.5]])), name="nested")
+    y = x = layers.Input((4, 1), name="x")
+    for axis in (1, 2):
+        y = nested(layers.BatchNormalization(axis=axis)(y))
+    y = layers.BatchNormalization()(y)
+    check(keras, stir(keras.Model(x, y)), tmp_path, tolerance=1e-12)
+
+
+def test_a_norm_in_a_call_takes_on_what_it_has_constants_for(keras: Keras, tmp_path: Path) -> None:
+    ops, layers = keras.ops, keras.layers
+    x = layers.Input((6, 3), name="x")
+    outputs = []
+    v = VECTOR.astype("float64")
+    given: tuple[dict[str, Any], ...] = ({}, {"gamma": v}, {"beta": v}, {"gamma": v, "beta": v})
+    for number, more in enumerate(given):
+        y = layers.BatchNormalization(name=f"norm{number}")(ops.layer_normalization(x, **more))
+        outputs.append(layers.Activation("tanh")(y))
+    folded, _ = check(keras, stir(keras.Model(x, outputs)), tmp_path)
+
+    assert folded.kept.keys() == {"norm0", "norm1", "norm2"}
 
 
 def test_a_normalisation_in_a_call_goes(keras: Keras, tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ class Worklist:
         if self.fixed.get(node.name):
             rule = rule.biasless()
             self.choices.append((node.name, 1, 1))
+        elif self.fixed and any(self.fixed.get(call.name) for call in self.state.graph.tied.get(node, ())):
+            rule = rule.biasless()  # they have one bias
         reaction = rule.react(node, port, held, self)
         if isinstance(reaction, Refusal):
             return reaction

@@ -1,9 +1,10 @@
 """Edit a model's config: a sum with a constant behind a function that has no bias of its own.
 
-    y = conv(x, kernel)   →   h = conv(x, kernel), y = h + bias
+    y = conv(x, kernel)   →   h = conv(x, kernel), y = h − (−bias)
 
 The function gets another name, and the sum takes its name: whoever read it, and whatever it is an output of,
-stays as it is. In a file of Keras 2 the sum is a TFOpLambda.
+stays as it is. Keras 3 gets a difference, for its sum is another one under TensorFlow (``rows.bias_add``);
+in a file of Keras 2 it is a sum, and a TFOpLambda.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ def put_sums(network: Network, wanted: Mapping[str, Sum]) -> None:
 
 
 def _keras3(entry: dict[str, Any], read: tuple[str, int, int], wanted: Sum) -> dict[str, Any]:
-    """As Keras writes ``keras.ops.add(h, array)``."""
+    """As Keras writes ``keras.ops.subtract(h, array)``."""
     config = {"shape": list(wanted.shape), "dtype": wanted.dtype, "keras_history": list(read)}
-    stored = {"value": wanted.bias.tolist(), "dtype": wanted.bias.dtype.name}
+    stored = {"value": (-wanted.bias).tolist(), "dtype": wanted.bias.dtype.name}
     args = [
         {"class_name": "__keras_tensor__", "config": config},
         {"class_name": "__numpy__", "config": stored},
     ]
     return {
-        "module": "keras.src.ops.numpy", "class_name": "Add", "config": {"name": entry["name"]},
-        "registered_name": "Add", "name": entry["name"], "inbound_nodes": [{"args": args, "kwargs": {}}],
+        "module": "keras.src.ops.numpy", "class_name": "Subtract", "config": {"name": entry["name"]},
+        "registered_name": "Subtract", "name": entry["name"], "inbound_nodes": [{"args": args, "kwargs": {}}],
     }  # fmt: skip
 
 

@@ -85,7 +85,13 @@ def _statistics(site: Site, label: str) -> Affine:
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="epsilon is no number"))
     found = inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
     computes = dtype_named(site.compute_dtype) if site.compute_dtype in _FLOATS else None
-    return replace(found, computes=computes)
+    scales, shifts = (_can_hold(site, name) for name in ("gamma", "beta"))
+    return replace(found, computes=computes, has_scale=scales, has_shift=shifts)
+
+
+def _can_hold(site: Site, name: str) -> bool:
+    """Whether a variable is there, or can be made: the call of a function gets no new constants."""
+    return not site.layer.function or site.variable(name) is not None
 
 
 def _axes(site: Site) -> tuple[int, ...] | None:
@@ -115,7 +121,7 @@ def layer_norm(site: Site) -> Sequence[Part]:
         if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
             return Opaque()
         pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
-        return Affine(pair, axes, reads=False)
+        return Affine(pair, axes, _can_hold(site, "gamma"), _can_hold(site, "beta"), reads=False)
 
     return single(site, rule, AffineStore())
 

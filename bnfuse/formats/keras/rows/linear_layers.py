@@ -22,6 +22,7 @@ from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
+from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.quantised_layers import (
     QuantisedStore,
@@ -136,11 +137,24 @@ def einsum_dense(site: Site) -> Sequence[Part]:
     given = site.config.get("bias_axes")
     stored = LinearStore(enables={"bias_axes": new}, bias_tail=len(out) - 1 - made.axes[1])
     shift_in = Reason.SHIFT_REFUSED if made.is_open else None
-    plain = given in (None, "", new)
+    plain, shape = given in (None, "", new), site.out_shapes[0]
     if not plain and not (isinstance(given, str) and set(given) <= set(out)):
         return single(site, opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'"))
-    part = linear_part(site, made.layout, axes=made.axes, stored=stored, shift_in=shift_in, has_bias=plain)
+    fits = _adds_where_it_lies(shape, [out.index(letter) for letter in given or new])
+    if given and not fits:
+        return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
+    has_bias = plain and (fits or bool(site.layer.function))  # behind a call comes a difference
+    part = linear_part(site, made.layout, axes=made.axes, stored=stored, shift_in=shift_in, has_bias=has_bias)
     return with_activation(site, [part] if plain else bias_apart(site, part, len(out)))
+
+
+def _adds_where_it_lies(shape: Sequence[int | str | None] | None, axes: Sequence[int]) -> bool:
+    """Whether a bias along these axes of the output is added along them."""
+    long = [axis for axis in axes if shape is None or shape[axis] != 1]
+    if len(long) != 1:
+        return True
+    size = None if shape is None else shape[long[0]]
+    return isinstance(size, int) and adds_along(shape, long[0], size)
 
 
 class _Einsum(NamedTuple):

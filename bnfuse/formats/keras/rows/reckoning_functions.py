@@ -29,6 +29,7 @@ from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows import image_layers
 from bnfuse.formats.keras.rows.activations import HOMOGENEOUS
+from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, of_one
@@ -59,10 +60,16 @@ def _arithmetic(site: Site) -> Sequence[Part]:
     if k.ndim > rank or any(axis <= site.lead or shape[axis] != k.size for axis in long):
         return single(site, opaque(Reason.BROADCAST))  # it makes the result larger, or varies along two axes
     a, c = (v.reshape((-1,) if long else ()) for v in (a, c))
+    is_bias = op == "Add" and not site.config["constant_first"] and site.layer.function.startswith("ops.")
+    if is_bias and long and not adds_along(shape, long[0], k.size):
+        return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
     if site.locked:
         return single(site, Pass(axes=Through(a, c, long[0] if long else None)))
     adds = op in ("Add", "Subtract")
-    rule = Affine((a, c), tuple(long), has_scale=not adds, has_shift=adds, divides=op == "Divide")
+    along = len(shape) - 1 if is_bias and not long else None
+    rule = Affine(
+        (a, c), tuple(long), has_scale=not adds, has_shift=adds, stores_along=along, divides=op == "Divide"
+    )
     stored = OperandStore(op=op, first=site.config["constant_first"])
     return single(site, rule, stored, is_affine=True)
 
