@@ -10,7 +10,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tests.runtime_versions import runs_opset
+
 SHAPE = (2, 3, 7, 6)
+NEWEST = 24 if runs_opset(24) else 23
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Net:
         """The model of what ``build`` adds."""
         return self.model(build(self))
 
-    def model(self, *outputs: str, opset: int = 24, infos: bool = False) -> onnx.ModelProto:
+    def model(self, *outputs: str, opset: int = NEWEST, infos: bool = False) -> onnx.ModelProto:
         of = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
         x = helper.make_tensor_value_info("x", of, SHAPE)
         ends = [helper.make_tensor_value_info(name, of, [None] * 4) for name in outputs]
