@@ -100,6 +100,18 @@ def test_a_vector_is_added_where_every_backend_adds_it(keras: Keras, tmp_path: P
     assert folded.kept.keys() == {"number", "across", "bias", "none"}
 
 
+def test_a_bias_of_one_channel_stays_a_vector(keras2: Keras, tmp_path: Path) -> None:
+    """TensorFlow's ``bias_add`` takes no number."""
+    import tensorflow as tf
+
+    layers = keras2.layers
+    x = layers.Input((6, 3), name="x")
+    y = tf.nn.bias_add(layers.Activation("tanh")(layers.Dense(1)(x)), [0.5])
+    model = stir(keras2.Model(x, layers.BatchNormalization(scale=False)(y)))
+    folded, _ = check(keras2, model, tmp_path, suffix=".h5")
+    assert folded.kept == {}
+
+
 def test_calls_of_one_layer_have_one_bias(keras: Keras, tmp_path: Path) -> None:
     """Where one of them passes a shift on instead, the other does not take it in."""
     ops, layers = keras.ops, keras.layers

@@ -17,6 +17,7 @@ from bnfuse.errors import UnreadableModel
 from bnfuse.use_cases.optimize import inspect, optimize
 from tests.onnx_bodies import Inside, calling, function, value
 from tests.onnx_graphs import Net, assert_equal, session
+from tests.runtime_versions import TELLS_FUNCTIONS_APART
 
 STATISTICS = ["s", "b", "m", "v"]
 GRAPH = AttributeProto.GRAPH
@@ -106,7 +107,8 @@ def test_what_loads_still_loads_and_computes_the_same(who: str, tmp_path: Path) 
             continue
         loaded += 1
         assert_equal(before, after)
-    assert loaded >= len(forms) / 3 or (who, loaded) == ("handed on", 0)  # which no version loads yet
+    if TELLS_FUNCTIONS_APART:  # before, they do not load
+        assert loaded >= len(forms) / 3 or (who, loaded) == ("handed on", 0)  # which no version loads yet
 
 
 def with_default(net: Net, graph: onnx.GraphProto, calls: int = 1) -> onnx.ModelProto:
@@ -123,7 +125,7 @@ def with_default(net: Net, graph: onnx.GraphProto, calls: int = 1) -> onnx.Model
     return made
 
 
-@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("calls", [1, 2] if TELLS_FUNCTIONS_APART else [1])
 @pytest.mark.parametrize("body", ["its own statistics", "no convolution"])
 def test_a_default_loads_and_computes_the_same(body: str, calls: int, tmp_path: Path) -> None:
     before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"

@@ -24,7 +24,8 @@ def both(section: doc.Section) -> tuple[str, str]:
     piped, rich = io.StringIO(), io.StringIO()
     print_sections([section], Pipe(piped))
     print_sections([section], Console(file=rich, width=WIDTH, markup=False, highlight=False, emoji=False))
-    return piped.getvalue(), _BLANKS.sub("", rich.getvalue()) if _PADS else rich.getvalue()
+    told = piped.getvalue(), rich.getvalue()
+    return (_BLANKS.sub("", told[0]), _BLANKS.sub("", told[1])) if _PADS else told
 
 
 WORDS = ["bn_7", "0.97 ms (0.93–1.04)", "1.1×", "−2.7 %", "folded → dense", "", "x" * 60, "[b]", "ö"]

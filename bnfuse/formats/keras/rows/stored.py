@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,6 +186,8 @@ class OperandStore(AffineStore):
         if new.axes:
             ndim = max(len(variable.shape), rank - new.axes[0])
             operand = operand.reshape([-1 if k == new.axes[0] else 1 for k in range(rank - ndim, rank)])
+        elif operand.size == prod(variable.shape):
+            operand = operand.reshape(variable.shape)  # one channel: a bias of TensorFlow is no number
         out.put(site, variable.name, out.rounded(operand, dtype or "float32"))
 
     def _operand(self, new: NewAffine) -> Array:
