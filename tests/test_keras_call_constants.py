@@ -106,8 +106,9 @@ def test_a_bias_of_one_channel_stays_a_vector(keras2: Keras, tmp_path: Path) -> 
 
     layers = keras2.layers
     x = layers.Input((6, 3), name="x")
-    y = tf.nn.bias_add(layers.Activation("tanh")(layers.Dense(1)(x)), [0.5])
-    model = stir(keras2.Model(x, layers.BatchNormalization(scale=False)(y)))
+    y = tf.nn.bias_add(layers.Dense(1, activation="relu")(x), [0.5])
+    y = layers.BatchNormalization(scale=False)(y)
+    model = stir(keras2.Model(x, layers.Activation("tanh")(y)))
     folded, _ = check(keras2, model, tmp_path, suffix=".h5")
     assert folded.kept == {}
 

@@ -123,3 +123,17 @@ def test_on_the_command_line(keras3: Keras, tmp_path: Path) -> None:
     report = json.loads(ran.stdout)
     assert report["batchnorms"] == {"found": 4, "folded": 4, "kept": 0}
     assert report["verification"]["status"] == "equal"
+
+
+@pytest.mark.parametrize("block", [None, 128])
+def test_one_output_has_one_scale(keras3: Keras, block: int | None, tmp_path: Path) -> None:
+    """A scale of the inputs does not fit it, though it is one number in the file."""
+    from keras.quantizers import Int4QuantizationConfig
+
+    layers = keras3.layers
+    x = layers.Input((6,), name="x")
+    y = layers.BatchNormalization(name="norm")(layers.Activation("tanh")(x))
+    model = stir(keras3.Model(x, layers.Dense(1, name="dense")(y)))
+    model.layers[-1].quantize(config=Int4QuantizationConfig(block_size=block))
+    folded = fold(model, tmp_path)
+    assert folded.kept.keys() == {"norm"}

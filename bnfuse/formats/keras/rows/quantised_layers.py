@@ -84,11 +84,14 @@ def quantised_kernel(site: Site, layout: str) -> QuantisedTensor | None:
         if at.min(initial=0) < 0 or at.max(initial=0) >= scales.shape[0]:
             return None
         points = np.asarray(zero.read())
-        return QuantisedTensor(ArrayTensor(stored), scales, points, low, high, signed=True, blocks={0: at})
+        return QuantisedTensor(
+            ArrayTensor(stored), scales, points, low, high, several=False, signed=True, blocks={0: at}
+        )
     if scales.size != stored.shape[out] or not (scales > 0.0).all():
         return None
     along = (1.0 / scales.astype(np.float64)).astype(np.float32).reshape(_along(out))
-    return QuantisedTensor(ArrayTensor(stored), along, np.zeros(along.shape, np.int8), low, high)
+    zeros = np.zeros(along.shape, np.int8)
+    return QuantisedTensor(ArrayTensor(stored), along, zeros, low, high, several=False)
 
 
 def _along(out: int) -> tuple[int, int]:
