@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.apply import Patch, apply
 from bnfuse.core.plan import plan
+from bnfuse.core.reasons import Reason
 from bnfuse.core.seams import Seam, seams
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import load
@@ -59,6 +60,20 @@ def test_a_chain_has_one_seam_behind_each_fold(tmp_path: Path) -> None:
         Seam("n2", (2,), (1,), False),
         Seam("y", (), (2,), True),
     ]
+
+
+def test_what_a_runtime_does_not_show_is_looked_past(tmp_path: Path) -> None:
+    """Up to the next value that it does, with all folds on the way; not where a body reads it."""
+    opened, patch = planned(save(net(layers(3), folded=False), tmp_path / "m.onnx"))
+    behind = next(opened.graph.readers("n0")).outputs[0]
+    shown = {behind, "n1", "n2"}
+    last = [Seam("n1", (1,), (0,), False), Seam("n2", (2,), (1,), False), Seam("y", (), (2,), True)]
+    assert list(seams(opened.graph, patch.steps, shown)) == [Seam(behind, (0,), (), False), *last]
+    meeting = [Seam("n2", (0, 1, 2), (), False), Seam("y", (), (0,), True)]
+    assert list(seams(opened.graph, patch.steps, {"n2"})) == meeting
+    assert list(seams(opened.graph, patch.steps, ())) == [Seam("y", (0, 1, 2), (), True)]
+    opened.graph.pinned["n0"] = Reason.CAPTURED
+    assert list(seams(opened.graph, patch.steps, shown)) == [Seam("n0", (0,), (), False), *last]
 
 
 def test_folds_that_meet_share_a_seam(tmp_path: Path) -> None:
@@ -335,7 +350,7 @@ def test_folds_in_bodies_are_left_to_the_outputs_and_that_is_told(tmp_path: Path
     found_ = optimize(path, bench=False).verification
     assert found_.status is Status.EQUAL and found_.inside is not None
     assert (found_.inside.folds, found_.inside.proved) == (2, 0)
-    assert "a body or a function" in found_.inside.detail
+    assert "end inside a body," in found_.inside.detail
 
 
 def test_a_model_that_cannot_be_opened_up_is_judged_by_its_outputs(

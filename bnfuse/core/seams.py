@@ -5,16 +5,20 @@ node puts out and what is held as it was is a seam: there both models hold the s
 rounding of the few operations since the seams before it. Everything between is untouched, so models that
 agree at every seam, each stretch on the same inputs, agree as a whole.
 
+Where a runtime does not show a value (between the kernel of a layer and its activation, in a function), it is
+looked past: what reads it is untouched, so the next value that is shown is held as it was as well, and there
+the folds are felt. What nobody in the graph reads is a seam all the same, for nothing else tells of it.
+
 Told of each seam: the folds that can be felt there, which are those whose changes reach it through values
 that are held in another way, and the seams before it. The outputs of the model that lie behind seams are
 told as well, though no fold is felt at those that untouched nodes write.
 
-Does not decide whether a runtime can be asked for a seam; inside bodies and functions it cannot.
+Does not decide what a runtime shows: it is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bnfuse.core.graph import Graph, Node
@@ -39,14 +43,22 @@ class Seam:
     is_output: bool
 
 
-def seams(graph: Graph, steps: Sequence[Propagation]) -> tuple[Seam, ...]:
+def seams(
+    graph: Graph, steps: Sequence[Propagation], shown: Collection[str] | None = None
+) -> tuple[Seam, ...]:
     """All seams, in graph order.
 
     Args:
         graph: the model as core sees it.
         steps: its folds, in the order in which they were made.
+        shown: the values that a runtime can be asked for, beside outputs of the model; None for all.
     """
     changed = {value for step in steps for value in step.held}
+
+    def unseen(value: str) -> bool:
+        looks_on = value not in graph.pinned and graph.reader_count(value) > 0
+        return shown is not None and value not in shown and looks_on
+
     touching = _touching(graph, steps)
     felt: dict[str, int] = {}  # folds, as bits, by changed value
     since: dict[str, int] = {}  # the last seams before a value, as bits
@@ -59,7 +71,7 @@ def seams(graph: Graph, steps: Sequence[Propagation]) -> tuple[Seam, ...]:
         for value in node.outputs:
             if not value:
                 continue
-            if value in changed:
+            if value in changed or (folds and unseen(value)):
                 felt[value], since[value] = folds, before
             elif folds:
                 since[value] = 1 << len(found)

@@ -1,8 +1,8 @@
 """Where to look inside two models: the seams of a patch, by the names that their runtimes know.
 
 Made from the plan's own state before and after the patch is written; pure data, so that a proof needs
-neither graph nor weights. Seams that no runtime can be asked for (in bodies and functions) are told by the
-folds that end there: those are ``hidden``, and only the outputs can prove them.
+neither graph nor weights. Folds that end where no runtime shows what is made of them (a body ends in values
+that its node hands on) are ``hidden``, and only the outputs can prove them.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         patch: what is written.
         original: ``model.constants_of(patch.near)``, asked before the patch was looked at or written.
     """
-    found = seams(model.graph, patch.steps)
-    names = model.probe_points([seam.value for seam in found], patch)
+    names = model.probe_points([v for node in model.graph.nodes for v in node.outputs if v], patch)
+    found = seams(model.graph, patch.steps, names)
     shown = [seam for seam in found if seam.value in names]
     at = {seam.value: k for k, seam in enumerate(shown)}
     ends = [seam for seam in found if seam.is_output]

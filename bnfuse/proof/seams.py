@@ -140,6 +140,6 @@ class SeamProof:
             return ""
         why = self.problem
         if not why and self.inside.hidden:
-            why = "they end inside a layer, a body or a function, where a runtime shows no values"
+            why = "they end inside a body, where a runtime shows no values"
         text = f"{left} of {len(self.inside.folds)} folds could not be looked at by themselves"
         return f"{text} ({why})" if why else text

@@ -9,7 +9,7 @@ front of a joint leaves to the joint what it put out itself; what the joint put 
 
 Left out: what is inside one layer (behind a kernel and before its activation, between the directions of a
 Bidirectional), what is inside a TimeDistributed (Keras calls it step by step, or not), and layers that the
-file gives no name (Keras makes one up).
+file gives no name (Keras makes one up). Folds that end there are felt at the next value that is not.
 """
 
 from __future__ import annotations
