@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from onnx import AttributeProto
@@ -17,9 +18,13 @@ from bnfuse.formats.onnx.rows.stored import LinearStore, bias_input
 from bnfuse.formats.onnx.rows.view import View
 from bnfuse.formats.onnx.rows.weights import channel_bias, constant_weight, form_of
 
+Kernel = tuple[int, ...]  # sizes of a window
 
-def _linear(view: View, layout: str, shift_in: Reason | None, bias_at: int = 2) -> Linear | Opaque:
-    """Weight is input 1; channels lie along axis 1."""
+
+def _linear(
+    view: View, layout: str, shift_in: Callable[[View, Kernel], Reason | None], bias_at: int = 2
+) -> Linear | Opaque:
+    """Weight is input 1; channels lie along axis 1; ``shift_in`` tells why no shift comes in."""
     weight = constant_weight(view, 1)
     if isinstance(weight, Opaque):
         return weight
@@ -30,30 +35,31 @@ def _linear(view: View, layout: str, shift_in: Reason | None, bias_at: int = 2) 
     bias = channel_bias(view, bias_at, form.channels_out)
     if isinstance(bias, Opaque):
         return bias
-    return Linear(weight, form, bias, 1, 1, shift_in=shift_in)
-
-
-def _kernel(view: View) -> tuple[int, ...] | None:
-    weight = view.const(1) or view.quantised(1)
-    return None if weight is None else weight.shape[2:]
+    return Linear(weight, form, bias, 1, 1, shift_in=shift_in(view, weight.shape[2:]))
 
 
 def conv(view: View) -> Linear | Opaque:
     """Conv 1–3D, grouped, depthwise: W is (G·O, I, k…)."""
-    kernel = _kernel(view)
-    padded = kernel is None or takes_in_padding(view, kernel)
-    return _linear(view, "go i k*", Reason.ZERO_PADDING if padded else None)
+    return _linear(view, "go i k*", _padding)
+
+
+def _padding(view: View, kernel: Kernel) -> Reason | None:
+    return Reason.ZERO_PADDING if takes_in_padding(view, kernel) else None
 
 
 def conv_transpose(view: View) -> Rule:
-    """ConvTranspose: W is (G·I, O, k…).
+    """ConvTranspose: W is (G·I, O, k…)."""
+    return _linear(view, "gi o k*", _border)
 
-    No shift comes in: outputs at the border sum over fewer taps. There is no border where the window is one
-    element and moves by one, and nothing is put behind.
+
+def _border(view: View, kernel: Kernel) -> Reason | None:
+    """No shift comes in: outputs at the border of a ConvTranspose sum over fewer taps.
+
+    There is no border where the window is one element and moves by one, and nothing is put behind.
     """
-    alone = all(k == 1 for k in _kernel(view) or (0,)) and all(s == 1 for s in view.attr("strides", ()))
+    alone = all(k == 1 for k in kernel) and all(s == 1 for s in view.attr("strides", ()))
     alone &= not any(view.attr("output_padding", ())) and view.attr("output_shape") is None
-    return _linear(view, "gi o k*", None if alone else Reason.SHIFT_REFUSED)
+    return None if alone else Reason.SHIFT_REFUSED
 
 
 def deform_conv(view: View) -> Rule:
@@ -61,7 +67,7 @@ def deform_conv(view: View) -> Rule:
 
     So no shift comes in; offsets and mask are not looked into.
     """
-    return _linear(view, "go i k*", Reason.SHIFT_REFUSED, bias_at=3)
+    return _linear(view, "go i k*", lambda view, kernel: Reason.SHIFT_REFUSED, bias_at=3)
 
 
 def fused_conv(view: View) -> Rule:

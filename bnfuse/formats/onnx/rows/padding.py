@@ -5,8 +5,8 @@ in padding where p > 0, or where the last window, which begins at (m − 1)·s �
 
     m = ⌊(n + p + q − e) / s⌋ + 1,    e = (k − 1)·d + 1
 
-``auto_pad`` SAME pads as much as ⌈n/s⌉ windows need. What depends on a size that is not known counts as
-padding.
+``auto_pad`` SAME pads as much as ⌈n/s⌉ windows need. Most windows are told by k, d, s, p and q alone; where n
+decides, and is not known, that counts as padding.
 """
 
 from __future__ import annotations
@@ -31,33 +31,40 @@ def takes_in_padding(view: View, kernel: Sequence[int], ceils: bool = False) -> 
     """
     rank = len(kernel)
     auto = view.attr("auto_pad", b"NOTSET")
-    strides, dilations = (view.attr(name) or [1] * rank for name in ("strides", "dilations"))
+    strides, dilations = view.attr("strides") or [1] * rank, view.attr("dilations") or [1] * rank
     pads = [0] * 2 * rank if auto == b"VALID" else view.attr("pads") or [0] * 2 * rank
     if not len(strides) == len(dilations) == len(pads) // 2 == rank or min(strides, default=1) < 1:
         raise Malformed(f"strides {strides}, dilations {dilations}, pads {pads} of a window of {rank} axes")
+    depending = []
+    for at, step in enumerate(strides):
+        extent = (kernel[at] - 1) * dilations[at] + 1
+        around = None if auto.startswith(b"SAME") else (pads[at], pads[at + rank])
+        told = _at_any_size(extent, step, around, ceils)
+        if told:
+            return True
+        if told is None:
+            depending.append((at, extent, step, around))
+    if not depending:  # the usual case, in which shapes need not be inferred
+        return False
     shape = view.shape(0)
     sizes = (None,) * rank if shape is None or len(shape) != rank + 2 else shape[2:]
-    for at, (size, step) in enumerate(zip(sizes, strides, strict=True)):
-        extent = (kernel[at] - 1) * dilations[at] + 1
-        if auto.startswith(b"SAME"):
-            if _same(size, extent, step):
-                return True
-        elif _explicit(size, extent, step, (pads[at], pads[at + rank]), ceils):
-            return True
-    return False
+    return any(_at_size(sizes[at], extent, step, around, ceils) for at, extent, step, around in depending)
 
 
-def _same(size: Dim, extent: int, step: int) -> bool:
-    if not isinstance(size, int):
-        return extent > 1
-    return (-(-size // step) - 1) * step + extent > size
-
-
-def _explicit(size: Dim, extent: int, step: int, pads: tuple[int, int], ceils: bool) -> bool:
+def _at_any_size(extent: int, step: int, pads: tuple[int, int] | None, ceils: bool) -> bool | None:
+    """Whether it takes in padding whatever n is; None where n decides. ``pads`` are None for SAME."""
+    if pads is None:  # ⌈n/s⌉·s lies from n to n + s − 1
+        return True if extent > step else None if extent > 1 else False
     if pads[0] > 0:
         return True
+    return None if pads[1] > 0 or (ceils and step > 1) else False
+
+
+def _at_size(size: Dim, extent: int, step: int, pads: tuple[int, int] | None, ceils: bool) -> bool:
     if not isinstance(size, int):
-        return pads[1] > 0 or (ceils and step > 1)
+        return True
+    if pads is None:
+        return (-(-size // step) - 1) * step + extent > size
     room = size + sum(pads) - extent
     if ceils and room % step:
         return True
