@@ -91,7 +91,7 @@ class Files:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return None
         entries = {e.key: e.value for e in tensor.external_data}
-        if len(entries) < len(tensor.external_data) or _held(tensor):
+        if len(entries) < len(tensor.external_data) or tensor.raw_data or _lists(tensor):
             raise self._two_values(tensor)
         if any(isinstance(word, bytes) for entry in entries.items() for word in entry):  # as protobuf has it
             raise UnreadableModel(f"{self.model}: external data of tensor '{tensor.name}' is no text")
@@ -147,7 +147,7 @@ class Files:
             raise UnreadableModel(f"{self.model}: tensor '{proto.name}' has {len(dims)} axes")
         dtype, packed = _stored(proto.data_type)
         raw_bytes = len(proto.raw_data)
-        if _held(proto) > 1:
+        if bool(raw_bytes) + _lists(proto) > 1:
             raise self._two_values(proto)
         fits = raw_bytes == prod(dims) * dtype.itemsize and not packed
         if raw_bytes and fits and (not dims or min(dims) > 0):
@@ -165,20 +165,15 @@ class Files:
             raise UnreadableModel(f"{self.model}: tensor '{proto.name}' is malformed: {e}") from e
 
 
-def _held(tensor: onnx.TensorProto) -> int:
-    """How many of a tensor's fields hold values of its own."""
-    return bool(tensor.raw_data) + sum(
-        map(
-            bool,
-            (
-                tensor.float_data,
-                tensor.int32_data,
-                tensor.int64_data,
-                tensor.double_data,
-                tensor.uint64_data,
-                tensor.string_data,
-            ),
-        )
+def _lists(tensor: onnx.TensorProto) -> int:
+    """How many of a tensor's lists hold values of its own; its raw bytes would be copied to be seen."""
+    return (
+        bool(tensor.float_data)
+        + bool(tensor.int32_data)
+        + bool(tensor.int64_data)
+        + bool(tensor.double_data)
+        + bool(tensor.uint64_data)
+        + bool(tensor.string_data)
     )
 
 
