@@ -72,7 +72,9 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.in_axis, self.form.channels_in)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(self.in_port))
-        if why := self._quantised("i", vectors[0], numbers.earlier(node)):
+        if isinstance(self.weight, QuantisedTensor) and (
+            why := self._quantised(self.weight, "i", vectors[0], numbers.earlier(node))
+        ):
             return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(self.in_port), why)
         if not shifts or self.has_bias:
             return Reaction(edit=Absorbed(self.in_port, vectors))
@@ -101,17 +103,19 @@ class Linear(Rule):
         vectors = per_channel(held, pair, self.out_axis, self.form.channels_out)
         if vectors is None:
             return Refusal(Reason.AXIS, node.label, node.value(~0))
-        if why := self._quantised("o", vectors[0], numbers.earlier(node)):
+        if isinstance(self.weight, QuantisedTensor) and (
+            why := self._quantised(self.weight, "o", vectors[0], numbers.earlier(node))
+        ):
             return Refusal(Reason.QUANTISED_WEIGHT, node.label, node.value(~0), why)
         return Reaction(edit=Absorbed(~0, vectors))
 
-    def _quantised(self, letter: str, factors: Vector, before: Sequence[Absorbed]) -> str:
+    def _quantised(
+        self, weight: QuantisedTensor, letter: str, factors: Vector, before: Sequence[Absorbed]
+    ) -> str:
         """Why a weight that is stored as integers does not take these factors on top; "" where it does."""
-        if not isinstance(self.weight, QuantisedTensor):
-            return ""
         every = [("i" if edit.port >= 0 else "o", edit.pair[0]) for edit in before]
         laid = [self.form.broadcast(each, at) for at, each in (*every, (letter, factors))]
-        return self.weight.refuses(self.form, laid)
+        return weight.refuses(self.form, laid)
 
 
 def per_channel(held: Reparam, pair: Pair, axis: int, channels: int) -> Pair | None:

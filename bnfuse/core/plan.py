@@ -157,6 +157,8 @@ def _decide(
 
 def _becomes(state: State, found: Propagation) -> tuple[tuple[str, str], ...]:
     """What the activations that it changes turn into, by name."""
+    if not state.graph.moves_bounds:
+        return ()
     rules = ((node, state.graph.rule(node), edit.pair) for node, edit in found.edits)
     return tuple(
         (node.name, " and ".join(rule.operators(*pair)))

@@ -148,8 +148,10 @@ def _attempt(
     found = _search(state, offer, split, limit, observer, offer.fixed)
     if isinstance(found, Refusal):
         return found
-    biasless = offer.fixed
     makers = made_nodes(state, found)
+    if not makers:
+        return found, 0
+    biasless = offer.fixed
     fewest, tried = len(makers), set[Node]()
     while len(tried) < _MOST_BIASLESS:
         linears = (

@@ -105,8 +105,10 @@ class State:
         if changed is not None:
             return changed
         rule = self.graph.rule(node)
+        if self.moves_bounds or not self.graph.moves_bounds:
+            return rule
         # An activation whose bounds were moved once costs no more when they move again.
-        return rule if self.moves_bounds or node in self.numbers else rule.plain
+        return rule if node in self.numbers else rule.plain
 
     def current(self, node: Node) -> Current:
         """A node's own pair as it is by now, and its axes."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.affine import affine_rule
+from bnfuse.core.affine import Typical
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Split
@@ -50,19 +50,12 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
     split = found.split.value
     if makes > offer.may_make:
         return Refusal(Reason.NO_GAIN, found.node.label, split=split)
-    lost = None
-    if offer.wanted is not None:
-        lost = (
-            _loses_digits(state, offer, found)
-            or _cancels(state, offer, found)
-            or _is_halved(state, offer, found)
-        )
-    lost = lost or _bounds_overflow(state, found)
+    lost = _spoils(state, offer, found)
+    if lost is None and state.graph.moves_bounds:
+        lost = _bounds_overflow(state, found)
     if lost is not None:
         return lost
-    for node, edits in _linear_edits(state, found):
-        rule = state.graph.rule(node)
-        assert isinstance(rule, Linear)
+    for node, rule, edits in _linear_edits(state, found):
         rewrite = linear_rewrite(rule, edits)
         if isinstance(rule.weight, QuantisedTensor):  # one attempt may have come to it from both sides
             why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
@@ -84,22 +77,33 @@ def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
     return None
 
 
-def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, list[Absorbed]]]:
+def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, Linear, list[Absorbed]]]:
     """All edits, old and new, of each linear op an attempt touches."""
-    for node in dict.fromkeys(n for n, _ in found.edits):
-        if isinstance(state.graph.rule(node), Linear):
+    for node in dict.fromkeys([n for n, _ in found.edits]):
+        rule = state.graph.rule(node)
+        if isinstance(rule, Linear):
             new = [e for n, e in found.edits if n is node]
-            yield node, [*state.edits.get(node, ()), *new]
+            yield node, rule, [*state.edits.get(node, ()), *new]
 
 
-def _loses_digits(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+def _spoils(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+    """Whether digits would be lost, as far as a BatchNormalization's statistics tell."""
+    rule = None if offer.wanted is None else offer.wanted.rule
+    if rule is None or rule.typical is None:
+        return None
+    if found.split in (Split.DOWN, Split.SCALE_UP):  # x itself is not shifted
+        return _cancels(state, offer, found, rule.typical) or _is_halved(state, offer, found, rule.typical)
+    return _loses_digits(state, offer, found, rule.typical)
+
+
+def _loses_digits(state: State, offer: Offer, found: Propagation, typical: Typical) -> Refusal | None:
     """A tensor that others read too must not be shifted by far more than it varies.
 
     Where a is zero nothing of x is left to lose: who reads it takes nothing from there.
     """
-    rule = affine_rule(state.graph, found.node)
-    x, typical = found.node.value(rule.in_port), rule.typical
-    if typical is None or state.graph.reader_count(x) < 2 or _shifts_down(found):
+    assert offer.wanted is not None, "a part that is no candidate has no statistics"
+    x = offer.wanted.x
+    if state.graph.reader_count(x) < 2:
         return None
     a, c = offer.a, offer.shift
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,7 +113,7 @@ def _loses_digits(state: State, offer: Offer, found: Propagation) -> Refusal | N
     return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
 
 
-def _cancels(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+def _cancels(state: State, offer: Offer, found: Propagation, typical: Typical) -> Refusal | None:
     """Whoever reads a clamp that a shift went down through must not lose what the clamp lets through.
 
     Where min(max(a·x + c, low), high) was read, a·h + c is read now, with h from clamps of other bounds.
@@ -117,8 +121,7 @@ def _cancels(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     With x as the statistics say, a·x + c lies around m = a·mean + c, most of it within two deviations, and
     the clamp lets max(|clamp(m − 2·|a|·deviation)|, |clamp(m + 2·|a|·deviation)|) through.
     """
-    typical = affine_rule(state.graph, found.node).typical
-    if typical is None or not _shifts_down(found):
+    if not state.graph.moves_bounds:
         return None
     a, c = offer.a, offer.shift
     middle, width = a * typical.mean + offer.c, 2.0 * np.abs(a) * typical.deviation
@@ -135,14 +138,12 @@ def _cancels(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     return None
 
 
-def _is_halved(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+def _is_halved(state: State, offer: Offer, found: Propagation, typical: Typical) -> Refusal | None:
     """A cast to a half precision rounded a·x + c, and is to round x, of which its reader makes a·x + c.
 
     With x as the statistics say, it makes a·x of the size of a·(mean, deviation), where a·x + c varies less.
     """
-    rule = affine_rule(state.graph, found.node)
-    typical, y = rule.typical, found.node.outputs[0]
-    if typical is None or not _shifts_down(found) or not offer.shift.any():
+    if not offer.shift.any():
         return None
     halved = (node for node in found.touched if getattr(state.graph.rule(node), "halves", False))
     if next(halved, None) is None:
@@ -153,12 +154,7 @@ def _is_halved(state: State, offer: Offer, found: Propagation) -> Refusal | None
     if now <= MAX_HALVED * then:
         return None
     times = f"{now / then:.0e} times" if then else ""
-    return Refusal(Reason.PRECISION, found.node.label, y, times, found.split.value)
-
-
-def _shifts_down(found: Propagation) -> bool:
-    """Whether x itself is not shifted."""
-    return found.split in (Split.DOWN, Split.SCALE_UP)
+    return Refusal(Reason.PRECISION, found.node.label, found.node.outputs[0], times, found.split.value)
 
 
 def _rms(values: Vector) -> float:
