@@ -137,7 +137,9 @@ def _decide(
     if node.name in banned:
         refusal = Refusal(Reason.OVERFLOW, node.label, detail="their dtype")
         return Keep(node.name, node.op, node.is_batchnorm, channels, (refusal,))
-    found = removal(state, whole(state, Candidate(node, rule)), observer, moves_bounds=moves_bounds)
+    offer = whole(state, Candidate(node, rule))
+    # Bounds move once nothing else goes any more.
+    found = removal(state, offer, observer, moves_bounds=moves_bounds, refused=moves_bounds)
     best = found.best
     if best is None:
         return Keep(node.name, node.op, node.is_batchnorm, channels, found.refusals)

@@ -81,8 +81,8 @@ class Observer:
         """The search is over; nothing was changed yet."""
 
 
-def cheapest(state: State, offer: Offer, observer: Observer) -> SearchResult:
-    """The way that makes and touches the fewest nodes.
+def cheapest(state: State, offer: Offer, observer: Observer, *, far: bool = True) -> SearchResult:
+    """The way that makes and touches the fewest nodes; not ``far``: near by alone.
 
     What is tried after a first success must touch fewer nodes than that one.
     """
@@ -93,7 +93,7 @@ def cheapest(state: State, offer: Offer, observer: Observer) -> SearchResult:
     open_splits: Iterable[Split] = offer.splits()
     reach = NEAR
     while True:
-        far: list[Split] = []
+        too_far: list[Split] = []
         for split in open_splits:
             limit = reach if best is None or best.makes else min(reach, touched - 1)
             if limit <= 0:
@@ -102,27 +102,32 @@ def cheapest(state: State, offer: Offer, observer: Observer) -> SearchResult:
             if tried.refusal is not None:
                 refusals[split] = tried.refusal
                 if tried.refusal.reason is Reason.TOO_FAR:
-                    far.append(split)
+                    too_far.append(split)
             elif tried.spread is not None:
                 size = len(tried.spread.touched)
                 if best is None or (tried.makes, size) < (best.makes, touched):
                     best, touched = tried, size
-        if best is not None or not far:
+        if best is not None or not too_far or not far:
             break
-        open_splits = far
+        open_splits = too_far
         reach *= 8
     found = SearchResult(None if best is None else best.spread, tuple(refusals.values()), reach)
     observer.decided(state, offer, found)
     return found
 
 
-def removal(state: State, offer: Offer, observer: Observer, *, moves_bounds: bool) -> SearchResult:
+def removal(
+    state: State, offer: Offer, observer: Observer, *, moves_bounds: bool, refused: bool = False
+) -> SearchResult:
     """The cheapest way; where there is none, and bounds may move, the cheapest past activations that change.
+
+    What was ``refused`` before with the activations as they are is tried near by alone once more: the way
+    of such a refusal may be long, where one past an activation that changes is short.
 
     A refusal is the one that was met last.
     """
     state.moves_bounds = False
-    found = cheapest(state, offer, observer)
+    found = cheapest(state, offer, observer, far=not refused)
     if found.best is not None or not moves_bounds:
         return found
     state.moves_bounds = True
