@@ -25,7 +25,7 @@ _OF_VALUES = re.compile(
     r"|non-?negative|invalid value|by zero",
     re.IGNORECASE,
 )
-_NAMED, _MOST_OF_A_REASON = 3, 100
+_NAMED, _MOST_OF_A_REASON = 3, 160
 
 
 def no_inputs(
