@@ -177,13 +177,18 @@ def rescaled_too(subject: Subject, folder: Path, every: Mapping[str, Path]) -> N
     )
 
 
+def asked(told: str) -> argparse.Namespace:
+    """The options of a script whose docstring this is: models, draws, only."""
+    made = argparse.ArgumentParser(description=told.split("\n\n")[0])
+    made.add_argument("--models", type=Path, default=os.environ.get("BNFUSE_MODELS"))
+    made.add_argument("--draws", type=int, default=8)
+    made.add_argument("--only", default="", help="models with this in their name")
+    return made.parse_args()
+
+
 def main() -> int:
     """Print the table."""
-    asked = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    asked.add_argument("--models", type=Path, default=os.environ.get("BNFUSE_MODELS"))
-    asked.add_argument("--draws", type=int, default=8)
-    asked.add_argument("--only", default="", help="models with this in their name")
-    given = asked.parse_args()
+    given = asked(__doc__)
     folder = None if given.models is None else Path(given.models)
     print("| model | made by | per tensor, dB | per channel, dB | right, % |")
     print("|---|---|---:|---:|---:|")

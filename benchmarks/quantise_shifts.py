@@ -11,8 +11,6 @@ the true least value that is above 0. No file tells these. Then the models are q
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from benchmarks.quantise_power import Subject, drawn, made, subjects, told
+from benchmarks.quantise_power import Subject, asked, drawn, made, subjects, told
 from benchmarks.quantising import Array
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan, Split
@@ -110,11 +108,7 @@ def measured(subject: Subject, draws: int) -> None:
 
 def main() -> int:
     """Print the table."""
-    asked = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    asked.add_argument("--models", type=Path, default=os.environ.get("BNFUSE_MODELS"))
-    asked.add_argument("--draws", type=int, default=8)
-    asked.add_argument("--only", default="", help="models with this in their name")
-    given = asked.parse_args()
+    given = asked(__doc__)
     print("| model | way | values shifted | per tensor, dB | per channel, dB |")
     print("|---|---|---:|---:|---:|")
     for subject in subjects(None if given.models is None else Path(given.models)):

@@ -29,11 +29,15 @@ def _passed(through: Sequence[str], becomes: Iterable[tuple[str, str]]) -> list[
     return [f"{name} (becomes {forms[name]})" if name in forms else name for name in through]
 
 
+def _via(through: Sequence[str], becomes: Iterable[tuple[str, str]]) -> str:
+    """How a sentence ends that says where something went."""
+    return f", through {', '.join(_passed(through, becomes))}" if through else ""
+
+
 class Part(str, Enum):
     """What goes when all is folded that goes as a whole before anything stays in another form."""
 
     WHOLE = "whole"  # a node after all
-
     SCALE = "scale"  # of a BatchNormalization that stays as arithmetic
     SHIFT = "shift"  # the same
     BIAS = "bias"  # of a linear op for which it would have to be a node of its own
@@ -67,8 +71,7 @@ class Fold:
     def message(self) -> str:
         """One sentence: where it went."""
         where = ", ".join(self.into) if self.into else "nothing (it was the identity)"
-        via = f", through {', '.join(self.passed)}" if self.through else ""
-        return f"folded {self.split.value} into {where}{via}"
+        return f"folded {self.split.value} into {where}{_via(self.through, self.becomes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,8 @@ class Settled:
     @property
     def message(self) -> str:
         """What went where."""
-        via = f", through {', '.join(_passed(self.through, self.becomes))}" if self.through else ""
-        return f"its {self.part.value} folded {self.split.value} into {', '.join(self.into)}{via}"
+        into = f"{', '.join(self.into)}{_via(self.through, self.becomes)}"
+        return f"its {self.part.value} folded {self.split.value} into {into}"
 
 
 @dataclass(frozen=True, slots=True)
