@@ -28,7 +28,9 @@ from benchmarks.mutant_tests import ROOT, Coverage, stored, traced
 STORE = ROOT / "build" / "mutants"
 NO_TEST = "no test"  # meets it
 
-CORE = sorted(f"core/{path.name}" for path in (ROOT / "bnfuse" / "core").glob("*.py"))
+CORE = sorted(
+    path.relative_to(ROOT / "bnfuse").as_posix() for path in (ROOT / "bnfuse" / "core").rglob("*.py")
+)
 ONNX = [
     *(f"formats/onnx/rows/{name}.py" for name in ("affine_ops", "joint_ops", "layout_ops", "linear_ops")),
     *(

@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.quantising import Array, modernised, outputs, pictures, quantised, redrawn, snr_db
 from bnfuse import optimize
-from bnfuse.core import equalize as equalising
+from bnfuse.core.quantising import equalize as equalising
 from bnfuse.core.reparam import Vector
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

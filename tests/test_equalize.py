@@ -12,16 +12,16 @@ import pytest
 from bnfuse.core.affine import Typical
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan
-from bnfuse.core.equalize import equalize
-from bnfuse.core.freedoms import freedoms, rescaled, scale_places
 from bnfuse.core.graph import Graph
 from bnfuse.core.linear import linear_form
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.moments import Moments, known, of_output
-from bnfuse.core.noise import quietest, total_noise
-from bnfuse.core.pairs import pairs
 from bnfuse.core.plan import plan, replay
-from bnfuse.core.sensitivities import noise_layers
+from bnfuse.core.quantising.equalize import equalize
+from bnfuse.core.quantising.freedoms import freedoms, rescaled, scale_places
+from bnfuse.core.quantising.moments import Moments, known, of_output
+from bnfuse.core.quantising.noise import quietest, total_noise
+from bnfuse.core.quantising.pairs import pairs
+from bnfuse.core.quantising.sensitivities import noise_layers
 from bnfuse.core.state import State
 from bnfuse.core.tensor import whole
 from tests.core_nets import CoreNet, Values, computed, stored

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import apply
-from bnfuse.core.freedoms import freedoms, rescaled
 from bnfuse.core.plan import plan
+from bnfuse.core.quantising.freedoms import freedoms, rescaled
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.onnx_graphs import session

@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.core.apply import Patch, apply
-from bnfuse.core.extents import largest
 from bnfuse.core.linear import linear_form
 from bnfuse.core.plan import plan
-from bnfuse.core.ranges import GROWTH, MOST, widened
+from bnfuse.core.quantising.extents import largest
+from bnfuse.core.quantising.growth import GROWTH, MOST, widened
 from bnfuse.core.tensor import ArrayTensor
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

@@ -2,7 +2,7 @@
 
 W' = s·W·p is never made: the factors and one look at W, block by block, give all that is told. With
 r_o = max |W| over output channel o before, and after, a quantiser sees what it will meet
-(``core.ranges``). Rounding to the stored dtype is left out of the figures.
+(``core.quantising.growth``). Rounding to the stored dtype is left out of the figures.
 
 A layer whose factors are the same for all its inputs is read once, others three times.
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from bnfuse.core.apply import NewAffine, NewLinear, NewSource, Patch
-from bnfuse.core.extents import imbalance, largest
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear import LinearForm, factors, part_at, row_blocks
+from bnfuse.core.quantising.extents import imbalance, largest
 from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.core.tensor import Tensor

@@ -109,7 +109,7 @@ def _occupied(state: State) -> set[Node]:
 
 def _equalized(state: State, most: int | None = None) -> Equalized | None:
     """Rescale what is free."""
-    from bnfuse.core.equalize import equalize
+    from bnfuse.core.quantising.equalize import equalize
 
     state.waiting = _occupied(state)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bnfuse.core.channel_ranges import ChannelRanges
+from bnfuse.core.quantising.channel_ranges import ChannelRanges
 from bnfuse.difference.match import Matching
 from bnfuse.difference.result import RangeChange, Ranges
 

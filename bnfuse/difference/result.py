@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bnfuse.core.channel_ranges import ChannelRanges
+from bnfuse.core.quantising.channel_ranges import ChannelRanges
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import Setting
 from bnfuse.results import FileInfo

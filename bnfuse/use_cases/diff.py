@@ -16,7 +16,7 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
-from bnfuse.core.channel_ranges import ChannelRanges, channel_ranges
+from bnfuse.core.quantising.channel_ranges import ChannelRanges, channel_ranges
 from bnfuse.difference import interface
 from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching

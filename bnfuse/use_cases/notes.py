@@ -23,7 +23,7 @@ _NAMED_LAYERS = 3
 
 def ranges_note(patch: Patch) -> tuple[str, ...]:
     """A warning for those who quantise the result next; none in most models."""
-    from bnfuse.core.ranges import widened
+    from bnfuse.core.quantising.growth import widened
 
     found = widened(patch)
     if not found:

@@ -114,8 +114,8 @@ def optimize(
             the runs that count (``gates``): ``report.output`` is None then, and a note says why.
         progress: called with a word for each phase.
 
-    ``report.notes`` warn where folding spreads the ranges of a layer's channels (``core.ranges``). That
-    reads the weights once more, and is left out where neither proof, bench nor hashes are wanted.
+    ``report.notes`` warn where folding spreads the ranges of a layer's channels (``core.quantising.growth``).
+    That reads the weights once more, and is left out where neither proof, bench nor hashes are wanted.
 
     Raises:
         UnreadableModel: not a whole, valid model of a known format.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bnfuse.core.ranges import GROWTH, MOST
+from bnfuse.core.quantising.growth import GROWTH, MOST
 from bnfuse.report import document as doc
 from bnfuse.report.html.blocks import table
 from bnfuse.report.html.charts import dumbbells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bnfuse.core.channel_ranges import ChannelRanges
+from bnfuse.core.quantising.channel_ranges import ChannelRanges
 from bnfuse.difference.result import RangeChange, Ranges
 from bnfuse.report import document as doc
 from bnfuse.report import text

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfuse.core.apply import NewLinear, Patch
-from bnfuse.core.extents import imbalance, largest, nonzero
+from bnfuse.core.quantising.extents import imbalance, largest, nonzero
 from bnfuse.core.reparam import Pair
 
 MOST = 16.0

@@ -20,10 +20,10 @@ from math import prod
 
 import numpy as np
 
-from bnfuse.core.extents import extents, imbalance
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.quantising.extents import extents, imbalance
 from bnfuse.core.reparam import Vector
 
 MOST_POINTS = 33

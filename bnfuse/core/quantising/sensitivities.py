@@ -20,14 +20,14 @@ import numpy as np
 from bnfuse.core.apply import NewLinear, linear_rewrite
 from bnfuse.core.graph import Node
 from bnfuse.core.linear_rule import Linear
-from bnfuse.core.moments import Moments, ceiling, known, of_output
-from bnfuse.core.noise import NoiseLayer, Places
-from bnfuse.core.pairs import Pairs, pairs
+from bnfuse.core.quantising.moments import Moments, ceiling, known, of_output
+from bnfuse.core.quantising.noise import NoiseLayer, Places
+from bnfuse.core.quantising.pairs import Pairs, pairs
 from bnfuse.core.reparam import Vector
 from bnfuse.core.state import State
 
 if TYPE_CHECKING:
-    from bnfuse.core.freedoms import ScalePlaces
+    from bnfuse.core.quantising.freedoms import ScalePlaces
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,7 +27,7 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Node
 from bnfuse.core.joint import ConcatSplit, Select
-from bnfuse.core.pairs import Pairs
+from bnfuse.core.quantising.pairs import Pairs
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Pair, Vector
 from bnfuse.core.rules import Pass
