@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
 from bnfuse.core.plan import plan
@@ -35,8 +36,7 @@ def dense(seed: int, depth: int) -> list[Layer]:
 KINDS: dict[str, Kind] = {"conv": conv, "dense": dense}
 
 
-@dataclass
-class Tally:
+class Tally(Struct):
     """What became of one kind of case; ``share`` holds the difference over what was allowed, each case."""
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from benchmarks.proof_cases import KINDS, Table, Tally, looking_inside
 from bnfuse.core.apply import OverflowingFold, apply

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def compared(folder: Path, before: onnx.ModelProto, after: onnx.ModelProto, **op
 
 def kinds(found: Difference) -> set[str]:
     """Which of the lists hold anything."""
-    assert {*LISTS} <= {field.name for field in fields(found)}
+    assert {*LISTS} <= set(found.__struct_fields__)
     return {name for name in LISTS if getattr(found, name)}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.tiny_models import model
@@ -15,8 +15,7 @@ from tests.tiny_models import model
 SIZE = (11, 8)  # h, w
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """conv 3×3 (same padding) → BN → relu → mean over space → dense, and an embedding of ids."""
 
     kernel: np.ndarray  # (h, w, i, o)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
+
+from msgspec.structs import replace
 
 from bnfuse.core.decisions import Equalized, Fold, Keep, Plan, Rescaled, Split, Spread
 from bnfuse.core.reasons import Reason, Refusal

@@ -7,11 +7,12 @@ fold would leave it. Used by the tests of ``verify`` and by ``benchmarks/proof_p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.tiny_models import Layer, layer, model, net
@@ -86,8 +87,7 @@ def spoiled(layers: list[Layer], at: int, plant: Plant, channel: int) -> list[La
     return [plant(one, channel) if index == at else one for index, one in enumerate(layers)]
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A model and what a wrong (or honest) fold makes of it."""
 
     before: onnx.ModelProto

@@ -9,11 +9,12 @@ float64 unless one of its steps has no float64 kernel in onnxruntime (``FLOAT32_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 Shape = tuple[int, ...]
@@ -31,8 +32,7 @@ FLOAT32_ONLY = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(Struct, frozen=True):
     """A tensor of the graph: its name, and its shape with the batch size written out."""
 
     name: str
@@ -52,8 +52,7 @@ class Value:
         return self.shape[2:]
 
 
-@dataclass
-class Net:
+class Net(Struct):
     """A graph under construction. ``double``: only operators that have float64 kernels may be added."""
 
     double: bool
@@ -131,8 +130,7 @@ class Net:
 Step = Callable[[Net, Value], "Value | None"]  # None: the step does not apply to this value
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """All that determines a graph. ``steps`` are (name, seed)."""
 
     seed: int

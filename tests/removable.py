@@ -20,16 +20,15 @@ shared with bnfuse: no demand spreads, no split is tried, no order is chosen. Al
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from msgspec import Struct
 
 Channel = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(Struct, frozen=True):
     """One node. ``a`` and ``c`` are a BatchNormalization's; ``padded`` a Conv's."""
 
     kind: str  # BatchNormalization, Relu, Clip, Add, Sub, Identity, Concat, Conv, Sigmoid
@@ -40,8 +39,7 @@ class Op:
     padded: bool = False
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Struct, frozen=True):
     """Nodes in order, how many channels each value has, and which values must stay as they are.
 
     ``moves``: clamps may have other bounds.

@@ -9,10 +9,10 @@ operators' definitions, not from the table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.reasons import Reason
 from tests.random_nets import Net, Shape, Value
@@ -47,8 +47,7 @@ UNSUPPORTED = refused(Reason.UNSUPPORTED_OP)
 Build = Callable[[Net, Value], Value]
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """One operator in one form.
 
     Attributes:

@@ -157,7 +157,7 @@ def test_rounding_is_to_nearest(seed: int, dtype: Any) -> None:
     assert (np.abs(rounded.astype(np.float64) - values) <= np.abs(values) * 2.0**-bits + 2.0**-25).all()
 
 
-class Unread(ArrayTensor):
+class Unread(ArrayTensor, frozen=True):
     """A weight that nobody may read."""
 
     def read(self, start: int, stop: int) -> Array:

@@ -7,7 +7,6 @@ order of trying them may remove more, and none may be lost to a bad choice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from msgspec import Struct, field
+from msgspec.structs import replace
 from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
@@ -30,8 +31,7 @@ _WIDTH = 3
 _KEEP = ReadOptions()
 
 
-@dataclass
-class Twin:
+class Twin(Struct):
     """One random network twice: as an ONNX graph, and as equations."""
 
     net: Net

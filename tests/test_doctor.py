@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib import import_module, metadata
 
 import onnxruntime
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.results import Machine
 from bnfuse.use_cases.doctor import RUNTIMES, Diagnosis, Found, _asked, doctor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Plan, Split

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Fold, Keep, Plan, Split

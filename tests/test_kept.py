@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Probe, Runner, RunSettings

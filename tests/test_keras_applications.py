@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.config import parse
@@ -29,8 +30,7 @@ pytestmark = pytest.mark.slow
 _TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True)
-class Application:
+class Application(Struct, frozen=True):
     """A network, how many BNs it has, and how many of them go (at least).
 
     ``affines``: Rescaling and Normalization layers in front, all of which go; None where that is not told.

@@ -14,12 +14,12 @@ import random
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.plan import plan
 from bnfuse.errors import BnfuseError

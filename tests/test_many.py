@@ -7,13 +7,14 @@ import json
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
+from msgspec import Struct
+from msgspec.structs import replace
 
 import bnfuse
 from bnfuse.errors import UsageError
@@ -40,8 +41,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("BNFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(Struct, frozen=True):
     """A folder that was taken through ``optimize``: every report that was asked for."""
 
     zoo: Path

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.report import render, text
 from bnfuse.results import FileInfo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.apply import apply
@@ -97,8 +98,7 @@ def test_an_integer_that_cannot_be_mirrored(lowest: int, sign: float, goes: bool
 # ---- in files ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """One operator with one kind of quantised weight, a BatchNormalization behind it or in front of it."""
 
     name: str

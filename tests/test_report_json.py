@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 
 import jsonschema
 import pytest
+from msgspec import Struct
 
 from bnfuse.core.decisions import Plan
 from bnfuse.report import json as json_form
@@ -107,7 +107,7 @@ def test_every_key_of_the_table_is_an_attribute() -> None:
     known = {name: kind for module in _MODULES for name, kind in vars(import_module(module)).items()}
     known |= {"verify": Comparison, "bench": Comparison}
     for name, entries in json_form._KEYS.items():
-        assert is_dataclass(known[name]), name
+        assert issubclass(known[name], Struct), name
         for _, source in json_form._keys(name, known[name]):
             first = source.rstrip("?").split(".")[0]
             assert (name, source) in json_form._MADE or hasattr(known[name], first), (name, entries, source)

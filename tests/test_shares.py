@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import ReadOptions, RunSettings

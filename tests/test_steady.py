@@ -11,6 +11,7 @@ import pytest
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.samples import InputRequest
+from bnfuse.measure.certainty import Certainty, Wanted
 from bnfuse.measure.judging import Rounds
 from bnfuse.measure.steady import Setting
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
@@ -283,7 +284,7 @@ def test_the_time_that_is_left_goes_to_who_is_least_certain() -> None:
     def after(noise: float, count: int) -> float:
         medians = 1e6 * np.exp(noise * rng.standard_normal((4, count, 2)))
         rounds = Rounds(tuple(medians.reshape(4, -1)), medians)
-        setting = Setting(RunSettings(), InputRequest(), rounds=rounds, spent_s=3.0)
+        setting = Setting(RunSettings(), InputRequest(), Certainty(Wanted()), rounds=rounds, spent_s=3.0)
         setting.certainty.look(rounds, 0.2, 0.1)
         return setting.needs
 

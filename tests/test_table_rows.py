@@ -8,7 +8,6 @@ stands in ``table_cases``; what was folded is compared in onnxruntime with its o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from _pytest.mark import ParameterSet
+from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Fold, Keep

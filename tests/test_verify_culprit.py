@@ -6,13 +6,13 @@ Defects are planted by a writer that spoils one layer's bias whenever a certain 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import numpy_helper
 
 from bnfuse.core.apply import apply

@@ -7,13 +7,13 @@ writer is the product's, spoiled.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Written

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.report import proved, render, text
 from bnfuse.results import Accuracy, Agreement, Culprit, OutputAgreement, Report, Status

@@ -7,13 +7,14 @@ the product's own code, so that verify is tested against an independent route.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from ml_dtypes import bfloat16
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 ONNX_TYPE = {
@@ -24,8 +25,7 @@ ONNX_TYPE = {
 }
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """One linear layer and the BatchNormalization behind it; statistics far from the identity."""
 
     weight: np.ndarray  # Conv (o, i, kh, kw) or Gemm (o, i)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
 
 from bnfuse.core.decisions import Decision, Fold, Keep, Narrowed, Plan, Settled
 from bnfuse.core.graph import Graph, Node
@@ -47,8 +48,7 @@ def surroundings(graph: Graph, plan: Plan, removed: Collection[Node]) -> tuple[N
     return (*drawn, *(None for _ in plan.decisions[MOST_DRAWN:]))
 
 
-@dataclass(slots=True)
-class _Scene:
+class _Scene(Struct):
     """One graph, and what looking things up in it takes."""
 
     graph: Graph

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.errors import OutputError, UnreadableModel, UsageError
 from bnfuse.formats.in_memory import kind_of
@@ -23,8 +24,7 @@ _CHUNK_BYTES = 1 << 20
 _SUFFIXES = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """A model as a file. ``name`` is what is said instead of ``path``, "" for a file of the caller's own.
 
     ``loaded`` makes of a file what is of the same kind as the model that was given.

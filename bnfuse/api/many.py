@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict, replace
 
 from bnfuse.api import options as known
 from bnfuse.api import requests
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.many.tasks import Task
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(many.Outcome):
+class Outcome(many.Outcome, frozen=True):
     """What became of one model: ``report``, which can be written in every form, or the ``failure``."""
 
     report: Report[Path] | None = None
@@ -119,5 +119,4 @@ def _written_down(outcome: many.Outcome) -> Outcome:
     found = outcome.report
     output = None if found is None or found.output is None else found.output.path
     report = None if found is None else written_down(Report, found, model=output)
-    values = {each.name: getattr(outcome, each.name) for each in fields(many.Outcome)}
-    return Outcome(**{**values, "report": report})
+    return Outcome(**{**asdict(outcome), "report": report})

@@ -5,10 +5,11 @@ A result of the use cases holds values and knows no report; these add how it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from msgspec.structs import asdict
 
 from bnfuse import results
 from bnfuse.difference import result as difference
@@ -64,8 +65,7 @@ class Forms:
         return self._text(".sarif")
 
 
-@dataclass(frozen=True, slots=True)
-class Report(results.Report, Forms, Generic[M]):
+class Report(results.Report, Forms, Generic[M], frozen=True):
     """Everything that ``optimize`` or ``inspect`` found out and did.
 
     ``model`` is the new model, of the kind that was given: a path for a file, bytes for bytes and for a file
@@ -76,11 +76,10 @@ class Report(results.Report, Forms, Generic[M]):
     model: M | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement(results.Agreement, Forms):
+class Agreement(results.Agreement, Forms, frozen=True, kw_only=True):
     """What ``verify`` found out; ``comparison`` tells the two files and the versions that took part."""
 
-    comparison: Comparison = field(kw_only=True, repr=False)
+    comparison: Comparison
 
     @property
     def equal(self) -> bool:
@@ -91,11 +90,10 @@ class Agreement(results.Agreement, Forms):
         return render(self.comparison, suffix)
 
 
-@dataclass(frozen=True, slots=True)
-class Latency(results.Latency, Forms):
+class Latency(results.Latency, Forms, frozen=True, kw_only=True):
     """What ``bench`` measured; ``comparison`` tells the files and the versions that took part."""
 
-    comparison: Comparison = field(kw_only=True, repr=False)
+    comparison: Comparison
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -106,14 +104,13 @@ class Latency(results.Latency, Forms):
         return render(self.comparison, suffix)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference(difference.Difference, Forms):
+class Difference(difference.Difference, Forms, frozen=True):
     """Everything that differs between two models."""
 
 
 def written_down(kind: type[R], found: Any, **more: Any) -> R:
     """A result of a use case as the ``kind`` that extends its class."""
-    return kind(**{each.name: getattr(found, each.name) for each in fields(found)}, **more)
+    return kind(**asdict(found), **more)
 
 
 def agreement(found: Comparison) -> Agreement:

@@ -6,11 +6,12 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
@@ -131,8 +132,7 @@ def _executor(options: Reading) -> Iterator[tuple[Executor | None, int, int | No
         yield stack.enter_context(connected(options.cluster))
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     """How far it is, in words: ``proving: 3 of 26 models done, 23 left, about 41 s to go``."""
 
     models: int

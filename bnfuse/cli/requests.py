@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from bnfuse.formats.base import ReadOptions
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
@@ -15,14 +17,14 @@ NamedShapes = Mapping[str, tuple[int, ...]]
 
 
 class Options:
-    """The values of a command's options, as attributes; dataclasses would cost every start milliseconds."""
+    """The values of a command's options, as attributes; which are the same few for several commands."""
 
     def __init__(self, **values: Any) -> None:
         vars(self).update(values)
 
-    def of(self, kind: type) -> dict[str, Any]:
-        """The values that a dataclass has fields for."""
-        return {name: value for name, value in vars(self).items() if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    def of(self, kind: type[Struct]) -> dict[str, Any]:
+        """The values that a struct has fields for."""
+        return {name: value for name, value in vars(self).items() if name in kind.__struct_fields__}
 
 
 class Reading(Options):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
 
 from bnfuse import __version__
 from bnfuse.errors import ExitCode, OutputError
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from bnfuse.results.outcomes import Gate
 
 
-@dataclass(slots=True)
-class Screen:
+class Screen(Struct):
     """How much to say, and where to. ``quiet`` leaves errors only (and the document of ``--json``).
 
     ``answered`` tells that the document of ``--json`` was printed: there is never a second.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
@@ -26,8 +26,7 @@ class Typical(NamedTuple):
         return size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine(Rule):
+class Affine(Rule, frozen=True, eq=False):
     """y = a·x + c per channel: a BatchNormalization, or a Mul, Add, Sub, Div by constants.
 
     Attributes:
@@ -135,8 +134,7 @@ class Affine(Rule):
         return Reaction(((self.in_port, from_backward(axes, s, np.zeros_like(s))),), edit)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class Candidate(Struct, frozen=True, eq=False):
     """A node y = a·x + c that could go, with its rule."""
 
     node: Node

@@ -7,10 +7,10 @@ float64 and rounded once. Large weights stay streams (``ScaledTensor``) until th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.core.affine import Affine, affine_rule
 from bnfuse.core.clamp import Clamp
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from bnfuse.core.constant_channel import ConstantChannel
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NewLinear:
+class NewLinear(Struct, frozen=True, eq=False):
     """New parameters of one linear op; what is None stays as it is.
 
     ``folded`` names the candidates whose folding led here (for messages).
@@ -58,8 +57,7 @@ class NewLinear:
         return new_bias(self.rule.weight, self.rule.form, old, self.rewrite)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NewAffine:
+class NewAffine(Struct, frozen=True, eq=False):
     """New y = a·x + c of an affine node that stays: vectors along ``axes``, or numbers."""
 
     rule: Affine
@@ -69,8 +67,7 @@ class NewAffine:
     folded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NewClamp:
+class NewClamp(Struct, frozen=True, eq=False):
     """New bounds of an activation, along ``axes``: y = min(max(x, low), high)."""
 
     rule: Clamp
@@ -80,15 +77,13 @@ class NewClamp:
     folded: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NewSource:
+class NewSource(Struct, frozen=True, eq=False):
     """New values of a constant operand or a table: s·v + t, in the operand's own shape and type."""
 
     values: ScaledTensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Merged:
+class Merged(Struct, frozen=True, eq=False):
     """``nodes``, in a row, compute y = a·x + c along axis 1: vectors of shape (channels,), float64."""
 
     nodes: tuple[Node, ...]
@@ -96,8 +91,7 @@ class Merged:
     c: Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moved:
+class Moved(Struct, frozen=True, eq=False):
     """``node`` moves from behind ``joint`` in front of its input ``port``, and computes y = a·x + c there.
 
     ``channels`` are those of its channels that stay with it; a and c have that many, float64.
@@ -111,8 +105,7 @@ class Moved:
     c: Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Patch:
+class Patch(Struct, frozen=True, eq=False):
     """All that ``write`` needs: nodes that become aliases or move, new parameters, chains to merge.
 
     ``arithmetic`` holds BatchNormalizations that stay as a product and a sum; ``channels`` tells of linear
@@ -163,8 +156,7 @@ class OverflowingFold(Exception):
         super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Planned:
+class Planned(Struct, frozen=True, eq=False):
     """A plan, and the state of its graph that its folds lead to: pure data, and what ``apply`` needs."""
 
     plan: Plan

@@ -8,12 +8,12 @@ Axes are counted from zero; ranks are known here.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.reparam import Reparam, Vector, same
 
@@ -34,8 +34,7 @@ class AxisMap(Protocol):
         """From the output's axes to the input's."""
 
 
-@dataclass(frozen=True, slots=True)
-class SameAxes:
+class SameAxes(Struct, frozen=True):
     """Elementwise: the axes stay where they are."""
 
     def forward(self, held: Reparam) -> Reparam | None:
@@ -45,8 +44,7 @@ class SameAxes:
     backward = forward
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """Several rearrangements one after the other; none at all is the identity."""
 
     steps: tuple[AxisMap, ...]
@@ -66,8 +64,7 @@ class Chain:
         return moved
 
 
-@dataclass(frozen=True, slots=True)
-class Relabel:
+class Relabel(Struct, frozen=True):
     """Axes of size 1 come or go: input axis i is output axis ``target[i]``, or gone (None)."""
 
     target: tuple[int | None, ...]
@@ -98,8 +95,7 @@ def _without(held: Reparam, gone: set[int]) -> Reparam:
     return held.compact() if gone & set(held.axes) else held
 
 
-@dataclass(frozen=True, slots=True)
-class Permute:
+class Permute(Struct, frozen=True):
     """Transpose: output axis j is input axis ``perm[j]``."""
 
     perm: tuple[int, ...]
@@ -121,8 +117,7 @@ def _relabel(held: Reparam, where: dict[int, int]) -> Reparam | None:
     return held.map(lambda v: v.transpose(order), sorted(moved))
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(Struct, frozen=True):
     """Slice, Gather with constant indices, or Tile along one axis of ``size`` elements.
 
     Backward, elements that nobody took are left as they are, and copies of one element must agree.
@@ -167,8 +162,7 @@ class Take:
         return Reparam(held.axes, back, fore)
 
 
-@dataclass(frozen=True, slots=True)
-class Regroup:
+class Regroup(Struct, frozen=True):
     """Reshape in its widest sense: consecutive input axes become consecutive output axes.
 
     ``groups`` pairs runs of input axes with runs of output axes that hold the same elements;

@@ -8,7 +8,6 @@ becomes max(x, t), a vector: as many nodes as before. Attempts that leave activa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,8 +18,7 @@ from bnfuse.core.reparam import Pair, Reparam, Vector, from_forward
 from bnfuse.core.rules import Absorbed, Current, Reaction, Rule, StateView, zero_scale
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Clamp(Rule):
+class Clamp(Rule, frozen=True, eq=False):
     """One tensor in, one out, element by element.
 
     Attributes:

@@ -13,7 +13,9 @@ separate classes, which costs time but never a fold.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, SameAxes
@@ -25,8 +27,7 @@ from bnfuse.core.rules import Opaque, Pass, Sign
 from bnfuse.core.weighted_sum import WeightedSum
 
 
-@dataclass(eq=False, slots=True)
-class ScaleClass:
+class ScaleClass(Struct, eq=False):
     """What is known of a class.
 
     Attributes:
@@ -38,8 +39,7 @@ class ScaleClass:
     positive: Refusal | None = None
 
 
-@dataclass(eq=False)
-class Classes:
+class Classes(Struct, eq=False):
     """The classes of one graph, as far as they were asked for."""
 
     graph: Graph

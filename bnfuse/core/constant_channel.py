@@ -26,10 +26,10 @@ less than a product and a sum, and more than nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isfinite, prod
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.affine import Affine, Candidate
 from bnfuse.core.axes import SameAxes
@@ -53,8 +53,7 @@ _MOST_PARTS = 256  # of a Concat
 _MOST_BETWEEN = 32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConstantChannel:
+class ConstantChannel(Struct, frozen=True, eq=False):
     """What is to be done for one BatchNormalization.
 
     Attributes:
@@ -78,8 +77,7 @@ class ConstantChannel:
     spread: Propagation
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """A value on the way back, what was passed so far, and where its channels begin in the first of that."""
 
     value: str
@@ -88,8 +86,7 @@ class _Step:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(Struct, frozen=True):
     """From a writer to the BatchNormalization: the nodes between, last first, and where its part begins."""
 
     writer: Node

@@ -10,14 +10,14 @@ All answer None, as the maps of ``axes`` do, where what is asked cannot be had.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.axes import Take
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """Zeros before and behind the ``size`` elements along an axis, ``whole`` of them in all."""
 
     axis: int
@@ -46,8 +46,7 @@ class Put:
         return None if beside is None or beside.shifts else self._taken.forward(held)
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Struct, frozen=True):
     """A shift counts as often as elements are added up."""
 
     count: int
@@ -61,8 +60,7 @@ class Times:
         return held.shift_times(1.0 / self.count)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Through:
+class Through(Struct, frozen=True, eq=False):
     """y = a·x + c by numbers that stay: a·(s·x + t) + c = s·y + (a·t + (1 − s)·c), the same for what is read.
 
     Attributes:

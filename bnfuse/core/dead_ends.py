@@ -12,8 +12,9 @@ could have gone; but it may be another node that refuses than the one that a vis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
@@ -32,8 +33,7 @@ _MOST = 4
 Hub = str | Node  # a value that many nodes read, or a node that joins or splits many values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hop:
+class Hop(Struct, frozen=True, eq=False):
     """A node that a demand comes into at one port and leaves by another."""
 
     node: Node
@@ -41,8 +41,7 @@ class Hop:
     out: Port
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DeadEnd:
+class DeadEnd(Struct, frozen=True, eq=False):
     """The way from a hub to the port of a node where it ended."""
 
     hops: tuple[Hop, ...]
@@ -54,8 +53,7 @@ class DeadEnd:
         return self.node is node and self.port == port
 
 
-@dataclass(eq=False)
-class DeadEnds:
+class DeadEnds(Struct, eq=False):
     """The ways remembered, by hub; those that refused last come first."""
 
     _of: dict[Hub, list[DeadEnd]] = field(default_factory=dict)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from bnfuse.core.reasons import Reason, Refusal
 
@@ -43,8 +44,7 @@ class Part(str, Enum):
     BIAS = "bias"  # of a linear op for which it would have to be a node of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(Struct, frozen=True):
     """This node goes: ``into`` names the nodes whose weights take it on, ``through`` those it passes.
 
     ``choices`` records, in the order they were met, which way the shift took at each sum, ``becomes`` what
@@ -74,8 +74,7 @@ class Fold:
         return f"folded {self.split.value} into {where}{_via(self.through, self.becomes)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A part of a node goes that otherwise stays, or one goes since; the rest as in ``Fold``."""
 
     node: str
@@ -94,8 +93,7 @@ class Settled:
         return f"its {self.part.value} folded {self.split.value} into {into}"
 
 
-@dataclass(frozen=True, slots=True)
-class Narrowed:
+class Narrowed(Struct, frozen=True):
     """What became of a node that can go in part: it moves onto one branch of the ``joint`` before it.
 
     ``port`` is the joint's input that it reads now, with ``channels`` channels; the other branches
@@ -110,8 +108,7 @@ class Narrowed:
     choices: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Struct, frozen=True):
     """This node stays: ``refusals`` holds, per split that was tried, who said no and why.
 
     ``narrowed`` tells where it stays on a part of its work only, ``becomes`` as which operators it stays, and
@@ -157,8 +154,7 @@ class Keep:
 Decision = Fold | Keep
 
 
-@dataclass(frozen=True, slots=True)
-class Rescaled:
+class Rescaled(Struct, frozen=True):
     """What a node writes is held larger or smaller by channel: ``into`` names whose weights take that on.
 
     ``channels`` counts those whose scale is not one; ``least`` and ``most`` bound their scales.
@@ -173,8 +169,7 @@ class Rescaled:
     most: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(Struct, frozen=True):
     """Largest over median weight range among a node's output channels, folded and then equalised."""
 
     node: str
@@ -182,8 +177,7 @@ class Spread:
     after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Equalized:
+class Equalized(Struct, frozen=True):
     """How channels were rescaled for those who quantise the result, in the order in which it was done.
 
     ``spreads`` has all linear ops in graph order. ``gain_db`` is by how much less noise 8 bits with one step
@@ -195,8 +189,7 @@ class Equalized:
     gain_db: float
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One decision per candidate, in graph order; ``order`` lists folds in the order to apply them.
 
     What is narrowed is so after all folds, in graph order; then parts of nodes that stay go, in the order of

@@ -9,10 +9,10 @@ state, no further than the planner went for the one it took.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Decision, Plan, Split

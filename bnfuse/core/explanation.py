@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from bnfuse.core.decisions import Decision, Split
 from bnfuse.core.reasons import Refusal
@@ -20,8 +21,7 @@ class Answer(str, Enum):
     REFUSES = "refuses"
 
 
-@dataclass(frozen=True, slots=True)
-class AffineFigures:
+class AffineFigures(Struct, frozen=True):
     """The scale a and shift c of y = a·x + c in figures: counts of channels, and sizes.
 
     ``least`` and ``most`` bound |a|; ``shifted`` counts c ≠ 0, ``largest_shift`` is max |c|.
@@ -37,8 +37,7 @@ class AffineFigures:
     largest_shift: float
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What a value was to be held with: ``negative`` of its ``size`` scales are below zero."""
 
     scale: bool
@@ -47,8 +46,7 @@ class Asked:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One node that a demand reached, by which of its values, and what it did."""
 
     node: str
@@ -58,8 +56,7 @@ class Step:
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """At this sum or product, what was left over went to ``taker``, the ``taken``-th (from 0) of ``of``."""
 
     node: str
@@ -69,8 +66,7 @@ class Choice:
     of: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One run with fixed choices: ``reached`` counts the nodes met; no ``refusal``: it went through."""
 
     choices: tuple[Choice, ...]
@@ -78,8 +74,7 @@ class Attempt:
     refusal: Refusal | None
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """One split: all its attempts, and the steps of the one that got furthest.
 
     Attributes:
@@ -103,8 +98,7 @@ class Trial:
     makes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """One decision in full.
 
     Attributes:
@@ -122,8 +116,7 @@ class Explanation:
     trials: tuple[Trial, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanations:
+class Explanations(Struct, frozen=True):
     """The decisions on the nodes that a pattern names."""
 
     pattern: str

@@ -8,8 +8,9 @@ a node obeys is asked for only where a demand meets it, so that large graphs cos
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from bnfuse.core.reasons import Reason, Refusal
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 Port = int
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(Struct, eq=False):
     """One operation. ``name`` is unique in the graph; ``inputs`` may hold "" for an absent one."""
 
     name: str
@@ -42,8 +42,7 @@ class Node:
         return f"{self.op} '{self.name}'"
 
 
-@dataclass(eq=False)
-class Graph:
+class Graph(Struct, eq=False):
     """Nodes in an order in which values are written before they are read.
 
     Attributes:

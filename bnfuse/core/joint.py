@@ -10,7 +10,6 @@ Each is settled with the demands that reached it by other ways; what those leave
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +21,7 @@ from bnfuse.core.reparam import IDENTITY, Pair, Reparam, same
 from bnfuse.core.rules import Demands, Joint, Known, Sign
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Product(Joint):
+class Product(Joint, frozen=True, eq=False):
     """Mul, Div of two run-time tensors (gates): y = Π xⱼ^eⱼ, each exponent 1 or −1."""
 
     routes_scale: ClassVar[bool] = True
@@ -88,8 +86,7 @@ def _times(a: Reparam, b: Reparam) -> Reparam:
     return Reparam(axes, times(a.backward, b.backward), times(a.forward, b.forward))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConcatSplit(Joint):
+class ConcatSplit(Joint, frozen=True, eq=False):
     """Concat (``whole`` is the output) and Split (``whole`` is the input) along ``axis``.
 
     ``sizes`` are the parts' lengths along it, None where unknown.
@@ -165,8 +162,7 @@ class ConcatSplit(Joint):
         return ((self.whole, Reparam((self.axis,), backward, forward)), *rest)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Select(Joint):
+class Select(Joint, frozen=True, eq=False):
     """Max, Min, Where: y is one of the inputs in ``ports``, element by element.
 
     All of them and the output are held alike; where the choice depends on their order (Max, Min),

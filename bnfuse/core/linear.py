@@ -18,11 +18,11 @@ computed from the original arrays in float64 and rounded once to the stored dtyp
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.core.reparam import Pair, Vector
@@ -32,8 +32,7 @@ from bnfuse.core.tensor import Array, Tensor
 BLOCK_ELEMENTS = 1 << 18
 
 
-@dataclass(frozen=True)
-class LinearForm:
+class LinearForm(Struct, frozen=True, dict=True):
     """A stored weight seen in canonical axes.
 
     Attributes:
@@ -113,8 +112,7 @@ def linear_form(shape: tuple[int, ...], layout: str, groups: int = 1) -> LinearF
     return LinearForm(tuple(dims), letters)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rewrite:
+class Rewrite(Struct, frozen=True, eq=False):
     """What a linear op is asked to take on: read (p, q) and write (s, t), None where nothing changes.
 
     Vectors have G·I (p, q) and G·O (s, t) entries.
@@ -174,8 +172,7 @@ def channel_order(total: Vector, form: LinearForm) -> Vector:
     return flat
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Where:
+class Where(Struct, frozen=True, eq=False):
     """Which rows of the view's leading axes a block covers: one index array per leading axis."""
 
     rows: tuple[NDArray[np.intp], ...]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear import LinearForm, contract
@@ -17,8 +17,7 @@ from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
 from bnfuse.core.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Linear(Rule):
+class Linear(Rule, frozen=True, eq=False):
     """y = W·x + b in canonical form.
 
     Attributes:

@@ -13,10 +13,10 @@ node like any other; what it leaves is told by ``left``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Part, Split
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from bnfuse.core.state import State
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Offer:
+class Offer(Struct, frozen=True, eq=False):
     """Something that could go.
 
     Attributes:

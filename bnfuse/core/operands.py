@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.reparam import Reparam
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
+class Operand(Struct, frozen=True):
     """How one operand's axes lie in the output's under broadcasting (right-aligned).
 
     ``offset`` is the output's rank minus the operand's; ``stretched`` are the output axes along

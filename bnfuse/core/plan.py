@@ -21,8 +21,9 @@ Nothing is changed: the plan is pure data, in graph order and deterministic.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned

@@ -10,11 +10,11 @@ scale does not, nor does a sign where a mirrored integer leaves its type (−128
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.core.linear import LinearForm
 from bnfuse.core.reparam import Vector
@@ -23,8 +23,7 @@ from bnfuse.core.tensor import Array, Tensor, whole
 _MOST_MIRRORED = 1 << 28  # integers, which are in memory then
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Requantised:
+class Requantised(Struct, frozen=True, eq=False):
     """What becomes of a quantised weight; what is None stays as it is.
 
     Attributes:
@@ -37,8 +36,7 @@ class Requantised:
     stored: Array | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class QuantisedTensor:
+class QuantisedTensor(Struct, frozen=True, eq=False):
     """A weight stored as integers; read as the floats that it stands for.
 
     Attributes:

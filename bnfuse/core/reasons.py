@@ -6,8 +6,9 @@ figures that belong to it, and it reads as a sentence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Reason(Enum):
@@ -55,8 +56,7 @@ class Reason(Enum):
     UNREACHABLE = "{node} is fed by nothing in the graph"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """One no: who refused a demand of one split, and why.
 
     ``split`` is the split that was being tried (``""`` where the BN itself is at fault).

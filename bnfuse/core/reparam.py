@@ -12,9 +12,9 @@ the same factor in another order), and what roundings alone leave of a differenc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
@@ -28,8 +28,7 @@ _ROUNDING = 1e-12
 DUST = 2.0**-48
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reparam:
+class Reparam(Struct, frozen=True, eq=False):
     """``h = s·v + t`` (``backward``, for writers) and ``v = p·h + q`` (``forward``, for readers).
 
     The arrays have one dimension per entry of ``axes``, the axes of v they vary along, in

@@ -23,11 +23,11 @@ with demands and what they absorb, or with a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
@@ -36,8 +36,7 @@ from bnfuse.core.reparam import Pair, Reparam, Vector
 from bnfuse.core.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Absorbed:
+class Absorbed(Struct, frozen=True, eq=False):
     """What a node absorbs at one port: (p, q) at an input, (s, t) at an output, or new (a, c).
 
     The vectors are per channel of the port's axis (for ``Source``: along ``axes`` of the stored tensor).
@@ -50,8 +49,7 @@ class Absorbed:
     passing: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reaction:
+class Reaction(Struct, frozen=True, eq=False):
     """Demands on the node's other ports, and what the node itself absorbs."""
 
     demands: tuple[tuple[Port, Reparam], ...] = ()
@@ -72,7 +70,7 @@ class StateView(Protocol):
         """What earlier folds made the node absorb, in order."""
 
 
-class Rule:
+class Rule(Struct, frozen=True, eq=False):
     """Base of all kinds.
 
     Attributes:
@@ -102,8 +100,7 @@ class Rule:
         raise AssertionError(f"{type(self).__name__} is settled, not asked port by port")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Opaque(Rule):
+class Opaque(Rule, frozen=True, eq=False):
     """Refuses everything."""
 
     reason: Reason = Reason.UNSUPPORTED_OP
@@ -114,8 +111,7 @@ class Opaque(Rule):
         return Refusal(self.reason, node.label, node.value(port), self.detail)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Closed(Rule):
+class Closed(Rule, frozen=True, eq=False):
     """Another rule, of a node that takes nothing on at one port any more."""
 
     rest: Rule
@@ -128,8 +124,7 @@ class Closed(Rule):
         return self.rest.react(node, port, held, numbers)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ShapeOnly(Rule):
+class ShapeOnly(Rule, frozen=True, eq=False):
     """Reads the shape alone."""
 
     def react(self, node: Node, port: Port, held: Reparam, numbers: StateView) -> Reaction | Refusal:
@@ -155,8 +150,7 @@ class Sign(Enum):
     POSITIVE = "positive"  # the op also tells where it found an element: a zero would make all alike
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pass(Rule):
+class Pass(Rule, frozen=True, eq=False):
     """One tensor in, one out: what commutes with the op goes through it.
 
     Attributes:
@@ -207,8 +201,7 @@ class Pass(Rule):
         return self.mixes is not None and any(self.mixes(a) for a in held.axes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Source(Rule):
+class Source(Rule, frozen=True, eq=False):
     """A constant operand of a sum or concatenation, or a table of rows: takes anything into its values.
 
     ``offset`` is how many axes the value has before those of the stored tensor; along the axes in
@@ -238,7 +231,7 @@ Known = Mapping[Port, Reparam]
 Demands = tuple[tuple[Port, Reparam], ...]
 
 
-class Joint(Rule):
+class Joint(Rule, frozen=True):
     """Several values at once: settled when nothing simpler is left to do (see ``joint.py``).
 
     Attributes:

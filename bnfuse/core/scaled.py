@@ -7,11 +7,11 @@ is no business of this module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.core.linear import LinearForm, part_at, row_blocks
@@ -23,8 +23,7 @@ _SMALL_ELEMENTS = 1 << 12
 _LOOK_ELEMENTS = 1 << 18
 
 
-@dataclass(frozen=True, eq=False)
-class ScaledTensor:
+class ScaledTensor(Struct, frozen=True, eq=False):
     """New values of a stored tensor as a stream: W' of the module's formula, or s·v + t of a constant.
 
     Attributes:

@@ -19,15 +19,15 @@ Does not decide what a runtime shows: it is told.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.reasons import Reason
 from bnfuse.core.state import Propagation
 
 
-@dataclass(frozen=True, slots=True)
-class Seam:
+class Seam(Struct, frozen=True):
     """One value that both models hold alike, behind changed nodes.
 
     Attributes:

@@ -15,7 +15,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
@@ -34,8 +36,7 @@ MAX_ATTEMPTS = 64
 _MOST_BIASLESS = 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tried:
+class Tried(Struct, frozen=True, eq=False):
     """What came of one split within a reach.
 
     Attributes:
@@ -51,8 +52,7 @@ class Tried:
     refusal: Refusal | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchResult:
+class SearchResult(Struct, frozen=True, eq=False):
     """What came of all splits: the cheapest (if any), what others were told, and how far they were tried."""
 
     best: Propagation | None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.affine import affine_rule
 from bnfuse.core.classes import Classes
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from bnfuse.core.constant_channel import ConstantChannel
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Propagation:
+class Propagation(Struct, frozen=True, eq=False):
     """A successful attempt: what each node absorbs, in the order they were reached.
 
     ``held`` names the values that are held in another way than before.
@@ -45,8 +45,7 @@ class Propagation:
         return tuple(node.name for node in self.touched if node.name not in into)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MoveTarget:
+class MoveTarget(Struct, frozen=True, eq=False):
     """Where a BatchNormalization could move: onto input ``port`` of ``joint``.
 
     Attributes:
@@ -65,16 +64,14 @@ class MoveTarget:
     share: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Narrowing:
+class Narrowing(Struct, frozen=True, eq=False):
     """A move that goes through: what the other branches absorb."""
 
     place: MoveTarget
     spread: Propagation
 
 
-@dataclass(eq=False)
-class State:
+class State(Struct, eq=False):
     """What earlier folds did: removed nodes, edits per node, current numbers of affines and clamps."""
 
     graph: Graph
@@ -89,10 +86,11 @@ class State:
     channels: list[ConstantChannel] = field(default_factory=list)  # that some layers are given
     accepted: list[Propagation] = field(default_factory=list)
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
+    dead_ends: DeadEnds = field(default_factory=DeadEnds)
+    _classes: dict[bool, Classes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._classes = {moves: Classes(self.graph, self.removed, moves) for moves in (False, True)}
-        self.dead_ends = DeadEnds()
 
     @property
     def classes(self) -> Classes:

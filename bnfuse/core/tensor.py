@@ -6,11 +6,11 @@ scaled through a buffer of one mebibyte.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -31,8 +31,7 @@ class Tensor(Protocol):
         """Elements [start, stop) in C order, one-dimensional. May reuse a buffer: copy to keep."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ArrayTensor:
+class ArrayTensor(Struct, frozen=True, eq=False):
     """A constant that is small enough to be in memory."""
 
     array: Array
@@ -52,8 +51,7 @@ class ArrayTensor:
         return self.array.ravel()[start:stop]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FilledTensor:
+class FilledTensor(Struct, frozen=True, eq=False):
     """One value repeated (ONNX ConstantOfShape), however large."""
 
     shape: tuple[int, ...]

@@ -6,7 +6,6 @@ alike, which is the way where all of them begin in one value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +17,7 @@ from bnfuse.core.reparam import Reparam, Vector, from_backward, same
 from bnfuse.core.rules import Demands, Joint, Known
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightedSum(Joint):
+class WeightedSum(Joint, frozen=True, eq=False):
     """Add, Sub, Sum, Neg, Average: y = Σ σⱼxⱼ with constant σⱼ ≠ 0."""
 
     shares: ClassVar[bool] = True

@@ -11,9 +11,9 @@ there already is overwritten, another one is put in its place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear
 from bnfuse.core.constant_channel import START, ConstantChannel, stored_axis
@@ -23,8 +23,7 @@ from bnfuse.core.rules import Absorbed
 from bnfuse.core.tensor import as_float64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WidenedLinear:
+class WidenedLinear(Struct, frozen=True, eq=False):
     """New parameters of a linear op that writes or reads a constant channel; a bias of None stays.
 
     ``weight`` is in the stored layout, one channel larger along the axes along which it was given one.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.core.quantising.channel_ranges import ChannelRanges
 from bnfuse.formats.base import TensorSpec
@@ -12,8 +13,7 @@ from bnfuse.results import FileInfo
 from bnfuse.results.outcomes import Gate
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One of the two models as a whole.
 
     Attributes:
@@ -42,8 +42,7 @@ class Side:
         return total
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceChange:
+class InterfaceChange(Struct, frozen=True):
     """One input or output that differs; ``before`` or ``after`` is None where it is new or gone.
 
     ``what`` holds one or more of "removed", "added", "renamed", "moved" (another position), "dtype",
@@ -56,8 +55,7 @@ class InterfaceChange:
     after: TensorSpec | None
 
 
-@dataclass(frozen=True, slots=True)
-class FactChange:
+class FactChange(Struct, frozen=True):
     """One fact about the file (opset, producer, metadata) that differs; None where it says nothing."""
 
     label: str
@@ -65,16 +63,14 @@ class FactChange:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeName:
+class NodeName(Struct, frozen=True):
     """A node of one of the models, by the name a report gives it."""
 
     name: str
     operator: str
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """One setting or input of a node: its value in both models, None where there is none."""
 
     label: str
@@ -82,8 +78,7 @@ class Changed:
     after: Setting
 
 
-@dataclass(frozen=True, slots=True)
-class NodeChange:
+class NodeChange(Struct, frozen=True):
     """A node that both models have, and what differs: its name, operator, settings, what it reads.
 
     Inputs that changed only because a node between was removed or added are not among ``inputs``.
@@ -95,8 +90,7 @@ class NodeChange:
     inputs: tuple[Changed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WeightName:
+class WeightName(Struct, frozen=True):
     """One stored array. ``reader`` is the first node that reads it, ``slot`` where."""
 
     name: str
@@ -107,8 +101,7 @@ class WeightName:
     slot: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """How far two arrays of the same shape are apart.
 
     Attributes:
@@ -127,8 +120,7 @@ class Figures:
     rms: float
 
 
-@dataclass(frozen=True, slots=True)
-class WeightChange:
+class WeightChange(Struct, frozen=True):
     """A weight that both models have and that differs.
 
     Attributes:
@@ -146,8 +138,7 @@ class WeightChange:
     shared: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RangeChange:
+class RangeChange(Struct, frozen=True):
     """What 8 bits leave of a layer's weight in the one model and in the other; None where it is not there."""
 
     before: ChannelRanges | None
@@ -159,8 +150,7 @@ class RangeChange:
         return max(side.loss_db for side in (self.before, self.after) if side is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
+class Ranges(Struct, frozen=True):
     """The channel ranges of all linear layers of both models, those that lose most first.
 
     ``left_out`` counts weights of both models that nothing is told of: integers already, zero, or not finite.
@@ -170,8 +160,7 @@ class Ranges:
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """Everything that differs between two models.
 
     Attributes:

@@ -7,10 +7,10 @@ largest *finite* |a|, so that one infinity does not make every change look small
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array, Tensor, size
 from bnfuse.difference.result import Figures
@@ -59,8 +59,7 @@ def _same_bytes(a: Array, b: Array) -> bool:
     )
 
 
-@dataclass(slots=True)
-class _Measured:
+class _Measured(Struct):
     """Sums and maxima over the blocks seen so far."""
 
     changed: int = 0

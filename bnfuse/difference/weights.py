@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import size
 from bnfuse.difference.graph import ContentGraph
@@ -26,8 +27,7 @@ _SAMPLE = 1024  # elements at each end that stand for a large array
 _LEAST = 8  # elements; smaller arrays are alike by chance
 
 
-@dataclass(slots=True, eq=False)
-class Pairs:
+class Pairs(Struct, eq=False):
     """Pairs of weights by name, one to one, and ``extra`` ones of which one half is in a pair already."""
 
     a: ContentGraph

@@ -7,12 +7,12 @@ runtime that can run the file for ``verify`` and ``bench``. Nothing above this l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.formats.read_options import ReadOptions as ReadOptions
 from bnfuse.results.rounding import RoundedBias
@@ -32,8 +32,7 @@ class Malformed(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """What a write did: the file for the model, its side files, flushed subnormals, and rounded biases."""
 
     path: Path
@@ -103,8 +102,7 @@ class Unfolding(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(Struct, frozen=True):
     """One input or output of a model: ``shape`` has an int, a symbol, or None per axis.
 
     ``dtype`` is a numpy dtype name, "bfloat16", "float8…", or "string"; ``shape`` is None where the
@@ -151,8 +149,7 @@ class Runner(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class NodeTime:
+class NodeTime(Struct, frozen=True):
     """What one node of the running graph cost in one call of the model: ``ns``, without nodes inside it.
 
     ``name`` is the runtime's own, unique in the graph; ``op`` and ``provider`` say what ran, and where.
@@ -164,8 +161,7 @@ class NodeTime:
     ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallTimes:
+class CallTimes(Struct, frozen=True):
     """One call of the model: its wall time, and its nodes in the order they ran."""
 
     ns: int
@@ -184,8 +180,7 @@ class Profiling(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """What to see, to set and to shake inside a model while it runs, beside its inputs and outputs.
 
     Attributes:
@@ -209,8 +204,7 @@ class Probe:
     wanted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RunSettings:
+class RunSettings(Struct, frozen=True):
     """How to load a model into its runtime.
 
     ``optimise`` is the runtime's own graph optimisation: off for proof, off and on for bench.

@@ -12,7 +12,8 @@ in between, are no part of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.tensor import Tensor
 from bnfuse.formats.base import TensorSpec
@@ -22,8 +23,7 @@ Slot = int | str  # an input by its number, or what a layer calls its weight
 Setting = None | bool | int | float | str | list["Setting"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NodeItem:
+class NodeItem(Struct, frozen=True, eq=False):
     """One node (ONNX) or layer (Keras).
 
     Attributes:
@@ -53,8 +53,7 @@ class NodeItem:
         return f"{self.scope}{name}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightItem:
+class WeightItem(Struct, frozen=True, eq=False):
     """One stored array.
 
     Attributes:
@@ -75,8 +74,7 @@ class WeightItem:
     open: Callable[[], Tensor]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Contents:
+class Contents(Struct, frozen=True, eq=False):
     """Everything in one file. ``close`` it: its weights are read from open files.
 
     Attributes:

@@ -13,9 +13,9 @@ or the model beyond the grid; and extents that depend on so many axes that the g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from bnfuse.formats.hints import LARGEST, by_likelihood
@@ -30,8 +30,7 @@ _MOST_ENTRIES = 1 << 21
 _MOST_FOUND = 3
 
 
-@dataclass(slots=True, eq=False)
-class Sizes:
+class Sizes(Struct, eq=False):
     """Which sizes the free axes may have; ``count`` of them, 1 or 2."""
 
     count: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 Axes = tuple[int | str | None, ...]
 
@@ -26,16 +27,14 @@ LARGEST = 1 << 16
 NO_HINTS = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True):
     """The whole numbers that an input may hold: ``least`` to ``beyond`` - 1."""
 
     least: int
     beyond: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """What one file tells.
 
     Attributes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from os import PathLike
 from typing import Literal
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
+
+class ReadOptions(Struct, frozen=True):
     """What the user said about reading, and what may be made of it.
 
     ``strict_inputs`` refuses models whose initializers are all listed as inputs (IR ≥ 4);

@@ -14,9 +14,9 @@ Two models of one format get none of this: there ``bnfuse.inputs.interface`` wan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.formats.base import TensorSpec
 from bnfuse.inputs.interface import Axes
@@ -28,8 +28,7 @@ class Unalignable(Exception):
     """The two models' interfaces do not correspond; the message is a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """One tensor of both models.
 
     ``order`` lists, per axis of the second model's tensor, the axis of the first's that it is; () where
@@ -61,8 +60,7 @@ class Pair:
         return TensorSpec(self.first.name, self.first.dtype, shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Alignment:
+class Alignment(Struct, frozen=True):
     """All inputs and outputs of both models, and what was done to bring them together, as sentences."""
 
     inputs: tuple[Pair, ...]

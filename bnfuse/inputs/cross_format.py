@@ -7,11 +7,12 @@ are not looked at. Models of one format are fed as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, UnreadableModel, UsageError
 from bnfuse.formats import detect
@@ -53,8 +54,7 @@ class _Fed:
         self._runner.__exit__(kind, value, trace)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPair:
+class ModelPair(Struct, frozen=True):
     """Two models of two formats. ``notes`` say what was done to bring their interfaces together."""
 
     second: Path

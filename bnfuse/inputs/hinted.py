@@ -7,10 +7,11 @@ wrong with it is told by who loads it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class FileHints:
+class FileHints(Struct):
     """The hints of the file at ``path`` for inputs as a runtime calls them; read at the first question."""
 
     path: Path | None

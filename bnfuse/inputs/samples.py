@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeLost, UsageError
 from bnfuse.formats.hints import is_size, usual_sizes
@@ -62,8 +63,7 @@ _LONG_RUN_S, _SMALLER = 3.0, 4
 _PATIENCE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class InputRequest:
+class InputRequest(Struct, frozen=True):
     """What the user said about inputs.
 
     ``batch`` is the size of a free first axis (None: the caller's default), and how many samples of the
@@ -79,8 +79,7 @@ class InputRequest:
     model: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
+class Samples(Struct, frozen=True, eq=False):
     """An endless, repeatable row of input sets: ``feeds(i)`` is the same at every call.
 
     ``ranges`` bound the whole numbers in an input, where they are known; ``given`` are the shapes that the

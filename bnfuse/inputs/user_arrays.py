@@ -9,11 +9,11 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.errors import UsageError
 
@@ -21,11 +21,10 @@ Feeds = dict[str, np.ndarray]
 _MAGIC = b"\x93NUMPY"
 
 
-@dataclass(slots=True, eq=False)
-class ArrayFiles:
+class ArrayFiles(Struct, eq=False):
     """Opens numpy's files; holds the arrays of the archive that was read last."""
 
-    _held: tuple[Path, Feeds] | None = field(default=None, repr=False)
+    _held: tuple[Path, Feeds] | None = None
 
     def stored(self, path: Path) -> dict[str, StoredArray]:
         """The arrays of one file by name, without their values; the one of an ``.npy`` is called "".
@@ -62,8 +61,7 @@ class ArrayFiles:
         return self._held[1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredArray:
+class StoredArray(Struct, frozen=True, eq=False):
     """One array in a file: its shape and type, and its values on demand."""
 
     files: ArrayFiles

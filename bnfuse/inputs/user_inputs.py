@@ -16,11 +16,11 @@ bfloat16) and the order of bytes is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.errors import UsageError
 from bnfuse.inputs.shape_guesses import Shape, check_shape
@@ -36,8 +36,7 @@ _SET_BYTES = 32 << 20
 _SUFFIXES = (".npy", ".npz")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class UserData:
+class UserData(Struct, frozen=True, eq=False):
     """The user's samples as input sets: ``feeds(i)`` reads set ``i``, ``rows(i)`` counts its samples."""
 
     sets: tuple[tuple[Cut, ...], ...]

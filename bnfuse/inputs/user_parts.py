@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.inputs.shape_guesses import Shape
 from bnfuse.inputs.user_arrays import Feeds, StoredArray, numpy_dtype
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from bnfuse.formats.base import TensorSpec
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class Given(Struct, frozen=True, eq=False):
     """One stored array as one input of the model. ``single``: a sample without the first axis."""
 
     spec: TensorSpec
@@ -33,8 +32,7 @@ class Given:
         return _converted(self.spec, array[None] if self.single else array)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SampleFile:
+class SampleFile(Struct, frozen=True, eq=False):
     """What one file gives (a folder of arrays by input name counts as one).
 
     ``rows`` is the number of samples, ``cut`` names the inputs whose first axis counts them (none: the
@@ -65,8 +63,7 @@ class SampleFile:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cut:
+class Cut(Struct, frozen=True, eq=False):
     """Samples ``start`` to ``stop`` of one part."""
 
     part: SampleFile

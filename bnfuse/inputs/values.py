@@ -8,10 +8,10 @@ else ranges are tried one after the other (``value_trials``) until the model run
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.errors import UsageError
 from bnfuse.inputs.hinted import FileHints
@@ -36,8 +36,7 @@ _INTEGER_BOUNDS = (2, 10, 2, 100, 5, 1)
 _WHOLE_RANGES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """Whole numbers from ``least`` on, below ``beyond``; None where the end is not known."""
 
     least: int

@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.errors import UsageError
 from bnfuse.results import Baseline, BaselineRun, BenchRun, Latency, Machine
@@ -41,8 +42,7 @@ Key = tuple[str, int, int]
 Sizes = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Then:
+class _Then(Struct, frozen=True):
     """One run, of either report; times in ms."""
 
     p50: float
@@ -52,8 +52,7 @@ class _Then:
     sizes: Sizes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
+class Earlier(Struct, frozen=True):
     """What an earlier report says. ``runs`` is empty where it measured nothing."""
 
     path: Path

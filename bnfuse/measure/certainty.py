@@ -23,7 +23,8 @@ not judge fewer than six rounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, compared, control_of
 from bnfuse.measure.resampling import median_ms, widened
@@ -36,8 +37,7 @@ _MATTERS = 2.0  # times the precision: a change that is worth looking for
 _Z99 = 2.575829
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is to be found out: ``precision`` as a fraction, and the slow-down of a ``gate``, if any."""
 
     precision: float = 0.01
@@ -55,8 +55,7 @@ class Wanted:
         return max(self.precision, min(rough, gain / _KNOWN))
 
 
-@dataclass(slots=True)
-class Certainty:
+class Certainty(Struct):
     """The looks at one setting. ``doubt`` is the half-width at the latest, in units of the precision."""
 
     wanted: Wanted

@@ -20,11 +20,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import RunSettings
@@ -45,8 +46,7 @@ _MOST_CHANCE = 0.05
 _EXACT_ROUNDS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class StartLimits:
+class StartLimits(Struct, frozen=True):
     """Seconds: after ``share_s`` no start follows, unless ``verdict_s`` suffices for a verdict.
 
     Where a first start alone takes longer than ``start_s``, two models are not compared.
@@ -57,8 +57,7 @@ class StartLimits:
     start_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """One start in a fresh process, in ns; ``own_ns`` is bnfuse's own part, and not in ``total_ns``."""
 
     total_ns: int
@@ -68,8 +67,7 @@ class Start:
     peak_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ColdStarts:
+class ColdStarts(Struct, frozen=True, eq=False):
     """All starts: rounds to be judged like any others, and medians by model, original first.
 
     ``round_s`` is what a round took, bnfuse's own part included.

@@ -30,9 +30,10 @@ the control's own interval excludes it. Does not judge fewer than six rounds, no
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.measure.ratio import paired_ratio, ratio_and_times
 from bnfuse.measure.resampling import Times, median_ms, widened
@@ -44,8 +45,7 @@ ROUNDS_FOR_VERDICT = LEAST_ROUNDS  # below this, an interval of 95 % means nothi
 QUANTILES = 41
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rounds:
+class Rounds(Struct, frozen=True, eq=False):
     """Times in ns: ``calls`` of every kept call, by model, and ``medians`` of visits.
 
     ``medians`` are (model, round, visit of the round), or (model, round) where a round has one visit.

@@ -9,8 +9,9 @@ be measured anew there: ``Elsewhere`` says so. Models of two formats have runtim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.base import Loader, Runner, RunSettings

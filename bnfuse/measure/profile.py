@@ -15,11 +15,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import CallTimes, Profiling, Runner, RunSettings
@@ -33,8 +34,7 @@ _NS_PER_MS = 1e6
 _QUICK_MS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Spent:
+class _Spent(Struct, frozen=True):
     """One model: ms of a call, ms and nodes by operator, nodes by provider."""
 
     call_ms: float

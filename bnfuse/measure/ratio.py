@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.measure.resampling import Times, in_blocks, interval, milliseconds, resamples, weighted
@@ -44,8 +44,7 @@ def ratio_and_times(before: Times, after: Times, seed: int) -> tuple[Timed, tupl
     return pairs.ratio(shifts), pairs.times(shifts)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
+class _Pairs(Struct, frozen=True, eq=False):
     """Visits of two models as histograms of logarithms, in the frequency domain: (resample, frequency).
 
     All pairs are counted at once: the number of pairs that differ by d is the correlation of two

@@ -26,9 +26,9 @@ Does not know what is measured, nor when to stop.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.measure.verdicts import Z95
@@ -43,8 +43,7 @@ _SAME = 1.02  # looks whose information differs by less are one: the density bet
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Past:
+class _Past(Struct, frozen=True, eq=False):
     """What happened up to a look: its information, what was spent, and the density of being inside still.
 
     ``mass`` holds the probability at each of ``places`` (b, the score times √information).

@@ -17,15 +17,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnsafeModel, UsageError
 from bnfuse.formats.base import Loader, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
-from bnfuse.measure.certainty import Certainty, Wanted
+from bnfuse.measure.certainty import Certainty
 from bnfuse.measure.judging import Rounds, summarise
 from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, time_call, visit
@@ -47,8 +48,7 @@ _LONG_NS = 500_000_000  # a call that is timed once only, to know how long it ta
 _NO_CONTROL = "there was no {} for a second copy of the original, so no control (A/A) was run"
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """What has been collected so far."""
 
     runs: list[BenchRun] = field(default_factory=list)
@@ -85,8 +85,7 @@ class Findings:
             self.note(f"{setting} was not timed: memory ran out")
 
 
-@dataclass(slots=True)
-class Setting:
+class Setting(Struct):
     """One setting, and its rounds so far. ``done`` is set where no further pass is wanted.
 
     ``spent_s`` is what measuring took, ``loads_s`` what loading its models for one pass took.
@@ -94,17 +93,13 @@ class Setting:
 
     settings: RunSettings
     inputs: InputRequest
-    wanted: Wanted = field(default_factory=Wanted)
+    certainty: Certainty
     batch: int = 0
     ran: tuple[RanInput, ...] = ()
     rounds: Rounds | None = None
     done: bool = False
     spent_s: float = 0.0
     loads_s: float = 0.0
-    certainty: Certainty = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.certainty = Certainty(self.wanted, self.inputs.seed)
 
     @property
     def needs(self) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(slots=True)
-class Stopwatch:
+class Stopwatch(Struct):
     """The time of one pass: ``share_s`` is its setting's of the ``left_s`` seconds that there are for all.
 
     ``earlier_s`` is what its setting took in passes before, ``passes`` how many may come, this one included.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, ClassVar, Protocol
+
+from msgspec import Struct
 
 from bnfuse.errors import OutputError, UnreadableModel, UnsafeModel
 
@@ -54,8 +55,7 @@ class Packing(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class OneFile:
+class OneFile(Struct, frozen=True):
     """A packed model that is one file, told by its suffix; a result under another suffix is a plain one."""
 
     suffix: ClassVar[str]

@@ -6,7 +6,6 @@ import gzip
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,8 +19,7 @@ _SUFFIX = ".gz"
 _LEVEL = 6  # as gzip itself
 
 
-@dataclass(frozen=True, slots=True)
-class Gzipped(OneFile):
+class Gzipped(OneFile, frozen=True):
     """A gzip file."""
 
     suffix: ClassVar[str] = _SUFFIX

@@ -11,12 +11,13 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 from operator import or_
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from bnfuse.errors import UnsafeModel
 from bnfuse.files.staging import output_errors
@@ -28,8 +29,7 @@ _FIRST = (METADATA, CONFIG, WEIGHTS)  # as Keras orders an archive
 _MOST_FILES, _DEEPEST = 100_000, 100
 
 
-@dataclass(frozen=True, slots=True)
-class KerasFolder:
+class KerasFolder(Struct, frozen=True):
     """A folder with a model; ``names`` are its files from there."""
 
     path: Path

@@ -16,11 +16,11 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
+from msgspec import Struct
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.file.archive import CONFIG, METADATA, WEIGHTS
@@ -34,8 +34,7 @@ _JSON, _ROOT = ".json", "model_weights"
 _ENDINGS = (".weights.h5", "_weights.h5", ".h5", ".hdf5")  # of weights, the likeliest first
 
 
-@dataclass(frozen=True, slots=True)
-class KerasParts:
+class KerasParts(Struct, frozen=True):
     """An architecture in JSON and its weights."""
 
     path: Path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -24,8 +23,7 @@ _OF_THE_SYSTEM = ("__MACOSX/", ".DS_Store")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Zipped(OneFile):
+class Zipped(OneFile, frozen=True):
     """A zip archive; ``member`` is the name of the model in it."""
 
     suffix: ClassVar[str] = _SUFFIX

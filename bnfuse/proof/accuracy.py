@@ -13,9 +13,9 @@ move. Anything else cannot be read and is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from bnfuse.errors import UsageError
@@ -25,8 +25,7 @@ from bnfuse.results import Accuracy
 Labels = Mapping[str, NDArray[np.int64]]
 
 
-@dataclass(slots=True, eq=False)
-class Answers:
+class Answers(Struct, eq=False):
     """What one model answers to the user's samples, by output, as it comes in set by set.
 
     Classes and integers are kept as they are, a lone float as the float: its threshold is known last.

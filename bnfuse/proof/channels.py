@@ -36,10 +36,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
@@ -62,8 +62,7 @@ class Figure(Enum):
         self.verb, self.roundings, self.few, self.own, self.original = verb, roundings, few, own, original
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Channels:
+class Channels(Struct, frozen=True, eq=False):
     """The figures of every channel along one axis, in the tensor's own units, shape (channels,) each."""
 
     axis: int
@@ -73,8 +72,7 @@ class Channels:
     figures: dict[Figure, Vector]
 
 
-@dataclass(frozen=True, slots=True)
-class Excess:
+class Excess(Struct, frozen=True):
     """The figure that is furthest beyond (or nearest to) what is allowed.
 
     ``share`` is the figure over what is allowed, at most 1 where rounding explains it.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError, RuntimeLost, UnreadableModel, UsageError
 from bnfuse.formats.base import Runner
@@ -28,8 +29,7 @@ _FAILING_SETS = 3
 _VARYING_SETS = 8
 
 
-@dataclass(slots=True, eq=False)
-class Compared:
+class Compared(Struct, eq=False):
     """A comparison with all that it was concluded from; ``found`` holds, by output, a row per input set.
 
     ``allowed`` is what each output may be off by in any case (from an earlier proof of the same models).

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 # Unit roundoff u: half the distance from 1 to the next number.
@@ -30,8 +30,7 @@ _RANGE_SHARE = 1e-3
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
+class Deviation(Struct, frozen=True):
     """How one output of the candidate differs from the reference for one input set.
 
     ``absolute`` and ``relative`` are maxima over elements, ``relative`` to the range; ``signal``

@@ -8,7 +8,8 @@ that its node hands on) are ``hidden``, and only the outputs can prove them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.apply import NewLinear, Patch
@@ -19,8 +20,7 @@ from bnfuse.formats.base import Model
 from bnfuse.proof.deviation import ROUNDOFF
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """One seam: its names in both models, the folds felt there, and the points that its stretch begins at.
 
     ``told`` is how people are told of it.
@@ -33,8 +33,7 @@ class Point:
     before: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SeamPair:
+class SeamPair(Struct, frozen=True):
     """All that is needed to look inside.
 
     Attributes:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError, RuntimeLost
 from bnfuse.formats.base import Runner, TensorSpec
@@ -36,8 +36,7 @@ from bnfuse.proof.verdict import roundoff_of
 _TABLE_SHARE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(Struct, frozen=True):
     """How much to run: at most ``samples`` made-up sets, for ``budget_s`` in all.
 
     The time counts from when the model is loaded and has run once; running the candidate is to fit into it as
@@ -54,8 +53,7 @@ class Effort:
     model_bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Observed:
+class Observed(Struct, eq=False):
     """What the reference did. ``used`` numbers the input sets on which it ran, of those ``planned``.
 
     ``cut`` is what they were cut short for, "time" or "memory", else "".

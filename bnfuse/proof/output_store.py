@@ -7,19 +7,18 @@ beyond a share of the memory go to a temporary folder, which goes when this obje
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.files.staging import output_errors
 
 MOST_BYTES = 1 << 28
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _OnDisk:
+class _OnDisk(Struct, frozen=True, eq=False):
     """An array as the bytes of its elements in C order."""
 
     path: Path
@@ -30,8 +29,7 @@ class _OnDisk:
         return np.frombuffer(self.path.read_bytes(), dtype=self.dtype).reshape(self.shape)
 
 
-@dataclass(slots=True, eq=False)
-class StoredOutputs:
+class StoredOutputs(Struct, eq=False):
     """Outputs by input set and name."""
 
     most_bytes: int = MOST_BYTES

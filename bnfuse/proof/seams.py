@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Probe
@@ -27,8 +28,7 @@ _FIRST = 8
 _TOLD = 3
 
 
-@dataclass(slots=True, eq=False)
-class SeamProof:
+class SeamProof(Struct, eq=False):
     """A comparison at the seams, until ``deadline``; ``run`` does it, ``agreement`` tells what came out."""
 
     models: Models

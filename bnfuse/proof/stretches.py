@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.formats.base import Loader, Probe, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds
@@ -37,8 +38,7 @@ Values = dict[Pair, np.ndarray]
 Shaken = dict[Pair, list[tuple[Channels, ...]]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Models:
+class Models(Struct, frozen=True, eq=False):
     """Two models, and where to look inside.
 
     ``roundoff`` is that of the coarsest weights near the folds; a seam of a coarser type has its own.
@@ -59,8 +59,7 @@ class Models:
             yield runner
 
 
-@dataclass(slots=True, eq=False)
-class Stretches:
+class Stretches(Struct, eq=False):
     """The stretches that end at some points, and those before the outputs; ``compare`` does it.
 
     Points are numbers of ``inside.points``; a value that is not finite anywhere, or of no type of floats, is

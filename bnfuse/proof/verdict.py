@@ -35,9 +35,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.proof.deviation import LIMIT, ROUNDOFF, Deviation, is_float
 from bnfuse.results import OutputAgreement, Status
@@ -48,8 +49,7 @@ GROSS = 10.0 * MARGIN
 UNKNOWN_DEPTH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What was found about one output; ``detail`` is a sentence, "" for a plain pass.
 
     ``failing`` numbers the rows (input sets as they ran) that show a difference, the clearest first.
@@ -61,8 +61,7 @@ class Verdict:
     failing: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """What tolerances are made of: the unit roundoff of the arithmetic, and the folds in a row.
 
     ``least`` is what is allowed in any case (from an earlier proof of the same models, else 0). ``proved``
@@ -75,8 +74,7 @@ class Scale:
     proved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
+class Tolerance(Struct, frozen=True):
     """What one output may be off by, relative to its range, and a clause that says where it comes from."""
 
     value: float

@@ -7,9 +7,10 @@ are plain text: each form escapes them, and shows a model's own names, which are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -26,8 +27,7 @@ class Form(Flag):
     ALL = TEXT | HTML
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Span:
+class Span(Struct, frozen=True, eq=False):
     """Some words of one kind.
 
     ``name``: a string of the model. ``own``: words of this report alone, of which a form need escape nothing,
@@ -39,8 +39,7 @@ class Span:
     kind: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Number:
+class Number(Struct, frozen=True, eq=False):
     """A figure with so many significant digits, which each form writes in its own signs."""
 
     value: float
@@ -48,8 +47,7 @@ class Number:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chart:
+class Chart(Struct, frozen=True, eq=False):
     """A drawing that HTML alone has: a function of ``report.html.charts``, and its arguments."""
 
     name: str
@@ -61,8 +59,7 @@ Words = Inline | tuple[Inline, ...]
 Line = tuple[str, Words] | tuple[str, Words, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cell:
+class Cell(Struct, frozen=True, eq=False):
     """A cell of a table that sorts by ``key``, whatever it shows."""
 
     words: Words
@@ -72,15 +69,13 @@ class Cell:
 Cells = Sequence[Words | Cell]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Facts:
+class Facts(Struct, frozen=True, eq=False):
     """Lines of (label, words), or (label, words, style of a terminal)."""
 
     lines: Sequence[Line]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Notes:
+class Notes(Struct, frozen=True, eq=False):
     """Sentences as a list; a terminal puts ``label`` before each."""
 
     sentences: Sequence[Words]
@@ -88,8 +83,7 @@ class Notes:
     style: str = "dim"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Paragraph:
+class Paragraph(Struct, frozen=True, eq=False):
     """A sentence by itself; ``label`` and ``style`` are a terminal's, ``style`` is HTML's, too."""
 
     words: Words
@@ -97,8 +91,7 @@ class Paragraph:
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class Table(Struct, frozen=True, eq=False):
     """Rows of cells.
 
     Attributes:
@@ -118,8 +111,7 @@ class Table:
     caption: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Subpart:
+class Subpart(Struct, frozen=True, eq=False):
     """Blocks that belong together under a title, if any.
 
     Markdown folds them away under it, HTML makes it a heading, a terminal says it after ``label``.
@@ -130,8 +122,7 @@ class Subpart:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hook:
+class Hook(Struct, frozen=True, eq=False):
     """What HTML shows in a way of its own (``report.html.HOOKS``), and what it is about."""
 
     name: str
@@ -141,8 +132,7 @@ class Hook:
 Block = Facts | Notes | Paragraph | Table | Subpart | Hook
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Section:
+class Section(Struct, frozen=True, eq=False):
     """Blocks under a heading.
 
     ``name`` is one word, for links; ``word`` names it in a table of contents: None for the title, "" for not
@@ -156,8 +146,7 @@ class Section:
     titled: Form = Form.HTML
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Document:
+class Document(Struct, frozen=True, eq=False):
     """What a form shows of one result: a sentence ("" for none), and section after section.
 
     ``command`` is the one that found it, "" where that goes without saying.
@@ -168,8 +157,7 @@ class Document:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Column(Generic[T]):
+class Column(Struct, Generic[T], frozen=True, eq=False):
     """One column of a table over things of one kind, in some of the forms."""
 
     head: str
@@ -199,7 +187,10 @@ def own(text: str) -> Span:
     return Span(text, "own")
 
 
-def joined(parts: Iterable[Inline], between: Inline = Span(", ", "own")) -> tuple[Inline, ...]:
+_COMMA = Span(", ", "own")
+
+
+def joined(parts: Iterable[Inline], between: Inline = _COMMA) -> tuple[Inline, ...]:
     """Parts with something between them."""
     return tuple(each for part in parts for each in (between, part))[1:]
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.decisions import Decision, Keep
 from bnfuse.core.reasons import Reason, Refusal
@@ -55,8 +56,7 @@ _VALUE = "a value on the way"
 _SPELLED_WITH_AN = "AEFHILMNORSX"
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Kept nodes that one sentence is true of, in graph order.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Reports as JSON: ``bnfuse.report/1`` (docs/report.schema.json), ``bnfuse.diff/1`` (docs/diff.schema.json).
 
-The documents are the results' own dataclasses, field by field; ``_KEYS`` says where the schema differs from
+The documents are the results' own structs, field by field; ``_KEYS`` says where the schema differs from
 them. Strict: numbers that JSON does not know (NaN, infinities) become null. Keys are only ever added.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -199,7 +198,7 @@ def _plain(value: Any) -> Any:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """One of the results' dataclasses, with its schema where it is a document."""
+    """One of the results' structs, with its schema where it is a document."""
     name = type(value).__name__
     name = value.command if name == "Comparison" else name
     made: dict[str, Any] = {"schema": SCHEMAS[name]} if name in SCHEMAS else {}
@@ -214,7 +213,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _keys(name: str, kind: Any) -> list[tuple[str, str]]:
     """(key, attribute) of a class; the attribute ends in ``?`` where null stands for what is empty."""
     if name not in _KEYS:
-        return [(field.name, field.name) for field in fields(kind)]
+        return [(field, field) for field in kind.__struct_fields__]
     split = (entry.partition("=") for entry in _KEYS[name].split())
     return [(key.rstrip("?"), source or key) for key, _, source in split]
 

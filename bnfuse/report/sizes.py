@@ -6,8 +6,9 @@ Plain text without markup, as ``report.text``; names of inputs are untrusted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from bnfuse.results import BenchRun, RanInput

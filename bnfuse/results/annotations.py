@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnNode:
+class DrawnNode(Struct, frozen=True):
     """One node of a ``Neighbourhood``.
 
     ``kind`` is "node", or "input" or "output" for what the model itself reads and writes (``name`` is
@@ -22,8 +21,7 @@ class DrawnNode:
     removed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbourhood:
+class Neighbourhood(Struct, frozen=True):
     """The graph around one decision, as the original has it.
 
     ``nodes`` stand in graph order, writers first; ``edges`` are (writer, reader) as indices of them.
@@ -35,8 +33,7 @@ class Neighbourhood:
     left_out: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LayerChange:
+class LayerChange(Struct, frozen=True):
     """What folding did to the parameters of one node that stays.
 
     ``kind`` is "weight" (a linear op), "scale" (a BatchNormalization or a Mul, Add, Sub, Div) or "constant"
@@ -65,8 +62,7 @@ class LayerChange:
     spread_after: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """What only a report file shows, and what takes a look at all weights to know.
 
     ``neighbourhoods`` hold one entry per decision of the plan, in its order, None where not drawn.

@@ -1,7 +1,7 @@
 """Results as JSON and back, with nothing lost: what is kept of a run, and read again by the next one.
 
 Unlike the documents of ``bnfuse.report.json``, which are for others, this is for bnfuse of the same version
-alone. A result's own dataclass becomes ``{"of": its name, "has": its fields}``; only the classes of the
+alone. A result's own struct becomes ``{"of": its name, "has": its fields}``; only the classes of the
 modules below are ever made of such a text, so that reading one can run nothing.
 
 Does not take arrays: no result holds any.
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from bnfuse.results.many import Outcome
 from bnfuse.results.places import place_of
@@ -79,8 +81,8 @@ def packed(value: Any) -> Any:
             return {"map": [[packed(key), packed(item)] for key, item in value.items()]}
         case Path():
             return {"path": str(value)}
-        case _ if is_dataclass(value):
-            has = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
+        case Struct():
+            has = {name: packed(each) for name, each in asdict(value).items()}
             return {"of": type(value).__name__, "has": has}
         case _:
             raise TypeError(f"a {type(value).__name__} is part of no result")
@@ -112,10 +114,10 @@ def _made(value: Any) -> Any:
 
 @cache
 def _classes() -> dict[str, Any]:
-    """The results' dataclasses and enums by name."""
+    """The results' structs and enums by name."""
     return {
         name: found
         for module in map(import_module, _HOLD_RESULTS)
         for name, found in vars(module).items()
-        if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum))
+        if isinstance(found, type) and issubclass(found, (Struct, Enum))
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Axis(str, Enum):
@@ -15,8 +16,7 @@ class Axis(str, Enum):
     GUESSED = "guessed"
 
 
-@dataclass(frozen=True, slots=True)
-class RanInput:
+class RanInput(Struct, frozen=True):
     """One input as it was run: ``axes`` says of each size of ``shape`` where it comes from.
 
     ``more`` counts other shapes that it had too, in the user's data.

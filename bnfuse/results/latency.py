@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from bnfuse.results.inputs import RanInput
@@ -16,8 +17,7 @@ TOO_FEW = "too few runs to tell"  # the verdict where there is none
 WIDEST = 1.5  # high/low of an interval beyond which a ratio tells nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
+class Percentiles(Struct, frozen=True):
     """Latency of one call, in milliseconds; ``least`` is the fastest call, None where it is not known."""
 
     p50: float
@@ -26,8 +26,7 @@ class Percentiles:
     least: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Typical:
+class Typical(Struct, frozen=True):
     """The time of a call that other load disturbs little, in ms, with its 95 % interval.
 
     Of two models these are the times whose ratio the speed-up is, of one the median visit; ``ci95_ms`` is
@@ -38,8 +37,7 @@ class Typical:
     ci95_ms: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ColdStart:
+class ColdStart(Struct, frozen=True):
     """One model's starts in fresh processes, as medians over them, from process start to first answer.
 
     ``start_ms`` is the start of the process itself, ``runtime_ms`` importing the runtime, ``load_ms``
@@ -54,8 +52,7 @@ class ColdStart:
     peak_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """What one ``cause`` (a noun phrase) contributes to a speed-up; the shares' product is the whole."""
 
     cause: str
@@ -64,8 +61,7 @@ class Share:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
-class BenchRun:
+class BenchRun(Struct, frozen=True):
     """One setting measured in interleaved rounds.
 
     ``speedup`` is before/after (above 1: the result is faster) of the ``…_typical`` times, ``ci95`` its
@@ -119,8 +115,7 @@ class BenchRun:
         return self.ci95 is not None and 0 < self.ci95[1] <= WIDEST * self.ci95[0]
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorTime:
+class OperatorTime(Struct, frozen=True):
     """What all nodes of one operator cost in one call, before and after: median over calls, and count."""
 
     op: str
@@ -130,8 +125,7 @@ class OperatorTime:
     after_nodes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """Where the time of a call goes, and what ran where, as the runtime's own profiler tells it.
 
     The operators are those that really ran, the runtime's own fusions among them. ``before_ms`` and
@@ -149,8 +143,7 @@ class Profile:
     after_placed: dict[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What a bench ran on. ``processors`` are those this process may use; ``gpu`` is "" where none ran."""
 
     cpu: str
@@ -160,8 +153,7 @@ class Machine:
     gpu: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BaselineRun:
+class BaselineRun(Struct, frozen=True):
     """One setting beside the same setting of an earlier report.
 
     ``then_ms`` and ``now_ms`` are p50. ``slowdown`` is the least one that the figures show, as a ratio:
@@ -178,8 +170,7 @@ class BaselineRun:
     basis: str
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(Struct, frozen=True):
     """A comparison with an earlier report; ``refusal`` says why nothing could be compared, else ""."""
 
     path: str
@@ -188,8 +179,7 @@ class Baseline:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Struct, frozen=True):
     """What a bench measured, on what device and with how many threads.
 
     ``providers`` are those that really ran. ``notes`` are sentences the user should read. ``runtime``

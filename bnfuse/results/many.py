@@ -7,8 +7,9 @@ the machine) comes before what was found out of a model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from bnfuse.errors import ExitCode
 
@@ -27,8 +28,7 @@ WORST_FIRST = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one model of many.
 
     Attributes:
@@ -68,8 +68,7 @@ class Outcomes(Protocol):
     def __iter__(self) -> Iterator[Outcome]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """Many models taken through one command: ``jobs`` of them at once, in ``seconds`` of wall time."""
 
     command: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from bnfuse.results.latency import Latency
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from bnfuse.results.report import FileInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """An option that may stop a pipeline: ``message`` is one sentence, why it said no or that it did not."""
 
     option: str
@@ -22,8 +22,7 @@ class Gate:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """What ``verify`` (``agreement``) or ``bench`` (``latency``) found of two models, or of one.
 
     ``unsafe`` is as in ``Report``.
@@ -39,8 +38,7 @@ class Comparison:
     unsafe: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A command that ended in an error: ``kind`` is its class, ``path`` the model, if there is one."""
 
     command: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from bnfuse.results.inputs import RanInput
@@ -20,8 +21,7 @@ class Status(str, Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class OutputAgreement:
+class OutputAgreement(Struct, frozen=True):
     """How far one output of the two models is apart, over all samples.
 
     ``max_abs`` is max |difference| in the output's own units, ``max_rel`` the same divided by the
@@ -56,8 +56,7 @@ class OutputAgreement:
     basis: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Accuracy:
+class Accuracy(Struct, frozen=True):
     """How many of the user's labels each of two models gets right, by one output.
 
     ``before`` and ``after`` are fractions of ``samples`` (``after`` None where the second model's output
@@ -73,8 +72,7 @@ class Accuracy:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Culprit:
+class Culprit(Struct, frozen=True):
     """The fold whose coming breaks equality (what that says: ``use_cases.bisection``)."""
 
     node: str
@@ -83,8 +81,7 @@ class Culprit:
     into: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SeamAgreement:
+class SeamAgreement(Struct, frozen=True):
     """What was found out between the folds, at values that both models must hold alike.
 
     Each stretch from seam to seam ran on the same values in both models. ``folds`` counts the folds,
@@ -104,8 +101,7 @@ class SeamAgreement:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Struct, frozen=True):
     """The outcome of comparing two models on the same inputs.
 
     ``evidence`` says on what ("onnxruntime 1.32, graph optimisation off, 6 input sets"),

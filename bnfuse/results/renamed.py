@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from bnfuse.errors import BnfuseError
 
@@ -55,7 +57,7 @@ def _renamed(found: Any, names: Names) -> Any:
         case dict():
             values = {key: _renamed(value, names) for key, value in found.items()}
             return found if all(values[key] is found[key] for key in found) else values
-        case _ if is_dataclass(found) and not isinstance(found, type):
+        case Struct():
             return _of_fields(found, names)
     return found
 
@@ -69,10 +71,8 @@ def _said(text: str, names: Names) -> str:
 
 def _of_fields(found: Any, names: Names) -> Any:
     changed = {}
-    for each in fields(found):
-        if each.init:
-            value = getattr(found, each.name)
-            made = _renamed(value, names)
-            if made is not value:
-                changed[each.name] = made
+    for field, value in asdict(found).items():
+        made = _renamed(value, names)
+        if made is not value:
+            changed[field] = made
     return replace(found, **changed) if changed else found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from bnfuse.core.decisions import Plan
 from bnfuse.results.proof import Agreement, Status
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from bnfuse.results.rounding import RoundedBias
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(Struct, frozen=True):
     """One model file. ``total_bytes`` counts external data too; ``sha256`` is of the model file.
 
     ``weight_bytes`` and ``state_bytes`` (an optimiser's) are as the arrays are in memory, None where nobody
@@ -40,8 +40,7 @@ class FileInfo:
         return rest if rest >= 0 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """Everything one ``optimize`` (or ``inspect``) found out and did.
 
     ``operators_before``/``operators_after`` count nodes by operator over all scopes.

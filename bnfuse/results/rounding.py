@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class RoundedBias:
+class RoundedBias(Struct, frozen=True):
     """A bias that was rounded to whole steps.
 
     Attributes:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
@@ -23,7 +25,7 @@ from bnfuse.formats.base import Loader, RunSettings
 from bnfuse.inputs.cross_format import ModelPair, twins_of
 from bnfuse.inputs.samples import InputRequest, fit
 from bnfuse.machine import available_memory_bytes, describe, usable_cpus
-from bnfuse.measure.certainty import Wanted
+from bnfuse.measure.certainty import Certainty, Wanted
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.one_runtime import Elsewhere, OneRuntime
 from bnfuse.measure.profile import profile, profile_hints
@@ -39,8 +41,7 @@ from bnfuse.use_cases.verify import MEMORY_FACTOR
 _PROFILE_SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class BenchRequest:
+class BenchRequest(Struct, frozen=True):
     """What to measure. ``max_time`` bounds all settings together; loading models is apart from it.
 
     A setting takes less time where its verdict is certain (``measure.certainty``): to within ``precision``, a
@@ -179,7 +180,11 @@ def _measure_all(
 ) -> None:
     wanted = Wanted(request.precision, request.fail_if_slower)
     settings = [
-        Setting(request.settings(threads, optimise=on), _inputs(paths, request, batch), wanted)
+        Setting(
+            request.settings(threads, optimise=on),
+            _inputs(paths, request, batch),
+            Certainty(wanted, request.seed),
+        )
         for batch in request.batch or (None,)
         for threads in _threads(request)
         for on in request.optimise

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.formats.base import Loader, RunSettings
 from bnfuse.inputs.cross_format import ModelPair
@@ -31,8 +32,7 @@ _WARM_HINT = "cold start is loading the model and its first run, with the runtim
 _MAX_COLD_ROUNDS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ColdRequest:
+class ColdRequest(Struct, frozen=True):
     """What to start, how, with what; ``budget_s`` bounds the whole bench."""
 
     paths: Sequence[Path]

@@ -22,8 +22,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
@@ -41,8 +43,7 @@ PATIENCE = 3.0
 _NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A result that is wrong: how it was made from ``model``, and where it lies.
 
     ``merged`` tells that chains of arithmetic were merged behind the folds. ``folder`` takes trials.
@@ -92,8 +93,7 @@ def _at_the_seams(failed: Agreement, steps: Sequence[Culprit], suspects: Sequenc
     return replace(_noted(failed, text), suspects=tuple(step.node for step in found))
 
 
-@dataclass(slots=True, eq=False)
-class _Search:
+class _Search(Struct, eq=False):
     """Between ``low`` steps, which are equal, and ``high``, which are not."""
 
     made: Failed

@@ -7,9 +7,10 @@ files are told by size and hash, must not change meanwhile, and the versions of 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from bnfuse.files.stamps import watched
 from bnfuse.formats import load

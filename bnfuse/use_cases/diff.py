@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from math import prod
 from os import PathLike
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bnfuse.core.quantising.channel_ranges import ChannelRanges, channel_ranges
 from bnfuse.difference import interface

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import metadata
+
+from msgspec import Struct
 
 from bnfuse.machine import describe, gpu_name
 from bnfuse.results import Machine
@@ -27,8 +28,7 @@ _JAX = "import jax; print('\\n'.join(sorted({d.platform for d in jax.devices()})
 _TORCH = "import torch; print('cpu'); torch.cuda.is_available() and print('cuda')"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One package, as it is looked for: ``serves`` says for what, ``get`` how to get it."""
 
     package: str
@@ -37,8 +37,7 @@ class Wanted:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What came of it: ``version`` is "" where it is not installed, ``problem`` "" where it works."""
 
     package: str
@@ -49,8 +48,7 @@ class Found:
     get: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """All of it. ``notes`` are sentences on what is missing and matters."""
 
     machine: Machine

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
@@ -20,8 +22,7 @@ from bnfuse.results.doing import Progress
 from bnfuse.use_cases.reading import open_model
 
 
-@dataclass(slots=True)
-class Phases:
+class Phases(Struct):
     """Wall time by phase, in seconds; tells ``progress`` what is being done."""
 
     progress: Progress
@@ -54,8 +55,7 @@ def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model,
 Outcome = TypeVar("Outcome")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Settled(Generic[Outcome]):
+class Settled(Struct, Generic[Outcome], frozen=True, eq=False):
     """A plan whose new weights fit their types, the model that it is for, and what was made of it."""
 
     model: Model
@@ -101,8 +101,7 @@ def planned_to_fit(
         model = open_model(form, model.path, options)  # what was tried on is spent
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Folded:
+class Folded(Struct, frozen=True, eq=False):
     """A model, what was planned for it, and the file that was written.
 
     ``near`` is what the nodes near the folds compute with in the original (``Model.constants_of``), where a

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import load as load_by_content

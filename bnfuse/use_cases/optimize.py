@@ -9,11 +9,13 @@ be shown, raises ``Unproved``, which carries the report, and leaves nothing behi
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
@@ -176,8 +178,7 @@ def _placed(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(Struct, frozen=True):
     """A result that was written, and what to prove and measure of it; the model it came from is closed."""
 
     report: Report

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import filecmp
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from bnfuse.formats import load
 from bnfuse.formats.base import Loader, Written

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.formats.base import RunSettings
 
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
 
     verify: VerifyRequest | None

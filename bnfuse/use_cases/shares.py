@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
@@ -37,8 +39,7 @@ _PART = 0.35  # of the time, for the result against the third model
 Bench = Callable[[Path, Path, "BenchRequest"], Latency]
 
 
-@dataclass(frozen=True, slots=True)
-class Unfolded:
+class Unfolded(Struct, frozen=True):
     """The third model, and what was changed in it, as a noun phrase."""
 
     path: Path

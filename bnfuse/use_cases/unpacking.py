@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.files.staging import check_folder, check_free, check_target, same_file, staging_folder
@@ -26,8 +28,7 @@ from bnfuse.use_cases.targets import made_folder
 from bnfuse.use_cases.unwritten import BatchNormsLeft, Unproved
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A model as a plain file. ``packing`` is None where it is one anyway, and nothing is to be told anew."""
 
     path: Path

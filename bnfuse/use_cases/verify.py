@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import load as load_by_content
@@ -50,8 +51,7 @@ _SECOND_LOOKS = 8
 _SHAKES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyRequest:
+class VerifyRequest(Struct, frozen=True):
     """How to compare two models.
 
     ``samples`` is the most input sets that are made up, ``verify_time`` the time, in seconds, after which
@@ -147,8 +147,7 @@ def verify(
     return replace(witness.compare(candidate, across=across), inputs=witness.seen.samples.ran)
 
 
-@dataclass(slots=True, eq=False)
-class ReferenceRun:
+class ReferenceRun(Struct, eq=False):
     """The reference after it has run: candidates are compared with what it put out, one after the other.
 
     ``allowed`` is what each output may be off by in any case (from an earlier proof of the same models).

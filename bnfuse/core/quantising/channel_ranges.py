@@ -15,10 +15,10 @@ Nothing is told of weights that are integers already, nor of those that are not 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.linear_rule import Linear
@@ -30,8 +30,7 @@ MOST_POINTS = 33
 _STEPS = 127.0  # of symmetric integers of 8 bits, on either side of zero
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRanges:
+class ChannelRanges(Struct, frozen=True):
     """The largest |weight| of each output channel of a linear op, and what 8 bits would leave of it.
 
     Attributes:

@@ -15,9 +15,9 @@ Left out: weights that are stored as integers, and floats of 8 bits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.core.decisions import Split
@@ -40,8 +40,7 @@ _LEAST_MARK = 2.0
 _MARK_ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tie:
+class Tie(Struct, frozen=True, eq=False):
     """How the channels of a linear op's port hang on a value's.
 
     ``channels[k]`` is the one that channel k of the port hangs on, −1 for none. At an output (``port`` is
@@ -53,8 +52,7 @@ class Tie:
     channels: Channels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Freedom:
+class Freedom(Struct, frozen=True, eq=False):
     """A value that may be held as s·v for every positive s of shape (channels,) that is 1 outside ``free``.
 
     Attributes:
@@ -185,8 +183,7 @@ def _refused(run: Worklist, writer: Node, held: Reparam) -> bool:
     return isinstance(run.propagate([(writer.outputs[0], held)]), Refusal)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScalePlaces:
+class ScalePlaces(Struct, frozen=True, eq=False):
     """Where the scale of each channel stands in one vector: by value, and by channel of a port."""
 
     first: dict[Node, int]

@@ -15,9 +15,8 @@ others are read once. The original weights times the factors give the ranges: W'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear, Patch
 from bnfuse.core.quantising.extents import imbalance, largest, nonzero
@@ -27,8 +26,7 @@ MOST = 16.0
 GROWTH = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Widened:
+class Widened(Struct, frozen=True):
     """A layer whose channel ranges spread: max over median, before and after."""
 
     node: str

@@ -18,10 +18,10 @@ All of it follows a scale exactly: hold a channel as s·x, and its mean is s·m,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import erf, pi, sqrt
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.clamp import Clamp
@@ -40,8 +40,7 @@ _DOUBT = 2.0
 _DEVIATIONS = 3.0  # a range is taken to reach that many deviations from the mean
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moments:
+class Moments(Struct, frozen=True, eq=False):
     """Mean and variance of the channels of a value, shape (channels,)."""
 
     mean: Vector

@@ -17,9 +17,10 @@ The maxima are p-norms, p = ``NORM``, whose minimum is that of the maxima within
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bnfuse.core.graph import Node
@@ -31,8 +32,7 @@ _WEIGHT, _ACTIVATION = 1.0 / (12.0 * 127.0**2), 1.0 / (12.0 * 255.0**2)
 Places = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NoiseLayer:
+class NoiseLayer(Struct, frozen=True, eq=False):
     """A linear op among those whose scales are looked for.
 
     ``rows`` and ``columns`` name, for each channel of its output and input, the scale that it is held with,
@@ -105,8 +105,7 @@ class NoiseLayer:
         return _Smooth(changed, top)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Smooth:
+class _Smooth(Struct, frozen=True, eq=False):
     """A layer whose ``largest`` are (largest / top)^NORM."""
 
     layer: NoiseLayer

@@ -8,18 +8,17 @@ reads the weight once. It is read block by block; the results are float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.linear import LinearForm, row_blocks
 from bnfuse.core.reparam import Vector
 from bnfuse.core.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+class Pairs(Struct, frozen=True, eq=False):
     """Arrays of shape (G, O, I), and how many taps there are."""
 
     largest: Vector

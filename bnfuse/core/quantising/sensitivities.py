@@ -12,10 +12,10 @@ for a softmax, say) counts as an output: G = 1/E[|y|²], so that noise is told r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear, linear_rewrite
 from bnfuse.core.graph import Node
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from bnfuse.core.quantising.freedoms import ScalePlaces
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
+class _Seen(Struct, frozen=True, eq=False):
     """A linear op as the folds left it, and what it reads."""
 
     node: Node

@@ -14,8 +14,9 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bnfuse.errors import UsageError
 from bnfuse.machine import available_memory_bytes
@@ -30,8 +31,7 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([mgtMGT])[bB]?\s*")
 _OWN_PAGES = ("RssAnon:", "RssShmem:", "VmSwap:")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Seconds for an answer, and bytes that a process may hold; None where that is not watched."""
 
     answer_s: float

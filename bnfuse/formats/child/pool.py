@@ -14,10 +14,10 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+from msgspec import to_builtins
 
 from bnfuse.formats.child.limits import held_bytes, memory_limit_bytes
 from bnfuse.formats.child.messages import Arrays, Head
@@ -27,9 +27,9 @@ _LINGER_S = 30.0  # `keep_alive` makes it longer
 
 
 class Setup(Protocol):
-    """What is fixed when a process starts: a frozen dataclass, whose fields the process is told."""
+    """What is fixed when a process starts: a frozen struct, whose fields the process is told."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __struct_fields__: ClassVar[tuple[str, ...]]
     module: ClassVar[str]  # whose ``main`` the process runs
 
     def environment(self) -> dict[str, str]:
@@ -99,7 +99,7 @@ def acquire(setup: Setup) -> Process:
         process = prepare(setup)
         try:
             if not process.facts:
-                process.facts, _ = process.ask({"op": "start", "setup": asdict(setup)})
+                process.facts, _ = process.ask({"op": "start", "setup": to_builtins(setup)})
         except BaseException:
             _drop(process)
             raise

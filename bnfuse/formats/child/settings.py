@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec import to_builtins
 
 from bnfuse.formats.base import Probe, RunSettings
 
 
 def settings_to_json(settings: RunSettings) -> dict[str, Any]:
     """What ``settings_from_json`` makes these settings of."""
-    return asdict(settings)
+    document: dict[str, Any] = to_builtins(settings)
+    return document
 
 
 def settings_from_json(document: Mapping[str, Any]) -> RunSettings:

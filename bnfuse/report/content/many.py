@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from bnfuse.errors import ExitCode
 from bnfuse.report import document as doc
@@ -31,8 +32,7 @@ _ENDS = {
 _KINDS = {ExitCode.DONE: "equal", ExitCode.GATE: "inconclusive"}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One model in the table; figures are None where there is no report, ``kind`` is a style of HTML."""
 
     number: int
@@ -48,8 +48,7 @@ class Row:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """All models in figures, and the sentences of those that ended in an error or at a gate."""
 
     rows: tuple[Row, ...]

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from bnfuse.core.decisions import Equalized, Spread
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.report import text
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from bnfuse.results import Report
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One line of a table of decisions; ``count`` nodes share it, ``name`` is one of them."""
 
     name: str

@@ -9,8 +9,9 @@ is deterministic. Made for the few dozen nodes of a ``Neighbourhood``, not for w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 # Sizes in the drawing's own units (CSS pixels at full size).
 NODE_WIDTH = 164
@@ -24,8 +25,7 @@ _SWEEPS = 4
 Point = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Centres of the nodes, bends of the edges (in the order they were given), and the size of it all."""
 
     nodes: tuple[Point, ...]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.errors import UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats import detect
@@ -31,8 +32,7 @@ _MOST_BLOCKS = 32
 _HEAD_BYTES = 64
 
 
-@dataclass(slots=True)
-class _Budget:
+class _Budget(Struct):
     """Bytes that may still be brought for one model."""
 
     address: str

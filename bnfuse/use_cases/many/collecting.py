@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import UsageError
 from bnfuse.files.staging import sweep
@@ -35,8 +37,7 @@ _AHEAD = 2  # calls that are handed over for each worker, so that none waits for
 _FOREIGN_WINDOW = 64  # the same for an executor of which nobody knows how many workers it has
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is to be done with many models.
 
     Attributes:
@@ -140,8 +141,7 @@ def _sweep(tasks: Sequence[Task]) -> None:
         sweep(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class _Crew:
+class _Crew(Struct, frozen=True):
     """Who works, how many calls are handed over at once, how many models a machine works on, whom to tell."""
 
     crew: Workers | Executor

@@ -17,8 +17,9 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.results.places import is_address
@@ -29,8 +30,7 @@ _FUSED = ".fused"
 _WEIGHTS_ALONE = ".weights.h5"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A model: its path or address, and where below the folder that was named it lies.
 
     ``problem`` says why it is none, for what was named and holds no model.

@@ -10,10 +10,11 @@ packed, is made as a whole when its turn comes.
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, ExitCode, internal
 from bnfuse.results.many import Outcome

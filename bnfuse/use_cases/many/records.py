@@ -17,9 +17,10 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bnfuse import __version__
 from bnfuse.errors import ExitCode

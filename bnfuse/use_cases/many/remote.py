@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, OutputError, UnreadableModel, UsageError
 from bnfuse.results.many import Outcome
@@ -22,8 +24,7 @@ from bnfuse.use_cases.many.addresses import READ_ONLY, identity, is_web, name_of
 from bnfuse.use_cases.many.bringing import Bringing
 
 
-@dataclass(frozen=True, slots=True)
-class AtHand:
+class AtHand(Struct, frozen=True):
     """A model as a path, and where to write its result.
 
     ``parts`` are the names of its files where one of them is here in part only: there is no hash of it then.

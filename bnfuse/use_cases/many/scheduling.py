@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.results.many import Outcome
 from bnfuse.use_cases.many.tasks import Task, lost
@@ -21,8 +22,7 @@ from bnfuse.use_cases.many.workers import Workers
 _TWICE = "the process that worked on it ended twice over it (killed, crashed, or out of memory): try it alone"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class Call(Struct, frozen=True, eq=False):
     """One call for the task number ``at``; what it returns is that task's outcome."""
 
     at: int

@@ -11,11 +11,13 @@ import os
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse import __version__
 from bnfuse.errors import BnfuseError, ExitCode, UnreadableModel, internal
@@ -30,8 +32,7 @@ _KEPT_S = 600.0  # that a runtime waits for its next model
 _NO_MEMORY = "not enough memory for this model beside others: try it alone, or with fewer --jobs"
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """What is to be done with one model.
 
     Attributes:

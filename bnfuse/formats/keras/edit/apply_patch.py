@@ -8,10 +8,11 @@ input, or new ones. Calls that share a layer agree on what it absorbs, so the fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.apply import Moved, OverflowingFold, Patch
 from bnfuse.core.constant_channel import stored_axis
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
 _PLAIN = LinearStore()  # of all layers in WIDENED
 
 
-@dataclass(eq=False)
-class EditedConfig:
+class EditedConfig(Struct, eq=False):
     """The edited config, and the network it describes with its variables."""
 
     config: Any
@@ -63,8 +63,7 @@ class EditedConfig:
         return self.flushed_early + sum(v.flushed for v in variables if isinstance(v, ScaledVariable))
 
 
-@dataclass(eq=False)
-class ConfigEditor:
+class ConfigEditor(Struct, eq=False):
     """Collects what a patch changes; the stores of ``rows`` write into it."""
 
     edits: dict[LayerPath, Edit] = field(default_factory=dict)

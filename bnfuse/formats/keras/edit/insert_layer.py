@@ -9,15 +9,16 @@ the shape that the layer was built with change: its weights are somebody else's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.formats.keras.graph.calls import Replace, StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.network import Layer, Network, Ref, Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """Where to: input ``port`` of the layer ``joint``, which has this shape (the batch included)."""
 
     joint: str

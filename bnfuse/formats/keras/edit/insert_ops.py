@@ -10,24 +10,24 @@ layer reads the last one. Only nodes and calls change: settings and weights are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.graph.calls import StoredRef, read_call, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.network import Network, Ref, Shape
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Compute:
+class Compute(Struct, frozen=True, eq=False):
     """Nodes of ``keras.ops``, one behind the other, each told by its class and its second operand."""
 
     ops: tuple[tuple[str, Array], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Follow(Compute):
+class Follow(Compute, frozen=True, eq=False):
     """The same behind a layer that puts out values of this shape (the batch included) and type."""
 
     shape: Shape

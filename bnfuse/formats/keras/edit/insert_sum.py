@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Network, Shape
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sum:
+class Sum(Struct, frozen=True, eq=False):
     """What is added, in a shape that broadcasts, to values of this shape (the batch included) and type."""
 
     bias: Array

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
@@ -31,28 +32,24 @@ from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, S
 from bnfuse.formats.keras.graph.order import keras_order, left_out
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """Take the layer out: whoever read it reads its input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(Struct, frozen=True):
     """Set keys of the layer's config, such as ``{"use_bias": True}``."""
 
     changes: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class NewConstants:
+class NewConstants(Struct, frozen=True):
     """Put other constants into the layer's one call, and behind it ``then``, if it has one."""
 
     arrays: Mapping[Place, Array]
     then: Sum | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Become:
+class Become(Struct, frozen=True):
     """Put a layer of another class, with these settings and no variables, in the layer's place and name."""
 
     class_name: str

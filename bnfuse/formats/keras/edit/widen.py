@@ -8,8 +8,9 @@ somebody else's work, as are the weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from bnfuse.formats.keras.graph.calls import StoredRef, as_shape, rewire_call
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import h5py
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.keras.file.archive import (
@@ -28,6 +28,7 @@ from bnfuse.formats.keras.file.archive import (
     data_offset,
     unpack,
 )
+from bnfuse.formats.keras.file.hdf5_sizes import Budget
 from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 OPTIMIZER_GROUPS = ("optimizer", "optimizer_weights", "iterations")
 
 
-@dataclass(frozen=True, slots=True)
-class WeightPlace:
+class WeightPlace(Struct, frozen=True):
     """Where a layer's weights were found: its group ("" if the file has none for it).
 
     ``interleaved``: layer by layer, rather than all trainable ones first.
@@ -49,8 +49,7 @@ class WeightPlace:
     interleaved: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Container:
+class Container(Struct, eq=False):
     """An opened model file. Use as a context manager, or ``close`` it.
 
     Attributes:
@@ -106,7 +105,8 @@ class Container:
 
     def optimizer_bytes(self) -> int:
         """Size of the optimiser's state; 0 where it is not what it should be, for it is of no use here."""
-        state = Hdf5Tree(self.path, self.tree.file, self.tree.length, self.tree.texts)
+        tree = self.tree
+        state = Hdf5Tree(self.path, tree.file, tree.length, tree.texts, Budget(self.path, tree.length))
         try:
             state.scan(name for name in state.children() if name in OPTIMIZER_GROUPS)
         except BnfuseError:

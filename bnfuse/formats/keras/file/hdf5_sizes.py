@@ -14,12 +14,12 @@ When it does not act: it reads no array, and says nothing of what is in one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
+from msgspec import Struct
 
 from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
 
@@ -32,8 +32,7 @@ _BYTES_A_NAME = 128  # The header, link and data of a small array take more.
 _PATHS_FLOOR_CHARACTERS = 1 << 20
 
 
-@dataclass(slots=True)
-class Budget:
+class Budget(Struct):
     """What a file of ``length`` bytes may declare in all; counts down while the file is looked at."""
 
     origin: Path

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 import h5py
 import ml_dtypes
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.guarded_file import GuardedFile
@@ -50,8 +50,7 @@ _NUMBER_KINDS = "fiub"
 _ARRAY_CLASSES = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.OPAQUE, h5py.h5t.ENUM})
 
 
-@dataclass(slots=True, eq=False)
-class StoredDataset:
+class StoredDataset(Struct, eq=False):
     """One dataset: ``path`` from the root, shape and type as stored (bfloat16 is ml_dtypes').
 
     ``raw`` is the type as h5py maps it: bfloat16 is opaque there.
@@ -86,22 +85,18 @@ class StoredDataset:
         return self.tree.attributes(self.path)
 
 
-@dataclass(slots=True, eq=False)
-class Hdf5Tree:
+class Hdf5Tree(Struct, eq=False):
     """An open HDF5 file. ``scan`` fills ``datasets`` and ``groups``; paths have no leading slash."""
 
     origin: Path
     file: h5py.File
     length: int
     texts: TextSizes
+    _budget: Budget
     datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     _order: dict[str, list[str]] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)  # addresses of groups
-    _budget: Budget = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._budget = Budget(self.origin, self.length)
 
     @classmethod
     def open(cls, origin: Path, file: BinaryIO, start: int, length: int) -> Hdf5Tree:
@@ -117,7 +112,7 @@ class Hdf5Tree:
                 f"{origin}: its weights (HDF5) are damaged or cut off ({_short(e)}); "
                 "fetch or save the file again"
             ) from e
-        return cls(origin, h5, length, TextSizes(file, start, length))
+        return cls(origin, h5, length, TextSizes(file, start, length), Budget(origin, length))
 
     def close(self) -> None:
         """Close the HDF5 file; arrays cannot be read any more."""

@@ -7,12 +7,12 @@ rows are small. Arrays that are stored in chunks, or compressed, are read whole,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
@@ -20,8 +20,7 @@ from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 _BLOCK_BYTES = 1 << 22
 
 
-@dataclass(slots=True, eq=False)
-class StoredTensor:
+class StoredTensor(Struct, eq=False):
     """A dataset as a ``Tensor``."""
 
     stored: StoredDataset

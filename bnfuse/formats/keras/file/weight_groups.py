@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, saved_layers
 from bnfuse.formats.keras.rows.ops import slots
@@ -29,8 +30,7 @@ OLD_CONTAINER = "_layer_checkpoint_dependencies"
 _WRAPPED = {"TimeDistributed": ("layer",), "Bidirectional": ("forward_layer", "backward_layer")}
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """How a version of Keras names the groups of an archive."""
 
     container: str = "layers"
@@ -39,8 +39,7 @@ class Dialect:
     counts_weighted_twice: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WeightGroup:
+class WeightGroup(Struct, frozen=True):
     """A layer, the names that lead to it, and its group.
 
     ``again`` is the layer that holds its variables, if it was stored before.
@@ -52,8 +51,7 @@ class WeightGroup:
     again: Layer | None = None
 
 
-@dataclass(slots=True)
-class _Visited:
+class _Visited(Struct):
     """Layers that several networks share, as far as the config tells: Keras stores each of them once.
 
     Only from its second appearance on does a shared layer carry an id; the first is found by name.

@@ -11,11 +11,11 @@ tf_keras/src/layers/core/tf_op_layer.py (``_slice_to_dict``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.calls import is_keras3
@@ -23,8 +23,7 @@ from bnfuse.formats.keras.graph.calls import is_keras3
 _TYPES = ("float16", "float32", "float64", "int32", "int64")
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """Input ``port`` of the call."""
 
     port: int

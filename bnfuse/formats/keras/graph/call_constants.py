@@ -12,25 +12,23 @@ Sources: keras/src/saving/serialization_lib.py (``serialize_keras_object``), tf_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.graph.calls import is_keras3, read_call
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where an argument stands in a stored call: by ``keyword``, or at a position."""
 
     keyword: str = ""
     position: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Constant:
+class Constant(Struct, frozen=True, eq=False):
     """An argument that is no tensor: a number, a list, an array, or something that is not looked into."""
 
     value: Any

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port
@@ -21,8 +21,7 @@ from bnfuse.formats.keras.rows.ops import named
 from bnfuse.formats.keras.rows.site import Part, Site
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CallHandle:
+class CallHandle(Struct, frozen=True, eq=False):
     """What the Keras format remembers of a core node."""
 
     site: Site

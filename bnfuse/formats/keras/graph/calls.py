@@ -15,8 +15,9 @@ tf_keras/src/engine/node.py (``Node.serialize``), tf_keras/src/utils/tf_utils.py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.graph.network import Shape
@@ -26,8 +27,7 @@ _CONSTANT = "_CONSTANT_VALUE"
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRef:
+class StoredRef(Struct, frozen=True):
     """A tensor as a config names it: ``node`` is the stored index (see ``Network.first_node``)."""
 
     layer: str
@@ -37,8 +37,7 @@ class StoredRef:
     dtype: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCall:
+class StoredCall(Struct, frozen=True):
     """A stored call, taken apart; fields as in ``network.Call``."""
 
     tensors: tuple[StoredRef, ...]

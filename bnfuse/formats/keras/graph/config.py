@@ -9,8 +9,9 @@ so is every reference that leads nowhere, since weights bind by position and a g
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.graph.functional import functional, malformed

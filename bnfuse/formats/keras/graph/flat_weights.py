@@ -13,15 +13,15 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, saved_layers
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.variables import Slot
 
 
-@dataclass(frozen=True, slots=True)
-class FlatLayer:
+class FlatLayer(Struct, frozen=True):
     """A layer that holds variables of its own, with the names that lead to it and its slots if known."""
 
     path: LayerPath

@@ -8,7 +8,9 @@ behaviour hands that on to all it holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
@@ -24,16 +26,14 @@ from bnfuse.formats.keras.rows.ops import locked, parts_of
 from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
 
 
-@dataclass(frozen=True, slots=True)
-class OutputPath:
+class OutputPath(Struct, frozen=True):
     """Output ``output`` of a call of a layer: names and calls that lead there, the layer's own last."""
 
     steps: tuple[tuple[str, int], ...]
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """Where a network is: what surrounds it.
 
     Attributes:
@@ -50,8 +50,7 @@ class Context:
     lead: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
+class Ends(Struct, frozen=True):
     """The core values that one call reads (``given``) and writes, with what is known of them."""
 
     given: list[str]
@@ -60,8 +59,7 @@ class Ends:
     dtypes: Sequence[str | None]
 
 
-@dataclass(eq=False)
-class Flow:
+class Flow(Struct, eq=False):
     """Collects parts while it walks."""
 
     shapes: TensorShapes

@@ -11,10 +11,11 @@ When it does not act: custom layers, Lambdas and operations without a rule have 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.hints import NO_HINTS, Hints, Values, free_axes, usual_sizes
@@ -120,8 +121,7 @@ def _filled(shape: Shape, free: Sequence[int], size: int) -> Shape:
     return tuple(size if axis in free else n for axis, n in enumerate(shape))
 
 
-@dataclass(slots=True, eq=False)
-class _Fit:
+class _Fit(Struct, eq=False):
     """Follows one set of sizes; ``broken`` where they do not fit."""
 
     broken: bool = False
@@ -184,16 +184,14 @@ def _reshapes(layer: Layer, shape: Shape | None) -> bool:
 # Values
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """An input, by its number, plus a constant."""
 
     source: int
     shift: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class _Values:
+class _Values(Struct, eq=False):
     """Follows inputs to the tables they index."""
 
     found: dict[int, Values]

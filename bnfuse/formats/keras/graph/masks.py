@@ -16,7 +16,8 @@ keras/src/layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.formats.keras.graph.network import Call, Layer
 
@@ -36,8 +37,7 @@ def makes_mask(layer: Layer) -> bool:
     return layer.class_name == "Masking" or bool(layer.config.get("mask_zero"))
 
 
-@dataclass(eq=False)
-class Masks:
+class Masks(Struct, eq=False):
     """Collects while the calls are walked."""
 
     _made: dict[str, Mask] = field(default_factory=dict)  # by value that is a mask

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct, field
 
 Shape = tuple[int | None, ...]
 LayerPath = tuple[str, ...]  # names of the models that hold a layer, outermost first, and its own
@@ -44,8 +44,7 @@ class Variable(Protocol):
         """The whole array."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """One tensor inside one network: output ``tensor`` of call ``call`` (0-based) of a layer."""
 
     layer: str
@@ -57,8 +56,7 @@ class Ref:
 SEQUENTIAL_INPUT = Ref("", 0, 0)
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(Struct, eq=False):
     """One call of a layer.
 
     Attributes:
@@ -82,8 +80,7 @@ class Call:
     raw: Any
 
 
-@dataclass(slots=True, eq=False)
-class Layer:
+class Layer(Struct, eq=False):
     """One layer, a wrapped layer, or a nested network.
 
     Attributes:
@@ -126,8 +123,7 @@ class Layer:
         return str(self.config.get("function", "?")) if self.class_name in lambdas else ""
 
 
-@dataclass(slots=True, eq=False)
-class Network:
+class Network(Struct, eq=False):
     """A Sequential or a Functional.
 
     Attributes:

@@ -11,7 +11,8 @@ kept. One that is called with very many different shapes is given up, so that th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, Shape
@@ -22,8 +23,7 @@ _Outputs = tuple[Shape | None, ...]
 _MAX_VARIANTS = 8
 
 
-@dataclass(slots=True)
-class TensorShapes:
+class TensorShapes(Struct):
     """Looks up by the path of a network (names from the outermost inwards) and a tensor in it."""
 
     _found: dict[tuple[LayerPath, Ref], Shape | None] = field(default_factory=dict)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 
-@dataclass(slots=True, eq=False)
-class StoredVariable:
+class StoredVariable(Struct, eq=False):
     """One array of the file, read when asked for.
 
     Attributes:
@@ -50,8 +49,7 @@ class StoredVariable:
         return self.stored.read()
 
 
-@dataclass(slots=True, eq=False)
-class ArrayVariable:
+class ArrayVariable(Struct, eq=False):
     """A new array for a layer: a changed kernel, or a bias where there was none.
 
     Attributes:
@@ -63,19 +61,23 @@ class ArrayVariable:
     name: str
     array: np.ndarray
     source: str = ""
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.shape, self.dtype = self.array.shape, self.array.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.array.dtype
 
     def read(self) -> np.ndarray:
         """The whole array."""
         return self.array
 
 
-@dataclass(slots=True, eq=False)
-class ScaledVariable:
+class ScaledVariable(Struct, eq=False):
     """A changed kernel or table, worked out when it is written: one at a time is in memory.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.batchnorm import broken, inference_affine

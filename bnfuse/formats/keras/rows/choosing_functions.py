@@ -10,10 +10,10 @@ Sources: keras/src/ops/numpy.py and the array operations of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Take, dropping
 from bnfuse.core.rules import Pass, Rule
@@ -91,8 +91,7 @@ def _taking(shape: Shape, picks: _Picks, *after: AxisMap) -> Pass:
     return Pass(mixes=unknown.__contains__, axes=OffBatch(Chain((*takes, *after))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
+class _Index(Struct, frozen=True):
     """What an index asks for: elements along axes (None: some, which is not known), axes that go and come."""
 
     picks: dict[int, Sequence[int] | None]

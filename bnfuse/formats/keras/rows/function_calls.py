@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.arguments import Tensor, read_arguments
@@ -24,8 +25,7 @@ from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 Arguments = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(Struct, frozen=True):
     """A call whose arguments have their names."""
 
     given: Arguments

@@ -12,7 +12,8 @@ Sources: the ``__init__`` and ``call`` of keras/src/ops, and the signatures of T
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
@@ -264,8 +265,7 @@ FUNCTIONS: dict[str, tuple[str, Means]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """What a call is: the name of a row, what its config says, and which inputs it reads, in what order."""
 
     row: str

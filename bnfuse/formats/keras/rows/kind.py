@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Flag, auto
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from bnfuse.formats.keras.rows.sizes import Shapes, unknown
 from bnfuse.formats.keras.rows.variables import Config, Slots, none, unknown_slots
@@ -27,8 +28,7 @@ class Trait(Flag):
     DRAWS = auto()  # random numbers, where a call asks for training
 
 
-@dataclass(frozen=True, slots=True)
-class LayerKind:
+class LayerKind(Struct, frozen=True):
     """What a layer class is to every room of this format.
 
     Attributes:

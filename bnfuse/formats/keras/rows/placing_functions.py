@@ -10,8 +10,9 @@ Sources: keras/src/ops/numpy.py and the array operations of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, dropping, regroup
 from bnfuse.core.reasons import Reason
@@ -25,8 +26,7 @@ from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import Config, Size, one, product
 
 
-@dataclass(frozen=True, slots=True)
-class OffBatch:
+class OffBatch(Struct, frozen=True):
     """A rearrangement that no factor along the first axis comes out of."""
 
     axes: AxisMap
@@ -136,8 +136,7 @@ def _regrouped(config: Config, shape: Shape) -> AxisMap:
     return regroup(shape, after)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reversed:
+class _Reversed(Struct, frozen=True):
     """The same rearrangement from its output to its input."""
 
     axes: AxisMap

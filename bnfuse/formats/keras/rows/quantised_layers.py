@@ -12,7 +12,6 @@ Sources: keras/src/layers/core/dense.py (``_int8_call``, ``_int4_call``), keras/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,8 +114,7 @@ def _packed(values: Array) -> Array:
     return packed
 
 
-@dataclass(frozen=True)
-class QuantisedStore(LinearStore):
+class QuantisedStore(LinearStore, frozen=True):
     """Scales, integers where signs change, and a bias of floats."""
 
     def store_weight(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:

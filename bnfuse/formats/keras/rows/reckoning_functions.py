@@ -10,11 +10,11 @@ Sources: keras/src/ops/numpy.py and the arithmetic of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping

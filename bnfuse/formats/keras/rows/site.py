@@ -8,10 +8,10 @@ their time axis: ``lead`` says how many axes that layer does not know of stand b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.reasons import Reason, Refusal
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.stored import Store
 
 
-@dataclass(slots=True, eq=False)
-class Part:
+class Part(Struct, eq=False):
     """One core node: ``rule`` is asked for when a demand meets it.
 
     ``constant`` is what it makes of a channel that is one positive number everywhere, where its rule does not
@@ -65,8 +64,7 @@ class VariableTensor:
         return found
 
 
-@dataclass(slots=True, eq=False)
-class Site:
+class Site(Struct, eq=False):
     """One call of a layer.
 
     Attributes:

@@ -15,11 +15,11 @@ of a shared layer speaks, is the editor's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import Array
 
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.site import Site
 
 
-class Store:
+class Store(Struct, frozen=True):
     """Nothing is stored: calls of one layer are tied all the same."""
 
 
-@dataclass(frozen=True)
-class LinearStore(Store):
+class LinearStore(Store, frozen=True):
     """A kernel and a bias.
 
     Attributes:
@@ -88,7 +87,7 @@ class LinearStore(Store):
         return rows
 
 
-class ProductStore(LinearStore):
+class ProductStore(LinearStore, frozen=True):
     """A kernel that stands in a call, and a sum behind it where there is something to add."""
 
     def store(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
@@ -102,8 +101,7 @@ class ProductStore(LinearStore):
             out.add(site, bias.reshape(-1, *(1,) * (rank - 1 - new.rule.out_axis)))
 
 
-@dataclass(frozen=True)
-class AffineStore(Store):
+class AffineStore(Store, frozen=True):
     """γ and β, made where the layer had none.
 
     Attributes:
@@ -132,7 +130,7 @@ class AffineStore(Store):
                 out.configure(site, {switch: True})
 
 
-class BatchNormStore(AffineStore):
+class BatchNormStore(AffineStore, frozen=True):
     """γ' = a·√(σ² + ε), β' = c + μ·a: the statistics stay."""
 
     def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
@@ -165,8 +163,7 @@ def _epsilon(site: Site) -> float:
     return float(site.config.get("epsilon", 1e-3))
 
 
-@dataclass(frozen=True)
-class OperandStore(AffineStore):
+class OperandStore(AffineStore, frozen=True):
     """The constant of arithmetic, by the name of the operation.
 
     Attributes:
@@ -201,7 +198,7 @@ class OperandStore(AffineStore):
         return new.a
 
 
-class ConfigStore(AffineStore):
+class ConfigStore(AffineStore, frozen=True):
     """Numbers of the config, or lists of them, by the names of ``gamma`` and ``beta``."""
 
     def store(self, site: Site, new: NewAffine, out: ConfigEditor) -> None:
@@ -230,7 +227,7 @@ def rescaling_of(site: Site, new: NewAffine) -> dict[str, Any]:
     return {"scale": new.a.reshape(shape).tolist(), "offset": new.c.reshape(shape).tolist()}
 
 
-class ClampStore(Store):
+class ClampStore(Store, frozen=True):
     """max(x, low), min(x, high), or one behind the other: nodes of ``keras.ops`` in the layer's place."""
 
     def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
@@ -258,7 +255,7 @@ class ClampStore(Store):
         return rounded.reshape([sizes.get(axis, 1) for axis in range(new.axes[0], rank)])
 
 
-class FusedClampStore(ClampStore):
+class FusedClampStore(ClampStore, frozen=True):
     """The same behind a layer that did it itself: it is told to do nothing more than its own work."""
 
     def store(self, site: Site, new: NewClamp, out: ConfigEditor) -> None:
@@ -270,8 +267,7 @@ class FusedClampStore(ClampStore):
         return site.out_rank()
 
 
-@dataclass(frozen=True)
-class TableStore(Store):
+class TableStore(Store, frozen=True):
     """A table of rows."""
 
     table: str

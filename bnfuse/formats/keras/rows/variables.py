@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.graph.network import Layer
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """One variable of a layer class; ``trainable`` says how it was made, not whether it is frozen."""
 
     name: str

@@ -19,10 +19,11 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import Arrays, Head
@@ -55,8 +56,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-@dataclass(slots=True)
-class LoadedModel:
+class LoadedModel(Struct):
     """One model, ready to be called; ``seams`` are what a probe sees of it."""
 
     model: Any

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from msgspec import to_builtins
 
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import RunSettings
@@ -40,7 +40,7 @@ class InProcess:
 
         self.setup = setup
         self._server = Server(KerasEngine())
-        self.facts, _ = self.ask({"op": "start", "setup": {**asdict(setup), "flavour": flavour}})
+        self.facts, _ = self.ask({"op": "start", "setup": {**to_builtins(setup), "flavour": flavour}})
 
     def ask(
         self, head: Head, arrays: Mapping[str, np.ndarray] | None = None, *, extra_s: float = 0.0

@@ -8,16 +8,16 @@ its dict, by the layer it comes from, or by its position. Knows no backend; used
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.formats.child.messages import Head
 
 KeyPath = tuple[Any, ...]  # the keys and indices that lead to one tensor of a structure
 
 
-@dataclass(slots=True)
-class NamedTensor:
+class NamedTensor(Struct):
     """One input or output: where it is in its structure, and what it is called."""
 
     path: KeyPath

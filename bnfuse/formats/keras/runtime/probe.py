@@ -19,10 +19,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import Arrays, dtype_named
@@ -30,8 +30,7 @@ from bnfuse.formats.child.shaking import is_shaken, stepped
 from bnfuse.formats.keras.runtime.backends import Backend
 
 
-@dataclass(slots=True)
-class Tap:
+class Tap(Struct):
     """A layer that is listened to: the seam's name by (which of its calls, which of its outputs).
 
     ``calls`` is how many one call of the model makes, ``made`` how many it has made so far.

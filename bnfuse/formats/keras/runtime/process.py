@@ -6,12 +6,12 @@ Starting and sharing it is ``bnfuse.formats.child.pool``, its other end ``runtim
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import ClassVar
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class KerasSetup:
+
+class KerasSetup(Struct, frozen=True):
     """What is fixed when a process starts; ``threads`` 0 is the runtime's default.
 
     A model that may run code of its own gets a process in which no other models are.

@@ -18,9 +18,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import to_builtins
 
 from bnfuse.errors import RuntimeLost, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
@@ -93,7 +94,7 @@ def load_into(
             request = {"op": "load", "path": str(seen), "optimise": settings.optimise}
             request["flavour"] = flavour_of(settings.runtime)
             only = {"input_name": facts.only_input, "input_rank": facts.only_input_rank}
-            probe = {"probe": asdict(settings.probe)} if settings.probe is not None else {}
+            probe = {"probe": to_builtins(settings.probe)} if settings.probe is not None else {}
             loaded, _ = process.ask({**request, **only, **probe})
     except ProcessLost as error:
         raise RuntimeLost(f"{_runtime(process)} {error} while it was loading '{path.name}'") from error

@@ -17,9 +17,10 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.errors import UnsafeModel
 from bnfuse.formats.keras.file.opening import open_container
@@ -73,8 +74,7 @@ _TF_CLASS = re.compile(r"(?:sparse\.)?SparseTensor|RaggedTensor|TensorShape")
 _RAW_OP = re.compile(r"File|PyFunc|Save|Restore|Reader|Print|Dataset|Library|Queue|Lookup|Remote|Summary|Xla")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFacts:
+class LoadFacts(Struct, frozen=True):
     """What loading needs to know of a file.
 
     ``suffix`` is the one by which Keras recognises its content; ``only_input`` names the input of a

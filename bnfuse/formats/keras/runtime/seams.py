@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Patch
@@ -26,8 +27,7 @@ from bnfuse.formats.keras.graph.flow import OutputPath
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, walk
 
 
-@dataclass(slots=True, eq=False)
-class Seams:
+class Seams(Struct, eq=False):
     """The tensors of one model that Keras can be asked for: core values, and the ways to them."""
 
     graph: Graph

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
@@ -25,8 +25,7 @@ _CHUNK_BYTES = 1 << 20
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
 
 
-@dataclass(eq=False)
-class EditedModel:
+class EditedModel(Struct, eq=False):
     """A model whose main graph is in parts.
 
     Attributes:

@@ -8,10 +8,10 @@ fold it was. Nothing here decides anything: it is ``apply_patch`` in another ord
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.reparam import Vector
@@ -23,8 +23,7 @@ _GROUP = 256
 Put = Callable[[Array], None]
 
 
-@dataclass(eq=False)
-class Deferred:
+class Deferred(Struct, eq=False):
     """What is still to be worked out, by what can be taken together."""
 
     flushed: int = 0

@@ -8,11 +8,11 @@ constants are kept serialized, which costs a fraction of a message object.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.graph.scope import Scope
@@ -28,8 +28,7 @@ _GONE = -1  # in place of the number of readers
 Constant = bytes | onnx.TensorProto
 
 
-@dataclass(eq=False)
-class Pending:
+class Pending(Struct, eq=False):
     """Changes to one scope that are still to be made."""
 
     scope: Scope

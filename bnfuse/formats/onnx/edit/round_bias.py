@@ -12,10 +12,9 @@ being asked. (A zero point other than 0 makes no bias that is known: graph/evalu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear
 from bnfuse.core.scaled import round_once
@@ -29,8 +28,7 @@ from bnfuse.results.rounding import RoundedBias
 _PER_AXIS = 13
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WholeSteps:
+class WholeSteps(Struct, frozen=True, eq=False):
     """q and step of the module's formula, shape (channels,), and how far q·step is from b'."""
 
     q: Array

@@ -7,10 +7,10 @@ forbids. The same input gives the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import size
 from bnfuse.errors import OutputError
@@ -28,8 +28,7 @@ _MAX_INLINE_BYTES = (1 << 31) - (1 << 20)
 _PAGE_BYTES = 4096
 
 
-@dataclass(eq=False)
-class _Job:
+class _Job(Struct, eq=False):
     """Where every payload goes: inline by number, external as a list in order."""
 
     files: Files

@@ -5,11 +5,11 @@ Files below ``_WHOLE_BYTES`` are parsed as they are; of larger ones only a skele
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.outside import check_outside, named_locations
@@ -22,8 +22,7 @@ _WHOLE_BYTES = 1 << 24
 _OPSETS = 1 << 31  # what onnx itself can count to
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ParsedFile:
+class ParsedFile(Struct, frozen=True, eq=False):
     """The message, where its tensors lie, and whether all its strings are text."""
 
     proto: onnx.ModelProto

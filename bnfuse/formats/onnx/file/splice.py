@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bnfuse.formats.onnx.file.protobuf import NESTED, TOKEN, read_varint, tag, varint
 
@@ -26,8 +27,7 @@ def splice(model: bytes | bytearray, length_of: Callable[[int], int]) -> Iterato
     return iter(parts)
 
 
-@dataclass(slots=True)
-class _Splice:
+class _Splice(Struct):
     data: bytes | bytearray
     hits: list[int]
     length_of: Callable[[int], int]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
@@ -32,8 +32,7 @@ _MOST_AXES = 32  # more are nobody's, and numpy has none
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(slots=True)
-class Files:
+class Files(Struct):
     """Open files of one model, and one buffer through which they are read."""
 
     model: Path
@@ -177,8 +176,7 @@ def _lists(tensor: onnx.TensorProto) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RawTensor:
+class RawTensor(Struct, frozen=True, eq=False):
     """A tensor whose bytes are in the parsed model: fetched when asked for, not kept twice."""
 
     proto: onnx.TensorProto
@@ -191,8 +189,7 @@ class RawTensor:
         return found if not start and stop == len(found) else found[start:stop]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FileTensor:
+class FileTensor(Struct, frozen=True, eq=False):
     """A tensor whose bytes lie in a file."""
 
     files: Files

@@ -12,9 +12,10 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
+
+from msgspec import Struct, field
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
@@ -32,8 +33,7 @@ _WAITING = 8
 _NOT_SO = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
 
 
-@dataclass(eq=False)
-class Pouring:
+class Pouring(Struct, eq=False):
     """One file that is being written.
 
     Attributes:

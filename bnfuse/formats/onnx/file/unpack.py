@@ -5,12 +5,12 @@ The first element is in the lowest bits of a byte, as the ONNX specification has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.file.storage import Files, FileTensor, numpy_dtype
@@ -30,8 +30,7 @@ def element_bits(data_type: int) -> int:
     return _PACKED_BITS.get(onnx.TensorProto.DataType.Name(data_type), dtype.itemsize * 8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedTensor:
+class PackedTensor(Struct, frozen=True, eq=False):
     """A packed tensor whose bytes lie in a file; ``dtype`` is ml_dtypes', which takes a byte per element."""
 
     files: Files

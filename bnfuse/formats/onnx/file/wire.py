@@ -11,8 +11,9 @@ Field numbers are those of onnx.proto3; wire types those of the protobuf encodin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.positioned import read_at
@@ -27,8 +28,7 @@ _WINDOW_BYTES = 1 << 16
 _DATA_FIELDS = {9, 4, 10}
 
 
-@dataclass(frozen=True, slots=True)
-class FileSlice:
+class FileSlice(Struct, frozen=True):
     """``length`` bytes at ``offset`` of a file."""
 
     path: Path
@@ -36,8 +36,7 @@ class FileSlice:
     length: int
 
 
-@dataclass(slots=True)
-class ReadAhead:
+class ReadAhead(Struct):
     """Bytes of an open file by position, through one small buffer."""
 
     fd: int
@@ -54,8 +53,7 @@ class ReadAhead:
         return self._data, index
 
 
-@dataclass(slots=True)
-class _Skim:
+class _Skim(Struct):
     window: ReadAhead
     path: Path
     slices: list[FileSlice] = field(default_factory=list)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port, unique_names
@@ -39,8 +39,7 @@ _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kin
 Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
 
 
-@dataclass(eq=False)
-class GraphBuilder:
+class GraphBuilder(Struct, eq=False):
     """Nodes to be, in an order in which values are written before they are read.
 
     Attributes:

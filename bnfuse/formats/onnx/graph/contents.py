@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
@@ -57,8 +57,7 @@ def read_contents(path: Path) -> Contents:
         raise damaged(path, str(e)) from e
 
 
-@dataclass(slots=True, eq=False)
-class _Scope:
+class _Scope(Struct, eq=False):
     """One graph: the names that it defines, and the graph around it."""
 
     prefix: str

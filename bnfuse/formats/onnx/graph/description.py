@@ -6,12 +6,12 @@ absent. Strings that are not UTF-8 are shown with escapes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import NodeItem, Setting
@@ -23,8 +23,7 @@ TENSORS = (_Kind.TENSOR, _Kind.TENSORS)
 GRAPHS = (_Kind.GRAPH, _Kind.GRAPHS)
 
 
-@dataclass(slots=True, eq=False)
-class SettingsKey:
+class SettingsKey(Struct, eq=False):
     """What settings are looked up by."""
 
     proto: onnx.NodeProto

@@ -10,10 +10,10 @@ When it does not act: bodies and functions are not followed, nor graphs of very 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import size, whole
 from bnfuse.errors import BnfuseError
@@ -51,8 +51,7 @@ def read_hints(path: Path) -> Hints:
         return Hints()
 
 
-@dataclass(slots=True, eq=False)
-class _File:
+class _File(Struct, eq=False):
     source: ModelFile
     opset: int = 1
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)

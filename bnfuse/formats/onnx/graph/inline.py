@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import onnx
+from msgspec import Struct, field
 from onnx import defs
 
 from bnfuse.formats.onnx.file.storage import nbytes
@@ -46,8 +46,7 @@ _MOST_NODES, _MOST_TIMES = 4_000, 4
 _MOST_COPIED_BYTES = 1 << 20
 
 
-@dataclass(eq=False)
-class Inlined:
+class Inlined(Struct, eq=False):
     """What became of a model's calls.
 
     Attributes:

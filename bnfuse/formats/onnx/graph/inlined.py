@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import onnx
+from msgspec import Struct
 
 
 def digest(nodes: Iterable[onnx.NodeProto]) -> bytes:
@@ -19,8 +19,7 @@ def digest(nodes: Iterable[onnx.NodeProto]) -> bytes:
     return found.digest()
 
 
-@dataclass(eq=False)
-class InlinedCall:
+class InlinedCall(Struct, eq=False):
     """One call.
 
     Attributes:

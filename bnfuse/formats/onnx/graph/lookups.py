@@ -9,9 +9,10 @@ right gets no bound, nor does one that computes its indices in another way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.formats.extents import Shape
 from bnfuse.formats.hints import Values
@@ -32,8 +33,7 @@ _TABLES = {
 ConstantLookup = Callable[[str], "tuple[float, ...] | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """``factor·x + shift`` with a shift between ``low`` and ``high``, x the input ``source``."""
 
     source: str

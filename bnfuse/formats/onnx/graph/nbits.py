@@ -10,9 +10,8 @@ multiplies by them. Source: onnxruntime, docs/ContribOperators.md, com.microsoft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
@@ -21,8 +20,7 @@ from bnfuse.formats.onnx.graph.constants import is_float
 PACKED_BITS = (2, 4, 8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockedIntegers:
+class BlockedIntegers(Struct, frozen=True, eq=False):
     """q of the module's formula, shape (N, K); ``packed`` are the bytes of B, ``row_bytes`` to a row."""
 
     packed: Tensor

@@ -9,9 +9,9 @@ takes time in proportion to the nodes and their inputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.scope import bodies, text_of
@@ -48,8 +48,7 @@ def ordered(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-@dataclass(eq=False)
-class _Walk:
+class _Walk(Struct, eq=False):
     """Depth first, without recursion: chains of nodes are long."""
 
     nodes: Sequence[onnx.NodeProto]

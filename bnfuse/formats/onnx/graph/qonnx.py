@@ -13,10 +13,10 @@ definition and its implementation say different things), or where x holds what i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
@@ -55,8 +55,7 @@ def is_quantiser(node: onnx.NodeProto) -> bool:
     return node.op_type in OPERATORS and node.domain in DOMAINS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class QuantIntegers:
+class QuantIntegers(Struct, frozen=True, eq=False):
     """q of the module's formula, shape as x, worked out where it is read; scale and zero broadcast."""
 
     x: Tensor

@@ -9,11 +9,11 @@ points that are computed at run time) is no weight of this kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
@@ -31,8 +31,7 @@ _PER_AXIS, _BLOCKED = 13, 21
 _FLOATS = ("float32", "float16")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unpacking:
+class Unpacking(Struct, frozen=True, eq=False):
     """A DequantizeLinear or Quant of constants: the node, where it is, and what it makes."""
 
     node: onnx.NodeProto

@@ -8,11 +8,11 @@ constants and which a caller may override.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 _LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 27, 4
 
 
-@dataclass(eq=False)
-class ModelFile:
+class ModelFile(Struct, eq=False):
     """A parsed ONNX file: the skeleton, its scopes, and where its tensors lie."""
 
     path: Path
@@ -66,8 +65,7 @@ def parse(path: Path) -> ModelFile:
     return ModelFile(path, parsed.proto, parsed.files, [], is_text=parsed.is_text)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadGraph:
+class ReadGraph(Struct, frozen=True, eq=False):
     """Core's graph of a file, and what its rules were made from."""
 
     graph: Graph
@@ -137,8 +135,7 @@ def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:
     return next((o.version for o in imports if o.domain in ONNX_DOMAINS), 1)
 
 
-@dataclass(eq=False)
-class _Builder:
+class _Builder(Struct, eq=False):
     source: ModelFile
     options: ReadOptions
     drafts: GraphBuilder

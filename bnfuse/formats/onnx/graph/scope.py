@@ -7,10 +7,10 @@ core's flat graph by a prefix that says where they were defined.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inlined import InlinedCalls
@@ -23,8 +23,7 @@ def text_of(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
-@dataclass(eq=False)
-class Scope:
+class Scope(Struct, eq=False):
     """One graph or function body.
 
     Attributes:

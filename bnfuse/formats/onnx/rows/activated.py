@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from msgspec.structs import asdict
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.linear_rule import Linear
@@ -14,8 +14,7 @@ from bnfuse.formats.onnx.rows.view import View
 _HOMOGENEOUS = (b"Relu", b"LeakyRelu")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Activated(Linear):
+class Activated(Linear, frozen=True, eq=False):
     """y = f(W·x + b): at the output comes in what f passes.
 
     Attributes:
@@ -45,7 +44,7 @@ def activated(view: View, rule: Linear | Opaque) -> Rule:
     kind = view.attr("activation", b"")
     if isinstance(rule, Opaque) or not kind:
         return rule
-    known = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    known = asdict(rule)
     if not rule.has_bias:  # a shift would have to go on to the output
         known["shift_in"] = Reason.SHIFT_THROUGH_ACTIVATION
     return Activated(**known, homogeneous=kind in _HOMOGENEOUS)

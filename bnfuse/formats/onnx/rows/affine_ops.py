@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bnfuse.core.affine import Affine
@@ -28,8 +28,7 @@ _BROADCASTING = 7  # the operator set from which on Mul and Add broadcast
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NumberOnly(Affine):
+class NumberOnly(Affine, frozen=True, eq=False):
     """A number in an operator of which no rank is known: a vector in its place could not be given a shape.
 
     Only one along the last axis needs none.

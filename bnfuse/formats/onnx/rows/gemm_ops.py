@@ -59,7 +59,7 @@ def _is_matrix(tensor: Tensor, channels: int) -> bool:
     return tensor.dtype.kind in "fV" and tensor.shape[0] * channels <= _MOST_ELEMENTS
 
 
-class GemmStore(LinearStore):
+class GemmStore(LinearStore, frozen=True):
     """α and β go into B and C. What C is tells the rule's bias: None for a matrix, no place at run time."""
 
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:

@@ -9,7 +9,6 @@ Only from the input on: what comes in at the output must pass as it does everywh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,8 +18,7 @@ from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Reaction, Rule, StateView, zero_scale
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Even(Rule):
+class Even(Rule, frozen=True, eq=False):
     """Magnitudes and norms: no ``Pass``, whose input and output are scaled alike (``core.classes``).
 
     Attributes:
@@ -36,8 +34,7 @@ class Even(Rule):
         return self.size.react(node, port, held, numbers)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unseen(Rule):
+class Unseen(Rule, frozen=True, eq=False):
     """Order, direction, sign.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from bnfuse.core.rules import Rule
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 EVERY = sys.maxsize  # of the operands
 
 
-@dataclass(frozen=True, slots=True)
-class OpKind:
+class OpKind(Struct, frozen=True):
     """What an operator is to every room of this format.
 
     Attributes:

@@ -57,7 +57,7 @@ def _set_floats(handle: NodeHandle, name: str, values: Array) -> None:
     handle.proto.attribute.extend(kept)
 
 
-class ScalerStore(AffineStore):
+class ScalerStore(AffineStore, frozen=True):
     """scale = a, offset = −c/a, with the a that is stored."""
 
     def dtype(self, handle: NodeHandle, x: int, out: ModelEditor) -> np.dtype[Any]:
@@ -95,7 +95,7 @@ def _model(view: View, writes: bool) -> Rule:
     return Linear(weight, linear_form((rows, features), "o i"), bias, 1, 1, writes=plain)
 
 
-class ModelStore(LinearStore):
+class ModelStore(LinearStore, frozen=True):
     """Coefficients and intercepts, in the attributes."""
 
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:

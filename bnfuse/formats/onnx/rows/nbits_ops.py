@@ -75,7 +75,7 @@ def _weight(view: View) -> QuantisedTensor | Opaque:
     return Opaque(Reason.BAD_PARAMETERS, f"B of shape {packed.shape}") if weight is None else weight
 
 
-class BlockStore(LinearStore):
+class BlockStore(LinearStore, frozen=True):
     """Scales as input 2, in the shape they have there; a bias as input 5 where there is one."""
 
     def scale(self, handle: NodeHandle, new: NewLinear, out: ModelEditor, gains: tuple[str, ...]) -> None:

@@ -7,10 +7,9 @@ of one length; everything else is left to ``affine_ops``, which also decides on 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.affine import Typical
 from bnfuse.core.batchnorm import affine_maps
@@ -24,8 +23,7 @@ _ELEMENTS = 1 << 16
 Maps = tuple[Vector, Vector, Typical]  # a, c, and what x is like
 
 
-@dataclass(eq=False)
-class Statistics:
+class Statistics(Struct, eq=False):
     """Collects handles while a graph is read, and computes when the first is asked for."""
 
     _expected: list[NodeHandle] = field(default_factory=list)

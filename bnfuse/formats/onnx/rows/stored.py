@@ -13,12 +13,12 @@ When it does not act: rounding, names and what else reads a constant are the edi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, as_float64, size
@@ -39,7 +39,7 @@ def epsilon_of(node: onnx.NodeProto) -> float:
     return next((a.f for a in node.attribute if a.name == "epsilon"), DEFAULT_EPSILON)
 
 
-class Store:
+class Store(Struct, frozen=True):
     """Base of all ways."""
 
 
@@ -52,8 +52,7 @@ def bias_input(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor, 
         out.pool.replace(handle, at, bias.reshape(rule.bias.shape) if keeps else bias)
 
 
-@dataclass(frozen=True)
-class LinearStore(Store):
+class LinearStore(Store, frozen=True):
     """A constant weight, which is input 1, or input 0 where x is input 1.
 
     Attributes:
@@ -86,7 +85,7 @@ class LinearStore(Store):
         self.bias(handle, rule, bias, out)
 
 
-class AffineStore(Store):
+class AffineStore(Store, frozen=True):
     """γ as input 1 and β as input 2, which is made where there is none."""
 
     scale_at: ClassVar[int] = 1
@@ -107,7 +106,7 @@ class AffineStore(Store):
             out.append(handle, self.shift_at, rounded)
 
 
-class BatchNormStore(AffineStore):
+class BatchNormStore(AffineStore, frozen=True):
     """γ' = a·√(σ² + ε), β' = c + μ·a."""
 
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
@@ -137,8 +136,7 @@ class BatchNormStore(AffineStore):
         out.become(handle, "Mul", {"scale": a})
 
 
-@dataclass(frozen=True)
-class ArithmeticStore(AffineStore):
+class ArithmeticStore(AffineStore, frozen=True):
     """One constant on either side: ``value`` of (a, c), given whether it is the second operand."""
 
     value: Callable[[Vector, Vector, bool], Vector]
@@ -163,7 +161,7 @@ def _axes_behind(handle: NodeHandle, new: NewAffine, out: ModelEditor) -> int:
     return rank - 1 - axis
 
 
-class ClampStore(Store):
+class ClampStore(Store, frozen=True):
     """max(x, low), min(x, high), or one behind the other; a Clip where it has one number for each."""
 
     def store(self, handle: NodeHandle, new: NewClamp, out: ModelEditor) -> None:
@@ -197,7 +195,7 @@ def along(values: Array, axes: tuple[int, ...], rank: int) -> Array:
     return values.reshape([sizes.get(axis, 1) for axis in range(axes[0], rank)])
 
 
-class TableStore(Store):
+class TableStore(Store, frozen=True):
     """A table of rows as input 0, or a constant operand where it is."""
 
     def store(self, handle: NodeHandle, new: NewSource, out: ModelEditor) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
-@dataclass(slots=True, eq=False)
-class NodeHandle:
+class NodeHandle(Struct, eq=False):
     """What the ONNX format remembers of a core node.
 
     Attributes:
@@ -50,8 +49,7 @@ def handle_of(node: Node) -> NodeHandle:
     return handle
 
 
-@dataclass(slots=True, eq=False)
-class View:
+class View(Struct, eq=False):
     """Access to one node during rule making. Axes come out non-negative where the rank is known."""
 
     node: Node

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec import to_builtins
 
 from bnfuse.errors import RuntimeMissing
 from bnfuse.formats.base import CallTimes
@@ -37,8 +38,8 @@ class OrtEngine(Engine[OrtRunner]):
             "versions": dict(model.versions),
             "optimises": model.optimises,
             "providers": list(model.providers),
-            "inputs": [asdict(spec) for spec in model.inputs],
-            "outputs": [asdict(spec) for spec in model.outputs],
+            "inputs": [to_builtins(spec) for spec in model.inputs],
+            "outputs": [to_builtins(spec) for spec in model.outputs],
         }
 
     def run(self, model: OrtRunner, arrays: Arrays) -> Arrays:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.formats.base import Tensors, TensorSpec
 
@@ -28,8 +28,7 @@ def bindable(specs: Sequence[TensorSpec]) -> bool:
     return all(spec.dtype.startswith(_NUMBERS) for spec in specs)
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """A session's IOBinding, and the values it reads.
 
     Some versions of onnxruntime (1.23) bind the address of a value and do not keep it, nor the array that it

@@ -12,13 +12,13 @@ the main graph is opened: the values of bodies and functions have no names there
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bnfuse.core.tensor import Array, whole
 from bnfuse.formats.base import Probe
@@ -30,8 +30,7 @@ from bnfuse.formats.onnx.file.storage import Files, FileTensor
 from bnfuse.formats.onnx.graph.scope import bodies
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Probed:
+class Probed(Struct, frozen=True, eq=False):
     """A model's bytes with its seams as outputs, and the constants to use instead of its own.
 
     ``answers`` names, by seam, the output that shows what is computed for it; ``given`` are those seams that

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import CallTimes, NodeTime
@@ -23,8 +24,7 @@ _KERNEL = "_kernel_time"
 _NS_PER_US = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
+class _Event(Struct, frozen=True):
     """One event, in µs; ``op`` is "" for a call of the whole model."""
 
     start: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from msgspec import Struct
 
 from bnfuse.errors import RuntimeLost, UnreadableModel, UsageError
 from bnfuse.formats.base import RunSettings
@@ -22,8 +23,7 @@ from bnfuse.formats.child.runner import Folder, ProfiledRunner, told
 from bnfuse.formats.child.settings import settings_to_json
 
 
-@dataclass(frozen=True, slots=True)
-class OrtSetup:
+class OrtSetup(Struct, frozen=True):
     """A process for onnxruntime: nothing of it is fixed when it starts."""
 
     module: ClassVar[str] = "bnfuse.formats.onnx.runtime.child"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError, RuntimeMissing, UnreadableModel, UsageError
 from bnfuse.formats.base import CallTimes, Probe, RunSettings, Tensors, TensorSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from bnfuse.difference.result import Difference
 from bnfuse.report import document as doc

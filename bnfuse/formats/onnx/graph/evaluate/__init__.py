@@ -9,13 +9,13 @@ not run, types that it has no kernel for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from math import inf
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
@@ -37,8 +37,7 @@ _PLAIN = _FLOATS | _BOOL | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32,
 _ALL = _PLAIN | {"bfloat16"}
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(Struct, frozen=True):
     """How an operator is worked out.
 
     Attributes:
@@ -172,8 +171,7 @@ def operators(opset: int) -> frozenset[str]:
     return frozenset(("Constant", *(op for op, row in ROWS.items() if row.types(opset))))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reshaped:
+class Reshaped(Struct, frozen=True, eq=False):
     """The elements of a tensor under another shape, wherever they lie."""
 
     base: Tensor

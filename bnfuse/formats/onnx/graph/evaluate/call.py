@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array, Tensor, size, whole
 
@@ -31,8 +31,7 @@ class Unknown(Exception):
     """The value is not worked out: inputs that do not fit, numbers that no standard defines, or too many."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownCall:
+class KnownCall(Struct, frozen=True):
     """A node with its constants.
 
     Attributes:

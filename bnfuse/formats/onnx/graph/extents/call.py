@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bnfuse.formats.extents import Extent, Shape, Sizes
 
 Elements = tuple[Any, ...]  # of a small tensor, flat: extents, or floats
 
 
-@dataclass(slots=True, eq=False)
-class ExtentCall:
+class ExtentCall(Struct, eq=False):
     """One node as its rule sees it: the shapes of its inputs, and the numbers in those that are known."""
 
     node: onnx.NodeProto
