@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from msgspec.structs import replace
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.screen import Screen
@@ -55,6 +54,8 @@ def diff(
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
     changes; -v shows all. Exit code 0 whatever it finds, unless --exit-code asks for 1.
     """
+    from msgspec.structs import replace
+
     from bnfuse.report import check_reports
     from bnfuse.use_cases.diff import diff as run
 

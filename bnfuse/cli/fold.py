@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import replace
 
 from bnfuse.cli import options as opt
 from bnfuse.cli.help import Grouped
@@ -13,11 +12,13 @@ from bnfuse.cli.limits import LIMITS
 from bnfuse.cli.models import MANY, MODELS, PLACE
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
-from bnfuse.use_cases.speed_gate import SpeedGate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bnfuse.results import Report
     from bnfuse.results.outcomes import Gate
+    from bnfuse.use_cases.speed_gate import SpeedGate
 
 
 @click.command(
@@ -93,7 +94,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
     screen.expects(options.model, options.reports)
     _check_together(options)
     opt.check_labels(options.labels, options.inputs)
-    gate = SpeedGate.of(options.baseline, options.most_percent)
+    gate = _speed_gate(options.baseline, options.most_percent)
     if options.plan_only:
         _inspect(screen, options, check=options.check)
         return
@@ -111,6 +112,8 @@ def optimize(screen: Screen, options: Optimize) -> None:
 
 def _many(screen: Screen, options: Optimize) -> None:
     """The same for several models, folders, patterns and addresses."""
+    from msgspec.structs import replace
+
     from bnfuse.cli.many import run_many
 
     _check_together(options)
@@ -124,7 +127,7 @@ def _many(screen: Screen, options: Optimize) -> None:
             lambda report: replace(report, gates=(_check_gate(report, options),)) if check else report,
         )
         return
-    gate = SpeedGate.of(None, options.most_percent)
+    gate = _speed_gate(None, options.most_percent)
     run_many(screen, options, _folding(options, hashes=True), gate.report)
 
 
@@ -208,6 +211,8 @@ def _explain(screen: Screen, options: Inspect, pattern: str) -> None:
 
 
 def _inspect(screen: Screen, options: Reading, *, check: bool = False) -> None:
+    from msgspec.structs import replace
+
     from bnfuse.use_cases.optimize import inspect as run
 
     with screen.progress() as progress:
@@ -234,6 +239,12 @@ def _check_gate(report: Report, options: Reading) -> Gate:
         return Gate("--check", False, why_missed(report.plan))
     nodes = f"{count} node{'s' if count > 1 else ''} of '{report.input.path}' can be folded"
     return Gate("--check", not count, nodes if count else "nothing in the model can be folded")
+
+
+def _speed_gate(baseline: Path | None, most_percent: float | None) -> SpeedGate:
+    from bnfuse.use_cases.speed_gate import SpeedGate
+
+    return SpeedGate.of(baseline, most_percent)
 
 
 def _check_together(options: Optimize) -> None:

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
@@ -68,6 +69,8 @@ class GuardedGroup(click.Group):
         # look for them while it works, and once more when it ends, is a tenth of the time of a quick one.
         gc.disable()
         _print_anything()
+        if not {"-h", "--help"} & {*ctx.args}:
+            _import_numpy()
         try:
             with _terminable():
                 result = super().invoke(ctx)
@@ -95,6 +98,18 @@ class GuardedGroup(click.Group):
             told = internal(error)
             screen.fail(told)
             _leave(screen, error, ExitCode.INTERNAL, told)
+
+
+def _import_numpy() -> None:
+    """Import numpy without the thread for each core that its BLAS starts: a fold has no work for them."""
+    threads = "OPENBLAS_NUM_THREADS"
+    if threads in os.environ:
+        return
+    os.environ[threads] = "1"
+    try:
+        import_module("numpy")
+    finally:
+        del os.environ[threads]  # runtimes in processes of their own have work for theirs
 
 
 def _print_anything() -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import Struct
 
 from bnfuse import __version__
 from bnfuse.errors import ExitCode, OutputError
@@ -20,19 +19,18 @@ if TYPE_CHECKING:
     from bnfuse.results.outcomes import Gate
 
 
-class Screen(Struct):
+class Screen:
     """How much to say, and where to. ``quiet`` leaves errors only (and the document of ``--json``).
 
     ``answered`` tells that the document of ``--json`` was printed: there is never a second.
     """
 
-    quiet: bool = False
-    verbose: bool = False
-    command: str = ""
-    as_json: bool = False
-    reports: tuple[Path, ...] = ()
-    path: Path | None = None
-    answered: bool = False
+    def __init__(self) -> None:
+        self.quiet = self.verbose = self.as_json = False
+        self.command = ""
+        self.reports: tuple[Path, ...] = ()
+        self.path: Path | None = None
+        self.answered = False
 
     def expects(self, path: Path | None, reports: Sequence[Path]) -> None:
         """What an error is told of, and where to: files of reports that may be written."""
