@@ -128,11 +128,11 @@ def _eight_bits(graph: Graph, feeds: Values, planned: Planned) -> float:
     patch = apply(graph, planned)
     wanted = computed(graph, feeds, patch)
     output = graph.nodes[-1].outputs[0]
-    for new in patch.linears.values():
+    for node, new in patch.linears.items():
         assert new.weight is not None
         found = np.concatenate([block for _, block, _ in new.weight.blocks()]).reshape(new.weight.shape)
         step = np.abs(found).max() / 127.0
-        object.__setattr__(new, "weight", _Held(np.rint(found / step) * step))
+        patch.linears[node] = replace(new, weight=_Held(np.rint(found / step) * step))
     got = computed(graph, feeds, patch)[output]
     return float(np.square(got - wanted[output]).sum() / np.square(wanted[output]).sum())
 

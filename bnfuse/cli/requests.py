@@ -17,7 +17,7 @@ NamedShapes = Mapping[str, tuple[int, ...]]
 
 
 class Options:
-    """The values of a command's options, as attributes; which are the same few for several commands."""
+    """The values of a command's options, as attributes."""
 
     def __init__(self, **values: Any) -> None:
         vars(self).update(values)
