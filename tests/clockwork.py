@@ -53,6 +53,7 @@ class Clockwork:
     runtime: str = "clockwork 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"clockwork": "1"})
     optimises: str = ""
+    load_s: float = 0.0
     outputs: Sequence[TensorSpec] = ()
     batches: list[int] = field(default_factory=list)
 

@@ -27,6 +27,7 @@ class Fake:
     runtime: str = "fake 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
     optimises: str = ""
+    load_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.inputs: Sequence[TensorSpec] = (TensorSpec("x", self.dtype, self.shape),)

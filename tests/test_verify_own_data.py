@@ -33,6 +33,7 @@ class Model:
     runtime: str = "fake 1"
     versions: Mapping[str, str] = field(default_factory=lambda: {"fake": "1"})
     optimises: str = ""
+    load_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.inputs = (TensorSpec("x", "float32", (self.fixed or "N", 2)),)

@@ -7,6 +7,7 @@ that no format accepts is described by what its first bytes say it is, so that t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,15 @@ def load(path: Path, settings: RunSettings) -> Runner:
         RuntimeMissing: the runtime or the device is not there.
     """
     return detect(path).load(path, settings)
+
+
+@contextmanager
+def keeping_models() -> Iterator[None]:
+    """Models stay loaded meanwhile, as far as there is room, for whoever loads the same file again."""
+    from bnfuse.formats.child.pool import keeping_models
+
+    with keeping_models():
+        yield
 
 
 def _head(path: Path) -> bytes:

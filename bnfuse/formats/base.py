@@ -131,6 +131,7 @@ class Runner(Protocol):
     optimises: (
         str  # what its own optimisation does to BatchNormalizations, as the end of a sentence; "" if nothing
     )
+    load_s: float  # what loading it took, whenever that was
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name for inputs by name."""

@@ -32,6 +32,7 @@ class _Fed:
         self.outputs, self.providers, self.runtime = runner.outputs, runner.providers, runner.runtime
         self.versions = runner.versions
         self.optimises = runner.optimises
+        self.load_s = runner.load_s
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         return self._runner.run(self._translate(feeds))

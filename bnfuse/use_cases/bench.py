@@ -35,7 +35,6 @@ from bnfuse.results.doing import Progress
 from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.bench_cold import COLD_SHARE, ColdRequest, measured_cold
 from bnfuse.use_cases.bench_hints import reading_hints
-from bnfuse.use_cases.kept import of_the_formats
 from bnfuse.use_cases.verify import MEMORY_FACTOR
 
 _PROFILE_SHARE = 0.1
@@ -209,7 +208,7 @@ def _cold(paths: Sequence[Path], request: BenchRequest) -> ColdRequest:
 
 def _twins(paths: Sequence[Path], request: BenchRequest, threads: int, load: Loader) -> ModelPair | None:
     """How the models correspond where they are of two formats; a loader of one's own feeds its own models."""
-    if not of_the_formats(load):
+    if load is not load_by_content:
         return None
     return twins_of(paths, request.settings(threads, optimise=True), load)
 

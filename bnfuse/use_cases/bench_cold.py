@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from bnfuse.formats import load as load_by_content
 from bnfuse.formats.base import Loader, RunSettings
 from bnfuse.inputs.cross_format import ModelPair
 from bnfuse.inputs.samples import Feeds, InputRequest, fit
@@ -20,7 +21,6 @@ from bnfuse.measure.timing import enough
 from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun
 from bnfuse.results.doing import Doing
-from bnfuse.use_cases.kept import of_the_formats
 
 COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
@@ -73,7 +73,7 @@ def measured_cold(
         if twins is None:  # the other processes do not know what was found out here
             settings = replace(settings, runtime=runner.runtime)
     feeds = samples.feeds(0)
-    if of_the_formats(load):
+    if load is load_by_content:
         limits = StartLimits(share_s, max(_COLD_OVERRUN * share_s, left_s), wanted.budget_s)
         seen.progress(Doing("measuring cold start, in fresh processes", limits.verdict_s))
         fed = [twins.feeds(path, feeds) if twins else feeds for path in paths]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from bnfuse.files.stamps import watched
-from bnfuse.formats import load
+from bnfuse.formats import keeping_models, load
 from bnfuse.results import Latency
 from bnfuse.results.doing import Progress
 from bnfuse.results.outcomes import Comparison
@@ -36,7 +36,12 @@ def verified(
     """
     from bnfuse.use_cases.verify import verify
 
-    with unpacked(a) as one, unpacked(b) as other, watched(one.path, other.path) as unchanged:
+    with (
+        unpacked(a) as one,
+        unpacked(b) as other,
+        watched(one.path, other.path) as unchanged,
+        keeping_models(),
+    ):
         before, after = (file_info(source.path, hashes=hashes) for source in (one, other))
         progress("verifying")
         ran = Witnessed(load)
@@ -72,6 +77,7 @@ def benched(
         one, other = (None if path is None else stack.enter_context(unpacked(path)) for path in (a, b))
         assert one is not None
         unchanged = stack.enter_context(watched(*(source.path for source in (one, other) if source)))
+        stack.enter_context(keeping_models())
         before = file_info(one.path, hashes=hashes)
         after = None if other is None else file_info(other.path, hashes=hashes)
         largest = max(before.total_bytes, after.total_bytes if after else 0)

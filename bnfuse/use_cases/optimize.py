@@ -21,7 +21,7 @@ from bnfuse.core.apply import Patch
 from bnfuse.errors import UsageError
 from bnfuse.files.staging import check_target, default_output, staging_folder
 from bnfuse.files.stamps import Watched, watched
-from bnfuse.formats import detect, load
+from bnfuse.formats import detect, keeping_models, load
 from bnfuse.formats.base import Format, Model, ReadOptions, Written
 from bnfuse.garbage import without_collections
 from bnfuse.packed import packing_of
@@ -39,7 +39,6 @@ from bnfuse.use_cases.unwritten import BatchNormsLeft, why_missed
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
-    from bnfuse.use_cases.kept import KeptModels
     from bnfuse.use_cases.verify import VerifyRequest
 
 
@@ -161,14 +160,13 @@ def _placed(
 ) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
     from bnfuse.files.placing import place
-    from bnfuse.use_cases.kept import KeptModels
 
     with watched(path) as files, staging_folder(target) as folder:
         made = _written(path, folder / target.name, wanted, phases, files)
         written = made.written
-        with closing(KeptModels(load)) as models:
-            report = _proof(path, target, made, wanted, models, phases, files)
-            report = measured(report, written, wanted.bench, wanted.read, models.load, phases)
+        with keeping_models():
+            report = _proof(path, target, made, wanted, phases, files)
+            report = measured(report, written, wanted.bench, wanted.read, load, phases)
         files.check()
         if only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept))
@@ -236,16 +234,15 @@ def _proof(
     target: Path,
     made: _Made,
     wanted: Wanted,
-    models: KeptModels,
     phases: Phases,
     files: Watched,
 ) -> Report:
     """The report with its proof: where biases were rounded, of the result before they were."""
     notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
     if not made.written.rounded or wanted.verify is None:
-        return replace(proved(made.report, made.written, made.wanted, models, phases), notes=notes)
+        return replace(proved(made.report, made.written, made.wanted, phases), notes=notes)
     exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
     with staging_folder(target) as folder:
         exact = _written(path, folder / target.name, exactly, phases, files)
-        proof = proved(exact.report, exact.written, exact.wanted, models, phases)
+        proof = proved(exact.report, exact.written, exact.wanted, phases)
     return replace(made.report, verification=proof.verification, versions=proof.versions, notes=notes)

@@ -17,15 +17,14 @@ from bnfuse.use_cases.unwritten import Unproved, why_unproved
 if TYPE_CHECKING:
     from bnfuse.results.doing import Progress
     from bnfuse.use_cases.folding import Phases
-    from bnfuse.use_cases.kept import KeptModels
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-def proved(report: Report, written: Written, wanted: Wanted, models: KeptModels, phases: Phases) -> Report:
+def proved(report: Report, written: Written, wanted: Wanted, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
     if wanted.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
-    ran = Witnessed(models.load)
+    ran = Witnessed(load)
     with phases("verify", "verifying"):
         agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
     if agreement.status is Status.DIFFERENT:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from msgspec import to_builtins
 
 from bnfuse.formats.child.limits import held_bytes, memory_limit_bytes
 from bnfuse.formats.child.messages import Arrays, Head
-from bnfuse.formats.child.process import ChildProcess
+from bnfuse.formats.child.process import ChildProcess, ProcessLost, Reply
 
 _LINGER_S = 30.0  # `keep_alive` makes it longer
 
@@ -62,18 +63,19 @@ class Process(ChildProcess):
             self._kept = dict(arrays)
             return self.ask({**head, "kept": same}, {} if same else arrays, extra_s=extra_s)
 
-    def close_model(self, number: int) -> None:
-        """Let it forget a model, and the arrays that it keeps.
+    def close_model(self, number: int, *, keep: bool) -> None:
+        """Let it close a model, which may stay for another load, and forget the arrays that it keeps.
 
         Raises:
             ProcessLost, Answer: as ``ask``.
         """
         with self._lock:
             self._kept = {}
-            self.ask({"op": "close", "model": number})
+            self.ask({"op": "close", "model": number, "keep": keep and _keeping > 0})
 
 
 _processes: dict[Setup, Process] = {}
+_keeping = 0  # how many ``keeping_models`` are open
 _pool_lock = threading.RLock()
 
 
@@ -121,6 +123,23 @@ def release(process: Process) -> None:
         process.ending = threading.Timer(_LINGER_S, _end_if_idle, [process, process.uses])
         process.ending.daemon = True
         process.ending.start()
+
+
+@contextmanager
+def keeping_models() -> Iterator[None]:
+    """Models that are closed meanwhile stay loaded for whoever loads the same file, which must not change."""
+    global _keeping
+    with _pool_lock:
+        _keeping += 1
+    try:
+        yield
+    finally:
+        with _pool_lock:
+            _keeping -= 1
+            for process in () if _keeping else list(_processes.values()):
+                if process.facts and process.alive():
+                    with suppress(ProcessLost, Reply):  # it is gone, and its models with it
+                        process.ask({"op": "forget"})
 
 
 def keep_alive(seconds: float) -> None:

@@ -72,6 +72,7 @@ class ChildRunner:
         self.runtime = str(loaded["runtime"])
         self.versions: Mapping[str, str] = loaded["versions"]
         self.optimises = str(loaded.get("optimises", ""))
+        self.load_s = float(loaded["load_s"])
 
     def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
         """All outputs by name, and the seams of a probe.
@@ -134,14 +135,14 @@ class ChildRunner:
         with contextlib.ExitStack() as stack:
             if self._folder is not None:
                 stack.callback(self._folder.cleanup)
-            self._leave(host)
+            self._leave(host, failed=kind is not None)
 
-    def _leave(self, host: Host | None) -> None:
+    def _leave(self, host: Host | None, *, failed: bool) -> None:
         if not isinstance(host, Process):
             return  # closed before, or the process is our own and ends soon
         if host.alive():
             with contextlib.suppress(ProcessLost, Reply):  # it is gone, and the model with it
-                host.close_model(self._model)
+                host.close_model(self._model, keep=not failed)
         release(host)
 
 

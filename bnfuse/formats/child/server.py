@@ -6,11 +6,12 @@ Requests are heads of messages (``bnfuse.formats.child.messages``) with an ``op`
 op      with                        answer
 ======= =========================== ==================================================================
 start   setup                       what the runtime says of itself
-load    what the format says        "model", its number, and what it declares
+load    what the format says        "model", its number, "load_s", and what it declares
 run     model; arrays: inputs       arrays: outputs by name, seams of a probe among them
 time    model, calls, kept; arrays  "ns" of each call
 profile model, calls; arrays        "calls": of each its ns, and [name, op, provider, ns] of its nodes
-close   model                       nothing
+close   model, keep                 nothing; it may stay loaded for another "load"
+forget                              nothing: no closed model stays
 ======= =========================== ==================================================================
 
 Inputs that are timed stay here until another model is closed or other inputs come: a bench asks for the same
@@ -20,14 +21,16 @@ call many times, and sending hundreds of MB each time would empty every cache. A
 from __future__ import annotations
 
 import gc
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import CallTimes
 from bnfuse.formats.child.loop import serve
 from bnfuse.formats.child.messages import Arrays, Head
+from bnfuse.formats.child.spare_models import FileIdentity, SpareModels
 
 M = TypeVar("M")
 
@@ -41,7 +44,12 @@ class LoadRefused(Exception):
 
 
 class Engine(ABC, Generic[M]):
-    """One runtime, in the process that exists for it. ``M`` is a model loaded into it."""
+    """One runtime, in the process that exists for it. ``M`` is a model loaded into it.
+
+    ``spares`` are models that were closed and may be taken where one of the same file is to be loaded.
+    """
+
+    spares: SpareModels[M]
 
     def prepare(self) -> None:
         """What can be done before anybody asks; what fails is told when asked for."""
@@ -52,9 +60,10 @@ class Engine(ABC, Generic[M]):
 
     @abstractmethod
     def load(self, request: Head) -> tuple[M, Head]:
-        """A model, and what it declares: "runtime", "versions", "providers", "inputs", "outputs".
+        """A model, perhaps one of ``spares``, and what it declares.
 
-        The last two hold "name", "dtype" and "shape" of each, as a ``TensorSpec`` does.
+        That is "runtime", "versions", "providers", "inputs" and "outputs", the last two with "name", "dtype" and
+        "shape", as a ``TensorSpec`` has them; "load_s", too, where the model was there already.
         """
 
     @abstractmethod
@@ -72,8 +81,12 @@ class Engine(ABC, Generic[M]):
     def close(self, model: M) -> None:
         """Let go of what a model holds."""
 
+    def spare(self, model: M) -> tuple[FileIdentity, Hashable] | None:
+        """Make a closed model as it was loaded: of which file, and how; None where another must be loaded."""
+        return None
+
     def closed(self, left: int) -> None:
-        """A model is gone, as far as this side holds it; ``left`` others are still loaded."""
+        """Models are gone, as far as this side holds them; ``left`` others are still loaded."""
 
     def told(self, error: Exception) -> Head:
         """What to answer for an error that is no ``LoadRefused`` and none of bnfuse's own."""
@@ -85,6 +98,7 @@ class Server(Generic[M]):
 
     def __init__(self, engine: Engine[M]) -> None:
         self._engine = engine
+        self._spares = engine.spares = SpareModels()
         self._models: dict[int, M] = {}
         self._count = 0
         self._kept: Arrays = {}
@@ -116,16 +130,20 @@ class Server(Generic[M]):
                 calls = self._engine.profile(self._models[head["model"]], arrays, head["calls"])
                 return {"calls": [_told(call) for call in calls]}, {}
             case "close":
-                self._close(head["model"])
+                self._close(head["model"], keep=head["keep"])
+                return {}, {}
+            case "forget":
+                self._let_go(self._spares.clear())
                 return {}, {}
             case other:
                 raise LoadRefused("run", f"'{other}' is no request")
 
     def _load(self, head: Head) -> Head:
+        begin = time.perf_counter()
         model, declared = self._engine.load(head)
         self._count += 1
         self._models[self._count] = model
-        return {"model": self._count, **declared}
+        return {"model": self._count, "load_s": time.perf_counter() - begin, **declared}
 
     def _time(self, head: Head, arrays: Arrays) -> list[int]:
         if not head["kept"]:
@@ -136,10 +154,17 @@ class Server(Generic[M]):
         finally:
             gc.enable()
 
-    def _close(self, number: int) -> None:
+    def _close(self, number: int, *, keep: bool) -> None:
         self._kept = {}
-        self._engine.close(self._models.pop(number))
-        self._engine.closed(len(self._models))
+        model = self._models.pop(number)
+        known = self._engine.spare(model) if keep else None
+        self._let_go([model] if known is None else self._spares.put(*known, model))
+
+    def _let_go(self, models: Sequence[M]) -> None:
+        for model in models:
+            self._engine.close(model)
+        if models:
+            self._engine.closed(len(self._models) + len(self._spares))
 
 
 def _told(call: CallTimes) -> list[Any]:

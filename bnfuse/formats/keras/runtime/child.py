@@ -18,8 +18,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +28,7 @@ from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.server import Engine, LoadRefused, serve_engine
 from bnfuse.formats.child.settings import probe_from_json
+from bnfuse.formats.child.spare_models import FileIdentity
 from bnfuse.formats.keras.runtime.backends import Backend, Call, NoGpu, make_backend
 from bnfuse.formats.keras.runtime.nested_tensors import (
     NamedTensor,
@@ -57,7 +57,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class LoadedModel(Struct):
-    """One model, ready to be called; ``seams`` are what a probe sees of it."""
+    """One model, ready to be called; ``seams`` are what a probe sees, ``undo`` moves weights back."""
 
     model: Any
     call: Call
@@ -67,7 +67,11 @@ class LoadedModel(Struct):
     structure: Any
     runtime: str
     versions: dict[str, str]
+    file: FileIdentity
+    how: tuple[Any, ...]
+    load_s: float
     seams: OpenSeams | None = None
+    undo: Callable[[], None] | None = None
 
 
 class KerasEngine(Engine[LoadedModel]):
@@ -79,7 +83,7 @@ class KerasEngine(Engine[LoadedModel]):
         self._flavours: list[str] = []
         self._settled: set[str] = set()
         self._allow_unsafe = False
-        self._served_by: dict[tuple[str, int, int], str] = {}
+        self._served_by: dict[FileIdentity, str] = {}
 
     def prepare(self) -> None:
         """Import the backend, which takes most of the time; what fails, and what else, is for ``start``."""
@@ -133,7 +137,7 @@ class KerasEngine(Engine[LoadedModel]):
             self._loaded_any = True
             self._probe(loaded, probe_from_json(head.get("probe")))
             if not head["flavour"]:
-                self._served_by[_identity(head["path"])] = flavour
+                self._served_by[loaded.file] = flavour
             assert self._backend is not None
             return loaded, {
                 "runtime": loaded.runtime,
@@ -141,6 +145,7 @@ class KerasEngine(Engine[LoadedModel]):
                 "providers": list(self._backend.devices),
                 "inputs": [leaf.described() for leaf in loaded.inputs],
                 "outputs": [leaf.described() for leaf in loaded.outputs],
+                "load_s": loaded.load_s,
             }
         raise _load_refusal(failures)
 
@@ -149,11 +154,21 @@ class KerasEngine(Engine[LoadedModel]):
         if wanted and wanted not in self._flavours:
             raise LoadRefused("load", f"{wanted}, which is not installed")
         # What Keras 3 refused once need not be tried again: it would count as the model's cold start.
-        only = wanted or self._served_by.get(_identity(path))
+        only = wanted or self._served_by.get(FileIdentity.of(path))
         return [only] if only else self._flavours
 
     def _loaded(self, keras: ModuleType, head: Head) -> LoadedModel:
+        """One that is spare, or what Keras loads."""
         assert self._backend is not None
+        file, how = FileIdentity.of(head["path"]), (keras.__name__, head["input_name"], head["input_rank"])
+        loaded = self.spares.take(file, how) or self._read(keras, head, file, how)
+        loaded.optimise = bool(head["optimise"])
+        loaded.call = (self._backend.compiled if loaded.optimise else self._backend.exact)(loaded.model)
+        return loaded
+
+    def _read(self, keras: ModuleType, head: Head, file: FileIdentity, how: tuple[Any, ...]) -> LoadedModel:
+        assert self._backend is not None
+        begin = time.perf_counter()
         if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
             keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
         model = keras.models.load_model(head["path"], compile=False, safe_mode=not self._allow_unsafe)
@@ -165,23 +180,25 @@ class KerasEngine(Engine[LoadedModel]):
                 text = f"it takes the input for {inputs[0].shape}, which is not what the file says"
                 raise LoadRefused("load", text)
         outputs = output_leaves(made, names)
-        backend, optimise = self._backend, bool(head["optimise"])
         return LoadedModel(
             model=model,
-            call=backend.compiled(model) if optimise else backend.exact(model),
-            optimise=optimise,
+            call=self._backend.exact(model),
+            optimise=False,
             inputs=distinct(inputs),
             outputs=distinct(outputs),
             structure=structure,
-            runtime=f"{keras.__name__} {keras.__version__} ({backend.version})",
-            versions={keras.__name__: keras.__version__, **dict([backend.version.split(" ", 1)])},
+            runtime=f"{keras.__name__} {keras.__version__} ({self._backend.version})",
+            versions={keras.__name__: keras.__version__, **dict([self._backend.version.split(" ", 1)])},
+            file=file,
+            how=how,
+            load_s=time.perf_counter() - begin,
         )
 
     def _probe(self, loaded: LoadedModel, probe: Probe | None) -> None:
         """Open the model up."""
         assert self._backend is not None
         if probe is not None:
-            shake(loaded.model, probe, self._backend)
+            loaded.undo = shake(loaded.model, probe, self._backend)
             loaded.seams = OpenSeams(loaded.model, probe.seams, probe.forced, self._backend)
 
     def run(self, model: LoadedModel, arrays: Arrays) -> Arrays:
@@ -219,6 +236,17 @@ class KerasEngine(Engine[LoadedModel]):
         tensors = {leaf.path: self._backend.tensor(arrays[leaf.name]) for leaf in model.inputs}
         return filled(model.structure, tensors)
 
+    def spare(self, model: LoadedModel) -> tuple[FileIdentity, tuple[Any, ...]] | None:
+        """Close its seams, move its weights back. What calls leave in stateful layers cannot be undone."""
+        if any(getattr(layer, "stateful", False) for layer in model.model._flatten_layers()):
+            return None
+        if model.seams is not None:
+            model.seams.close()
+        if model.undo is not None:
+            model.undo()
+        model.seams = model.undo = None
+        return model.file, model.how
+
     def closed(self, left: int) -> None:
         """Free its memory, whatever references Keras keeps of its own."""
         if not left:
@@ -231,13 +259,6 @@ class KerasEngine(Engine[LoadedModel]):
         """Keras raises anything; all of it is reported."""
         kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
         return {"error": kind, "text": reason(error)}
-
-
-def _identity(path: str) -> tuple[str, int, int]:
-    """A file as it is now; through a link, the file itself."""
-    file = Path(path).resolve()
-    status = file.stat()
-    return str(file), status.st_size, status.st_mtime_ns
 
 
 def _flavours(backend: str) -> list[str]:

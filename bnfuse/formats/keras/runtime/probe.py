@@ -54,6 +54,7 @@ class OpenSeams:
         self._given: Mapping[str, np.ndarray] = {}
         self._seen: Arrays = {}
         self._taps: dict[int, Tap] = {}
+        self._wrapped: list[tuple[Any, str, Any]] = []
         for name in names:
             *steps, output = json.loads(name)
             layer, turn, calls = _reached(model, steps)
@@ -81,6 +82,15 @@ class OpenSeams:
         finally:
             self._given, self._seen = {}, {}
 
+    def close(self) -> None:
+        """Let the layers be as they were."""
+        while self._wrapped:
+            layer, attribute, before = self._wrapped.pop()
+            if before is None:
+                object.__delattr__(layer, attribute)
+            else:
+                object.__setattr__(layer, attribute, before)
+
     def _listen(self, layer: Any, tap: Tap) -> None:
         attribute = "call" if getattr(layer, "quantization_mode", None) is None else "quantized_call"
         inner = getattr(layer, attribute)
@@ -92,6 +102,7 @@ class OpenSeams:
             names = {output: name for (when, output), name in tap.seams.items() if when == turn}
             return self._passed(result, names) if names else result
 
+        self._wrapped.append((layer, attribute, vars(layer).get(attribute)))
         object.__setattr__(layer, attribute, listening)  # Keras would look into it for variables
 
     def _passed(self, result: Any, names: Mapping[int, str]) -> Any:
@@ -181,8 +192,11 @@ def _packed(like: Any, tensors: Any) -> Any:
     return next(tensors)
 
 
-def shake(model: Any, probe: Probe, backend: Backend) -> None:
+def shake(model: Any, probe: Probe, backend: Backend) -> Callable[[], None]:
     """Move every float of the wanted layers' variables by one step, up or down at random.
+
+    Returns:
+        What moves them back.
 
     Raises:
         LookupError: a name leads nowhere.
@@ -191,15 +205,28 @@ def shake(model: Any, probe: Probe, backend: Backend) -> None:
     if probe.shakes_all:
         every = model._flatten_layers(include_self=False, recursive=True)
         layers = [layer for layer in every if not list(layer._flatten_layers(include_self=False))]
+    before: list[tuple[Any, np.ndarray]] = []
     for at, layer in enumerate(layers):
         for number, variable in enumerate(layer.weights):
             rng = np.random.default_rng((probe.seed, at, number))
             value = variable.value() if callable(variable.value) else variable.value
             array = backend.array(value)
             if is_shaken(array.dtype):
+                before.append((variable, array.copy()))
                 variable.assign(backend.tensor(stepped(array, _read_as(variable, layer, array.dtype), rng)))
-        if hasattr(layer, "finalize_state"):  # a Normalization keeps what follows from its variables
-            layer.finalize_state()
+
+    def follow() -> None:
+        for layer in layers:
+            if hasattr(layer, "finalize_state"):  # a Normalization keeps what follows from its variables
+                layer.finalize_state()
+
+    def back() -> None:
+        for variable, array in before:
+            variable.assign(backend.tensor(array))
+        follow()
+
+    follow()
+    return back
 
 
 def _read_as(variable: Any, layer: Any, stored: np.dtype[Any]) -> np.dtype[Any]:

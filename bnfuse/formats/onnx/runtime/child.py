@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from bnfuse.errors import RuntimeMissing
-from bnfuse.formats.base import CallTimes
+from bnfuse.formats.base import CallTimes, RunSettings
 from bnfuse.formats.child.messages import Arrays, Head
 from bnfuse.formats.child.server import Engine, serve_engine
 from bnfuse.formats.child.settings import settings_from_json
+from bnfuse.formats.child.spare_models import FileIdentity
 from bnfuse.formats.onnx.runtime.module import import_runtime
 from bnfuse.formats.onnx.runtime.session import OrtRunner, load_session
 
 
 class OrtEngine(Engine[OrtRunner]):
     """onnxruntime."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[FileIdentity, RunSettings]] = {}  # by id, of what is loaded
 
     def prepare(self) -> None:
         """Import it."""
@@ -32,8 +37,12 @@ class OrtEngine(Engine[OrtRunner]):
     def load(self, request: Head) -> tuple[OrtRunner, Head]:
         """A session."""
         traces = request["traces"] and Path(request["traces"])
-        model = load_session(Path(request["path"]), settings_from_json(request["settings"]), traces)
+        settings = replace(settings_from_json(request["settings"]), runtime="")
+        known = FileIdentity.of(request["path"]), settings
+        model = self.spares.take(*known) or load_session(Path(request["path"]), settings, traces)
+        self._known[id(model)] = known
         return model, {
+            "load_s": model.load_s,
             "runtime": model.runtime,
             "versions": dict(model.versions),
             "optimises": model.optimises,
@@ -54,8 +63,14 @@ class OrtEngine(Engine[OrtRunner]):
         """See ``OrtRunner.profile``."""
         return model.profile(arrays, calls)
 
+    def spare(self, model: OrtRunner) -> tuple[FileIdentity, RunSettings] | None:
+        """A session has no state; one that was opened up or profiled is not what another one asks for."""
+        file, settings = self._known[id(model)]
+        return None if settings.probe is not None or settings.profile else (file, settings)
+
     def close(self, model: OrtRunner) -> None:
         """Free session and traces."""
+        del self._known[id(model)]
         model.__exit__(None, None, None)
 
 

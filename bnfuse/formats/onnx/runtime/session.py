@@ -45,6 +45,7 @@ class OrtRunner:
         *,
         profiled: bool = False,
         probed: Probed | None = None,
+        load_s: float = 0.0,
     ) -> None:
         self._session = session
         self._profiled = profiled
@@ -60,6 +61,7 @@ class OrtRunner:
         self.runtime = f"onnxruntime {version}"
         self.versions: Mapping[str, str] = {"onnxruntime": version}
         self.optimises = "folds Conv+BatchNormalization itself when its optimisation is on"
+        self.load_s = load_s
         self._given = given
         self._names = [spec.name for spec in made]
         self._answers = [seams.get(name, name) for name in self._names]  # timed calls look nothing up
@@ -162,6 +164,7 @@ def load_session(path: Path, settings: RunSettings, traces: Path | None = None) 
     if not path.is_file():
         raise UnreadableModel(f"{path} does not exist")
     probed = None if settings.probe is None else _probed(path, settings.probe, options)
+    begin = time.perf_counter()
     try:
         session = _session(ort, path if probed is None else probed.model, options, providers)
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
@@ -171,9 +174,10 @@ def load_session(path: Path, settings: RunSettings, traces: Path | None = None) 
         raise UnreadableModel(
             f"onnxruntime {version} cannot load '{path.name}': {refusal(error, path)}"
         ) from error
+    load_s = time.perf_counter() - begin
     used = providers_in_use(session, settings.device)
     version = str(ort.__version__)
-    return OrtRunner(session, version, used, profiled=traces is not None, probed=probed)
+    return OrtRunner(session, version, used, profiled=traces is not None, probed=probed, load_s=load_s)
 
 
 def _probed(path: Path, probe: Probe, options: Any) -> Probed:
