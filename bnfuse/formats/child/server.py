@@ -62,7 +62,7 @@ class Engine(ABC, Generic[M]):
     def load(self, request: Head) -> tuple[M, Head]:
         """A model, perhaps one of ``spares``, and what it declares.
 
-        That is "runtime", "versions", "providers", "inputs" and "outputs", the last two with "name", "dtype" and
+        That is "runtime", "versions", "providers", "inputs" and "outputs", the last two with "name", "dtype",
         "shape", as a ``TensorSpec`` has them; "load_s", too, where the model was there already.
         """
 
