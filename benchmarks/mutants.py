@@ -49,6 +49,7 @@ CORE_TESTS = [
     "affine_rule",
     "algebra",
     "axis_maps",
+    "bars",
     "completeness",
     "constant_operands",
     "dead_ends",

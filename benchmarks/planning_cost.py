@@ -1,9 +1,10 @@
 """What planning costs beside another state of bnfuse: ``python -m benchmarks.planning_cost OTHER_TREE``.
 
-Makes three kinds of ONNX graphs, each in two sizes, in a temporary folder:
+Makes four kinds of ONNX graphs, each in two sizes, in a temporary folder:
 
     stream    pre-activation residual blocks on one stream, 1 in 10 of γ negative
     densenet  BN → Relu → Conv 1×1 → BN → Relu → Conv 3×3, joined to all before by a Concat
+    at once   the same, with one Concat of all before in front of each layer, and a head behind
     chain     blocks of Conv, BN, Relu and Add
 
 and plans them in fresh processes, this tree's and the other's in turn, A B B A, with this one against itself
@@ -27,7 +28,7 @@ import onnx
 from tests.random_nets import BATCH, Net, Value, model_of, preactivation
 
 HERE = Path(__file__).resolve().parent.parent
-KINDS = {"stream": (2500, 5000), "densenet": (500, 1000), "chain": (24_000, 48_000)}
+KINDS = {"stream": (2500, 5000), "densenet": (500, 1000), "at once": (125, 250), "chain": (24_000, 48_000)}
 _CHILD = """
 import sys, time
 from pathlib import Path
@@ -49,6 +50,8 @@ def model(kind: str, size: int) -> onnx.ModelProto:
     net = Net(False, 17, np.random.default_rng(0))
     x = Value("x", (BATCH, 8, 4, 4))
     y = _conv(net, x, 8, 1)
+    if kind == "at once":
+        return model_of(net, x.shape, [_joined_at_once(net, y, size)])
     while len(net.nodes) < size if kind == "chain" else len(net.nodes) < 7 * size:
         y = _residual(net, y) if kind == "chain" else _dense(net, y)
     return model_of(net, x.shape, [y])
@@ -66,11 +69,26 @@ def _batchnorm(net: Net, x: Value) -> Value:
 
 
 def _dense(net: Net, x: Value) -> Value:
+    return _joined(net, [x, _layer(net, x)])
+
+
+def _joined_at_once(net: Net, x: Value, layers: int) -> Value:
+    parts = [x]
+    for _ in range(layers):
+        parts.append(_layer(net, _joined(net, parts)))
+    y = _batchnorm(net, _joined(net, parts))
+    return _conv(net, net.node("Relu", [y.name], y.shape), 4, 1)
+
+
+def _joined(net: Net, parts: list[Value]) -> Value:
+    channels = sum(part.channels for part in parts)
+    return net.node("Concat", [part.name for part in parts], (BATCH, channels, *parts[0].space), axis=1)
+
+
+def _layer(net: Net, x: Value) -> Value:
     y = net.node("Relu", [_batchnorm(net, x).name], x.shape)
     y = _batchnorm(net, _conv(net, y, 4, 1))
-    y = _conv(net, net.node("Relu", [y.name], y.shape), 2, 3)
-    shape = (BATCH, x.channels + 2, *x.space)
-    return net.node("Concat", [x.name, y.name], shape, axis=1)
+    return _conv(net, net.node("Relu", [y.name], y.shape), 2, 3)
 
 
 def _residual(net: Net, x: Value) -> Value:

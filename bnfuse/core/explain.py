@@ -171,7 +171,8 @@ class _Recorder(Observer):
         for split in every:
             trial = self._by_split.get(split)
             if trial is None or (trial.refusal is not None and trial.refusal.reason is Reason.TOO_FAR):
-                try_split(state, offer, split, found.reach, self)
+                with state.aside():
+                    try_split(state, offer, split, found.reach, self)
         taken = None if found.best is None else found.best.split
         self.trials = [replace(self._by_split[split], taken=split is taken) for split in every]
 
@@ -200,5 +201,6 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     walk.deep = walk.leads = False
     assert run.wanted is not None, "what is explained is a node that is to go"
     offer = whole(run.state, run.wanted)
-    offer.spread(walk, *offer.held(split))
+    with run.state.aside():
+        offer.spread(walk, *offer.held(split))
     return walk

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bnfuse.core.affine import Candidate, candidate
+from bnfuse.core.dead_ends import WIDE
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.joint import ConcatSplit
@@ -40,6 +41,8 @@ def places(state: State, moving: Candidate) -> list[MoveTarget]:
     if joint is None or len(axes) != 1 or graph.tied.get(node) or graph.tied.get(joint):
         return []
     found = [p for p in _places(graph, joint, axes[0], a.size) if graph.movable(graph, node, joint, p.port)]
+    if len(found) > WIDE:
+        found = _without_refused(state, node, joint, found)
     return sorted(found, key=lambda p: (p.share, p.port))
 
 
@@ -73,6 +76,15 @@ def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[Mov
                 yield MoveTarget(joint, port, 0, channels, flips=sign == -1.0, share=0.0)
 
 
+def _without_refused(state: State, node: Node, joint: Node, found: list[MoveTarget]) -> list[MoveTarget]:
+    """Of many places those that are left, as far as it is known which branches refuse their share."""
+    going = (node, joint)
+    whole = MoveTarget(joint, ~0, 0, 0, flips=False, share=0.0)
+    asked = zip(range(len(joint.inputs)), _branches(state, node, whole), strict=False)
+    refusing = [port for port, (value, held) in asked if state.bars.refusal(value, held, going)]
+    return [place for place in found if not set(refusing) - {place.port}]
+
+
 def narrow(
     state: State, moving: Candidate, place: MoveTarget, choices: Mapping[str, int] | None = None
 ) -> Narrowing | Refusal:
@@ -88,6 +100,7 @@ def narrow(
         The move with what the other branches absorb, or the first refusal.
     """
     attempt = Worklist(state, moving, choices or {}, None if choices is not None else NEAR)
+    attempt.deep = False  # what is known of values is known with the joint where it was
     attempt.removed_calls = dict.fromkeys((moving.node, place.joint))
     refusal = attempt.propagate([*_branches(state, moving.node, place), (moving.y, IDENTITY)])
     if refusal is not None:

@@ -25,7 +25,7 @@ from bnfuse.core.reparam import IDENTITY, Reparam, same
 from bnfuse.core.rules import Absorbed, Current, Joint, Rule
 from bnfuse.core.state import Propagation, State
 
-# Attempts that touch no more nodes than this do without ``classes``.
+# Attempts that touch no more nodes than this do without ``classes`` and ``bars``.
 NEAR = 24
 
 
@@ -168,7 +168,10 @@ class Worklist:
         pinned = self.graph.pinned.get(value)
         if pinned is not None:
             return Refusal(pinned, value=value)
-        return self.state.classes.refusal(value, held) if self.deep else None
+        if not self.deep:
+            return None
+        refusal = self.state.classes.refusal(value, held)
+        return refusal or self.state.bars.refusal(value, held, self.removed_calls)
 
     def _visit(self, value: str) -> Refusal | None:
         held = self.held[value]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +11,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from bnfuse.core.affine import affine_rule
+from bnfuse.core.bars import Bars
+from bnfuse.core.clamp import Clamp
 from bnfuse.core.classes import Classes
 from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
@@ -88,9 +92,31 @@ class State(Struct, eq=False):
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
     dead_ends: DeadEnds = field(default_factory=DeadEnds)
     _classes: dict[bool, Classes] = field(default_factory=dict)
+    _bars: dict[bool, Bars] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is known of who refuses what."""
         self._classes = {moves: Classes(self.graph, self.removed, moves) for moves in (False, True)}
+        self._bars = {moves: Bars(self, moves) for moves in (False, True)}
+        self.dead_ends = DeadEnds()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave no trace in what is known of who refuses: whom it names depends on who asked first."""
+        kept = self._classes, self._bars, self.dead_ends
+        self._forget()
+        try:
+            yield
+        finally:
+            self._classes, self._bars, self.dead_ends = kept
+
+    @property
+    def bars(self) -> Bars:
+        """What is known of channels that cannot be held in another way, by what activations may become."""
+        return self._bars[self.moves_bounds]
 
     @property
     def classes(self) -> Classes:
@@ -120,8 +146,10 @@ class State(Struct, eq=False):
             if node in self.rules:
                 self.arithmetic.remove(node)
             self.rules[node] = Pass(in_port=rule.in_port)
-            for classes in self._classes.values():
-                classes.merge(node.value(rule.in_port), node.outputs[0])
+            x, y = node.value(rule.in_port), node.outputs[0]
+            for moves in (False, True):
+                self._classes[moves].merge(x, y)
+                self._bars[moves].merge(x, y)
         self._absorb(spread)
 
     def accept_narrowing(self, found: Narrowing) -> None:
@@ -178,7 +206,10 @@ class State(Struct, eq=False):
     def _take(self, spread: Propagation) -> None:
         self.accepted.append(spread)
         for node, edit in spread.edits:
-            if self.graph.rule(node).has_numbers:
+            rule = self.graph.rule(node)
+            if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)
+            if isinstance(rule, Clamp):
+                self._bars[False] = Bars(self, False)  # it lets more through
             self.edits.setdefault(node, []).append(edit)
             self.folded.setdefault(node, [])
