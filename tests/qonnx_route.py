@@ -68,6 +68,8 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
                 given = [stored.get(name, known[name]) for name in node.input]
                 q = integers(given[0], given[1], given[2], float(given[3]), attributes)
                 made = (q.astype(np.float64) - v[2]) * v[1]
+            case "BipolarQuant":
+                made = np.where(stored[node.input[0]] >= 0.0, 1.0, -1.0) * v[1]
             case "Conv":
                 made = _conv(v[0], v[1], v[2] if len(v) > 2 else np.zeros(1), attributes)
             case "MatMul":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.decisions import Fold
+from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from tests.command import call
 from tests.onnx_graphs import Folded, fold_model, why
-from tests.qonnx_cases import CASES, IDS, QONNX, UNREAD, C, Case, build, gamma_of
+from tests.qonnx_cases import BREVITAS, CASES, IDS, QONNX, UNREAD, C, Case, build, gamma_of
 from tests.qonnx_route import integers, run
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "models" / "onnx"  # beside the project
@@ -176,3 +178,55 @@ def test_no_batchnorm_is_left_between_quantisers(tmp_path: Path) -> None:
     model.graph.node[1].input[0] = "xq"
     folded: Folded = fold_model(model, tmp_path, ReadOptions(target="no-bn"))
     assert folded.operators(folded.after) == ["Quant", "Mul", "Add"]
+
+
+_BIPOLAR = ["per channel", "signs", "zeros", "as good as gone", "padded", "per tensor becomes per channel",
+            "grouped", "MatMul", "before: along the inputs"]  # fmt: skip
+
+
+def _bipolar(case: Case) -> onnx.ModelProto:
+    """The same network with a BipolarQuant; some floats are 0, which stands for +1, in every channel."""
+    model = build(case)
+    quant = next(n for n in model.graph.node if n.op_type == "Quant")
+    made = helper.make_node("BipolarQuant", quant.input[:2], quant.output, name="quant", domain=case.domain)
+    quant.CopyFrom(made)
+    names = {name for node in model.graph.node for name in node.input}
+    kept = [t for t in model.graph.initializer if t.name in names]
+    w = numpy_helper.to_array(kept[0]).copy()
+    w.reshape(w.shape[0], -1)[:, 1] = 0.0
+    w.reshape(w.shape[0], -1)[:, 2] = -0.0
+    kept[0].CopyFrom(numpy_helper.from_array(w, "w"))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model
+
+
+@pytest.mark.parametrize("domain", [QONNX, BREVITAS])
+@pytest.mark.parametrize("name", _BIPOLAR)
+def test_a_weight_of_two_values(name: str, domain: str, tmp_path: Path) -> None:
+    """The scales take no sign; where the factor is zero, so are they. A float of zero is mirrored to −1."""
+    model = _bipolar(replace(CASES[IDS.index(name)], domain=domain))
+    folded = fold_model(model, tmp_path)
+    assert isinstance(folded.plan.decisions[0], Fold), folded.plan.decisions[0].message
+    made = folded.proto
+    quant = made.graph.node[0]
+    assert quant.op_type == "BipolarQuant" and len(made.graph.node) == 2
+    scale = next(numpy_helper.to_array(t) for t in made.graph.initializer if t.name == quant.input[1])
+    gone = {"zeros", "as good as gone"}
+    assert (scale >= 0.0).all() and (name in gone) == bool((scale == 0.0).any())
+    size = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(1).standard_normal(size)
+    assert _compared(model, made, x) <= 4 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("spoiled", ["negative", "infinite", "attribute", "along the inputs"])
+def test_what_is_no_weight_of_two_values(spoiled: str, tmp_path: Path) -> None:
+    model = _bipolar(CASES[IDS.index("along the inputs" if spoiled == "along the inputs" else "per channel")])
+    scale = next(t for t in model.graph.initializer if t.name == "scale")
+    values = numpy_helper.to_array(scale).copy()
+    values.flat[1] = {"negative": -1.0, "infinite": np.inf}.get(spoiled, values.flat[1])
+    scale.CopyFrom(numpy_helper.from_array(values, "scale"))
+    if spoiled == "attribute":
+        model.graph.node[0].attribute.append(helper.make_attribute("signed", 1))
+    wanted = Reason.QUANTISED_WEIGHT if spoiled == "along the inputs" else UNREAD
+    assert why(fold_model(model, tmp_path).plan.decisions[0]) >= {wanted}

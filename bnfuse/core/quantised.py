@@ -46,6 +46,7 @@ class QuantisedTensor(Struct, frozen=True, eq=False):
         lowest, highest: what the type of q can hold.
         several: whether the format can store a scale for each channel where there is one number.
         signed: whether a scale may be negative, or zero.
+        zero_scales: whether a factor of zero goes into the scales, there being no integer for it.
         blocks: by axis, which scale each place along it has, shape (size of the axis,), where blocks are
             not of one size.
     """
@@ -57,6 +58,7 @@ class QuantisedTensor(Struct, frozen=True, eq=False):
     highest: int
     several: bool = True
     signed: bool = False
+    zero_scales: bool = False
     blocks: Mapping[int, Array] = field(default_factory=dict)
     _mirrored: dict[int, Array] = field(default_factory=dict)
 
@@ -106,12 +108,14 @@ class QuantisedTensor(Struct, frozen=True, eq=False):
         stored = whole(self.stored)
         zero = self._at_every(self.zero).astype(np.int32)
         mirrored = np.where(spread < 0.0, 2 * zero - stored.astype(np.int32), stored.astype(np.int32))
-        return Requantised(scale, np.where(spread == 0.0, zero, mirrored).astype(stored.dtype))
+        gone = (spread == 0.0) & (not self.zero_scales)
+        return Requantised(scale, np.where(gone, zero, mirrored).astype(stored.dtype))
 
     def new_scale(self, form: LinearForm, factors: Sequence[Vector]) -> Vector:
-        """Its scales alone, as in ``Requantised``; unsigned ones stay where a factor is zero."""
+        """Its scales alone, as in ``Requantised``; where a factor is zero, they stay if an integer can be."""
         spread = self._laid(form, factors)
-        scale = self._scales(spread if self.signed else np.where(spread == 0.0, 1.0, np.abs(spread)))
+        kept = (spread == 0.0) & (not self.zero_scales)
+        scale = self._scales(spread if self.signed else np.where(kept, 1.0, np.abs(spread)))
         assert scale is not None, "such factors are refused when the plan is made"
         return scale
 

@@ -66,7 +66,7 @@ def quantise_anew(
 
     They lie on the new grid up to their last place, so that rounding to the nearest finds the same integers,
     mirrored and zeroed ones too, whatever way of rounding found the old ones. A scale that is too small for
-    its type is as good as zero, by which nobody may divide: there it is one.
+    its type is as good as zero, by which nobody may divide: there it is one. A BipolarQuant does not divide.
 
     Args:
         pool: the changes to come.
@@ -90,6 +90,6 @@ def quantise_anew(
     handle.proto.input[at] = node.output[0]
     pool.release(scope, name)
     made = NodeHandle(scope, handle.index, node)
-    stored = np.where(scale == 0.0, scale.dtype.type(1.0), scale)
+    stored = scale if old.tensor.zero_scales else np.where(scale == 0.0, scale.dtype.type(1.0), scale)
     pool.replace(made, 1, stored)
     put(made)

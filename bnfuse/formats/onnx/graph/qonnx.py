@@ -3,7 +3,11 @@
     q = round(clip(x/scale + zero, lowest, highest))        y = (q − zero)·scale
 
 with lowest and highest by ``bitwidth``, ``signed`` and ``narrow``, all in float32. Source: qonnx,
-docs/qonnx-custom-ops/intquant_v1.md; an IntQuant is a Quant under its newer name.
+docs/qonnx-custom-ops/intquant_v1.md; an IntQuant is a Quant under its newer name. A BipolarQuant:
+
+    q = 1 where x ≥ 0, else −1                              y = q·scale
+
+It has no integer for a zero, but divides by no scale: its scale becomes zero then.
 
 It is no weight of this kind where scale, zero point or bit width are computed at run time, where the zero
 point is no integer of the grid, the bit width not one whole number from 2 to 16 (of signed 1-bit ones the
@@ -24,7 +28,8 @@ from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.rows.signature import of_types
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-OPERATORS = ("Quant", "IntQuant")
+BIPOLAR = "BipolarQuant"
+OPERATORS = ("Quant", "IntQuant", BIPOLAR)
 # What is written is rounded so: x lies on the grid then, up to its last place.
 NEAREST = b"ROUND"
 
@@ -88,6 +93,8 @@ class QuantIntegers(Struct, frozen=True, eq=False):
 
 def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTensor | None:
     """What a Quant of these constants stands for; None where that is not looked into."""
+    if node.op_type == BIPOLAR:
+        return None if node.attribute else _bipolar(inputs)
     try:
         given = of_types(node, _ATTRIBUTES)
     except Malformed:
@@ -112,6 +119,37 @@ def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTen
     if points.shape != s.shape:  # several zero points around one scale
         return None
     return QuantisedTensor(QuantIntegers(x, s, z, *limits, rounded), s, points, *limits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BipolarIntegers:
+    """1 where x ≥ 0, else −1, shape as x."""
+
+    x: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.x.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.int32]:
+        """Of the integers."""
+        return np.dtype(np.int32)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Elements [start, stop) in C order."""
+        return np.where(self.x.read(start, stop) >= 0.0, 1, -1).astype(np.int32)
+
+
+def _bipolar(inputs: list[Tensor | None]) -> QuantisedTensor | None:
+    x, scale = inputs if len(inputs) == 2 else (None, None)
+    if x is None or scale is None or x.dtype != np.float32 or scale.dtype != np.float32:
+        return None
+    s = _laid(scale, x.shape)
+    if s is None or not (np.isfinite(s) & (s >= 0.0)).all() or not _is_finite(x):
+        return None
+    return QuantisedTensor(BipolarIntegers(x), s, np.zeros(s.shape, np.int32), -1, 1, zero_scales=True)
 
 
 def _limits(bits: Tensor, signed: int, narrow: int) -> tuple[int, int] | None:
