@@ -91,6 +91,19 @@ def test_settings(makes: tuple[Make, Make], tmp_path: Path) -> None:
     assert found.weights_same == 2
 
 
+def test_settings_of_a_layer_in_a_layer(tmp_path: Path) -> None:
+    """A step of a TimeDistributed is told apart; what others wrap is a part of their settings."""
+    for wrapper, node in (("TimeDistributed", "a/b"), ("Wrapper", "a")):
+        stored = [
+            hdf5(tmp_path / f"{units}.h5", {"class_name": wrapper, "config": {"name": "a", "layer": inner}})
+            for units, inner in ((3, dense("b")), (4, dense("b", activation="relu")))
+        ]
+        (change,) = diff(*stored).nodes_changed
+        assert change.after.name == node
+        key = "activation" if node == "a/b" else "layer.config.activation"
+        assert change.settings == (Changed(key, None, "relu"),)
+
+
 def test_a_dtype_policy_is_its_name(tmp_path: Path) -> None:
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}}
     one = archive(tmp_path / "1.keras", dense("a", dtype=policy))

@@ -31,11 +31,13 @@ from bnfuse.formats.keras.graph.order import check_order
 from bnfuse.formats.keras.graph.shapes import TensorShapes, infer
 from bnfuse.formats.keras.graph.variables import StoredVariable
 
-# Entries of a config that are no settings: the layer's name, layers inside it, and how to build it.
+# Entries of a config that are no settings: the layer's name, layers inside it, and how to build it; and those
+# of layers that are looked into by themselves.
 _NO_SETTINGS = frozenset(
-    {"name", "layers", "layer", "backward_layer", "input_layers", "output_layers"}
+    {"name", "layers", "input_layers", "output_layers"}
     | {"module", "registered_name", "shared_object_id", "build_config", "compile_config", "build_input_shape"}
 )
+_WRAPPED = frozenset({"layer", "backward_layer"})
 
 
 def read_contents(path: Path) -> Contents:
@@ -117,7 +119,9 @@ def _nodes(network: Network, weights: Mapping[int, WeightItem]) -> Iterator[Node
         if layer.inner is not None:  # what is inside results in what the layer writes
             inside = f"{prefix}{layer.name}/"
             inputs += [_value(inside, ref) for ref in layer.inner.outputs]
-        settings = {} if layer.inner is not None else _flat(layer.config)
+        apart = _WRAPPED if layer.wrapped else frozenset()
+        own = {} if layer.inner is not None else layer.config
+        settings = _flat({key: value for key, value in own.items() if key not in apart})
         yield NodeItem(
             layer.name,
             _operator(layer),
