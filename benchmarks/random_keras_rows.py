@@ -21,6 +21,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import walk
 from tests.keras_functions import of_keras, of_tensorflow
-from tests.keras_kernels import KERNELS
+from tests.keras_kernels import KERNELS, Kernel
 from tests.keras_movers import MOVERS
 from tests.keras_nets import computing_in, fold, outputs_of, random_inputs, stir
 from tests.test_keras_affines import NORMS, WITHOUT_SHIFT
@@ -39,6 +40,7 @@ from tests.test_keras_recurrent import RECURRENT
 
 Step = Callable[[Any, Any, np.random.Generator], Any]  # the library, a tensor, random numbers -> a tensor
 _SHAPES = ((5,), (8, 3), (9, 4), (6, 6), (8, 7, 3), (9, 8, 6), (4, 5, 6), (6, 5, 4, 3))
+_SPECTRAL = [k for k in KERNELS.values() if not k.compiled and not k.name.startswith("separable")]
 _TOGETHER = 20
 _MOST_ELEMENTS, _MOST_AXES, _ATTEMPTS = 4000, 5, 12
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
@@ -56,6 +58,8 @@ def steps_of(library: Any) -> list[list[Step]]:
         *(kernel.make for kernel in KERNELS.values() if not kernel.compiled),
         *(m.make for m in MOVERS.values() if m.axis == -1 and (not is_keras3 or m.floatx == "float64")),
     ]
+    if is_keras3:  # tf_keras does not load it by its name
+        layers += [partial(_spectral, k) for k in _SPECTRAL]
     recurrent = {**RECURRENT}
     if not is_keras3:  # tf_keras divides the weights of both directions by two, and does not load this one
         del recurrent["bidirectional of two"]
@@ -69,6 +73,10 @@ def steps_of(library: Any) -> list[list[Step]]:
         [_merge(make) for make, _ in MERGES.values()],
         [_nested, _twice, _activated],
     ]
+
+
+def _spectral(kernel: Kernel, layers: Any) -> Any:
+    return layers.SpectralNormalization(kernel.make(layers))
 
 
 def _layer(make: Callable[[Any], Any]) -> Step:

@@ -25,6 +25,7 @@ TABLES = (
     "test_keras_merges",
     "test_keras_readers",
     "test_keras_wrappers",
+    "test_keras_spectral",
 )
 
 

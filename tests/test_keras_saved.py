@@ -30,11 +30,10 @@ def account(saved: Path, name: str) -> dict[NamePath, list[tuple[str, Any]]]:
     return {tuple(path): list(zip(names, values, strict=True)) for path, names, values in layers}
 
 
-# In an archive these are not what ``layer.weights`` says, by Keras's own making: the merged kernel, and
-# variables that two objects hold.
-OTHERWISE = {"keras3-lora.keras", "keras3-spectral.keras"}
+# In an archive this is not what ``layer.weights`` says, by Keras's own making: the merged kernel.
+OTHERWISE = {"keras3-lora.keras"}
 # Classes whose slots are not known keep the file's order, which is not that of ``layer.weights``.
-FILE_ORDER = {"keras3-lora.h5", "keras3-spectral.h5", "keras3-int8.keras", "keras3-int8.h5"}
+FILE_ORDER = {"keras3-lora.h5", "keras3-int8.keras", "keras3-int8.h5"}
 
 
 def plain_path(path: NamePath) -> NamePath:

@@ -160,7 +160,7 @@ class ConfigEditor(Struct, eq=False):
         """New settings of a layer."""
         before = self.edits.get(site.path)
         old = before.changes if isinstance(before, Configure) else {}
-        self.edits[site.path] = Configure({**old, **changes})
+        self.edits[site.path] = Configure({**old, **changes}, site.inside)
 
     def compute(self, site: Site, ops: Sequence[tuple[str, Array]]) -> None:
         """Nodes of ``keras.ops`` in a layer's place, one behind the other, each with a constant."""

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from msgspec import Struct
@@ -37,9 +39,10 @@ class Remove(Struct, frozen=True):
 
 
 class Configure(Struct, frozen=True):
-    """Set keys of the layer's config, such as ``{"use_bias": True}``."""
+    """Set keys of the layer's config, such as ``{"use_bias": True}``, or of one ``inside`` it."""
 
     changes: Mapping[str, Any]
+    inside: tuple[str | int, ...] = ()
 
 
 class NewConstants(Struct, frozen=True):
@@ -93,8 +96,8 @@ def rewrite(
         put_in_place(nested, {name: e for name, e in computed.items() if isinstance(e, Compute)})
     for path, layer in walk(network):
         match settled.get((*path, layer.name)):
-            case Configure(changes):
-                layer.entry["config"].update(copy.deepcopy(dict(changes)))
+            case Configure(changes, inside):
+                reduce(getitem, inside, layer.entry["config"]).update(copy.deepcopy(dict(changes)))
             case NewConstants(arrays):
                 calls = [with_constants(raw, arrays) for raw in layer.entry["inbound_nodes"]]
                 layer.entry["inbound_nodes"] = calls

@@ -34,6 +34,7 @@ from bnfuse.formats.keras.graph.flat_weights import FlatLayer, is_trainable, lea
 from bnfuse.formats.keras.graph.network import Layer, Network, Variable, saved_layers
 from bnfuse.formats.keras.graph.variables import StoredVariable
 from bnfuse.formats.keras.rows.ops import slots
+from bnfuse.formats.keras.rows.variables import in_turn
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _BLOCK_BYTES = 1 << 20
@@ -156,9 +157,10 @@ def _placed(layer: Layer, old: str, container: Container) -> Iterator[tuple[str,
     by_name = {v.name: v for v in layer.variables if v.name}
     _require_fit(layer, by_name.keys(), {slot.name for slot in known})
     for slot in known:
-        private = f"_{slot.place}"
-        was_private = f"{old}/{private.rpartition('/')[0]}" in container.tree.groups
-        yield private if was_private else slot.place, by_name[slot.name]
+        for place in slot.places:
+            private = f"_{place}"
+            was_private = f"{old}/{private.rpartition('/')[0]}" in container.tree.groups
+            yield private if was_private else place, by_name[slot.name]
     for variable in layer.variables:
         if not variable.name:
             yield _old_place(layer, variable, old), variable
@@ -266,8 +268,7 @@ def _of_leaf(leaf: FlatLayer) -> list[tuple[bool, FlatLayer, Variable]]:
         return [(getattr(v, "trainable", not leaf.frozen), leaf, v) for v in variables]
     by_name = {v.name: v for v in variables}
     _require_fit(leaf.layer, by_name.keys(), {slot.name for slot in leaf.slots})
-    ordered = sorted(leaf.slots, key=lambda slot: not slot.trainable)
-    return [(is_trainable(leaf, slot), leaf, by_name[slot.name]) for slot in ordered]
+    return [(is_trainable(leaf, slot), leaf, by_name[slot.name]) for slot in in_turn(leaf.slots)]
 
 
 def _stored_name(variable: Variable, group: str) -> str | None:

@@ -108,6 +108,7 @@ class _Archive:
     def __init__(self, container: Container, dialect: Dialect) -> None:
         self._path, self._dialect = container.path, dialect
         self._tree: Hdf5Tree = container.tree
+        self._copies: set[str] = set()
 
     def fit(
         self, listed: list[WeightGroup]
@@ -117,7 +118,7 @@ class _Archive:
             found = [(place, [] if place.again else self.variables(place)) for place in listed]
         except UnreadableModel as misfit:
             return misfit
-        claimed = {variable.source for _, variables in found for variable in variables}
+        claimed = self._copies.union(variable.source for _, variables in found for variable in variables)
         for path in self._tree.datasets:
             if path not in claimed and in_container(path, self._dialect):
                 return UnreadableModel(
@@ -134,13 +135,15 @@ class _Archive:
             return [StoredVariable.of(s, "", s.path[len(group) + 1 :]) for s in stored.values()]
         taken: list[StoredVariable] = []
         for slot in known:
-            at = next((at for at in _spellings(slot.place) if f"{group}/{at}" in stored), None)
-            if at is None:
+            found = [at for where in slot.places for at in _spellings(where) if f"{group}/{at}" in stored]
+            if len(found) < len(slot.places):
                 raise UnreadableModel(
                     f"{self._path}: layer '{'/'.join(place.path)}' ({place.layer.class_name}) has no "
                     f"'{slot.name}': nothing is stored at '{group}/{slot.place}'{AGAIN}"
                 )
-            taken.append(StoredVariable.of(stored.pop(f"{group}/{at}"), slot.name, at, slot.trainable))
+            first, *again = [stored.pop(f"{group}/{at}") for at in found]
+            self._copies.update(copy.path for copy in again)
+            taken.append(StoredVariable.of(first, slot.name, found[0], slot.trainable))
         self._refuse_more(place, known, stored)
         rest = [StoredVariable.of(s, "", s.path[len(group) + 1 :], False) for s in stored.values()]
         if any(variable.dtype.kind in "fV" for variable in rest):
@@ -152,7 +155,7 @@ class _Archive:
         self, place: WeightGroup, known: Iterable[Slot], stored: dict[str, StoredDataset]
     ) -> None:
         """Groups that hold slots must hold nothing else (a random generator's state lies elsewhere)."""
-        full = {f"{place.group}/{slot.place.rpartition('/')[0]}" for slot in known}
+        full = {f"{place.group}/{at.rpartition('/')[0]}" for slot in known for at in slot.places}
         for path in stored:
             if path.rpartition("/")[0] in (full or {f"{place.group}/vars"}):
                 raise UnreadableModel(

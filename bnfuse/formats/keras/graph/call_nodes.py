@@ -86,7 +86,8 @@ def takes_channel(node: Node, letter: str) -> bool:
     entry = site.layer.entry
     built = entry.get("build_config")
     tells = built is None or (isinstance(built, dict) and as_shape(built.get("input_shape")) is not None)
-    return site.layer.class_name in WIDENED and not site.lead and (letter == "o" or tells)
+    own = site.layer.class_name in WIDENED and not site.lead and not site.inside
+    return own and (letter == "o" or tells)
 
 
 def constant_through(node: Node, value: float) -> float | None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, saved_layers
 from bnfuse.formats.keras.rows.ops import slots
-from bnfuse.formats.keras.rows.variables import Slot
+from bnfuse.formats.keras.rows.variables import Slot, in_turn
 
 
 class FlatLayer(Struct, frozen=True):
@@ -61,8 +61,7 @@ def expected(inside: Sequence[FlatLayer], interleaved: bool) -> list[Expected] |
     for leaf in inside:
         if leaf.slots is None:
             return None
-        own = [(leaf, slot) for slot in leaf.slots]
-        pairs += sorted(own, key=lambda pair: not pair[1].trainable)
+        pairs += [(leaf, slot) for slot in in_turn(leaf.slots)]
     return pairs if interleaved else sorted(pairs, key=lambda pair: not is_trainable(*pair))
 
 

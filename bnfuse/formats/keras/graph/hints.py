@@ -27,6 +27,7 @@ from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import infer
 from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import named, output_shapes
+from bnfuse.formats.keras.rows.spectral_layers import wrapped
 
 # Beside the usual sizes: multiples of 3, 5, 7 and the like, and what networks are published for.
 _MORE_SIZES = (96, 192, 160, 320, 384, 640, 299, 331, 480, 100, 200, 48, 80, 28, 300, 400, 1024, 77, 8)
@@ -216,6 +217,7 @@ class _Values(Struct, eq=False):
         return tuple(lines.get(ref) for ref in network.outputs)
 
     def _call(self, layer: Layer, line: _Line, call: Call) -> _Line | None:
+        layer = wrapped(layer) or layer
         rows = layer.config.get(named(layer.class_name).knows)
         if isinstance(rows, int) and rows > 0:
             self._bound(line, rows)

@@ -25,7 +25,6 @@ _WHY = {
     ),
     "it divides by the norm of its input": ("UnitNormalization",),
     "it multiplies its inputs with each other": ("Dot",),
-    "it normalises the kernel of the layer in it": ("SpectralNormalization",),
     "it makes a mask of its input": ("Masking",),
     "it takes absolute values of a spectrum": ("MelSpectrogram", "STFTSpectrogram"),
     "it takes a cosine of its input": ("RandomFourierFeatures",),

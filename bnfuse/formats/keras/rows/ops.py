@@ -35,6 +35,7 @@ from bnfuse.formats.keras.rows import (
     placing_functions,
     reckoning_functions,
     recurrent_layers,
+    spectral_layers,
 )
 from bnfuse.formats.keras.rows.functions import Meaning, meaning
 from bnfuse.formats.keras.rows.kind import LayerKind
@@ -48,7 +49,8 @@ _FILES = (
     moving_layers, image_layers, merging_layers, opaque_layers,
 )  # fmt: skip
 _KINDS: tuple[LayerKind, ...] = tuple(kind for file in _FILES for kind in file.ROWS)
-ROWS = {name: kind for kind in _KINDS for name in kind.classes}
+_PLAIN = {name: kind for kind in _KINDS for name in kind.classes}
+ROWS = {**_PLAIN, "SpectralNormalization": spectral_layers.row(_PLAIN)}
 _FUNCTIONS = (activations, placing_functions, choosing_functions, joining_functions, reckoning_functions)
 _MEANINGS: dict[str, LayerKind] = {
     **ROWS,

@@ -6,9 +6,11 @@ The kernel of a layer's input is linear, the rest of its cell is not looked into
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
@@ -17,7 +19,16 @@ from bnfuse.formats.keras.rows.linear_layers import Within, linear_part
 from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, checked, conv_shape, ranked
 from bnfuse.formats.keras.rows.stored import LinearStore
-from bnfuse.formats.keras.rows.variables import Config, Slot, Slots, below, holds, numbered, snake_case
+from bnfuse.formats.keras.rows.variables import (
+    Config,
+    Slot,
+    Slots,
+    below,
+    holds,
+    is_own,
+    numbered,
+    snake_case,
+)
 
 
 def recurrent(site: Site) -> Sequence[Part]:
@@ -32,16 +43,16 @@ def of_cells(site: Site) -> Sequence[Part]:
     cells = _cells(site.config)
     if not cells:
         return single(site, opaque())
-    first = cells[0]
-    biased = {**first, "config": {**first["config"], "use_bias": True}}
-    whole = site.config["cell"]
-    prefix = ""
-    if whole is not first:
-        prefix = f"{snake_case(first['class_name'])}/"
-        biased = {**whole, "config": {**whole["config"], "cells": [biased, *whole["config"]["cells"][1:]]}}
+    first, prefix = cells[0], ""
+    inside: tuple[str | int, ...] = ("cell", "config")
+    if site.config["cell"] is not first:
+        prefix, inside = f"{snake_case(first['class_name'])}/", (*inside, "cells", 0, "config")
     rows = _bias_rows(first["class_name"].removesuffix("Cell"), first["config"])
-    stored = LinearStore(f"{prefix}kernel", f"{prefix}bias", {"cell": biased}, rows)
-    return _behind_kernel(site, first["config"], stored)
+    stored = LinearStore(f"{prefix}kernel", f"{prefix}bias", bias_rows=rows)
+    within = replace(site, inside=inside)
+    parts = _behind_kernel(within, first["config"], stored)
+    parts[0].site = within
+    return parts
 
 
 def convolutional(site: Site, n: int) -> Sequence[Part]:
@@ -150,20 +161,11 @@ _CELLS = frozenset({"LSTMCell", "GRUCell", "SimpleRNNCell"})
 def _cells(config: Config) -> Sequence[Mapping[str, Any]]:
     """The stored cells of an ``RNN``, one or a stack, if all are Keras's own; else none."""
     cell: Any = config.get("cell")
-    if _is_own(cell, _CELLS):
+    if is_own(cell, _CELLS):
         return (cell,)
-    listed = cell["config"].get("cells") if _is_own(cell, {"StackedRNNCells"}) else None
+    listed = cell["config"].get("cells") if is_own(cell, {"StackedRNNCells"}) else None
     cells = tuple(listed) if isinstance(listed, list) else ()
-    return cells if all(_is_own(inner, _CELLS) for inner in cells) else ()
-
-
-def _is_own(stored: Any, classes: Set[str]) -> bool:
-    """Whether a stored object is one of these classes of Keras."""
-    if not isinstance(stored, Mapping) or not isinstance(stored.get("config"), Mapping):
-        return False
-    package = str(stored.get("module") or "keras").partition(".")[0]
-    plain = not stored.get("registered_name") and package in ("keras", "tf_keras", "tensorflow")
-    return plain and str(stored.get("class_name")) in classes
+    return cells if all(is_own(inner, _CELLS) for inner in cells) else ()
 
 
 def _rnn(config: Config) -> Slots | None:

@@ -78,6 +78,8 @@ class Site(Struct, eq=False):
         keeps_sizes: whether the shapes are those at inference in all axes, not in their channels alone.
         carries_mask: whether the mask in the call, if there is one, is that of the first input anyway.
         holds_arrays: whether Keras loads arrays that stand in calls from such a file.
+        inside: the keys that lead from the config of what is at ``path`` to that of ``layer``, which it
+            wraps.
     """
 
     layer: Layer
@@ -94,6 +96,7 @@ class Site(Struct, eq=False):
     carries_mask: bool = True
     keeps_sizes: bool = True
     holds_arrays: bool = True
+    inside: tuple[str | int, ...] = ()
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ says ``depthwise_kernel`` where Keras 3 says ``kernel``: here it is ``kernel``).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -22,11 +22,20 @@ Config = Mapping[str, Any]
 
 
 class Slot(Struct, frozen=True):
-    """One variable of a layer class; ``trainable`` says how it was made, not whether it is frozen."""
+    """One variable of a layer class; ``trainable`` says how it was made, not whether it is frozen.
+
+    ``copy`` is where an archive has it a second time: the one that Keras reads last, which wins.
+    """
 
     name: str
     place: str
     trainable: bool = True
+    copy: str = ""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All of them, the one that wins first."""
+        return (self.copy, self.place) if self.copy else (self.place,)
 
 
 Slots = tuple[Slot, ...]
@@ -50,6 +59,12 @@ def none(config: Config) -> Slots:
     return ()
 
 
+def in_turn(slots: Slots) -> Slots:
+    """As Keras lists them: of the layer itself and then of each layer in it, trainable ones first."""
+    holders = list(dict.fromkeys(slot.place.rpartition("/")[0] for slot in slots))
+    return tuple(sorted(slots, key=lambda s: (holders.index(s.place.rpartition("/")[0]), not s.trainable)))
+
+
 def unknown_slots(config: Config) -> Slots | None:
     """Nobody knows."""
     return None
@@ -63,6 +78,15 @@ def holds(*names: str, frozen: Iterable[str] = ()) -> Callable[[Config], Slots]:
         return own(*(name for name, _, key in told if not key or config.get(key, True)), frozen=frozen)
 
     return slots
+
+
+def is_own(stored: Any, classes: Collection[str]) -> bool:
+    """Whether a stored object is one of these classes of Keras."""
+    if not isinstance(stored, Mapping) or not isinstance(stored.get("config"), Mapping):
+        return False
+    package = str(stored.get("module") or "keras").partition(".")[0]
+    plain = not stored.get("registered_name") and package in ("keras", "tf_keras", "tensorflow")
+    return plain and str(stored.get("class_name")) in classes
 
 
 def special_storage(config: Config) -> str | None:

@@ -121,8 +121,7 @@ def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTen
     return QuantisedTensor(QuantIntegers(x, s, z, *limits, rounded), s, points, *limits)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BipolarIntegers:
+class BipolarIntegers(Struct, frozen=True, eq=False):
     """1 where x ≥ 0, else −1, shape as x."""
 
     x: Tensor
