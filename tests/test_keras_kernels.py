@@ -13,7 +13,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_kernels import KERNELS, Kernel, kernels
-from tests.keras_nets import Keras
+from tests.keras_nets import Keras, both_containers, chain, check
 from tests.keras_together import Network, Outcome, outcomes
 
 pytestmark = pytest.mark.slow
@@ -124,60 +124,97 @@ def test_nothing_goes_up_through_an_activation(become: Become, kernel: Kernel) -
         assert goes.kept is None
 
 
-_refused, _wide = Reason.SHIFT_REFUSED, Reason.BROADCAST
-EINSUMS: dict[str, tuple[Any, ...]] = {
-    # equation and bias_axes: output shape, input shape, axis of the BN before it, why that stays with a
-    # shift; axis of the BN behind it, why that stays
-    "ab,bc->ac": ((4,), (5,), 1, None, 1, None),
-    "abc,cd->abd d": ((6, 4), (6, 5), -1, None, -1, None),
-    "abc,dc->abd d": ((6, 4), (6, 5), -1, None, -1, None),
-    "abc,bd->adc": ((4, 5), (6, 5), 1, None, 1, None),
-    "abc,cd->adb": ((4, 6), (6, 5), 2, None, 1, None),
-    "...x,xy->...y y": ((4,), (6, 5), -1, None, -1, None),
-    # several axes contracted, of which the last counts
-    "abc,bcd->ad": ((4,), (6, 5), -1, None, -1, None),
-    "abc,bcd->ad d": ((4,), (6, 5), -1, None, -1, None),
-    # heads: what is read with a shift would ask for a bias along two axes
-    "abc,cde->abde": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
-    "abc,cde->abde e": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
-    "abc,cde->abde de": ((6, 2, 4), (6, 5), -1, _refused, -1, None),
-    "abcd,cde->abce e": ((6, 3, 4), (6, 3, 5), -1, _refused, -1, None),
-    # a kernel of its own for every b
-    "abc,bcd->abd": ((6, 4), (6, 5), -1, _refused, -1, None),
+_refused, _wide, _other, _open = Reason.SHIFT_REFUSED, Reason.BROADCAST, Reason.AXIS, Reason.SHAPE_UNKNOWN
+Why = dict[int, Reason | None]
+EINSUMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Why, Why]] = {
+    # equation and bias_axes: output and input shape; by axis why a BN before it stays, and one behind it
+    "ab,bc->ac": ((4,), (5,), {1: None}, {1: None}),
+    "abc,cd->abd d": ((6, 4), (6, 5), {1: _other, 2: None}, {1: _other, 2: None}),
+    "abc,dc->abd d": ((6, 4), (6, 5), {2: None}, {2: None}),
+    "abc,bd->adc": ((4, 5), (6, 5), {1: None, 2: _other}, {1: None}),
+    "abc,cd->adb": ((4, 6), (6, 5), {2: None}, {1: None}),
+    "...x,xy->...y y": ((4,), (6, 5), {2: None}, {2: None}),
+    # several axes are contracted: side by side they are one
+    "abc,bcd->ad": ((4,), (6, 5), {1: None, 2: None}, {1: None}),
+    "abc,bcd->ad d": ((4,), (6, 5), {1: None, 2: None}, {1: None}),
+    "abcd,cde->abe e": ((6, 4), (6, 3, 5), {1: _other, 2: None, 3: None}, {2: None}),
+    # heads: a bias along both axes where it has to be
+    "abc,cde->abde": ((6, 2, 4), (6, 5), {1: _other, 2: None}, {1: _other, 2: None, 3: None}),
+    "abc,cde->abde e": ((6, 2, 4), (6, 5), {2: None}, {2: None, 3: None}),
+    "abc,cde->abde de": ((6, 2, 4), (6, 5), {2: None}, {2: None, 3: None}),
+    "abc,cde->abde bde": ((6, 2, 4), (6, 5), {2: None}, {1: _other, 2: None, 3: None}),
+    "abc,cde->abde d": ((6, 2, 4), (6, 5), {2: _wide}, {2: None, 3: _wide}),
+    "abc,cde->adeb": ((2, 4, 6), (6, 5), {2: None}, {1: None, 2: None, 3: _other}),
+    "abcd,cdef->abef ef": ((6, 2, 4), (6, 3, 5), {1: _other, 2: None, 3: None}, {2: None, 3: None}),
+    "abcd,efcd->abef": ((6, 2, 4), (6, 3, 5), {2: None, 3: None}, {2: None, 3: None}),
+    # in another order than the kernel's, or apart, the last is the axis
+    "abc,cde->abed": ((6, 4, 2), (6, 5), {2: _refused}, {2: _other, 3: None}),
+    "abc,ced->abde de": ((6, 2, 4), (6, 5), {2: _refused}, {2: _other, 3: None}),
+    "abcd,dcef->abef": ((6, 2, 4), (6, 3, 5), {3: _refused}, {2: _other, 3: None}),
+    "abc,cde->adbe": ((2, 6, 4), (6, 5), {2: _refused}, {1: _other, 3: None}),
+    # a kernel of its own for every b, or c
+    "abc,bcd->abd": ((6, 4), (6, 5), {1: None, 2: None}, {1: None, 2: None}),
+    "abc,bcd->abd d": ((6, 4), (6, 5), {1: None, 2: None}, {1: None, 2: None}),
+    "abc,cbd->abd": ((6, 4), (6, 5), {2: _refused}, {2: None}),
+    "abcd,cde->abce e": ((6, 3, 4), (6, 3, 5), {1: _other, 2: None, 3: None}, {2: None, 3: None}),
     # element by element
-    "abc,c->abc c": ((6, 5), (6, 5), -1, None, -1, None),
+    "abc,c->abc c": ((6, 5), (6, 5), {2: None}, {2: None}),
+    "abc,bc->abc": ((6, 5), (6, 5), {1: None, 2: None}, {1: None, 2: None}),
     # a bias along other axes, or more of them
-    "abc,cd->abd bd": ((6, 4), (6, 5), -1, None, -1, None),
-    "abc,cd->abd b": ((6, 4), (6, 5), -1, _wide, -1, _wide),
+    "abc,cd->abd bd": ((6, 4), (6, 5), {2: None}, {2: None}),
+    "abc,cd->abd b": ((6, 4), (6, 5), {2: _wide}, {2: _wide}),
     # b is summed without a kernel: a shift would count b times
-    "abc,cd->ad": ((4,), (6, 5), -1, Reason.SHAPE_UNKNOWN, -1, Reason.SHAPE_UNKNOWN),
+    "abc,cd->ad": ((4,), (6, 5), {2: _open}, {1: _open}),
 }
 
 
-def test_einsums(keras3: Keras, tmp_path: Path) -> None:
+@both_containers
+def test_einsums(keras3: Keras, suffix: str, tmp_path: Path) -> None:
     """Behind tanh and in front of it; a scale alone goes where a shift is refused."""
 
-    def network(name: str, gamma: str, *, behind: bool) -> Network:
-        shape, given, before, _, after, _ = EINSUMS[name]
+    def network(name: str, gamma: str, axis: int, *, behind: bool) -> Network:
+        shape, given, *_ = EINSUMS[name]
         equation, _, bias = name.partition(" ")
 
         def steps(layers: Any, norm: str) -> list[Any]:
             tanh = layers.Activation("tanh"), layers.Activation("tanh")
             dense = layers.EinsumDense(equation, output_shape=shape, bias_axes=bias or None)
-            if behind:
-                return [dense, layers.BatchNormalization(axis=after, name=norm), tanh[0]]
-            return [tanh[0], layers.BatchNormalization(axis=before, name=norm), dense, tanh[1]]
+            batchnorm = layers.BatchNormalization(axis=axis, name=norm)
+            return [dense, batchnorm, tanh[0]] if behind else [tanh[0], batchnorm, dense, tanh[1]]
 
         return Network(given, steps, gamma=gamma)
 
-    networks, why = {}, {}
-    for name, (_, _, _, before, _, after) in EINSUMS.items():
-        networks[f"before {name}"], why[f"before {name}"] = network(name, "mixed", behind=False), before
-        networks[f"behind {name}"], why[f"behind {name}"] = network(name, "mixed", behind=True), after
-        if before is _refused:
-            networks[f"scale {name}"] = network(name, "signed scale", behind=False)
-    for name, outcome in outcomes(keras3, networks, tmp_path).items():
+    networks: dict[str, Network] = {}
+    why: dict[str, Reason | None] = {}
+    for name, (_, _, before, behind) in EINSUMS.items():
+        for axis, reason in before.items():
+            networks[f"before {name} {axis}"] = network(name, "mixed", axis, behind=False)
+            why[f"before {name} {axis}"] = reason
+            if reason is _refused:
+                networks[f"scale {name} {axis}"] = network(name, "signed scale", axis, behind=False)
+        for axis, reason in behind.items():
+            networks[f"behind {name} {axis}"] = network(name, "mixed", axis, behind=True)
+            why[f"behind {name} {axis}"] = reason
+    for name, outcome in outcomes(keras3, networks, tmp_path, suffix=suffix).items():
         outcome.assert_told(why.get(name))
+
+
+def test_a_bias_has_no_more_axes_than_it_needs(keras: Keras, tmp_path: Path) -> None:
+    """What is alike for all heads stays one number for all of them."""
+
+    def biases(bias: str | None, axis: int) -> tuple[Any, tuple[int, ...]]:
+        layers = keras.layers
+        dense = layers.EinsumDense("abc,cde->abde", output_shape=(6, 2, 4), bias_axes=bias, name="heads")
+        steps = [dense, layers.BatchNormalization(axis=axis), layers.Activation("tanh")]
+        folded, loaded = check(keras, chain(keras, (6, 5), *steps), tmp_path / f"{bias} {axis}")
+        assert folded.kept == {}
+        made = loaded.get_layer("heads")
+        return made.bias_axes, tuple(made.bias.shape)
+
+    for bias in (None, "e"):
+        assert biases(bias, 3) == ("e", (4,))
+        assert biases(bias, 2) == ("de", (2, 4))
+    assert biases("de", 3) == ("de", (2, 4))
 
 
 def test_a_kernel_for_each_place(keras2: Keras, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,14 @@ from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule, Source
+from bnfuse.core.rules import Opaque, Pass, Rule, Source
 from bnfuse.core.tensor import Tensor
 from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
 from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
+from bnfuse.formats.keras.rows.equations import HeadsStore, read_equation
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.quantised_layers import (
     QuantisedStore,
@@ -65,7 +67,7 @@ def linear_part(
     integers = quantised_to(site.config) is not None
     bias_nodes = 0
     if site.layer.function:
-        stored, bias_nodes = ProductStore(stored.weight, ""), 1
+        stored, bias_nodes = ProductStore(stored.weight, "", bias_shape=stored.bias_shape), 1
         has_bias = has_bias and site.out_rank() is not None
 
     def rule(_: str) -> Rule:
@@ -78,7 +80,7 @@ def linear_part(
         form = _form(weight.shape, layout, groups)
         if form is None:
             return Opaque(Reason.BAD_PARAMETERS, f"{stored.weight} of shape {weight.shape}")
-        bias = site.tensor(stored.bias, first_row=stored.bias_rows > 0) if has_bias else None
+        bias = stored.bias_of(site) if has_bias else None
         if bias is not None and int(np.prod(bias.shape)) != form.channels_out:
             return Opaque(Reason.BAD_PARAMETERS, f"{stored.bias} of shape {bias.shape}")
         return Linear(
@@ -87,7 +89,7 @@ def linear_part(
         )  # fmt: skip
 
     op = f"{site.layer.class_name}.{role}" if role else site.layer.class_name
-    made = QuantisedStore(stored.weight, stored.bias, stored.enables, bias_tail=stored.bias_tail)
+    made = QuantisedStore(stored.weight, stored.bias, stored.enables, bias_shape=stored.bias_shape)
     return Part(op, inputs, outputs, rule, role, made if integers else stored)
 
 
@@ -128,24 +130,42 @@ def unknown_rank(site: Site) -> Sequence[Part]:
 
 
 def einsum_dense(site: Site) -> Sequence[Part]:
-    """EinsumDense: a product over some letters of the kernel; its bias lies along any of the output's."""
-    rank = site.rank()
-    made = None if rank is None else _einsum(str(site.config.get("equation", "")), rank)
+    """EinsumDense: a product over some letters of the kernel; its bias lies along any of the output's.
+
+    Letters that stand side by side are one axis to it, between what joins them and what parts them again.
+    """
+    rank, kernel = site.rank(), site.variable("kernel")
+    sizes = None if kernel is None or quantised_to(site.config) else kernel.shape
+    made = None if rank is None else read_equation(str(site.config.get("equation", "")), rank, sizes)
     if made is None:
         return unknown_rank(site)
-    out, new = made.out, made.out[made.axes[1]]
+    out, letters, shape = made.out, made.letters, site.out_shapes[0]
     given = site.config.get("bias_axes")
-    stored = LinearStore(enables={"bias_axes": new}, bias_tail=len(out) - 1 - made.axes[1])
-    shift_in = Reason.SHIFT_REFUSED if made.is_open else None
-    plain, shape = given in (None, "", new), site.out_shapes[0]
+    plain = given in (None, "", letters, letters[-1])
     if not plain and not (isinstance(given, str) and set(given) <= set(out)):
         return single(site, opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'"))
-    fits = _adds_where_it_lies(shape, [out.index(letter) for letter in given or new])
+    fits = _adds_where_it_lies(shape, [out.index(letter) for letter in given or letters[-1]])
     if given and not fits:
         return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
+    fits = fits and _adds_where_it_lies(shape, [out.index(letter) for letter in letters])
     has_bias = plain and (fits or bool(site.layer.function))  # behind a call comes a difference
-    part = linear_part(site, made.layout, axes=made.axes, stored=stored, shift_in=shift_in, has_bias=has_bias)
-    return with_activation(site, [part] if plain else bias_apart(site, part, len(out)))
+    enables, laid = {"bias_axes": letters}, (*made.sizes, *(1,) * (len(out) - made.axes[1] - len(letters)))
+    stored = LinearStore(enables=enables, bias_shape=laid)
+    if len(letters) > 1:
+        stored = HeadsStore(bias_shape=laid, letters=letters, heads=prod(made.sizes[:-1]))
+    ends = made.ends(site.inputs[0], site.outputs[0])
+    part = linear_part(
+        site, made.layout, axes=made.axes, stored=stored, within=Within("", ends[:1], ends[1:]),
+        shift_in=Reason.SHIFT_REFUSED if made.is_open else None, has_bias=has_bias,
+    )  # fmt: skip
+    parts = [part]
+    if made.joined is not None:
+        parts.insert(0, Part(part.op, site.inputs[:1], ends[:1], always(Pass(axes=made.joined)), "joined"))
+    if made.parted is not None:
+        parts.append(Part(part.op, ends[1:], site.outputs, always(Pass(axes=made.parted)), "parted"))
+    if not plain:
+        parts[-1:] = bias_apart(site, parts[-1], len(out))
+    return with_activation(site, parts)
 
 
 def _adds_where_it_lies(shape: Sequence[int | str | None] | None, axes: Sequence[int]) -> bool:
@@ -155,44 +175,6 @@ def _adds_where_it_lies(shape: Sequence[int | str | None] | None, axes: Sequence
         return True
     size = None if shape is None else shape[long[0]]
     return isinstance(size, int) and adds_along(shape, long[0], size)
-
-
-class _Einsum(NamedTuple):
-    """An equation as a linear op along one axis of x and one of the output.
-
-    ``is_open``: the kernel has other letters of the output, so that sums over it differ along these, too.
-    """
-
-    layout: str
-    axes: tuple[int, int]
-    out: str
-    is_open: bool
-
-
-def _einsum(equation: str, rank: int) -> _Einsum | None:
-    """Of several letters that are contracted, or new, the last is the channel."""
-    left, arrow, out = equation.replace(" ", "").partition("->")
-    x, comma, kernel = left.partition(",")
-    fill = rank - len(x.replace("...", ""))
-    dots = "".join(chr(0x410 + k) for k in range(max(0, fill)))
-    x, out = x.replace("...", dots), out.replace("...", dots)
-    once = all(len(set(letters)) == len(letters) for letters in (x, kernel, out))
-    if not arrow or not comma or not once or len(x) != rank or not set(kernel) <= set(x + out):
-        return None
-    contracted = [c for c in x if c in kernel and c not in out]
-    new = [c for c in out if c in kernel and c not in x]
-    shared = [c for c in out if c in kernel and c in x]
-    if {*out} != {*x, *new} - {*contracted}:  # an axis that is summed without a kernel
-        return None
-    if contracted and new:
-        letters, ends = {contracted[-1]: "i", new[-1]: "o"}, (contracted[-1], new[-1])
-    elif shared and not contracted and not new:  # element by element
-        letters, ends = {shared[-1]: "g"}, (shared[-1], shared[-1])
-    else:
-        return None
-    layout = " ".join(letters.get(c, "k") for c in kernel)
-    is_open = any(c in out and c not in letters for c in kernel)
-    return _Einsum(layout, (x.index(ends[0]), out.index(ends[1])), out, is_open)
 
 
 def bias_apart(site: Site, part: Part, rank: int) -> Sequence[Part]:

@@ -46,18 +46,21 @@ class Part(Struct, eq=False):
 class VariableTensor:
     """A variable as core reads it; held only while it is read through."""
 
-    def __init__(self, variable: Variable, first_row: bool = False) -> None:
+    def __init__(self, variable: Variable, first_row: bool = False, copies: int = 0) -> None:
         self._variable = variable
         self._first_row = first_row
+        self._copies = copies
         self._flat: Array | None = None
-        self.shape = tuple(variable.shape[1:] if first_row else variable.shape)
+        shape = variable.shape[1:] if first_row else variable.shape
+        self.shape = (copies, *shape) if copies else tuple(shape)
         self.dtype: np.dtype[Any] = variable.dtype
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
         if self._flat is None:
             array = self._variable.read()
-            self._flat = np.ascontiguousarray(array[0] if self._first_row else array).reshape(-1)
+            flat = np.ascontiguousarray(array[0] if self._first_row else array).reshape(-1)
+            self._flat = np.tile(flat, self._copies or 1)
         found = self._flat[start:stop]
         if stop >= len(self._flat):
             self._flat = None
@@ -155,12 +158,12 @@ class Site(Struct, eq=False):
         """A variable of the layer by name."""
         return next((v for v in self.layer.variables if v.name == name), None)
 
-    def tensor(self, name: str, first_row: bool = False) -> VariableTensor | None:
-        """A floating-point variable as core reads it."""
+    def tensor(self, name: str, first_row: bool = False, copies: int = 0) -> VariableTensor | None:
+        """A floating-point variable as core reads it: its first row, or several copies of it."""
         found = self.variable(name)
         if found is None or found.dtype.kind not in "fV" or found.dtype.itemsize < 2:
             return None
-        return VariableTensor(found, first_row)
+        return VariableTensor(found, first_row, copies)
 
     def vector(self, name: str) -> np.ndarray | None:
         """A small variable in float64."""

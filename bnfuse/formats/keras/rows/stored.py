@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bnfuse.core.widened import WidenedLinear
     from bnfuse.formats.keras.edit.apply_patch import ConfigEditor
     from bnfuse.formats.keras.graph.network import Variable
-    from bnfuse.formats.keras.rows.site import Site
+    from bnfuse.formats.keras.rows.site import Site, VariableTensor
 
 
 class Store(Struct, frozen=True):
@@ -42,25 +42,32 @@ class LinearStore(Store, frozen=True):
         weight, bias: names of its variables; no bias is made where it has no name.
         enables: what to set in the config when a bias is made.
         bias_rows: the bias has so many rows, of which the first is the one meant (GRU); 0: just one.
-        bias_tail: axes of size 1 that a bias has behind its own (EinsumDense).
+        bias_shape: that of a bias which is no vector (EinsumDense).
     """
 
     weight: str = "kernel"
     bias: str = "bias"
     enables: Mapping[str, Any] = field(default_factory=lambda: {"use_bias": True})
     bias_rows: int = 0
-    bias_tail: int = 0
+    bias_shape: tuple[int, ...] = ()
+
+    def bias_of(self, site: Site) -> VariableTensor | None:
+        """The bias as core reads it."""
+        return site.tensor(self.bias, first_row=self.bias_rows > 0)
 
     def store(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
         """The kernel is worked out when it is written, the bias at once."""
         if new.weight is not None:
             self.store_weight(site, new, out)
         if new.makes_bias:
-            old = site.variable(self.bias)
-            bias = out.rounded(new.bias(), new.rule.weight.dtype)
-            out.put(site, self.bias, self._shaped(bias, old))
-            if old is None:
-                out.configure(site, self.enables)
+            self.store_bias(site, out.rounded(new.bias(), new.rule.weight.dtype), out)
+
+    def store_bias(self, site: Site, bias: Array, out: ConfigEditor) -> None:
+        """In the shape that it has."""
+        old = site.variable(self.bias)
+        out.put(site, self.bias, self._shaped(bias, old))
+        if old is None:
+            out.configure(site, self.enables)
 
     def store_weight(self, site: Site, new: NewLinear, out: ConfigEditor) -> None:
         """As it is."""
@@ -81,7 +88,7 @@ class LinearStore(Store, frozen=True):
     def _shaped(self, bias: Array, old: Variable | None) -> Array:
         """A bias as the layer stores it."""
         if not self.bias_rows:
-            return bias.reshape(-1, *(1,) * self.bias_tail) if old is None else bias.reshape(old.shape)
+            return bias.reshape((self.bias_shape or (-1,)) if old is None else old.shape)
         rows = np.zeros((self.bias_rows, bias.size), bias.dtype) if old is None else np.array(old.read())
         rows[0] = bias
         return rows
@@ -98,7 +105,7 @@ class ProductStore(LinearStore, frozen=True):
             rank = site.out_rank()
             assert rank is not None, "values of unknown shape are not added to (linear_layers)"
             bias = out.rounded(new.bias(), new.rule.weight.dtype)
-            out.add(site, bias.reshape(-1, *(1,) * (rank - 1 - new.rule.out_axis)))
+            out.add(site, bias.reshape(self.bias_shape or (-1, *(1,) * (rank - 1 - new.rule.out_axis))))
 
 
 class AffineStore(Store, frozen=True):
