@@ -167,9 +167,11 @@ def of_keras() -> Iterator[Function]:
     yield one("divided", lambda o, x, y: x / -3.0)
     yield one("plus a vector", lambda o, x, y: x + VECTOR)
     yield one("times a vector", lambda o, x, y: o.multiply(VECTOR.reshape(1, 1, 3), x))
-    yield one(
-        "times a plane", lambda o, x, y: x * np.outer(VECTOR, VECTOR), (5, 3, 3), never=Reason.BROADCAST
-    )
+    plane = np.outer(VECTOR, VECTOR)
+    yield one("plus a plane", lambda o, x, y: x + plane, (5, 3, 3), beside=True)
+    yield one("minus a plane", lambda o, x, y: x - plane[:, None], (3, 5, 3), beside=True)
+    yield one("from a plane", lambda o, x, y: o.subtract(plane, x), (5, 3, 3), beside=True)
+    yield one("times a plane", lambda o, x, y: x * plane, (5, 3, 3), never=Reason.BROADCAST)
     yield one("times zero", lambda o, x, y: o.multiply(x, 0.0) + y, never=Reason.BAD_PARAMETERS)
     yield one("divided, reversed", lambda o, x, y: 2.0 / x, never=Reason.UNSUPPORTED_OP)
     yield one("negative", lambda o, x, y: -x)

@@ -20,9 +20,10 @@ from bnfuse.core.affine import Affine
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
-from bnfuse.core.operands import operands
+from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass, Rule, ShapeOnly, Sign
+from bnfuse.core.rules import Pass, Rule, ShapeOnly, Sign, Source
+from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
@@ -33,11 +34,12 @@ from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, of_one
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
-from bnfuse.formats.keras.rows.stored import OperandStore
+from bnfuse.formats.keras.rows.stored import OperandStore, TableStore
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_SIGNS = {"Add": (1.0, 1.0), "Subtract": (1.0, -1.0)}  # of x and the constant behind it
 _KNOWN = ("float16", "float32", "float64")  # to numpy
 
 
@@ -55,23 +57,40 @@ def _arithmetic(site: Site) -> Sequence[Part]:
     a, c = _affine(site.config, k)
     if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
         return single(site, opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number"))
-    long = [axis for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1]
+    long = {axis: n for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1}
     rank = len(shape) - site.lead
-    if k.ndim > rank or any(axis <= site.lead or shape[axis] != k.size for axis in long):
-        return single(site, opaque(Reason.BROADCAST))  # it makes the result larger, or varies along two axes
+    if k.ndim > rank or any(axis <= site.lead or shape[axis] != n for axis, n in long.items()):
+        return single(site, opaque(Reason.BROADCAST))  # it makes the result larger
+    if len(long) > 1:
+        return _sum(site, len(shape) - k.ndim, k.shape)
+    axes = tuple(long)
     a, c = (v.reshape((-1,) if long else ()) for v in (a, c))
     is_bias = op == "Add" and not site.config["constant_first"] and site.layer.function.startswith("ops.")
-    if is_bias and long and not adds_along(shape, long[0], k.size):
+    if is_bias and axes and not adds_along(shape, axes[0], k.size):
         return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
     if site.locked:
-        return single(site, Pass(axes=Through(a, c, long[0] if long else None)))
+        return single(site, Pass(axes=Through(a, c, axes[0] if axes else None)))
     adds = op in ("Add", "Subtract")
     along = len(shape) - 1 if is_bias and not long else None
     rule = Affine(
-        (a, c), tuple(long), has_scale=not adds, has_shift=adds, stores_along=along, divides=op == "Divide"
+        (a, c), axes, has_scale=not adds, has_shift=adds, stores_along=along, divides=op == "Divide"
     )
     stored = OperandStore(op=op, first=site.config["constant_first"])
     return single(site, rule, stored, is_affine=True)
+
+
+def _sum(site: Site, offset: int, sizes: Sequence[int]) -> Sequence[Part]:
+    """x ± k for a constant along several axes: a table, which takes on what varies along any of them."""
+    (operand,) = site.layer.variables
+    table, signs = site.tensor(operand.name), _SIGNS.get(site.config["op"])
+    if site.locked or table is None or signs is None:
+        return single(site, opaque(Reason.BROADCAST))
+    repeated = {*range(offset), *(offset + axis for axis, n in enumerate(sizes) if n == 1)}
+    laid = Operand(0, frozenset()), Operand(offset, frozenset(repeated))
+    op, value = site.layer.class_name, f"{site.outputs[0]}/constant"
+    source = Part(f"{op}.constant", (), (value,), always(Source(table)), "constant", TableStore(operand.name))
+    rule = WeightedSum(signs[::-1] if site.config["constant_first"] else signs, laid)
+    return [source, Part(op, (*site.inputs, value), site.outputs, always(rule))]
 
 
 def _constant(value: Any, dtype: str | None) -> np.ndarray:
