@@ -108,6 +108,8 @@ class UnsafeModel(BnfuseError):
 class RuntimeLost(BnfuseError):
     """The process of a runtime crashed, hung or took too much memory: what it was asked is not known."""
 
+    exit_code = ExitCode.UNPROVED
+
 
 class NotEqual(BnfuseError):
     """The folded model could not be proved equal to the original; nothing was written."""

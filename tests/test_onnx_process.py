@@ -90,7 +90,10 @@ COMMANDS = [
     ("optimize", "import", LEAVES, 4),
     ("verify", "run", DIES, 4),
     ("verify", "load", HANGS, 4),
-    ("bench", "load", DIES, 3),
+    ("bench", "import", LEAVES, 4),
+    ("bench", "load", DIES, 4),
+    ("bench", "load", HANGS, 4),
+    ("bench", "run", GROWS, 4),
 ]
 
 
