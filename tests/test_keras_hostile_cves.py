@@ -1,17 +1,14 @@
 """Published holes of Keras's own loader: a harmless file for each is refused, nothing outside is touched.
 
-Two witnesses. All commands run in a process with an audit hook, which notes what Python opens, writes,
-imports and starts. HDF5 opens files without Python: there the file outside is a named pipe, at which whoever
-opens it waits. The code in these files is none: text where marshalled code would be, modules and files that
-are not there.
+Two witnesses: ``tests.witness``, and, as HDF5 opens files without Python, a named pipe outside, at which
+whoever opens it waits. The code in these files is none: text where marshalled code would be, modules and
+files that are not there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,13 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.command import PATIENCE_S
 from tests.keras_damage import in_weights, with_bomb, with_name
 from tests.keras_handmade import BIAS, dense, legacy, make_archive, norm
+from tests.witness import Witnessed, watched
 
 pytestmark = pytest.mark.slow
 Config = dict[str, Any]
+COMMANDS = ("inspect", "optimize --no-verify --no-bench", "optimize", "bench")
 _TEXT = "bm90IGNvZGU="  # base64 of "not code"
 
 
@@ -88,67 +86,13 @@ ZIPS: dict[str, Callable[[Path], None]] = {
     "a member that grows a thousandfold": with_bomb,
 }
 
-_WITNESS = """
-import json, os, sys
-from pathlib import Path
-from click.testing import CliRunner
-from bnfuse.cli import main
-import bnfuse, bnfuse.use_cases.optimize, bnfuse.formats.keras.runtime.run, h5py
-files, inside, noted, now = json.loads(sys.argv[1]), os.path.realpath(sys.argv[2]), [], ""
-starts = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty",
-          "socket.connect", "socket.getaddrinfo", "urllib.Request", "pickle.find_class",
-          "shutil.rmtree", "os.symlink", "os.link"}
-runtimes = {"keras", "tensorflow", "tf_keras", "torch", "jax", "bnfuse_canary", "pickle_canary"}
-homes = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, os.getcwd())))
-
-def hook(event, given):
-    if not now:
-        return
-    if event == "subprocess.Popen" and "bnfuse.formats.keras.runtime.child" in str(given[1]):
-        return  # the runtime starts while the file is folded, and waits to be told of a model
-    if event in starts and not str(given[0]).startswith(inside):
-        noted.append([now, event, str(given[0])])
-    elif event == "import" and given[0].partition(".")[0] in runtimes:
-        noted.append([now, event, given[0]])
-    elif event == "open" and isinstance(given[0], str):
-        path, writes = os.path.realpath(given[0]), bool((given[2] or 0) & (os.O_WRONLY | os.O_RDWR))
-        cached = path.endswith(".pyc") or ".pyc." in path
-        read = path.startswith(homes) or path.startswith(("/proc/", "/sys/", "/dev/"))
-        if not path.startswith(inside) and not cached and (writes or not read):
-            noted.append([now, "write" if writes else "open", path])
-
-sys.addaudithook(hook)
-codes = {}
-for name, file in files.items():
-    target = os.path.join(inside, "out", "out" + Path(file).suffix)
-    for command in ("inspect", "optimize --no-verify --no-bench", "optimize", "bench"):
-        first, *options = command.split()
-        now = f"{name}: {command}"
-        arguments = [first, file, *options, *(["-o", target, "--force"] if first == "optimize" else [])]
-        done = CliRunner().invoke(main, arguments)
-        now = ""
-        left = os.listdir(os.path.dirname(target))
-        codes.setdefault(name, {})[command] = [done.exit_code, left, done.stderr.strip()]
-        for one in left:
-            os.remove(os.path.join(inside, "out", one))
-now = "control"
-try:
-    open(os.path.join(os.path.dirname(inside), "control"), "rb").close()
-    import pickle_canary
-except ImportError:
-    pass
-now = ""
-print(json.dumps([codes, noted]))
-"""
-
 
 @pytest.fixture(scope="module")
-def witnessed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[list[str]]]:
+def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
     """What became of every file by command, and what was noted."""
     folder = tmp_path_factory.mktemp("cves")
     inside, outside = folder / "inside", folder / "pipe"
     (inside / "out").mkdir(parents=True)
-    (folder / "control").write_bytes(b"")
     os.mkfifo(outside)
     files: dict[str, str] = {}
     for name, evil in CONFIGS.items():
@@ -163,18 +107,7 @@ def witnessed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
         path = _model(inside / f"{len(files)}.keras", [])
         damage(path)
         files[name] = str(path)
-    done = subprocess.run(
-        [sys.executable, "-c", _WITNESS, json.dumps(files), inside],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "TMPDIR": str(inside)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,  # a pipe that is opened blocks for ever
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    codes, noted = json.loads(done.stdout.splitlines()[-1])
-    return codes, noted
+    return watched(files, inside, COMMANDS)
 
 
 def _without_bias(h5: h5py.File, change: Callable[[h5py.File, str], None], outside: str) -> None:
@@ -195,9 +128,6 @@ def _model(path: Path, more: list[Config]) -> Path:
     arrays = {f"layers/dense/vars/{k}": a for k, a in enumerate(kernel.values())}
     arrays |= {f"layers/batch_normalization/vars/{k}": a for k, a in enumerate(vectors.values())}
     return make_archive(path, layers, arrays)
-
-
-Witnessed = tuple[dict[str, Any], list[list[str]]]
 
 
 @pytest.mark.parametrize("name", [f"{name} {suffix}" for name in CONFIGS for suffix in (".keras", ".h5")])
