@@ -2,7 +2,8 @@
 
 A format builds it from a file. Values are strings, unique over all scopes (a subgraph's names are
 qualified by the format). A value is *pinned* where the outside world reads or writes it. Which rule
-a node obeys is asked for only where a demand meets it, so that large graphs cost little.
+a node obeys is asked for only where a demand meets it, and who reads what only where there is something to
+remove, so that large graphs cost little.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Graph(Struct, eq=False):
     _places: dict[Node, int] = field(default_factory=dict)
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def _link(self) -> None:
         adjacent = self._adjacent
         for node in self.nodes:
             for j, value in enumerate(node.outputs):
@@ -111,6 +112,8 @@ class Graph(Struct, eq=False):
 
     def adjacent(self, value: str) -> list[tuple[Node, Port]]:
         """The writer of a value (if it has one) and all its readers, with the ports they use."""
+        if not self._adjacent:
+            self._link()
         return self._adjacent.get(value, [])
 
     def writer(self, value: str) -> Node | None:

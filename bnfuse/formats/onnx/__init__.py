@@ -34,7 +34,7 @@ class OnnxFormat:
         from bnfuse.formats.onnx.graph.read import parse
         from bnfuse.formats.onnx.model import OnnxModel
 
-        return OnnxModel(parse(path), options)
+        return OnnxModel(parse(path, outline=True), options)
 
     def contents(self, path: Path) -> Contents:
         """What is in a file; see ``Format.contents``."""

@@ -42,6 +42,8 @@ class OnnxModel:
 
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
+        if not patch.changes:
+            return self._loaded.operators
         self._edit(patch)
         return self._operators_after
 
@@ -51,7 +53,7 @@ class OnnxModel:
             self._edit(patch)
         handles = [h for h in map(handle_of, nodes) if not h.scope.prefix and h.operand is None]
         protos = [h.proto for h in handles]
-        body = self._source.proto.graph.node
+        body = self._source.scopes[0].nodes
         protos += [body[h.bias_index] for h in handles if h.bias_index is not None]
         protos += [made for h in handles for made in self._made.get(h.index, ())]
         return tuple(dict.fromkeys(name for proto in protos for name in proto.input if name))
@@ -75,7 +77,7 @@ class OnnxModel:
 
     def total_bytes(self) -> int:
         """Size of the model file and the external data its tensors point to."""
-        return self._source.files.total_bytes(self._source.proto)
+        return self._source.files.total_bytes()
 
     def write(self, patch: Patch, path: Path) -> Written:
         """Write the patched model; see ``Model.write``."""
@@ -96,7 +98,7 @@ class OnnxModel:
 
     def write_unfolded(self, path: Path) -> str:
         """With its constants off the inputs (IR 4 and later); see ``Unfolding``."""
-        proto = self._source.proto
+        proto = self._source.outline
         leaving = {v.name for v in proto.graph.input} & self._source.scopes[0].initializers.keys()
         if proto.ir_version < 4 or not leaving:
             return ""
@@ -119,6 +121,7 @@ class OnnxModel:
             raise ValueError(f"{self.path} was edited before: read it again for another patch")
         self._patch = patch
         loaded, rounds = self._loaded, self._rounds_biases
+        _ = self._source.proto  # as one message from now on
         editor = ModelEditor(
             self._source, self.graph, loaded.constants, loaded.shapes.rank, rounds_biases=rounds
         )

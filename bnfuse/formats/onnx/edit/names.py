@@ -84,7 +84,7 @@ class Names:
         if added:
             added[-1].output[0] = name
         elif handle.bias_index is not None:
-            handle.scope.body.node[handle.bias_index].output[0] = name
+            handle.scope.nodes[handle.bias_index].output[0] = name
         else:
             handle.proto.output[j] = name
 

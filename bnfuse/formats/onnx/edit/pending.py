@@ -53,7 +53,7 @@ class Pending(Struct, eq=False):
         """The nodes as they will be, in order; in place of a function's that did not change, its call."""
         yield from self.fresh
         stop = 0
-        for i, node in enumerate(self.body.node):
+        for i, node in enumerate(self.scope.nodes):
             call = self._intact(i) if i >= stop and i in self.scope.inlined else None
             if call is not None:
                 yield call.node
@@ -69,7 +69,7 @@ class Pending(Struct, eq=False):
         for call in self.scope.inlined[start]:
             places = range(start, call.stop)
             touched = not self.dead.isdisjoint(places) or not self.after.keys().isdisjoint(places)
-            if not touched and call.stands(self.body.node[start : call.stop]):
+            if not touched and call.stands(self.scope.nodes[start : call.stop]):
                 return call
         return None
 
@@ -112,7 +112,7 @@ class Pool:
         """A name for a new node."""
         if not self._labelled:
             self._labelled = True
-            self._made.update(n.name for scope in self._pending for n in scope.body.node)
+            self._made.update(n.name for scope in self._pending for n in scope.nodes)
         return self.unique(wanted)
 
     def replace(self, handle: NodeHandle, at: int, values: Array) -> None:
@@ -234,7 +234,7 @@ class Pool:
 
     def _position(self, scope: Scope, output: str) -> int | None:
         if scope not in self._positions:
-            self._positions[scope] = {o: i for i, n in enumerate(scope.body.node) for o in n.output}
+            self._positions[scope] = {o: i for i, n in enumerate(scope.nodes) for o in n.output}
         return self._positions[scope].get(output)
 
 

@@ -89,7 +89,7 @@ def quantise_anew(
     pool.before(handle, node)
     handle.proto.input[at] = node.output[0]
     pool.release(scope, name)
-    made = NodeHandle(scope, handle.index, node)
+    made = NodeHandle(scope, handle.index, made=node)
     stored = scale if old.tensor.zero_scales else np.where(scale == 0.0, scale.dtype.type(1.0), scale)
     pool.replace(made, 1, stored)
     put(made)

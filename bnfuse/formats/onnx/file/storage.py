@@ -131,7 +131,7 @@ class Files(Struct):
         """The external files that tensors point to, by real path."""
         return tuple(dict.fromkeys(self._beside.values()))
 
-    def total_bytes(self, proto: onnx.ModelProto) -> int:
+    def total_bytes(self) -> int:
         """The model file and every external file its tensors point to, in bytes."""
         return sum(map(self.size_bytes, {self.model, *self._beside.values()}))
 

@@ -3,13 +3,12 @@
 Nodes that compute from constants alone are constants, not operations. A constant operand of a sum,
 product or Concat becomes a node of its own, which can absorb. An Add of a per-channel constant right
 after a MatMul is that MatMul's bias. Large graphs have many nodes and few kinds of them: a name that
-occurs often is one string here, and nothing is asked of a node twice.
+occurs often is one string here, nothing is asked of a node twice, and no message is kept.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import onnx
 from msgspec import Struct, field
@@ -36,8 +35,6 @@ _BATCHNORM = "BatchNormalization"
 _OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 
-Draft = tuple[str, str, tuple[str, ...], tuple[str, ...], NodeHandle]  # op, name, inputs, outputs
-
 
 class GraphBuilder(Struct, eq=False):
     """Nodes to be, in an order in which values are written before they are read.
@@ -46,6 +43,7 @@ class GraphBuilder(Struct, eq=False):
         uses: readers of each value, over all scopes; counted here.
         pinned: values that must stay as they are, and why.
         operators: nodes by type, constants included.
+        has_bodies: whether a node with graphs was met where its graphs cannot be read.
     """
 
     uses: dict[str, int]
@@ -54,8 +52,8 @@ class GraphBuilder(Struct, eq=False):
     pinned: dict[str, Reason] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
     operators: dict[str, int] = field(default_factory=dict)
-    _drafts: list[Draft] = field(default_factory=list)
-    _strings: dict[str, str] = field(default_factory=dict)
+    has_bodies: bool = False
+    _nodes: list[Node] = field(default_factory=list)
     _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
 
     @property
@@ -64,7 +62,7 @@ class GraphBuilder(Struct, eq=False):
         return bool(self._unwritten)
 
     def __len__(self) -> int:
-        return len(self._drafts)
+        return len(self._nodes)
 
     def add(self, scope: Scope, index: int, node: onnx.NodeProto) -> bool:
         """Draft one node; whether it may carry graphs that are to follow."""
@@ -73,9 +71,9 @@ class GraphBuilder(Struct, eq=False):
         names = node.input[:]
         inputs = tuple([self._read(scope, name) for name in names])
         outputs = tuple(node.output[:])
-        if not scope.defined.isdisjoint(outputs) or not scope.initializers.keys().isdisjoint(outputs):
+        if not scope.defined.keys().isdisjoint(outputs) or not scope.initializers.keys().isdisjoint(outputs):
             self._refuse_second(scope, outputs)
-        scope.defined.update(outputs)
+        scope.define(outputs)
         standard = node.domain in ONNX_DOMAINS
         if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
@@ -84,19 +82,22 @@ class GraphBuilder(Struct, eq=False):
                 return False
             # Who reads it is no matter of the graph, and may read a weight: it stays what it is.
             self.pinned.update((scope.prefix + o, Reason.KNOWN_BEFOREHAND) for o in outputs if o)
-        handle = NodeHandle(scope, index, node)
-        if op == _BATCHNORM and standard:
+        handle = NodeHandle(scope, index)
+        batchnorm = op == _BATCHNORM and standard
+        if batchnorm:
             self.statistics.expect(handle)
         count = _OPERANDS.get(op)
         if count is not None and not all(inputs[:count]):
             read = zip(names[:count], inputs, strict=False)
             given = [v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)]
             inputs = (*given, *inputs[len(given) :])
+        name = node.name or (outputs[0] if outputs else op)
         if scope.prefix:
-            outputs = tuple([scope.prefix + o if o else "" for o in outputs])
+            name = scope.prefix + name
+            outputs = tuple([scope.defined[o] if o else "" for o in outputs])
         if op == "Transpose":
             self._rank_hint(scope, node)
-        self._drafts.append((op, node.name, inputs, tuple(map(self._value, outputs)), handle))
+        self._nodes.append(Node(name, op, inputs, outputs, batchnorm, handle))
         return op in WITH_BODIES or not standard
 
     def _is_worked_out(self, scope: Scope, node: onnx.NodeProto, standard: bool) -> bool:
@@ -121,26 +122,22 @@ class GraphBuilder(Struct, eq=False):
             if owner is not None:
                 self.pinned.setdefault(owner.prefix + name, Reason.CAPTURED)
         at = owner or scope
-        key = at.prefix + name if at.prefix else name
+        key = at.defined.get(name) or at.prefix + name
         self.uses[key] = self.uses.get(key, 0) + 1
         if owner is None:  # written later, or never
             self.pinned.setdefault(key, Reason.UNREACHABLE)
             self._unwritten.setdefault(key)
         if owner is not None and (name in owner.initializers or name in owner.constants):
             return ""
-        return self._strings.setdefault(key, key)
-
-    def _value(self, value: str) -> str:
-        """The one string for a value: many nodes name it."""
-        return self._strings.setdefault(value, value)
+        return key
 
     def _operand(self, scope: Scope, handle: NodeHandle, i: int, name: str) -> str:
         """A joint op's constant input as a value of its own."""
         if not name:
             return ""
         value = f"{scope.prefix}{handle.index}:{i}={name}"
-        operand = NodeHandle(scope, handle.index, handle.proto, operand=i)
-        self._drafts.append(("Constant", name, (), (value,), operand))
+        operand = NodeHandle(scope, handle.index, operand=i)
+        self._nodes.append(Node(scope.prefix + name, "Constant", (), (value,), False, operand))
         return value
 
     def _rank_hint(self, scope: Scope, node: onnx.NodeProto) -> None:
@@ -150,27 +147,27 @@ class GraphBuilder(Struct, eq=False):
                 self.shapes.ranks[scope.prefix + node.output[0]] = len(attribute.ints)
 
     def join_biases(self, scope: Scope, start: int) -> None:
-        """Make each Add that is a MatMul's bias part of the MatMul (drafts of this scope from ``start``)."""
+        """Make each Add that is a MatMul's bias part of the MatMul (nodes of this scope from ``start``)."""
         products = {
-            draft[3][0]: at
-            for at, draft in enumerate(self._drafts[start:], start)
-            if draft[0] == "MatMul"
-            and draft[4].scope is scope
-            and len(draft[3]) == 1
-            and "" in draft[2]
-            and self.uses.get(draft[3][0]) == 1
+            node.outputs[0]: at
+            for at, node in enumerate(self._nodes[start:], start)
+            if node.op == "MatMul"
+            and handle_of(node).scope is scope
+            and len(node.outputs) == 1
+            and "" in node.inputs
+            and self.uses.get(node.outputs[0]) == 1
         }
         if not products:
             return
         gone: set[int] = set()
-        for at in range(start, len(self._drafts)):
-            if self._drafts[at][0] == "Add" and self._drafts[at][4].scope is scope:
+        for at in range(start, len(self._nodes)):
+            if self._nodes[at].op == "Add" and handle_of(self._nodes[at]).scope is scope:
                 gone |= self._joined(at, products)
-        self._drafts[start:] = [d for at, d in enumerate(self._drafts[start:], start) if at not in gone]
+        self._nodes[start:] = [n for at, n in enumerate(self._nodes[start:], start) if at not in gone]
 
     def _joined(self, at: int, products: dict[str, int]) -> set[int]:
-        """Join the Add at a position to the MatMul it reads; which drafts are then superfluous."""
-        _, _, inputs, outputs, add = self._drafts[at]
+        """Join the Add at a position to the MatMul it reads; which nodes are then superfluous."""
+        inputs, add = self._nodes[at].inputs, handle_of(self._nodes[at])
         if len(inputs) != 2 or add.proto.domain not in ONNX_DOMAINS:
             return set()
         for x, b in ((0, 1), (1, 0)):
@@ -178,27 +175,27 @@ class GraphBuilder(Struct, eq=False):
             name = add.proto.input[b]
             if found is None or not add.scope.is_constant(name):
                 continue
-            op, label, given, _, handle = self._drafts[found]
-            if _fits(add.scope, handle.proto, name):
-                joined = NodeHandle(handle.scope, handle.index, handle.proto, add.index)
-                self._drafts[found] = (op, label, given, outputs, joined)
+            product = self._nodes[found]
+            if _fits(add.scope, handle_of(product).proto, name):
+                handle_of(product).bias_index = add.index
+                product.outputs = self._nodes[at].outputs
                 return {at, at - 1}  # the Add, and its constant operand just before it
         return set()
 
     def graph(self, options: ReadOptions) -> Graph:
         """Names, rules and candidates."""
-        names = unique_names(
-            f"{h.scope.prefix}{name or (h.proto.output[0] if h.proto.output else op)}"
-            for op, name, _, _, h in self._drafts
-        )
-        graph = Graph(list(self._nodes(names)), self.pinned, [], self._rule_of)
+        nodes, self._nodes = self._nodes, []
+        for node, name in zip(nodes, unique_names(node.name for node in nodes), strict=True):
+            node.name = name
+            if node.is_batchnorm and len(node.outputs) > 1:  # statistics that nobody reads are no outputs
+                read = (o for k, o in enumerate(node.outputs) if o and (k == 0 or self.uses.get(o)))
+                node.outputs = tuple(read)
+        graph = Graph(nodes, self.pinned, [], self._rule_of)
         graph.movable, graph.arithmetic = _movable, self._arithmetic
         graph.no_batchnorms = options.target == "no-bn"
         graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
         graph.constant_through = self._constant_through
         graph.takes_channel = lambda node, letter: takes_channel(handle_of(node), letter)
-        self._drafts.clear()
-        self._strings.clear()
         lost = next((value for value in self._unwritten if graph.writer(value) is None), None)
         if lost is not None:
             raise Malformed(f"'{lost}' is read, but nothing writes it")
@@ -206,13 +203,6 @@ class GraphBuilder(Struct, eq=False):
             if node.is_batchnorm or (node.op in _REMOVABLE and _is_affine(graph, node)):
                 graph.candidates.append(node)
         return graph
-
-    def _nodes(self, names: Iterator[str]) -> Iterator[Node]:
-        for unique, (op, _, inputs, outputs, handle) in zip(names, self._drafts, strict=True):
-            batchnorm = op == _BATCHNORM and handle.proto.domain in ONNX_DOMAINS
-            if batchnorm and len(outputs) > 1:  # statistics that nobody reads are no outputs
-                outputs = tuple(o for k, o in enumerate(outputs) if o and (k == 0 or self.uses.get(o)))
-            yield Node(unique, op, inputs, outputs, batchnorm, handle)
 
     def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
         return spelled(self._view(node), pair)

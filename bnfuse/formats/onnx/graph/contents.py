@@ -92,7 +92,7 @@ class _Reader:
         inputs = [info for info in proto.graph.input if info.name not in held]
         return Contents(
             form="onnx",
-            total_bytes=self._source.files.total_bytes(proto),
+            total_bytes=self._source.files.total_bytes(),
             inputs=tuple(map(declared, inputs)),
             outputs=tuple(map(declared, proto.graph.output)),
             sources=tuple(text_of(info.name) for info in inputs),

@@ -7,7 +7,7 @@ constants and which a caller may override.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.onnx.file.nodes import StoredNodes
 from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
@@ -35,10 +36,13 @@ _LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 27, 4
 
 
 class ModelFile(Struct, eq=False):
-    """A parsed ONNX file: the skeleton, its scopes, and where its tensors lie."""
+    """A parsed ONNX file: the skeleton, its scopes, and where its tensors lie.
+
+    ``outline`` is the model, but for the nodes of its main graph where ``stored`` holds them.
+    """
 
     path: Path
-    proto: onnx.ModelProto
+    outline: onnx.ModelProto
     files: Files
     notes: list[str]
     scopes: list[Scope] = field(default_factory=list)
@@ -46,6 +50,23 @@ class ModelFile(Struct, eq=False):
     external: set[str] = field(default_factory=set)  # names of tensors with data in other files
     inlined: Inlined | None = None  # calls of functions that are written out in ``proto``
     is_text: bool = True  # whether all strings are
+    stored: StoredNodes | None = None
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The model as one message, which may be changed."""
+        if self.stored is not None:
+            self.outline = onnx.ModelProto.FromString(self.stored.model)
+            self.stored = None
+            if self.scopes:
+                self.scopes[0].body = self.outline.graph
+                self.scopes[0].nodes = list(self.outline.graph.node)
+        return self.outline
+
+    @property
+    def nodes(self) -> Sequence[onnx.NodeProto]:
+        """The nodes of the main graph."""
+        return list(self.outline.graph.node) if self.stored is None else self.stored
 
     def forget(self) -> None:
         """All that reading found, to read anew."""
@@ -55,14 +76,14 @@ class ModelFile(Struct, eq=False):
         self.external.clear()
 
 
-def parse(path: Path) -> ModelFile:
-    """Open a file as far as needed.
+def parse(path: Path, *, outline: bool = False) -> ModelFile:
+    """Open a file as far as needed; ``outline``: see ``parse_file``.
 
     Raises:
         UnreadableModel: missing, empty, truncated or not ONNX.
     """
-    parsed = parse_file(path)
-    return ModelFile(path, parsed.proto, parsed.files, [], is_text=parsed.is_text)
+    parsed = parse_file(path, outline=outline)
+    return ModelFile(path, parsed.proto, parsed.files, [], is_text=parsed.is_text, stored=parsed.nodes)
 
 
 class ReadGraph(Struct, frozen=True, eq=False):
@@ -83,13 +104,17 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
     try:
         if not source.is_text:
             check_names(source.proto)
-        if source.proto.functions:
+        if source.outline.functions:
             from bnfuse.formats.onnx.graph.functions import check_functions
             from bnfuse.formats.onnx.graph.inline import inline
 
             check_functions(source.proto)
             source.inlined = inline(source.proto)
         drafts = _drafted(source, options, sorts=False)
+        if source.stored is not None and (drafts.unordered or drafts.has_bodies):
+            source.forget()
+            _ = source.proto  # nodes in another order, or with graphs in them, are looked at again and again
+            drafts = _drafted(source, options, sorts=False)
         if drafts.unordered:  # in another order than they are listed in, or never written
             source.forget()
             drafts = _drafted(source, options, sorts=True)
@@ -103,14 +128,16 @@ def read_graph(source: ModelFile, options: ReadOptions) -> ReadGraph:
 def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuilder:
     """All nodes of all scopes: as they are listed, or so that none reads what is written later."""
     starts: list[str] = []
-    if source.proto.functions:
+    if source.outline.functions:
         from bnfuse.formats.onnx.graph.functions import prefixes
 
         starts = prefixes(source.proto)
-    drafts = GraphBuilder(source.uses, ValueShapes(source.proto, starts, sorts), _constants(source, options))
+    nodes = source.nodes
+    shapes = ValueShapes(source.outline, len(nodes), lambda: source.proto, starts, sorts)
+    drafts = GraphBuilder(source.uses, shapes, _constants(source, options))
     builder = _Builder(source, options, drafts, sorts)
-    builder.scope(builder.main_scope())
-    for i, function in enumerate(source.proto.functions):
+    builder.scope(builder.main_scope(nodes))
+    for i, function in enumerate(source.outline.functions):
         if source.inlined is None or i in source.inlined.live:
             builder.scope(builder.function_scope(i, function, starts[i]))
     return drafts
@@ -120,7 +147,7 @@ def _constants(source: ModelFile, options: ReadOptions) -> Constants:
     """What nodes compute from constants may take no more room than a file of its size could use."""
     if options.allow_growth:
         return Constants(source.files)
-    held = source.files.total_bytes(source.proto)
+    held = source.files.total_bytes()
     return Constants(source.files, max(_LEAST_COMPUTED_BYTES, _MOST_COMPUTED * held))
 
 
@@ -141,11 +168,11 @@ class _Builder(Struct, eq=False):
     drafts: GraphBuilder
     sorts: bool
 
-    def main_scope(self) -> Scope:
+    def main_scope(self, nodes: Sequence[onnx.NodeProto]) -> Scope:
         """The main graph's scope, with initializers told from inputs (TRAPS: overridable)."""
-        proto = self.source.proto
+        proto = self.source.outline
         graph = proto.graph
-        scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)))
+        scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)), nodes)
         scope.initializers = positions(graph, self.source.files)
         for tensor in graph.initializer:
             name = tensor.name
@@ -157,7 +184,7 @@ class _Builder(Struct, eq=False):
         listed = set(inputs) & scope.initializers.keys()
         if listed and proto.ir_version >= 4:
             self._overridable(scope, listed)
-        scope.defined.update(inputs)
+        scope.define(inputs)
         self.source.uses.update(dict.fromkeys(scope.initializers, 0))
         self._sparse(scope, graph)
         pinned = self.drafts.pinned
@@ -166,7 +193,7 @@ class _Builder(Struct, eq=False):
         return scope
 
     def _sparse(self, scope: Scope, graph: onnx.GraphProto) -> None:
-        scope.defined |= {t.values.name for t in graph.sparse_initializer}
+        scope.define(t.values.name for t in graph.sparse_initializer)
         scope.constants |= sparse_constants(graph)
 
     def _overridable(self, scope: Scope, listed: set[str]) -> None:
@@ -193,8 +220,9 @@ class _Builder(Struct, eq=False):
 
     def function_scope(self, i: int, function: onnx.FunctionProto, prefix: str) -> Scope:
         """A model-local function: formal inputs are unknown, constants are nodes."""
-        scope = Scope(function, prefix, ("functions", i), None, _opset(iter(function.opset_import)))
-        scope.defined |= set(function.input)
+        opset, nodes = _opset(iter(function.opset_import)), list(function.node)
+        scope = Scope(function, prefix, ("functions", i), None, opset, nodes)
+        scope.define(function.input)
         self._pin_boundary(scope, [*function.input, *function.output])
         return scope
 
@@ -206,7 +234,8 @@ class _Builder(Struct, eq=False):
         self, outer: Scope, node: int, attribute: int, which: int, body: onnx.GraphProto
     ) -> Scope:
         prefix = body_prefix(outer.prefix, node, attribute, which)
-        scope = Scope(body, prefix, (*outer.path, node, attribute, which), outer, outer.opset)
+        path, nodes = (*outer.path, node, attribute, which), list(body.node)
+        scope = Scope(body, prefix, path, outer, outer.opset, nodes)
         scope.initializers = positions(body, self.source.files)
         for name, at in scope.initializers.items():
             owner = outer.owner(name)
@@ -216,14 +245,14 @@ class _Builder(Struct, eq=False):
                 # Which one a runtime takes must not matter afterwards either: both stay as they are.
                 for one in (owner, scope):
                     self.source.uses[one.prefix + name] = self.source.uses.get(one.prefix + name, 0) + 1
-        scope.defined.update(v.name for v in body.input)
+        scope.define(v.name for v in body.input)
         self._sparse(scope, body)
         self._pin_boundary(scope, [v.name for v in (*body.input, *body.output)])
         return scope
 
-    def _nodes(self, body: onnx.GraphProto | onnx.FunctionProto) -> Iterable[tuple[int, onnx.NodeProto]]:
+    def _nodes(self, nodes: Sequence[onnx.NodeProto]) -> Iterable[tuple[int, onnx.NodeProto]]:
         """Nodes with their positions, writers before readers."""
-        return ((at, body.node[at]) for at in in_order(body.node)) if self.sorts else enumerate(body.node)
+        return ((at, nodes[at]) for at in in_order(nodes)) if self.sorts else enumerate(nodes)
 
     def scope(self, scope: Scope) -> None:
         """Draft all nodes of a scope and of the bodies in it."""
@@ -235,11 +264,16 @@ class _Builder(Struct, eq=False):
             key = scope.prefix + (output if isinstance(output, str) else output.name)
             uses[key] = uses.get(key, 0) + 1
         start = len(self.drafts)
-        for index, node in self._nodes(scope.body):
+        for index, node in self._nodes(scope.nodes):
             if self.drafts.add(scope, index, node):
-                scope.defined.difference_update(node.output)  # a body does not see what its own node writes
-                for attribute, which, body in bodies(node):
+                inner = list(bodies(node))
+                if inner and self.source.stored is not None:
+                    self.drafts.has_bodies = True
+                    return
+                for name in node.output:  # a body does not see what its own node writes
+                    scope.defined.pop(name, None)
+                for attribute, which, body in inner:
                     self.scope(self._body_scope(scope, index, attribute, which, body))
-                scope.defined.update(node.output)
-        scope.defined.discard("")
+                scope.define(node.output)
+        scope.defined.pop("", None)
         self.drafts.join_biases(scope, start)

@@ -6,7 +6,7 @@ core's flat graph by a prefix that says where they were defined.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
@@ -28,13 +28,14 @@ class Scope(Struct, eq=False):
 
     Attributes:
         body: the GraphProto or FunctionProto.
+        nodes: those of the body; in a body that is edited they are elsewhere later.
         path: how to find it from the model: ("functions", i) or (node, attribute, graph) triples.
         parent: the scope around it, None for the main graph and for functions.
         opset: version of the ai.onnx operators.
         initializers: positions in the body, by name, of tensors that are constants. (A message object
             each would cost more than all the rest of a large graph.)
         overridable: initializers that a caller may override.
-        defined: all names this scope defines besides ``initializers``.
+        defined: the core value of each name this scope defines besides ``initializers``.
         constants: outputs of nodes that compute from constants alone, with their node.
         inlined: calls of functions that its nodes stand for.
     """
@@ -44,12 +45,18 @@ class Scope(Struct, eq=False):
     path: tuple[int | str, ...]
     parent: Scope | None
     opset: int
+    nodes: Sequence[onnx.NodeProto] = ()
     initializers: dict[str, int] = field(default_factory=dict)
     overridable: set[str] = field(default_factory=set)
-    defined: set[str] = field(default_factory=set)
+    defined: dict[str, str] = field(default_factory=dict)
     constants: dict[str, onnx.NodeProto] = field(default_factory=dict)
     inlined: InlinedCalls = field(default_factory=dict)
     _writers: dict[str, onnx.NodeProto] = field(default_factory=dict)  # made when the first is asked for
+
+    def define(self, names: Iterable[str]) -> None:
+        """Names that are this scope's own."""
+        prefix = self.prefix
+        self.defined.update((name, prefix + name) for name in names)
 
     @property
     def is_function(self) -> bool:
@@ -78,7 +85,7 @@ class Scope(Struct, eq=False):
     def writer(self, name: str) -> onnx.NodeProto | None:
         """The node of this scope that writes a value."""
         if not self._writers:
-            self._writers = {output: node for node in self.body.node for output in node.output}
+            self._writers = {output: node for node in self.nodes for output in node.output}
         return self._writers.get(name)
 
     def key(self, name: str) -> str:

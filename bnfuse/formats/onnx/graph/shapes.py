@@ -7,7 +7,7 @@ up too (custom operators), an op beside the value may still tell its rank.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import onnx
@@ -31,10 +31,20 @@ _STAND_INS = {
 
 
 class ValueShapes:
-    """Looks up by core value (prefix + name); ``prefixes`` are those of the model's functions."""
+    """Looks up by core value (prefix + name); ``prefixes`` are those of the model's functions.
 
-    def __init__(self, model: onnx.ModelProto, prefixes: Iterable[str] = (), sorts: bool = False) -> None:
-        self._model = model
+    ``whole`` is asked for the model with its ``count`` nodes, which ``model`` may lack, before inference.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        count: int,
+        whole: Callable[[], onnx.ModelProto],
+        prefixes: Iterable[str] = (),
+        sorts: bool = False,
+    ) -> None:
+        self._count, self._whole = count, whole
         self._sorts = sorts  # inference follows the nodes as they are listed
         self._shapes: dict[str, Shape] = {}
         self._types: dict[str, int] = {}
@@ -75,24 +85,25 @@ class ValueShapes:
         if self._inferred:
             return
         self._inferred = True
-        if len(self._model.graph.node) > _MAX_NODES:
+        if self._count > _MAX_NODES:
             return
-        if self._model.functions:
+        whole = self._whole()
+        if whole.functions:
             from bnfuse.formats.onnx.graph.functions import written_out
 
-            if written_out(self._model) > _MAX_NODES:  # inference goes into every call
+            if written_out(whole) > _MAX_NODES:  # inference goes into every call
                 return
-        inferred = self._inferred_model()
+        inferred = self._inferred_model(whole)
         if inferred is not None:
-            self._collect(inferred.graph, self._model.graph, "")
+            self._collect(inferred.graph, whole.graph, "")
 
-    def _inferred_model(self) -> onnx.ModelProto | None:
+    def _inferred_model(self, whole: onnx.ModelProto) -> onnx.ModelProto | None:
         """The model with the shapes that onnx finds.
 
         Below IR 4 inference knows of no initializer that is not listed as an input, though runtimes do: it
         is told another version.
         """
-        model = ordered(self._model) if self._sorts else self._model
+        model = ordered(whole) if self._sorts else whole
         # Following the values of shape arithmetic costs half as much again.
         computes = any(node.op_type == "Shape" for node in model.graph.node)
         said = model.ir_version

@@ -71,7 +71,7 @@ def _as_gemm(view: View, left: bool, rank: int) -> bool:
 def _added_bias(view: View) -> onnx.NodeProto | None:
     """The Add of a constant that the reader joined to this MatMul."""
     index = view.handle.bias_index
-    return None if index is None else view.handle.scope.body.node[index]
+    return None if index is None else view.handle.scope.nodes[index]
 
 
 def _constant_of(view: View, add: onnx.NodeProto) -> Tensor | None:
@@ -82,7 +82,7 @@ def _constant_of(view: View, add: onnx.NodeProto) -> Tensor | None:
 def _bias_of_product(handle: NodeHandle, rule: Linear, bias: Array, out: ModelEditor) -> None:
     """In the Add that follows, as a Gemm's, or in an Add of its own."""
     if handle.bias_index is not None:
-        add = NodeHandle(handle.scope, handle.bias_index, handle.scope.body.node[handle.bias_index])
+        add = NodeHandle(handle.scope, handle.bias_index)
         at = next(i for i, n in enumerate(add.proto.input) if handle.scope.is_constant(n))
         out.pool.replace(add, at, bias)
     elif rule.bias_nodes == 0:

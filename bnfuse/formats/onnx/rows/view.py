@@ -30,16 +30,21 @@ class NodeHandle(Struct, eq=False):
 
     Attributes:
         scope: where the node is; ``index`` its position there.
-        proto: the node.
         bias_index: position of the Add that holds a MatMul's bias, where there is one.
         operand: for a constant operand: which input of ``proto`` it is.
+        made: a node that is not in the file, and is to come in front of the one there.
     """
 
     scope: Scope
     index: int
-    proto: onnx.NodeProto
     bias_index: int | None = None
     operand: int | None = None
+    made: onnx.NodeProto | None = None
+
+    @property
+    def proto(self) -> onnx.NodeProto:
+        """The node."""
+        return self.scope.nodes[self.index] if self.made is None else self.made
 
 
 def handle_of(node: Node) -> NodeHandle:
