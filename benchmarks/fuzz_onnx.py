@@ -1,18 +1,19 @@
 """Damaged ONNX files by the thousand through bnfuse: done, or one sentence (``benchmarks.fuzzing``).
 
-    python -m benchmarks.fuzz_onnx [--mutants 20000] [--seed 0] [--every 10]
+    python -m benchmarks.fuzz_onnx [--mutants 20000] [--seed 0] [--every 10] [MODEL ...]
 
-A mutant is one of some eighty models with one to four fields of its messages changed, whatever they are:
-numbers, texts (also such as are not UTF-8), bytes, lists and messages, which are dropped, doubled, exchanged
-or taken from elsewhere in the model; one in ten has bytes of the finished file changed. Every second one is
-read as large files are. Where something was folded, onnxruntime runs the damaged original and its result.
+A mutant is one of some eighty models, or of those given, with one to four fields of its messages changed,
+whatever they are: numbers, texts (also such as are not UTF-8), bytes, lists and messages, which are dropped,
+doubled, exchanged or taken from elsewhere in the model; one in ten has bytes of the finished file changed.
+Every other one is read as large files are. Where something was folded, onnxruntime runs the damaged original
+and the result.
 Not part of the tests: it takes minutes, and other mutants every time.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from google.protobuf.descriptor import FieldDescriptor as Kind
 from google.protobuf.message import Message
 
 from benchmarks.fuzzing import main, parser
-from bnfuse.formats.onnx.file import parse, wire
+from bnfuse.formats.onnx.file import nodes, parse, wire
 from tests.onnx_graphs import Net
 from tests.test_onnx_functions import ROWS as FUNCTIONS
 from tests.test_onnx_malformed import MODELS
@@ -32,8 +33,8 @@ _INTS = (0, 1, -1, 2, 7, 64, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 62) + 1
 _FLOATS = (0.0, -1.0, 1e-40, 1e30, 3e38, float("inf"), float("nan"))
 _TEXTS = ("", "x", "ai.onnx.ml", "../x", "/etc/x", "\0", "a" * 5000, "[red]é'\"", "Conv", "Loop", "1_0", "-1")
 _NO_TEXT = "NOT-UTF-8-TEXT"  # its bytes are exchanged in the finished file
-# Files that are parsed whole, tensors that stay in the file, in bytes.
-_SIZES = ((parse._WHOLE_BYTES, wire.LARGE_BYTES), (0, 64))
+# Files that are parsed whole, tensors that stay in the file, nodes that are read one by one: in bytes.
+_SIZES = ((parse._WHOLE_BYTES, wire.LARGE_BYTES, nodes.LEAST_BYTES), (0, 64, 0))
 
 
 def originals(folder: Path) -> list[onnx.ModelProto]:
@@ -144,12 +145,12 @@ def mutant(models: list[onnx.ModelProto], seed: int) -> bytes:
 
 
 class Mutants:
-    """Those of the models above; the data of some lies in files of the folder, which stay."""
+    """Those of some files, else of the models above: the data of some lies in the folder, and stays."""
 
     judged, runtime_seconds, runtime_memory = True, 6.0, "1GB"
 
-    def __init__(self) -> None:
-        self._models: list[onnx.ModelProto] = []
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        self._models = [onnx.load(path, load_external_data=False) for path in files]
 
     def write(self, folder: Path, seed: int) -> Path:
         """The mutant of a seed, and how it is to be read."""
@@ -157,9 +158,15 @@ class Mutants:
             self._models = originals(folder)
         path = folder / "mutant.onnx"
         path.write_bytes(mutant(self._models, seed))
-        parse._WHOLE_BYTES, wire.LARGE_BYTES = _SIZES[seed % 2]
+        parse._WHOLE_BYTES, wire.LARGE_BYTES, nodes.LEAST_BYTES = _SIZES[seed % 2]
         return path
 
 
 if __name__ == "__main__":
-    main(Mutants, parser((__doc__ or "").partition("\n")[0]).parse_args(), ["benchmarks.fuzz_onnx"])
+    options = parser((__doc__ or "").partition("\n")[0])
+    options.add_argument(
+        "models", nargs="*", type=Path, metavar="MODEL", help="files: small models of all kinds"
+    )
+    asked = options.parse_args()
+    files = [path.resolve() for path in asked.models]
+    main(lambda: Mutants(files), asked, ["benchmarks.fuzz_onnx", *map(str, files)])
