@@ -1,4 +1,4 @@
-"""Large graphs are read without a message for every node: the result is the same, and memory stays small."""
+"""Large graphs are read without a message for every node: the same result in less memory and time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -16,6 +17,7 @@ from bnfuse.core.plan import plan
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
+from bnfuse.formats.onnx.edit.pending import Pool
 from bnfuse.formats.onnx.file import nodes
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.read import parse
@@ -131,6 +133,40 @@ def test_a_plan_without_folds_makes_no_messages(tmp_path: Path, always: None) ->
     model.operators_after(apply(model.graph, plan(model.graph)))
     assert source.stored is not None
     assert model.operators() == FORMAT.read(path, ReadOptions()).operators()
+
+
+class _Looked(set[str]):
+    """Counts what is asked of it."""
+
+    times = 0
+
+    def __contains__(self, name: object) -> bool:
+        _Looked.times += 1
+        return super().__contains__(name)
+
+
+def test_names_of_a_shared_weight_cost_no_more_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the copies of one weight: about four times the names tried (they were 16 times as many)."""
+    made = Pool.__init__
+
+    def counted(self: Pool, *given: Any) -> None:
+        made(self, *given)
+        self._made = _Looked()
+
+    monkeypatch.setattr(Pool, "__init__", counted)
+    costs = []
+    for count in (40, 160):
+        net = Net(0)
+        x, w = "x", net.weight(3, 3, 1, 1, fan_in=3)
+        for _ in range(count):
+            x = net.op("Sigmoid", net.bn(net.op("Conv", x, w), 3))
+        path = _saved(tmp_path, net.build(IMAGE, x).SerializeToString())
+        _Looked.times = 0
+        fold(path, tmp_path / f"{count}.onnx")
+        costs.append(_Looked.times)
+        names = {t.name for t in onnx.load(tmp_path / f"{count}.onnx").graph.initializer}
+        assert {f"{w}_folded", f"{w}_folded_2", f"{w}_folded_{count - 1}"} <= names
+    assert costs[0] >= 40 and costs[1] <= 5 * costs[0]
 
 
 @pytest.mark.slow

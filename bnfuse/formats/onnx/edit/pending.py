@@ -91,6 +91,7 @@ class Pool:
         self._uses = uses
         self._lists_constants = ir_version < 4  # among the inputs, which an If's bodies do not have
         self._made: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._labelled = False
         self._positions: dict[Scope, dict[str, int]] = {}
         self._tensor = onnx.TensorProto()
@@ -101,10 +102,13 @@ class Pool:
 
     def unique(self, wanted: str) -> str:
         """A name that no value of the model has."""
-        name, n = wanted, 1
-        while name in self._made or any(scope.defines(name) for scope in self._pending):
+        n = self._numbers.get(wanted, 0)  # that it had last: thousands of nodes may share one weight
+        while True:
             n += 1
-            name = f"{wanted}_{n}"
+            name = wanted if n == 1 else f"{wanted}_{n}"
+            if name not in self._made and not any(scope.defines(name) for scope in self._pending):
+                break
+        self._numbers[wanted] = n
         self._made.add(name)
         return name
 
