@@ -3,12 +3,12 @@
     python -m benchmarks.kills [--kills 300] [--seed 0]
 
 For one ONNX file, one with its weights beside it, and both kinds of Keras files, over an older result, over
-none and over a link: the command runs in a forked process that is ended by SIGKILL before each call that
-changes a name, a mode or a file (by an audit hook), and, for the rest of the kills, after a time drawn by
-chance. Then
-the output must be the old one or the new one, byte by byte, each with its own weights, and after the next run
-nothing else may lie in the folder. Also: files that may not grow beyond a limit, a full file system where one
-may be mounted, a folder of another user, and several runs with one target beside a reader.
+the same, over none and over a link: the command runs in a forked process that is ended by SIGKILL before each
+call that changes a name, a mode or a file (by an audit hook), and, for the rest of the kills, after a time
+drawn by chance. Then the output must be the old one or the new one, byte by byte, each with its own weights,
+and after the next run nothing else may lie in the folder. Also: files that may not grow beyond a limit, a
+full file system where one may be mounted, a folder of another user, and several runs with one target beside a
+reader.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _STEPS = {
     "open", "fcntl.flock", "shutil.rmtree", "shutil.move",
 }  # fmt: skip
 _NOBODY = 65534
+_RESULTS = ("an older result", "the same result")  # that are at the target
 _SIDE = re.compile(rb"out\.onnx\.[0-9a-f]{12}\.data")
 _WRONG = re.compile("WRONG|mixture|next run")
 Content = dict[str, bytes]  # file by name
@@ -169,13 +170,13 @@ class Place:
         self.out.mkdir()
 
     def prepare(self, over: str) -> None:
-        """Nothing at the target, an older result, or a link to a precious file."""
+        """Nothing at the target, an older result, the very result, or a link to a precious file."""
         self.clear()
         (self.out.parent / "precious").write_bytes(b"precious")
         if over == "a link":
             self.target.symlink_to(self.out.parent / "precious")
-        elif over == "an older result":
-            for name, data in self.results[0].items():
+        elif over in _RESULTS:
+            for name, data in self.results[_RESULTS.index(over)].items():
                 (self.out / name).write_bytes(data)
 
 
@@ -213,7 +214,7 @@ def _judge(place: Place, over: str, found: Counter[str]) -> None:
     seen = place.seen()
     precious = (place.out.parent / "precious").read_bytes() == b"precious"
     link = over == "a link" and place.target.is_symlink() and precious
-    allowed = {"a link": ("new",), "nothing": ("nothing", "new")}.get(over, ("old", "new"))
+    allowed = {"an older result": ("old", "new"), "nothing": ("nothing", "new")}.get(over, ("new",))
     ok = precious and (link or seen in allowed)
     found["old" if link or seen == "nothing" else seen if ok else f"WRONG: {seen}"] += 1
     found["left behind by the kill"] += any(path.name.startswith(".") for path in place.out.iterdir())
@@ -227,7 +228,7 @@ def _judge(place: Place, over: str, found: Counter[str]) -> None:
 def kills(place: Place, wanted: int, rng: random.Random) -> Counter[str]:
     """Kill at every step, over each kind of target, and then at any moment."""
     found = Counter[str]()
-    for over in ("an older result", "nothing", "a link"):
+    for over in (*_RESULTS, "nothing", "a link"):
         for step in count(1):
             place.prepare(over)
             code, said = place.run(1, _die_at(step))
