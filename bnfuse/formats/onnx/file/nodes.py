@@ -25,10 +25,10 @@ _GRAPH, _NODE = tag(7, 2), tag(1, 2)[0]
 
 
 class StoredNodes(Sequence[onnx.NodeProto]):
-    """Nodes that are messages only while somebody looks at them: to change one, parse ``model`` whole."""
+    """Nodes that are messages only while somebody looks at them: to change one, ``join`` them to a graph."""
 
-    def __init__(self, model: bytes, starts: array[int], count: int) -> None:
-        self.model = model
+    def __init__(self, stored: bytes, starts: array[int], count: int) -> None:
+        self._stored = stored
         self._starts = starts  # of every ``_EACH``th node, and where the last one stops
         self._count = count
         self._part = lru_cache(_KEPT)(self._parsed)
@@ -56,8 +56,12 @@ class StoredNodes(Sequence[onnx.NodeProto]):
             for nodes in map(self._bytes, range(len(self._starts) - 1))
         )
 
+    def join(self, graph: onnx.GraphProto) -> None:
+        """Make them nodes of the graph that they were left out of."""
+        graph.MergeFromString(self._stored)
+
     def _bytes(self, part: int) -> bytes:
-        return self.model[self._starts[part] : self._starts[part + 1]]
+        return self._stored[self._starts[part] : self._starts[part + 1]]
 
     def _parsed(self, part: int) -> Sequence[onnx.NodeProto]:
         return onnx.GraphProto.FromString(self._bytes(part)).node
@@ -72,27 +76,27 @@ def parted(model: bytes) -> tuple[bytes, StoredNodes] | None:
         _, begin, body, stop = graphs[0]
         first = next((at for number, at, _, _ in _fields(model, body, stop) if number == 1), stop)
         starts, count = _stretch(model, first, stop)
-        last = starts[-1]
+        last = first + starts[-1]
         if last - first < LEAST_BYTES or any(number == 1 for number, *_ in _fields(model, last, stop)):
             return None
     except (IndexError, ValueError):
         return None
     rest = model[body:first] + model[last:stop]
     outline = b"".join((model[:begin], _GRAPH, varint(len(rest)), rest, model[stop:]))
-    nodes = StoredNodes(model, starts, count)
+    nodes = StoredNodes(model[first:last], starts, count)
     return (outline, nodes) if is_text(outline) and nodes.are_sound() else None
 
 
 def _stretch(model: bytes, at: int, stop: int) -> tuple[array[int], int]:
-    """Where every ``_EACH``th node of a stretch begins, and the stretch ends; how many there are.
+    """Where in a stretch of nodes every ``_EACH``th begins, and it ends; how many there are.
 
     Raises:
         IndexError, ValueError: they go beyond ``stop``.
     """
-    starts, count = array("q"), 0
+    starts, count, first = array("q"), 0, at
     while at < stop and model[at] == _NODE:
         if count % _EACH == 0:
-            starts.append(at)
+            starts.append(at - first)
         count += 1
         length = model[at + 1]
         at += 2
@@ -101,7 +105,7 @@ def _stretch(model: bytes, at: int, stop: int) -> tuple[array[int], int]:
         at += length
     if at > stop:
         raise ValueError("truncated")
-    starts.append(at)
+    starts.append(at - first)
     return starts, count
 
 

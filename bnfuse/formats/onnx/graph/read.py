@@ -56,10 +56,9 @@ class ModelFile(Struct, eq=False):
     def proto(self) -> onnx.ModelProto:
         """The model as one message, which may be changed."""
         if self.stored is not None:
-            self.outline = onnx.ModelProto.FromString(self.stored.model)
+            self.stored.join(self.outline.graph)
             self.stored = None
             if self.scopes:
-                self.scopes[0].body = self.outline.graph
                 self.scopes[0].nodes = list(self.outline.graph.node)
         return self.outline
 
