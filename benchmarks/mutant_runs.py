@@ -112,16 +112,6 @@ def _forked(path: Path, name: str, source: str, tests: Sequence[str], seconds: f
 
 
 def _tested(tests: Sequence[str]) -> int:
-    from hypothesis import HealthCheck, Phase, settings
-
-    settings.register_profile(
-        "mutants",
-        derandomize=True,
-        database=None,
-        phases=(Phase.explicit, Phase.generate),
-        suppress_health_check=tuple(HealthCheck),
-    )
-    settings.load_profile("mutants")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     gc.disable()
     files = sorted({test.partition("::")[0] for test in tests})
@@ -136,6 +126,19 @@ class _Chosen:
     def __init__(self, tests: Sequence[str]) -> None:
         self.place = {test: at for at, test in enumerate(tests)}
         self.complete = False
+
+    def pytest_configure(self) -> None:
+        """Behind the profile of ``tests/conftest.py``, which this one has the rest from."""
+        from hypothesis import HealthCheck, Phase, settings
+
+        settings.register_profile(
+            "mutants",
+            derandomize=True,
+            database=None,
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=tuple(HealthCheck),
+        )
+        settings.load_profile("mutants")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 
 from bnfuse.files import staging
 from bnfuse.formats.child import pool
@@ -27,6 +28,11 @@ from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
 from tests.keras_saved import build
 from tests.portable import take_away
+
+
+# How long an example takes says how busy the machine is. ``--hypothesis-profile`` chooses another.
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

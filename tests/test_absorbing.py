@@ -53,7 +53,7 @@ def _weights(draw: st.DrawFn) -> tuple[str, Vector, np.random.Generator]:
     return layout, rng.standard_normal((groups, o, i, *kernel)), rng
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(drawn=_weights(), block=st.sampled_from([1, 3, 7, 64, 1 << 18]), at_once=st.sampled_from([0, 1 << 12]))
 def test_absorbing_equals_the_formula(
     drawn: tuple[str, Vector, np.random.Generator], block: int, at_once: int

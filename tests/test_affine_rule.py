@@ -75,7 +75,7 @@ def _refuses(has_scale: bool, has_shift: bool, reads: bool, port: int, what: str
 
 @pytest.mark.parametrize(("has_scale", "has_shift", "reads"), STORES)
 @pytest.mark.parametrize(("port", "what"), ASKED)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds)
 def test_what_it_takes_on_is_what_it_computes(
     has_scale: bool, has_shift: bool, reads: bool, port: int, what: str, seed: int
@@ -121,7 +121,7 @@ def test_a_norm_without_a_shift_takes_a_scale_only(has_scale: bool, refused: Rea
     np.testing.assert_array_equal(scaled.edit.pair, wanted)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds)
 def test_channels_that_hold_nothing_need_nothing_where_they_are_multiplied_by_zero(seed: int) -> None:
     """x is held as s·x + t with zeros in s; a has zeros there, too: y can still be computed from h."""

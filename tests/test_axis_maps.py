@@ -45,7 +45,7 @@ _MAPS: dict[str, tuple[tuple[int, ...], AxisMap, Op]] = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), seed=seeds)
 @pytest.mark.parametrize("case", _MAPS)
 def test_axis_maps_agree_with_the_operation(case: str, data: st.DataObject, seed: int) -> None:
@@ -90,7 +90,7 @@ _NUMBERS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), seed=seeds)
 @pytest.mark.parametrize("name", _NUMBERS)
 def test_numbers_that_stay(name: str, data: st.DataObject, seed: int) -> None:

@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_whole_arrays(dtype: str) -> None:
         assert found.rms == pytest.approx(math.sqrt(float((apart**2).mean())), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 200_000), st.integers(0, 10**6), st.sampled_from(["float16", "float32", "int8"]))
 def test_one_changed_element_is_found_wherever_it_is(count: int, place: int, dtype: str) -> None:
     a = np.ones(count, dtype)

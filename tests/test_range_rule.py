@@ -75,7 +75,7 @@ def _spread(ranges: Vector) -> float:
 SIX = (1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=seeds, reads=st.booleans(), writes=st.booleans(), depthwise=st.booleans())
 def test_what_is_told_is_what_the_new_weights_are(
     seed: int, reads: bool, writes: bool, depthwise: bool

@@ -230,7 +230,7 @@ def _left_of(a: Vector, c: Vector, s: Vector, t: Vector) -> tuple[Vector, Vector
     return reaction.edit.pair
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=seeds, decades=st.integers(0, 12))
 def test_an_equal_sibling_becomes_the_identity(seed: int, decades: int) -> None:
     """Whatever the sizes of a and c: exactly one and exactly zero."""
@@ -242,7 +242,7 @@ def test_an_equal_sibling_becomes_the_identity(seed: int, decades: int) -> None:
     assert (left_c == 0.0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds)
 def test_an_equal_sibling_needs_no_shift_where_only_the_shift_went_up(seed: int) -> None:
     """x is held as sign(a)·x + c/|a|: what is left is |a|, as of the one that went."""
@@ -255,7 +255,7 @@ def test_an_equal_sibling_needs_no_shift_where_only_the_shift_went_up(seed: int)
     assert (left_c == 0.0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds)
 def test_one_step_of_float32_is_no_dust(seed: int) -> None:
     """The least difference that a float32 file can hold between two siblings is left of the second."""

@@ -203,14 +203,14 @@ def _read_or_refuse(data: bytes, sizes: tuple[int, ...] = (0, 1 << 24)) -> None:
 _WHOLE = {name: make().SerializeToString() for name, (make, _) in _CASES.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=st.sampled_from(sorted(_CASES)), share=st.floats(0, 1))
 def test_a_truncated_file_is_refused(case: str, share: float) -> None:
     data = _WHOLE[case]
     _read_or_refuse(data[: int(share * len(data))])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_flipped_bits_are_refused_or_harmless(data: st.DataObject) -> None:
     """Half of the flips in the last kilobyte, where the structure behind the weights is."""
