@@ -7,7 +7,7 @@ operands come as inputs of the model, so that the runtime's kernels compute, not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -20,30 +20,48 @@ from bnfuse.core.tensor import ArrayTensor, whole
 from bnfuse.formats.onnx.graph.evaluate import LAST_OPSET, ROWS, evaluate, operators
 from bnfuse.formats.onnx.graph.evaluate.call import Unknown
 from bnfuse.formats.onnx.runtime.ort_values import from_value, to_value
-from tests.constant_cases import Variant, dtype, variants, versions
+from tests import constant_cases
+from tests.constant_cases import Variant, dtype, versions
 from tests.runtime_versions import ORT, runs_opset
 
 
-def node_of(op: str, variant: Variant) -> onnx.NodeProto:
-    """The node, its inputs named by position."""
-    names = [f"i{k}" if x is not None else "" for k, x in enumerate(variant.inputs)]
+def node_of(op: str, variant: Variant, of: str = "") -> onnx.NodeProto:
+    """The node, its inputs and outputs named by position; ``of`` begins each name."""
+    names = [f"{of}i{k}" if x is not None else "" for k, x in enumerate(variant.inputs)]
     while names and not names[-1]:
         names.pop()
-    return helper.make_node(op, names, [f"o{k}" for k in range(variant.outputs)], **variant.attributes)
+    return helper.make_node(op, names, [f"{of}o{k}" for k in range(variant.outputs)], **variant.attributes)
 
 
-def computed(op: str, opset: int, variant: Variant) -> list[np.ndarray] | None:
-    """What onnxruntime makes of it; None where it refuses the node."""
-    fed = {f"i{k}": x for k, x in enumerate(variant.inputs) if x is not None}
-    node = node_of(op, variant)
+def computed(op: str, opset: int, variants: Sequence[Variant]) -> list[list[np.ndarray] | None]:
+    """What onnxruntime makes of each; None where it refuses the node.
+
+    All side by side in one model; where it refuses that, each in one of its own.
+    """
+    results = _run(op, opset, variants)
+    if results is None:
+        return [None] if len(variants) == 1 else [computed(op, opset, [v])[0] for v in variants]
+    rest = iter(results)
+    return [list(islice(rest, variant.outputs)) for variant in variants]
+
+
+def _run(op: str, opset: int, variants: Sequence[Variant]) -> list[np.ndarray] | None:
+    """All outputs, one after the other; None where onnxruntime refuses one of the nodes."""
+    fed = {
+        f"v{at}i{k}": x
+        for at, variant in enumerate(variants)
+        for k, x in enumerate(variant.inputs)
+        if x is not None
+    }
+    nodes = [node_of(op, variant, f"v{at}") for at, variant in enumerate(variants)]
     graph = helper.make_graph(
-        [node],
+        nodes,
         "g",
         [
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
             for n, x in fed.items()
         ],
-        [onnx.ValueInfoProto(name=o) for o in node.output],
+        [onnx.ValueInfoProto(name=o) for node in nodes for o in node.output],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     options = ort.SessionOptions()
@@ -91,17 +109,20 @@ def runs(op: str) -> Iterator[tuple[int, str, Iterator[Variant]]]:
         types = sorted(ROWS[op].types(version), key=lambda name: (name not in ("float32", "int64"), name))
         for k, name in enumerate(types):
             each = 7 if k else 1
-            yield version, name, islice(variants(op, version, dtype(name)), None, None, each)
+            yield version, name, islice(constant_cases.variants(op, version, dtype(name)), None, None, each)
         if types and following - 1 > version:
-            yield following - 1, types[0], islice(variants(op, version, dtype(types[0])), None, None, 7)
+            yield (
+                following - 1,
+                types[0],
+                islice(constant_cases.variants(op, version, dtype(types[0])), None, None, 7),
+            )
 
 
 COUNT: Counter[str] = Counter()
 
 
-def _compare(op: str, opset: int, variant: Variant) -> str | None:
+def _compare(op: str, opset: int, variant: Variant, want: list[np.ndarray] | None) -> str | None:
     """What is wrong, "" if nothing is; None where the runtime refuses the node."""
-    want = computed(op, opset, variant)
     tensors = [None if x is None else ArrayTensor(x) for x in variant.inputs]
     if want is None:
         return None
@@ -124,7 +145,9 @@ def test_constants_are_what_onnxruntime_computes(op: str) -> None:
     for opset, name, some in runs(op):
         if not runs_opset(opset):
             continue
-        outcomes = [(variant, _compare(op, opset, variant)) for variant in some]
+        variants = list(some)
+        wanted = computed(op, opset, variants)
+        outcomes = [(v, _compare(op, opset, v, want)) for v, want in zip(variants, wanted, strict=True)]
         if all(outcome is None for _, outcome in outcomes):
             wrong.append(f"{op} of opset {opset}, {name}: nothing compared")
         for variant, outcome in outcomes:
