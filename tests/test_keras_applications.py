@@ -20,6 +20,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Ref
 from bnfuse.formats.keras.graph.shapes import infer
+from tests.keras_fewer_blocks import fewer_blocks
 from tests.keras_graphs import without_shapes
 from tests.keras_models import import_keras
 from tests.keras_nets import assert_same, batchnorms, computing_in, fold, outputs_of, stir
@@ -46,21 +47,22 @@ class Application(Struct, frozen=True):
     top: bool = True
 
 
-# Each in one of the containers, for both hold the same layers; some of sizes that no stride divides.
+# Each in one of the containers, for both hold the same layers; some of sizes that no stride divides. Those of
+# ``keras_fewer_blocks`` are counted by their blocks: as many go in each as in those of the published network.
 APPLICATIONS = (
-    Application("ResNet50", 53, 53, "mixed", size=(97, None), suffix=".h5", top=False),
+    Application("ResNet", 29, 29, "mixed", size=(97, None), suffix=".h5", top=False),
     Application("MobileNet", 27, 27),
     Application("MobileNetV2", 52, 52, size=(96, 128), suffix=".h5"),
     Application("MobileNetV3Small", 34, 34),
     # It begins with Rescaling → Normalization → ZeroPadding → Conv.
-    Application("EfficientNetB0", 49, 49, size=(65, 99), affines=2),
-    Application("EfficientNetV2B0", 59, 59, suffix=".h5"),
+    Application("EfficientNet", 25, 25, size=(65, 99), affines=2),
+    Application("EfficientNetV2", 22, 22, suffix=".h5"),
     Application("InceptionV3", 94, 94, size=(79, 91)),
     Application("Xception", 40, 40, size=(72, 72), suffix=".h5"),
-    Application("NASNetMobile", 192, 188, size=(64, 96)),
-    Application("ResNet50V2", 49, 32),
-    Application("ResNet50V2", 49, 48, "positive", suffix=".h5"),
-    Application("DenseNet121", 121, 62),
+    Application("NASNet", 83, 79, size=(64, 96)),
+    Application("ResNetV2", 31, 20),
+    Application("ResNetV2", 31, 30, "positive", suffix=".h5"),
+    Application("DenseNet", 23, 13),
 )
 # Why BNs of pre-activation networks stay: γ < 0 in front of a ReLU, a stream that others read, a zero Pad.
 _ALLOWED = {
@@ -92,7 +94,7 @@ def _built(keras: Any, wanted: Application) -> Any:
     key = replace(wanted, gamma="", suffix="", folded=0)
     if key not in _MADE:
         _MADE.clear()
-        make = getattr(keras.applications, wanted.name)
+        make = fewer_blocks(wanted.name) or getattr(keras.applications, wanted.name)
         end = {"classes": 7, "classifier_activation": None} if wanted.top else {"pooling": "avg"}
         shape = (*wanted.size, 3)
         _MADE[key] = make(weights=None, input_shape=shape, include_top=wanted.top, **end)
