@@ -102,11 +102,29 @@ def test_what_would_run_or_read_something_else_is_found(says: str, config: dict[
 
 
 # --- with Keras ---
+#
+# What needs a process for code of models comes first: one serves them all, and ends where another is started.
 
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
     return import_keras()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_an_unknown_layer_is_named(keras: Any, tmp_path: Path, suffix: str) -> None:
+    class Mystery(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+    x = keras.layers.Input((2,))
+    keras.Model(x, Mystery()(x)).save(tmp_path / f"m{suffix}")
+    with pytest.raises(BnfuseError) as caught:
+        run.load(tmp_path / f"m{suffix}", RunSettings(allow_unsafe=True))
+    assert isinstance(caught.value, UnreadableModel)
+    assert "Mystery" in str(caught.value)
+    assert "--no-verify --no-bench folds without running" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -124,19 +142,3 @@ def test_code_in_a_model_runs_only_if_allowed(keras: Any, tmp_path: Path) -> Non
             unsafe.append(runner._host)
     with run.load(FIXTURE, RunSettings()) as runner:
         assert all(runner._host is not host for host in unsafe)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_an_unknown_layer_is_named(keras: Any, tmp_path: Path, suffix: str) -> None:
-    class Mystery(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, x: Any) -> Any:
-            return x
-
-    x = keras.layers.Input((2,))
-    keras.Model(x, Mystery()(x)).save(tmp_path / f"m{suffix}")
-    with pytest.raises(BnfuseError) as caught:
-        run.load(tmp_path / f"m{suffix}", RunSettings(allow_unsafe=True))
-    assert isinstance(caught.value, UnreadableModel)
-    assert "Mystery" in str(caught.value)
-    assert "--no-verify --no-bench folds without running" in str(caught.value)
