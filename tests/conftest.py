@@ -29,7 +29,6 @@ from tests.keras_nets import computing_in
 from tests.keras_saved import build
 from tests.portable import take_away
 
-
 # How long an example takes says how busy the machine is. ``--hypothesis-profile`` chooses another.
 settings.register_profile("any time", deadline=None)
 settings.load_profile("any time")

@@ -44,6 +44,11 @@ BEHIND_TF, BEFORE_TF = _behind(OF_TENSORFLOW), _before(OF_TENSORFLOW)
 BEFORE_TF = {name: tried for name, tried in BEFORE_TF.items() if tried[0].name != "index of all but channels"}
 
 
+def _other(layers: Any, function: Function, x: Any, **settings: Any) -> Any:
+    """The tensor beside the first, where the function reads it."""
+    return _kernel(layers, function, **settings)(x) if function.reads_both else None
+
+
 def _kernel(layers: Any, function: Function, **settings: Any) -> Any:
     """Something linear over the last axis. (As a Dense it costs tf_keras three times as much.)"""
     convolution = getattr(layers, f"Conv{len(function.shape) - 1}D")
@@ -51,12 +56,12 @@ def _kernel(layers: Any, function: Function, **settings: Any) -> Any:
 
 
 def _network_behind(library: Any, function: Function, gamma: str) -> Network:
-    """Two kernels → function → BN."""
+    """One kernel, or two → function → BN."""
 
     def steps(layers: Any, name: str) -> list[Any]:
         def called(x: Any) -> Any:
-            a, b = (_kernel(layers, function, use_bias=False)(x) for _ in range(2))
-            y = function.call(library, a, b)
+            first = _kernel(layers, function, use_bias=False)(x)
+            y = function.call(library, first, _other(layers, function, x, use_bias=False))
             return layers.BatchNormalization(axis=function.axis, name=name)(y)
 
         return [called]
@@ -65,12 +70,12 @@ def _network_behind(library: Any, function: Function, gamma: str) -> Network:
 
 
 def _network_before(library: Any, function: Function, gamma: str) -> Network:
-    """tanh → BN → function, beside a kernel → Dense."""
+    """Input → BN → function, beside a kernel → Dense."""
 
     def steps(layers: Any, name: str) -> list[Any]:
         def called(x: Any) -> Any:
-            norm = layers.BatchNormalization(name=name)(layers.Activation("tanh")(x))
-            return function.call(library, norm, _kernel(layers, function)(x))
+            norm = layers.BatchNormalization(name=name)(x)
+            return function.call(library, norm, _other(layers, function, x))
 
         return [called, layers.Flatten(), layers.Dense(3)]
 
@@ -114,7 +119,7 @@ def test_bn_behind_a_function(behind: dict[str, Outcome], name: str) -> None:
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_bn_before_a_function(before: dict[str, Outcome], name: str) -> None:
-    """tanh → BN → function → Dense: down through the function."""
+    """Input → BN → function → Dense: down through the function."""
     function, gamma = BEFORE[name]
     before[name].assert_told(function.why_before(gamma))
 
