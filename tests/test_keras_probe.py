@@ -18,7 +18,7 @@ from bnfuse.formats.child.shaking import stepped
 from bnfuse.formats.keras import FORMAT
 from bnfuse.formats.keras.runtime.backends import make_backend
 from bnfuse.formats.keras.runtime.probe import shake
-from tests.keras_nets import stir
+from tests.keras_nets import output_names, stir
 from tests.keras_probed import NETS, Probed, as_array, residual
 
 # --- one step
@@ -141,7 +141,7 @@ def test_a_seam_is_what_the_layer_puts_out(
     names = names_of(path, net.inside)
     assert names.keys() == net.inside.keys()
     seams = tuple(names.values())
-    (output,) = ran(path, None, net.feeds).keys()
+    (output,) = output_names(net.model)
     seen = ran(path, Probe(seams), net.feeds)
     assert seen.keys() == {output, *seams}
     for value, expected in net.inside.items():
@@ -194,8 +194,9 @@ def test_seams_have_the_type_that_is_computed_in(keras3: Any, tmp_path: Path, po
         error = np.abs(got.astype("f8") - want.astype("f8")).max() / np.abs(want.astype("f8")).max()
         assert error <= 2 * float(_finfo(got.dtype).eps), value
     kept = {seam: seen[seam] for seam in seams}
-    again = ran(path, Probe(seams, forced=True), {**net.feeds, **kept})
-    wide = ran(path, Probe(seams, forced=True), {**net.feeds, **{s: a.astype("f8") for s, a in kept.items()}})
+    with FORMAT.load(path, RunSettings(probe=Probe(seams, forced=True))) as runner:
+        again = runner.run({**net.feeds, **kept})
+        wide = runner.run({**net.feeds, **{s: a.astype("f8") for s, a in kept.items()}})
     for key, array in seen.items():
         assert array.tobytes() == again[key].tobytes() == wide[key].tobytes()
 

@@ -17,11 +17,13 @@ from bnfuse.core.apply import Patch, apply
 from bnfuse.core.plan import plan
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.keras import FORMAT
+from tests.keras_fewer_blocks import fewer_blocks
 from tests.keras_nets import chain, stir
 from tests.keras_probed import NETS
 from tests.keras_subjects import SUBJECTS, every_subject
 from tests.test_keras2 import OLD
 from tests.test_keras_narrow import NETS as NARROWED
+from tests.test_keras_real_models import REAL as FILES
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +31,11 @@ FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("*.keras")) + so
     (Path(__file__).parents[1] / "fixtures").glob("*.h5")
 )
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
-# On a CPU TensorFlow computes channels first only where its build can. Two are MobileNetV2, as one of
-# ``test_applications``, and take as long as all others.
+# On a CPU TensorFlow computes channels first only where its build can. Two are MobileNetV2, and take as
+# long as all others.
 _NOT_RUN = ("channels_first", "flowers_mobilenet_v2", "waste_classifier")
 REAL = [p for p in sorted(MODELS.glob("*")) if not any(part in p.name for part in _NOT_RUN)]
+SERVED_BY = {model.file: model.library for model in FILES}
 
 
 @dataclass
@@ -191,11 +194,21 @@ def test_a_float16_chain(keras3: Any, tmp_path: Path) -> None:
     assert_alike(found, 5e-3)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
-def test_applications(keras3: Any, tmp_path: Path, name: str) -> None:
-    """Folds all along a chain, and around the shortcuts of a pre-activation network."""
-    make = getattr(keras3.applications, name)
-    model = make(weights=None, input_shape=(64, 64, 3), classes=7, classifier_activation=None)
+def test_a_long_chain(keras3: Any, tmp_path: Path) -> None:
+    """Folds all along a chain."""
+    make, shape = keras3.applications.MobileNet, (32, 32, 3)
+    model = make(weights=None, input_shape=shape, alpha=0.25, classes=7, classifier_activation=None)
+    stir(model, gamma="positive").save(tmp_path / "m.keras")
+    found = mapped(tmp_path / "m.keras", tmp_path / "out.keras")
+    assert len(found.points) > 50
+    assert_alike(found, 2e-5)
+
+
+def test_a_pre_activation_network(keras3: Any, tmp_path: Path) -> None:
+    """Folds around shortcuts: identities, convolutions and poolings."""
+    make, shape = fewer_blocks("ResNetV2"), (64, 64, 3)
+    assert make is not None
+    model = make(weights=None, input_shape=shape, classes=7, classifier_activation=None)
     stir(model, gamma="positive").save(tmp_path / "m.keras")
     found = mapped(tmp_path / "m.keras", tmp_path / "out.keras")
     assert len(found.points) > 50
@@ -206,5 +219,6 @@ def test_applications(keras3: Any, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("path", REAL, ids=[p.name for p in REAL])
 def test_real_models(keras3: Any, keras2: Any, path: Path, tmp_path: Path) -> None:
     found = mapped(path, tmp_path / path.name)
+    assert found.runtime.split()[0] == SERVED_BY[path.name]
     assert_alike(found, 5e-5)
     assert len(found.points) >= len(found.gone)
