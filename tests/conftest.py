@@ -27,6 +27,7 @@ from tests.keras_handmade import BIAS, KERNEL, dense, legacy, make_archive
 from tests.keras_models import import_keras, import_tf_keras
 from tests.keras_nets import computing_in
 from tests.keras_saved import build
+from tests.keras_subjects import Saved, saving
 from tests.portable import take_away
 
 # How long an example takes says how busy the machine is. ``--hypothesis-profile`` chooses another.
@@ -191,6 +192,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keras_saved")
     build(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def network(keras3: Any, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """The network around a kind of layer, saved once, and inputs for it."""
+    return saving(keras3, tmp_path_factory.mktemp("subjects"))
 
 
 @pytest.fixture

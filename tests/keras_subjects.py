@@ -7,11 +7,17 @@ and the sizes H ≠ W ≠ C, so that "before" and "behind" go wherever the layer
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from tests.keras_nets import Keras, Make, stir
+import numpy as np
+
+from tests.keras_nets import Keras, Make, computing_in, random_inputs, stir
 
 Build = Callable[[Keras, str], tuple[Any, Any]]  # keras, what names begin with -> input, the layer's output
+
+Saved = Callable[[str], tuple[Path, list[np.ndarray]]]  # a kind of layer -> the file, inputs for it
 
 # kind: the shape of the input and the layer
 PLAIN: dict[str, tuple[tuple[int, ...], Make]] = {
@@ -97,6 +103,20 @@ SUBJECTS: dict[str, Build] = {
 def subject(keras: Keras, kind: str) -> Any:
     """The network around a layer of this kind."""
     return stir(keras.Model(*_subject(keras, kind, "")), gamma="positive")
+
+
+def saving(keras: Keras, folder: Path) -> Saved:
+    """What saves the network around a kind of layer, in float64, when it is first asked for."""
+
+    @cache
+    def made(kind: str) -> tuple[Path, list[np.ndarray]]:
+        path = folder / f"{len(list(folder.iterdir()))}.keras"
+        with computing_in(keras, "float64"):
+            model = subject(keras, kind)
+        model.save(path)
+        return path, random_inputs(model)
+
+    return made
 
 
 def every_subject(keras: Keras) -> Any:

@@ -13,7 +13,10 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 # What a file takes from the models that another has had Keras save.
-_WITH = {"tests/test_keras_edited.py": "tests/test_keras_saved.py"}
+_WITH = {
+    "tests/test_keras_edited.py": "tests/test_keras_saved.py",
+    "tests/test_keras_malformed.py": "tests/test_keras_settings.py",
+}
 
 
 def units(tests: Sequence[str]) -> dict[str, str]:

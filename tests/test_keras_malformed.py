@@ -27,8 +27,9 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.keras import FORMAT
 from bnfuse.formats.keras.rows import ops as keras_ops
 from tests.command import call
-from tests.keras_nets import Keras
-from tests.keras_subjects import SUBJECTS, subject
+from tests.keras_subjects import SUBJECTS, Saved
+
+pytestmark = pytest.mark.slow
 
 _MUTANTS = int(os.environ.get("BNFUSE_FUZZ", "12"))
 JUNK: tuple[Any, ...] = (
@@ -71,9 +72,8 @@ def damaged(config: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("kind", SUBJECTS)
-def test_damaged_settings_are_refused_or_read(keras: Keras, kind: str, tmp_path: Path) -> None:
-    model, target = tmp_path / "model.keras", tmp_path / "damaged.keras"
-    subject(keras, kind).save(model)
+def test_damaged_settings_are_refused_or_read(network: Saved, kind: str, tmp_path: Path) -> None:
+    model, target = network(kind)[0], tmp_path / "damaged.keras"
     with zipfile.ZipFile(model) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     config, rng, read = json.loads(members["config.json"]), random.Random(kind), 0
@@ -103,11 +103,8 @@ def _read(path: Path) -> bool:
     return True
 
 
-def test_a_bug_of_a_row_is_not_blamed_on_the_file(
-    keras: Keras, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    model = tmp_path / "model.keras"
-    subject(keras, "Dense").save(model)
+def test_a_bug_of_a_row_is_not_blamed_on_the_file(network: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = network("Dense")
     for error in (TypeError("a bug"), AttributeError("a bug"), ValueError("a bug"), KeyError("a bug")):
         monkeypatch.setattr(
             keras_ops,

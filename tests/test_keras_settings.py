@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import random
 import zipfile
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,17 @@ import pytest
 from bnfuse.core.reasons import Reason
 from tests.command import call
 from tests.keras_files import entry, with_setting
-from tests.keras_nets import Keras, assert_same, computing_in, fold_file, outputs_of, random_inputs, stir
-from tests.keras_subjects import SUBJECTS, subject
+from tests.keras_nets import Keras, assert_same, fold_file, outputs_of, random_inputs, stir
+from tests.keras_subjects import SUBJECTS, Saved
 
 pytestmark = pytest.mark.slow
 
-Saved = Callable[[str], tuple[Path, list[np.ndarray]]]  # a kind of layer -> the file, inputs for it
 NONSENSE: tuple[Any, ...] = (
     "x", "", -1, 0, None, [], [1, -1], [[1, 2], [3, 4]], {}, {"class_name": "x", "config": None},
     1e308, 2**70, 1.5, True, False, float("nan"), "channels_first", "same", "relu",
 )  # fmt: skip
 # What no number and no list of numbers can be read from.
 NO_NUMBERS: tuple[Any, ...] = ("x", "", None, [[1, 2], [3, 4]], {}, {"class_name": "x"}, float("nan"))
-
-
-@pytest.fixture(scope="module")
-def network(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """The network around a kind of layer, saved once."""
-    folder = tmp_path_factory.mktemp("subjects")
-
-    @cache
-    def made(kind: str) -> tuple[Path, list[np.ndarray]]:
-        path = folder / f"{len(list(folder.iterdir()))}.keras"
-        with computing_in(keras3, "float64"):
-            model = subject(keras3, kind)
-        model.save(path)
-        return path, random_inputs(model)
-
-    return made
 
 
 @pytest.mark.parametrize(
