@@ -73,6 +73,16 @@ def test_an_average_that_counts_what_is_not_there(
     assert_equal(folded.before, folded.after)
 
 
+def test_a_product_that_counts_nothing_takes_no_weights(tmp_path: Path) -> None:
+    """α = 0: whatever B becomes, A·B has no part in the result."""
+    net = Net(1)
+    y = net.op("Gemm", "x", net.weight(4, 6, fan_in=4), net.vector(6), alpha=0.0)
+    folded = fold_model(net.build({"x": (3, 4)}, net.bn(y, 6)), tmp_path)
+    (decision,) = folded.plan.decisions
+    assert Reason.BAD_PARAMETERS in why(decision)
+    assert_equal(folded.before, folded.after)
+
+
 def _misfit(node: onnx.NodeProto, opset: int = 17) -> str:
     with pytest.raises(Misfit) as caught:
         checked(node, node.op_type, opset)
