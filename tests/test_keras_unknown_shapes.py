@@ -27,6 +27,21 @@ def test_unknown_layers_are_unknown_until_a_rank_tells() -> None:
     assert shapes.rank((), Ref("a", 0, 0)) == 4
 
 
+def test_a_recurrent_layer_tells_its_shape_behind_an_unknown_one() -> None:
+    """Where its cell is one of Keras's own; what is no cell tells nothing, and raises nothing."""
+    cells = {
+        "own": {"class_name": "LSTMCell", "config": {"units": 5}},
+        "no object": "LSTMCell",
+        "no settings": {"class_name": "LSTMCell"},
+    }
+    layers = [source(), layer("Mystery", "m", old(("x", 0, 0)))]
+    layers += [
+        layer("RNN", name, old(("m", 0, 0)), cell=cell, return_sequences=True) for name, cell in cells.items()
+    ]
+    shapes = infer(parse(functional(layers, [["x", 0, 0]], [[name, 0, 0] for name in cells])))
+    assert [shapes.of((), Ref(name, 0, 0)) for name in cells] == [(None, None, 5), None, None]
+
+
 def test_custom_layers_are_never_taken_for_keras_own() -> None:
     entry = layer("Mine>Dense", "d", old(("x", 0, 0)), units=7)
     shapes = infer(parse(functional([source(), entry], [["x", 0, 0]], [["d", 0, 0]])))
