@@ -196,6 +196,16 @@ def test_weights_may_lie_elsewhere(tmp_path: Path) -> None:
     assert found.exit_code == 2 and "exists" in found.stderr
 
 
+def test_a_hash_of_files_given_from_here_and_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, weights = parts(tmp_path)
+    sums = bnfuse.inspect(model).input.sha256
+    monkeypatch.chdir(tmp_path)
+    assert bnfuse.inspect(model.name, weights=weights).input.sha256 == sums
+    assert bnfuse.inspect(model, weights=weights.name).input.sha256 == sums
+
+
 def test_neither_file_of_a_result_takes_the_place_of_another(tmp_path: Path) -> None:
     """Which is found out before any work; the input's own files never give way."""
     model, weights = parts(tmp_path)

@@ -154,7 +154,8 @@ def verify(
         _both(reference, candidate) as (a, b),
     ):
         request = requests.verify_request(asked, asked.get("request"))
-        found = verified(a.path, b.path, request, **requests.as_given(asked, "hashes", "progress"))
+        more = requests.as_given(asked, "hashes", "progress")
+        found = verified(a.path, b.path, request, weights=requests.several_weights(asked), **more)
     return results.agreement(renamed(found, _names(a, b)))
 
 
@@ -184,7 +185,8 @@ def bench(
         request = requests.bench_request(asked, asked.get("request"))
         paths = [one.path for one in given]
         second = paths[1] if len(paths) > 1 else None
-        found = benched(paths[0], second, request, **requests.as_given(asked, "hashes", "progress"))
+        more = requests.as_given(asked, "hashes", "progress")
+        found = benched(paths[0], second, request, weights=requests.several_weights(asked), **more)
     return results.latency(renamed(gate.comparison(found), _names(*given)))
 
 
@@ -205,7 +207,8 @@ def diff(a: AnyModel | ModelProto, b: AnyModel | ModelProto, **options: Unpack[D
 
     requests.check_known("diff", options, known.DiffOptions)
     with _both(a, b) as given:
-        found = run(given[0].path, given[1].path, **options)
+        more = requests.as_given(options, "ignore_below", "ranges", "hashes", "progress")
+        found = run(given[0].path, given[1].path, weights=requests.several_weights(options), **more)
     return written_down(Difference, renamed(found, _names(*given)))
 
 

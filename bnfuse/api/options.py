@@ -134,7 +134,17 @@ class InspectOptions(Reading, total=False):
     """Of ``inspect``."""
 
 
-class VerifyOptions(Common, Proving, total=False):
+class Several(Common, total=False):
+    """Of functions that take two models.
+
+    Attributes:
+        weights: the file that belongs to an architecture in JSON; of two such, a list in their order.
+    """
+
+    weights: AnyPath | Sequence[AnyPath]
+
+
+class VerifyOptions(Several, Proving, total=False):
     """Of ``verify``; ``request`` gives all of these at once, and the others add to it."""
 
     request: VerifyRequest | None
@@ -142,7 +152,7 @@ class VerifyOptions(Common, Proving, total=False):
     threads: int | None
 
 
-class BenchOptions(Common, Measuring, total=False):
+class BenchOptions(Several, Measuring, total=False):
     """Of ``bench``; ``request`` gives all of these at once, and the others add to it."""
 
     request: BenchRequest | None
@@ -150,7 +160,7 @@ class BenchOptions(Common, Measuring, total=False):
     threads: int | Sequence[int]
 
 
-class DiffOptions(Common, total=False):
+class DiffOptions(Several, total=False):
     """Of ``diff``.
 
     Attributes:

@@ -214,6 +214,12 @@ def step_request(asked: Mapping[str, Any], name: str, request: Any) -> Any:
     return chosen if chosen is False else request(asked, None if chosen is True else chosen)
 
 
+def several_weights(given: Mapping[str, Any]) -> Sequence[Any]:
+    """The files of ``weights``, of which there may be one for each of two models."""
+    weights = given.get("weights")
+    return () if weights is None else (weights,) if isinstance(weights, str | PathLike) else tuple(weights)
+
+
 def as_given(asked: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """The keywords of these names that were given, as they are."""
     return {name: asked[name] for name in names if name in asked}

@@ -7,6 +7,7 @@ import click
 from bnfuse.cli import options as opt
 from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
+from bnfuse.cli.models import WEIGHTS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
@@ -18,6 +19,7 @@ from bnfuse.use_cases.speed_gate import SpeedGate
 @click.argument("b", type=opt.PATH)
 @opt.JSON
 @opt.REPORTS
+@WEIGHTS
 @opt.INPUTS
 @opt.LABELS
 @opt.BATCH
@@ -46,7 +48,9 @@ def verify(screen: Screen, options: Verify) -> None:
     opt.check_labels(options.labels, options.inputs)
     hashes = options.as_json or bool(options.reports)
     with screen.progress() as progress:
-        done = verified(a, b, options.verify_request(), hashes=hashes, progress=progress)
+        done = verified(
+            a, b, options.verify_request(), weights=options.weights, hashes=hashes, progress=progress
+        )
     screen.result(done)
     agreement = done.agreement
     assert agreement is not None
@@ -62,6 +66,7 @@ def verify(screen: Screen, options: Verify) -> None:
 @click.argument("b", type=opt.PATH, required=False)
 @opt.JSON
 @opt.REPORTS
+@WEIGHTS
 @opt.INPUTS
 @opt.BATCHES
 @opt.DEVICE
@@ -94,6 +99,7 @@ def bench(screen: Screen, options: Bench) -> None:
     hashes = options.as_json or bool(options.reports) or gate.earlier is not None
     request = options.bench_request(options.batch, options.threads)
     with screen.progress() as progress:
-        found = gate.comparison(benched(a, b, request, hashes=hashes, progress=progress))
+        found = benched(a, b, request, weights=options.weights, hashes=hashes, progress=progress)
+    found = gate.comparison(found)
     screen.result(found)
     screen.stop_on(found.gates)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bnfuse.cli import options as opt
+from bnfuse.cli.models import WEIGHTS
+from bnfuse.cli.requests import Diff
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
 
@@ -33,22 +34,14 @@ if TYPE_CHECKING:
     help="Also say what 8 bits would leave of each layer's weight, with one step for all of it and with one "
     "per channel: which layers a quantiser with one step per tensor spoils, in A and in B.",
 )
+@WEIGHTS
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")
 @opt.REPORTS
 @opt.JSON
 @opt.VERBOSITY
 @click.pass_obj
-def diff(
-    screen: Screen,
-    *,
-    a: Path,
-    b: Path,
-    ignore_below: float,
-    ranges: bool,
-    exit_code: bool,
-    reports: tuple[Path, ...],
-    as_json: bool,
-) -> None:
+@opt.gathered(Diff)
+def diff(screen: Screen, options: Diff) -> None:
     """Say what differs between the models A and B: interface, operators, nodes, weights by size of change.
 
     Runs nothing: it needs no runtime, and takes as long as reading the weights of both. Shows the largest
@@ -59,15 +52,23 @@ def diff(
     from bnfuse.report import check_reports
     from bnfuse.use_cases.diff import diff as run
 
+    a, b, reports = options.a, options.b, options.reports
     check_reports(reports, a, b)
     screen.expects(a, reports)
     with screen.progress() as progress:
-        hashes = as_json or bool(reports)
-        found = run(a, b, ignore_below=ignore_below, ranges=ranges, hashes=hashes, progress=progress)
-    if exit_code:
+        found = run(
+            a,
+            b,
+            weights=options.weights,
+            ignore_below=options.ignore_below,
+            ranges=options.ranges,
+            hashes=options.as_json or bool(reports),
+            progress=progress,
+        )
+    if options.exit_code:
         found = replace(found, gates=(_gate(found),))
     screen.result(found)
-    if exit_code and found.differs:
+    if options.exit_code and found.differs:
         raise click.exceptions.Exit(ExitCode.GATE)
 
 

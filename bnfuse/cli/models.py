@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import click
 
-from bnfuse.cli.options import together
+from bnfuse.cli.options import PATH, together
 
 PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/model.onnx
 MODELS = click.argument("models", type=PLACE, nargs=-1, required=True, metavar="MODEL...")
+WEIGHTS = click.option(
+    "--weights",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="The weights that belong to A or B where that is an architecture in JSON. Repeatable, A's first, "
+    "where both are.  [default: a file of a like name beside it]",
+)
 MANY = together(
     click.option("-r", "--recursive", is_flag=True, help="Look into folders within folders, too."),
     click.option(

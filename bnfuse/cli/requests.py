@@ -136,6 +136,7 @@ class Verify(Proving):
 
     a: Path
     b: Path
+    weights: tuple[Path, ...]
     as_json: bool
     reports: tuple[Path, ...]
 
@@ -145,10 +146,24 @@ class Bench(Measuring):
 
     a: Path
     b: Path | None
+    weights: tuple[Path, ...]
     as_json: bool
     reports: tuple[Path, ...]
     batch: tuple[int, ...]
     threads: tuple[int, ...]
+
+
+class Diff(Options):
+    """What ``diff`` was asked for."""
+
+    a: Path
+    b: Path
+    weights: tuple[Path, ...]
+    ignore_below: float
+    ranges: bool
+    exit_code: bool
+    as_json: bool
+    reports: tuple[Path, ...]
 
 
 class Optimize(Reading, Proving, Measuring):

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from bnfuse.packed.base import Packing
 
 _HEAD_BYTES = 64
+_JSON = b"{"
 # By what the first bytes are; None stands for a folder. Imported only when such a thing is asked about.
 _PACKINGS: tuple[tuple[bytes | None, str], ...] = (
     (None, "bnfuse.packed.keras_folder"),
     (b"\x1f\x8b", "bnfuse.packed.gzipped"),
     (b"PK\x03\x04", "bnfuse.packed.zipped"),
-    (b"{", "bnfuse.packed.keras_parts"),
+    (_JSON, "bnfuse.packed.keras_parts"),
 )
 
 
@@ -45,6 +46,11 @@ def packing_of(path: Path, weights: str | PathLike[str] | None = None) -> Packin
     if weights is not None:
         raise UsageError(f"--weights belong to an architecture in JSON, which '{path}' is not")
     return None
+
+
+def takes_weights(path: Path) -> bool:
+    """Whether a file of weights may belong to the model at ``path``: it begins as JSON does."""
+    return (_head(path) or b"").lstrip(_BLANK).startswith(_JSON)
 
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # before a JSON text

@@ -6,7 +6,8 @@ files are told by size and hash, must not change meanwhile, and the versions of 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,25 @@ from bnfuse.results.doing import Progress
 from bnfuse.results.outcomes import Comparison
 from bnfuse.use_cases.notes import unsafe_note
 from bnfuse.use_cases.provenance import Witnessed, file_info, versions
-from bnfuse.use_cases.unpacking import Opened, unpacked
+from bnfuse.use_cases.unpacking import Opened, unpacked_together
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
 
+AnyPath = str | PathLike[str]
+
 
 def verified(
-    a: Path, b: Path, request: VerifyRequest, *, hashes: bool = True, progress: Progress = lambda _: None
+    a: Path,
+    b: Path,
+    request: VerifyRequest,
+    *,
+    weights: Sequence[AnyPath] = (),
+    hashes: bool = True,
+    progress: Progress = lambda _: None,
 ) -> Comparison:
-    """Are these two models equal, and on what evidence?
+    """Are these two models equal, and on what evidence? ``weights`` are as in ``unpacked_together``.
 
     Raises:
         BnfuseError: as ``verify``; UnreadableModel too where a file changed meanwhile.
@@ -37,8 +46,7 @@ def verified(
     from bnfuse.use_cases.verify import verify
 
     with (
-        unpacked(a) as one,
-        unpacked(b) as other,
+        unpacked_together((a, b), weights) as (one, other),
         watched(one.path, other.path) as unchanged,
         keeping_models(),
     ):
@@ -59,10 +67,11 @@ def benched(
     b: Path | None,
     request: BenchRequest,
     *,
+    weights: Sequence[AnyPath] = (),
     hashes: bool = True,
     progress: Progress = lambda _: None,
 ) -> Comparison:
-    """How long does a model take, or which of two is faster?
+    """How long does a model take, or which of two is faster? ``weights`` are as in ``unpacked_together``.
 
     Raises:
         BnfuseError: as ``bench``; UnreadableModel too where a file changed meanwhile.
@@ -73,11 +82,12 @@ def benched(
     def measured(first: Path, second: Path, how: BenchRequest) -> Latency:
         return bench(first, second, request=how, load=load, progress=progress)
 
-    with ExitStack() as stack:
-        one, other = (None if path is None else stack.enter_context(unpacked(path)) for path in (a, b))
-        assert one is not None
-        unchanged = stack.enter_context(watched(*(source.path for source in (one, other) if source)))
-        stack.enter_context(keeping_models())
+    with (
+        unpacked_together([path for path in (a, b) if path is not None], weights) as sources,
+        watched(*(source.path for source in sources)) as unchanged,
+        keeping_models(),
+    ):
+        one, other = sources[0], sources[1] if b is not None else None
         before = file_info(one.path, hashes=hashes)
         after = None if other is None else file_info(other.path, hashes=hashes)
         largest = max(before.total_bytes, after.total_bytes if after else 0)

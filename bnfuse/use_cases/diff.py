@@ -9,7 +9,7 @@ of parameters are compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from math import prod
 from os import PathLike
@@ -41,7 +41,7 @@ from bnfuse.formats.contents import Contents, NodeItem
 from bnfuse.garbage import without_collections
 from bnfuse.results import FileInfo
 from bnfuse.use_cases.provenance import sha256, versions
-from bnfuse.use_cases.unpacking import Opened, unpacked
+from bnfuse.use_cases.unpacking import Opened, unpacked_together
 
 _NO_PARAMETERS = frozenset({"int64", "bool", "string"})
 _DOUBTED = (
@@ -59,6 +59,7 @@ def diff(
     a: str | PathLike[str],
     b: str | PathLike[str],
     *,
+    weights: Sequence[str | PathLike[str]] = (),
     ignore_below: float = 0.0,
     ranges: bool = False,
     hashes: bool = False,
@@ -69,6 +70,7 @@ def diff(
     Args:
         a: the one file, of any format.
         b: the other.
+        weights: those of the architectures in JSON among them, in order; else files of a like name.
         ignore_below: weights whose largest change is below this fraction of their largest value are
             counted, but not listed.
         ranges: whether to look at the channel ranges, too: what 8 bits would leave of each layer's weight.
@@ -78,7 +80,7 @@ def diff(
     Raises:
         UnreadableModel: one of them is not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
-        UsageError: ``ignore_below`` is negative or not a number.
+        UsageError: ``ignore_below`` is negative or not a number; more ``weights`` than architectures.
     """
     if not ignore_below >= 0:
         raise UsageError(f"a change cannot be below {ignore_below}: give a fraction such as 1e-6")
@@ -86,7 +88,7 @@ def diff(
     started = time.perf_counter()
     say("reading")
     with ExitStack() as stack:
-        opened = [stack.enter_context(unpacked(Path(path))) for path in (a, b)]
+        opened = stack.enter_context(unpacked_together((Path(a), Path(b)), weights))
         before, after = (source.path for source in opened)
         files = stack.enter_context(watched(before, after))
         one, other = (stack.enter_context(closing(detect(path).contents(path))) for path in (before, after))

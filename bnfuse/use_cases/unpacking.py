@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from bnfuse.errors import OutputError, UsageError
 from bnfuse.files.staging import check_folder, check_free, check_target, same_file, staging_folder
 from bnfuse.files.stamps import watched
-from bnfuse.packed import packing_of
+from bnfuse.packed import packing_of, takes_weights
 from bnfuse.packed.base import Packing
 from bnfuse.results import FileInfo, Report
 from bnfuse.results.renamed import Names, T, renamed, renamed_errors
@@ -69,6 +69,27 @@ def unpacked(path: Path, weights: str | PathLike[str] | None = None) -> Iterator
         return
     with _opened(packing) as opened:
         yield opened
+
+
+@contextmanager
+def unpacked_together(
+    paths: Sequence[Path], weights: Sequence[str | PathLike[str]]
+) -> Iterator[list[Opened]]:
+    """Several models, each as a plain file; ``weights`` belong to the architectures in JSON, in their order.
+
+    Raises:
+        UsageError: there are more weights than architectures.
+        BnfuseError: as ``unpacked``.
+    """
+    left = list(weights)
+    own = [left.pop(0) if left and takes_weights(path) else None for path in paths]
+    if left:
+        raise UsageError(
+            f"--weights belong to an architecture in JSON, and there is none for '{left[0]}': give them once "
+            "for each model that is one, in their order"
+        )
+    with ExitStack() as stack:
+        yield [stack.enter_context(unpacked(path, file)) for path, file in zip(paths, own, strict=True)]
 
 
 @contextmanager
@@ -171,8 +192,9 @@ def _digest(files: Sequence[Path]) -> str:
     """
     if len(files) == 1:
         return sha256(files[0])
-    root = Path(os.path.commonpath([file.parent for file in files]))
-    lines = sorted(f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in files)
+    absolute = [file.parent.resolve() / file.name for file in files]
+    root = Path(os.path.commonpath([file.parent for file in absolute]))
+    lines = sorted(f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in absolute)
     import hashlib
 
     return hashlib.sha256("".join(lines).encode()).hexdigest()
