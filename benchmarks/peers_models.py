@@ -44,8 +44,8 @@ def randomise(model: Any, *, positive: bool) -> None:
         layer.set_weights(made)
 
 
-def export(name: str, target: Path) -> None:
-    """Build, randomise and write one network."""
+def export(name: str, target: Path, size: int | None = None) -> None:
+    """Build, randomise and write one network: of its own size and with its softmax, or of a size, without."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import tensorflow as tf
@@ -55,7 +55,10 @@ def export(name: str, target: Path) -> None:
     fusions = import_module("tf2onnx.optimizer.back_to_back_optimizer")
     fusions._func_map.pop(("Conv", "BatchNormalization"))
     tf_keras.utils.set_random_seed(SEED)
-    model = getattr(tf_keras.applications, name.rstrip("+"))(weights=None)
+    shape = None if size is None else (size, size, 3)
+    model = getattr(tf_keras.applications, name.rstrip("+"))(weights=None, input_shape=shape)
+    if size is not None:
+        model.layers[-1].activation = tf_keras.activations.linear
     randomise(model, positive=name.endswith("+"))
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]
     call = tf.function(lambda image: model(image, training=False), input_signature=signature)
