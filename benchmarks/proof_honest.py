@@ -25,7 +25,7 @@ from tests.random_nets import build, preactivation, recipe
 from tests.tiny_models import net, save
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5")
+ONNX, KERAS = (".onnx",), (".keras", ".h5", ".hdf5")
 
 
 def judge_honest(table: Table, name: str, found: Agreement, case: str) -> None:
@@ -112,12 +112,10 @@ def honest_narrow(table: Table, folder: Path, per_kind: int) -> None:
             source.unlink()
 
 
-def honest_files(table: Table, folder: Path, roots: Sequence[Path], *, keras: bool) -> None:
-    """bnfuse's folds of the models in these folders; what no runtime loads is left out."""
+def honest_files(table: Table, folder: Path, roots: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """bnfuse's folds of the models of these suffixes in folders; what no runtime loads is left out."""
     for root in roots:
-        for source in sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES):
-            if source.suffix != ".onnx" and not keras:
-                continue
+        for source in sorted(path for path in root.rglob("*") if path.suffix in suffixes):
             name = f"bnfuse, {'fixtures' if root == FIXTURES else 'real models'}"
             target = folder / f"out{source.suffix}"
             try:

@@ -33,6 +33,8 @@ from typing import Any
 from benchmarks.proof_cases import Table
 from benchmarks.proof_honest import (
     FIXTURES,
+    KERAS,
+    ONNX,
     honest_by_hand,
     honest_files,
     honest_keras,
@@ -101,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FOLDER")
     parser.add_argument("--no-keras", action="store_true")
+    parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=("planted", "honest"))
     wanted = parser.parse_args()
@@ -110,16 +113,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if wanted.only != "honest":
-            table = planted_onnx(folder, range(wanted.seeds))
+            table = {} if wanted.no_onnx else planted_onnx(folder, range(wanted.seeds))
             if keras is not None:
                 table |= planted_keras(folder, keras, range(1))
             wrong += print_planted(table)
         if wanted.only != "planted":
             honest: Table = {}
-            honest_by_hand(honest, folder, 40 * wanted.seeds // 3)
-            honest_random(honest, folder, 150 * wanted.seeds // 3)
-            honest_narrow(honest, folder, 20 * wanted.seeds // 3)
-            honest_files(honest, folder, [FIXTURES, *wanted.models], keras=keras is not None)
+            if not wanted.no_onnx:
+                honest_by_hand(honest, folder, 40 * wanted.seeds // 3)
+                honest_random(honest, folder, 150 * wanted.seeds // 3)
+                honest_narrow(honest, folder, 20 * wanted.seeds // 3)
+            suffixes = (() if wanted.no_onnx else ONNX) + (() if keras is None else KERAS)
+            honest_files(honest, folder, [FIXTURES, *wanted.models], suffixes)
             if keras is not None:
                 honest_keras(honest, folder, keras, 8)
             wrong += print_honest(honest)
