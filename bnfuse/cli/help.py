@@ -7,12 +7,10 @@ import click
 _GROUPS = (
     ("Result and reports", "output output_dir force dry_run check only_if_faster reports as_json"),
     ("Several models", "recursive jobs resume cluster"),
+    ("Models in parts", "weights"),
     (
         "What is folded",
-        (
-            "weights target activations equalize keep merge_affines strict_inputs freeze_inputs round_bias "
-            "allow_growth"
-        ),
+        "target activations equalize keep merge_affines strict_inputs freeze_inputs round_bias allow_growth",
     ),
     ("Inputs", "inputs shape labels batch"),
     ("Runtime", "device threads runtime_timeout runtime_memory allow_unsafe"),
