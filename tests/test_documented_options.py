@@ -50,7 +50,8 @@ CALLS = [(page.name, words) for page in PAGES for block in blocks(page) for word
 def test_every_command_of_a_page_is_one(page: str, words: list[str]) -> None:
     """Its options belong to it, and it names as many models as it takes; no file is looked at."""
     command = COMMANDS[words[0]]
-    context = click.Context(command, info_name=words[0])
+    above = click.Context(main, **main.context_settings)  # else click remembers a --help without -h
+    context = click.Context(command, above, words[0])
     given, left, order = command.make_parser(context).parse_args(words[1:])
     assert not left
     wanted = [param for param in order if isinstance(param, click.Argument) and param.required]
