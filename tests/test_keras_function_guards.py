@@ -116,7 +116,6 @@ NOT_UNDERSTOOD = {
     "a constant with more axes": keras("Add", X, _array(np.zeros((2, 1, 8, 6, 4)).tolist())),
     "a constant of more axes, all of one": keras("Add", X, _array([[[[[1.0, 2.0, 3.0, 4.0]]]]])),
     "a constant of another size": keras("Add", X, _array([1.0, 2.0])),
-    "a constant along two axes": keras("Add", X, _array(np.zeros((6, 4)).tolist())),
     "a constant along the batch": keras("Add", X, _array(np.zeros((2, 1, 1, 1)).tolist())),
     "pooling without a data format": keras("MaxPool", pool_size=2, **{**_POOL, "data_format": None}),
     "pooling with other padding": keras("MaxPool", pool_size=2, **{**_POOL, "padding": "causal"}),
