@@ -38,11 +38,11 @@ def _clamps(keras: Keras) -> dict[str, Any]:
     """All that are min(max(x, low), high), as layers, as activations and as nodes of ``keras.ops``."""
     layers, ops = keras.layers, keras.ops
     return {
-        "capped": layers.ReLU(max_value=1.5, name="capped"),
+        "capped": layers.ReLU(max_value=1.3, name="capped"),
         "named": layers.Activation("relu6", name="named"),
         "tanh": layers.Activation("hard_tanh", name="tanh"),
-        "inside": layers.Activation(layers.ReLU(max_value=2.0), name="inside"),
-        "function": lambda y: keras.activations.relu(y, max_value=1.0),
+        "inside": layers.Activation(layers.ReLU(max_value=1.7), name="inside"),
+        "function": lambda y: keras.activations.relu(y, max_value=1.1),
         "relu": ops.relu,
         "relu6": ops.relu6,
         "hard_tanh": ops.hard_tanh,

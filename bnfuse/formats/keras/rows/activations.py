@@ -65,8 +65,12 @@ def _plain(low: float, high: float) -> Rule:
     return HOMOGENEOUS if low in (0.0, -np.inf) and high in (0.0, np.inf) else _NONLINEAR
 
 
-def _bounds(name: str | None, config: Mapping[str, Any]) -> Bounds | None:
-    """The bounds of an activation that is min(max(x, low), high); None of others."""
+def _bounds(name: str | None, config: Mapping[str, Any], site: Site | None = None) -> Bounds | None:
+    """The bounds of an activation that is min(max(x, low), high); None of others.
+
+    Keras 3 on TensorFlow casts ``max_value`` by way of float32, on PyTorch it does not; ``site`` tells whether
+    this is Keras 3.
+    """
     if name != "ReLU":
         return _BOUNDS.get(name or "")
     most = config.get("max_value")
@@ -74,7 +78,13 @@ def _bounds(name: str | None, config: Mapping[str, Any]) -> Bounds | None:
         return None
     if most is None:
         return 0.0, np.inf
-    return (0.0, float(most)) if type(most) in (int, float) and most >= 0 else None
+    if type(most) not in (int, float) or most < 0:
+        return None
+    return 0.0, float(np.float32(most) if site is not None and _is_keras3(site) else most)
+
+
+def _is_keras3(site: Site) -> bool:
+    return any(is_keras3(call.raw) for call in site.layer.calls)
 
 
 def _activation(site: Site) -> Sequence[Part]:
@@ -89,7 +99,7 @@ def _rectifier(site: Site) -> Sequence[Part]:
 
 
 def _element_by_element(site: Site, name: str, config: Mapping[str, Any]) -> Sequence[Part]:
-    bounds = _bounds(name, config)
+    bounds = _bounds(name, config, site)
     parts = single(site, _unmoved(name, config)) if bounds is None else _clamp(site, *bounds)
     parts[0].constant = curve(name, config, bounds)
     return parts
@@ -118,7 +128,7 @@ def fused(site: Site, inner: str) -> Part | None:
     """What a layer does to the value ``inner`` that it has worked out; None where that is nothing."""
     stored = site.config.get("activation")
     name, config = _name(stored)
-    rule, bounds = activation_rule(stored), _bounds(name, config)
+    rule, bounds = activation_rule(stored), _bounds(name, config, site)
     if rule is None:
         return None
     part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
