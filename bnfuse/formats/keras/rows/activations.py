@@ -68,8 +68,8 @@ def _plain(low: float, high: float) -> Rule:
 def _bounds(name: str | None, config: Mapping[str, Any], site: Site | None = None) -> Bounds | None:
     """The bounds of an activation that is min(max(x, low), high); None of others.
 
-    Keras 3 on TensorFlow casts ``max_value`` by way of float32, on PyTorch it does not; ``site`` tells whether
-    this is Keras 3.
+    Keras 3 on TensorFlow casts ``max_value`` by way of float32, on PyTorch it does not. Which Keras it is,
+    ``site`` tells.
     """
     if name != "ReLU":
         return _BOUNDS.get(name or "")
