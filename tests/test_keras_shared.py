@@ -81,3 +81,26 @@ def test_a_network_called_twice_in_a_row(keras: Keras, tmp_path: Path) -> None:
     folded, loaded = check(keras, stir(keras.Model(x, block(block(x)))), tmp_path)
     assert batchnorms(loaded) == []
     assert folded.gone == {"block/last"}
+
+
+def test_a_layer_that_lies_in_another_one_too(keras: Keras, tmp_path: Path) -> None:
+    """Keras makes one layer of both: what is not looked into reads the weights that would change."""
+    layers = keras.layers
+
+    @keras.saving.register_keras_serializable(package="Shop")
+    class Around(layers.Wrapper):  # type: ignore[misc, name-defined]
+        def call(self, inputs: Any) -> Any:
+            return self.layer(inputs)
+
+    for number, wrapper in enumerate((Around, layers.SpectralNormalization)):
+        x = layers.Input((4,), name="x")
+        shared, norm = layers.Dense(4), layers.BatchNormalization(name="shared")
+        y = layers.BatchNormalization(name="behind")(shared(x))
+        y = wrapper(shared)(layers.Activation("tanh")(y))
+        y = layers.Dense(4)(norm(layers.Dense(4)(y)))
+        if wrapper is Around:
+            y = layers.Dense(4)(Around(norm)(layers.Activation("tanh")(y)))
+        y = layers.BatchNormalization(name="goes")(layers.Dense(3)(y))
+        folded, _ = check(keras, stir(keras.Model(x, y)), tmp_path / str(number))
+        assert folded.kept["behind"] >= {Reason.LOCKED_WEIGHTS}
+        assert folded.gone == ({"goes"} if wrapper is Around else {"shared", "goes"})

@@ -12,7 +12,9 @@ read here but what describes the arrays.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.file.container import Container, WeightPlace
@@ -48,6 +50,7 @@ def bind(container: Container, network: Network) -> None:
             raise UnreadableModel(f"{container.path}: a layer's name holds a NUL character{AGAIN}")
     if container.kind == "archive":
         _bind_archive(container, network)
+        _lock_shared(network)
     else:
         bind_hdf5(container, network)
     for _, layer in walk(network):
@@ -74,6 +77,33 @@ def _odd_type(layer: Layer, variable: StoredVariable) -> str:
 
 
 # Archives
+
+
+def _lock_shared(network: Network) -> None:
+    """Layers that also lie in one which is not looked into: Keras 3 makes one layer of those of one id."""
+    layers = [layer for _, layer in walk(network)]
+    known = Counter(layer.entry.get("shared_object_id") for layer in layers)
+    every = Counter(_shared_ids([layer.entry for layer in network.layers]))
+    for layer in layers:
+        shared = layer.entry.get("shared_object_id")
+        if isinstance(shared, int) and every[shared] > known[shared]:
+            for variable in layer.variables:
+                if isinstance(variable, StoredVariable):
+                    variable.locked = "it lies in another layer, too"
+
+
+def _shared_ids(config: Any) -> Iterator[int]:
+    """Of everything in a config."""
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            shared = value.get("shared_object_id")
+            if isinstance(shared, int):
+                yield shared
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
 
 
 def _bind_archive(container: Container, network: Network) -> None:

@@ -61,8 +61,10 @@ def wrapped(layer: Layer) -> Layer | None:
 
 
 def _stored(config: Config) -> dict[str, Any] | None:
-    """What it wraps, if it is a plain layer that has a kernel; a mask would be one more thing to hand on."""
+    """What it wraps, if a plain layer of its own with a kernel; a mask would be one more thing to hand on."""
     stored: Any = config.get("layer")
+    if isinstance(stored, dict) and isinstance(stored.get("shared_object_id"), int):
+        return None  # its variables lie where Keras met it first
     if not is_own(stored, _WRAPPED) or special_storage(stored["config"]) or stored["config"].get("mask_zero"):
         return None
     return stored  # type: ignore[no-any-return]
