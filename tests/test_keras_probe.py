@@ -85,6 +85,23 @@ def test_only_the_layers_named_are_shaken(either_keras: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_layer_of_several_names_is_shaken_once_and_moved_back(either_keras: Any) -> None:
+    """Networks may share it, and a model is loaded no second time for the next who asks for it."""
+    layers = either_keras.layers
+    shared, x = layers.Dense(3, name="shared"), layers.Input((4,))
+    inner = [either_keras.Model(x, shared(x), name=name) for name in ("one", "other")]
+    model = stir(either_keras.Model(x, layers.Add()([net(x) for net in inner])))
+    before = [np.array(v) for v in shared.get_weights()]
+    names = tuple(json.dumps([net.name, "shared"]) for net in inner)
+    back = shake(model, Probe(shaken=names), make_backend("tensorflow", "cpu", 0))
+    for old, new in zip(before, shared.get_weights(), strict=True):
+        steps = old.view(np.int32).astype(int) - new.view(np.int32)
+        assert set(np.abs(steps[old != 0])) == {1}
+    back()
+    assert [v.tobytes() for v in shared.get_weights()] == [v.tobytes() for v in before]
+
+
+@pytest.mark.slow
 def test_a_normalisation_computes_with_what_was_shaken(either_keras: Any) -> None:
     """It keeps what follows from its variables, and works it out anew."""
     layers = either_keras.layers

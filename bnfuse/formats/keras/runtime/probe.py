@@ -205,14 +205,14 @@ def shake(model: Any, probe: Probe, backend: Backend) -> Callable[[], None]:
     if probe.shakes_all:
         every = model._flatten_layers(include_self=False, recursive=True)
         layers = [layer for layer in every if not list(layer._flatten_layers(include_self=False))]
-    before: list[tuple[Any, np.ndarray]] = []
+    before: dict[int, tuple[Any, np.ndarray]] = {}  # by identity: several names may lead to one layer
     for at, layer in enumerate(layers):
         for number, variable in enumerate(layer.weights):
             rng = np.random.default_rng((probe.seed, at, number))
             value = variable.value() if callable(variable.value) else variable.value
             array = backend.array(value)
-            if is_shaken(array.dtype):
-                before.append((variable, array.copy()))
+            if is_shaken(array.dtype) and id(variable) not in before:
+                before[id(variable)] = variable, array.copy()
                 variable.assign(backend.tensor(stepped(array, _read_as(variable, layer, array.dtype), rng)))
 
     def follow() -> None:
@@ -221,7 +221,7 @@ def shake(model: Any, probe: Probe, backend: Backend) -> Callable[[], None]:
                 layer.finalize_state()
 
     def back() -> None:
-        for variable, array in before:
+        for variable, array in before.values():
             variable.assign(backend.tensor(array))
         follow()
 
