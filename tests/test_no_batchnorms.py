@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.command import FAST, call
 from tests.onnx_graphs import session
-from tests.report_schema import assert_fits
+from tests.report_schema import assert_fits, assert_many_fit
 
 C = 4
 PARAMETERS = ("gamma", "beta", "mean", "var")
@@ -189,6 +190,34 @@ def test_what_must_stay_fails_the_run_by_name(
     assert "1 BatchNormalization would be left" in ran.stderr
     assert "'bn'" in ran.stderr and why in ran.stderr
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_every_report_tells_that_the_target_said_no(beside: bool, tmp_path: Path) -> None:
+    """Alone, and as one of several models; a gate on speed has no say in what was not written."""
+    models = [save(tmp_path / "stays.onnx", _training(), statistics(1), [2, C, 5, 3])]
+    if beside:
+        models.append(save(tmp_path / "goes.onnx", between(), statistics(1), [2, C, 5, 3]))
+    reports = [tmp_path / f"r{suffix}" for suffix in (".json", ".md", ".html", ".xml", ".sarif")]
+    asked = (f"--report={path}" for path in reports)
+    ran = call("optimize", *models, "--target=no-bn", "--fail-if-slower=9900%", *asked, "--json", *FAST)
+    told = json.loads(reports[0].read_text())
+    (assert_many_fit if beside else assert_fits)(told)
+    alone = told["reports"][0]["report"] if beside else told
+    gate = alone["gates"][0]
+    assert (ran.exit_code, len(alone["gates"])) == (1, 1)
+    assert (gate["option"], gate["passed"]) == ("--target no-bn", False)
+    assert "training mode" in gate["message"] and gate["message"] in ran.stderr
+    assert ran.stderr.count("would be left") == 1
+    run = json.loads(reports[4].read_text())["runs"][0]
+    assert run["invocations"][0]["exitCode"] == 1
+    assert [result["ruleId"] for result in run["results"] if result["level"] == "error"] == ["gate"]
+    suites = ElementTree.fromstring(reports[3].read_text())
+    assert len(suites) == len(models)
+    failed = suites[0].findall("testcase/failure")
+    assert [found.attrib["message"] for found in failed] == [gate["message"]]
+    for page in reports[1:3]:
+        assert "would be left, where the target has none" in page.read_text()
 
 
 def test_check_asks_for_what_would_change(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
         report = _optimized(screen, options, hashes=gate.earlier is not None)
     except (Unproved, BatchNormsLeft) as error:
         screen.result(error.report)
+        screen.stop_on(error.report.gates)
         raise
     report = gate.report(report)
     screen.result(report)

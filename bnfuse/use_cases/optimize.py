@@ -35,7 +35,7 @@ from bnfuse.use_cases.reporting import completed, detailed, output_info, planned
 from bnfuse.use_cases.requests import Wanted, bench_request, first_settings, in_one_process, verify_request
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unpacking import optimized, unpacked
-from bnfuse.use_cases.unwritten import BatchNormsLeft, why_missed
+from bnfuse.use_cases.unwritten import BatchNormsLeft
 
 if TYPE_CHECKING:
     from bnfuse.use_cases.bench import BenchRequest
@@ -202,7 +202,7 @@ def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Wa
         operators = opened.operators_after(patch)
         report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
         if wanted.read.target == "no-bn" and made.plan.left:
-            raise BatchNormsLeft(why_missed(made.plan), report)
+            raise BatchNormsLeft(report)
         notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
         if wanted.details:
             report = detailed(report, opened, patch, phases)

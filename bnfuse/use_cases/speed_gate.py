@@ -33,7 +33,12 @@ class SpeedGate:
         return cls(read_baseline(baseline), most_percent)
 
     def report(self, found: Report) -> Report:
-        """The report of ``optimize``, held against it; an original that did not change is no slower."""
+        """The report of ``optimize``, held against it; an original that did not change is no slower.
+
+        Where another gate said no, nothing was written that could be.
+        """
+        if found.gates:
+            return found
         latency = found.benchmark and self._beside(found.benchmark, found.input)
         return replace(found, benchmark=latency, gates=self._gates(latency, found))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bnfuse.core.decisions import Plan
 from bnfuse.errors import BnfuseError, NotEqual, TargetMissed
 from bnfuse.results import Agreement, Report, Status
+from bnfuse.results.outcomes import Gate
 
 _NAMED = 3
 
@@ -16,7 +19,11 @@ class _WithReport(BnfuseError):
 
 
 class BatchNormsLeft(_WithReport, TargetMissed):
-    """A target without BatchNormalization cannot be had; ``report`` tells the plan."""
+    """A target without BatchNormalization cannot be had; ``report`` tells the plan, and this as a gate."""
+
+    def __init__(self, report: Report) -> None:
+        message = why_missed(report.plan)
+        super().__init__(message, replace(report, gates=(Gate("--target no-bn", False, message),)))
 
 
 class Unproved(_WithReport, NotEqual):

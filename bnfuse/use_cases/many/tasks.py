@@ -169,10 +169,12 @@ def stamped(file: FileInfo, weights: str | PathLike[str] | None = None) -> tuple
 
 
 def _failed(task: Task, error: BaseException, told: str, code: int) -> Outcome:
-    """An error as an outcome; one that carries a report hands it on."""
+    """An error as an outcome; one that carries a report hands it on, and a gate of it speaks for itself."""
     trace = "".join(traceback.format_exception(error))
-    failure = _failure(task, type(error).__name__, told, code)
-    return Outcome(task.model, getattr(error, "report", None), failure, trace=trace)
+    refused = Outcome(task.model, getattr(error, "report", None), trace=trace)
+    if refused.exit_code != ExitCode.DONE:
+        return refused
+    return replace(refused, failure=_failure(task, type(error).__name__, told, code))
 
 
 def _failure(task: Task, kind: str, told: str, code: int) -> Failure:
