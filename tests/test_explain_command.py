@@ -88,7 +88,7 @@ def test_keras_files_are_explained_too(path: Path) -> None:
 
 UNKNOWN = [
     ("bm", "no BatchNormalization of", "did you mean 'bn'?"),
-    ("relu", "'relu' is a Relu, no BatchNormalization", "there are 'bn'"),
+    ("relu", "'relu' (Relu) is no BatchNormalization", "there are 'bn'"),
     ("x*y", "is called 'x*y'", "there are 'bn'"),
     ("", "is called ''", "there are 'bn'"),
 ]

@@ -105,7 +105,7 @@ def test_a_result_without_the_suffix_is_a_plain_model(tmp_path: Path) -> None:
     report = bnfuse.optimize(tmp_path / "m.onnx.gz", tmp_path / "out.onnx", **QUICK)
     assert report.model == tmp_path / "out.onnx" and len(onnx.load(report.model).graph.node) == 2
     assert report.input.path == tmp_path / "m.onnx.gz"
-    with pytest.raises(bnfuse.UsageError, match="suffix of another format"):
+    with pytest.raises(bnfuse.UsageError, match="another format, but the result is an ONNX file"):
         bnfuse.optimize(tmp_path / "m.onnx.gz", tmp_path / "out.keras", **QUICK)
 
 

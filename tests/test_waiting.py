@@ -50,6 +50,19 @@ def test_bench_tells_setting_and_place(clock: Clock, tmp_path: Path) -> None:
     assert "pass 1" not in told[-1][0] and told[-1][1] != told[0][1]
 
 
+def test_a_batch_that_the_model_or_the_samples_fix_is_not_told_as_another(
+    clock: Clock, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    bench(
+        *files(tmp_path),
+        request=BenchRequest(max_time=1.0),
+        load=lambda path, _: Clockwork(clock, [], path.name, lambda: 1.0),
+        progress=lambda doing: told.append(str(doing)),
+    )
+    assert told[0] == "measuring optimisation off (setting 1/2, pass 1/3)"
+
+
 def test_verify_tells_its_steps(tmp_path: Path) -> None:
     told: list[str] = []
     a, b = files(tmp_path)

@@ -147,8 +147,8 @@ def measure_steady(
                 continue
             spent = Stopwatch(share_s, max(0.0, left_s), setting.spent_s, _PASSES - at_pass)
             place = f"setting {at + 1}/{len(open_ones)}, pass {at_pass + 1}/{_PASSES}"
-            batch = setting.inputs.batch or DEFAULT_BATCH
-            seen.progress(Doing(f"measuring {setting.label}, batch {batch} ({place})", left_s))
+            batch = f", batch {setting.inputs.batch}" if setting.inputs.batch else ""
+            seen.progress(Doing(f"measuring {setting.label}{batch} ({place})", left_s))
             before = setting.rounds
             with seen.guard(setting.label):
                 _one_pass(paths, setting, spent, copies, load, seen)

@@ -55,7 +55,7 @@ def matches(graph: Graph, pattern: str, path: Path) -> set[str]:
         raise UsageError(f"'{path}' has no BatchNormalization to explain")
     other = next((node for node in graph.nodes if node.name == pattern), None)
     what = (
-        f"'{pattern}' is a {other.op}, no BatchNormalization"
+        f"'{pattern}' ({other.op}) is no BatchNormalization"
         if other is not None
         else f"no BatchNormalization of '{path}' is called '{pattern}'"
     )

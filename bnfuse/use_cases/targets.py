@@ -13,7 +13,7 @@ from pathlib import Path
 from bnfuse.errors import UsageError
 from bnfuse.files.staging import output_errors
 
-_ARCHIVE, _HDF5, _ONNX = "Keras archive", "Keras HDF5 file", "ONNX file"
+_ARCHIVE, _HDF5, _ONNX = "a Keras archive", "a Keras HDF5 file", "an ONNX file"
 _PACKED = (".gz", ".zip")  # names of what is packed, which comes of what was packed alone
 _KINDS = {".keras": _ARCHIVE, ".h5": _HDF5, ".hdf5": _HDF5, ".onnx": _ONNX}
 
@@ -42,7 +42,7 @@ def check_name(target: Path, model: Path, form: str) -> None:
         return
     if named != kind:
         raise UsageError(
-            f"'{target}' has the suffix of another format, but the result is a {kind} as '{model}' is: "
+            f"'{target}' has the suffix of another format, but the result is {kind} as '{model}' is: "
             f"end its name in {' or '.join(s for s, known in _KINDS.items() if known == kind)}"
         )
 
