@@ -28,6 +28,7 @@ from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions, Unfolding
 from bnfuse.measure.verdicts import Interval, verdict
 from bnfuse.results import BenchRun, Latency, Share
+from bnfuse.results.latency import OFF, ON
 from bnfuse.use_cases.reading import open_model
 
 if TYPE_CHECKING:
@@ -86,14 +87,20 @@ def measured_with_shares(
         return bench(original, result, request)
     whole = bench(original, result, replace(request, max_time=(1 - _PART) * request.max_time))
     told = f"folding is not alone in what it changes: {third.cause} let a runtime do more, too"
-    whole = replace(whole, notes=(*whole.notes, told))
     part = replace(request, max_time=_PART * request.max_time, cold=False, profile=False)
     try:
         folding = bench(third.path, result, part)
     except BnfuseError as error:
         note = f"what of the speed-up comes from folding was not measured: {error}"
-        return replace(whole, notes=(*whole.notes, note))
-    return replace(whole, runs=tuple(_shared(run, folding.runs, third.cause) for run in whole.runs))
+        return replace(whole, notes=(*whole.notes, told, note))
+    runs = tuple(_shared(run, folding.runs, third.cause) for run in whole.runs)
+    unsplit = dict.fromkeys(
+        f"{run.setting}, batch {run.batch}" for run in runs if run.setting in (ON, OFF) and not run.shares
+    )
+    if unsplit:
+        note = f"{told}; each one's share is too imprecise to be told with {'; '.join(unsplit)}"
+        whole = replace(whole, notes=(*whole.notes, note))
+    return replace(whole, runs=runs)
 
 
 def _shared(run: BenchRun, parts: Sequence[BenchRun], cause: str) -> BenchRun:
