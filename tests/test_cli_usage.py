@@ -96,8 +96,8 @@ def test_the_time_it_takes_is_said_in_the_help() -> None:
 
 
 def test_the_exit_codes_are_in_the_help() -> None:
-    lines = [line.strip() for line in call("--help").stdout.splitlines()]
-    assert "Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be read;" in lines
+    shown = " ".join(call("--help").stdout.split())
+    assert "Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be read;" in shown
 
 
 def test_every_command_is_told_in_one_line_of_80_columns() -> None:
@@ -105,6 +105,12 @@ def test_every_command_is_told_in_one_line_of_80_columns() -> None:
     told = lines[lines.index("Commands:") + 1 :]
     assert [line.split()[0] for line in told] == sorted(COMMANDS)
     assert all(line.endswith((".", "?")) and "..." not in line and len(line) <= 80 for line in told)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_no_line_of_help_is_wider_than_80_columns(command: str) -> None:
+    shown = call(*filter(None, [command]), "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", ["optimize", "verify", "bench"])

@@ -46,6 +46,6 @@ def main() -> None:
     """Remove BatchNormalization layers from saved models exactly, prove it, measure it.
 
     \b
-    Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be read;
-    4 not proved equal, nothing written; 5 a runtime or device is missing.
+    Exit codes: 0 done; 1 a gate said no; 2 wrong usage; 3 the model cannot be
+    read; 4 not proved equal, nothing written; 5 a runtime or device is missing.
     """  # noqa: D301 - click wants a real backspace

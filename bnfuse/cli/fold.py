@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     \b
       bnfuse optimize model.onnx -o small.onnx --report report.html
       bnfuse optimize model.keras --check       in CI: exit 1 if it was not folded
-      bnfuse optimize zoo/ -r --output-dir build   a whole folder, as many models at once as cores
+      bnfuse optimize zoo/ -r --output-dir build  a whole folder, many at once
     """,
 )
 @MODELS
