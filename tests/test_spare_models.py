@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ FEEDS = {"x": np.random.default_rng(0).standard_normal((1, 3, 9, 7)).astype(np.f
 # --- which are kept
 
 
-def identity(name: str, size: int = 1, mtime_ns: int = 0) -> FileIdentity:
-    return FileIdentity(name, size, mtime_ns)
+def identity(name: str, size: int = 1, mtime_ns: int = 0, ctime_ns: int = 0) -> FileIdentity:
+    return FileIdentity(name, size, mtime_ns, ctime_ns)
 
 
 def test_a_spare_model_is_taken_once_by_whoever_loads_the_same_in_the_same_way() -> None:
@@ -44,6 +45,7 @@ def test_a_spare_model_is_taken_once_by_whoever_loads_the_same_in_the_same_way()
     assert spares.put(identity("a"), "plain", "first") == []
     assert spares.take(identity("a"), "compiled") is None
     assert spares.take(identity("a", mtime_ns=1), "plain") is None  # it has changed since
+    assert spares.take(identity("a", ctime_ns=1), "plain") is None
     assert spares.take(identity("a", size=2), "plain") is None
     assert spares.take(identity("a"), "plain") == "first"
     assert spares.take(identity("a"), "plain") is None
@@ -161,6 +163,39 @@ def test_a_file_that_changed_is_loaded_anew(model: Path, sessions: list[Loaded])
         before = closed_once(model)["y"]
         onnx.save(convnet(norm=False), model)
         assert not np.array_equal(closed_once(model)["y"], before)
+
+
+def _heavier(path: Path) -> None:
+    """The same model with other weights, in as many bytes."""
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        values = (1.5 * onnx.numpy_helper.to_array(tensor)).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, path)
+
+
+def test_a_time_that_was_set_back_hides_no_change(model: Path, sessions: list[Loaded]) -> None:
+    onnx.save(onnx.load(model), model)
+    was = model.stat()
+    with keeping_models():
+        before = closed_once(model)["y"]
+        _heavier(model)
+        os.utime(model, ns=(was.st_atime_ns, was.st_mtime_ns))
+        assert model.stat().st_size == was.st_size
+        assert not np.array_equal(closed_once(model)["y"], before)
+
+
+def test_weights_in_other_files_are_loaded_anew(model: Path, sessions: list[Loaded]) -> None:
+    """They may change, and be as large as they like, where the model's file stays as it is."""
+    onnx.save(onnx.load(model), model, save_as_external_data=True, location="w.bin", size_threshold=0)
+    weights = model.with_name("w.bin")
+    with keeping_models():
+        before = closed_once(model)["y"]
+        held = np.frombuffer(weights.read_bytes(), np.float32)
+        weights.with_name("new.bin").write_bytes((1.5 * held).astype(np.float32).tobytes())
+        weights.with_name("new.bin").replace(weights)
+        assert not np.array_equal(closed_once(model)["y"], before)
+    assert len(sessions) == 2
 
 
 def test_an_error_leaves_no_spare(model: Path, sessions: list[Loaded]) -> None:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from bnfuse.files.stamps import stamp_of
 from bnfuse.machine import available_memory_bytes
 
 M = TypeVar("M")
@@ -31,13 +32,13 @@ class FileIdentity(Struct, frozen=True):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int  # which no program can set back
 
     @classmethod
     def of(cls, path: str) -> FileIdentity:
         """Look."""
         file = Path(path).resolve()
-        status = file.stat()
-        return cls(str(file), status.st_size, status.st_mtime_ns)
+        return cls(str(file), *stamp_of(file.stat()))
 
     @property
     def is_small(self) -> bool:

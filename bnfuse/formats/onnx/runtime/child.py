@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,14 +65,27 @@ class OrtEngine(Engine[OrtRunner]):
         return model.profile(arrays, calls)
 
     def spare(self, model: OrtRunner) -> tuple[FileIdentity, RunSettings] | None:
-        """A session has no state; one that was opened up or profiled is not what another one asks for."""
+        """A session has no state; one that was opened up or profiled is not what another one asks for.
+
+        Nor is one whose weights lie in other files: this one shows neither their size nor a change of them.
+        """
         file, settings = self._known[id(model)]
-        return None if settings.probe is not None or settings.profile else (file, settings)
+        is_plain = settings.probe is None and not settings.profile
+        return (file, settings) if is_plain and file.is_small and not _names_others(Path(file.path)) else None
 
     def close(self, model: OrtRunner) -> None:
         """Free session and traces."""
         del self._known[id(model)]
         model.__exit__(None, None, None)
+
+
+def _names_others(path: Path) -> bool:
+    """Whether the model may have external data: it says so with this word, be it in its names alone."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            return held.find(b"location") >= 0
+    except (OSError, ValueError):  # it is gone, or empty now
+        return True
 
 
 def main(token: str) -> None:
