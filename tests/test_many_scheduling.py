@@ -48,6 +48,31 @@ def test_a_model_that_kills_its_process_stops_no_other(tmp_path: Path) -> None:
     assert len(workers) < len(names) - 1  # a process lives for more than one
 
 
+def test_an_idle_process_that_is_killed_stops_none_that_works(tmp_path: Path) -> None:
+    """It waits for work, and the queue's lock goes with it."""
+    with Workers(2) as crew:
+        both = {crew.submit(pid_after, 0.5) for _ in range(2)}
+        first, second = (found.result(PATIENCE_S) for found in both)
+        working = crew.submit(sleep_long, str(tmp_path), "a")
+        mark = tmp_path / "a.pid"
+        end = time.monotonic() + PATIENCE_S
+        while not (mark.exists() and mark.read_text()) and time.monotonic() < end:
+            time.sleep(0.05)
+        (idle,) = {first, second} - {int(mark.read_text())}
+        os.kill(idle, signal.SIGKILL)
+        with pytest.raises(BrokenProcessPool):
+            working.result(PATIENCE_S)
+        assert gone(int(mark.read_text()), within_s=20)
+        crew.renew()
+        assert crew.submit(pid_after, 0.0).result(PATIENCE_S) not in (first, second)
+    assert (tmp_path / "a.unwound").exists()
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
 class Slow(Executor):
     """Never answers by itself; the test says when."""
 

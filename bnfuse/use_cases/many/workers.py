@@ -101,11 +101,16 @@ def _at_work(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def _unwind(_signal: int, _frame: FrameType | None) -> None:
-    """Once: a second signal must not disturb the cleaning up."""
+    """Once: a second signal must not disturb the cleaning up.
+
+    That it ends is left to a thread: the pool takes what is raised here for the outcome of a call, and waits
+    for the next, for ever where a worker that was killed held the lock of the queue.
+    """
     if _unwinding.is_set():
         return
     _unwinding.set()
     _ending.set()
+    threading.Thread(target=_end, name="bnfuse-end", daemon=True).start()
     if _idle.is_set():
         sys.exit(_TERMINATED)
     raise _Ended
@@ -122,6 +127,11 @@ def _watch(lifeline: Connection) -> None:
             signal.pthread_kill(main, signal.SIGTERM)  # a call that waits in it wakes up
         else:  # Windows
             interrupt_main(signal.SIGTERM)
+    _end()
+
+
+def _end() -> None:
+    """Once nothing is being done, or it has had its time to clean up."""
     _idle.wait(_UNWIND_S)
     from bnfuse.formats.child.pool import stop_all
 
