@@ -98,6 +98,14 @@ def test_the_public_functions_stay_functions() -> None:
     assert {"optimize", "inspect", "verify", "bench", "__version__"} <= set(dir(bnfuse))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder that takes no files")
+def test_a_report_that_cannot_be_written_is_told_once() -> None:
+    blocked = "/proc/nothing/r.json"
+    done = call("inspect", ROOT / "fixtures" / "digits_mlp.onnx", "--report", blocked)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"'{blocked}' cannot be written" in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 @pytest.mark.parametrize("arguments", [["inspect", "fixtures/digits_mlp.onnx"], ["--help"]])
 def test_a_full_device_for_stdout_is_one_sentence(arguments: list[str]) -> None:
