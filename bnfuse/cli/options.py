@@ -174,7 +174,7 @@ READING = together(
         default="any",
         show_default=True,
         help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
-        "stays as Mul and Add (Keras: Rescaling); exit 1, and nothing written, where one must stay.",
+        "stays as Mul and Add (Keras: Rescaling); where one must stay, optimize writes nothing: exit 1.",
     ),
     click.option("--equalize", is_flag=True, help="Also rescale channels, exactly: 8 bits lose less then."),
     click.option(
