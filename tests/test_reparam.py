@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,20 @@ def test_sizes_of_a_map() -> None:
     assert (IDENTITY.size, IDENTITY.shape) == (1, ())
     only_reads = from_forward((1, 2), np.zeros((3, 4)), np.zeros((3, 4)))
     assert only_reads.backward is None and (only_reads.size, only_reads.shape) == (12, (3, 4))
+
+
+@pytest.mark.parametrize("make", [from_backward, from_forward])
+def test_a_part_without_the_zeros_can_be_undone(make: Callable[..., Reparam]) -> None:
+    """Of channels some of which hold nothing, those that do: a Split's output, an operand of a Concat."""
+    whole = make((1,), np.array([2.0, 0.0, -4.0]), np.array([1.0, 5.0, 3.0]))
+    part = whole.map(lambda v: v[::2], (1,))
+    assert None in (whole.backward, whole.forward)
+    assert part.backward is not None and part.forward is not None
+    (s, t), (p, q) = part.backward, part.forward
+    np.testing.assert_allclose(p * s, 1.0)
+    np.testing.assert_allclose(p * t + q, 0.0, atol=1e-15)
+    zero = whole.map(lambda v: v[1:2], (1,))
+    assert (zero.backward is None, zero.forward is None) == (whole.backward is None, whole.forward is None)
 
 
 def test_a_shift_times_a_number() -> None:

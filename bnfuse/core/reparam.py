@@ -105,6 +105,10 @@ class Reparam(Struct, frozen=True, eq=False):
         back, fore = self.backward, self.forward
         back = None if back is None else (change(back[0]), change(back[1]))
         fore = None if fore is None else (change(fore[0]), change(fore[1]))
+        if fore is None and back is not None:  # channels whose scale is zero may be left behind
+            fore = _inverse(*back)
+        elif back is None and fore is not None:
+            back = _inverse(*fore)
         return Reparam(tuple(axes), back, fore)
 
     def along(self, axes: Sequence[int], sizes: Sequence[int]) -> Reparam:
