@@ -175,6 +175,7 @@ LEFT: list[tuple[Callable[[], Nodes], Any, tuple[str, ...], str]] = [
     (_training, [2, C, 5, 3], (), "training"),
     (_computed, [2, C, 5, 3], (), "at run time"),
     (between, None, (), "how many axes"),
+    (between, [C], (), "has no axis of channels"),
     (between, [2, C, 5, 3], ("--keep", "bn"), "as you asked"),
 ]
 

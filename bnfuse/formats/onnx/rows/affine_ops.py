@@ -67,8 +67,10 @@ def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
         return Refusal(Reason.NO_ARITHMETIC, label, detail="of its types")
     if view.opset < _BROADCASTING:
         return Refusal(Reason.NO_ARITHMETIC, label, detail=f"in operator set {view.opset}")
-    if view.rank(0) is None:
-        detail = f"how many axes '{view.node.value(0)}' has is not known"
+    rank = view.rank(0)
+    if rank is None or rank < 2:
+        what = "how many axes '{}' has is not known" if rank is None else "'{}' has no axis of channels"
+        detail = what.format(view.node.value(0))
         return Refusal(Reason.NO_ARITHMETIC, label, detail=detail)
     if any(np.abs(each).max(initial=0.0) > np.finfo(dtype).max for each in pair):
         return Refusal(Reason.NO_ARITHMETIC, label, detail=f"its scale and shift do not fit {dtype}")
