@@ -16,6 +16,7 @@ import onnx
 import pytest
 from hypothesis import settings
 
+from bnfuse.core.propagate import Worklist
 from bnfuse.files import staging
 from bnfuse.formats.child import pool
 from bnfuse.measure.cold import StartLimits
@@ -132,6 +133,20 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     onnx.save(convnet(), path)
     return path
+
+
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A counter of the nodes that all attempts meet: what planning costs, whatever the machine does."""
+    count = [0]
+    react = Worklist._react
+
+    def counted(self: Worklist, *arguments: object) -> object:
+        count[0] += 1
+        return react(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Worklist, "_react", counted)
+    return count
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from bnfuse.core import propagate as spread
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
 from bnfuse.core.plan import plan
-from bnfuse.core.propagate import Worklist
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -22,20 +21,6 @@ from tests.onnx_graphs import Net, assert_equal, fold
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, recipe
 from tests.test_completeness import random_twin
-
-
-@pytest.fixture
-def met(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A counter of the nodes that all attempts meet: what planning costs, whatever the machine does."""
-    count = [0]
-    react = Worklist._react
-
-    def counted(self: Worklist, *arguments: object) -> object:
-        count[0] += 1
-        return react(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Worklist, "_react", counted)
-    return count
 
 
 def _unrolled(steps: int, cut: str, *, equal: bool = False, end: str = "Relu") -> onnx.ModelProto:

@@ -81,13 +81,6 @@ class Loaded(NamedTuple):
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model.onnx"
-    onnx.save(convnet(), path)
-    return path
-
-
-@pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Loaded]]:
     """What the engine was asked to load and could not take from its spares: it runs in this process."""
     from bnfuse.formats.child.server import Server

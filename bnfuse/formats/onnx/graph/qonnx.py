@@ -60,15 +60,10 @@ def is_quantiser(node: onnx.NodeProto) -> bool:
     return node.op_type in OPERATORS and node.domain in DOMAINS
 
 
-class QuantIntegers(Struct, frozen=True, eq=False):
-    """q of the module's formula, shape as x, worked out where it is read; scale and zero broadcast."""
+class _Integers(Struct, frozen=True, eq=False):
+    """Integers in the shape of ``x``, worked out where they are read."""
 
     x: Tensor
-    scale: Array
-    zero: Array
-    lowest: int
-    highest: int
-    rounded: _Round
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,6 +74,16 @@ class QuantIntegers(Struct, frozen=True, eq=False):
     def dtype(self) -> np.dtype[np.int32]:
         """Of the integers."""
         return np.dtype(np.int32)
+
+
+class QuantIntegers(_Integers, frozen=True, eq=False):
+    """q of the module's formula; scale and zero broadcast against x."""
+
+    scale: Array
+    zero: Array
+    lowest: int
+    highest: int
+    rounded: _Round
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
@@ -121,20 +126,8 @@ def quantised(node: onnx.NodeProto, inputs: list[Tensor | None]) -> QuantisedTen
     return QuantisedTensor(QuantIntegers(x, s, z, *limits, rounded), s, points, *limits)
 
 
-class BipolarIntegers(Struct, frozen=True, eq=False):
-    """1 where x ≥ 0, else −1, shape as x."""
-
-    x: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return self.x.shape
-
-    @property
-    def dtype(self) -> np.dtype[np.int32]:
-        """Of the integers."""
-        return np.dtype(np.int32)
+class BipolarIntegers(_Integers, frozen=True, eq=False):
+    """1 where x ≥ 0, else −1."""
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
