@@ -57,6 +57,9 @@ class FakeModel:
     def operators_after(self, patch: frozenset[str]) -> dict[str, int]:
         return {"BatchNormalization": len(self.candidates) - len(patch), "Conv": 1}
 
+    def check_fit(self, patch: Any) -> None:
+        """Whether it overflows is told by writing."""
+
     def constants_of(self, nodes: Iterable[Any], patch: Any = None) -> tuple[str, ...]:
         return ()
 
@@ -87,9 +90,6 @@ class FakePatch(frozenset[str]):
     steps: ClassVar[tuple[Any, ...]] = ()
     near: ClassVar[tuple[Any, ...]] = ()
     merged: ClassVar[tuple[Any, ...]] = ()
-
-    def check_fit(self) -> None:
-        """Whether it overflows is told by writing."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bnfuse.core.affine import Typical
-from bnfuse.core.apply import Planned, apply
+from bnfuse.core.apply import Planned, apply, check_fit
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph
 from bnfuse.core.linear import linear_form
@@ -268,7 +268,7 @@ def test_weights_that_would_overflow_stay() -> None:
     net.rules[net.node("b")] = Linear(stored(huge.astype(np.float32)), rule.form, rule.bias, 1, 1)
     planned = plan(net.graph(graph.nodes[-1].outputs[0]), equalizes=True)
     patch = apply(net.graph(graph.nodes[-1].outputs[0]), planned)
-    patch.check_fit()
+    check_fit(patch.new_weights)
 
 
 def test_statistics_along_another_axis_tell_nothing_of_channels() -> None:

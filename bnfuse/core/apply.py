@@ -6,7 +6,7 @@ float64 and rounded once. Large weights stay streams (``ScaledTensor``) until th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,16 +136,11 @@ class Patch(Struct, frozen=True, eq=False):
         """Whether there is anything to do."""
         return bool(self.removed or self.steps or self.merged or self.moved or self.arithmetic)
 
-    def check_fit(self) -> None:
-        """Whether the weights that it leaves to be streamed fit their types, without making them.
-
-        Raises:
-            OverflowingFold: one does not.
-        """
-        weights = [new.weight for new in self.linears.values() if new.weight is not None]
-        for tensor in (*weights, *(new.values for new in self.sources.values())):
-            if not tensor.fits():
-                raise OverflowingFold(tensor.folded)
+    @property
+    def new_weights(self) -> Iterator[ScaledTensor]:
+        """What becomes of the weights and tables that it changes."""
+        yield from (new.weight for new in self.linears.values() if new.weight is not None)
+        yield from (new.values for new in self.sources.values())
 
 
 class OverflowingFold(Exception):
@@ -154,6 +149,17 @@ class OverflowingFold(Exception):
     def __init__(self, nodes: Iterable[str]) -> None:
         self.nodes = frozenset(nodes)
         super().__init__(f"new weights do not fit their dtype: {', '.join(sorted(self.nodes))}")
+
+
+def check_fit(weights: Iterable[ScaledTensor]) -> None:
+    """Whether new weights fit their types, without making them.
+
+    Raises:
+        OverflowingFold: one does not.
+    """
+    for tensor in weights:
+        if not tensor.fits():
+            raise OverflowingFold(tensor.folded)
 
 
 class Planned(Struct, frozen=True, eq=False):
@@ -243,8 +249,8 @@ def _shifts(rewrite: Rewrite) -> bool:
     return any(pair is not None and bool(pair[1].any()) for pair in (rewrite.read, rewrite.write))
 
 
-# Factors below this cannot push trained float32 weights out of range.
-_SAFE = 2.0**40
+# Factors and shifts whose squares sum up to less cannot push trained float32 weights out of range.
+_SAFE = 2.0**80
 
 
 def overflows(rule: Linear, rewrite: Rewrite) -> bool:
@@ -270,7 +276,6 @@ def _harmless(rewrite: Rewrite) -> bool:
     for pair in (rewrite.read, rewrite.write):
         if pair is None:
             continue
-        magnitude = np.abs(pair[0])
-        if not bool((magnitude < _SAFE).all()) or not bool((np.abs(pair[1]) < _SAFE).all()):
+        if not all(np.vdot(numbers, numbers) < _SAFE for numbers in pair):  # nor NaN
             return False
     return True

@@ -94,20 +94,11 @@ class State(Struct, eq=False):
     _classes: dict[bool, Classes] = field(default_factory=dict)
     _bars: dict[bool, Bars] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        """Nothing is known of who refuses what."""
-        self._classes = {moves: Classes(self.graph, self.removed, moves) for moves in (False, True)}
-        self._bars = {moves: Bars(self, moves) for moves in (False, True)}
-        self.dead_ends = DeadEnds()
-
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Leave no trace in what is known of who refuses: whom it names depends on who asked first."""
         kept = self._classes, self._bars, self.dead_ends
-        self._forget()
+        self._classes, self._bars, self.dead_ends = {}, {}, DeadEnds()
         try:
             yield
         finally:
@@ -116,11 +107,15 @@ class State(Struct, eq=False):
     @property
     def bars(self) -> Bars:
         """What is known of channels that cannot be held in another way, by what activations may become."""
+        if self.moves_bounds not in self._bars:
+            self._bars[self.moves_bounds] = Bars(self, self.moves_bounds)
         return self._bars[self.moves_bounds]
 
     @property
     def classes(self) -> Classes:
         """What can only be scaled together, by what activations may become."""
+        if self.moves_bounds not in self._classes:
+            self._classes[self.moves_bounds] = Classes(self.graph, self.removed, self.moves_bounds)
         return self._classes[self.moves_bounds]
 
     def rule(self, node: Node) -> Rule:
@@ -147,9 +142,10 @@ class State(Struct, eq=False):
                 self.arithmetic.remove(node)
             self.rules[node] = Pass(in_port=rule.in_port)
             x, y = node.value(rule.in_port), node.outputs[0]
-            for moves in (False, True):
-                self._classes[moves].merge(x, y)
-                self._bars[moves].merge(x, y)
+            for known in self._classes.values():
+                known.merge(x, y)
+            for barred in self._bars.values():
+                barred.merge(x, y)
         self._absorb(spread)
 
     def accept_narrowing(self, found: Narrowing) -> None:
@@ -210,6 +206,6 @@ class State(Struct, eq=False):
             if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)
             if isinstance(rule, Clamp):
-                self._bars[False] = Bars(self, False)  # it lets more through
+                self._bars.pop(False, None)  # it lets more through
             self.edits.setdefault(node, []).append(edit)
             self.folded.setdefault(node, [])

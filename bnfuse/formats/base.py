@@ -69,6 +69,13 @@ class Model(Protocol):
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Nodes by operator type as ``write`` would leave them."""
 
+    def check_fit(self, patch: Patch) -> None:
+        """Whether ``write`` would find that every new weight fits its type, without making them all.
+
+        Raises:
+            OverflowingFold: one does not.
+        """
+
     def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
         """What these nodes compute with, for ``Probe.shaken``: here, or in what ``write`` makes of a patch.
 

@@ -80,7 +80,7 @@ def inspect(
 def _operators(model: Model, patch: Patch, _attempt: int) -> dict[str, int]:
     """What is left; where new weights would not fit, this is found out as ``optimize`` finds it out."""
     operators = model.operators_after(patch)
-    patch.check_fit()
+    model.check_fit(patch)
     return operators
 
 

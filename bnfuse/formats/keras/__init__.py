@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import Patch
+from bnfuse.core.apply import Patch, check_fit
 from bnfuse.core.graph import Node
 from bnfuse.formats.base import ReadOptions, Runner, RunSettings, Written
 
@@ -90,6 +90,10 @@ class KerasModel:
     def operators_after(self, patch: Patch) -> dict[str, int]:
         """Layers by class as ``write`` would leave them."""
         return _classes(self._edit(patch).network) if patch.changes else self.operators()
+
+    def check_fit(self, patch: Patch) -> None:
+        """Looks at each weight; see ``Model.check_fit``."""
+        check_fit(patch.new_weights)
 
     def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
         """The nodes' layers, by the way to each, which stays as it is; see ``Model.constants_of``."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfuse.core.apply import Patch
+from bnfuse.core.apply import Patch, check_fit
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Written
@@ -46,6 +46,12 @@ class OnnxModel:
             return self._loaded.operators
         self._edit(patch)
         return self._operators_after
+
+    def check_fit(self, patch: Patch) -> None:
+        """The small ones are there once the file is edited; see ``Model.check_fit``."""
+        if patch.changes:
+            self._edit(patch)
+            check_fit(() if self._edited is None else self._edited.payloads.values())
 
     def constants_of(self, nodes: Iterable[Node], patch: Patch | None = None) -> tuple[str, ...]:
         """The inputs of these nodes, as far as they are of the main graph; see ``Model.constants_of``."""

@@ -7,15 +7,14 @@ makes the result of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import onnx
 
-from bnfuse.core.apply import Merged, Moved, NewLinear, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, Moved, NewAffine, NewClamp, NewLinear, OverflowingFold, Patch
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.tensor import Array, Tensor, size
@@ -81,23 +80,19 @@ class ModelEditor:
         """
         wider = widened(patch.linears, patch.edits, patch.channels)
         for node, linear in patch.linears.items():
-            with _blaming(linear.folded):
-                if node in wider:
-                    self._widen(handle_of(node), wider[node])
-                else:
-                    _store(node, LinearStore).store(handle_of(node), linear, self)
+            if node in wider:
+                _blaming(linear, self._widen, handle_of(node), wider[node])
+            else:
+                _blaming(linear, _store(node, LinearStore).store, handle_of(node), linear, self)
         for node, constant in patch.sources.items():
             _store(node, TableStore).store(handle_of(node), constant, self)
         self.deferred.finish()
         for node, affine in patch.affines.items():
-            with _blaming(affine.folded):
-                _store(node, AffineStore).store(handle_of(node), affine, self)
+            _blaming(affine, _store(node, AffineStore).store, handle_of(node), affine, self)
         for node, clamp in patch.clamps.items():
-            with _blaming(clamp.folded):
-                _store(node, ClampStore).store(handle_of(node), clamp, self)
+            _blaming(clamp, _store(node, ClampStore).store, handle_of(node), clamp, self)
         for node, affine in patch.arithmetic.items():
-            with _blaming(affine.folded):
-                _store(node, BatchNormStore).spell(handle_of(node), affine, self)
+            _blaming(affine, _store(node, BatchNormStore).spell, handle_of(node), affine, self)
         removed = {node for node in patch.removed if not self._passes_on(node)}
         for node in sorted(removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
@@ -143,8 +138,10 @@ class ModelEditor:
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""
         bn, joint = handle_of(new.node), handle_of(new.joint)
-        with _blaming((new.node.name,)):
+        try:
             _store(new.node, BatchNormStore).keep(bn, new.a, new.c, new.channels, self)
+        except FloatingPointError as e:
+            raise OverflowingFold((new.node.name,)) from e
         branch = joint.proto.input[new.port]
         joint.proto.output[0] = bn.proto.output[0]
         bn.proto.input[0] = branch
@@ -277,6 +274,7 @@ class ModelEditor:
 
 
 _S = TypeVar("_S", bound=Store)
+_P = ParamSpec("_P")
 
 
 def _store(node: Node, kind: type[_S]) -> _S:
@@ -286,10 +284,11 @@ def _store(node: Node, kind: type[_S]) -> _S:
     return stored
 
 
-@contextmanager
-def _blaming(folded: tuple[str, ...]) -> Iterator[None]:
-    """Turns an overflow into the names of the folds that led to it."""
+def _blaming(
+    new: NewLinear | NewAffine | NewClamp, store: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
+) -> None:
+    """Store; an overflow becomes the names of the folds that led to it."""
     try:
-        yield
+        store(*args, **kwargs)
     except FloatingPointError as e:
-        raise OverflowingFold(folded) from e
+        raise OverflowingFold(new.folded) from e

@@ -15,7 +15,7 @@ import onnx
 from msgspec import Struct, field
 
 from bnfuse.core.scaled import ScaledTensor
-from bnfuse.formats.onnx.edit.pending import Constant, Pending, message
+from bnfuse.formats.onnx.edit.pending import Constant, NewConstant, Pending, message
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
@@ -98,7 +98,7 @@ class EditedModel(Struct, eq=False):
 
     def _sizes(self) -> Iterator[int]:
         yield from (node.ByteSize() for node in self.nodes)
-        yield from (len(c) if isinstance(c, bytes) else c.ByteSize() for c in self.constants)
+        yield from (len(c.stored) if isinstance(c, NewConstant) else c.ByteSize() for c in self.constants)
         yield from (info.ByteSize() for info in self.value_info)
 
     # ONNX has no map fields, whose order alone would not be deterministic.
@@ -106,9 +106,8 @@ class EditedModel(Struct, eq=False):
         for node in self.nodes:
             yield _NODE, node.SerializeToString()
         for constant in self.constants:
-            if isinstance(constant, onnx.TensorProto):
-                constant = constant.SerializeToString()
-            yield _INITIALIZER, constant
+            stored = constant.stored if isinstance(constant, NewConstant) else constant.SerializeToString()
+            yield _INITIALIZER, stored
         for info in self.value_info:
             yield _VALUE_INFO, info.SerializeToString(deterministic=True)
 

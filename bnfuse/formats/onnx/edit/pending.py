@@ -2,13 +2,14 @@
 
 A constant that others use too is copied before it is changed; one that nobody uses any more leaves.
 New names never collide. Nodes are changed where they lie, so a parsed file can be edited once; new
-constants are kept serialized, which costs a fraction of a message object.
+constants are kept as arrays, and serialized when they are written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,8 +25,25 @@ if TYPE_CHECKING:
 _PACKED = ("int2", "uint2", "int4", "uint4")  # several in a byte
 _GONE = -1  # in place of the number of readers
 
-# A new constant: small ones serialized, large ones as messages that point to a payload.
-Constant = bytes | onnx.TensorProto
+
+class NewConstant(Struct, eq=False):
+    """A small constant that is to come: a message object of each would cost a multiple."""
+
+    name: str
+    values: Array
+    doc: str = ""
+    _stored: bytes = b""
+
+    @property
+    def stored(self) -> bytes:
+        """As a TensorProto in a file."""
+        if not self._stored:
+            self._stored = _serialized(self.name, self.values, self.doc)
+        return self._stored
+
+
+# One that is small and new; any other is a message, which points to a payload where it is large and new.
+Constant = NewConstant | onnx.TensorProto
 
 
 class Pending(Struct, eq=False):
@@ -94,7 +112,6 @@ class Pool:
         self._numbers: dict[str, int] = {}
         self._labelled = False
         self._positions: dict[Scope, dict[str, int]] = {}
-        self._tensor = onnx.TensorProto()
 
     def of(self, scope: Scope) -> Pending:
         """The changes to a scope."""
@@ -122,7 +139,7 @@ class Pool:
     def replace(self, handle: NodeHandle, at: int, values: Array) -> None:
         """Make input ``at`` of a node these values: in place if nobody else uses the old ones."""
         owner, name, doc = self._place(handle, at)
-        self._put(handle, at, owner, name, self._serialized(name, values, doc))
+        self._put(handle, at, owner, name, NewConstant(name, values, doc))
 
     def replace_large(self, handle: NodeHandle, at: int, tensor: onnx.TensorProto) -> None:
         """The same for a tensor that points to a payload."""
@@ -141,7 +158,7 @@ class Pool:
     def new(self, scope: Scope, wanted: str, values: Array) -> str:
         """A new small constant; its name."""
         name = self.unique(wanted)
-        self._store(scope, name, self._serialized(name, values))
+        self._store(scope, name, NewConstant(name, values))
         return name
 
     def shared(self, scope: Scope, name: str) -> str:
@@ -177,20 +194,6 @@ class Pool:
         self._store(handle.scope, name, tensor)
         handle.proto.input[at] = name
         self.release(handle.scope, old)
-
-    def _serialized(self, name: str, values: Array, doc: str = "") -> bytes:
-        if values.dtype.name in _PACKED:
-            packed = onnx.numpy_helper.from_array(values, name)
-            return bytes(packed.SerializeToString(deterministic=True))
-        tensor = self._tensor
-        tensor.Clear()
-        tensor.name = name
-        if doc and isinstance(doc, str):  # protobuf hands out bytes where it is no text, and takes none
-            tensor.doc_string = doc
-        tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-        tensor.dims.extend(values.shape)
-        tensor.raw_data = np.ascontiguousarray(values).tobytes()
-        return tensor.SerializeToString(deterministic=True)
 
     def _store(self, scope: Scope, name: str, tensor: Constant) -> None:
         """An initializer; in a function, which has none, and in an old file's bodies a Constant node."""
@@ -242,6 +245,26 @@ class Pool:
         return self._positions[scope].get(output)
 
 
+@cache
+def _stored_as(dtype: np.dtype[Any]) -> tuple[int, bool]:
+    """A type's number in a file, and whether several elements share a byte there."""
+    return onnx.helper.np_dtype_to_tensor_dtype(dtype), dtype.name in _PACKED
+
+
+def _serialized(name: str, values: Array, doc: str) -> bytes:
+    kind, packs = _stored_as(values.dtype)
+    if packs:
+        packed = onnx.numpy_helper.from_array(values, name)
+        return bytes(packed.SerializeToString(deterministic=True))
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=values.shape)
+    if doc and isinstance(doc, str):  # protobuf hands out bytes where it is no text, and takes none
+        tensor.doc_string = doc
+    tensor.raw_data = np.ascontiguousarray(values).tobytes()
+    return tensor.SerializeToString(deterministic=True)
+
+
 def message(constant: Constant) -> onnx.TensorProto:
     """A constant as a message."""
-    return onnx.TensorProto.FromString(constant) if isinstance(constant, bytes) else constant
+    if isinstance(constant, NewConstant):
+        return onnx.TensorProto.FromString(constant.stored)
+    return constant

@@ -116,11 +116,19 @@ class GraphBuilder(Struct, eq=False):
         """Count a reader; the core value, "" where it is known before the model runs or absent."""
         if not name:
             return ""
-        owner: Scope | None = scope
-        if not scope.defines(name):
-            owner = scope.owner(name)
-            if owner is not None:
-                self.pinned.setdefault(owner.prefix + name, Reason.CAPTURED)
+        key = scope.defined.get(name)
+        if key is None:
+            if name not in scope.initializers:
+                return self._read_outside(scope, name)
+            key = scope.prefix + name
+        self.uses[key] = self.uses.get(key, 0) + 1
+        return "" if name in scope.initializers or name in scope.constants else key
+
+    def _read_outside(self, scope: Scope, name: str) -> str:
+        """The same of what no node of the scope itself has written."""
+        owner = scope.owner(name)
+        if owner is not None:
+            self.pinned.setdefault(owner.prefix + name, Reason.CAPTURED)
         at = owner or scope
         key = at.defined.get(name) or at.prefix + name
         self.uses[key] = self.uses.get(key, 0) + 1

@@ -55,8 +55,8 @@ class Scope(Struct, eq=False):
 
     def define(self, names: Iterable[str]) -> None:
         """Names that are this scope's own."""
-        prefix = self.prefix
-        self.defined.update((name, prefix + name) for name in names)
+        for name in names:
+            self.defined[name] = self.prefix + name
 
     @property
     def is_function(self) -> bool:
