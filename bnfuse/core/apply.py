@@ -276,6 +276,7 @@ def _harmless(rewrite: Rewrite) -> bool:
     for pair in (rewrite.read, rewrite.write):
         if pair is None:
             continue
-        if not all(np.vdot(numbers, numbers) < _SAFE for numbers in pair):  # nor NaN
+        scale, shift = pair
+        if not (np.vdot(scale, scale) < _SAFE and np.vdot(shift, shift) < _SAFE):  # nor where one is NaN
             return False
     return True
