@@ -21,6 +21,8 @@ from bnfuse.core.quantising.freedoms import freedoms, scale_places
 from bnfuse.core.quantising.sensitivities import noise_layers
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
+from bnfuse.report import proved
+from bnfuse.results import Agreement, SeamAgreement, Status
 from bnfuse.use_cases.bisection import prefix
 from fixtures.accuracy import HERE, correct
 from tests.command import Optimized, call, optimized
@@ -92,6 +94,39 @@ def test_the_outputs_are_proved_and_are_equal(done: dict[str, Optimized]) -> Non
     assert np.abs(after - before).max() <= 1e-5 * np.ptp(before)
     assert found.operators == done["folded"].operators
     assert found.report["batchnorms"]["kept"] == 0
+
+
+def test_rescalings_are_told_apart_from_folds(done: dict[str, Optimized]) -> None:
+    """More is proved than nodes go, and the sentence says what else."""
+    report = done["equalised"].report
+    inside, folds = report["verification"]["inside"], report["batchnorms"]["folded"]
+    values = len(report["equalized"]["values"])
+    assert folds and values
+    assert (inside["folds"], inside["parts"], inside["rescalings"]) == (folds + values, 0, values)
+    page = (done["equalised"].after.parent / "report.html").read_text(encoding="utf-8")
+    told = f"{inside['proved']} of {inside['folds']} proved by themselves ({folds} folds, {values} rescaling"
+    assert told in page
+    plain = done["folded"].report["verification"]["inside"]
+    assert (plain["folds"], plain["rescalings"]) == (folds, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "rescalings", "kinds"),
+    [
+        (0, 0, ""),
+        (0, 5, " (8 folds, 5 rescalings)"),
+        (1, 11, " (1 fold, 1 fold in part, 11 rescalings)"),
+        (2, 11, " (2 folds in part, 11 rescalings)"),
+        (0, 13, " (13 rescalings)"),
+    ],
+)
+def test_what_was_proved_in_words(parts: int, rescalings: int, kinds: str) -> None:
+    inside = SeamAgreement(13, 12, 9, "output 'y'", 0.5, parts=parts, rescalings=rescalings)
+    (told,) = proved.between_folds(Agreement(Status.EQUAL, inside=inside))
+    assert told == (
+        f"12 of 13 proved by themselves{kinds}, at 9 values inside "
+        "(closest to its limit: output 'y', at 50 % of it)"
+    )
 
 
 def test_rounding_to_8_bits_costs_less(done: dict[str, Optimized], tmp_path: Path) -> None:

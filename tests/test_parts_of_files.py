@@ -86,13 +86,13 @@ CHANGES = [
         told(74_984, 38_928),
         (
             "weights 41.49 kB → 38.93 kB (−6.2 %); file 234.6 kB → 74.98 kB (−68 %), of which "
-            "optimiser's state 80.42 kB → 0 B, container 112.7 kB → 36.06 kB"
+            "optimiser's state 80.42 kB → 0 B, structure and names 112.7 kB → 36.06 kB"
         ),
     ),
     (
         told(50, 40),
         told(45, 40),
-        "weights 40 B, unchanged; file 50 B → 45 B (−10 %), of which container 10 B → 5 B",
+        "weights 40 B, unchanged; file 50 B → 45 B (−10 %), of which structure and names 10 B → 5 B",
     ),
     (told(30, 40), told(25, 40), "weights 40 B, unchanged; file 30 B → 25 B (−17 %)"),  # stored compressed
     (told(50, 40), None, "50 B"),

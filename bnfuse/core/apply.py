@@ -111,7 +111,8 @@ class Patch(Struct, frozen=True, eq=False):
     ``arithmetic`` holds BatchNormalizations that stay as a product and a sum; ``channels`` tells of linear
     ops that are given one more than their parameters here say (``widened``, from all ``edits``).
 
-    ``steps`` are the folds it comes from, for whoever proves them.
+    ``steps`` are the folds it comes from, for whoever proves them; the last ``rescalings`` of them only scale
+    channels anew.
     """
 
     removed: frozenset[Node] = frozenset()
@@ -125,6 +126,7 @@ class Patch(Struct, frozen=True, eq=False):
     merged: tuple[Merged, ...] = ()
     moved: tuple[Moved, ...] = ()
     steps: tuple[Propagation, ...] = ()
+    rescalings: int = 0
 
     @property
     def near(self) -> list[Node]:
@@ -179,6 +181,7 @@ def apply(graph: Graph, planned: Planned) -> Patch:
         edits=state.edits if state.channels else {},
         moved=moved,
         steps=tuple(state.accepted),
+        rescalings=state.rescalings,
     )
     settled = {*state.removed, *state.narrowed, *state.arithmetic}
     for node, edits in state.edits.items():

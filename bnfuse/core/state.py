@@ -89,6 +89,7 @@ class State(Struct, eq=False):
     rules: dict[Node, Rule] = field(default_factory=dict)  # of nodes that are no longer what they were
     channels: list[ConstantChannel] = field(default_factory=list)  # that some layers are given
     accepted: list[Propagation] = field(default_factory=list)
+    rescalings: int = 0  # how many of those fold nothing
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
     dead_ends: DeadEnds = field(default_factory=DeadEnds)
     _classes: dict[bool, Classes] = field(default_factory=dict)
@@ -156,6 +157,7 @@ class State(Struct, eq=False):
 
     def accept_rescaling(self, spread: Propagation) -> None:
         """Make scales that no fold asked for part of the state: nothing goes."""
+        self.rescalings += 1
         self._take(spread)
 
     def accept_channel(self, found: ConstantChannel) -> None:

@@ -39,6 +39,8 @@ class SeamPair(Struct, frozen=True):
     Attributes:
         points: in graph order; ``Point.before`` counts among them.
         folds: names of the folded nodes; ``Point.folds`` counts among them.
+        parts: how many of the folds leave a part of their node.
+        rescalings: how many of them scale channels anew, and fold nothing.
         hidden: folds with a seam that nobody can be asked for.
         exits: folds that are felt in an output of the model at once, and the points right before all outputs.
         original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
@@ -54,6 +56,8 @@ class SeamPair(Struct, frozen=True):
     result: tuple[str, ...]
     coarsest: str
     alike: int = 0
+    parts: int = 0
+    rescalings: int = 0
 
 
 def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
@@ -86,6 +90,8 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         result=model.constants_of(patch.near, patch),
         coarsest=_coarsest(model.graph, patch),
         alike=max((_terms(new) for new in patch.linears.values()), default=0),
+        parts=len(patch.steps) - patch.rescalings - len({step.node for step in patch.steps} & patch.removed),
+        rescalings=patch.rescalings,
     )
 
 

@@ -95,6 +95,8 @@ class SeamProof(Struct, eq=False):
             failing=tuple(self._sentence(key) for key in bad[:_TOLD]),
             suspects=self._suspects(bad, proved),
             detail=self._detail(len(proved)),
+            parts=inside.parts,
+            rescalings=inside.rescalings,
         )
 
     def _name(self, key: Key) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bnfuse.report.text import names
 
 if TYPE_CHECKING:
-    from bnfuse.results import Accuracy, Agreement
+    from bnfuse.results import Accuracy, Agreement, SeamAgreement
 
 
 def allowances(agreement: Agreement) -> list[str]:
@@ -34,10 +34,24 @@ def between_folds(agreement: Agreement) -> list[str]:
     if inside is None:
         return []
     values = "1 value" if inside.seams == 1 else f"{inside.seams} values"
-    told = f"{inside.proved} of {inside.folds} proved by themselves, at {values} inside"
+    told = f"{inside.proved} of {inside.folds} proved by themselves{_kinds(inside)}, at {values} inside"
     if inside.worst and not inside.failing:
-        told += f" (nearest to what rounding explains: {inside.worst}, {100 * inside.share:.0f} % of it)"
+        told += f" (closest to its limit: {inside.worst}, at {100 * inside.share:.0f} % of it)"
     return ["; ".join((told, *inside.failing, *filter(None, (inside.detail,))))]
+
+
+def _kinds(inside: SeamAgreement) -> str:
+    """`` (8 folds, 5 rescalings)``: what is proved is more than nodes that go; "" where it is not."""
+    whole = inside.folds - inside.parts - inside.rescalings
+    kinds = ((whole, "fold"), (inside.parts, "fold in part"), (inside.rescalings, "rescaling"))
+    if whole == inside.folds:
+        return ""
+    return f" ({', '.join(_several(count, what) for count, what in kinds if count)})"
+
+
+def _several(count: int, what: str) -> str:
+    first, *rest = what.split(" ")
+    return " ".join((str(count), first if count == 1 else f"{first}s", *rest))
 
 
 def accuracies(agreement: Agreement) -> list[str]:

@@ -133,7 +133,7 @@ def size_change(before: FileInfo, after: FileInfo | None) -> str:
     """``102.4 MB → 102.3 MB (−0.1 %)``, or only the first where nothing was written.
 
     Where it is known what the files are made of, weights come first, for the rest is no part of the model:
-    ``weights 102.1 MB → 102 MB (−0.1 %); file 102.4 MB → 102.3 MB (container 0.3 MB → 0.3 MB)``.
+    ``weights 102.1 MB → 102 MB (−0.1 %); file 102.4 MB → 102.3 MB (−0.1 %), of which structure and names …``.
     """
     if after is None:
         return size(before.total_bytes)
@@ -142,7 +142,7 @@ def size_change(before: FileInfo, after: FileInfo | None) -> str:
         return whole
     others = (
         ("optimiser's state", before.state_bytes or None, after.state_bytes),
-        ("container", before.container_bytes, after.container_bytes),
+        ("structure and names", before.container_bytes, after.container_bytes),
     )
     rest = [f"{what} {size(b)} → {size(a)}" for what, b, a in others if b is not None and a is not None]
     parts = f", of which {', '.join(rest)}" if rest else ""

@@ -84,11 +84,13 @@ class Culprit(Struct, frozen=True):
 class SeamAgreement(Struct, frozen=True):
     """What was found out between the folds, at values that both models must hold alike.
 
-    Each stretch from seam to seam ran on the same values in both models. ``folds`` counts the folds,
-    ``proved`` those all of whose seams agree. ``seams`` counts the seams that were compared. ``worst`` names
-    the value that used most of what it was allowed, ``share`` how much of it (at most 1 where rounding
-    explains the difference). ``failing`` says where the models part, as sentences, the clearest first;
-    ``suspects`` names the folds that are felt there. ``detail`` says why not all folds could be looked at.
+    Each stretch from seam to seam ran on the same values in both models. ``folds`` counts the folds, among
+    them ``parts``, after which a part of the node stays, and ``rescalings`` of channels (``--equalize``);
+    ``proved`` counts those all of whose seams agree. ``seams`` counts the seams that were compared.
+    ``worst`` names the value that used most of what it was allowed, ``share`` how much of it (at most 1 where
+    rounding explains the difference). ``failing`` says where the models part, as sentences, the clearest
+    first; ``suspects`` names the folds that are felt there. ``detail`` says why not all folds could be
+    looked at.
     """
 
     folds: int
@@ -99,6 +101,8 @@ class SeamAgreement(Struct, frozen=True):
     failing: tuple[str, ...] = ()
     suspects: tuple[str, ...] = ()
     detail: str = ""
+    parts: int = 0
+    rescalings: int = 0
 
 
 class Agreement(Struct, frozen=True):

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bnfuse.report import document as doc
-from bnfuse.report.document import Form
-
-if TYPE_CHECKING:
-    from bnfuse.core.decisions import Equalized, Spread
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bnfuse.core.decisions import Decision, Fold, Keep
+from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Spread
+from bnfuse.report import document as doc
 from bnfuse.report import text
-
-if TYPE_CHECKING:
-    from bnfuse.results import Report
-
-from typing import TYPE_CHECKING
-
+from bnfuse.report.document import Form
 from bnfuse.report.groups import Group, groups
 
 if TYPE_CHECKING:
