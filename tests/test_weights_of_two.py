@@ -51,15 +51,54 @@ def test_the_weights_are_those_of_the_one_that_needs_them(tmp_path: Path, turned
     assert changed(found) == [pytest.approx(0.5)]
 
 
-def test_of_two_architectures_the_first_is_given_them(tmp_path: Path) -> None:
+def test_of_two_architectures_the_first_is_given_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other goes by the names: as what ``optimize --weights`` has written."""
     model, _, second = epochs(tmp_path)
-    shutil.copyfile(model, tmp_path / "other.json")
-    shutil.copyfile(tmp_path / "epoch1.weights.h5", tmp_path / "other.weights.h5")
-    found = call("diff", model, tmp_path / "other.json", "--weights", second, "--json")
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(model, "other.json")
+    shutil.copyfile("epoch1.weights.h5", "other.weights.h5")
+    found = call("diff", "net.json", "other.json", "--weights", second.name, "--json")
     assert changed(found) == [pytest.approx(0.5)]
-    found = call("diff", tmp_path / "other.json", model, "--weights", second, "--json")
-    assert found.exit_code == 3 and "net.json" in json.loads(found.stdout)["message"]
+    found = call("diff", "other.json", "net.json", "--weights", second.name, "--json")
+    assert found.exit_code == 3
+    assert json.loads(found.stdout)["message"] == (
+        "'other.json' and 'net.json' are architectures, and only one file of weights is given "
+        "('epoch2.weights.h5', for the first): give both, --weights FILE_OF_FIRST --weights FILE_OF_SECOND"
+    )
+
+
+@pytest.mark.parametrize("command", ["diff", "verify", "bench"])
+def test_every_form_names_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """One architecture twice: nothing else tells A from B."""
+    model, first, second = epochs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    limits = {"verify": QUICK, "bench": ("--bench-time", "0.1")}.get(command, ())
+    every = ("a.md", "a.html", "a.json")
+    given = (model.name, model.name, "--weights", first.name, "--weights", second.name)
+    found = call(command, *given, *limits, *(word for file in every for word in ("--report", file)))
+    assert found.exit_code == (1 if command == "verify" else 0), found.stderr
+    told = [Path(file).read_text(encoding="utf-8") for file in every]
+    for text in [*told, *([found.stdout] if command == "diff" else [])]:
+        assert first.name in text and second.name in text
+    if command == "diff":
+        assert "an architecture and weights of Keras" in found.stdout, "not what it is put together as"
+
+
+def test_optimize_names_both_files_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, first, _ = epochs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = (model.name, "--weights", first.name, "-o", "a.json", "--no-verify", "--no-bench")
+    found = call("optimize", *given, "--report", "r.html", "--report", "r.md", "--report", "r.json")
+    assert found.exit_code == 0, found.stderr
+    assert "written  a.json and a.weights.h5\n" in found.stdout
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert [report[file]["weights_path"] for file in ("input", "output")] == [first.name, "a.weights.h5"]
+    markdown = Path("r.md").read_text(encoding="utf-8")
+    assert f"<code>{model.name}</code> with <code>{first.name}</code>" in markdown
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert "<code>a.json</code> and <code>a.weights.h5</code> were written." in page
 
 
 def test_keywords(tmp_path: Path) -> None:

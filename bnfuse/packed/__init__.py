@@ -53,6 +53,19 @@ def takes_weights(path: Path) -> bool:
     return (_head(path) or b"").lstrip(_BLANK).startswith(_JSON)
 
 
+def lacks_weights(path: Path) -> bool:
+    """Whether it takes weights, and none of a like name are beside it.
+
+    Raises:
+        UnreadableModel, UnsafeModel: it is damaged, or larger than any architecture.
+    """
+    if not takes_weights(path):
+        return False
+    from bnfuse.packed.keras_parts import lacks_weights
+
+    return lacks_weights(path)
+
+
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # before a JSON text
 
 

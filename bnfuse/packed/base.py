@@ -26,6 +26,10 @@ class Packing(Protocol):
     files: Sequence[Path]  # all that is read
     form: str  # what it is, as a noun phrase
 
+    @property
+    def weights(self) -> Path | None:
+        """The file of its weights, where they are not in ``path``."""
+
     def unpack(self, folder: Path) -> Path:
         """The model as one plain file in a fresh folder.
 
@@ -66,6 +70,10 @@ class OneFile(Struct, frozen=True):
     def files(self) -> Sequence[Path]:
         """The one file."""
         return (self.path,)
+
+    @property
+    def weights(self) -> None:
+        """They are in it."""
 
     def packs(self, target: Path) -> bool:
         """By the suffix."""

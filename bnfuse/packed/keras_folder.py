@@ -41,6 +41,10 @@ class KerasFolder(Struct, frozen=True):
         """All files of the model."""
         return tuple(self.path / name for name in self.names)
 
+    @property
+    def weights(self) -> None:
+        """They are in it."""
+
     def unpack(self, folder: Path) -> Path:
         """The archive that Keras would have written."""
         plain = folder / f"{self.path.name or 'model'}{_ARCHIVE}"

@@ -157,23 +157,36 @@ def opened(path: Path, weights: Path | None) -> KerasParts | None:
     """An architecture with its weights; None for other JSON.
 
     Raises:
-        UnreadableModel: it is an architecture, and there are no weights.
+        UnreadableModel: it is an architecture, and there are none.
         UnsafeModel: it is larger than any architecture.
     """
-    config = parse_json(_read_text(path), path, "it")
-    if (
-        not isinstance(config, dict)
-        or not isinstance(config.get("class_name"), str)
-        or "config" not in config
-    ):
+    if not _is_architecture(path):
         if weights is None:
             return None
         raise UnreadableModel(f"'{path}' is JSON, but no architecture of a Keras model (model.to_json())")
-    named = (path.with_name(f"{path.stem}{end}") for end in _ENDINGS)
-    found = weights or next((each for each in named if each.is_file()), None)
+    found = weights or _of_like_name(path)
     if found is None:
         raise UnreadableModel(
             f"'{path}' is the architecture of a Keras model without its weights: give those with "
             "--weights FILE.weights.h5"
         )
     return KerasParts(path, found)
+
+
+def lacks_weights(path: Path) -> bool:
+    """Whether the JSON at ``path`` is an architecture, and no weights of a like name are beside it.
+
+    Raises:
+        UnreadableModel, UnsafeModel: as ``opened``.
+    """
+    return _is_architecture(path) and _of_like_name(path) is None
+
+
+def _is_architecture(path: Path) -> bool:
+    config = parse_json(_read_text(path), path, "it")
+    return isinstance(config, dict) and isinstance(config.get("class_name"), str) and "config" in config
+
+
+def _of_like_name(path: Path) -> Path | None:
+    named = (path.with_name(f"{path.stem}{end}") for end in _ENDINGS)
+    return next((each for each in named if each.is_file()), None)

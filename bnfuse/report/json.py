@@ -45,7 +45,7 @@ _KEYS = {
     "verify": "reference=before candidate=after verification=agreement unsafe versions gates",
     "bench": "before after benchmark=latency unsafe versions gates",
     "Outcome": "model exit_code resumed seconds report error=failure",
-    "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes",
+    "FileInfo": "path format sha256? bytes=total_bytes weight_bytes state_bytes container_bytes weights_path",
     "Fold": _DECISION,
     "Keep": _DECISION,
     "Refusal": "split? reason=reason.name node message=sentence",

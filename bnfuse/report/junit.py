@@ -88,7 +88,7 @@ def _of_difference(found: Difference) -> Element:
     from bnfuse.report.content.difference import headline
 
     suite = _suite(found.after.file.path.name)
-    case = _case(suite, "difference", f"{found.before.file.path.name} and {found.after.file.path.name}")
+    case = _case(suite, "difference", f"{text.called(found.before.file)} and {text.called(found.after.file)}")
     SubElement(case, "system-out").text = plain(headline(found))
     _add_gates(suite, found.gates)
     return _finished(suite, found.notes, sum(found.seconds.values()))

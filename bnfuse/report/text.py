@@ -119,6 +119,11 @@ def change(before: int, after: int) -> str:
     return f"{after - before:+d}".replace("-", "−")
 
 
+def called(file: FileInfo) -> str:
+    """``model.onnx``; ``net.json with epoch2.weights.h5`` where its weights are a file of their own."""
+    return " with ".join(file.names)
+
+
 def size(total_bytes: int) -> str:
     """A size in decimal units: ``102.4 MB``."""
     amount, unit = float(total_bytes), "B"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class FileInfo(Struct, frozen=True):
     """One model file. ``total_bytes`` counts external data too; ``sha256`` is of the model file.
 
+    ``weights_path`` is the file of its weights where it is an architecture in JSON; ``total_bytes`` and
+    ``sha256`` are of both then.
+
     ``weight_bytes`` and ``state_bytes`` (an optimiser's) are as the arrays are in memory, None where nobody
     looked; what they leave of the whole is the container: structure, names, padding.
     """
@@ -30,6 +33,12 @@ class FileInfo(Struct, frozen=True):
     total_bytes: int
     weight_bytes: int | None = None
     state_bytes: int | None = None
+    weights_path: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called, and what its weights are called where they are a file of their own."""
+        return (self.path.name,) if self.weights_path is None else (self.path.name, self.weights_path.name)
 
     @property
     def container_bytes(self) -> int | None:

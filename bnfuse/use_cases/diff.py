@@ -115,7 +115,7 @@ def _ranges(path: Path) -> list[ChannelRanges | None]:
 
 
 def _side(source: Opened, contents: Contents, *, hashes: bool) -> Side:
-    path, items = source.path, contents.weights.values()
+    path, packing, items = source.path, source.packing, contents.weights.values()
     file = FileInfo(path, contents.form, sha256(path) if hashes else "", contents.total_bytes)
     return Side(
         file=source.info(file),
@@ -125,7 +125,7 @@ def _side(source: Opened, contents: Contents, *, hashes: bool) -> Side:
         weights=len(items),
         parameters=sum(prod(item.shape) for item in items if item.dtype not in _NO_PARAMETERS),
         weight_bytes=sum(item.size_bytes for item in items),
-        storage=contents.storage,
+        storage=contents.storage if packing is None else {**contents.storage, "container": packing.form},
     )
 
 

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bnfuse.errors import OutputError, UsageError
+from bnfuse.errors import OutputError, UnreadableModel, UsageError
 from bnfuse.files.staging import check_folder, check_free, check_target, same_file, staging_folder
 from bnfuse.files.stamps import watched
-from bnfuse.packed import packing_of, takes_weights
+from bnfuse.packed import lacks_weights, packing_of, takes_weights
 from bnfuse.packed.base import Packing
 from bnfuse.results import FileInfo, Report
 from bnfuse.results.renamed import Names, T, renamed, renamed_errors
@@ -46,7 +46,9 @@ class Opened(Struct, frozen=True):
     def info(self, info: FileInfo) -> FileInfo:
         """What is told of the file: size and hash of what the user gave."""
         packing = self.packing
-        return info if packing is None else _info(info, packing.path, packing.files)
+        if packing is None:
+            return info
+        return _info(info, packing.path, packing.files, weights=packing.weights)
 
     def report(self, report: Report) -> Report:
         """A report on what the user gave."""
@@ -79,6 +81,7 @@ def unpacked_together(
 
     Raises:
         UsageError: there are more weights than architectures.
+        UnreadableModel: there are fewer, and none of a like name.
         BnfuseError: as ``unpacked``.
     """
     left = list(weights)
@@ -87,6 +90,11 @@ def unpacked_together(
         raise UsageError(
             f"--weights belong to an architecture in JSON, and there is none for '{left[0]}': give them once "
             "for each model that is one, in their order"
+        )
+    if any(own) and own[-1] is None and lacks_weights(paths[-1]):
+        raise UnreadableModel(
+            f"'{paths[0]}' and '{paths[-1]}' are architectures, and only one file of weights is given "
+            f"('{own[0]}', for the first): give both, --weights FILE_OF_FIRST --weights FILE_OF_SECOND"
         )
     with ExitStack() as stack:
         yield [stack.enter_context(unpacked(path, file)) for path, file in zip(paths, own, strict=True)]
@@ -139,7 +147,7 @@ def _packed(
         made.mkdir()
         packed = packing.pack(plain, target, made)
         files = [path for one in packed for path in _within(one)]
-        info = _info(report.output, target, files)
+        info = _info(report.output, target, files, weights=next(iter(packing.beside(target)), None))
         if packed[-1].is_dir():
             place_folder(packed[-1], target, packing.files)
         else:
@@ -179,10 +187,10 @@ def _within(path: Path) -> list[Path]:
     return [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
 
 
-def _info(info: FileInfo, path: Path, files: Sequence[Path]) -> FileInfo:
+def _info(info: FileInfo, path: Path, files: Sequence[Path], *, weights: Path | None) -> FileInfo:
     """The same model as it lies there; a hash only where one was wanted."""
-    digest = _digest(files) if info.sha256 else ""
-    return replace(info, path=path, sha256=digest, total_bytes=sum(file.stat().st_size for file in files))
+    digest, total = _digest(files) if info.sha256 else "", sum(file.stat().st_size for file in files)
+    return replace(info, path=path, sha256=digest, total_bytes=total, weights_path=weights)
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -29,7 +29,8 @@ def _gate(gate: Gate) -> doc.Block:
 
 def _headline(found: Comparison) -> str:
     """One sentence on two models, or on one."""
-    names = [f"'{file.path.name}'" for file in (found.before, found.after) if file is not None]
+    files = [file for file in (found.before, found.after) if file is not None]
+    names = [" with ".join(f"'{name}'" for name in file.names) for file in files]
     if found.agreement is None:
         return f"latency of {' and '.join(names)}"
     status = found.agreement.status
@@ -63,7 +64,9 @@ def _files(found: Comparison) -> doc.Section:
     lines: list[doc.Line] = []
     for label, file in files:
         digest = f", SHA-256 {file.sha256}" if file.sha256 else ""
-        lines.append((label, (doc.name(str(file.path)), f": {text.size(file.total_bytes)}{digest}")))
+        weights = () if file.weights_path is None else (" with ", doc.name(str(file.weights_path)))
+        told = f": {text.size(file.total_bytes)}{digest}"
+        lines.append((label, (doc.name(str(file.path)), *weights, told)))
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return doc.Section("files", "Files", (doc.Facts([*lines, ("versions", versions)]),))
 

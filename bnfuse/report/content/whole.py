@@ -16,7 +16,7 @@ from bnfuse.report.sizes import sizes
 from bnfuse.results import Status
 
 if TYPE_CHECKING:
-    from bnfuse.results import Agreement, Machine, Report
+    from bnfuse.results import Agreement, FileInfo, Machine, Report
 
 _MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 # What a form shows first, in this order.
@@ -79,7 +79,7 @@ def outcome(report: Report, form: doc.Form) -> doc.Section:
 def _files(report: Report) -> list[tuple[str, doc.Words]]:
     files = (("model", report.input), ("result", report.output))
     return [
-        ("model", doc.name(str(report.input.path))),
+        ("model", _places(report.input, " with ")),
         ("written", _written(report)),
         *((f"SHA-256 of the {what}", doc.name(file.sha256)) for what, file in files if file and file.sha256),
         *text.counts(report),
@@ -90,7 +90,7 @@ def _files(report: Report) -> list[tuple[str, doc.Words]]:
 def _summary(report: Report) -> list[tuple[str, doc.Words]]:
     found = report.verification
     return [
-        ("model", doc.name(report.input.path.name)),
+        ("model", doc.joined(map(doc.name, report.input.names), " with ")),
         *((label, doc.own(counts)) for label, counts in text.counts(report)),
         ("proof", (doc.own(f"{_mark(found)} "), text.proof(found))),
         *([("inputs", sizes(found.inputs))] if found.inputs else []),
@@ -106,7 +106,13 @@ def _mark(found: Agreement) -> str:
 
 
 def _written(report: Report) -> doc.Words:
-    return doc.name(str(report.output.path)) if report.output else "nothing"
+    return _places(report.output, " and ") if report.output else "nothing"
+
+
+def _places(file: FileInfo, between: str) -> doc.Words:
+    """Where the file is, and that of its weights where they are one of their own."""
+    places = [str(path) for path in (file.path, file.weights_path) if path is not None]
+    return doc.joined(map(doc.name, places), between)
 
 
 def _facts(report: Report, form: doc.Form) -> list[doc.Line]:
@@ -117,7 +123,7 @@ def _facts(report: Report, form: doc.Form) -> list[doc.Line]:
         lines.append(("proof", text.proof(found), STYLES[found.shade]))
         lines += details_of(found, form)
     if report.output is not None:
-        lines.append(("written", str(report.output.path), "bold"))
+        lines.append(("written", _written(report), "bold"))
     return lines + [("note", note, "dim") for note in (*report.notes, *_flushed(report))]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from bnfuse.difference.result import Difference
 from bnfuse.report import document as doc
+from bnfuse.report import text
 from bnfuse.report.content import document
 from bnfuse.report.html.blocks import Hooks, section
 from bnfuse.report.html.decisions import decisions, kept, unchanged
@@ -49,7 +50,7 @@ def _top(found: Any, made: doc.Document) -> tuple[str, str]:
         case Report():
             return f"bnfuse: {found.input.path.name}", head(found)
         case Difference():
-            names = f"{found.before.file.path.name} and {found.after.file.path.name}"
+            names = f"{text.called(found.before.file)} and {text.called(found.after.file)}"
             top = f"<header><h1>{esc(made.headline)}</h1><p>{code(names)}</p></header>"
             return f"bnfuse diff: {names}", top
     heading = "Error" if isinstance(found, Failure) else esc(made.headline)

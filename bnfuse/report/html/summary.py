@@ -10,7 +10,7 @@ from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.sizes import axes, shape
 from bnfuse.report.text import figure
-from bnfuse.results import BenchRun, Latency, Report, Status
+from bnfuse.results import BenchRun, FileInfo, Latency, Report, Status
 
 _PROOF = {
     Status.EQUAL: "Equal",
@@ -42,9 +42,14 @@ def _verdict(report: Report) -> str:
     status = report.verification.status
     badge = f'<span class="badge {report.verification.shade.value}">{_outcome(report)}</span>'
     if report.output is not None:
-        return f"{badge} {code(report.output.path.name)} was written."
+        return f"{badge} {_both(report.output)} written."
     wrote = "Nothing was written." if status is not Status.SKIPPED else "A plan only: nothing was written."
     return f"{badge} {wrote}"
+
+
+def _both(file: FileInfo) -> str:
+    """``a was``; with weights apart ``a and b were``."""
+    return f"{' and '.join(map(code, file.names))} {'was' if len(file.names) == 1 else 'were'}"
 
 
 def _outcome(report: Report) -> str:

@@ -17,6 +17,7 @@ def models_section(found: Difference) -> doc.Section:
     labels = dict.fromkeys([*a.storage, *b.storage])
     rows = [
         ("file", str(a.file.path), str(b.file.path)),
+        *([("weights in", _weights_in(a), _weights_in(b))] if _weights_in(a) or _weights_in(b) else []),
         ("format", a.file.format, b.file.format),
         ("size", text.size(a.file.total_bytes), text.size(b.file.total_bytes)),
         *((label, a.storage.get(label, ""), b.storage.get(label, "")) for label in labels),
@@ -30,6 +31,11 @@ def models_section(found: Difference) -> doc.Section:
     titled = doc.Form.MARKDOWN | doc.Form.HTML
     head = ("", "before", "after")
     return section("models", "The models", head, rows, lines=notes, texts=3, titled=titled)
+
+
+def _weights_in(side: Side) -> str:
+    """The file of the weights, where the model is an architecture in JSON."""
+    return str(side.file.weights_path or "")
 
 
 def _weights_of(side: Side) -> str:
