@@ -114,10 +114,26 @@ def test_without_details_there_are_no_graphs_and_no_layers() -> None:
 
 def test_layers_that_spread_are_told_of() -> None:
     wide = layer("wide", spread_before=2.0, spread_after=40.0)
-    made = Page(render(report(details=Details((), (wide, layer("calm")))), ".html")).text
+    found = report(details=Details((), (wide, layer("calm"))))
+    made = Page(render(found, ".html")).text
     assert "In 1 the ranges of the channels spread by far more" in made
+    planned = Page(render(replace(found, output=None), ".html")).text
+    assert "Folding would rewrite 2 layers. 2 of them would get a bias they did not have. " in planned
+    assert "In 1 the ranges of the channels would spread by far more than before" in planned
     calm = Page(render(report(details=Details((), (layer("calm"),))), ".html")).text
     assert "In none of them" in calm
+
+
+def test_an_axis_of_ratios_is_drawn_only_where_there_is_a_ratio() -> None:
+    """An axis without a mark on it reads as if something were missing."""
+    latency = report().benchmark
+    assert latency is not None
+    known, unknown = bench_run("optimisation on"), bench_run("cold start", ci95=None, speedup=None)
+    heads = [
+        re.findall(r">([^<]*× – [^<]*×)</th>", render(report(benchmark=replace(latency, runs=runs)), ".html"))
+        for runs in ((known, unknown), (unknown,))
+    ]
+    assert [len(head) for head in heads] == [1, 0]
 
 
 CURVES = [

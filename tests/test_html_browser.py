@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.decisions import Plan
 from bnfuse.report import render
 from bnfuse.results import Details
+from bnfuse.results.many import Collected
 from tests.html_pages import layer, neighbourhood, whole_report
+from tests.many_models import outcomes
 from tests.report_samples import fold, keep, report
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -27,6 +30,7 @@ _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-quic", "--virtual-time-budget=2000"),
 )
+_LONG = "/backbone/stage3/block42/layer342/BatchNormalization"
 _EVIL = "<img src=x onerror=alert(1)>"
 
 pytestmark = pytest.mark.slow
@@ -189,10 +193,20 @@ def test_names_stay_text_in_the_browser(seen: dict[str, Any]) -> None:
 
 
 def test_the_page_does_not_scroll_sideways_at_any_width(tmp_path: Path) -> None:
-    page = render(whole_report("/backbone/stage3/block42/layer342/BatchNormalization"), ".html")
+    _fits_all_widths(whole_report(_LONG), tmp_path)
+
+
+def test_nor_does_that_on_many_models_with_all_reports_open(tmp_path: Path) -> None:
+    path = _LONG.lstrip("/") + ".onnx"
+    every = [replace(one, model=path, report=one.report and whole_report(_LONG)) for one in outcomes()]
+    _fits_all_widths(Collected("optimize", every, 2), tmp_path)
+
+
+def _fits_all_widths(found: Any, folder: Path) -> None:
+    page = render(found, ".html").replace("<details", "<details open")
     plain, _ = re.subn(r"<meta http-equiv=[^>]*>", "", page)
     script = _WIDTHS.replace("PAGE", json.dumps(plain).replace("<", "\\u003c"))
-    assert set(_answer(_page(), script, tmp_path).values()) == {0}
+    assert set(_answer(_page(), script, folder).values()) == {0}
 
 
 def test_the_policy_lets_the_pages_own_script_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bnfuse.report import render
 from bnfuse.report.content.many import headline, summary
 from bnfuse.results.archive import archived, restored
 from bnfuse.results.many import WORST_FIRST, Collected, Outcome, worst
-from bnfuse.results.outcomes import Gate
+from bnfuse.results.outcomes import Failure, Gate
 from bnfuse.results.places import Address, place_of
 from tests.golden_forms import FOLDER, MANY_FORMS
 from tests.html_pages import whole_report
@@ -123,6 +123,30 @@ def test_much_is_cut_in_markdown_and_what_went_wrong_is_not() -> None:
     assert "fine0.onnx" in text
     assert "101 more models" in text
     assert len(re.findall("<summary><code>fine", text)) == 20
+
+
+def test_weights_are_what_is_told_of_sizes_where_they_are_known() -> None:
+    """Else an optimiser's state that is left out would read as a gain."""
+    fine = outcomes()[0]
+    assert fine.report is not None and fine.report.output is not None
+    before = replace(fine.report.input, total_bytes=1000, weight_bytes=400, state_bytes=500)
+    after = replace(fine.report.output, total_bytes=400, weight_bytes=380, state_bytes=0)
+    grown = replace(after, total_bytes=90_000, weight_bytes=80_000)
+    known = [replace(fine, report=replace(fine.report, input=before, output=each)) for each in (after, grown)]
+    table = html.unescape(form(".md", Collected("optimize", [*known, outcomes()[2]])))
+    assert "| folded | weights | time |" in table
+    assert "| 380 B (−5 %) |" in table and "| 80 kB (200 times as large) |" in table
+    assert "| folded | size | time |" in form(".md", Collected("optimize", [fine]))
+
+
+def test_what_could_not_be_written_is_no_wrong_usage() -> None:
+    full = Failure("optimize", "OutputError", "'d.onnx' cannot be written: full", 2, Path("d.onnx"))
+    usage = replace(full, kind="UsageError", message="'x' is no input of the model")
+    every = [Outcome("d.onnx", failure=full), Outcome("e.onnx", failure=usage)]
+    found = summary(Collected("optimize", every))
+    assert [row.ended for row in found.rows] == ["not written", "wrong usage"]
+    assert headline(found).startswith("2 models: 0 done, 1 wrong usage, 1 not written; ")
+    assert found.exit_code == 2
 
 
 # Each code with what it must outweigh: the order that docs/exit-codes.md promises.

@@ -67,6 +67,14 @@ def test_one_model_alone() -> None:
     assert all(len(row) == len(measured.OPERATORS_ALONE) for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("ms", "told"),
+    [(-13.0, "−13 ms"), (0.008, "+0.008 ms"), (29.5, "+29.5 ms"), (0.0, "0 ms"), (1e-9, "0 ms")],
+)
+def test_a_change_in_words(ms: float, told: str) -> None:
+    assert measured.change(ms) == told
+
+
 def test_the_share_of_each_provider_in_words() -> None:
     found = compared(summed(BEFORE), summed(AFTER), setting="s", batch=1)
     assert measured.placed(found) == (

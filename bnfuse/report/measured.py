@@ -115,14 +115,16 @@ def profile_rows(profile: Profile) -> list[tuple[str, ...]]:
     cells = [(op, ms, str(n), ams or 0.0, str(an or 0)) for op, ms, n, ams, an in lines]
     cells += [(_BETWEEN, gap, "", after_gap, ""), ("whole call", profile.before_ms, "", profile.after_ms, "")]
     return [
-        (op, text.milliseconds(ms), n, text.milliseconds(ams), an, _change(ams - ms))
+        (op, text.milliseconds(ms), n, text.milliseconds(ams), an, change(ams - ms))
         for op, ms, n, ams, an in cells
     ]
 
 
-def _change(ms: float) -> str:
-    sign = "−" if ms < 0 else "+"
-    return f"{sign}{text.milliseconds(abs(ms))}"
+def change(ms: float) -> str:
+    """``+0.25 ms``, ``−13 ms``; what is below a nanosecond is none."""
+    if abs(ms) < 1e-6:
+        return "0 ms"
+    return f"{'−' if ms < 0 else '+'}{text.milliseconds(abs(ms))}"
 
 
 def baseline_title(baseline: Baseline) -> str:

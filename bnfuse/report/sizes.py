@@ -38,14 +38,13 @@ def sizes(every: Sequence[RanInput]) -> str:
 
 
 def benched(runs: Iterable[BenchRun]) -> list[str]:
-    """The sizes of all runs; the batch, which a table tells, is N where there are several."""
-    every = [run.inputs for run in runs if run.inputs]
-    batches = {ran[0].shape[:1] for ran in every}
-    if len(batches) < 2:
-        return [sizes(ran) for ran in dict.fromkeys(every)]
-    open_batch = [tuple(map(_without_batch, ran)) for ran in every]
+    """The sizes of all runs; the batch, which a table tells, is N where several have the rest in common."""
+    every = dict.fromkeys(run.inputs for run in runs if run.inputs)
+    alike: dict[tuple[RanInput, ...], list[tuple[RanInput, ...]]] = {}
+    for ran in every:
+        alike.setdefault(tuple(map(_without_batch, ran)), []).append(ran)
     hint = f"; {_MORE_OPTION}" if any(one.guessed for ran in every for one in ran) else ""
-    return [inputs(ran) + hint for ran in dict.fromkeys(open_batch)]
+    return [sizes(rans[0]) if len(rans) == 1 else inputs(ran) + hint for ran, rans in alike.items()]
 
 
 def axes(one: RanInput) -> str:

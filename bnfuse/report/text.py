@@ -158,9 +158,13 @@ def bytes_change(before: int, after: int) -> str:
     """``102.4 MB → 102.3 MB (−0.1 %)``, ``102.4 MB, unchanged``; from twice the size on a factor."""
     if after == before:
         return f"{size(before)}, unchanged"
+    return f"{size(before)} → {size(after)} ({growth(before, after)})"
+
+
+def growth(before: int, after: int) -> str:
+    """``−0.1 %``; from twice the size on ``108 times as large``."""
     ratio = after / max(1, before)
-    told = f"{ratio:.3g} times as large" if ratio >= 2 else f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
-    return f"{size(before)} → {size(after)} ({told})"
+    return f"{ratio:.3g} times as large" if ratio >= 2 else f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
 
 
 _OUTCOMES = {

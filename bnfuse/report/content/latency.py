@@ -120,12 +120,14 @@ def _paired(found: Latency) -> tuple[doc.Column[BenchRun], ...]:
     """Before and after; the ratio is that of the two times."""
     told = [run for run in found.runs if run.told]
     reach = _reach([value for run in told for value in (*(run.ci95 or ()), *(run.control or ()))])
+    axis = f"{1 / reach:.2g}× – {reach:.2g}×"
+    drawn: doc.Column[BenchRun] = doc.Column(axis, lambda run: _interval(run, reach), doc.Form.HTML)
     return (
         *_setting(found),
         doc.Column("before (95 %)", lambda run: _typical(run.before_typical)),
         doc.Column("after (95 %)", lambda run: _typical(run.after_typical)),
         doc.Column("speed-up (95 %)", lambda run: doc.own(text.speedup(run))),
-        doc.Column(f"{1 / reach:.2g}× – {reach:.2g}×", lambda run: _interval(run, reach), doc.Form.HTML),
+        *((drawn,) if told else ()),
         doc.Column("verdict", lambda run: run.verdict, doc.Form.TEXT),
         doc.Column("verdict", _verdict, doc.Form.HTML),
     )

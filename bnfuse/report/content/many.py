@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from bnfuse.errors import ExitCode
+from bnfuse.errors import ExitCode, OutputError
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content import whole
 from bnfuse.results.many import worst
 
 if TYPE_CHECKING:
-    from bnfuse.results import Report
+    from bnfuse.results import FileInfo, Report
     from bnfuse.results.many import Collected, Outcome
 
 _MOST_WORDS = 60
@@ -29,6 +29,7 @@ _ENDS = {
     ExitCode.RUNTIME_MISSING: "no runtime",
     ExitCode.INTERNAL: "internal error",
 }
+_NOT_WRITTEN = "not written"
 _KINDS = {ExitCode.DONE: "equal", ExitCode.GATE: "inconclusive"}
 
 
@@ -43,6 +44,7 @@ class Row(Struct, frozen=True):
     found: int | None
     folded: int | None
     proof: str
+    weights: str
     size: str
     gain: str
     seconds: float
@@ -142,9 +144,10 @@ def _reports(collected: Collected) -> Iterator[doc.Block]:
 
 def headline(found: Summary) -> str:
     """``26 models: 24 done, 1 not proved, 1 not read; 312 of 340 BatchNormalizations folded``."""
-    counts = Counter(row.exit_code for row in found.rows)
-    ends = [f"{counts[ExitCode.DONE]} done" + (f" ({found.resumed} of them before)" if found.resumed else "")]
-    ends += [f"{counts[code]} {words}" for code, words in _ENDS.items() if counts[code]]
+    done = sum(row.exit_code == ExitCode.DONE for row in found.rows)
+    counts = Counter(row.ended for row in found.rows if row.exit_code != ExitCode.DONE)
+    ends = [f"{done} done" + (f" ({found.resumed} of them before)" if found.resumed else "")]
+    ends += [f"{counts[words]} {words}" for words in (*_ENDS.values(), _NOT_WRITTEN) if counts[words]]
     verb = "folded" if found.wrote else "can be folded"
     models = f"{len(found.rows)} model{'s' if len(found.rows) != 1 else ''}"
     return f"{models}: {', '.join(ends)}; {found.folded} of {found.found} BatchNormalizations {verb}"
@@ -165,8 +168,10 @@ def table(found: Summary, form: doc.Form, most: int | None = None) -> doc.Table:
         caption = f"{len(found.rows) - most} more models, all of them done"
         if any(row.exit_code != ExitCode.DONE for row in found.rows) and rows[-1].exit_code != ExitCode.DONE:
             caption = f"{len(found.rows) - most} more models"
-    shown = [column for column in _COLUMNS if column.head in _used(found)]
-    return doc.tabulated(rows, shown, form, texts=4, caption=caption, sortable=form is doc.Form.HTML)
+    used = _used(found)
+    shown = [column for column in _COLUMNS if column.head in used]
+    texts = len(used & _TEXTS)
+    return doc.tabulated(rows, shown, form, texts=texts, caption=caption, sortable=form is doc.Form.HTML)
 
 
 def _used(found: Summary) -> set[str]:
@@ -176,9 +181,11 @@ def _used(found: Summary) -> set[str]:
         heads.discard("speed-up")
     if not any(row.proof for row in found.rows):
         heads.discard("proof")
+    heads.discard("size" if any(row.weights for row in found.rows) else "weights")
     return heads
 
 
+_TEXTS = {"model", "outcome", "proof", "speed-up"}
 _COLUMNS: tuple[doc.Column[Row], ...] = (
     doc.Column("model", lambda row: doc.name(row.model), doc.Form.TEXT),
     doc.Column("model", lambda row: doc.Chart("link", (f"m{row.number}", row.model)), doc.Form.HTML),
@@ -187,6 +194,7 @@ _COLUMNS: tuple[doc.Column[Row], ...] = (
     doc.Column("proof", lambda row: row.proof),
     doc.Column("speed-up", lambda row: row.gain),
     doc.Column("folded", lambda row: "" if row.found is None else f"{row.folded} of {row.found}"),
+    doc.Column("weights", lambda row: row.weights),
     doc.Column("size", lambda row: row.size),
     doc.Column("time", lambda row: doc.Cell(f"{row.seconds:.3g} s", row.seconds)),
 )
@@ -199,19 +207,25 @@ def _row(number: int, outcome: Outcome) -> Row:
         number,
         outcome.model,
         code,
-        _ENDS.get(code) or _done(outcome),
+        _ended(outcome),
         _KINDS.get(code, "different"),
         found,
         folded,
         _proof(report),
-        "" if report is None else _size(report),
+        "" if report is None else _weights(report),
+        "" if report is None else _size(report.input, report.output),
         "" if report is None else _gain(report),
         outcome.seconds,
     )
 
 
-def _done(outcome: Outcome) -> str:
-    report = outcome.report
+def _ended(outcome: Outcome) -> str:
+    """A result that could not be put into place is no wrong usage, though its exit code is the same."""
+    report, failure = outcome.report, outcome.failure
+    if failure is not None and failure.kind == OutputError.__name__:
+        return _NOT_WRITTEN
+    if outcome.exit_code in _ENDS:
+        return _ENDS[outcome.exit_code]
     wrote = report is not None and report.output is not None
     return ("written" if wrote else "looked at") + (" before" if outcome.resumed else "")
 
@@ -223,12 +237,19 @@ def _proof(report: Report | None) -> str:
     return said if len(said) <= _MOST_WORDS else f"{said[: _MOST_WORDS - 1]}…"
 
 
-def _size(report: Report) -> str:
-    if report.output is None:
-        return text.size(report.input.total_bytes)
-    before, after = report.input.total_bytes, report.output.total_bytes
-    change = f" ({100 * (after - before) / before:+.1f} %)".replace("-", "−") if before else ""
-    return f"{text.size(after)}{change}"
+def _weights(report: Report) -> str:
+    """Those of the result beside the original's: what else is in a file is no part of the model."""
+    before, after = report.input.weight_bytes, report.output.weight_bytes if report.output else None
+    return "" if before is None or after is None else _bytes(before, after)
+
+
+def _size(before: FileInfo, after: FileInfo | None) -> str:
+    return text.size(before.total_bytes) if after is None else _bytes(before.total_bytes, after.total_bytes)
+
+
+def _bytes(before: int, after: int) -> str:
+    change = "unchanged" if before == after else text.growth(before, after)
+    return f"{text.size(after)} ({change})"
 
 
 def _gain(report: Report) -> str:

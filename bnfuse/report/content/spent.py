@@ -41,7 +41,7 @@ def _by_operator(found: Profile) -> tuple[doc.Block, ...]:
 
 
 def _operator_columns(most: float, *, paired: bool) -> tuple[doc.Column[OperatorTime], ...]:
-    change = (doc.Column("", _change),) if paired else ()
+    change = (doc.Column("change", _change),) if paired else ()
     return (
         doc.Column("operator", lambda one: doc.name(one.op)),
         doc.Column("nodes", lambda one: _nodes(one, paired=paired)),
@@ -62,8 +62,7 @@ def _times(one: OperatorTime, *, paired: bool) -> str:
 
 
 def _change(one: OperatorTime) -> str:
-    change = 1000 * ((one.after_ms or 0.0) - one.before_ms)
-    return f"{change:+.3g} µs".replace("-", "−") if abs(change) >= 0.5 else "0 µs"
+    return measured.change((one.after_ms or 0.0) - one.before_ms)
 
 
 def _bars(one: OperatorTime, most: float, *, paired: bool) -> doc.Chart:

@@ -60,7 +60,7 @@ def layers(report: Report, form: doc.Form) -> doc.Section:
     """What became of the weights, layer by layer; so much takes HTML to show."""
     found = report.details.layers if report.details else ()
     shown = form is doc.Form.HTML and found
-    blocks = (doc.Hook("layers", found),) if shown else ()
+    blocks = (doc.Hook("layers", report),) if shown else ()
     return doc.Section("layers", "Weights, layer by layer", blocks, word="Weights")
 
 

@@ -60,7 +60,7 @@ def decisions(report: Report) -> str:
         _row(number, decision, group_of, drawn[number] if number < len(drawn) else None, done=done)
         for number, decision in enumerate(every)
     )
-    table = f'<table class="sortable" id="every">{_HEAD}<tbody>\n{rows}\n</tbody></table>'
+    table = f'<table class="sortable every" id="every">{_HEAD}<tbody>\n{rows}\n</tbody></table>'
     return "\n".join(
         filter(
             None,

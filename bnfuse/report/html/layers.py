@@ -10,7 +10,7 @@ from bnfuse.report import document as doc
 from bnfuse.report.html.blocks import table
 from bnfuse.report.html.charts import dumbbells
 from bnfuse.report.text import figure, shortened
-from bnfuse.results import LayerChange
+from bnfuse.results import LayerChange, Report
 
 # What a quantiser with one step for the whole weight has for its largest channel.
 _BITS = 8
@@ -32,8 +32,9 @@ _FEWEST_DRAWN = 4
 _KINDS = {"weight": "", "scale": "scale", "constant": "constant"}
 
 
-def layers(every: Sequence[LayerChange]) -> str:
+def layers(report: Report) -> str:
     """A table of all rewritten layers, words about them, and a chart of their spreads."""
+    every = report.details.layers if report.details is not None else ()
     head = (
         "layer",
         "shape, type",
@@ -47,22 +48,26 @@ def layers(every: Sequence[LayerChange]) -> str:
     )
     steepest = max((layer.largest_change or 0.0 for layer in every), default=0.0)
     rows = [_row(layer, steepest) for layer in every]
-    tall = ' class="tall"' if len(every) > _MOST_WHOLE else ""
-    made = f'<div id="layers-table"{tall}>{table(doc.Table(head, rows, texts=2, sortable=True))}</div>'
-    return "\n".join(filter(None, (_words(every), _chart(every), made, _EXPLANATION)))
+    tall = " tall" if len(every) > _MOST_WHOLE else ""
+    made = f'<div class="layers{tall}">{table(doc.Table(head, rows, texts=2, sortable=True))}</div>'
+    words = _words(every, done=report.output is not None)
+    return "\n".join(filter(None, (words, _chart(every), made, _EXPLANATION)))
 
 
-def _words(layers: Sequence[LayerChange]) -> str:
-    made = sum(layer.bias == "made" for layer in layers)
-    wide = [layer for layer in layers if _is_wide(layer)]
-    biases = f" {made} of them got a bias they did not have." if made else ""
+def _words(layers: Sequence[LayerChange], *, done: bool) -> str:
+    """What folding did, or would do."""
+    biases, wide = sum(layer.bias == "made" for layer in layers), sum(map(_is_wide, layers))
+    rewrote, got, do = ("rewrote", "got", "do") if done else ("would rewrite", "would get", "would")
+    spread = "spread" if done else "would spread"
+    count = f"{len(layers)} layer{'s' if len(layers) != 1 else ''}"
+    made = f" {biases} of them {got} a bias they did not have." if biases else ""
     worse = (
-        f' <strong class="warn">In {len(wide)} the ranges of the channels spread by far more than before: '
+        f' <strong class="warn">In {wide} the ranges of the channels {spread} by far more than before: '
         "quantise per channel, not per tensor.</strong>"
         if wide
-        else " In none of them do the ranges of the channels spread by far more than before."
+        else f" In none of them {do} the ranges of the channels spread by far more than before."
     )
-    return f"<p>Folding rewrote {len(layers)} layer{'s' if len(layers) != 1 else ''}.{biases}{worse}</p>"
+    return f"<p>Folding {rewrote} {count}.{made}{worse}</p>"
 
 
 def _is_wide(layer: LayerChange) -> bool:
