@@ -114,6 +114,22 @@ def compared(command: str, *gates: Gate, **changes: Any) -> Comparison:
     return Comparison(command, a, **(values | changes))
 
 
+VERDICTS = [(Status.EQUAL, False), (Status.DIFFERENT, True), (Status.INCONCLUSIVE, True)]
+
+
+@pytest.mark.parametrize(("status", "alert"), VERDICTS)
+def test_a_verdict_that_is_not_equal_is_red_as_a_gate_is(status: Status, alert: bool) -> None:
+    """Of ``verify``; of ``optimize`` too, whose page has it as a badge in its head."""
+    found = compared("verify")
+    assert found.agreement is not None
+    found = replace(found, agreement=replace(found.agreement, status=status))
+    assert ("> [!CAUTION]" in render(found, ".md")) is alert
+    assert (("class", "alert") in Page(render(found, ".html")).attributes) is alert
+    optimized = report(verification=found.agreement, gates=())
+    assert ("> [!CAUTION]" in render(optimized, ".md")) is alert
+    assert (f'class="badge {status.value}"' in render(optimized, ".html")) is True
+
+
 GATED = [replace(report(), gates=(NO,)), compared("bench", SLOW), replace(report(), gates=(YES,))]
 
 

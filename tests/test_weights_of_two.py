@@ -150,3 +150,14 @@ def test_verify_and_bench_run_the_weights_that_are_given(
     limits = ("--max-time", "1", "--threads", "1", "--batch", "1")
     found = call("bench", model.name, model.name, "--weights", first, "--weights", second, *limits, "--json")
     assert found.exit_code == 0 and json.loads(found.stdout)["benchmark"]["runs"], found.stderr
+
+
+def test_a_difference_is_told_on_stderr_as_a_gate_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for on stdout."""
+    model, first, second = epochs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = (model.name, model.name, "--weights", first.name, "--weights", second.name)
+    found = call("verify", *given, *QUICK, "-q")
+    assert (found.exit_code, found.stdout) == (1, "")
+    said = [line for line in found.stderr.splitlines() if not line.startswith("verifying: ")]
+    assert len(said) == 1 and said[0].startswith("bnfuse: 'net.json' and 'net.json' differ: output 'digit'")

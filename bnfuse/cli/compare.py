@@ -55,6 +55,7 @@ def verify(screen: Screen, options: Verify) -> None:
     agreement = done.agreement
     assert agreement is not None
     if agreement.status is Status.DIFFERENT:
+        screen.fail(f"'{a}' and '{b}' differ: {agreement.detail}")
         raise click.exceptions.Exit(ExitCode.GATE)
     if agreement.status is not Status.EQUAL:
         screen.fail(f"could not show whether '{a}' and '{b}' are equal: {agreement.detail}")

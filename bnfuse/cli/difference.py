@@ -10,7 +10,6 @@ from bnfuse.cli import options as opt
 from bnfuse.cli.models import WEIGHTS
 from bnfuse.cli.requests import Diff
 from bnfuse.cli.screen import Screen
-from bnfuse.errors import ExitCode
 
 if TYPE_CHECKING:
     from bnfuse.difference.result import Difference
@@ -68,12 +67,12 @@ def diff(screen: Screen, options: Diff) -> None:
     if options.exit_code:
         found = replace(found, gates=(_gate(found),))
     screen.result(found)
-    if options.exit_code and found.differs:
-        raise click.exceptions.Exit(ExitCode.GATE)
+    screen.stop_on(found.gates)
 
 
 def _gate(found: Difference) -> Gate:
     from bnfuse.report.content.difference import headline
     from bnfuse.results.outcomes import Gate
 
-    return Gate("--exit-code", not found.differs, headline(found))
+    said = headline(found)
+    return Gate("--exit-code", not found.differs, f"the models differ: {said}" if found.differs else said)

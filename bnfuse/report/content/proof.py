@@ -82,9 +82,21 @@ def proof(report: Report, form: doc.Form) -> doc.Section:
     return doc.Section("proof", "Proof", blocks)
 
 
+def verdict(report: Report, form: doc.Form) -> doc.Section:
+    """In red that equality was not shown; HTML's head tells it, a terminal has it on stderr."""
+    alert = form is doc.Form.MARKDOWN and _is_bad(report.verification)
+    said = (doc.Paragraph(text.proof(report.verification), style="alert"),) if alert else ()
+    return doc.Section("verdict", "Verdict", said)
+
+
+def _is_bad(agreement: Agreement) -> bool:
+    return agreement.status in (Status.DIFFERENT, Status.INCONCLUSIVE)
+
+
 def compared(agreement: Agreement, form: doc.Form) -> doc.Section:
-    """The outcome of ``verify`` on a terminal."""
-    said = doc.Paragraph(text.proof(agreement), "proof", STYLES[agreement.shade])
+    """The outcome of ``verify``: first its verdict, in red where equality was not shown."""
+    alert = form not in doc.Form.TERMINAL and _is_bad(agreement)
+    said = doc.Paragraph(text.proof(agreement), "proof", "alert" if alert else STYLES[agreement.shade])
     _, more = doc.cut(agreement.outputs, _MOST_ROWS.get(form), form, "outputs")
     details = doc.Facts(details_of(agreement, form))
     return doc.Section("proof", "Proof", (said, *outputs(agreement, form), *more, details))

@@ -11,7 +11,7 @@ from bnfuse.report import document as doc
 from bnfuse.report import proved, text
 from bnfuse.report.content.outcomes import gates
 from bnfuse.report.content.plan import decisions, equalized, kept, operators
-from bnfuse.report.content.proof import STYLES, details_of, proof
+from bnfuse.report.content.proof import STYLES, details_of, proof, verdict
 from bnfuse.report.sizes import sizes
 from bnfuse.results import Status
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MARK = {Status.EQUAL: "✅", Status.DIFFERENT: "❌", Status.INCONCLUSIVE: "⚠️", Status.SKIPPED: "⏭️"}
 # What a form shows first, in this order.
 _FIRST = {
-    doc.Form.MARKDOWN: ("gates", "files"),
+    doc.Form.MARKDOWN: ("gates", "verdict", "files"),
     doc.Form.HTML: (
         "gates",
         "notes",
@@ -41,6 +41,7 @@ def document(report: Report, form: doc.Form) -> doc.Document:
     first = _FIRST.get(form, ())
     every = [
         gates(report.gates, form),
+        verdict(report, form),
         kept(report, form),
         decisions(report, form),
         operators(report, form),
