@@ -168,7 +168,7 @@ def test_a_gate_that_says_no_counts_as_one() -> None:
     assert refused.exit_code == 1
     found = summary(Collected("inspect", [refused]))
     assert found.complaints == (("a.onnx", "3 nodes can be folded (--check)"),)
-    assert headline(found).startswith("1 model: 0 done, 1 a gate said no; ")
+    assert headline(found).startswith("1 model: 0 done, 1 refused by a gate; ")
 
 
 def test_what_is_kept_of_a_run_comes_back_as_it_was() -> None:

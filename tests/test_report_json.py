@@ -78,6 +78,7 @@ def test_json_says_what_the_result_holds() -> None:
         "weight_bytes": None,
         "state_bytes": None,
         "container_bytes": None,
+        "weights_path": None,
     }
     assert document["batchnorms"] == {"found": 2, "folded": 1, "kept": 1}
     assert document["affines"] == {"found": 1, "folded": 1, "kept": 0}

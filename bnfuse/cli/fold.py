@@ -9,7 +9,7 @@ import click
 from bnfuse.cli import options as opt
 from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
-from bnfuse.cli.models import MANY, MODELS, PLACE
+from bnfuse.cli.models import MANY, MODELS, OUTPUT, PLACE
 from bnfuse.cli.requests import Inspect, Optimize, Reading
 from bnfuse.cli.screen import Screen
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     """,
 )
 @MODELS
-@click.option("-o", "--output", type=PLACE, metavar="OUT", help="Output file.  [default: MODEL.fused.EXT]")
+@OUTPUT
 @click.option(
     "--output-dir",
     type=PLACE,

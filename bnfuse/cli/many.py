@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,11 @@ def _collected(
     with screen.progress() as progress:
         progress("looking for models")
         tasks = _aimed(tasks_of(wanted), options)
-        check_reports(options.reports, *(Path(task.model) for task in tasks if not is_address(task.model)))
+        check_reports(
+            options.reports,
+            *_here(task.model for task in tasks),
+            results=_here(task.output for task in tasks if task.output is not None),
+        )
         screen.expects(place_of(tasks[0].model) if shows_one(options) else None, options.reports)
         with _executor(options) as (executor, slots, beside):
             tally = _Tally(len(tasks), progress)
@@ -112,6 +116,11 @@ def _collected(
                 spool.add(at, outcome)
                 tally.done(outcome)
     return Collected(screen.command, spool, jobs, time.perf_counter() - begin, versions())
+
+
+def _here(places: Iterable[str]) -> list[Path]:
+    """The files of this machine among them."""
+    return [Path(place) for place in places if not is_address(place)]
 
 
 def _aimed(tasks: list[Task], options: Reading) -> list[Task]:

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from bnfuse.cli.options import PATH, together
 
 PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/model.onnx
-MODELS = click.argument("models", type=PLACE, nargs=-1, required=True, metavar="MODEL...")
+
+
+def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """ "" is a variable that is not set, and not the folder one is in."""
+    if not all(values):
+        raise click.BadParameter("a path is empty: check what the shell made of it")
+    return values
+
+
+def _file(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value.endswith(("/", os.sep)):
+        raise click.BadParameter(f"'{value}' is a folder: give a file name, or --output-dir {value}")
+    return value
+
+
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=PLACE,
+    callback=_file,
+    metavar="OUT",
+    help="Output file.  [default: MODEL.fused.EXT]",
+)
+MODELS = click.argument("models", type=PLACE, callback=_named, nargs=-1, required=True, metavar="MODEL...")
 WEIGHTS = click.option(
     "--weights",
     type=PATH,

@@ -72,12 +72,17 @@ class Reading(Options):
         """Refuse reports that cannot be written.
 
         Raises:
-            UsageError: of another form, or onto the model.
+            UsageError: of another form, or onto the model or its result.
         """
         if self.reports:
             from bnfuse.report import check_reports
 
-            check_reports(self.reports, self.model)
+            check_reports(self.reports, self.model, results=self.results)
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """Where something is written beside reports."""
+        return ()
 
 
 class Inspect(Reading):
@@ -189,6 +194,15 @@ class Optimize(Reading, Proving, Measuring):
         from bnfuse.use_cases.many.targets import one_target
 
         return one_target(self.models[0], self.output_dir, self.weights)
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """The result of the one model."""
+        if self.plan_only:
+            return ()
+        from bnfuse.files.staging import default_output
+
+        return (self.output_path or default_output(self.model, self.model.suffix),)
 
     @property
     def plan_only(self) -> bool:

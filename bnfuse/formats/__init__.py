@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Keras first: it tells its files by their first bytes, and asking it imports nothing.
 _MODULES = {"Keras": "bnfuse.formats.keras", "ONNX": "bnfuse.formats.onnx"}
 _HEAD_BYTES = 64
+_PATTERN = frozenset("*?[")
 
 
 def formats() -> Iterator[Format]:
@@ -76,6 +77,8 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
+        if _PATTERN & {*str(path)}:
+            raise UnreadableModel(f"no file matches '{path}': check the pattern, or the path") from None
         raise UnreadableModel(f"'{path}' does not exist: check the path to the model") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = getattr(error, "strerror", None) or error

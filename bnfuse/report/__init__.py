@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bnfuse.errors import OutputError, UsageError
-from bnfuse.files.staging import output_errors, staging_folder
+from bnfuse.files.staging import output_errors, same_file, staging_folder
 
 if TYPE_CHECKING:
     from bnfuse.core.explanation import Explanations
@@ -29,20 +29,21 @@ def wants_details(paths: Sequence[Path]) -> bool:
     return any(path.suffix.lower() in _DETAILED for path in paths)
 
 
-def check_reports(paths: Sequence[Path], *models: Path) -> None:
+def check_reports(paths: Sequence[Path], *models: Path, results: Sequence[Path] = ()) -> None:
     """Refuse, before any work, report files that could not be written afterwards.
 
     Raises:
-        UsageError: the suffix names none of ``FORMS``, or the file is one of the models.
+        UsageError: the suffix names none of ``FORMS``, or the file is one of the models, or of the
+            ``results`` that are to be written.
         OutputError: a part of the way there is a file, or the path is a folder.
     """
     for path in paths:
         if path.suffix.lower() not in FORMS:
             known = ", ".join(FORMS)
             raise UsageError(f"'{path}' names no form of report: end its name in one of {known}")
-        for model in models:
-            if path.exists() and model.exists() and path.samefile(model):
-                raise UsageError(f"the report '{path}' would overwrite the model: choose another name")
+        for what, files in (("model", models), ("result", results)):
+            if any(same_file(path, file) for file in files):
+                raise UsageError(f"the report '{path}' would overwrite the {what}: choose another name")
         if path.is_dir():
             raise OutputError(f"the report '{path}' is a folder: give it a file name")
         if any(folder.exists() and not folder.is_dir() for folder in path.parents):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bnfuse.errors import UsageError
+from bnfuse.errors import OutputError, UsageError
 from bnfuse.files.staging import output_errors
 
 _ARCHIVE, _HDF5, _ONNX = "a Keras archive", "a Keras HDF5 file", "an ONNX file"
@@ -60,6 +60,9 @@ def made_folder(target: Path) -> Iterator[None]:
         OutputError: it cannot be made.
     """
     missing = [folder for folder in target.parents if not folder.exists()]
+    for folder in target.parents:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"'{target}' would lie in '{folder}', which is a file: choose another folder")
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_WORDS = 60
 # What is told of a model by its exit code, where that is not 0.
 _ENDS = {
-    ExitCode.GATE: "a gate said no",
+    ExitCode.GATE: "refused by a gate",
     ExitCode.USAGE: "wrong usage",
     ExitCode.UNREADABLE: "not read",
     ExitCode.UNPROVED: "not proved",
@@ -196,8 +196,12 @@ _COLUMNS: tuple[doc.Column[Row], ...] = (
     doc.Column("folded", lambda row: "" if row.found is None else f"{row.folded} of {row.found}"),
     doc.Column("weights", lambda row: row.weights),
     doc.Column("size", lambda row: row.size),
-    doc.Column("time", lambda row: doc.Cell(f"{row.seconds:.3g} s", row.seconds)),
+    doc.Column("time", lambda row: doc.Cell(_seconds(row.seconds), row.seconds)),
 )
+
+
+def _seconds(spent: float) -> str:
+    return f"{spent:.3g} s" if spent >= 0.01 else "< 0.01 s"
 
 
 def _row(number: int, outcome: Outcome) -> Row:

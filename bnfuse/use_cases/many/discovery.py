@@ -128,7 +128,8 @@ def _in_folder(folder: Path, *, recursive: bool, without: Path | None) -> Iterat
         some = True
         yield Found(str(path), str(path.relative_to(folder)))
     if not some:
-        deeper = "" if recursive else "; --recursive looks into the folders within it, too"
+        shallow = not recursive and any(entry.is_dir() for entry in folder.iterdir())
+        deeper = "; --recursive looks into the folders within it, too" if shallow else ""
         looked = f"'{folder}' holds no model ({', '.join(SUFFIXES)}){deeper}"
         yield Found(str(folder), folder.name, looked)
 
