@@ -121,7 +121,7 @@ def test_a_node_that_waits_says_so(tmp_path: Path) -> None:
     refusal = trials[Split.DOWN].refusal
     assert refusal is not None
     assert refusal.reason is Reason.WAITING
-    assert refusal.sentence.startswith("BatchNormalization 'two' may go itself, and takes nothing on")
+    assert refusal.sentence.startswith("BatchNormalization 'two' may still be removed itself, so")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_search_that_ended_at_its_bound_says_so(branches: int, told: Reason, t
     assert all(a.refusal is not None for a in trial.attempts)
     assert {a.refusal.reason for a in trial.attempts if a.refusal} == {Reason.SHIFT_THROUGH_ACTIVATION}
     if told is Reason.TOO_MANY_CHOICES:
-        assert up.sentence == "the ways to route the shift past Sum 'sum' were too many to try them all"
+        assert up.sentence == "there are too many ways to route the shift past Sum 'sum' to try them all"
 
 
 def test_the_last_way_within_the_bound_is_found(tmp_path: Path) -> None:

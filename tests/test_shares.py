@@ -133,7 +133,7 @@ def test_a_ratio_that_means_nothing_is_not_split(which: int) -> None:
     found = measured_with_shares(Path("a"), Path("b"), THIRD, FAST, lambda *_: next(each))
     assert found.runs[0].shares == ()
     (note,) = found.notes
-    assert CAUSE in note and note.endswith("too imprecise to be told with optimisation on, batch 1")
+    assert CAUSE in note and note.endswith("could not be measured with optimisation on, batch 1")
 
 
 def test_what_cannot_be_measured_is_a_note() -> None:

@@ -34,7 +34,7 @@ from bnfuse.use_cases.speed_gate import SpeedGate
 def verify(screen: Screen, options: Verify) -> None:
     """Are the models A and B equal, and on what evidence?
 
-    Runs both on the same inputs, with the runtime's own optimisation off: made-up ones for about 10 s at
+    Runs both on the same inputs, with the runtime's own optimisation off: random ones for about 10 s at
     most, and all of your own (--inputs). A and B may be of two formats, a .keras and its .onnx export.
     Exit codes: 0 equal, 1 different, 4 neither could be shown.
     """

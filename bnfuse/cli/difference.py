@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.option(
     "--ranges",
     is_flag=True,
-    help="Also say what 8 bits would leave of each layer's weight, with one step for all of it and with one "
-    "per channel: which layers a quantiser with one step per tensor spoils, in A and in B.",
+    help="Also say what quantisation to 8 bits would leave of each layer's weight, in A and in B: with one "
+    "step for the whole tensor, which spoils some layers, and with one per channel.",
 )
 @WEIGHTS
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything differs.")

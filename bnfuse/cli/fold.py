@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--output-dir",
     type=PLACE,
     metavar="DIR",
-    help="Write results into DIR, in the folders that the models are in.  [default: beside each model]",
+    help="Write results into DIR, in subfolders as those of the models.  [default: beside each model]",
 )
 @click.option("--force", is_flag=True, help="Overwrite an output that exists.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be folded; write nothing.")
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--merge-affines",
     is_flag=True,
-    help="Also make one BatchNormalization of each chain of Mul, Add, Sub, Div that cannot go (ONNX): "
-    "fewer nodes, and often faster in onnxruntime.",
+    help="Also put one BatchNormalization in place of each chain of Mul, Add, Sub, Div that has to stay "
+    "(ONNX): fewer nodes, and often faster in onnxruntime.",
 )
 @opt.REPORTS
 @opt.JSON
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 @click.option(
     "--only-if-faster",
     is_flag=True,
-    help="Write nothing unless the result is shown to be faster, in steady state with the runtime's own "
-    "optimisation on: in at least one batch size, and slower in none. The exit code is 0 either way.",
+    help="Write the result only if it is shown to be faster in at least one batch size, and slower in none "
+    "(in steady state, with the runtime's own optimisation on). The exit code is 0 either way.",
 )
 @opt.BASELINE
 @opt.COLD
@@ -83,7 +83,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
     The result is proved equal to MODEL (about 10 s at most) and measured beside it (about 20 s at most);
     where it cannot be proved equal, nothing is written and the exit code is 4. MODEL is not touched.
 
-    MODEL is a file, a folder, a pattern or an address; of several, one that fails stops no other.
+    MODEL is a file, a folder, a pattern or an address. Of several, one that fails does not stop the others.
     """
     from bnfuse.cli.many import is_many
 
@@ -160,7 +160,7 @@ def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
         return run(options.model, options.output_path, progress=progress, **_folding(options, hashes=hashes))
 
 
-@click.command(short_help="Say where each BatchNormalization would go, or why it stays.")
+@click.command(cls=Grouped, short_help="Say where each BatchNormalization would go, or why it stays.")
 @MODELS
 @click.option(
     "--explain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 _GROUPS = (
-    ("Result and reports", "output output_dir force dry_run check only_if_faster reports as_json"),
+    ("Result and reports", "output output_dir force dry_run check only_if_faster pattern reports as_json"),
     ("Several models", "recursive jobs resume cluster"),
     ("Models in parts", "weights"),
     (

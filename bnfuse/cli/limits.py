@@ -40,7 +40,7 @@ LIMITS = together(
         metavar="SECONDS",
         expose_value=False,
         callback=_runtime_limit,
-        help="The most that the runtime may take to load a model, or for a call of it.  [default: 300]",
+        help="The longest that the runtime may take to load a model, or to answer a call.  [default: 300]",
     ),
     click.option(
         "--runtime-memory",

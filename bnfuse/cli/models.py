@@ -12,7 +12,7 @@ PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/
 
 
 def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """ "" is a variable that is not set, and not the folder one is in."""
+    """An empty one is a variable of the shell that is not set, and not the folder one is in."""
     if not all(values):
         raise click.BadParameter("a path is empty: check what the shell made of it")
     return values
@@ -38,8 +38,8 @@ WEIGHTS = click.option(
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="The weights that belong to A or B where that is an architecture in JSON. Repeatable, A's first, "
-    "where both are.  [default: a file of a like name beside it]",
+    help="The file of weights, where A or B is only an architecture in JSON; where both are, give it twice, "
+    "A's first.  [default: a file of a like name beside it]",
 )
 MANY = together(
     click.option("-r", "--recursive", is_flag=True, help="Look into folders within folders, too."),
@@ -53,11 +53,12 @@ MANY = together(
     click.option(
         "--resume",
         is_flag=True,
-        help="Skip models that were done before and have not changed, with these options and this version.",
+        help="Skip models that an earlier run did, with the same options and version, and that have not "
+        "changed.",
     ),
     click.option(
         "--cluster",
         metavar="ADDRESS",
-        help="Hand the models to the Dask cluster whose scheduler is there (bnfuse[cluster]).",
+        help="Run on the Dask cluster whose scheduler has this address (needs bnfuse[cluster]).",
     ),
 )

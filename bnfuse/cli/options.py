@@ -151,8 +151,8 @@ READING = together(
         "--weights",
         type=PATH,
         metavar="FILE",
-        help="The weights that belong to MODEL where that is an architecture in JSON.  [default: a file of a "
-        "like name beside it]",
+        help="The file of weights, where MODEL is only an architecture in JSON.  [default: a file of a like "
+        "name beside it]",
     ),
     click.option(
         "--strict-inputs", is_flag=True, help="Refuse a model that lists every initializer as an input."
@@ -165,18 +165,18 @@ READING = together(
         type=click.Choice(["keep", "move"]),
         default="keep",
         show_default=True,
-        help="move: a Relu or Clip may become a Max or Min with one bound for each channel, where more "
-        "BatchNormalizations can go so (ONNX, .keras). Not always faster: measure.",
+        help="move: a Relu or Clip may become a Max or Min with one bound for each channel, where that lets "
+        "more BatchNormalizations go (ONNX, .keras). Not always faster: measure.",
     ),
     click.option(
         "--target",
         type=click.Choice(["any", "no-bn"]),
         default="any",
         show_default=True,
-        help="no-bn: for runtimes without BatchNormalization. Activations may move, and what still cannot go "
-        "stays as Mul and Add (Keras: Rescaling); where one must stay, optimize writes nothing: exit 1.",
+        help="no-bn: leave none, for runtimes without any. Activations may move, and what cannot go becomes "
+        "Mul and Add (Keras: Rescaling). Where one must stay, optimize writes nothing and exits with 1.",
     ),
-    click.option("--equalize", is_flag=True, help="Also rescale channels, exactly: 8 bits lose less then."),
+    click.option("--equalize", is_flag=True, help="Also rescale channels exactly, so that 8 bits lose less."),
     click.option(
         "--keep",
         multiple=True,
@@ -186,13 +186,14 @@ READING = together(
     click.option(
         "--round-bias",
         is_flag=True,
-        help="Keep a bias that is stored in 32-bit integers so, rounded by at most half a step; else it "
-        "becomes one of floats, exactly (ONNX).",
+        help="Keep a bias of 32-bit integers in integers, rounded by at most half a step; without this it "
+        "becomes floats, exactly (ONNX).",
     ),
     click.option(
         "--allow-growth",
         is_flag=True,
-        help="Work out and store weights that are many times the size of the file that computes them.",
+        help="Allow weights and results that are many times larger than the file, which computes or "
+        "compresses them.",
     ),
 )
 INPUTS = together(
@@ -216,17 +217,20 @@ LABELS = click.option(
     callback=_labels,
     metavar="[OUTPUT=]FILE",
     help="The right answer to each sample of --inputs, as integers (.npy, .npz, .csv): tells the accuracy "
-    "before and after. Repeatable, by output.",
+    "before and after. Repeatable, once for each output.",
 )
 BATCH = click.option(
-    "--batch", type=click.IntRange(min=1), metavar="N", help="Size of a dynamic first axis: the batch."
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The batch size, where the first axis is dynamic.",
 )
 BATCHES = click.option(
     "--batch",
     multiple=True,
     callback=_numbers,
     metavar="N[,N...]",
-    help="Sizes of a dynamic first axis (the batch) to measure. Repeatable.",
+    help="The batch sizes to measure, where the first axis is dynamic. Repeatable.",
 )
 DEVICE = click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where models run."
@@ -259,8 +263,8 @@ MEASURING = together(
         default="1%",
         show_default=True,
         metavar="PERCENT",
-        help="How well to know: a setting ends once faster or slower is certain and its 95 % interval within "
-        "±PERCENT or a third of the gain, or once a change of twice PERCENT is ruled out.",
+        help="How precise to be. A setting ends once it is certain which is faster, with a 95 % interval "
+        "within ±PERCENT or a third of the gain, or once a change of twice PERCENT is ruled out.",
     ),
     click.option(
         "--bench-time",
@@ -270,7 +274,7 @@ MEASURING = together(
         default=20.0,
         show_default=True,
         metavar="SECONDS",
-        help="The most that all settings together may take, however imprecise; loading models comes on top.",
+        help="The longest that all settings together may take, precise or not; loading models comes on top.",
     ),
 )
 FAIL_IF_SLOWER = click.option(
@@ -278,14 +282,14 @@ FAIL_IF_SLOWER = click.option(
     "most_percent",
     callback=_percent,
     metavar="PERCENT",
-    help="Exit 1 if the second model (the result) is slower than the first by more, with 95 % confidence: "
-    "noise does not trip it. With --baseline: slower than it was then.",
+    help="Exit 1 if the second model (the result) is slower than the first by more than this, with 95 % "
+    "confidence: noise does not trip it. With --baseline: slower than it was then.",
 )
 BASELINE = click.option(
     "--baseline",
     type=PATH,
     metavar="FILE.json",
-    help="Compare with an earlier report (of --json) from this machine: the result of now with that of then.",
+    help="Compare with an earlier report (--json) from this machine: the result of now with the one of then.",
 )
 COLD = click.option("--cold", is_flag=True, help="Also measure cold start and memory, in fresh processes.")
 PROFILE = click.option(

@@ -46,8 +46,8 @@ def equalized_note(found: Equalized | None, *, done: bool = True) -> tuple[str, 
     values = "channels of one value" if count == 1 else f"channels of {count} values"
     least_db = f"{found.gain_db:.1f} dB"
     told = (
-        f"{values} {were} rescaled, which changes nothing but ranges: 8 bits with one step for each tensor "
-        f"are expected to add {least_db} less noise"
+        f"{values} {were} rescaled, which changes nothing but ranges: quantisation to 8 bits with one step "
+        f"for each tensor is expected to add {least_db} less noise"
     )
     return (told,)
 
@@ -62,7 +62,7 @@ def check_growth(original_bytes: int, result: Written, model: Path) -> None:
     if result_bytes > max(_SMALL_BYTES, _MOST_GROWTH * original_bytes):
         raise OutputError(
             f"the result of '{model}' would be {result_bytes / 1e6:.0f} MB, "
-            f"{result_bytes / original_bytes:.0f} times the original, since it stores plainly what that "
+            f"{result_bytes / original_bytes:.0f} times the original, since it stores in full what that "
             "computes or compresses; nothing was written: --allow-growth writes it"
         )
 
@@ -72,7 +72,7 @@ def growth_note(original: FileInfo, result: FileInfo) -> tuple[str, ...]:
     if result.total_bytes <= _NOTABLE_GROWTH * original.total_bytes:
         return ()
     return (
-        "the result is larger: it stores plainly what the original computes when it is loaded, or compresses",
+        "the result is larger: it stores in full what the original compresses, or computes when it is loaded",
     )
 
 

@@ -86,7 +86,7 @@ def measured_with_shares(
     if third is None:
         return bench(original, result, request)
     whole = bench(original, result, replace(request, max_time=(1 - _PART) * request.max_time))
-    told = f"folding is not alone in what it changes: {third.cause} let a runtime do more, too"
+    told = f"folding is not all that helps: {third.cause} let a runtime do more, too"
     part = replace(request, max_time=_PART * request.max_time, cold=False, profile=False)
     try:
         folding = bench(third.path, result, part)
@@ -98,7 +98,7 @@ def measured_with_shares(
         f"{run.setting}, batch {run.batch}" for run in runs if run.setting in (ON, OFF) and not run.shares
     )
     if unsplit:
-        note = f"{told}; each one's share is too imprecise to be told with {'; '.join(unsplit)}"
+        note = f"{told}; how much each of the two gained could not be measured with {' and '.join(unsplit)}"
         whole = replace(whole, notes=(*whole.notes, note))
     return replace(whole, runs=runs)
 
