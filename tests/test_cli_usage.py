@@ -43,10 +43,10 @@ def modules_after(*arguments: object) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["bench", "-h"], ["--version"]])
 def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
     loaded = modules_after(*arguments)
-    assert not loaded & (HEAVY | {"rich", "numpy", "onnx", "h5py", "google"})
+    assert not loaded & (HEAVY | {"rich", "numpy", "msgspec", "onnx", "h5py", "google"})
 
 
 def test_inspect_imports_no_runtime(model: Path) -> None:
@@ -71,6 +71,18 @@ def test_help_is_fast() -> None:
         subprocess.run([sys.executable, "-m", "bnfuse", "--help"], capture_output=True, check=True, cwd=ROOT)
         times.append(_seconds_of_children() - start)
     assert 0.0 < min(times) < 0.2
+
+
+def test_what_a_command_leaves_is_not_looked_through_when_it_ends() -> None:
+    script = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 10_000, gc.isenabled()))\n"
+        "from bnfuse.cli import main\nmain(['--version'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "True False"
 
 
 def _seconds_of_children() -> float:

@@ -11,7 +11,6 @@ from bnfuse.cli.models import WEIGHTS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
-from bnfuse.use_cases.speed_gate import SpeedGate
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
@@ -93,6 +92,7 @@ def bench(screen: Screen, options: Bench) -> None:
         raise click.UsageError("--fail-if-slower compares two models: give B as well, or --baseline")
     from bnfuse.report import check_reports
     from bnfuse.use_cases.comparing import benched
+    from bnfuse.use_cases.speed_gate import SpeedGate
 
     check_reports(options.reports, a, *([b] if b else []))
     screen.expects(a, options.reports)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -34,6 +35,7 @@ class GuardedGroup(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """As click has it; where stdout cannot be written to (``--help``, too), that is one sentence."""
+        _never_collect()
         try:
             return super().main(*args, **extra)
         except OSError as error:
@@ -65,9 +67,6 @@ class GuardedGroup(click.Group):
 
     def _told(self, ctx: click.Context) -> Any:
         screen = ctx.ensure_object(Screen)
-        # A command has a process of its own: the system takes back what it leaves behind, cycles or not. To
-        # look for them while it works, and once more when it ends, is a tenth of the time of a quick one.
-        gc.disable()
         _print_anything()
         if not {"-h", "--help"} & {*ctx.args}:
             _import_numpy()
@@ -110,6 +109,16 @@ def _import_numpy() -> None:
         import_module("numpy")
     finally:
         del os.environ[threads]  # runtimes in processes of their own have work for theirs
+
+
+def _never_collect() -> None:
+    """A command has a process of its own: the system takes back what it leaves behind, cycles or not.
+
+    To look for them while it works is a tenth of the time of a quick one. When it ends Python looks once
+    more, disabled or not, at all that is not frozen: another eighth.
+    """
+    gc.disable()
+    atexit.register(gc.freeze)
 
 
 def _print_anything() -> None:
