@@ -11,9 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -89,6 +87,8 @@ def _claimed(parent: Path, stack: ExitStack) -> Path:
 
     Another run may take it for left behind as long as it is not locked: then there is another.
     """
+    import tempfile  # only who writes has need of it: `inspect` does not
+
     for attempt in range(_ATTEMPTS):
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         with ExitStack() as made, suppress(FileNotFoundError):
@@ -107,6 +107,8 @@ def _claimed(parent: Path, stack: ExitStack) -> Path:
 
 def _remove(folder: Path) -> None:
     """The lock last: without it nobody knows what is left to be anybody's."""
+    import shutil
+
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

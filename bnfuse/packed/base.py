@@ -6,7 +6,6 @@ before more is written.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, ClassVar, Protocol
@@ -115,8 +114,10 @@ def bounded_copy(source: IO[bytes], target: Path, packed: Path, damage: tuple[ty
                     )
                 file.write(block)
     except OSError as error:
+        from tempfile import gettempdir
+
         raise OutputError(
-            f"'{packed}' cannot be unpacked into {tempfile.gettempdir()} ({error.strerror}): free some "
+            f"'{packed}' cannot be unpacked into {gettempdir()} ({error.strerror}): free some "
             "space, or set TMPDIR to another folder"
         ) from error
 

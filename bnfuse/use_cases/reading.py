@@ -6,7 +6,6 @@ A name stands for itself first, and only then for a pattern: names of nodes may 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -64,6 +63,8 @@ def matches(graph: Graph, pattern: str, path: Path) -> set[str]:
 
 def _suggestion(candidates: Sequence[str], pattern: str) -> str:
     """The names most like it: those that contain it, then those spelled like it."""
+    from difflib import get_close_matches
+
     wanted = pattern.strip("*").lower()
     containing = [name for name in candidates if wanted and wanted in name.lower()]
     spelled = get_close_matches(pattern, candidates, n=_MOST_SUGGESTIONS, cutoff=0.5)

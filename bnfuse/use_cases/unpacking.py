@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -102,6 +101,8 @@ def unpacked_together(
 
 @contextmanager
 def _opened(packing: Packing) -> Iterator[Opened]:
+    from tempfile import TemporaryDirectory  # most models are not packed
+
     with TemporaryDirectory(prefix="bnfuse-") as folder, watched(*packing.files) as files:
         opened = Opened(packing.unpack(Path(folder)), packing)
         with renamed_errors(opened.names):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -115,7 +114,9 @@ class KerasModel:
 
         if not patch.changes:  # so not one byte does
             with output_errors(path):
-                shutil.copyfile(self.path, path)
+                from shutil import copyfile
+
+                copyfile(self.path, path)
             return Written(path, (), 0)
         edited = self._edit(patch)
         write(self._container, edited.config, edited.network, path)

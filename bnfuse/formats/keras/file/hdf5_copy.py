@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import ml_dtypes
 import numpy as np
 
 from bnfuse.errors import OutputError
@@ -65,7 +64,7 @@ def copy_array(stored: StoredDataset, target: h5py.Group, name: str) -> None:
 def put_array(array: np.ndarray, target: h5py.Group, name: str, mark: bool) -> None:
     """A new array; ``mark`` says in an attribute that it is bfloat16, as archives do."""
     made = target.create_dataset(name, data=array, track_times=False)
-    if mark and array.dtype == ml_dtypes.bfloat16:
+    if mark and array.dtype.name == "bfloat16":
         made.attrs["dtype"] = "bfloat16"
 
 

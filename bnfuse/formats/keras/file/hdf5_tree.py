@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
-import ml_dtypes
 import numpy as np
 from msgspec import Struct, field
 
@@ -244,7 +243,12 @@ class Hdf5Tree(Struct, eq=False):
         if raw.kind in _NUMBER_KINDS and raw.metadata is None and raw.subdtype is None:
             return raw
         if raw.kind == "V" and raw.names is None and raw.subdtype is None and raw.itemsize in (1, 2):
-            return np.dtype(ml_dtypes.bfloat16) if raw.itemsize == 2 else raw
+            if raw.itemsize == 1:
+                return raw
+            import ml_dtypes  # few files have need of it
+
+            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return bfloat16
         if raw.kind == "b":  # HDF5 has no truth values: an enumeration, with metadata
             return raw
         raise UnreadableModel(f"{self.origin}: '{path}' holds values of type {raw}, which cannot be weights")

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -110,7 +109,7 @@ def refuses_edit(layer: Layer, *, quantised: bool = False) -> str | None:
     for variable in layer.variables:
         if getattr(variable, "locked", ""):
             return str(getattr(variable, "locked", ""))
-        real = variable.dtype.kind == "f" or variable.dtype == ml_dtypes.bfloat16
+        real = variable.dtype.kind == "f" or variable.dtype.name == "bfloat16"
         if variable.name.endswith(("kernel", "embeddings")) and not real and not quantised:
             return f"its {variable.name} holds {variable.dtype} values"
     return None
