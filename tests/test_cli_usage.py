@@ -21,47 +21,6 @@ from tests.command import ROOT, call
 
 use_case = import_module("bnfuse.use_cases.optimize")
 
-HEAVY = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
-
-
-def modules_after(*arguments: object) -> set[str]:
-    """Top-level modules that are loaded when ``bnfuse`` with these arguments has ended."""
-    script = (
-        "import sys\n"
-        "from bnfuse.cli import main\n"
-        "try:\n    main(sys.argv[1:], prog_name='bnfuse')\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return set(done.stdout.splitlines()[-1].split())
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["bench", "-h"], ["--version"]])
-def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
-    loaded = modules_after(*arguments)
-    assert not loaded & (HEAVY | {"rich", "numpy", "msgspec", "onnx", "h5py", "google"})
-
-
-def test_inspect_imports_no_runtime(model: Path) -> None:
-    assert not modules_after("inspect", model) & HEAVY
-
-
-def test_dry_run_and_check_import_no_runtime(model: Path, plain_model: Path) -> None:
-    assert not modules_after("optimize", model, "--dry-run") & HEAVY
-    assert not modules_after("optimize", plain_model, "--check") & HEAVY
-
-
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_only_a_terminal_needs_rich(model: Path, options: tuple[str, ...]) -> None:
-    assert "rich" not in modules_after("inspect", model, *options)
-
 
 def test_help_is_fast() -> None:
     """By the processor's time: a wait for a processor is not ours."""

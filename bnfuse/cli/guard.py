@@ -11,10 +11,8 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
@@ -69,7 +67,10 @@ class GuardedGroup(click.Group):
         screen = ctx.ensure_object(Screen)
         _print_anything()
         if not {"-h", "--help"} & {*ctx.args}:
-            _import_numpy()
+            from bnfuse.cli.packages import defer_onnx, import_numpy
+
+            import_numpy()
+            defer_onnx()
         try:
             with _terminable():
                 result = super().invoke(ctx)
@@ -99,18 +100,6 @@ class GuardedGroup(click.Group):
             _leave(screen, error, ExitCode.INTERNAL, told)
 
 
-def _import_numpy() -> None:
-    """Import numpy without the thread for each core that its BLAS starts: a fold has no work for them."""
-    threads = "OPENBLAS_NUM_THREADS"
-    if threads in os.environ:
-        return
-    os.environ[threads] = "1"
-    try:
-        import_module("numpy")
-    finally:
-        del os.environ[threads]  # runtimes in processes of their own have work for theirs
-
-
 def _never_collect() -> None:
     """A command has a process of its own: the system takes back what it leaves behind, cycles or not.
 
@@ -133,7 +122,9 @@ def _leave(screen: Screen, error: BaseException, code: int, told: str = "") -> N
     if told:
         screen.failure(type(error).__name__, told, int(code))
     if screen.verbose:
-        traceback.print_exception(error)
+        from traceback import print_exception
+
+        print_exception(error)
     raise click.exceptions.Exit(code) from None
 
 

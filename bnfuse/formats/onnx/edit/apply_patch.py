@@ -26,6 +26,7 @@ from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
 from bnfuse.formats.onnx.edit.round_bias import in_whole_steps, put_steps
 from bnfuse.formats.onnx.edit.widen import carrying, widen
+from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.graph.qonnx import is_quantiser
 from bnfuse.formats.onnx.graph.quantised import unpacking
@@ -199,7 +200,7 @@ class ModelEditor:
         number = len(self._source.files.slices) + len(self._payloads)
         self._payloads[number] = new
         proto = onnx.TensorProto(
-            data_type=onnx.helper.np_dtype_to_tensor_dtype(new.dtype),
+            data_type=onnx_type(new.dtype),
             dims=list(new.shape),
             data_location=onnx.TensorProto.EXTERNAL,
         )

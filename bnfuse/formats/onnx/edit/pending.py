@@ -16,6 +16,7 @@ import onnx
 from msgspec import Struct, field
 
 from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.rows.view import NodeHandle
 
@@ -248,7 +249,7 @@ class Pool:
 @cache
 def _stored_as(dtype: np.dtype[Any]) -> tuple[int, bool]:
     """A type's number in a file, and whether several elements share a byte there."""
-    return onnx.helper.np_dtype_to_tensor_dtype(dtype), dtype.name in _PACKED
+    return onnx_type(dtype), dtype.name in _PACKED
 
 
 def _serialized(name: str, values: Array, doc: str) -> bytes:

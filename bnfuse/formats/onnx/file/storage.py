@@ -24,6 +24,7 @@ from bnfuse.errors import UnreadableModel
 from bnfuse.files.stamps import Stamp, check_stamp, stamp_of
 from bnfuse.formats.elsewhere import closed, opened
 from bnfuse.formats.onnx.file.contained import open_contained
+from bnfuse.formats.onnx.file.element_types import numpy_type
 from bnfuse.formats.onnx.file.positioned import BINARY, read_into
 from bnfuse.formats.onnx.file.protobuf import payload_number, two_values
 from bnfuse.formats.onnx.file.wire import FileSlice
@@ -219,7 +220,7 @@ class FileTensor(Struct, frozen=True, eq=False):
 def numpy_dtype(data_type: int) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) type of a TensorProto.DataType."""
     try:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+        return numpy_type(data_type)
     except KeyError as e:
         raise UnreadableModel(f"a tensor has the unknown type {data_type}") from e
 

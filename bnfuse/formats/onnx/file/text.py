@@ -10,8 +10,11 @@ from functools import cache
 from typing import Any
 
 import onnx
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+
+# Fields 1 and 12 of a FileDescriptorProto: of what is given twice the last counts.
+_NAME, _SYNTAX = b"\x0a\x0cstrict.proto", b"\x62\x06proto3"
 
 
 def is_text(model: bytes) -> bool:
@@ -25,9 +28,6 @@ def is_text(model: bytes) -> bool:
 
 @cache
 def _strict() -> Any:
-    schema = descriptor_pb2.FileDescriptorProto()
-    onnx.ModelProto.DESCRIPTOR.file.CopyToProto(schema)
-    schema.name, schema.syntax = "strict.proto", "proto3"
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(schema.SerializeToString())
+    pool.AddSerializedFile(onnx.ModelProto.DESCRIPTOR.file.serialized_pb + _NAME + _SYNTAX)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(onnx.ModelProto.DESCRIPTOR.full_name))

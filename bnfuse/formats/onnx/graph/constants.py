@@ -17,6 +17,7 @@ import onnx
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size, whole
 from bnfuse.formats.onnx.file.storage import Files
+from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.evaluate import evaluate
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Unknown
 from bnfuse.formats.onnx.graph.scope import Scope
@@ -119,7 +120,7 @@ class Constants:
             case "sparse_value" if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 return self._dense(attribute.sparse_tensor)
             case "value_float" | "value_floats" | "value_int" | "value_ints":
-                value = onnx.helper.get_attribute_value(attribute)
+                value = attribute_value(attribute)
                 kind: Any = np.float32 if attribute.name.startswith("value_f") else np.int64
                 return ArrayTensor(np.asarray(value, kind))
             case _:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import NodeItem, Setting
 from bnfuse.formats.onnx.file.storage import numpy_dtype
+from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, text_of
 
 _Kind = onnx.AttributeProto
@@ -108,7 +109,7 @@ def _value(attribute: onnx.AttributeProto) -> Setting:
     if attribute.ref_attr_name:
         return f"the function's '{text_of(attribute.ref_attr_name)}'"
     try:
-        return _plain(onnx.helper.get_attribute_value(attribute), attribute.type)
+        return _plain(attribute_value(attribute), attribute.type)
     except ValueError:  # of a type that this onnx does not know
         return "?"
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 
@@ -68,7 +69,7 @@ def _tensor(
         return None
     if zero is not None and (zero.dtype != stored.dtype or size(zero) != size(scale)):
         return None
-    if attributes.get("output_dtype", 0) not in (0, onnx.helper.np_dtype_to_tensor_dtype(scale.dtype)):
+    if attributes.get("output_dtype", 0) not in (0, onnx_type(scale.dtype)):
         return None
     axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
     shape = _laid(scale.shape, stored.shape, axis, block)

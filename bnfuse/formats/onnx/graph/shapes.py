@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import onnx
+from onnx.onnx_cpp2py_export.checker import ValidationError
+from onnx.onnx_cpp2py_export.shape_inference import InferenceError, infer_shapes
 
 from bnfuse.core.axes import Shape
 from bnfuse.formats.onnx.graph import qonnx
@@ -110,8 +112,10 @@ class ValueShapes:
         model.ir_version = max(said, 4)
         try:
             with _as_standard(model, self._functions):
-                return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=computes)
-        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
+                # As onnx.shape_inference does, which would have the whole package imported.
+                inferred = infer_shapes(model.SerializeToString(), False, False, computes)
+            return onnx.ModelProto.FromString(inferred)
+        except (InferenceError, ValidationError, ValueError, RuntimeError):
             return None  # a model that inference cannot digest still has what the file says
         finally:
             model.ir_version = said

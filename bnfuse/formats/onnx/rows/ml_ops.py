@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import AttributeProto, TensorProto, helper
+import onnx
+from onnx import AttributeProto, TensorProto
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.linear import linear_form
@@ -52,7 +53,7 @@ def scaler(view: View) -> Rule:
 def _set_floats(handle: NodeHandle, name: str, values: Array) -> None:
     """An attribute that is a list of float32."""
     kept = [a for a in handle.proto.attribute if a.name != name]
-    kept.append(helper.make_attribute(name, values.ravel().tolist()))
+    kept.append(onnx.helper.make_attribute(name, values.ravel().tolist()))
     del handle.proto.attribute[:]
     handle.proto.attribute.extend(kept)
 

@@ -12,6 +12,8 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
 from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.file.element_types import numpy_type, onnx_type
+from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.origin import Origin, origin
 from bnfuse.formats.onnx.graph.quantised import unpacking
@@ -80,7 +82,7 @@ class View(Struct, eq=False):
             self.attributes = {a.name: a for a in self.proto.attribute}
         found = self.attributes.get(name)
         try:
-            return default if found is None else onnx.helper.get_attribute_value(found)
+            return default if found is None else attribute_value(found)
         except ValueError as e:  # a reference to what a function's caller gives, where there is none
             raise Malformed(f"the attribute {name} has no value") from e
 
@@ -138,13 +140,13 @@ class View(Struct, eq=False):
         """TensorProto.DataType of input i."""
         tensor = self.const(i) if self.is_const(i) else None
         if tensor is not None:
-            return onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
+            return onnx_type(tensor.dtype)
         return self.shapes.dtype(self.handle.scope.key(self.proto.input[i]))
 
     def float_type(self, i: int) -> np.dtype[Any] | None:
         """The type of input i where it is one of floats that all arithmetic is defined for."""
         kind = self.dtype(i)
-        return None if kind not in _FLOATS else onnx.helper.tensor_dtype_to_np_dtype(kind)
+        return None if kind not in _FLOATS else numpy_type(kind)
 
     def axis(self, axis: int, i: int = 0) -> int:
         """An axis of input i counted from zero where the rank is known, else as it is."""

@@ -16,6 +16,7 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 
 # Larger results are not worked out: the value then counts as not constant.
 MOST_ELEMENTS = 1 << 27
@@ -49,7 +50,7 @@ class KnownCall(Struct, frozen=True):
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the default."""
         found = self.attributes.get(name)
-        return default if found is None else onnx.helper.get_attribute_value(found)
+        return default if found is None else attribute_value(found)
 
     def tensor(self, i: int = 0) -> Tensor:
         """Input i.

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx
 
 from bnfuse.core.tensor import Array
+from bnfuse.formats.onnx.file.element_types import numpy_type
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axis_of, bounded, broadcast
 
 Function = Callable[..., Array]
@@ -149,7 +149,7 @@ def clip(call: KnownCall) -> Array:
 
 def cast(call: KnownCall) -> Array:
     """To the type ``to``."""
-    return _cast(call.array(), onnx.helper.tensor_dtype_to_np_dtype(call.attr("to")))
+    return _cast(call.array(), numpy_type(call.attr("to")))
 
 
 def cast_like(call: KnownCall) -> Array:

@@ -10,6 +10,7 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.formats.extents import Extent, Shape, Sizes
+from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 
 Elements = tuple[Any, ...]  # of a small tensor, flat: extents, or floats
 
@@ -27,7 +28,7 @@ class ExtentCall(Struct, eq=False):
         """An attribute's value."""
         for attribute in self.node.attribute:
             if attribute.name == name:
-                return onnx.helper.get_attribute_value(attribute)
+                return attribute_value(attribute)
         return default
 
     def shape(self, at: int) -> Shape:
