@@ -46,6 +46,7 @@ class FakeModel:
     notes: tuple[str, ...] = ("a note",)
     side_files: tuple[Path, ...] = ()
     writes: list[frozenset[str]] = field(default_factory=list)
+    exact_seams: bool = False
 
     @property
     def graph(self) -> FakeModel:

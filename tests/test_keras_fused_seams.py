@@ -21,7 +21,7 @@ from bnfuse.formats.base import ReadOptions, RunSettings
 from bnfuse.formats.keras import FORMAT
 from bnfuse.proof.inside import inside
 from bnfuse.proof.seams import SeamProof
-from bnfuse.proof.stretches import Models
+from bnfuse.proof.stretches import Models, Stretches
 from bnfuse.use_cases.optimize import optimize
 from tests.keras_nets import stir
 
@@ -87,12 +87,51 @@ def test_a_defect_shows_at_its_layers_output_and_nowhere_else(
     assert {found.folds[point.folds[0]] for point in found.points} == {f"norm_{name}" for name in told}
     _spoil(result, model, names[first::2], keras3)
     rng = np.random.default_rng(3)
+    assert found.exact
     proof = SeamProof(Models(path, result, found, RunSettings(), load, 2.0**-24), deadline=float("inf"))
     proof.run([{"x": rng.standard_normal((4, 6, 4)).astype(np.float32)} for _ in range(2)])
     parted = {name for name, k in told.items() if proof.worst[k].share > 1.0}
     assert (proof.problem, parted) == ("", set(names[first::2]))
     agreement = proof.agreement()
     assert agreement.proved == len(names) - len(parted)
+
+
+def _half(keras: Any) -> Any:
+    """Types that meet: float16 inside, a float32 head, a sum in between."""
+    k, policy = keras.layers, keras.mixed_precision.set_dtype_policy
+    before = keras.mixed_precision.dtype_policy()
+    policy("mixed_float16")
+    try:
+        x = k.Input((6, 4), name="x")
+        y = k.BatchNormalization(name="one")(k.Conv1D(9, 3, padding="same", name="conv")(x))
+        y = k.Add(name="sum")([k.Dense(9, activation="relu", name="dense")(y), y])
+        y = k.BatchNormalization(name="two")(y)
+        return stir(keras.Model(x, k.Dense(2, dtype="float32", name="head")(y)), gamma="signed")
+    finally:
+        policy(before)
+
+
+@pytest.mark.parametrize("make", [_network, _half])
+def test_what_keras_shows_at_a_seam_is_what_goes_on_from_there(
+    keras3: Any, tmp_path: Path, make: Any
+) -> None:
+    """Forced to its own values, the original makes the very same: it need not be run so (``exact``)."""
+    path = tmp_path / "m.keras"
+    make(keras3).save(path)
+    opened = FORMAT.read(path, ReadOptions())
+    patch = apply(opened.graph, plan(opened.graph))
+    found = inside(opened, patch, opened.constants_of(patch.near))
+    opened.close()
+    points = list(range(len(found.points)))
+    rng = np.random.default_rng(3)
+    feeds = [{"x": rng.standard_normal((4, 6, 4)).astype(np.float32)} for _ in range(2)]
+    both = Stretches(Models(path, path, found, RunSettings(), load, 2.0**-24), points, feeds, points)
+    both._note()
+    assert both.points
+    for row, made in enumerate(both._forced(True, range(2))):
+        assert made.keys() == {pair for pair in both.noted if pair[0] == row}
+        for pair, array in made.items():
+            assert array.tobytes() == both.noted[pair].tobytes()
 
 
 def test_the_fixture_is_proved_fold_by_fold(tmp_path: Path) -> None:

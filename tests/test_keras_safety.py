@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras.runtime import run
+from bnfuse.formats.keras.file.opening import open_container
+from bnfuse.formats.keras.runtime import run, safety
 from bnfuse.formats.keras.runtime.safety import dangers
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
@@ -99,6 +101,41 @@ def test_what_would_run_or_read_something_else_is_found(says: str, config: dict[
         found = list(dangers({"class_name": "Sequential", "config": around}))
         assert len(found) == 1
         assert says in found[0]
+
+
+def test_a_file_is_looked_at_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+
+    def opened(path: Path) -> Any:
+        looked.append(path)
+        return open_container(path)
+
+    monkeypatch.setattr(safety, "open_container", opened)
+    path = tmp_path / FIXTURE.name
+    path.write_bytes(FIXTURE.read_bytes())
+    facts = safety.refuse_unsafe(path, False)
+    assert safety.refuse_unsafe(path, False) == facts
+    assert len(looked) == 2  # it is so young that it could change and look the same
+    late = time.time_ns() + 3_000_000_000
+    monkeypatch.setattr("time.time_ns", lambda: late)
+    assert [safety.refuse_unsafe(path, False) for _ in range(3)] == [facts] * 3
+    assert len(looked) == 3
+    path.write_bytes(b"something else")
+    with pytest.raises(UnreadableModel):
+        safety.refuse_unsafe(path, False)
+    assert len(looked) == 4
+
+
+def test_what_was_allowed_once_is_refused_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = time.time_ns() + 3_000_000_000
+    monkeypatch.setattr("time.time_ns", lambda: late)
+    monkeypatch.setattr(safety, "dangers", lambda _: iter(["has a trap"]))
+    path = tmp_path / FIXTURE.name
+    path.write_bytes(FIXTURE.read_bytes())
+    safety.refuse_unsafe(path, True)
+    for _ in range(2):
+        with pytest.raises(UnsafeModel, match="has a trap"):
+            safety.refuse_unsafe(path, False)
 
 
 # --- with Keras ---

@@ -48,6 +48,7 @@ class Model(Protocol):
     graph: Graph
     notes: tuple[str, ...]
     side_files: tuple[Path, ...]  # files beside the model that hold its weights
+    exact_seams: bool  # what its runtime shows at a seam is, to the last digit, what goes on from there
 
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, over all scopes."""

@@ -45,6 +45,7 @@ class SeamPair(Struct, frozen=True):
         exits: folds that are felt in an output of the model at once, and the points right before all outputs.
         original, result: what the nodes near the folds compute with, for ``Probe.shaken``.
         alike: how many terms a sum has at most that is taken over weights which are one number repeated.
+        exact: whether what is shown at a seam is, to the last digit, what goes on from there.
         coarsest: the coarsest type of floats among their weights and what they put out, as far as is known.
     """
 
@@ -58,6 +59,7 @@ class SeamPair(Struct, frozen=True):
     alike: int = 0
     parts: int = 0
     rescalings: int = 0
+    exact: bool = False
 
 
 def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
@@ -92,6 +94,7 @@ def inside(model: Model, patch: Patch, original: Sequence[str]) -> SeamPair:
         alike=max((_terms(new) for new in patch.linears.values()), default=0),
         parts=len(patch.steps) - patch.rescalings - len({step.node for step in patch.steps} & patch.removed),
         rescalings=patch.rescalings,
+        exact=model.exact_seams,
     )
 
 

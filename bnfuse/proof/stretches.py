@@ -7,14 +7,15 @@ may differ by the rounding of those operations alone (``channels`` has the figur
 stretches is untouched and sees the same values too; where all seams before the outputs are forced, the
 outputs of such a run show that it was left alone.
 
-A stretch that differs by more is looked at again, it alone: the reference too runs forced (a runtime may keep
-more digits between operations than it shows at a seam), and both run with the weights near the folds moved by
-one unit in their last place, up to ``SHAKES`` times, which is how their own rounding shows.
+A stretch that differs by more is looked at again, it alone: the reference too runs forced (where its runtime
+may keep more digits between operations than it shows at a seam), and both run with the weights near the folds
+moved by one unit in their last place, up to ``SHAKES`` times, which is how their own rounding shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +36,7 @@ SHAKES = 4
 Key = int | str
 Pair = tuple[int, Key]
 Values = dict[Pair, np.ndarray]
+Figures = dict[Pair, tuple[Channels, ...]]
 Shaken = dict[Pair, list[tuple[Channels, ...]]]
 
 
@@ -83,14 +85,11 @@ class Stretches(Struct, eq=False):
             for pair, a in self.noted.items()
             if pair[1] in self.points or (ends and isinstance(pair[1], str))
         }
-        made = self._forced(original=False, rows=range(len(self.feeds)), keys=())
-        found = {
-            pair: channels(a, made[pair]) for pair, a in wanted.items() if _comparable(a, made.get(pair))
-        }
+        made, found = self._differences(wanted, self._forced(False, range(len(self.feeds))))
         worst = {pair: self._excess(pair, axes) for pair, axes in found.items()}
         beyond = [pair for pair, each in worst.items() if each is not None and each.share > 1.0]
         if beyond:
-            worst |= self._second_look(beyond, made)
+            worst |= self._second_look({pair: found[pair] for pair in beyond}, made)
         return _worst(worst)
 
     def _note(self) -> None:
@@ -103,13 +102,16 @@ class Stretches(Struct, eq=False):
         self.along = [k for k in self.along if all(_usable(self.noted[row, k]) for row in rows)]
         self.points = [k for k in self.points if k in self.along]
 
-    def _second_look(self, beyond: Sequence[Pair], made: Values) -> dict[Pair, Excess | None]:
+    def _second_look(self, beyond: Figures, made: Values) -> dict[Pair, Excess | None]:
         """The reference forced too, and both models shaken: the stretches alone, on the sets that show it."""
-        rows = sorted({row for row, _ in beyond})
-        keys = list(dict.fromkeys(key for _, key in beyond))
-        wanted = self._forced(original=True, rows=rows, keys=keys)
-        found = {pair: channels(wanted[pair], made[pair]) for pair in beyond}
+        found, wanted = beyond, self.noted
         again = {pair: self._excess(pair, axes) for pair, axes in found.items()}
+        if not self.models.inside.exact:  # else it makes what was noted of what was noted
+            wanted = {}
+            for values in self._forced(True, *_rows_and_keys(beyond)):
+                wanted |= values
+            found = {pair: channels(wanted[pair], made[pair]) for pair in beyond}
+            again = {pair: self._excess(pair, axes) for pair, axes in found.items()}
         own: Shaken = {pair: [] for pair in beyond}
         original: Shaken = {pair: [] for pair in beyond}
         for count in range(SHAKES):
@@ -125,12 +127,20 @@ class Stretches(Struct, eq=False):
 
     def _shake(self, base: Values, moved: Shaken, *, original: bool) -> None:
         """How a model's own values move with its weights, once more."""
-        rows, keys = sorted({row for row, _ in base}), list(dict.fromkeys(key for _, key in base))
         seed = 1 + max(len(moved[pair]) for pair in base)
-        made = self._forced(original=original, rows=rows, keys=keys, seed=seed)
-        for pair, array in base.items():
-            if _comparable(array, made.get(pair)):
-                moved[pair].append(channels(array, made[pair]))
+        runs = self._forced(original, *_rows_and_keys(base), seed=seed)
+        for pair, axes in self._differences(base, runs)[1].items():
+            moved[pair].append(axes)
+
+    def _differences(self, wanted: Values, runs: Iterable[Values]) -> tuple[Values, Figures]:
+        """What runs made, and how it differs from what was wanted: reckoned while the next run goes on."""
+        made: Values = {}
+        with ThreadPoolExecutor(1) as beside:
+            reckoned = []
+            for values in runs:
+                made |= values
+                reckoned.append(beside.submit(_figures, wanted, values))
+        return made, {pair: axes for each in reckoned for pair, axes in each.result().items()}
 
     # --- running
 
@@ -147,8 +157,10 @@ class Stretches(Struct, eq=False):
         named = self._names(self.along, original=original)
         return {(row, key): array for name, array in made.items() for key in named.get(name, [name])}
 
-    def _forced(self, *, original: bool, rows: Iterable[int], keys: Sequence[Key], seed: int = 0) -> Values:
-        """What a model makes where it goes on, behind each seam, from what the reference had there.
+    def _forced(
+        self, original: bool, rows: Iterable[int], keys: Sequence[Key] = (), *, seed: int = 0
+    ) -> Iterator[Values]:
+        """What a model makes where it goes on, behind each seam, from what the reference had there: by rows.
 
         ``keys`` are the values that matter, () for all.
         """
@@ -160,12 +172,10 @@ class Stretches(Struct, eq=False):
         wanted = {name for name, points in named.items() if not set(points).isdisjoint(keys)}
         wanted |= {key for key in keys if isinstance(key, str)}
         probe = Probe(tuple(named), True, dtypes, shaken, seed=seed, wanted=tuple(sorted(wanted)))
-        made: Values = {}
         with self.models.opened(probe, original=original) as runner:
             for row in rows:
                 given = {name: self.noted[row, points[0]] for name, points in named.items()}
-                made |= self._keyed(row, runner.run({**self.feeds[row], **given}), original=original)
-        return made
+                yield self._keyed(row, runner.run({**self.feeds[row], **given}), original=original)
 
     def _needed(self, keys: Iterable[Key]) -> list[int]:
         """The points that the stretches before some values begin and end at."""
@@ -191,6 +201,20 @@ class Stretches(Struct, eq=False):
         return worst
 
 
+def _rows_and_keys(pairs: Iterable[Pair]) -> tuple[list[int], list[Key]]:
+    """The input sets and the values of some pairs."""
+    return sorted({row for row, _ in pairs}), list(dict.fromkeys(key for _, key in pairs))
+
+
+def _figures(wanted: Values, made: Values) -> Figures:
+    """How each value that was wanted and made differs, as far as both can be compared."""
+    return {
+        pair: channels(wanted[pair], array)
+        for pair, array in made.items()
+        if pair in wanted and _comparable(wanted[pair], array)
+    }
+
+
 def _with_those_before(points: Iterable[int], every: Sequence[Point]) -> list[int]:
     return sorted({*points, *(k for p in points for k in every[p].before)})
 
@@ -208,6 +232,6 @@ def _usable(array: np.ndarray) -> bool:
     return is_float(array) and array.size > 0 and bool(np.isfinite(array).any())
 
 
-def _comparable(wanted: np.ndarray, made: np.ndarray | None) -> bool:
+def _comparable(wanted: np.ndarray, made: np.ndarray) -> bool:
     """Floats of one shape."""
-    return made is not None and _usable(wanted) and made.shape == wanted.shape and is_float(made)
+    return _usable(wanted) and made.shape == wanted.shape and is_float(made)

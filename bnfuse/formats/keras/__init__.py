@@ -27,6 +27,8 @@ _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 class KerasModel:
     """An opened Keras file."""
 
+    exact_seams = True  # layers hand on tensors, one call after the other
+
     def __init__(self, path: Path, container: Container, options: ReadOptions) -> None:
         from bnfuse.formats.keras.graph.binding import bind
         from bnfuse.formats.keras.graph.config import parse

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class OnnxModel:
     """An opened ONNX file."""
 
+    exact_seams = False  # onnxruntime keeps float16 as float32 between nodes
+
     def __init__(self, source: ModelFile, options: ReadOptions) -> None:
         self._source = source
         self._loaded = read_graph(source, options)

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +25,13 @@ from typing import Any
 from msgspec import Struct
 
 from bnfuse.errors import UnsafeModel
+from bnfuse.files.stamps import Stamp, stamp_of
 from bnfuse.formats.keras.file.opening import open_container
 
+# Files whose facts are remembered: the original and its result.
+_REMEMBERED = 2
+# Some file systems count changes in steps of two seconds: what is younger may change and look the same.
+_SETTLED_NS = 2_000_000_000
 _SUFFIXES = {"archive": ".keras", "hdf5": ".h5"}
 
 # Packages whose modules Keras configs name, and the modules in them that hold parts of models.
@@ -88,6 +95,17 @@ class LoadFacts(Struct, frozen=True):
     only_input_rank: int
 
 
+class _Looked(Struct, frozen=True):
+    """What was found in a file; ``danger`` as the end of "the file …", "" if there is none."""
+
+    facts: LoadFacts
+    danger: str
+
+
+_looked: dict[tuple[Path, Stamp], _Looked] = {}
+_remembering = threading.Lock()
+
+
 def refuse_unsafe(path: Path, allow_unsafe: bool) -> LoadFacts:
     """Look at the config, and refuse what would run code or read other files.
 
@@ -95,17 +113,39 @@ def refuse_unsafe(path: Path, allow_unsafe: bool) -> LoadFacts:
         UnsafeModel: it would, and ``allow_unsafe`` is off; or its weights reach out of the file.
         UnreadableModel: it is damaged, or no whole model.
     """
+    found = _look_once(path)
+    if found.danger and not allow_unsafe:
+        raise UnsafeModel(
+            f"'{path.name}' {found.danger}: --allow-unsafe runs it, "
+            "--no-verify --no-bench folds without running"
+        )
+    return found.facts
+
+
+def _look_once(path: Path) -> _Looked:
+    """What is in a file, which a proof and a bench ask a dozen times; anew where it has changed."""
+    begin = time.time_ns()
+    try:
+        known = path.resolve(), stamp_of(path.stat())
+    except OSError:
+        return _look(path)  # which tells what is wrong
+    found = _looked.get(known)
+    if found is not None:
+        return found
+    found = _look(path)
+    if begin - max(known[1][1:]) > _SETTLED_NS:
+        with _remembering:
+            while len(_looked) >= _REMEMBERED:
+                del _looked[next(iter(_looked))]
+            _looked[known] = found
+    return found
+
+
+def _look(path: Path) -> _Looked:
     with closing(open_container(path)) as container:
         suffix, config = _SUFFIXES[container.kind], container.config
         container.tree  # noqa: B018  (opened, and so searched for links to other files and shape bombs)
-    if not allow_unsafe:
-        danger = next(dangers(config), "")
-        if danger:
-            raise UnsafeModel(
-                f"'{path.name}' {danger}: --allow-unsafe runs it, "
-                "--no-verify --no-bench folds without running"
-            )
-    return LoadFacts(suffix, *_only_input(config))
+    return _Looked(LoadFacts(suffix, *_only_input(config)), next(dangers(config), ""))
 
 
 def dangers(config: Any) -> Iterator[str]:
