@@ -75,6 +75,36 @@ def test_what_is_certain(slowdown: float, noise: float, wanted: Wanted, expected
     assert Certainty(wanted).look(made_up(slowdown, noise), 0.05, 0.05) is expected
 
 
+PLAIN = [
+    pytest.param(1.5, 0.03, Wanted(), True, id="half as slow again"),
+    pytest.param(0.7, 0.03, Wanted(), True, id="much faster"),
+    pytest.param(1.5, 0.3, Wanted(), False, id="hardly known"),
+    pytest.param(1.06, 0.01, Wanted(), False, id="perhaps not beyond 5 %"),
+    pytest.param(1.04, 1e-6, Wanted(), False, id="surely within 5 %"),
+    pytest.param(1.0, 0.01, Wanted(), False, id="nothing"),
+    pytest.param(1.2, 0.02, Wanted(gate=0.2), False, id="a gate that is undecided"),
+]
+
+
+@pytest.mark.parametrize(("slowdown", "noise", "wanted", "expected"), PLAIN)
+def test_what_one_copy_of_each_shows(slowdown: float, noise: float, wanted: Wanted, expected: bool) -> None:
+    certainty = Certainty(wanted)
+    rounds = made_up(slowdown, noise, 8, sessions=2)
+    assert (certainty.plainly(rounds), certainty.reached) == (expected, expected)
+    assert not Certainty(wanted).plainly(first(rounds, 5))  # too few
+
+
+def test_one_copy_of_each_shows_no_gain_that_is_none() -> None:
+    """Equal models with much noise, and sessions that lie 1 % apart, twice what was measured."""
+    shown = sum(
+        Certainty(Wanted()).plainly(made_up(1.0, noise, rounds, seed=seed, layout=0.01, sessions=2))
+        for seed in range(150)
+        for noise in (0.005, 0.05, 0.5)
+        for rounds in (6, 8, 11)
+    )
+    assert shown == 0
+
+
 def test_a_small_gain_need_not_be_known_better_than_was_asked_for() -> None:
     """6.5 ± 2.6 %, in the middle of the time."""
     rounds = made_up(1.065, 0.1)

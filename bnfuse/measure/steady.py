@@ -28,6 +28,7 @@ from bnfuse.formats.base import Loader, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
 from bnfuse.measure.certainty import Certainty
 from bnfuse.measure.judging import Rounds, summarise
+from bnfuse.measure.scouting import scout
 from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun, RanInput
@@ -190,8 +191,16 @@ def _one_pass(
         begin = time.perf_counter()
         models = loaded(range(len(paths)))
         load_s = time.perf_counter() - begin
+        seen.versions.update({name: v for runner in models.values() for name, v in runner.versions.items()})
         samples, feeds = _inputs(setting, models[0], seen)
         call_s = _call_s(models[0], feeds)
+        typical_ns: Sequence[float] = ()
+        if earlier is None and copies > len(paths) == 2:
+            found = scout([models[0], models[1]], feeds, spent, setting.certainty, setting.inputs.seed)
+            typical_ns = found.typical_ns
+            if found.rounds is not None:
+                setting.rounds, setting.batch, setting.done = found.rounds, samples.batch, True
+                return
         if len(paths) == 2:
             copies = (
                 len(earlier.calls)
@@ -203,7 +212,6 @@ def _one_pass(
             if copies == MOST_COPIES:  # the first two may have been there already
                 load_s = max(load_s, time.perf_counter() - begin)
         runners = [models[at] for at in sorted(models)]
-        seen.versions.update({name: v for runner in runners for name, v in runner.versions.items()})
         setting.loads_s = load_s * len(runners) / len(paths)
         pass_s = _WANTED_ROUNDS * 2 * len(runners) * max(call_s, _VISIT_S)
         at_once = setting.loads_s > _CHEAP_LOAD * spent.share_s or pass_s > spent.share_s / _PASSES
@@ -217,6 +225,7 @@ def _one_pass(
             spent.start(all_at_once=at_once),
             done=lambda new: setting.certainty.look(all_rounds(new), *spent.parts()),
             seed=setting.inputs.seed + (0 if earlier is None else len(earlier)),
+            typical_ns=typical_ns,
         )
     setting.rounds, setting.batch = all_rounds(rounds), samples.batch
     setting.done = setting.certainty.reached

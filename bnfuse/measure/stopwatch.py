@@ -18,15 +18,21 @@ class Stopwatch(Struct):
     earlier_s: float
     passes: int
     begin: float | None = None
+    counted_s: float = 0.0  # before it was stopped
 
     def start(self, *, all_at_once: bool) -> float:
-        """Begin to count; returns the deadline."""
+        """Begin to count, or go on; returns the deadline."""
         self.begin = time.perf_counter()
-        return self.begin + self.share_s / (1 if all_at_once else self.passes)
+        most_s = self.share_s / (1 if all_at_once else self.passes)
+        return self.begin + min(most_s, self.share_s - self.counted_s)
+
+    def stop(self) -> None:
+        """What comes now does not count."""
+        self.counted_s, self.begin = self.seconds(), None
 
     def seconds(self) -> float:
-        """Since the start, 0 if there was none."""
-        return 0.0 if self.begin is None else time.perf_counter() - self.begin
+        """What was counted."""
+        return self.counted_s + (0.0 if self.begin is None else time.perf_counter() - self.begin)
 
     def parts(self) -> tuple[float, float]:
         """How much of the time has gone by: of the setting's share, and of all that there is."""

@@ -46,13 +46,16 @@ def interleave(
     *,
     done: Callable[[Rounds], bool] = lambda _: False,
     seed: int = 0,
+    typical_ns: Sequence[float] = (),
 ) -> Rounds:
     """Rounds of visits to all models until the deadline (at least a few rounds), or until ``done`` says so.
 
     ``runners`` are the original, the result, the original again and the result again, as far as they take
-    part. ``deadline`` is by ``time.perf_counter``.
+    part. ``deadline`` is by ``time.perf_counter``. ``typical_ns`` is what a call takes of the first of them,
+    where those are warm already.
     """
-    typical = [_warm_up(runner, feeds, deadline, len(runners)) for runner in runners]
+    cold = runners[len(typical_ns) :]
+    typical = [*typical_ns, *(warm_up(runner, feeds, deadline, len(runners)) for runner in cold)]
     per_visit, dropped = max(map(_kept_calls, typical)), max(int(ns < _LONG_NS) for ns in typical)
     one_way = (per_visit + dropped) * min(typical) > _ONE_WAY_NS
     order = np.random.default_rng(seed)
@@ -92,7 +95,7 @@ def enough(rounds: int, deadline: float) -> bool:
     return late_s > 0.0 and rounds >= wanted
 
 
-def _warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> float:
+def warm_up(runner: Runner, feeds: Feeds, deadline: float, models: int) -> float:
     """Run until the latest calls are no faster than those before.
 
     Bounded by a tenth of the time that is left, but for two calls.
