@@ -25,7 +25,6 @@ from bnfuse.formats.onnx.edit.names import Names
 from bnfuse.formats.onnx.edit.pending import Pending, Pool
 from bnfuse.formats.onnx.edit.requantise import quantise_anew, unpack_anew
 from bnfuse.formats.onnx.edit.round_bias import in_whole_steps, put_steps
-from bnfuse.formats.onnx.edit.widen import carrying, widen
 from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.file.protobuf import location
 from bnfuse.formats.onnx.graph.qonnx import is_quantiser
@@ -38,6 +37,7 @@ from bnfuse.formats.onnx.rows.stored import (
     LinearStore,
     Store,
     TableStore,
+    bias_input,
 )
 from bnfuse.formats.onnx.rows.view import NodeHandle, handle_of
 from bnfuse.results.rounding import RoundedBias
@@ -104,7 +104,9 @@ class ModelEditor:
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
-        self._pending[self._source.scopes[0]].reshaped = carrying(patch)
+        # Shapes of values that carry another channel are left out: onnx finds them out anew.
+        wide = (value for channel in patch.channels if channel.added for value in channel.spread.held)
+        self._pending[self._source.scopes[0]].reshaped = frozenset(wide)
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
         if self._source.inlined is not None:
             self._source.inlined.settle(edited.frame, edited.nodes)
@@ -131,10 +133,11 @@ class ModelEditor:
         return True
 
     def _widen(self, handle: NodeHandle, new: WidenedLinear) -> None:
-        """A weight and a bias with one channel more."""
-        dtype = new.new.rule.weight.dtype
-        bias = None if new.bias is None else self.rounded(new.bias, dtype)
-        widen(self.pool, handle, new, self.rounded(new.weight, dtype), bias)
+        """A weight and a bias with one channel more: inputs 1 and 2 (``rows.ops.takes_channel``)."""
+        rule = new.new.rule
+        self.pool.replace(handle, 1, self.rounded(new.weight, rule.weight.dtype))
+        if new.bias is not None:
+            bias_input(handle, rule, self.rounded(new.bias, rule.weight.dtype), self)
 
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""
