@@ -18,7 +18,7 @@ from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.base import Malformed, ReadOptions, ShapeUnknown
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
@@ -229,6 +229,8 @@ class GraphBuilder(Struct, eq=False):
             return rule_of(self._view(node))
         except Malformed as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
+        except ShapeUnknown:
+            return Opaque(Reason.SHAPE_UNKNOWN)
 
 
 def _plain(node: onnx.NodeProto) -> bool:

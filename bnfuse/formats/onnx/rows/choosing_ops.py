@@ -13,7 +13,7 @@ from math import prod
 from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
@@ -27,17 +27,11 @@ _MOST_ELEMENTS = 1 << 20  # along one axis, that are followed one by one
 
 def slice_(view: View) -> Rule:
     """Elements are chosen along some axes."""
-    shape = view.shape(0)
-    starts, ends = view.attr("starts") or view.ints(1), view.attr("ends") or view.ints(2)
-    if shape is None or starts is None or ends is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    given = view.attr("axes") or view.ints(3)
-    if given is None and view.has_input(3):
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape = known(view.shape(0))
+    starts, ends = known(view.attr("starts") or view.ints(1)), known(view.attr("ends") or view.ints(2))
+    given = view.attr("axes") or view.given_ints(3)
     axes = axes_from_zero(given or range(len(starts)), len(shape))
-    if view.has_input(4) and view.ints(4) is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    steps = view.ints(4) or [1] * len(starts)
+    steps = view.given_ints(4) or [1] * len(starts)
     if not len(axes) == len(starts) == len(ends) == len(steps):
         raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
     takes = []
@@ -75,15 +69,13 @@ def gather(view: View) -> Rule:
     rows = _table(view)
     if rows is not None:
         return rows
-    shape, tensor = view.shape(0), view.const(1)
     if view.is_const(0):
         return Opaque(Reason.UNSUPPORTED_OP)
-    if shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape, tensor = known(view.shape(0)), view.const(1)
     (axis,) = axes_from_zero([view.attr("axis", 0)], len(shape))
     size, indices = shape[axis], view.ints(1)
     if tensor is None or indices is None or not isinstance(size, int) or size > _MOST_ELEMENTS:
-        return _chosen_at_run_time(axis, len(shape), view.rank(1))
+        return _chosen_at_run_time(axis, len(shape), known(view.rank(1)))
     if not all(-size <= i < size for i in indices):
         raise Malformed(f"indices {indices} of {size} elements")
     take = Take(axis, tuple(i % size for i in indices), size)
@@ -92,10 +84,8 @@ def gather(view: View) -> Rule:
     return Pass(axes=Chain((take, _as_many_axes(axis, shape, tensor.shape))))
 
 
-def _chosen_at_run_time(axis: int, rank: int, indices: int | None) -> Rule:
+def _chosen_at_run_time(axis: int, rank: int, indices: int) -> Rule:
     """The axes of the indices come in place of the one that is chosen from."""
-    if indices is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
     target = [None if a == axis else a + (indices - 1) * (a > axis) for a in range(rank)]
     return Pass(mixes=along({axis}), axes=Relabel(tuple(target), rank + indices - 1))
 
@@ -138,9 +128,7 @@ def gather_nd(view: View) -> Rule:
 
 def compress(view: View) -> Rule:
     """A condition chooses along an axis; without one, from all elements in a row."""
-    rank, axis = view.rank(0), view.attr("axis")
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    rank, axis = known(view.rank(0)), view.attr("axis")
     if axis is None:
         return Pass(mixes=lambda _: True, axes=Relabel((None,) * rank, 1), mixed_out={0})
     return Pass(mixes=along(axes_from_zero([axis], rank)))
@@ -148,11 +136,9 @@ def compress(view: View) -> Rule:
 
 def tile(view: View) -> Rule:
     """The whole, again and again along each axis."""
-    shape, repeats = view.shape(0), view.ints(1)
     if view.opset < 6:  # it had other operands
         return Opaque(Reason.UNSUPPORTED_OP)
-    if shape is None or repeats is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape, repeats = known(view.shape(0)), known(view.ints(1))
     if len(repeats) != len(shape) or min(repeats, default=1) < 1:
         raise Malformed(f"repeats {repeats} of {len(shape)} axes")
     takes, mixed = [], set()
@@ -166,13 +152,12 @@ def tile(view: View) -> Rule:
 
 def expand(view: View) -> Rule:
     """Axes of one element become longer; new ones come in front."""
-    shape, wanted = view.shape(0), view.ints(1)
+    shape, wanted = known(view.shape(0)), view.ints(1)
     sizes: list[int | None] | None = None if wanted is None else [*wanted]
     told = view.shape(1)
     if sizes is None and told and isinstance(told[0], int):
         sizes = [None] * told[0]
-    if shape is None or sizes is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    sizes = known(sizes)
     if wanted is not None and min(wanted, default=1) < 1:
         raise Malformed(f"a shape of {wanted}")
     rank = max(len(shape), len(sizes))
@@ -200,27 +185,19 @@ def _stretched(axis: int, size: Dim, wanted: int | None) -> Take | bool:
 
 def reverse_sequence(view: View) -> Rule:
     """The first elements along an axis in reverse order, how many is known at run time."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    return Pass(mixes=along(axes_from_zero([view.attr("time_axis", 0)], rank)))
+    return Pass(mixes=along(axes_from_zero([view.attr("time_axis", 0)], known(view.rank(0)))))
 
 
 def top_k(view: View) -> Rule:
     """The largest elements along an axis, in order, and where they were found."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
     told = any(view.proto.output[1:])
     sign = Sign.POSITIVE if told else Sign.NONNEGATIVE
-    return Pass(sign, mixes=along(axes_from_zero([view.attr("axis", -1)], rank)))
+    return Pass(sign, mixes=along(axes_from_zero([view.attr("axis", -1)], known(view.rank(0)))))
 
 
 def center_crop_pad(view: View) -> Rule:
     """The middle of each axis, or zeros around it."""
-    shape, wanted = view.shape(0), view.ints(1)
-    if shape is None or wanted is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape, wanted = known(view.shape(0)), known(view.ints(1))
     axes = axes_from_zero(view.attr("axes") or range(len(shape)), len(shape))
     if len(axes) != len(wanted):
         raise Malformed(f"{len(wanted)} sizes for {len(axes)} axes")

@@ -11,6 +11,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Vector
 from bnfuse.core.rules import Opaque, Rule, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.formats.base import known
 from bnfuse.formats.onnx.graph.extents.layout import concat as concatenated
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows.affine_ops import arithmetic
@@ -25,7 +26,7 @@ def _over(view: View, make: Callable[[int, tuple[Operand, ...]], Rule], first: i
         return Opaque(Reason.BROADCAST)  # the second operand lies where `axis` says, not on the right
     ports = range(first, len(view.proto.input))
     lie = operands([view.shape(i) for i in ports], view.out_shape())
-    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else make(len(ports), lie)
+    return make(len(ports), known(lie))
 
 
 def _total(view: View, signs: Callable[[int], tuple[float, ...]] = lambda n: (1,) * n) -> Rule:

@@ -23,7 +23,8 @@ class OpKind(Struct, frozen=True):
 
     Attributes:
         ops: its names: operators that differ in what their nodes say alone.
-        rule: which rule of core a node obeys; None where it is not looked into.
+        rule: which rule of core a node obeys, by what the node says or whatever it says; None where it is not
+            looked into.
         extents: how the sizes of axes change; None where that cannot be told.
         stored: how it stores a scale and shift that it absorbs; None where its rules absorb nothing.
         operands: how many of its first inputs, where constant, are nodes of their own, which can absorb.
@@ -34,7 +35,7 @@ class OpKind(Struct, frozen=True):
     """
 
     ops: tuple[str, ...]
-    rule: Callable[[View], Rule] | None = None
+    rule: Callable[[View], Rule] | Rule | None = None
     extents: Extents | None = None
     stored: Store | None = None
     operands: int = 0

@@ -12,7 +12,7 @@ from math import prod
 from bnfuse.core.axes import Chain, Permute, Regroup, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.view import View
@@ -22,10 +22,7 @@ def transpose(view: View) -> Rule:
     """Axes change places."""
     perm = view.attr("perm")
     if perm is None:
-        rank = view.rank(0)
-        if rank is None:
-            return Opaque(Reason.SHAPE_UNKNOWN)
-        perm = range(rank)[::-1]
+        perm = range(known(view.rank(0)))[::-1]
     if sorted(perm) != list(range(len(perm))):
         raise Malformed(f"perm {list(perm)}")
     return Pass(axes=Permute(tuple(perm)))
@@ -33,9 +30,7 @@ def transpose(view: View) -> Rule:
 
 def flatten(view: View) -> Rule:
     """Two axes remain: those before ``axis``, and the rest."""
-    shape = view.shape(0)
-    if shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape = known(view.shape(0))
     axis = view.attr("axis", 1)
     axis = axis + len(shape) if axis < 0 else axis
     if not 0 <= axis <= len(shape):
@@ -62,6 +57,11 @@ def along(axes: Collection[int]) -> Callable[[int], bool]:
     return lambda axis: axis < 0 or axis in axes
 
 
+def spatial(axis: int) -> bool:
+    """Whether an axis is none of batch and channels, or may be none."""
+    return axis >= 2 or axis < 0
+
+
 def _product(dims: Shape) -> int | str | None:
     if len(dims) == 1:
         return dims[0]
@@ -71,12 +71,11 @@ def _product(dims: Shape) -> int | str | None:
 
 def reshape(view: View) -> Rule:
     """Runs of axes become other runs of axes."""
-    before, after = view.shape(0), view.out_shape()
+    before, after = known(view.shape(0)), view.out_shape()
     target = view.attr("shape") or view.ints(1)
     if after is None and target is not None:
         after = tuple(d if d > 0 else None for d in target)
-    if before is None or after is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    after = known(after)
     if target is not None and len(target) == len(after) and not view.attr("allowzero", 0):
         # 0 copies the input's size, -1 is what remains: either may be a symbol that inference lost.
         after = tuple(
@@ -88,12 +87,10 @@ def reshape(view: View) -> Rule:
 
 def squeeze(view: View) -> Rule:
     """Axes of size 1 go."""
-    shape = view.shape(0)
-    if shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape = known(view.shape(0))
     axes = view.axes_argument(1)
     if axes is None:
-        if view.has_input(1) or not all(isinstance(d, int) for d in shape):
+        if not all(isinstance(d, int) for d in shape):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [a for a, d in enumerate(shape) if d == 1]
     gone = set(axes_from_zero(axes, len(shape)))
@@ -104,9 +101,7 @@ def squeeze(view: View) -> Rule:
 
 def unsqueeze(view: View) -> Rule:
     """Axes of size 1 come."""
-    rank, axes = view.rank(0), view.axes_argument(1)
-    if rank is None or axes is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    rank, axes = known(view.rank(0)), known(view.axes_argument(1))
     new = axes_from_zero(axes, rank + len(axes))
     return Pass(axes=dropping(rank, (), new))
 

@@ -74,7 +74,7 @@ def rule_of(view: View) -> Rule:
         view.attributes = checked(proto, view.node.op, view.opset)
     else:
         view.attributes = of_types(proto, row.attributes)
-    return row.rule(view)
+    return row.rule if isinstance(row.rule, Rule) else row.rule(view)
 
 
 def constant_through(view: View, value: float) -> float | None:

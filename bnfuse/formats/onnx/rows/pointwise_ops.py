@@ -29,39 +29,25 @@ _BROADCASTING_MAX = 8  # the operator set from which on Max and Min broadcast
 _LARGEST = 3e38  # the default bounds of old Clips are the largest float32
 
 
-def _nonlinear(view: View) -> Rule:
-    return Opaque(Reason.NONLINEAR)
-
-
-def _homogeneous(view: View) -> Rule:
-    """f(s·x) = s·f(x) for s >= 0."""
-    return Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
+_NONLINEAR = Opaque(Reason.NONLINEAR)
+# f(s·x) = s·f(x) for s >= 0.
+_HOMOGENEOUS = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
 
 
 def _relu(view: View) -> Rule:
     return _clamp(view, 0.0, np.inf)
 
 
-def _magnitude(view: View) -> Rule:
-    """|s·x| = |s|·|x|."""
-    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION))
-
-
-def _sign(view: View) -> Rule:
-    """Of each element."""
-    return Unseen(lambda axis: False, Reason.SHIFT_REFUSED)
-
-
 def _thresholded(view: View) -> Rule:
     """At zero it is a ReLU."""
-    return _homogeneous(view) if view.attr("alpha", 1.0) == 0.0 else _nonlinear(view)
+    return _HOMOGENEOUS if view.attr("alpha", 1.0) == 0.0 else _NONLINEAR
 
 
 def _clip(view: View) -> Rule:
     """A ReLU where the bounds are 0 and infinity."""
     bounds = [_bound(view, at, name) for at, name in ((1, "min"), (2, "max"))]
     if any(bound is None or np.isnan(bound) for bound in bounds):
-        return _nonlinear(view)
+        return _NONLINEAR
     low, high = bounds
     return _clamp(
         view, -np.inf if low is None else low, np.inf if high is None else high, single=view.opset >= 11
@@ -82,7 +68,7 @@ def _bound(view: View, at: int, name: str) -> float | None:
 def _clamp(view: View, low: float, high: float, *, single: bool = False) -> Rule:
     """min(max(x, low), high), and what it is to whoever leaves the bounds where they are."""
     homogeneous = low in (0.0, -np.inf) and high in (0.0, np.inf)
-    unmoved = _homogeneous(view) if homogeneous else _nonlinear(view)
+    unmoved = _HOMOGENEOUS if homogeneous else _NONLINEAR
     dtype = view.float_type(0)
     if dtype is None or low > high or view.opset < _BROADCASTING_MAX:
         return unmoved
@@ -98,14 +84,6 @@ def _dropout(view: View) -> Rule:
     return Pass()
 
 
-def _identity(view: View) -> Rule:
-    return Pass()
-
-
-def _reader(view: View) -> Rule:
-    return ShapeOnly()
-
-
 def _cast(view: View, like: int | None = None) -> Rule:
     """Between floating-point types only: rounding aside, a cast commutes with everything."""
     has, to = view.dtype(0), view.attr("to") if like is None else view.dtype(like)
@@ -116,16 +94,16 @@ def _cast(view: View, like: int | None = None) -> Rule:
 
 ROWS = (
     # the identity, rounding aside
-    OpKind(("Identity",), _identity, same, constant=curves.same),
+    OpKind(("Identity",), Pass(), same, constant=curves.same),
     OpKind(("Dropout",), _dropout, same),
     OpKind(("Cast",), _cast, same),
     OpKind(("CastLike",), partial(_cast, like=1), same),
     # positively homogeneous
-    OpKind(("LeakyRelu",), _homogeneous, same, constant=curves.same),
-    OpKind(("Abs",), _magnitude, same, constant=curves.same),
-    OpKind(("Sign",), _sign, same),
+    OpKind(("LeakyRelu",), _HOMOGENEOUS, same, constant=curves.same),
+    OpKind(("Abs",), Even(_HOMOGENEOUS), same, constant=curves.same),
+    OpKind(("Sign",), Unseen(lambda axis: False, Reason.SHIFT_REFUSED), same),
     OpKind(("ThresholdedRelu",), _thresholded, same),
-    OpKind(("PRelu",), _homogeneous, broadcast),
+    OpKind(("PRelu",), _HOMOGENEOUS, broadcast),
     # clamps
     OpKind(("Relu",), _relu, same, ClampStore(), constant=curves.same),
     OpKind(("Clip",), _clip, same, ClampStore()),
@@ -134,12 +112,12 @@ ROWS = (
         ("Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish",
          "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Softplus", "Softsign",
          "Swish"),
-        _nonlinear, same, constant=curves.curve,
+        _NONLINEAR, same, constant=curves.curve,
     ),
-    OpKind(("Pow",), _nonlinear, broadcast),
+    OpKind(("Pow",), _NONLINEAR, broadcast),
     # reading the shape alone
-    OpKind(("Shape", "Size"), _reader),
-    OpKind(("EyeLike",), _reader, same),
+    OpKind(("Shape", "Size"), ShapeOnly()),
+    OpKind(("EyeLike",), ShapeOnly(), same),
     # not looked into
     OpKind(
         ("Reciprocal", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "IsNaN",

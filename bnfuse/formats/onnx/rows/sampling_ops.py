@@ -8,18 +8,17 @@ axes that are summed over.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 
 from bnfuse.core.axes import Relabel
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.core.tensor import as_float64
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.scope import text_of
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, spatial
 from bnfuse.formats.onnx.rows.view import View
 
 
@@ -31,13 +30,11 @@ def resize(view: View) -> Rule:
     """
     mode = view.attr("mode", b"nearest")
     crops = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
-    before, after = view.shape(0), view.out_shape()
-    known = mode in (b"nearest", b"linear", b"bilinear", b"cubic")
-    known &= view.attr("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else one scale for all axes
-    if not known or (crops and view.attr("extrapolation_value", 0.0) != 0.0):
+    averages = mode in (b"nearest", b"linear", b"bilinear", b"cubic")
+    averages &= view.attr("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else one scale for all axes
+    if not averages or (crops and view.attr("extrapolation_value", 0.0) != 0.0):
         return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
-    if before is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    before, after = known(view.shape(0)), view.out_shape()
     if after is not None and len(after) != len(before):
         raise Malformed(f"{len(before)} axes become {len(after)}")
     axes = axes_from_zero(view.attr("axes") or range(len(before)), len(before))
@@ -72,10 +69,6 @@ def _scales(view: View) -> list[float] | None:
     return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
 
 
-def _spatial(axis: int) -> bool:
-    return axis >= 2 or axis < 0
-
-
 def _but_channels(axis: int) -> bool:
     return axis != 1
 
@@ -88,38 +81,22 @@ def roi_align(view: View) -> Rule:
 
 def grid_sample(view: View) -> Rule:
     """Interpolation at computed places: zeros outside refuse a shift, a border or mirror passes it."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    known(view.rank(0))
     zeros = view.attr("padding_mode", b"zeros") not in (b"border", b"reflection")
-    return Pass(shift=Reason.ZERO_PADDING if zeros else None, mixes=_spatial)
-
-
-def _placed(view: View, sign: Sign = Sign.ANY) -> Rule:
-    """MaxUnpool puts elements back where maxima were, MaxRoiPool finds none in empty bins: the rest is 0."""
-    mixes = _but_channels if view.proto.op_type == "MaxRoiPool" else _spatial
-    return Pass(sign, Reason.SHIFT_REFUSED, mixes=mixes)
+    return Pass(shift=Reason.ZERO_PADDING if zeros else None, mixes=spatial)
 
 
 def cum_sum(view: View) -> Rule:
     """Running sums along an axis: each shifts another number of times."""
-    rank, axes = view.rank(0), view.ints(1)
-    if rank is None or axes is None or len(axes) != 1:
+    rank, axes = known(view.rank(0)), known(view.ints(1))
+    if len(axes) != 1:
         return Opaque(Reason.SHAPE_UNKNOWN)
     return Pass(shift=Reason.SHIFT_REFUSED, mixes=along(axes_from_zero(axes, rank)))
 
 
-def trilu(view: View) -> Rule:
-    """Zeros in place of a triangle."""
-    return Pass(shift=Reason.SHIFT_REFUSED)
-
-
 def rotary(view: View) -> Rule:
     """RotaryEmbedding turns pairs of features: heads may be scaled, features only together."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({rank - 1}))
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({known(view.rank(0)) - 1}))
 
 
 def dft(view: View) -> Rule:
@@ -133,20 +110,18 @@ def dft(view: View) -> Rule:
     return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({*axes_from_zero(given, rank), rank - 1}))
 
 
-def stft(view: View) -> Rule:
-    """Transforms of frames of a signal: (N, L, 1 or 2) becomes (N, frames, frequencies, 2)."""
-    return Pass(shift=Reason.SHIFT_REFUSED, mixes=lambda axis: axis != 0, axes=Relabel((0, None, None), 4))
-
-
+# Transforms of frames of a signal: (N, L, 1 or 2) becomes (N, frames, frequencies, 2).
+_FRAMES = Pass(shift=Reason.SHIFT_REFUSED, mixes=lambda axis: axis != 0, axes=Relabel((0, None, None), 4))
 ROWS = (
     OpKind(("Resize", "Upsample"), resize, layout.resize),
     OpKind(("RoiAlign",), roi_align),
     OpKind(("GridSample",), grid_sample),
-    OpKind(("MaxRoiPool",), partial(_placed, sign=Sign.NONNEGATIVE)),
-    OpKind(("MaxUnpool",), _placed),
+    # MaxUnpool puts elements back where maxima were, MaxRoiPool finds none in empty bins: the rest is 0.
+    OpKind(("MaxRoiPool",), Pass(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, _but_channels)),
+    OpKind(("MaxUnpool",), Pass(shift=Reason.SHIFT_REFUSED, mixes=spatial)),
     OpKind(("CumSum",), cum_sum, same),
-    OpKind(("Trilu",), trilu, same),
+    OpKind(("Trilu",), Pass(shift=Reason.SHIFT_REFUSED), same),  # zeros in place of a triangle
     OpKind(("RotaryEmbedding",), rotary, same),
     OpKind(("DFT",), dft),
-    OpKind(("STFT",), stft),
+    OpKind(("STFT",), _FRAMES),
 )

@@ -11,7 +11,7 @@ from msgspec import Struct
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.file.element_types import numpy_type, onnx_type
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.constants import Constants
@@ -111,6 +111,10 @@ class View(Struct, eq=False):
         """Input i as a small integer constant."""
         return self.constants.ints(self.handle.scope, self.proto.input[i]) if self.has_input(i) else None
 
+    def given_ints(self, i: int) -> list[int] | None:
+        """The same, None where it is not given; one that is computed at run time is not known."""
+        return known(self.ints(i)) if self.has_input(i) else None
+
     def scalar(self, i: int) -> float | None:
         """Input i as one number."""
         tensor = self.const(i)
@@ -156,9 +160,9 @@ class View(Struct, eq=False):
         return axis if rank is None else axis + rank
 
     def axes_argument(self, i: int) -> list[int] | None:
-        """``axes`` as attribute (older opsets) or as constant input i; None where neither is there."""
+        """``axes`` as attribute (older opsets) or as input i; None where neither is there."""
         given = self.attr("axes")
-        return list(given) if given is not None else self.ints(i)
+        return list(given) if given is not None else self.given_ints(i)
 
     def origin(self, i: int) -> Origin:
         """Where input i comes from, which is no constant; absent ones are computed by nobody."""

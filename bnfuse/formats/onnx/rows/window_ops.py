@@ -13,26 +13,22 @@ from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
+from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, spatial
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.view import View
-
-
-def _spatial(axis: int) -> bool:
-    return axis >= 2 or axis < 0
 
 
 def _max_pool(view: View) -> Pass:
     """Monotone: commutes with increasing maps; padding counts as minus infinity."""
     if all(k == 1 for k in view.attr("kernel_shape", [0])):
-        return Pass(mixes=_spatial)
+        return Pass(mixes=spatial)
     told = any(view.proto.output[1:])  # where each maximum lies: a zero would make all alike
-    return Pass(Sign.POSITIVE if told else Sign.NONNEGATIVE, mixes=_spatial)
+    return Pass(Sign.POSITIVE if told else Sign.NONNEGATIVE, mixes=spatial)
 
 
 def _average_pool(view: View) -> Pass:
@@ -40,22 +36,13 @@ def _average_pool(view: View) -> Pass:
     padded = view.attr("count_include_pad", 0) and takes_in_padding(
         view, view.attr("kernel_shape", ()), ceils=bool(view.attr("ceil_mode", 0))
     )
-    return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=_spatial)
+    return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=spatial)
 
 
 def _as_it_is(view: View, value: float) -> float | None:
     """A pool of one number is that number where it takes a shift: no window takes in a zero."""
     rule = _max_pool(view) if view.node.op == "MaxPool" else _average_pool(view)
     return value if rule.shift is None else None
-
-
-def _global_pool(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
-    return Pass(sign, shift, mixes=_spatial)
-
-
-def _norm_pool(view: View) -> Rule:
-    """(Σ|x|ᵖ)^(1/p) over a window."""
-    return Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, mixes=_spatial))
 
 
 def _norm(view: View) -> Rule:
@@ -66,9 +53,7 @@ def _norm(view: View) -> Rule:
 
 def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule:
     """What lies along one axis in which order, or in which direction; Hardmax along all from it on, once."""
-    rank = view.rank(0)
-    if rank is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    rank = known(view.rank(0))
     old = view.proto.op_type == "Hardmax" and view.opset < 13
     axes = axes_from_zero([view.attr("axis", 1 if old else axis)], rank)
     return Unseen(along(range(axes[0], rank) if old else axes), shift)
@@ -79,13 +64,9 @@ def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Ru
 
     A sum over n elements, where n is known, shifts n times as far.
     """
-    shape = view.shape(0)
-    if shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape = known(view.shape(0))
     axes, rank = view.axes_argument(1), len(shape)
     if axes is None:
-        if view.has_input(1):
-            return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
     gone = set(axes_from_zero(axes, rank))
     kept = bool(view.attr("keepdims", 1))
@@ -102,13 +83,9 @@ def pad(view: View) -> Rule:
     Zeros beside the channels are channels of their own, which stay as they are.
     """
     mode = view.attr("mode", b"constant")
-    pads = view.attr("pads") or view.attr("paddings") or view.ints(1)
-    shape = view.shape(0)
-    if pads is None or shape is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    if view.has_input(3) and view.ints(3) is None:
-        return Opaque(Reason.SHAPE_UNKNOWN)
-    axes = axes_from_zero(view.ints(3) or range(len(shape)), len(shape))
+    pads = known(view.attr("pads") or view.attr("paddings") or view.ints(1))
+    shape = known(view.shape(0))
+    axes = axes_from_zero(view.given_ints(3) or range(len(shape)), len(shape))
     half = len(axes)
     if len(pads) != 2 * half:
         raise Malformed(f"{len(pads)} pads for {half} axes")
@@ -125,14 +102,16 @@ def pad(view: View) -> Rule:
     return Pass(shift=Reason.ZERO_PADDING, mixes=along(padded))
 
 
-_MONOTONE = partial(_global_pool, sign=Sign.NONNEGATIVE)
+_MONOTONE = Pass(Sign.NONNEGATIVE, mixes=spatial)
+# (Σ|x|ᵖ)^(1/p) over a window.
+_NORM_POOL = Even(Pass(Sign.NONNEGATIVE, Reason.SHIFT_REFUSED, spatial))
 ROWS = (
     OpKind(("MaxPool",), _max_pool, extents.pool, constant=_as_it_is),
     OpKind(("AveragePool",), _average_pool, extents.pool, constant=_as_it_is),
-    OpKind(("LpPool",), _norm_pool, extents.pool),
+    OpKind(("LpPool",), _NORM_POOL, extents.pool),
     OpKind(("GlobalMaxPool",), _MONOTONE, extents.global_pool, constant=_as_it_is),
-    OpKind(("GlobalAveragePool",), _global_pool, extents.global_pool, constant=_as_it_is),
-    OpKind(("GlobalLpPool",), _norm_pool, extents.global_pool),
+    OpKind(("GlobalAveragePool",), Pass(mixes=spatial), extents.global_pool, constant=_as_it_is),
+    OpKind(("GlobalLpPool",), _NORM_POOL, extents.global_pool),
     OpKind(("ReduceMean",), reduce, extents.reduce),
     OpKind(("ReduceMax", "ReduceMin"), partial(reduce, sign=Sign.NONNEGATIVE), extents.reduce),
     OpKind(("ReduceSum",), partial(reduce, shift=Reason.SHIFT_REFUSED), extents.reduce),
