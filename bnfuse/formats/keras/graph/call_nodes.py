@@ -105,7 +105,8 @@ def constant_through(node: Node, value: float) -> float | None:
 def rule_of(node: Node) -> Rule:
     """Its row's rule; opaque where its settings are none that Keras takes."""
     try:
-        return handle_of(node).part.rule(node.label)
+        rule = handle_of(node).part.rule
+        return rule if isinstance(rule, Rule) else rule(node.label)
     except Malformed as e:
         return Opaque(Reason.BAD_PARAMETERS, f"{e}")
 

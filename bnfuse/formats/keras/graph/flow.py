@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque
 from bnfuse.formats.keras.graph.call_nodes import CallHandle, graph_of
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.masks import Masks
@@ -23,7 +24,7 @@ from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.graph.shapes import TensorShapes
 from bnfuse.formats.keras.rows.image_layers import OTHER_SIZES
 from bnfuse.formats.keras.rows.ops import locked, parts_of
-from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype, opaque
+from bnfuse.formats.keras.rows.site import Part, Site, compute_dtype
 
 
 class OutputPath(Struct, frozen=True):
@@ -105,7 +106,7 @@ class Flow(Struct, eq=False):
         site = Site(
             layer, (*context.path, ref.layer), None, (value,), (inner,), (actual,), (declared,), (None,)
         )
-        self.parts.append((site, Part("InputLayer", (value,), (inner,), opaque(Reason.SHAPE_UNKNOWN))))
+        self.parts.append((site, Part("InputLayer", (value,), (inner,), Opaque(Reason.SHAPE_UNKNOWN))))
         return inner
 
     def _shape(self, context: Context, ref: Ref) -> Shape | None:

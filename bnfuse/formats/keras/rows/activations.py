@@ -16,7 +16,7 @@ from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.rows.curves import curve
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
-from bnfuse.formats.keras.rows.site import Part, Site, always, single
+from bnfuse.formats.keras.rows.site import Part, Site, single
 from bnfuse.formats.keras.rows.sizes import same
 from bnfuse.formats.keras.rows.stored import ClampStore, FusedClampStore
 from bnfuse.formats.keras.rows.variables import holds
@@ -131,10 +131,10 @@ def fused(site: Site, inner: str) -> Part | None:
     rule, bounds = activation_rule(stored), _bounds(name, config, site)
     if rule is None:
         return None
-    part = Part("activation", (inner,), site.outputs[:1], always(rule), role="activation")
+    part = Part("activation", (inner,), site.outputs[:1], rule, role="activation")
     part.constant = curve(str(name), config, bounds)
     if bounds is not None and _can_be_an_op(site) and site.out_rank():
-        part.rule = always(_moving(site, bounds, site.out_rank(), fused=True))
+        part.rule = _moving(site, bounds, site.out_rank(), fused=True)
         part.stored = FusedClampStore()
     return part
 

@@ -5,36 +5,35 @@ Kernel layouts are those of keras/src/layers: projections (in, heads, size) and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass
+from bnfuse.core.rules import Opaque, Pass
+from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.linear_layers import Within, linear_part, unknown_rank
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.linear_layers import Within, linear_part
+from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import Inputs, Outputs
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, below, holds, own
 
 
-def projected(site: Site) -> Sequence[Part]:
+def projected(site: Site) -> Parts:
     """MultiHeadAttention, GroupQueryAttention: the projections of query, key and value read (and that of a
     gate, which reads the query), that of the output is written.
     """
-    rank = site.rank()
+    rank = known(site.rank())
     plain = len(site.shapes) > 0 and all(s is None or len(s) == rank for s in site.shapes[:3])
     names = site.call.keywords if site.call else ()
-    if rank is None or not plain or len(site.inputs) < 2:
-        return unknown_rank(site)
+    if not plain or len(site.inputs) < 2:
+        return Opaque(Reason.SHAPE_UNKNOWN)
     by_name = dict(zip(names, site.inputs, strict=False))
     positional = [v for k, v in zip(names, site.inputs, strict=False) if not k]
     query = by_name.get("query") or positional[0]
     value = by_name.get("value") or (positional[1] if len(positional) > 1 else "")
     key = by_name.get("key") or (positional[2] if len(positional) > 2 else value)
     if not value:
-        return unknown_rank(site)
+        return Opaque(Reason.SHAPE_UNKNOWN)
     axes = (rank - 1, rank - 1)
     read = [("query", query), ("key", key), ("value", value)]
     if site.config.get("use_gate"):
@@ -48,7 +47,7 @@ def projected(site: Site) -> Sequence[Part]:
     context = f"{site.outputs[0]}/context"
     scores = site.outputs[1:]
     parts.append(
-        Part("attention", (*seen, *rest), (context, *scores), opaque(Reason.NONLINEAR), role="attention")
+        Part("attention", (*seen, *rest), (context, *scores), Opaque(Reason.NONLINEAR), role="attention")
     )
     out = _projection(site, Within("attention_output", (context,), site.outputs[:1]), "i i o", axes)
     return [*parts, out]
@@ -60,7 +59,7 @@ def _projection(site: Site, within: Within, layout: str, axes: tuple[int, int]) 
     return linear_part(site, layout, axes=axes, stored=stored, within=within, has_bias=biased)
 
 
-def attention(site: Site) -> Sequence[Part]:
+def attention(site: Site) -> Parts:
     """Attention, AdditiveAttention of [query, value, key]: y = softmax(…)·value, weights that sum to 1.
 
     A mask of the query makes zeros of some rows, and may come without being named: no shift passes. Where
@@ -68,8 +67,8 @@ def attention(site: Site) -> Sequence[Part]:
     """
     names = site.call.keywords if site.call is not None else ()
     if names[:3] != ("", "", "") or site.training or site.rank() is None:
-        return single(site, opaque(Reason.NONLINEAR))
-    return single(site, Pass(shift=Reason.SHIFT_REFUSED, mixes=(1).__eq__, mixed_out=(1,), in_port=1))
+        return Opaque(Reason.NONLINEAR)
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=(1).__eq__, mixed_out=(1,), in_port=1)
 
 
 def _attended(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:

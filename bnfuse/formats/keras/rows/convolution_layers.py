@@ -12,11 +12,12 @@ from math import prod
 from bnfuse.core.linear import LinearForm
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import spatial_kinds
 from bnfuse.formats.keras.rows.linear_layers import Within, bias_apart, linear_part, with_activation
-from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import Size, conv_shape, join, one, per_axis, split
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, holds
@@ -105,7 +106,7 @@ def separable(site: Site, n: int) -> Sequence[Part]:
     return with_activation(site, [first, second])
 
 
-def locally_connected(site: Site, n: int) -> Sequence[Part]:
+def locally_connected(site: Site, n: int) -> Parts:
     """LocallyConnected1D/2D: (places, k…·in, out), and a bias of (places…, out).
 
     A sum over the kernel differs from place to place, so no shift comes in; one that comes behind goes into
@@ -113,12 +114,12 @@ def locally_connected(site: Site, n: int) -> Sequence[Part]:
     """
     taps, weight = prod(site.window("kernel_size", n)), site.tensor("kernel")
     if site.channels_first or site.config.get("implementation", 1) != 1 or site.locked or weight is None:
-        return single(site, opaque(detail="it holds its kernel in another way"))
+        return Opaque(detail="it holds its kernel in another way")
     places, reads, filters = weight.shape
     axis = n + 1 + site.lead
     form = LinearForm((places, taps, reads // taps, filters), "kkio")
     rule = Linear(weight, form, None, axis, axis, shift_in=Reason.SHIFT_REFUSED, has_bias=False)
-    part = Part(site.layer.class_name, site.inputs, site.outputs, always(rule), "", LinearStore(bias=""))
+    part = Part(site.layer.class_name, site.inputs, site.outputs, rule, "", LinearStore(bias=""))
     biased = site.config.get("use_bias", True)
     return with_activation(site, bias_apart(site, part, axis + 1) if biased else [part])
 

@@ -6,14 +6,12 @@ tf_keras 2.21: nearest, bilinear, bicubic, Lanczos, area, Gaussian, Mitchell; an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass
+from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import Size, join, one, per_axis, resized, same, split
 from bnfuse.formats.keras.rows.variables import Config
 
@@ -22,38 +20,37 @@ _INTERPOLATIONS = frozenset(
 )
 
 
-def upsampling(site: Site, n: int) -> Sequence[Part]:
+def upsampling(site: Site, n: int) -> Rule:
     """Values repeated, or interpolated."""
     return _interpolated(site, n, None)
 
 
-def resizing(site: Site) -> Sequence[Part]:
+def resizing(site: Site) -> Rule:
     """Resizing, cropped or stretched; zeros that fill up to the aspect ratio refuse a shift."""
     fills = site.config.get("pad_to_aspect_ratio")
     if fills and site.config.get("fill_value", 0.0) != 0.0:
-        return single(site, opaque(Reason.UNSUPPORTED_OP, "it pads with a number"))
+        return Opaque(Reason.UNSUPPORTED_OP, "it pads with a number")
     return _interpolated(site, 2, Reason.ZERO_PADDING if fills else None)
 
 
-def cropping_to_size(site: Site) -> Sequence[Part]:
+def cropping_to_size(site: Site) -> Rule:
     """CenterCrop, RandomCrop: a smaller image is resized bilinearly; Keras 3's RandomCrop is the identity."""
-    unknown = opaque(Reason.TRAINING_MODE) if _trains(site) else None
-    return single(site, unknown) if unknown else _interpolated(site, 2, None)
+    return Opaque(Reason.TRAINING_MODE) if _trains(site) else _interpolated(site, 2, None)
 
 
-def _interpolated(site: Site, n: int, shift: Reason | None) -> Sequence[Part]:
+def _interpolated(site: Site, n: int, shift: Reason | None) -> Rule:
     mode = str(site.config.get("interpolation", "nearest")).lower()
     if mode not in _INTERPOLATIONS:
-        return single(site, opaque(Reason.UNSUPPORTED_OP, f"interpolation '{mode}'"))
+        return Opaque(Reason.UNSUPPORTED_OP, f"interpolation '{mode}'")
     rank = n + 2 + site.lead
     if site.rank(n + 2) != rank or len(site.inputs) != 1:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    return single(site, Pass(shift=shift, mixes=site.spatial_axes(rank).__contains__))
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    return Pass(shift=shift, mixes=site.spatial_axes(rank).__contains__)
 
 
-def augmentation(site: Site) -> Sequence[Part]:
+def augmentation(site: Site) -> Rule:
     """The identity at inference, of one tensor."""
-    return single(site, opaque(Reason.TRAINING_MODE) if _trains(site) else Pass())
+    return Opaque(Reason.TRAINING_MODE) if _trains(site) else Pass()
 
 
 def _trains(site: Site) -> bool:

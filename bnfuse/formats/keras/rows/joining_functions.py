@@ -9,6 +9,7 @@ Sources: keras/src/ops/numpy.py and the array operations of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from bnfuse.core.axes import dropping
@@ -16,12 +17,12 @@ from bnfuse.core.counted import Put
 from bnfuse.core.joint import ConcatSplit
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, integer, of_one
-from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one
 
 
@@ -60,16 +61,13 @@ def _padded(config: Config, shape: Shape) -> Shape:
 
 def _stack(site: Site) -> Sequence[Part]:
     """Each gets an axis of size 1, along which they are put side by side."""
-    shape = as_shape(site.shapes[0])
-    if shape is None:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    rank = len(shape)
+    rank = len(known(as_shape(site.shapes[0])))
     axes = counted(site.config["axis"], rank + 1)
-    expand = always(Pass(axes=OffBatch(dropping(rank, (), axes))))
+    expand = Pass(axes=OffBatch(dropping(rank, (), axes)))
     each = [(x, f"{site.outputs[0]}/expand{j}") for j, x in enumerate(site.inputs)]
     made = [Part("Stack.expand", (x,), (y,), expand, role=f"expand{j}") for j, (x, y) in enumerate(each)]
     rule = ConcatSplit(~0, tuple(range(len(each))), axes[0], (1,) * len(each))
-    return [*made, Part("Stack", tuple(y for _, y in each), site.outputs, always(rule))]
+    return [*made, Part("Stack", tuple(y for _, y in each), site.outputs, rule)]
 
 
 def _stacked(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
@@ -100,30 +98,24 @@ def _cuts(config: Config, shape: Shape) -> tuple[int, list[int]]:
     return axis, sizes
 
 
-def _split(site: Site, *, drops: bool = False) -> Sequence[Part]:
+def _split(site: Site, *, drops: bool = False) -> Parts:
     """Pieces along an axis, which goes where each is of one element and ``drops`` is set."""
-    shape = as_shape(site.shapes[0])
-    if shape is None:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    shape = known(as_shape(site.shapes[0]))
     axis, sizes = _cuts(site.config, shape)
     if len(site.outputs) > len(sizes):
-        return single(site, opaque(Reason.AXIS))
+        return Opaque(Reason.AXIS)
     told = 0 if drops else len(site.outputs)  # nobody reads those behind
     pieces = (
         *site.outputs[:told],
         *(f"{site.outputs[0]}/piece{j}" for j in range(told, len(sizes))),
     )
     rule = ConcatSplit(0, tuple(~j for j in range(len(sizes))), axis, tuple(sizes))
-    made = [Part(site.layer.class_name, site.inputs, pieces, always(rule))]
+    made = [Part(site.layer.class_name, site.inputs, pieces, rule)]
     if drops:
-        drop = always(Pass(axes=OffBatch(dropping(len(shape), [axis]))))
+        drop = Pass(axes=OffBatch(dropping(len(shape), [axis])))
         each = zip(pieces, site.outputs, strict=False)
         made += [Part("Unstack.squeeze", (x,), (y,), drop, f"squeeze{j}") for j, (x, y) in enumerate(each)]
     return made
-
-
-def _unstack(site: Site) -> Sequence[Part]:
-    return _split(site, drops=True)
 
 
 def _pieces(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
@@ -139,5 +131,5 @@ FUNCTIONS = {
     "Pad": LayerKind((), of_one(_pad), one(_padded)),
     "Stack": LayerKind((), _stack, _stacked),
     "Split": LayerKind((), _split, _pieces),
-    "Unstack": LayerKind((), _unstack, _pieces),
+    "Unstack": LayerKind((), partial(_split, drops=True), _pieces),
 }

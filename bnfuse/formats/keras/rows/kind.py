@@ -13,7 +13,8 @@ from bnfuse.formats.keras.rows.sizes import Shapes, unknown
 from bnfuse.formats.keras.rows.variables import Config, Slots, none, unknown_slots
 
 if TYPE_CHECKING:
-    from bnfuse.formats.keras.rows.site import Part, Site
+    from bnfuse.core.rules import Rule
+    from bnfuse.formats.keras.rows.site import Parts, Site
 
 
 class Trait(Flag):
@@ -33,8 +34,8 @@ class LayerKind(Struct, frozen=True):
 
     Attributes:
         classes: its names.
-        parts: the core nodes of one call: which rules they obey, and how they store what they absorb; None
-            where it is not looked into.
+        parts: the core nodes of one call: which rules they obey, and how they store what they absorb; a rule
+            alone where a layer is one node; None where it is not looked into.
         shapes: what a call puts out. Asked only where the input has ``rank`` axes, if there is one.
         variables: what it holds, by its config; None where that cannot be told.
         rank: the number of axes it insists on in its input, batch included; None if it takes several.
@@ -45,7 +46,7 @@ class LayerKind(Struct, frozen=True):
     """
 
     classes: tuple[str, ...]
-    parts: Callable[[Site], Sequence[Part]] | None = None
+    parts: Callable[[Site], Parts] | Rule | None = None
     shapes: Shapes = unknown
     variables: Callable[[Config], Slots | None] = none
     rank: int | None = None
@@ -58,7 +59,7 @@ class LayerKind(Struct, frozen=True):
 def spatial_kinds(
     *names: str,
     dims: Sequence[int] = (1, 2, 3),
-    parts: Callable[..., Sequence[Part]] | None = None,
+    parts: Callable[..., Parts] | None = None,
     shapes: Shapes = unknown,
     variables: Callable[[Config], Slots | None] = none,
     linear: bool = False,

@@ -20,6 +20,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Source
 from bnfuse.core.tensor import Tensor
 from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
@@ -32,7 +33,7 @@ from bnfuse.formats.keras.rows.quantised_layers import (
     quantised_slots,
     rounds_inputs,
 )
-from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own, quantised_to
@@ -118,35 +119,26 @@ def with_activation(site: Site, parts: Sequence[Part]) -> Sequence[Part]:
 
 def dense(site: Site) -> Sequence[Part]:
     """y = x·W + b along the last axis."""
-    rank = site.rank()
-    if rank is None:
-        return unknown_rank(site)
-    return with_activation(site, [linear_part(site, "i o", axes=(rank - 1, rank - 1))])
+    last = known(site.rank()) - 1
+    return with_activation(site, [linear_part(site, "i o", axes=(last, last))])
 
 
-def unknown_rank(site: Site) -> Sequence[Part]:
-    """A layer of whose input not even the number of axes is known."""
-    return single(site, opaque(Reason.SHAPE_UNKNOWN))
-
-
-def einsum_dense(site: Site) -> Sequence[Part]:
+def einsum_dense(site: Site) -> Parts:
     """EinsumDense: a product over some letters of the kernel; its bias lies along any of the output's.
 
     Letters that stand side by side are one axis to it, between what joins them and what parts them again.
     """
-    rank, kernel = site.rank(), site.variable("kernel")
+    rank, kernel = known(site.rank()), site.variable("kernel")
     sizes = None if kernel is None or quantised_to(site.config) else kernel.shape
-    made = None if rank is None else read_equation(str(site.config.get("equation", "")), rank, sizes)
-    if made is None:
-        return unknown_rank(site)
+    made = known(read_equation(str(site.config.get("equation", "")), rank, sizes))
     out, letters, shape = made.out, made.letters, site.out_shapes[0]
     given = site.config.get("bias_axes")
     plain = given in (None, "", letters, letters[-1])
     if not plain and not (isinstance(given, str) and set(given) <= set(out)):
-        return single(site, opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'"))
+        return Opaque(Reason.UNSUPPORTED_OP, f"its bias lies along '{given}'")
     fits = _adds_where_it_lies(shape, [out.index(letter) for letter in given or letters[-1]])
     if given and not fits:
-        return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
+        return Opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE)
     fits = fits and _adds_where_it_lies(shape, [out.index(letter) for letter in letters])
     has_bias = plain and (fits or bool(site.layer.function))  # behind a call comes a difference
     enables, laid = {"bias_axes": letters}, (*made.sizes, *(1,) * (len(out) - made.axes[1] - len(letters)))
@@ -160,9 +152,9 @@ def einsum_dense(site: Site) -> Sequence[Part]:
     )  # fmt: skip
     parts = [part]
     if made.joined is not None:
-        parts.insert(0, Part(part.op, site.inputs[:1], ends[:1], always(Pass(axes=made.joined)), "joined"))
+        parts.insert(0, Part(part.op, site.inputs[:1], ends[:1], Pass(axes=made.joined), "joined"))
     if made.parted is not None:
-        parts.append(Part(part.op, ends[1:], site.outputs, always(Pass(axes=made.parted)), "parted"))
+        parts.append(Part(part.op, ends[1:], site.outputs, Pass(axes=made.parted), "parted"))
     if not plain:
         parts[-1:] = bias_apart(site, parts[-1], len(out))
     return with_activation(site, parts)
@@ -181,24 +173,25 @@ def bias_apart(site: Site, part: Part, rank: int) -> Sequence[Part]:
     """A layer whose bias is no vector along the channels: a constant that is added."""
     bias = site.tensor("bias")
     if bias is None or len(bias.shape) > rank or site.locked:
-        return single(site, opaque(Reason.LOCKED_WEIGHTS, site.locked or "its bias is no array of floats"))
+        why = Opaque(Reason.LOCKED_WEIGHTS, site.locked or "its bias is no array of floats")
+        return single(site, why)
     product, constant = f"{site.outputs[0]}/product", f"{site.outputs[0]}/bias"
     part.outputs = (product,)
     offset = rank - len(bias.shape)
     alike = [offset + axis for axis, n in enumerate(bias.shape) if n == 1]
     laid = Operand(0, frozenset()), Operand(offset, frozenset({*range(offset), *alike}))
     op = site.layer.class_name
-    source = Part(f"{op}.bias", (), (constant,), always(Source(bias)), "bias", TableStore("bias"))
-    total = Part(op, (product, constant), site.outputs, always(WeightedSum((1.0, 1.0), laid)), "sum")
+    source = Part(f"{op}.bias", (), (constant,), Source(bias), "bias", TableStore("bias"))
+    total = Part(op, (product, constant), site.outputs, WeightedSum((1.0, 1.0), laid), "sum")
     return [source, part, total]
 
 
-def embedding(site: Site) -> Sequence[Part]:
+def embedding(site: Site) -> Parts:
     """A table of rows: what follows goes into its values."""
     table = site.tensor("embeddings")
     rank = site.rank()
     if table is None or rank is None or site.locked:
-        return single(site, opaque(Reason.WEIGHT_NOT_CONSTANT))
+        return Opaque(Reason.WEIGHT_NOT_CONSTANT)
     rule = Source(table, offset=rank - 1, chosen=frozenset(range(rank)))
     return single(site, rule, TableStore("embeddings"))
 

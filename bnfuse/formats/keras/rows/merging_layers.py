@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from bnfuse.core.axes import Shape as Sizes
 from bnfuse.core.joint import ConcatSplit, Product, Select
@@ -10,24 +10,25 @@ from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Sign
 from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, Size, broadcast_size, checked, several
 from bnfuse.formats.keras.rows.variables import Config
 
 
-def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Sequence[Part]]:
+def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Rule]:
     """Add, Subtract, Average."""
-    return lambda site: single(site, joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie)))
+    return lambda site: joined(site, lambda lie: WeightedSum(signs(len(site.inputs)), lie))
 
 
-def product(site: Site) -> Sequence[Part]:
+def product(site: Site) -> Rule:
     """Multiply: gates."""
-    return single(site, joined(site, lambda lie: Product((1,) * len(site.inputs), lie)))
+    return joined(site, lambda lie: Product((1,) * len(site.inputs), lie))
 
 
-def chosen(site: Site) -> Sequence[Part]:
+def chosen(site: Site) -> Rule:
     """Maximum, Minimum: one of the inputs, element by element."""
 
     def alike(lie: tuple[Operand, ...]) -> Rule:
@@ -35,7 +36,7 @@ def chosen(site: Site) -> Sequence[Part]:
             return Opaque(Reason.BROADCAST)
         return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
 
-    return single(site, joined(site, alike))
+    return joined(site, alike)
 
 
 def joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
@@ -46,7 +47,7 @@ def joined(site: Site, make: Callable[[tuple[Operand, ...]], Rule]) -> Rule:
     name = named_apart if site.layer.function else _named
     *named, out = (name(s, j) for j, s in enumerate((*site.shapes, site.out_shapes[0])))
     lie = operands(named, out)
-    return Opaque(Reason.SHAPE_UNKNOWN) if lie is None else make(lie)
+    return make(known(lie))
 
 
 def _named(shape: Sizes | None, operand: int) -> Sizes | None:
@@ -61,15 +62,15 @@ def named_apart(shape: Sizes | None, operand: int) -> Sizes | None:
     return ("batch", *(f"{operand}.{a}" if n is None else n for a, n in enumerate(shape[1:], 1)))
 
 
-def concatenate(site: Site) -> Sequence[Part]:
+def concatenate(site: Site) -> Rule:
     """Side by side along ``axis``."""
     rank = site.rank()
     axis = site.config.get("axis", -1)
     if rank is None or not isinstance(axis, int) or len(site.inputs) < 2:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+        return Opaque(Reason.SHAPE_UNKNOWN)
     at = site.axis(axis, rank)
     sizes = tuple(_size(s, at) for s in site.shapes)
-    return single(site, ConcatSplit(~0, tuple(range(len(sizes))), at, sizes))
+    return ConcatSplit(~0, tuple(range(len(sizes))), at, sizes)
 
 
 def _size(shape: tuple[int | str | None, ...] | None, axis: int) -> int | None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, dropping, regroup
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass, Sign
-from bnfuse.formats.base import Malformed
+from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import (
     Shapes,
     Size,
@@ -29,42 +29,37 @@ from bnfuse.formats.keras.rows.sizes import (
 from bnfuse.formats.keras.rows.variables import Config
 
 
-def identity(site: Site) -> Sequence[Part]:
-    """The identity at inference."""
-    return single(site, Pass())
-
-
-def dropout(site: Site) -> Sequence[Part]:
+def dropout(site: Site) -> Rule:
     """Dropout and noise: the identity, unless the call asks for training."""
-    return single(site, opaque(Reason.TRAINING_MODE) if site.training else Pass())
+    return Opaque(Reason.TRAINING_MODE) if site.training else Pass()
 
 
-def pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
+def pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
     """Max: monotone. Average: over valid elements only ('same' does not count its padding)."""
     spatial = site.spatial_axes(n + 2 + site.lead)
     one = set(site.window("pool_size", n, 2)) == {1}
-    return single(site, Pass(Sign.ANY if one else sign, mixes=spatial.__contains__))
+    return Pass(Sign.ANY if one else sign, mixes=spatial.__contains__)
 
 
-def adaptive_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
+def adaptive_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
     """As many windows as asked for, of valid elements only."""
-    return single(site, Pass(sign, mixes=site.spatial_axes(n + 2 + site.lead).__contains__))
+    return Pass(sign, mixes=site.spatial_axes(n + 2 + site.lead).__contains__)
 
 
-def global_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Sequence[Part]:
+def global_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
     """Mean or maximum over all of space."""
     rank = n + 2 + site.lead
     gone = set(site.spatial_axes(rank))
     if site.config.get("keepdims"):
-        return single(site, Pass(sign, mixes=gone.__contains__, mixed_out=gone))
-    return single(site, Pass(sign, mixes=gone.__contains__, axes=dropping(rank, gone)))
+        return Pass(sign, mixes=gone.__contains__, mixed_out=gone)
+    return Pass(sign, mixes=gone.__contains__, axes=dropping(rank, gone))
 
 
-def zero_padding(site: Site, n: int) -> Sequence[Part]:
+def zero_padding(site: Site, n: int) -> Rule:
     """Zeros at the borders refuse a shift; all paddings 0 pass it."""
     spatial = site.spatial_axes(n + 2 + site.lead)
     padded = any(_flat(site.config.get("padding", 1)))
-    return single(site, Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=spatial.__contains__))
+    return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=spatial.__contains__)
 
 
 def _flat(value: Any) -> list[int]:
@@ -75,9 +70,9 @@ def _flat(value: Any) -> list[int]:
     return [value]
 
 
-def cropping(site: Site, n: int) -> Sequence[Part]:
+def cropping(site: Site, n: int) -> Rule:
     """Cropping."""
-    return single(site, Pass(mixes=site.spatial_axes(n + 2 + site.lead).__contains__))
+    return Pass(mixes=site.spatial_axes(n + 2 + site.lead).__contains__)
 
 
 def _pooled(config: Config, spatial: Shape) -> list[Size]:
@@ -130,44 +125,40 @@ def _moved(key: str, sign: int) -> Shapes:
     return resized(sizes)
 
 
-def flatten(site: Site) -> Sequence[Part]:
+def flatten(site: Site) -> Rule:
     """All axes behind the batch become one; channels-first data is first brought to channels last."""
-    before, after = site.shapes[0], site.out_shapes[0]
-    if before is None or after is None:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    before, after = known(site.shapes[0]), known(site.out_shapes[0])
     rank = len(before)
     if not site.channels_first or rank <= 2 + site.lead:
-        return single(site, Pass(axes=regroup(before, after)))
+        return Pass(axes=regroup(before, after))
     first = 1 + site.lead
     perm = (*range(first), *range(first + 1, rank), first)
     moved = tuple(before[a] for a in perm)
-    return single(site, Pass(axes=Chain((Permute(perm), regroup(moved, after)))))
+    return Pass(axes=Chain((Permute(perm), regroup(moved, after))))
 
 
-def reshape(site: Site) -> Sequence[Part]:
+def reshape(site: Site) -> Rule:
     """Runs of axes become other runs; the batch stays the batch."""
-    before, after = site.shapes[0], site.out_shapes[0]
-    if before is None or after is None or len(before) < 1:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    return single(site, Pass(axes=regroup(("batch", *before[1:]), ("batch", *after[1:]))))
+    before, after = known(site.shapes[0] or None), known(site.out_shapes[0])
+    return Pass(axes=regroup(("batch", *before[1:]), ("batch", *after[1:])))
 
 
-def permute(site: Site) -> Sequence[Part]:
+def permute(site: Site) -> Rule:
     """``dims`` counts from 1 and leaves the batch out."""
     dims = site.config.get("dims")
     if not isinstance(dims, (list, tuple)) or not all(type(d) is int for d in dims):
-        return single(site, opaque(Reason.BAD_PARAMETERS))
+        return Opaque(Reason.BAD_PARAMETERS)
     if sorted(dims) != list(range(1, len(dims) + 1)):
-        return single(site, opaque(Reason.BAD_PARAMETERS))
+        return Opaque(Reason.BAD_PARAMETERS)
     perm = (*range(1 + site.lead), *(int(d) + site.lead for d in dims))
-    return single(site, Pass(axes=Permute(perm)))
+    return Pass(axes=Permute(perm))
 
 
-def repeat(site: Site) -> Sequence[Part]:
+def repeat(site: Site) -> Rule:
     """(batch, channels) becomes (batch, n, channels)."""
     new = 1 + site.lead
     target = (*range(new), new + 1)
-    return single(site, Pass(axes=Relabel(target, new + 2), mixed_out={new}))
+    return Pass(axes=Relabel(target, new + 2), mixed_out={new})
 
 
 def _reshaped(config: Config, shape: Shape) -> Shape | None:
@@ -194,8 +185,8 @@ _FLAT = one(lambda config, shape: (shape[0], product(shape[1:])))
 _REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
 _POOLED, _ADAPTED, _WHOLE = resized(_pooled), resized(_adapted), one(_globally_pooled)
 ROWS = (
-    LayerKind(("Identity",), identity, same, traits=Trait.HANDS_ON),
-    LayerKind(("ActivityRegularization",), identity, same),
+    LayerKind(("Identity",), Pass(), same, traits=Trait.HANDS_ON),
+    LayerKind(("ActivityRegularization",), Pass(), same),
     LayerKind(("Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"), dropout, same, traits=_NOISE),
     *(LayerKind((f"SpatialDropout{n}D",), dropout, same, rank=n + 2, traits=_NOISE) for n in (1, 2, 3)),
     LayerKind(("Flatten",), flatten, _FLAT, traits=Trait.HANDS_ON),

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.call_constants import CallVariable, Constant, only_leaf
 from bnfuse.formats.keras.graph.calls import as_shape, is_keras3
@@ -39,7 +40,7 @@ from bnfuse.formats.keras.rows import (
 )
 from bnfuse.formats.keras.rows.functions import Meaning, meaning
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Site, nodes, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.stored import ClampStore
 from bnfuse.formats.keras.rows.variables import Slots, refuses_edit, special_storage
@@ -169,7 +170,7 @@ def parts_of(site: Site) -> Sequence[Part]:
     }
     if not casts:
         return _layer_parts(site)
-    cast = opaque(Reason.OTHER_TYPE, f"cast to {site.compute_dtype}")
+    cast = Opaque(Reason.OTHER_TYPE, f"cast to {site.compute_dtype}")
     made = [Part("cast", (v,), (new,), cast, role="cast") for v, new in casts.items()]
     behind = replace(site, inputs=tuple(casts.get(v, v) for v in site.inputs))
     return [*made, *_layer_parts(behind)]
@@ -195,16 +196,16 @@ def _layer_parts(site: Site) -> Sequence[Part]:
     kind = kind_of(site.layer)
     if kind is None or kind.parts is None:
         why = "" if site.layer.registered else opaque_layers.WHY.get(site.layer.class_name, "")
-        return single(site, opaque(detail=why))
+        return single(site, Opaque(detail=why))
     try:
-        return kind.parts(site)
+        return nodes(kind.parts, site)
     except Malformed as e:
-        return single(site, opaque(Reason.BAD_PARAMETERS, str(e)))
+        return single(site, Opaque(Reason.BAD_PARAMETERS, str(e)))
 
 
 def _function_parts(site: Site) -> Sequence[Part]:
     """The row that a function means, where the call is understood as a whole."""
-    unknown = single(site, opaque())
+    unknown = single(site, Opaque())
     meant = (
         None if site.layer.registered else meaning(site.layer, site.call, [as_shape(s) for s in site.shapes])
     )
@@ -225,7 +226,7 @@ def _function_parts(site: Site) -> Sequence[Part]:
             dtypes=dtypes,
             locked=_fixed(site, dtypes[0], layer.variables) if layer.variables else "",
         )
-        parts = kind.parts(stated)
+        parts = nodes(kind.parts, stated)
     except _NO_SENSE:
         return unknown
     for part in parts:

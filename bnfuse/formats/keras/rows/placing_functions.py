@@ -9,20 +9,19 @@ Sources: keras/src/ops/numpy.py and the array operations of TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, dropping, regroup
-from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import Config, Size, one, product
 
 
@@ -70,14 +69,9 @@ def integer(value: Any, least: int | None = None) -> int:
     return value
 
 
-def of_one(rule: Callable[[Config, Shape], Rule]) -> Callable[[Site], Sequence[Part]]:
+def of_one(rule: Callable[[Config, Shape], Rule]) -> Callable[[Site], Rule]:
     """A function of one tensor whose number of axes is known."""
-
-    def parts(site: Site) -> Sequence[Part]:
-        shape = as_shape(site.shapes[0])
-        return single(site, opaque(Reason.SHAPE_UNKNOWN) if shape is None else rule(site.config, shape))
-
-    return parts
+    return lambda site: rule(site.config, known(as_shape(site.shapes[0])))
 
 
 def _moving(change: Callable[[Config, Shape], AxisMap], sizes: Callable[[Config, Shape], Shape]) -> LayerKind:

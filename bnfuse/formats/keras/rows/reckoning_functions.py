@@ -22,9 +22,9 @@ from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass, Rule, ShapeOnly, Sign, Source
+from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
@@ -34,7 +34,7 @@ from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, of_one
-from bnfuse.formats.keras.rows.site import Part, Site, always, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
 from bnfuse.formats.keras.rows.stored import OperandStore, TableStore
 
@@ -46,30 +46,28 @@ _KNOWN = ("float16", "float32", "float64")  # to numpy
 # --- with a constant
 
 
-def _arithmetic(site: Site) -> Sequence[Part]:
+def _arithmetic(site: Site) -> Parts:
     """y = a·x + c, told by the name of the operation and its constant."""
-    shape, op = site.shapes[0], site.config["op"]
-    if shape is None:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
+    shape, op = known(site.shapes[0]), site.config["op"]
     (operand,) = site.layer.variables
     assert isinstance(operand, CallVariable)
     k = _constant(operand.value, site.dtypes[0])
     a, c = _affine(site.config, k)
     if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
-        return single(site, opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number"))
+        return Opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number")
     long = {axis: n for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1}
     rank = len(shape) - site.lead
     if k.ndim > rank or any(axis <= site.lead or shape[axis] != n for axis, n in long.items()):
-        return single(site, opaque(Reason.BROADCAST))  # it makes the result larger
+        return Opaque(Reason.BROADCAST)  # it makes the result larger
     if len(long) > 1:
         return _sum(site, len(shape) - k.ndim, k.shape)
     axes = tuple(long)
     a, c = (v.reshape((-1,) if long else ()) for v in (a, c))
     is_bias = op == "Add" and not site.config["constant_first"] and site.layer.function.startswith("ops.")
     if is_bias and axes and not adds_along(shape, axes[0], k.size):
-        return single(site, opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE))
+        return Opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE)
     if site.locked:
-        return single(site, Pass(axes=Through(a, c, axes[0] if axes else None)))
+        return Pass(axes=Through(a, c, axes[0] if axes else None))
     adds = op in ("Add", "Subtract")
     along = len(shape) - 1 if is_bias and not long else None
     rule = Affine(
@@ -79,18 +77,18 @@ def _arithmetic(site: Site) -> Sequence[Part]:
     return single(site, rule, stored, is_affine=True)
 
 
-def _sum(site: Site, offset: int, sizes: Sequence[int]) -> Sequence[Part]:
+def _sum(site: Site, offset: int, sizes: Sequence[int]) -> Parts:
     """x ± k for a constant along several axes: a table, which takes on what varies along any of them."""
     (operand,) = site.layer.variables
     table, signs = site.tensor(operand.name), _SIGNS.get(site.config["op"])
     if site.locked or table is None or signs is None:
-        return single(site, opaque(Reason.BROADCAST))
+        return Opaque(Reason.BROADCAST)
     repeated = {*range(offset), *(offset + axis for axis, n in enumerate(sizes) if n == 1)}
     laid = Operand(0, frozenset()), Operand(offset, frozenset(repeated))
     op, value = site.layer.class_name, f"{site.outputs[0]}/constant"
-    source = Part(f"{op}.constant", (), (value,), always(Source(table)), "constant", TableStore(operand.name))
+    source = Part(f"{op}.constant", (), (value,), Source(table), "constant", TableStore(operand.name))
     rule = WeightedSum(signs[::-1] if site.config["constant_first"] else signs, laid)
-    return [source, Part(op, (*site.inputs, value), site.outputs, always(rule))]
+    return [source, Part(op, (*site.inputs, value), site.outputs, rule)]
 
 
 def _constant(value: Any, dtype: str | None) -> np.ndarray:
@@ -141,10 +139,6 @@ def _the_constant(config: Config) -> Any:
     return right if left is None else left
 
 
-def _negative(site: Site) -> Sequence[Part]:
-    return single(site, Pass(axes=Times(-1)))
-
-
 # --- over axes
 
 
@@ -184,42 +178,27 @@ def _along(config: Config, shape: Shape, sign: Sign = Sign.ANY, shift: Reason | 
 # --- element by element
 
 
-def _cast(site: Site) -> Sequence[Part]:
+def _cast(site: Site) -> Rule:
     """To the same or a wider floating-point type: nothing is lost that the value had."""
     has, to = str(site.dtypes[0]), site.config["dtype"]
     widens = (has, to) != ("float16", "bfloat16") and _FLOATS.index(has) <= _FLOATS.index(to)
-    return single(site, Pass() if widens else opaque(Reason.OTHER_TYPE, f"cast to {to}"))
+    return Pass() if widens else Opaque(Reason.OTHER_TYPE, f"cast to {to}")
 
 
-def _homogeneous(site: Site) -> Sequence[Part]:
-    """ReLU, leaky ReLU, |x|."""
-    return single(site, HOMOGENEOUS)
-
-
-def _nonlinear(site: Site) -> Sequence[Part]:
-    return single(site, opaque(Reason.NONLINEAR))
-
-
-def _where(site: Site) -> Sequence[Part]:
+def _where(site: Site) -> Rule:
     """One of two, as a condition says."""
     condition, *chosen = (named_apart(s, j) for j, s in enumerate(site.shapes))
     out = named_apart(site.out_shapes[0], len(chosen) + 1)
     lie = operands([condition, *chosen], out)
-    if lie is None:
-        return single(site, opaque(Reason.SHAPE_UNKNOWN))
-    stretched = any(o.offset or o.stretched for o in lie[1:])
-    return single(site, opaque(Reason.BROADCAST) if stretched else Select((1, 2), Sign.ANY))
+    stretched = any(o.offset or o.stretched for o in known(lie)[1:])
+    return Opaque(Reason.BROADCAST) if stretched else Select((1, 2), Sign.ANY)
 
 
-def _quotient(site: Site) -> Sequence[Part]:
-    return single(site, joined(site, lambda lie: Product((1, -1), lie)))
+def _quotient(site: Site) -> Rule:
+    return joined(site, lambda lie: Product((1, -1), lie))
 
 
-def _shape_only(site: Site) -> Sequence[Part]:
-    return single(site, ShapeOnly())
-
-
-def _resize(site: Site) -> Sequence[Part]:
+def _resize(site: Site) -> Rule:
     """Without a data format it is that of whoever runs the model: the sizes tell where the file was made."""
     config = dict(site.config)
     if config.get("data_format") is None:
@@ -248,10 +227,10 @@ def _broadcast_all(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
     return (checked(broadcast(inputs)),)
 
 
-_REDUCED = one(_reduced)
+_REDUCED, _NONLINEAR = one(_reduced), Opaque(Reason.NONLINEAR)
 FUNCTIONS: dict[str, LayerKind] = {
     "Arithmetic": LayerKind((), _arithmetic, _with_constant),
-    "Negative": LayerKind((), _negative, same),
+    "Negative": LayerKind((), Pass(axes=Times(-1)), same),
     "Divide": LayerKind((), _quotient, _broadcast_all),
     "Where": LayerKind((), _where, _broadcast_all),
     "Mean": LayerKind((), of_one(_reduce), _REDUCED),
@@ -260,11 +239,11 @@ FUNCTIONS: dict[str, LayerKind] = {
     "Sort": LayerKind((), of_one(partial(_along, sign=Sign.NONNEGATIVE)), same),
     "Cumsum": LayerKind((), of_one(partial(_along, shift=Reason.SHIFT_REFUSED)), same),
     "Cast": LayerKind((), _cast, same, traits=Trait.HANDS_ON),
-    "Homogeneous": LayerKind((), _homogeneous, same),
-    "Nonlinear": LayerKind((), _nonlinear, same),
-    "Nonlinear with a constant": LayerKind((), _nonlinear, _with_constant),
+    "Homogeneous": LayerKind((), HOMOGENEOUS, same),
+    "Nonlinear": LayerKind((), _NONLINEAR, same),
+    "Nonlinear with a constant": LayerKind((), _NONLINEAR, _with_constant),
     "Resize": LayerKind((), _resize, _resized),
-    "Shape": LayerKind((), _shape_only, one(lambda config, shape: (len(shape),))),
+    "Shape": LayerKind((), ShapeOnly(), one(lambda config, shape: (len(shape),))),
     # not looked into
     "Pointwise": LayerKind((), None, _broadcast_all),
     "Pointwise with a constant": LayerKind((), None, _with_constant),

@@ -13,10 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.linear_layers import Within, linear_part
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, checked, conv_shape, ranked
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import (
@@ -38,11 +39,11 @@ def recurrent(site: Site) -> Sequence[Part]:
     )
 
 
-def of_cells(site: Site) -> Sequence[Part]:
+def of_cells(site: Site) -> Parts:
     """RNN around a cell, or a stack of cells, of which the first reads the input."""
     cells = _cells(site.config)
     if not cells:
-        return single(site, opaque())
+        return Opaque()
     first, prefix = cells[0], ""
     inside: tuple[str | int, ...] = ("cell", "config")
     if site.config["cell"] is not first:
@@ -74,24 +75,19 @@ def _behind_kernel(
 ) -> Sequence[Part]:
     """The kernel that reads the input, and the rest of the cell."""
     if site.training and cell.get("dropout"):  # drops elements of the input before the kernel
-        return single(site, opaque(Reason.TRAINING_MODE))
+        return single(site, Opaque(Reason.TRAINING_MODE))
     gates, last = f"{site.outputs[0]}/input", 2 + site.lead
     within = Within("input", site.inputs[:1], (gates,))
     kernel = linear_part(
         site, layout, axes=axes or (last, last), stored=stored, within=within, shift_in=shift
     )
-    rest = Part(site.layer.class_name, (gates, *site.inputs[1:]), site.outputs, opaque(Reason.NONLINEAR))
+    rest = Part(site.layer.class_name, (gates, *site.inputs[1:]), site.outputs, Opaque(Reason.NONLINEAR))
     return [kernel, rest]
 
 
 def _bias_rows(class_name: str, config: Config) -> int:
     """A GRU that resets after the product keeps a bias for its input and one for its state."""
     return 2 if class_name == "GRU" and config.get("reset_after") else 0
-
-
-def both_ways(site: Site) -> Sequence[Part]:
-    """How a Bidirectional merges; the layers in it are parts of their own."""
-    return single(site, opaque(Reason.NONLINEAR))
 
 
 def _recurrent_shapes(layer: Layer, inputs: Inputs, call: Call | None, *, states: int) -> Outputs:
@@ -199,4 +195,5 @@ _RECURRENT = (
     LayerKind(("RNN",), of_cells, _stepped_shapes, _rnn, linear=True),
 )  # fmt: skip
 _WRAPPED = {name: kind for kind in _RECURRENT for name in kind.classes}
-ROWS = (*_RECURRENT, LayerKind(("Bidirectional",), both_ways, _both_ways))
+# How a Bidirectional merges is not looked into; the layers in it are parts of their own.
+ROWS = (*_RECURRENT, LayerKind(("Bidirectional",), Opaque(Reason.NONLINEAR), _both_ways))

@@ -17,7 +17,7 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.core.tensor import Array
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, ShapeUnknown
 from bnfuse.formats.keras.graph.network import Call, Layer, LayerPath, Variable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Part(Struct, eq=False):
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    rule: Callable[[str], Rule]  # called with the node's label
+    rule: Rule | Callable[[str], Rule]  # called with the node's label
     role: str = ""  # tells the parts of one layer from each other
     stored: Store | None = None
     site: Site | None = None  # what ``stored`` is told, where that is not the layer as it is
@@ -223,14 +223,17 @@ def policy_name(policy: Any) -> str:
     return policy.rpartition("_from_")[2] if isinstance(policy, str) else "float32"
 
 
-def opaque(reason: Reason = Reason.UNSUPPORTED_OP, detail: str = "") -> Callable[[str], Rule]:
-    """A rule that refuses everything."""
-    return lambda _: Opaque(reason, detail)
+# What a row makes of a call: core nodes, or the rule of a layer that is one node.
+Parts = Rule | Sequence[Part]
 
 
-def always(rule: Rule) -> Callable[[str], Rule]:
-    """A rule that is known at once."""
-    return lambda _: rule
+def nodes(row: Callable[[Site], Parts] | Rule, site: Site) -> Sequence[Part]:
+    """The core nodes that a row makes of a call."""
+    try:
+        made = row if isinstance(row, Rule) else row(site)
+    except ShapeUnknown:
+        made = Opaque(Reason.SHAPE_UNKNOWN)
+    return single(site, made) if isinstance(made, Rule) else made
 
 
 def single(
@@ -242,6 +245,5 @@ def single(
     is_affine: bool = False,
 ) -> Sequence[Part]:
     """A layer that is one node."""
-    made = always(rule) if isinstance(rule, Rule) else rule
     op, ends = site.layer.class_name, (site.inputs, site.outputs)
-    return [Part(op, *ends, made, stored=stored, is_batchnorm=is_batchnorm, is_affine=is_affine)]
+    return [Part(op, *ends, rule, stored=stored, is_batchnorm=is_batchnorm, is_affine=is_affine)]

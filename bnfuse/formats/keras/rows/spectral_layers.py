@@ -10,17 +10,18 @@ type of what went in, so that the rows of an Embedding that reads whole numbers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules import Opaque
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Call, Layer
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, opaque, single
+from bnfuse.formats.keras.rows.site import Parts, Site, nodes
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.variables import Config, Slot, Slots, below, is_own, special_storage
 
@@ -33,20 +34,20 @@ _WRAPPED = frozenset(
 )
 
 
-def spectral(site: Site, *, kinds: Kinds) -> Sequence[Part]:
+def spectral(site: Site, *, kinds: Kinds) -> Parts:
     """What it wraps, on the variables of both."""
     inner = wrapped(site.layer)
     if inner is None:
-        return single(site, opaque(detail="what it wraps is not looked into"))
+        return Opaque(detail="what it wraps is not looked into")
     if site.training or (site.call is not None and site.call.constants):
-        return single(site, opaque(Reason.TRAINING_MODE))
+        return Opaque(Reason.TRAINING_MODE)
     within = replace(site, layer=inner, inside=("layer", "config"))
     given, made = site.dtypes[0] if site.dtypes else None, within.compute_dtype
     is_keras2 = site.call is not None and site.call.raw is not None and not is_keras3(site.call.raw)
     if made != site.compute_dtype or (given != made and not is_keras2):
-        return single(site, opaque(Reason.OTHER_TYPE, f"{made}, not {given}"))
-    made_of = kinds[inner.class_name].parts
-    parts = () if made_of is None else made_of(within)
+        return Opaque(Reason.OTHER_TYPE, f"{made}, not {given}")
+    row = kinds[inner.class_name].parts
+    parts = () if row is None else nodes(row, within)
     for part in parts:
         part.site = within
     return parts
