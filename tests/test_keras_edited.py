@@ -14,7 +14,7 @@ import pytest
 
 from bnfuse.formats.keras.edit.write import write
 from bnfuse.formats.keras.graph.network import walk
-from bnfuse.formats.keras.graph.variables import ArrayVariable
+from bnfuse.formats.keras.graph.variables import NewVariable
 from tests.keras_files import NamePath, as_hex, edited, entry, held, opened, rewritten, without
 from tests.keras_saved import reload
 from tests.keras_saved_models import FILES
@@ -41,10 +41,10 @@ def shorten(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]]:
         new = edited(network, config)
         rng = np.random.default_rng(11)
         first, third = new.layer("first"), new.layer("third")
-        first.variables.append(ArrayVariable("bias", rng.normal(size=5).astype(np.float32)))
+        first.variables.append(NewVariable("bias", rng.normal(size=5).astype(np.float32)))
         kernel = third.variables[0]
         array = rng.normal(size=kernel.shape).astype(np.float32)
-        third.variables[0] = ArrayVariable("kernel", array, source=kernel.source)
+        third.variables[0] = NewVariable("kernel", array, source=kernel.source)
         write(container, config, new, target)
         return {path: [v.read() for v in layer.variables] for path, layer in held(new).items()}
 
@@ -66,7 +66,7 @@ def widen_attention(path: Path, target: Path) -> dict[NamePath, list[np.ndarray]
             ("attention_output", (4,)),
         ):
             array = rng.normal(size=shape).astype(np.float32)
-            bare.variables += [kernels[part], ArrayVariable(f"{part}/bias", array)]
+            bare.variables += [kernels[part], NewVariable(f"{part}/bias", array)]
         write(container, config, new, target)
         return {path: [v.read() for v in layer.variables] for path, layer in held(new).items()}
 

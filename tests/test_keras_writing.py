@@ -16,7 +16,7 @@ import pytest
 
 from bnfuse.errors import OutputError
 from bnfuse.formats.keras.edit.write import write
-from bnfuse.formats.keras.graph.variables import ArrayVariable, StoredVariable
+from bnfuse.formats.keras.graph.variables import NewVariable, StoredVariable
 from tests.command import PATIENCE_S
 from tests.keras_files import contents, edited, opened, plain, rewritten, without
 from tests.keras_handmade import dense, legacy, make_archive
@@ -43,7 +43,7 @@ def test_new_variables_get_names_like_their_neighbours(tmp_path: Path) -> None:
         config = copy.deepcopy(container.config)
         config["config"]["layers"][0]["config"]["use_bias"] = True
         new = edited(network, config)
-        new.layer("x").variables.append(ArrayVariable("bias", np.arange(3.0)))
+        new.layer("x").variables.append(NewVariable("bias", np.arange(3.0)))
         write(container, config, new, tmp_path / "b.h5")
     with h5py.File(tmp_path / "b.h5") as h5:
         assert list(h5["model_weights/x"].attrs["weight_names"]) == ["x_1/kernel:0", "x_1/bias:0"]
@@ -131,7 +131,7 @@ def test_bfloat16_is_read_and_written(tmp_path: Path) -> None:
         bias = network.layer("a").variables[1]
         assert bias.dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(bias.read().astype(float), [1.5, -2.25, 0.0078125])
-        network.layer("a").variables[1] = ArrayVariable("bias", values * 2)
+        network.layer("a").variables[1] = NewVariable("bias", values * 2)
         write(container, container.config, network, tmp_path / "out.keras")
     container, network = opened(tmp_path / "out.keras")
     with closing(container):

@@ -30,7 +30,7 @@ from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.call_nodes import WIDENED, handle_of
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Variable, walk
-from bnfuse.formats.keras.graph.variables import ArrayVariable, ScaledVariable
+from bnfuse.formats.keras.graph.variables import NewVariable
 from bnfuse.formats.keras.rows.ops import slots
 from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.stored import (
@@ -60,7 +60,7 @@ class EditedConfig(Struct, eq=False):
     def flushed(self) -> int:
         """Subnormals flushed; complete once all variables have been read."""
         variables = (v for _, layer in walk(self.network) for v in layer.variables)
-        return self.flushed_early + sum(v.flushed for v in variables if isinstance(v, ScaledVariable))
+        return self.flushed_early + sum(v.flushed for v in variables if isinstance(v, NewVariable))
 
 
 class ConfigEditor(Struct, eq=False):
@@ -139,7 +139,7 @@ class ConfigEditor(Struct, eq=False):
             self.arrays[site.path, name] = values
             return
         if isinstance(values, ScaledTensor):
-            made = ScaledVariable(name, values, "")
+            made = NewVariable(name, values)
             values = made.read()
             self.flushed += made.flushed
         before = self._constants(site)
@@ -229,7 +229,7 @@ def _variables(
 ) -> list[Variable]:
     """The variables of a layer of the result, in Keras's order."""
     made: dict[str, Variable] = {
-        name: _variable(name, values, _source(old, name))
+        name: NewVariable(name, values, _source(old, name))
         for (path, name), values in arrays.items()
         if path == place
     }
@@ -240,12 +240,6 @@ def _variables(
         return list(kept)
     order = [slot.name for slot in slots(layer) or ()]
     return sorted((*kept, *made.values()), key=lambda v: order.index(v.name))
-
-
-def _variable(name: str, values: Array | ScaledTensor, source: str) -> Variable:
-    if isinstance(values, ScaledTensor):
-        return ScaledVariable(name, values, source)
-    return ArrayVariable(name, values, source)
 
 
 def _source(layer: Layer, name: str) -> str:

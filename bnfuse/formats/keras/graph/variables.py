@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
+from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 
@@ -49,58 +50,32 @@ class StoredVariable(Struct, eq=False):
         return self.stored.read()
 
 
-class ArrayVariable(Struct, eq=False):
+class NewVariable(Struct, eq=False):
     """A new array for a layer: a changed kernel, or a bias where there was none.
+
+    One that is scaled is worked out when it is written: one at a time is in memory.
 
     Attributes:
         name: the variable's name in its layer, as of a ``StoredVariable``.
-        array: the values, in the dtype to be stored.
+        values: in the dtype to be stored.
         source: path of the dataset whose place it takes; "" for a variable that was not there.
-    """
-
-    name: str
-    array: np.ndarray
-    source: str = ""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-        return self.array.dtype
-
-    def read(self) -> np.ndarray:
-        """The whole array."""
-        return self.array
-
-
-class ScaledVariable(Struct, eq=False):
-    """A changed kernel or table, worked out when it is written: one at a time is in memory.
-
-    Attributes:
-        name: the variable's name in its layer.
-        tensor: its new values.
-        source: path of the dataset whose place it takes.
         flushed: subnormals that were flushed, once it has been read.
     """
 
     name: str
-    tensor: ScaledTensor
-    source: str
+    values: Array | ScaledTensor
+    source: str = ""
     flushed: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
-        return self.tensor.shape
+        return self.values.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        return self.tensor.dtype
+        return self.values.dtype
 
     def read(self) -> np.ndarray:
         """The whole array.
@@ -108,12 +83,14 @@ class ScaledVariable(Struct, eq=False):
         Raises:
             OverflowingFold: a new value does not fit its type.
         """
+        if not isinstance(self.values, ScaledTensor):
+            return self.values
         values = np.empty(prod(self.shape), self.dtype)
         self.flushed = 0
         try:
-            for start, block, flushed in self.tensor.blocks():
+            for start, block, flushed in self.values.blocks():
                 values[start : start + block.size] = block
                 self.flushed += flushed
         except FloatingPointError as e:
-            raise OverflowingFold(self.tensor.folded) from e
+            raise OverflowingFold(self.values.folded) from e
         return values.reshape(self.shape)
