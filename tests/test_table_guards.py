@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.onnx.rows.signature import Misfit, checked
+from bnfuse.formats.base import Malformed
+from bnfuse.formats.onnx.rows.signature import checked
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 
@@ -84,7 +85,7 @@ def test_a_product_that_counts_nothing_takes_no_weights(tmp_path: Path) -> None:
 
 
 def _misfit(node: onnx.NodeProto, opset: int = 17) -> str:
-    with pytest.raises(Misfit) as caught:
+    with pytest.raises(Malformed) as caught:
         checked(node, node.op_type, opset)
     return str(caught.value)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from msgspec import Struct
@@ -47,6 +47,20 @@ def known(value: T | None) -> T:
     if value is None:
         raise ShapeUnknown
     return value
+
+
+def counted(axes: Any, rank: int) -> list[int]:
+    """Axes, one or several, counted from zero.
+
+    Raises:
+        Malformed: one is none of ``rank``, or named twice.
+    """
+    several = [axes] if isinstance(axes, int) else list(axes)
+    if all(type(a) is int and -rank <= a < rank for a in several):
+        found = [a % rank for a in several]
+        if len(set(found)) == len(found):
+            return found
+    raise Malformed(f"axes {several} of {rank}")
 
 
 class Written(Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.base import Malformed, counted
 from bnfuse.formats.keras.graph.arguments import Tensor
 from bnfuse.formats.keras.graph.call_constants import Constant
 from bnfuse.formats.keras.rows.function_calls import (
@@ -21,7 +21,7 @@ from bnfuse.formats.keras.rows.function_calls import (
     Means,
     tf_windows,
 )
-from bnfuse.formats.keras.rows.placing_functions import counted, integer
+from bnfuse.formats.keras.rows.placing_functions import integer
 
 
 def stated(row: str, **more: Any) -> Means:

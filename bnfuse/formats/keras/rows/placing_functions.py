@@ -17,7 +17,7 @@ from msgspec import Struct
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, dropping, regroup
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
@@ -41,21 +41,6 @@ class OffBatch(Struct, frozen=True):
 
 def _off_batch(held: Reparam | None) -> Reparam | None:
     return None if held is None or 0 in held.axes else held
-
-
-def counted(axes: Any, rank: int) -> list[int]:
-    """Axes, one or several, counted from zero.
-
-    Raises:
-        Malformed: one is none of ``rank``, or named twice.
-    """
-    several = axes if isinstance(axes, list | tuple) else [axes]
-    if any(type(a) is not int or not -rank <= a < rank for a in several):
-        raise Malformed(f"axes {axes} of {rank}")
-    found = [a % rank for a in several]
-    if len(set(found)) != len(found):
-        raise Malformed(f"axes {axes} of {rank}")
-    return found
 
 
 def integer(value: Any, least: int | None = None) -> int:

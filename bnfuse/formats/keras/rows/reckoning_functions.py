@@ -24,7 +24,7 @@ from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
@@ -33,7 +33,7 @@ from bnfuse.formats.keras.rows.activations import HOMOGENEOUS
 from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
-from bnfuse.formats.keras.rows.placing_functions import OffBatch, counted, of_one
+from bnfuse.formats.keras.rows.placing_functions import OffBatch, of_one
 from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
 from bnfuse.formats.keras.rows.stored import OperandStore, TableStore

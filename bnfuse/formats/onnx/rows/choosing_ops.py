@@ -13,12 +13,12 @@ from math import prod
 from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero
+from bnfuse.formats.onnx.rows.layout_ops import along
 from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
 
@@ -30,7 +30,7 @@ def slice_(view: View) -> Rule:
     shape = known(view.shape(0))
     starts, ends = known(view.attr("starts") or view.ints(1)), known(view.attr("ends") or view.ints(2))
     given = view.attr("axes") or view.given_ints(3)
-    axes = axes_from_zero(given or range(len(starts)), len(shape))
+    axes = counted(given or range(len(starts)), len(shape))
     steps = view.given_ints(4) or [1] * len(starts)
     if not len(axes) == len(starts) == len(ends) == len(steps):
         raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
@@ -72,7 +72,7 @@ def gather(view: View) -> Rule:
     if view.is_const(0):
         return Opaque(Reason.UNSUPPORTED_OP)
     shape, tensor = known(view.shape(0)), view.const(1)
-    (axis,) = axes_from_zero([view.attr("axis", 0)], len(shape))
+    (axis,) = counted(view.attr("axis", 0), len(shape))
     size, indices = shape[axis], view.ints(1)
     if tensor is None or indices is None or not isinstance(size, int) or size > _MOST_ELEMENTS:
         return _chosen_at_run_time(axis, len(shape), known(view.rank(1)))
@@ -107,7 +107,7 @@ def gather_elements(view: View) -> Rule:
     shape, indices = view.shape(0), view.shape(1)
     if shape is None or indices is None or len(shape) != len(indices):
         return Opaque(Reason.SHAPE_UNKNOWN)
-    (axis,) = axes_from_zero([view.attr("axis", 0)], len(shape))
+    (axis,) = counted(view.attr("axis", 0), len(shape))
     cut = {a for a, (n, k) in enumerate(zip(shape, indices, strict=True)) if n is None or n != k}
     return Pass(mixes=along({axis} | cut))
 
@@ -131,7 +131,7 @@ def compress(view: View) -> Rule:
     rank, axis = known(view.rank(0)), view.attr("axis")
     if axis is None:
         return Pass(mixes=lambda _: True, axes=Relabel((None,) * rank, 1), mixed_out={0})
-    return Pass(mixes=along(axes_from_zero([axis], rank)))
+    return Pass(mixes=along(counted(axis, rank)))
 
 
 def tile(view: View) -> Rule:
@@ -185,20 +185,20 @@ def _stretched(axis: int, size: Dim, wanted: int | None) -> Take | bool:
 
 def reverse_sequence(view: View) -> Rule:
     """The first elements along an axis in reverse order, how many is known at run time."""
-    return Pass(mixes=along(axes_from_zero([view.attr("time_axis", 0)], known(view.rank(0)))))
+    return Pass(mixes=along(counted(view.attr("time_axis", 0), known(view.rank(0)))))
 
 
 def top_k(view: View) -> Rule:
     """The largest elements along an axis, in order, and where they were found."""
     told = any(view.proto.output[1:])
     sign = Sign.POSITIVE if told else Sign.NONNEGATIVE
-    return Pass(sign, mixes=along(axes_from_zero([view.attr("axis", -1)], known(view.rank(0)))))
+    return Pass(sign, mixes=along(counted(view.attr("axis", -1), known(view.rank(0)))))
 
 
 def center_crop_pad(view: View) -> Rule:
     """The middle of each axis, or zeros around it."""
     shape, wanted = known(view.shape(0)), known(view.ints(1))
-    axes = axes_from_zero(view.attr("axes") or range(len(shape)), len(shape))
+    axes = counted(view.attr("axes") or range(len(shape)), len(shape))
     if len(axes) != len(wanted):
         raise Malformed(f"{len(wanted)} sizes for {len(axes)} axes")
     changed = {a for a, n in zip(axes, wanted, strict=True) if shape[a] != n}

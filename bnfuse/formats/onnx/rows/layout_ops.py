@@ -6,13 +6,13 @@ What does not fit raises ``Malformed``, which refuses the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from math import prod
 
 from bnfuse.core.axes import Chain, Permute, Regroup, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.view import View
@@ -38,18 +38,6 @@ def flatten(view: View) -> Rule:
     out = tuple(_product(part) for part in (shape[:axis], shape[axis:]))
     groups = ((range(axis), range(1)), (range(axis, len(shape)), range(1, 2)))
     return Pass(axes=Regroup(shape, out, groups))
-
-
-def axes_from_zero(axes: Sequence[int], rank: int) -> list[int]:
-    """Axes counted from zero.
-
-    Raises:
-        Malformed: one is out of range, or named twice.
-    """
-    counted = [a + rank if a < 0 else a for a in axes]
-    if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
-        raise Malformed(f"axes {list(axes)} of {rank}")
-    return counted
 
 
 def along(axes: Collection[int]) -> Callable[[int], bool]:
@@ -93,7 +81,7 @@ def squeeze(view: View) -> Rule:
         if not all(isinstance(d, int) for d in shape):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [a for a, d in enumerate(shape) if d == 1]
-    gone = set(axes_from_zero(axes, len(shape)))
+    gone = set(counted(axes, len(shape)))
     if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
         raise Malformed(f"axes {axes} of the shape {shape}")
     return Pass(axes=dropping(len(shape), gone))
@@ -102,7 +90,7 @@ def squeeze(view: View) -> Rule:
 def unsqueeze(view: View) -> Rule:
     """Axes of size 1 come."""
     rank, axes = known(view.rank(0)), known(view.axes_argument(1))
-    new = axes_from_zero(axes, rank + len(axes))
+    new = counted(axes, rank + len(axes))
     return Pass(axes=dropping(rank, (), new))
 
 

@@ -13,12 +13,12 @@ from bnfuse.core.axes import Relabel
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.core.tensor import as_float64
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.scope import text_of
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, spatial
+from bnfuse.formats.onnx.rows.layout_ops import along, spatial
 from bnfuse.formats.onnx.rows.view import View
 
 
@@ -37,7 +37,7 @@ def resize(view: View) -> Rule:
     before, after = known(view.shape(0)), view.out_shape()
     if after is not None and len(after) != len(before):
         raise Malformed(f"{len(before)} axes become {len(after)}")
-    axes = axes_from_zero(view.attr("axes") or range(len(before)), len(before))
+    axes = counted(view.attr("axes") or range(len(before)), len(before))
     scales, cropped = _scales(view), _cropped(view, axes) if crops else ()
 
     def mixes(axis: int) -> bool:
@@ -91,7 +91,7 @@ def cum_sum(view: View) -> Rule:
     rank, axes = known(view.rank(0)), known(view.ints(1))
     if len(axes) != 1:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along(axes_from_zero(axes, rank)))
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along(counted(axes, rank)))
 
 
 def rotary(view: View) -> Rule:
@@ -107,7 +107,7 @@ def dft(view: View) -> Rule:
         given = view.ints(2) if view.has_input(2) else [-2]
     if rank is None or given is None or len(given) != 1:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({*axes_from_zero(given, rank), rank - 1}))
+    return Pass(shift=Reason.SHIFT_REFUSED, mixes=along({*counted(given, rank), rank - 1}))
 
 
 # Transforms of frames of a signal: (N, L, 1 or 2) becomes (N, frames, frequencies, 2).

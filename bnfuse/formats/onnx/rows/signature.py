@@ -22,10 +22,6 @@ _AttributeType = defs.OpSchema.AttrType
 _SINGLE = defs.OpSchema.FormalParameterOption.Single
 
 
-class Misfit(Malformed):
-    """A node that is no valid use of its operator; the message says what is wrong with it."""
-
-
 def _number(kind: Any) -> int:
     """The ``AttributeProto.AttributeType`` of a schema's; onnx's stubs do not know it for an enum."""
     number: int = kind.value
@@ -67,7 +63,7 @@ def checked(node: onnx.NodeProto, op: str, opset: int) -> dict[str, onnx.Attribu
     """A node's attributes by name, the node compared with the schema of its operator ``op``.
 
     Raises:
-        Misfit: they do not fit.
+        Malformed: they do not fit.
     """
     schema = _schema(op, opset)
     if schema is None:
@@ -75,43 +71,43 @@ def checked(node: onnx.NodeProto, op: str, opset: int) -> dict[str, onnx.Attribu
     least_in, most_in, least_out, most_out, needed, types, required = schema
     inputs = node.input[:]
     if not least_in <= len(inputs) <= most_in:
-        raise Misfit(f"{len(inputs)} inputs")
+        raise Malformed(f"{len(inputs)} inputs")
     count = len(node.output)
     if not least_out <= count <= most_out or not node.output[0]:
-        raise Misfit(f"{count} outputs, or the first without a name")
+        raise Malformed(f"{count} outputs, or the first without a name")
     if "" in inputs and any(not name and needed >> i & 1 for i, name in enumerate(inputs)):
-        raise Misfit("an input that it needs is absent")
+        raise Malformed("an input that it needs is absent")
     given: dict[str, onnx.AttributeProto] = {}
     for attribute in node.attribute:
         name = attribute.name
         if name in given:
-            raise Misfit("an attribute is given twice")
+            raise Malformed("an attribute is given twice")
         given[name] = attribute
         if types.get(name) != attribute.type:
             _check_attribute(op, opset, attribute, types.get(name))
     if required and not required <= given.keys():
-        raise Misfit(f"the attribute {min(required - given.keys())} is missing")
+        raise Malformed(f"the attribute {min(required - given.keys())} is missing")
     return given
 
 
 def _check_attribute(op: str, opset: int, attribute: onnx.AttributeProto, wanted: int | None) -> None:
     if wanted is None and attribute.name in _attributes_of_all_versions().get(op, ()):
-        raise Misfit(f"the attribute {attribute.name} is not one of operator set {opset}")
+        raise Malformed(f"the attribute {attribute.name} is not one of operator set {opset}")
     if wanted is not None and attribute.type != wanted and not attribute.ref_attr_name:
-        raise Misfit(f"the attribute {attribute.name} is of another type than it must be")
+        raise Malformed(f"the attribute {attribute.name} is of another type than it must be")
 
 
 def of_types(node: onnx.NodeProto, types: Mapping[str, int]) -> dict[str, onnx.AttributeProto]:
     """A node's attributes by name, of an operator without a schema whose attributes are known.
 
     Raises:
-        Misfit: one is unknown, given twice or of another type; or the first input or output is absent.
+        Malformed: one is unknown, given twice or of another type; or the first input or output is absent.
     """
     if not node.input or not node.input[0] or not node.output or not node.output[0]:
-        raise Misfit("an input or output that it needs is absent")
+        raise Malformed("an input or output that it needs is absent")
     given: dict[str, onnx.AttributeProto] = {}
     for attribute in node.attribute:
         if types.get(attribute.name) != attribute.type or attribute.name in given:
-            raise Misfit(f"the attribute {attribute.name} is unknown, of another type, or given twice")
+            raise Malformed(f"the attribute {attribute.name} is unknown, of another type, or given twice")
         given[attribute.name] = attribute
     return given

@@ -13,12 +13,12 @@ from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.formats.base import Malformed, known
+from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
 from bnfuse.formats.onnx.rows.kind import OpKind
-from bnfuse.formats.onnx.rows.layout_ops import along, axes_from_zero, spatial
+from bnfuse.formats.onnx.rows.layout_ops import along, spatial
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.view import View
 
@@ -55,7 +55,7 @@ def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule
     """What lies along one axis in which order, or in which direction; Hardmax along all from it on, once."""
     rank = known(view.rank(0))
     old = view.proto.op_type == "Hardmax" and view.opset < 13
-    axes = axes_from_zero([view.attr("axis", 1 if old else axis)], rank)
+    axes = counted(view.attr("axis", 1 if old else axis), rank)
     return Unseen(along(range(axes[0], rank) if old else axes), shift)
 
 
@@ -68,7 +68,7 @@ def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Ru
     axes, rank = view.axes_argument(1), len(shape)
     if axes is None:
         axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
-    gone = set(axes_from_zero(axes, rank))
+    gone = set(counted(axes, rank))
     kept = bool(view.attr("keepdims", 1))
     relabel: AxisMap = Relabel(tuple(range(rank)), rank) if kept else dropping(rank, gone)
     sizes = [n for n in (shape[a] for a in gone) if isinstance(n, int)]
@@ -85,7 +85,7 @@ def pad(view: View) -> Rule:
     mode = view.attr("mode", b"constant")
     pads = known(view.attr("pads") or view.attr("paddings") or view.ints(1))
     shape = known(view.shape(0))
-    axes = axes_from_zero(view.given_ints(3) or range(len(shape)), len(shape))
+    axes = counted(view.given_ints(3) or range(len(shape)), len(shape))
     half = len(axes)
     if len(pads) != 2 * half:
         raise Malformed(f"{len(pads)} pads for {half} axes")

@@ -18,9 +18,10 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
+from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
-from bnfuse.formats.onnx.rows.signature import Misfit, checked
+from bnfuse.formats.onnx.rows.signature import checked
 
 # The newest operator set that the comparison covers.
 LAST_OPSET = 28
@@ -217,17 +218,17 @@ def evaluate(
         raise Unknown(f"{op} of operator set {opset}")
     try:
         call = KnownCall(opset, checked(node, op, opset), inputs, len(node.output))
-    except Misfit as e:
+        if op in moving.RESHAPING:
+            return [tensor if op == "Identity" else Reshaped(tensor, _few_axes(row.work(call)))]
+    except Malformed as e:
         raise Unknown(str(e)) from e
-    if op in moving.RESHAPING:
-        return [tensor if op == "Identity" else Reshaped(tensor, _few_axes(row.work(call)))]
     if op not in _BY_SHAPE_ALONE and not _readable(inputs):
         raise Unknown("too large")
     limit = most_elements.set(int(min(MOST_ELEMENTS, most_bytes // _MOST_ITEM_BYTES)))
     try:
         with np.errstate(all="ignore"):  # infinities and NaN are what the runtime computes, too
             results = row.work(call)
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as e:
+    except (Malformed, ValueError, IndexError, KeyError, OverflowError, MemoryError) as e:
         raise Unknown(f"{op}: {e}") from e  # numbers that numpy refuses, as a runtime would
     finally:
         most_elements.reset(limit)

@@ -92,23 +92,6 @@ class KnownCall(Struct, frozen=True):
         return [int(v) for v in whole(tensor).reshape(-1)]
 
 
-def axes_of(axes: Sequence[int], rank: int) -> list[int]:
-    """Axes counted from zero, in the order given.
-
-    Raises:
-        Unknown: one is out of range, or named twice.
-    """
-    counted = [a + rank if a < 0 else a for a in axes]
-    if len(set(counted)) != len(counted) or not all(0 <= a < rank for a in counted):
-        raise Unknown(f"axes {list(axes)} of {rank}")
-    return counted
-
-
-def axis_of(axis: int, rank: int) -> int:
-    """One axis counted from zero; raises ``Unknown`` as ``axes_of``."""
-    return axes_of([axis], rank)[0]
-
-
 def bounded(shape: Sequence[int]) -> tuple[int, ...]:
     """A result's shape.
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axis_of, bounded
+from bnfuse.formats.base import counted
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded
 
 
 def gather_elements(call: KnownCall) -> Array:
     """y[i, j, …] = x[index[i, j, …], j, …] along one axis."""
     x, at = call.array(), call.array(1)
-    axis = axis_of(call.attr("axis", 0), x.ndim)
+    axis = counted(call.attr("axis", 0), x.ndim)[0]
     place = _along(x, at, axis)
     taken: Array = x[place]
     return taken
@@ -28,7 +29,7 @@ def scatter_elements(call: KnownCall) -> Array:
     """The reverse: y[index[i, j, …], j, …] = update[i, j, …]."""
     x, at, updates = call.arrays()
     _replaces(call, x, updates)
-    axis = axis_of(call.attr("axis", 0), x.ndim)
+    axis = counted(call.attr("axis", 0), x.ndim)[0]
     if updates.shape != at.shape:
         raise Unknown("updates that do not fit")
     return _put(x, _along(x, at, axis), updates)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array, FilledTensor
-from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axes_of, axis_of, bounded, broadcast
+from bnfuse.formats.base import counted
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
 
 Shape = tuple[int, ...]
 
@@ -49,14 +50,14 @@ def unsqueeze(call: KnownCall) -> Shape:
     if axes is None:
         raise Unknown("no axes")
     rank = len(before) + len(axes)
-    new, old = set(axes_of(axes, rank)), iter(before)
+    new, old = set(counted(axes, rank)), iter(before)
     return tuple(1 if a in new else next(old) for a in range(rank))
 
 
 def squeeze(call: KnownCall) -> Shape:
     """Axes of size 1 go: those named, or all."""
     before, axes = call.tensor().shape, call.ints(1, "axes")
-    gone = {a for a, n in enumerate(before) if n == 1} if axes is None else set(axes_of(axes, len(before)))
+    gone = {a for a, n in enumerate(before) if n == 1} if axes is None else set(counted(axes, len(before)))
     if any(before[a] != 1 for a in gone):
         raise Unknown(f"axes {axes} of the shape {before}")
     return tuple(n for a, n in enumerate(before) if a not in gone)
@@ -87,7 +88,7 @@ def transpose(call: KnownCall) -> Array:
 def concat(call: KnownCall) -> Array:
     """One behind the other."""
     parts = call.arrays()
-    axis = axis_of(call.attr("axis"), parts[0].ndim)
+    axis = counted(call.attr("axis"), parts[0].ndim)[0]
     around = {(*p.shape[:axis], *p.shape[axis + 1 :]) for p in parts}
     if len(around) != 1 or len({p.ndim for p in parts}) != 1 or len({p.dtype for p in parts}) != 1:
         raise Unknown("parts that do not fit")
@@ -102,7 +103,7 @@ def slice_(call: KnownCall) -> Array:
     if starts is None or ends is None:
         raise Unknown("no bounds")
     axes, steps = call.ints(3, "axes"), call.ints(4)
-    axes = axes_of(list(range(len(starts))) if axes is None else axes, x.ndim)
+    axes = counted(list(range(len(starts))) if axes is None else axes, x.ndim)
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise Unknown("bounds that do not fit")
@@ -123,7 +124,7 @@ def _span(start: int, end: int, step: int, n: int) -> slice:
 def gather(call: KnownCall) -> Array:
     """Chosen along one axis; negative indices count from the end."""
     x, indices = call.array(), call.array(1)
-    axis = axis_of(call.attr("axis", 0), x.ndim)
+    axis = counted(call.attr("axis", 0), x.ndim)[0]
     n = x.shape[axis]
     if indices.dtype.kind != "i" or not ((indices >= -n) & (indices < n)).all():
         raise Unknown(f"indices beyond {n} elements")
@@ -154,7 +155,7 @@ def tile(call: KnownCall) -> Array:
 def split(call: KnownCall) -> list[Array]:
     """Cut along one axis into the sizes given, else equal ones (of ``num_outputs`` the last may be less)."""
     x = call.array()
-    axis = axis_of(call.attr("axis", 0), x.ndim)
+    axis = counted(call.attr("axis", 0), x.ndim)[0]
     n, parts = x.shape[axis], call.attr("num_outputs", call.outputs)
     sizes = call.ints(1, "split")
     if sizes is None and call.version >= 18:
@@ -175,7 +176,7 @@ _MODES = {b"constant": "constant", b"reflect": "reflect", b"edge": "edge", b"wra
 def pad(call: KnownCall) -> Array:
     """Borders of one number, mirrored, repeated or wrapped; a negative pad cuts off (constant mode alone)."""
     x, pads, axes = call.array(), call.ints(1, "pads"), call.ints(3)
-    axes = axes_of(list(range(x.ndim)) if axes is None else axes, x.ndim)
+    axes = counted(list(range(x.ndim)) if axes is None else axes, x.ndim)
     mode = _MODES.get(call.attr("mode", b"constant"))
     if pads is None or len(pads) != 2 * len(axes) or mode is None:
         raise Unknown(f"pads {pads}")

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
+from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.file.element_types import numpy_type
-from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, axis_of, bounded, broadcast
+from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
 
 Function = Callable[..., Array]
 
@@ -209,7 +210,7 @@ def dequantised(call: KnownCall) -> Array:
     if scale.shape != zero.shape or scale.ndim > 1 or (scale.ndim and call.version < 13 and scale.size != 1):
         raise Unknown("its scales")
     if scale.ndim and scale.size != 1:
-        axis = axis_of(call.attr("axis", 1), x.ndim)
+        axis = counted(call.attr("axis", 1), x.ndim)[0]
         if scale.size != x.shape[axis]:
             raise Unknown("its scales")
         scale, zero = (v.reshape((-1,) + (1,) * (x.ndim - 1 - axis)) for v in (scale, zero))

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
+from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.graph.evaluate.call import (
     KnownCall,
     Unknown,
-    axes_of,
-    axis_of,
     bounded,
     broadcast,
 )
@@ -39,7 +38,7 @@ def reduction(function: Reduction) -> Callable[[KnownCall], Array]:
             if call.attr("noop_with_empty_axes", 0):
                 raise Unknown("no axes")
             axes = list(range(x.ndim))
-        gone = tuple(axes_of(axes, x.ndim))
+        gone = tuple(counted(axes, x.ndim))
         if not x.size:
             raise Unknown("nothing to reduce")
         if x.dtype.kind == "f" and function in _TERMS:
@@ -162,7 +161,7 @@ def _largest_sum(*factors: Array, times: int) -> float:
 def unit(call: KnownCall) -> Array:
     """x over its L1 or L2 norm along one axis (LpNormalization); zeros stay zeros."""
     x = call.array().astype(np.float64)
-    axis = (axis_of(call.attr("axis", -1), x.ndim),)
+    axis = (counted(call.attr("axis", -1), x.ndim)[0],)
     how = {1: absolute, 2: norm}[call.attr("p", 2)]
     length = how(x, axis)
     _check_partial(_TERMS[how](x, axis), call.tensor().dtype)
@@ -186,7 +185,7 @@ def running(call: KnownCall) -> Array:
     x, at = call.array(), call.array(1)
     if at.size != 1 or at.dtype.kind != "i":
         raise Unknown("no axis")
-    axis = axis_of(int(at.reshape(-1)[0]), x.ndim)
+    axis = counted(int(at.reshape(-1)[0]), x.ndim)[0]
     wide_ = x if x.dtype.kind == "i" else x.astype(np.float64)
     wide_ = np.flip(wide_, axis) if call.attr("reverse", 0) else wide_
     if x.dtype.kind == "f":
