@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, arithmetic_pair
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
@@ -52,7 +52,9 @@ def _arithmetic(site: Site) -> Parts:
     (operand,) = site.layer.variables
     assert isinstance(operand, CallVariable)
     k = _constant(operand.value, site.dtypes[0])
-    a, c = _affine(site.config, k)
+    if op == "Divide" and site.config["constant_first"]:
+        raise Malformed("no map of that kind")
+    a, c = arithmetic_pair(op, k, first=site.config["constant_first"])
     if not np.isfinite(a).all() or not np.isfinite(c).all() or not a.all():
         return Opaque(Reason.BAD_PARAMETERS, "it multiplies by zero, or by what is no number")
     long = {axis: n for axis, n in enumerate(k.shape, len(shape) - k.ndim) if n != 1}
@@ -109,22 +111,6 @@ def _constant(value: Any, dtype: str | None) -> np.ndarray:
         raise Malformed("no numbers")
     with np.errstate(over="ignore"):
         return made.astype(dtype or "float32").astype(np.float64)
-
-
-def _affine(config: Config, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(a, c) of a·x + c."""
-    one, zero, first = np.ones_like(k), np.zeros_like(k), config["constant_first"]
-    match config["op"]:
-        case "Add":
-            return one, k
-        case "Subtract":
-            return (-one, k) if first else (one, -k)
-        case "Multiply":
-            return k, zero
-        case "Divide" if not first:
-            with np.errstate(divide="ignore"):
-                return 1.0 / k, zero
-    raise Malformed("no map of that kind")
 
 
 def _with_constant(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:

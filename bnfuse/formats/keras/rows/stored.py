@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct, field
 
+from bnfuse.core.affine import arithmetic_constant
 from bnfuse.core.tensor import Array
 
 if TYPE_CHECKING:
@@ -186,23 +187,13 @@ class OperandStore(AffineStore, frozen=True):
         (variable,) = site.layer.variables
         rank, dtype = site.rank(), site.dtypes[0]
         assert rank is not None
-        operand = self._operand(new)
+        operand = arithmetic_constant(self.op, new.a, new.c, first=self.first)
         if new.axes:
             ndim = max(len(variable.shape), rank - new.axes[0])
             operand = operand.reshape([-1 if k == new.axes[0] else 1 for k in range(rank - ndim, rank)])
         elif operand.size == prod(variable.shape):
             operand = operand.reshape(variable.shape)  # one channel: a bias of TensorFlow is no number
         out.put(site, variable.name, out.rounded(operand, dtype or "float32"))
-
-    def _operand(self, new: NewAffine) -> Array:
-        match self.op:
-            case "Add":
-                return new.c
-            case "Subtract":
-                return new.c if self.first else -new.c
-            case "Divide":
-                return np.asarray(1.0 / new.a)
-        return new.a
 
 
 class ConfigStore(AffineStore, frozen=True):

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine
+from bnfuse.core.affine import Affine, arithmetic_pair
 from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
@@ -179,7 +179,7 @@ def arithmetic(view: View) -> Affine | None:
         return None
     values = as_float64(tensor).reshape(-1)
     constant: Any = values if lies else values.reshape(())
-    pair = _pair(kind, k, constant)
+    pair = arithmetic_pair(kind, constant, first=k == 0)
     scales = kind in ("Mul", "Div")
     affine = NumberOnly if not lies and view.rank(1 - k) is None else Affine
     refusal = None
@@ -194,23 +194,6 @@ def arithmetic(view: View) -> Affine | None:
         in_port=1 - k,
         broken=refusal,
     )
-
-
-def _pair(
-    kind: str, k: int, constant: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(a, c) of y = a·x + c."""
-    one, zero = np.ones_like(constant), np.zeros_like(constant)
-    match kind:
-        case "Mul":
-            return constant, zero
-        case "Div":
-            with np.errstate(divide="ignore"):
-                return one / constant, zero
-        case "Add":
-            return one, constant
-        case _:
-            return (one, -constant) if k == 1 else (-one, constant)
 
 
 def _legacy_vector(view: View, tensor: Tensor, k: int) -> bool:

@@ -8,7 +8,6 @@ from functools import partial
 from bnfuse.core.joint import ConcatSplit, Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.reparam import Vector
 from bnfuse.core.rules import Opaque, Rule, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.base import known
@@ -85,26 +84,20 @@ def constant(view: View) -> Rule:
     return Source(tensor) if tensor is not None and floats else Opaque(Reason.WEIGHT_NOT_CONSTANT)
 
 
-def _arithmetic(
-    op: str, value: Callable[[Vector, Vector, bool], Vector], otherwise: Callable[[View], Rule]
-) -> OpKind:
-    """With a per-channel constant, which becomes ``value``, a ChannelAffine; else a sum or a product."""
-    stored = ArithmeticStore(value)
+def _arithmetic(op: str, otherwise: Callable[[View], Rule]) -> OpKind:
+    """With a per-channel constant a ChannelAffine; else a sum or a product."""
+    stored = ArithmeticStore(op)
     return OpKind(
         (op,), lambda view: arithmetic(view) or otherwise(view), broadcast, stored, EVERY, removable=True
     )
 
 
-def _difference(n: int) -> tuple[float, ...]:
-    return 1, -1
-
-
 OPERAND = OpKind(("Constant",), constant, stored=TableStore())
 ROWS = (
-    _arithmetic("Mul", lambda a, c, second: a, _product),
-    _arithmetic("Div", lambda a, c, second: 1.0 / a, partial(_product, second=-1)),
-    _arithmetic("Add", lambda a, c, second: c, _total),
-    _arithmetic("Sub", lambda a, c, second: -c if second else c, partial(_total, signs=_difference)),
+    _arithmetic("Mul", _product),
+    _arithmetic("Div", partial(_product, second=-1)),
+    _arithmetic("Add", _total),
+    _arithmetic("Sub", partial(_total, signs=lambda n: (1, -1))),
     OpKind(("Sum",), _total, broadcast, operands=EVERY),
     OpKind(("Neg",), partial(_total, signs=lambda n: (-1,)), same),
     OpKind(("Mean",), partial(_total, signs=lambda n: (1.0 / n,) * n), broadcast, operands=EVERY),

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
+from bnfuse.core.affine import arithmetic_constant
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, as_float64, size
 
@@ -137,14 +138,14 @@ class BatchNormStore(AffineStore, frozen=True):
 
 
 class ArithmeticStore(AffineStore, frozen=True):
-    """One constant on either side: ``value`` of (a, c), given whether it is the second operand."""
+    """The one constant of an operator, on either side."""
 
-    value: Callable[[Vector, Vector, bool], Vector]
+    op: str
 
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """A number becomes a vector where it must."""
         at = 1 - new.rule.in_port
-        values = self.value(new.a, new.c, at == 1)
+        values = arithmetic_constant(self.op, new.a, new.c, first=at == 0)
         shape = out.constant(handle, at).shape
         if values.size != size(out.constant(handle, at)):
             shape = (values.size,) + (1,) * _axes_behind(handle, new, out)
