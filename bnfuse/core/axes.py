@@ -64,6 +64,20 @@ class Chain(Struct, frozen=True):
         return moved
 
 
+class Reversed(Struct, frozen=True):
+    """The same rearrangement from its output to its input."""
+
+    axes: AxisMap
+
+    def forward(self, held: Reparam) -> Reparam | None:
+        """Its output axes to its input axes."""
+        return self.axes.backward(held)
+
+    def backward(self, held: Reparam) -> Reparam | None:
+        """Its input axes to its output axes."""
+        return self.axes.forward(held)
+
+
 class Relabel(Struct, frozen=True):
     """Axes of size 1 come or go: input axis i is output axis ``target[i]``, or gone (None)."""
 

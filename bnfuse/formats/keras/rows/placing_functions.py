@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, dropping, regroup
+from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, dropping, regroup
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
 from bnfuse.formats.base import Malformed, counted, known
@@ -115,20 +115,6 @@ def _regrouped(config: Config, shape: Shape) -> AxisMap:
     return regroup(shape, after)
 
 
-class _Reversed(Struct, frozen=True):
-    """The same rearrangement from its output to its input."""
-
-    axes: AxisMap
-
-    def forward(self, held: Reparam) -> Reparam | None:
-        """Its output axes to its input axes."""
-        return self.axes.backward(held)
-
-    def backward(self, held: Reparam) -> Reparam | None:
-        """Its input axes to its output axes."""
-        return self.axes.forward(held)
-
-
 def _to_space(config: Config, shape: Shape) -> AxisMap:
     """(n, h, w, b·b·d) becomes (n, h·b, w·b, d): group i·b + j of channels is row i, column j of a block."""
     block, apart = integer(config["block_size"], 1), range(3)
@@ -156,7 +142,7 @@ def _gathered(config: Config, shape: Shape) -> Shape:
 
 
 def _to_depth(config: Config, shape: Shape) -> AxisMap:
-    return _Reversed(_to_space(config, _gathered(config, shape)))
+    return Reversed(_to_space(config, _gathered(config, shape)))
 
 
 def _permuted(config: Config, shape: Shape) -> Shape:

@@ -50,14 +50,16 @@ def _alike(view: View, first: int = 0, sign: Sign = Sign.NONNEGATIVE) -> Rule:
 
 def _concat(view: View) -> Rule:
     axis = view.axis(view.attr("axis", 1))
-    sizes = []
-    for i in range(len(view.proto.input)):
-        shape = view.shape(i)
-        dim = None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
-        sizes.append(dim if isinstance(dim, int) else None)
     if axis < 0:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    return ConcatSplit(~0, tuple(range(len(sizes))), axis, tuple(sizes))
+    sizes = tuple(_size(view, i, axis) for i in range(len(view.proto.input)))
+    return ConcatSplit(~0, tuple(range(len(sizes))), axis, sizes)
+
+
+def _size(view: View, i: int, axis: int) -> int | None:
+    shape = view.shape(i)
+    dim = None if shape is None or axis >= len(shape) else shape[axis]
+    return dim if isinstance(dim, int) else None
 
 
 def _split(view: View) -> Rule:
@@ -66,12 +68,9 @@ def _split(view: View) -> Rule:
         return Opaque(Reason.SHAPE_UNKNOWN)
     n = len(view.proto.output)
     given = view.attr("split") or view.ints(1)
-    if given is None:
-        shape = view.shape(0)
-        dim = None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
-        if isinstance(dim, int):
-            step = -(-dim // n)
-            given = [min(step, dim - step * k) for k in range(n)]
+    if given is None and (dim := _size(view, 0, axis)) is not None:
+        step = -(-dim // n)
+        given = [min(step, dim - step * k) for k in range(n)]
     sizes: tuple[int | None, ...] = tuple(given) if given is not None and len(given) == n else (None,) * n
     return ConcatSplit(0, tuple(~j for j in range(n)), axis, sizes)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from math import prod
 
-from bnfuse.core.axes import Chain, Permute, Regroup, Shape, dropping, regroup
+from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.formats.base import Malformed, counted, known
@@ -103,29 +103,25 @@ def relabelled(view: View) -> Rule:
     n, c, h, w = shape
     if block < 1 or (view.proto.op_type == "DepthToSpace" and c % (block * block)):
         raise Malformed(f"blocks of {block} and {c} channels")
-    if view.proto.op_type == "SpaceToDepth":
-        out_h = h // block if isinstance(h, int) else None
-        out_w = w // block if isinstance(w, int) else None
-        wide: Shape = (n, c, out_h, block, out_w, block)
-        split = ((range(1), range(1)), (range(1, 2), range(1, 2)), (range(2, 3), range(2, 4)),
-                 (range(3, 4), range(4, 6)))  # fmt: skip
-        moved: Shape = (n, block, block, c, out_h, out_w)
-        merge = ((range(1), range(1)), (range(1, 4), range(1, 2)), (range(4, 5), range(2, 3)),
-                 (range(5, 6), range(3, 4)))  # fmt: skip
-        out: Shape = (n, c * block * block, out_h, out_w)
-        chain = (Regroup(shape, wide, split), Permute((0, 3, 5, 1, 2, 4)), Regroup(moved, out, merge))
-        return Pass(axes=Chain(chain))
+    if view.proto.op_type == "DepthToSpace":
+        return Pass(axes=_to_space(shape, block, crd=view.attr("mode", b"DCR") == b"CRD"))
+    sizes = (k // block if isinstance(k, int) else None for k in (h, w))
+    return Pass(axes=Reversed(_to_space((n, c * block * block, *sizes), block, crd=False)))
+
+
+def _to_space(shape: Shape, block: int, *, crd: bool) -> AxisMap:
+    n, c, h, w = shape
+    assert isinstance(c, int)
     depth = c // (block * block)
-    crd = view.attr("mode", b"DCR") == b"CRD"
-    wide = (n, depth, block, block, h, w) if crd else (n, block, block, depth, h, w)
+    wide: Shape = (n, depth, block, block, h, w) if crd else (n, block, block, depth, h, w)
     perm = (0, 1, 4, 2, 5, 3) if crd else (0, 3, 4, 1, 5, 2)
-    moved = (n, depth, h, block, w, block)
-    out = (n, depth, h * block if isinstance(h, int) else None, w * block if isinstance(w, int) else None)
+    moved: Shape = (n, depth, h, block, w, block)
+    out: Shape = (n, depth, *(k * block if isinstance(k, int) else None for k in (h, w)))
     split = ((range(1), range(1)), (range(1, 2), range(1, 4)), (range(2, 3), range(4, 5)),
              (range(3, 4), range(5, 6)))  # fmt: skip
     merge = ((range(1), range(1)), (range(1, 2), range(1, 2)), (range(2, 4), range(2, 3)),
              (range(4, 6), range(3, 4)))  # fmt: skip
-    return Pass(axes=Chain((Regroup(shape, wide, split), Permute(perm), Regroup(moved, out, merge))))
+    return Chain((Regroup(shape, wide, split), Permute(perm), Regroup(moved, out, merge)))
 
 
 ROWS = (
