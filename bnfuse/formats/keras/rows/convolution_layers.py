@@ -162,22 +162,9 @@ _TWO_KERNELS = holds("depthwise_kernel", "pointwise_kernel", "bias:use_bias")
 _CONV, _TRANSPOSED, _DEPTHWISE = one(conv_shape), one(_transposed_shape), one(_depthwise_shape)
 _FLAT = (1, 2)
 ROWS = (
-    *spatial_kinds(
-        "Conv{n}D", "Convolution{n}D", parts=convolution, shapes=_CONV, variables=_KERNEL, linear=True
-    ),
-    *spatial_kinds("Conv{n}DTranspose", parts=transposed, shapes=_TRANSPOSED, variables=_KERNEL, linear=True),
-    *spatial_kinds(
-        "DepthwiseConv{n}D", dims=_FLAT, parts=depthwise, shapes=_DEPTHWISE, variables=_KERNEL, linear=True
-    ),
-    *spatial_kinds(
-        "SeparableConv{n}D", dims=_FLAT, parts=separable, shapes=_CONV, variables=_TWO_KERNELS, linear=True
-    ),
-    *spatial_kinds(
-        "LocallyConnected{n}D",
-        dims=_FLAT,
-        parts=locally_connected,
-        shapes=_CONV,
-        variables=_KERNEL,
-        linear=True,
-    ),
+    *spatial_kinds(("Conv{n}D", "Convolution{n}D"), convolution, _CONV, _KERNEL, linear=True),
+    *spatial_kinds(("Conv{n}DTranspose",), transposed, _TRANSPOSED, _KERNEL, linear=True),
+    *spatial_kinds(("DepthwiseConv{n}D",), depthwise, _DEPTHWISE, _KERNEL, dims=_FLAT, linear=True),
+    *spatial_kinds(("SeparableConv{n}D",), separable, _CONV, _TWO_KERNELS, dims=_FLAT, linear=True),
+    *spatial_kinds(("LocallyConnected{n}D",), locally_connected, _CONV, _KERNEL, dims=_FLAT, linear=True),
 )

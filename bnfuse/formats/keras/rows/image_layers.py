@@ -77,7 +77,7 @@ def _brought_to_size(config: Config, shape: Shape) -> Shape | None:
 # What they put out at inference is not as large as their config, or what Keras stores, says.
 OTHER_SIZES = frozenset({"RandomCrop", "RandomHeight", "RandomWidth"})
 ROWS = (
-    *spatial_kinds("UpSampling{n}D", parts=upsampling, shapes=resized(_repeated)),
+    *spatial_kinds(("UpSampling{n}D",), upsampling, resized(_repeated)),
     LayerKind(("Resizing",), resizing, one(_brought_to_size), traits=Trait.SIZES),
     LayerKind(("CenterCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES),
     LayerKind(("RandomCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES | Trait.DRAWS),

@@ -57,15 +57,15 @@ class LayerKind(Struct, frozen=True):
 
 
 def spatial_kinds(
-    *names: str,
-    dims: Sequence[int] = (1, 2, 3),
-    parts: Callable[..., Parts] | None = None,
-    shapes: Shapes = unknown,
+    classes: tuple[str, ...],
+    parts: Callable[..., Parts],
+    shapes: Shapes,
     variables: Callable[[Config], Slots | None] = none,
+    *,
+    dims: Sequence[int] = (1, 2, 3),
     linear: bool = False,
 ) -> Iterator[LayerKind]:
     """A row for each number ``n`` of spatial axes, which ``parts`` is told: "Conv{n}D"."""
     for n in dims:
-        made = None if parts is None else partial(parts, n=n)
-        classes = tuple(name.format(n=n) for name in names)
-        yield LayerKind(classes, made, shapes, variables, rank=n + 2, linear=linear)
+        names = tuple(name.format(n=n) for name in classes)
+        yield LayerKind(names, partial(parts, n=n), shapes, variables, n + 2, linear)

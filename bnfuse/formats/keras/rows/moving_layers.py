@@ -193,14 +193,12 @@ ROWS = (
     LayerKind(("Reshape",), reshape, one(_reshaped), traits=Trait.HANDS_ON),
     LayerKind(("Permute",), permute, one(_permuted), traits=Trait.HANDS_ON),
     LayerKind(("RepeatVector",), repeat, _REPEATED, rank=2, traits=Trait.HANDS_ON),
-    *spatial_kinds("MaxPooling{n}D", parts=_MAX_POOL, shapes=_POOLED),
-    *spatial_kinds("AveragePooling{n}D", parts=pool, shapes=_POOLED),
-    *spatial_kinds("GlobalMaxPooling{n}D", parts=_GLOBAL_MAX, shapes=_WHOLE),
-    *spatial_kinds("GlobalAveragePooling{n}D", parts=global_pool, shapes=_WHOLE),
-    *spatial_kinds("ZeroPadding{n}D", parts=zero_padding, shapes=_moved("padding", 1)),
-    *spatial_kinds("Cropping{n}D", parts=cropping, shapes=_moved("cropping", -1)),
-    *spatial_kinds(
-        "AdaptiveMaxPooling{n}D", parts=partial(adaptive_pool, sign=Sign.NONNEGATIVE), shapes=_ADAPTED
-    ),
-    *spatial_kinds("AdaptiveAveragePooling{n}D", parts=adaptive_pool, shapes=_ADAPTED),
+    *spatial_kinds(("MaxPooling{n}D",), _MAX_POOL, _POOLED),
+    *spatial_kinds(("AveragePooling{n}D",), pool, _POOLED),
+    *spatial_kinds(("GlobalMaxPooling{n}D",), _GLOBAL_MAX, _WHOLE),
+    *spatial_kinds(("GlobalAveragePooling{n}D",), global_pool, _WHOLE),
+    *spatial_kinds(("ZeroPadding{n}D",), zero_padding, _moved("padding", 1)),
+    *spatial_kinds(("Cropping{n}D",), cropping, _moved("cropping", -1)),
+    *spatial_kinds(("AdaptiveMaxPooling{n}D",), partial(adaptive_pool, sign=Sign.NONNEGATIVE), _ADAPTED),
+    *spatial_kinds(("AdaptiveAveragePooling{n}D",), adaptive_pool, _ADAPTED),
 )
