@@ -134,32 +134,6 @@ class Affine(Rule, frozen=True, eq=False):
         return Reaction(((self.in_port, from_backward(axes, s, np.zeros_like(s))),), edit)
 
 
-def arithmetic_pair(op: str, k: Vector, *, first: bool) -> Pair:
-    """(a, c) of a sum, difference, product or quotient of x and a constant, which may come ``first``.
-
-    There is none of a constant over x.
-    """
-    one, zero = np.ones_like(k), np.zeros_like(k)
-    match op:
-        case "Mul" | "Multiply":
-            return k, zero
-        case "Div" | "Divide":
-            with np.errstate(divide="ignore"):
-                return one / k, zero
-        case "Add":
-            return one, k
-    return (-one, k) if first else (one, -k)
-
-
-def arithmetic_constant(op: str, a: Vector, c: Vector, *, first: bool) -> Vector:
-    """The constant that makes this pair of it."""
-    if op in ("Mul", "Multiply"):
-        return a
-    if op in ("Div", "Divide"):
-        return np.asarray(1.0 / a)
-    return c if first or op == "Add" else -c
-
-
 class Candidate(Struct, frozen=True, eq=False):
     """A node y = a·x + c that could go, with its rule."""
 

@@ -196,3 +196,29 @@ def compose_writes(first: Pair, then: Pair) -> Pair:
 def compose_reads(first: Pair, then: Pair) -> Pair:
     """v = p₁·(p₂·h + q₂) + q₁ as one pair (p, q)."""
     return first[0] * then[0], first[0] * then[1] + first[1]
+
+
+def arithmetic_pair(op: str, k: Vector, *, first: bool) -> Pair:
+    """(a, c) of a sum, difference, product or quotient of x and a constant, which may come ``first``.
+
+    There is none of a constant over x.
+    """
+    one, zero = np.ones_like(k), np.zeros_like(k)
+    match op:
+        case "Mul" | "Multiply":
+            return k, zero
+        case "Div" | "Divide":
+            with np.errstate(divide="ignore"):
+                return one / k, zero
+        case "Add":
+            return one, k
+    return (-one, k) if first else (one, -k)
+
+
+def arithmetic_constant(op: str, a: Vector, c: Vector, *, first: bool) -> Vector:
+    """The constant that makes this pair of it."""
+    if op in ("Mul", "Multiply"):
+        return a
+    if op in ("Div", "Divide"):
+        return np.asarray(1.0 / a)
+    return c if first or op == "Add" else -c

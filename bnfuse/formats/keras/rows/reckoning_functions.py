@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine, arithmetic_pair
+from bnfuse.core.affine import Affine
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Through, Times
 from bnfuse.core.joint import Product, Select
 from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
+from bnfuse.core.reparam import arithmetic_pair
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
 from bnfuse.formats.base import Malformed, counted, known

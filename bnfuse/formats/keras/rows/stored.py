@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct, field
 
-from bnfuse.core.affine import arithmetic_constant
+from bnfuse.core.reparam import arithmetic_constant
 from bnfuse.core.tensor import Array
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.affine import arithmetic_constant
 from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.reparam import arithmetic_constant
 from bnfuse.core.tensor import Array, as_float64, size
 
 if TYPE_CHECKING:
