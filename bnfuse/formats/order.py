@@ -1,4 +1,4 @@
-"""An order in which everything comes behind what it reads: depth first, without recursion, for chains are long."""
+"""An order in which everything comes behind what it reads: depth first, without recursion."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ order is the file's, always. ``keras.ops`` nodes take part in the order like lay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterable
 
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.keras.graph.calls import is_keras3
-from bnfuse.formats.keras.graph.network import Layer, Network, Ref, networks
+from bnfuse.formats.keras.graph.network import Network, networks
+from bnfuse.formats.order import depth_first
 
 # One call of a layer by the layer's name and the call's position; an InputLayer counts as one call.
 Node = tuple[str, int]
@@ -30,10 +30,8 @@ def topological(network: Network) -> list[Node]:
     Raises:
         UnreadableModel: the calls form a cycle.
     """
-    layers = {layer.name: layer for layer in network.layers}
-    ends = [(ref.layer, ref.call) for ref in network.outputs]
-    everything = [(layer.name, k) for layer in network.layers for k in range(max(1, len(layer.calls)))]
-    return _depth_first(layers, [*ends, *everything])[0]
+    everything = ((layer.name, k) for layer in network.layers for k in range(max(1, len(layer.calls))))
+    return _depth_first(network, everything)[0]
 
 
 def keras_order(network: Network) -> list[str]:
@@ -44,9 +42,8 @@ def keras_order(network: Network) -> list[str]:
     """
     if network.kind == "Sequential":
         return [layer.name for layer in network.layers]
-    layers = {layer.name: layer for layer in network.layers}
-    finished, first_met = _depth_first(layers, [(ref.layer, ref.call) for ref in network.outputs])
-    depths = _depths(layers, finished)
+    finished, first_met = _depth_first(network)
+    depths = _depths(network, finished)
     for ref in network.inputs:
         if ref.layer not in depths:
             depths[ref.layer] = 0
@@ -79,7 +76,7 @@ def check_order(network: Network) -> None:
 
 def left_out(network: Network) -> list[str]:
     """Layers that no output needs and that Keras 3 would therefore leave out of a Functional."""
-    used = {name for name, _ in _depth_first_from_outputs(network)} | {ref.layer for ref in network.inputs}
+    used = {name for name, _ in _depth_first(network)[0]} | {ref.layer for ref in network.inputs}
     unused = [layer for layer in network.layers if layer.name not in used]
     return [layer.name for layer in unused if any(is_keras3(call.raw) for call in layer.calls)]
 
@@ -96,71 +93,42 @@ def _where(path: tuple[str, ...]) -> str:
     return f"the nested model '{'/'.join(path)}'" if path else "the model"
 
 
-def _depth_first_from_outputs(network: Network) -> list[Node]:
-    layers = {layer.name: layer for layer in network.layers}
-    return _depth_first(layers, [(ref.layer, ref.call) for ref in network.outputs])[0]
+def _reads(network: Network) -> Callable[[Node], list[Node]]:
+    """What a call reads; nothing of an InputLayer, and of what enters a Sequential."""
+    layers = {layer.name: layer.calls for layer in network.layers}
+
+    def reads(node: Node) -> list[Node]:
+        calls = layers.get(node[0])
+        return [(ref.layer, ref.call) for ref in calls[node[1]].inputs] if calls else []
+
+    return reads
 
 
-def _sources(layers: dict[str, Layer], node: Node) -> tuple[Ref, ...]:
-    layer = layers.get(node[0])
-    if layer is None or not layer.calls:  # an InputLayer, or what enters a Sequential
-        return ()
-    return layer.calls[node[1]].inputs
+def _depth_first(network: Network, more: Iterable[Node] = ()) -> tuple[list[Node], dict[str, int]]:
+    """Walk back from the outputs: calls in the order they are finished, and when each layer was first met.
 
-
-def _depth_first(layers: dict[str, Layer], starts: Iterable[Node]) -> tuple[list[Node], dict[str, int]]:
-    """Walk back from ``starts``: calls in the order they are finished, and when each layer was first met.
-
-    Keras's ``_build_map_helper`` without its recursion: real models are thousands of layers deep.
+    Keras's ``_build_map_helper`` without its recursion; ``more`` calls to begin at come then.
     """
-    finished: list[Node] = []
-    done: set[Node] = set()
-    open_nodes: set[Node] = set()
-    first_met: dict[str, int] = {}
-    for start in starts:
-        if start in done:
-            continue
-        stack: list[tuple[Node, Iterator[Ref]]] = [_enter(layers, start, open_nodes, first_met)]
-        while stack:
-            node, sources = stack[-1]
-            source = next(sources, None)
-            if source is None:
-                stack.pop()
-                open_nodes.discard(node)
-                done.add(node)
-                finished.append(node)
-                continue
-            parent = (source.layer, source.call)
-            if parent in open_nodes:
-                _refuse_cycle(parent)
-            if parent not in done:
-                stack.append(_enter(layers, parent, open_nodes, first_met))
-    return finished, first_met
+    ends = ((ref.layer, ref.call) for ref in network.outputs)
+    finished, met = depth_first((*ends, *more), _reads(network), _cycle)
+    return finished, {name: at for at, name in enumerate(dict.fromkeys(name for name, _ in met))}
 
 
-def _enter(
-    layers: dict[str, Layer], node: Node, open_nodes: set[Node], first_met: dict[str, int]
-) -> tuple[Node, Iterator[Ref]]:
-    open_nodes.add(node)
-    first_met.setdefault(node[0], len(first_met))
-    return node, iter(_sources(layers, node))
-
-
-def _refuse_cycle(node: Node) -> NoReturn:
-    raise UnreadableModel(
+def _cycle(node: Node) -> UnreadableModel:
+    return UnreadableModel(
         f"Layer '{node[0]}' of the model reads its own output, directly or through others: "
         "the config is damaged, save the model anew."
     )
 
 
-def _depths(layers: dict[str, Layer], finished: list[Node]) -> dict[str, int]:
+def _depths(network: Network, finished: list[Node]) -> dict[str, int]:
     """The depth of every layer: of its deepest call at the time Keras looks at it."""
     node_depths: dict[Node, int] = {}
     layer_depths: dict[str, int] = {}
+    reads = _reads(network)
     for node in reversed(finished):
         depth = max(node_depths.get(node, 0), layer_depths.get(node[0], 0))
         node_depths[node] = layer_depths[node[0]] = depth
-        for source in _sources(layers, node):
-            parent = (source.layer, source.call)
+        for parent in reads(node):
             node_depths[parent] = max(depth + 1, node_depths.get(parent, 0))
     return layer_depths

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import onnx
-from msgspec import Struct, field
 
 from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.scope import bodies, text_of
+from bnfuse.formats.order import depth_first
 
 
 def in_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
@@ -23,10 +23,15 @@ def in_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     Raises:
         Malformed: they form a cycle.
     """
-    walk = _Walk(nodes, {name: at for at, node in enumerate(nodes) for name in node.output if name})
-    for at in range(len(nodes)):
-        walk.visit(at)
-    return walk.order
+    writers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+
+    def refusal(at: int) -> Malformed:
+        return Malformed(f"its nodes form a cycle through '{text_of(nodes[at].output[0])}'")
+
+    def reads(at: int) -> Iterator[int]:
+        return (writers[name] for name in _reads(nodes[at]) if name in writers)
+
+    return depth_first(range(len(nodes)), reads, refusal)[0]
 
 
 def ordered(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -46,38 +51,6 @@ def ordered(model: onnx.ModelProto) -> onnx.ModelProto:
         body.node.extend(moved)
         pending += [graph for node in body.node for _, _, graph in bodies(node)]
     return copy
-
-
-class _Walk(Struct, eq=False):
-    """Depth first, without recursion: chains of nodes are long."""
-
-    nodes: Sequence[onnx.NodeProto]
-    writers: dict[str, int]
-    order: list[int] = field(default_factory=list)
-    _done: set[int] = field(default_factory=set)
-    _open: dict[int, Iterator[str]] = field(default_factory=dict)  # begun, with what is left of their inputs
-
-    def visit(self, start: int) -> None:
-        """Put a node behind all that it reads."""
-        stack = [start]
-        while stack:
-            at = stack[-1]
-            if at in self._done:
-                stack.pop()
-                continue
-            if at not in self._open:
-                self._open[at] = _reads(self.nodes[at])
-            found = map(self.writers.get, self._open[at])
-            writer = next((w for w in found if w is not None and w not in self._done), None)
-            if writer is None:
-                self.order.append(at)
-                self._done.add(at)
-                del self._open[at]
-            elif writer in self._open:
-                name = text_of(self.nodes[writer].output[0])
-                raise Malformed(f"its nodes form a cycle through '{name}'")
-            else:
-                stack.append(writer)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
