@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 Axes = tuple[int | str | None, ...]
 
@@ -32,6 +33,36 @@ class Values(Struct, frozen=True):
 
     least: int
     beyond: int
+
+
+class Line(Struct, frozen=True):
+    """``factor·x + shift`` with a shift between ``low`` and ``high``, x the input ``source``."""
+
+    source: str
+    factor: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def moved(self, numbers: tuple[float, ...], sign: float = 1.0) -> Line:
+        """With constants added."""
+        ends = sorted((sign * min(numbers), sign * max(numbers)))
+        return replace(self, low=self.low + ends[0], high=self.high + ends[1])
+
+    def times(self, factor: float) -> Line:
+        """Multiplied by a constant."""
+        low, high = sorted((factor * self.low, factor * self.high))
+        return Line(self.source, factor * self.factor, low, high)
+
+    def look_up(self, rows: int, found: dict[str, Values]) -> None:
+        """It is an index into so many rows: a bound of the input beside those ``found`` already."""
+        if not self.factor:
+            return
+        ends = sorted((-self.low / self.factor, (rows - 1 - self.high) / self.factor))
+        least, beyond = -int(-ends[0] // 1), int(ends[1] // 1) + 1
+        if least < beyond and rows - 1 - self.high >= -self.low:
+            known = found.get(self.source, Values(least, beyond))
+            both = Values(max(known.least, least), min(known.beyond, beyond))
+            found[self.source] = both if both.least < both.beyond else known
 
 
 class Hints(Struct, frozen=True):

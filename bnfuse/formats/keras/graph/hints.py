@@ -10,15 +10,15 @@ When it does not act: custom layers, Lambdas and operations without a rule have 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.hints import NO_HINTS, Hints, Values, free_axes, usual_sizes
+from bnfuse.formats.hints import NO_HINTS, Hints, Line, Values, free_axes, usual_sizes
 from bnfuse.formats.keras.file.opening import open_container
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.config import parse
@@ -33,6 +33,10 @@ from bnfuse.formats.keras.rows.spectral_layers import wrapped
 _MORE_SIZES = (96, 192, 160, 320, 384, 640, 299, 331, 480, 100, 200, 48, 80, 28, 300, 400, 1024, 77, 8)
 _MOST_LAYERS = 5000
 _MOST_FOUND = 3
+# Functions that add a constant, and what it is multiplied by.
+_SIGNS = {"Add": 1.0, "add": 1.0, "add_v2": 1.0, "Subtract": -1.0, "subtract": -1.0, "sub": -1.0}
+
+_T = TypeVar("_T")
 
 
 def read_hints(path: Path) -> Hints:
@@ -57,11 +61,7 @@ def _hints(network: Network) -> Hints:
     known = infer(network)
     declared = [known.of((), ref) for ref in network.inputs]
     sizes = _sizes(network, declared, _named_sizes(layer for _, layer in every))
-    values: dict[int, Values] = {}
-    _Values(values).follow(network, [_Line(at) for at in range(len(names))])
-    return Hints(
-        {names[at]: found for at, found in sizes.items()}, {names[at]: v for at, v in values.items()}, random
-    )
+    return Hints({names[at]: found for at, found in sizes.items()}, _values(network, names), random)
 
 
 def _random(every: Sequence[tuple[tuple[str, ...], Layer]]) -> Iterator[str]:
@@ -129,25 +129,12 @@ class _Fit(Struct, eq=False):
 
     def fits(self, network: Network, inputs: Sequence[Shape | None]) -> bool:
         """Whether a network takes inputs of these shapes, as far as can be told."""
-        self._follow(network, inputs)
+        _follow(network, inputs, self._call)
         return not self.broken
 
-    def _follow(self, network: Network, inputs: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
-        shapes: dict[Ref, Shape | None] = dict(zip(network.inputs, inputs, strict=False))
-        layers = {layer.name: layer for layer in network.layers}
-        for name, position in topological(network):
-            layer = layers.get(name)
-            if self.broken or layer is None or position >= len(layer.calls):
-                continue
-            call = layer.calls[position]
-            given = [shapes.get(ref) for ref in call.inputs]
-            for tensor, shape in enumerate(self._call(layer, given, call)):
-                shapes.setdefault(Ref(name, position, tensor), shape)
-        return tuple(shapes.get(ref) for ref in network.outputs)
-
-    def _call(self, layer: Layer, given: Sequence[Shape | None], call: Call) -> tuple[Shape | None, ...]:
-        if layer.inner is not None:
-            return self._follow(layer.inner, given)
+    def _call(self, layer: Layer, call: Call, given: Sequence[Shape | None]) -> tuple[Shape | None, ...]:
+        if self.broken:
+            return ()
         if _traits(layer) & (Trait.MERGES | Trait.JOINS):
             self.broken |= not _together(layer, given)
         if layer.config.get("target_shape") is not None and given:
@@ -155,6 +142,26 @@ class _Fit(Struct, eq=False):
         made = output_shapes(layer, given, call)
         self.broken |= any(n is not None and n < 1 for shape in made if shape for n in shape)
         return made
+
+
+def _follow(
+    network: Network,
+    inputs: Sequence[_T | None],
+    made_by: Callable[[Layer, Call, list[_T | None]], Sequence[_T | None]],
+) -> tuple[_T | None, ...]:
+    """What the outputs of a network get, where ``made_by`` tells what each call makes of what it reads."""
+    known: dict[Ref, _T | None] = dict(zip(network.inputs, inputs, strict=False))
+    layers = {layer.name: layer for layer in network.layers}
+    for name, position in topological(network):
+        layer = layers.get(name)
+        if layer is None or not layer.calls:
+            continue
+        call = layer.calls[position]
+        given = [known.get(ref) for ref in call.inputs]
+        made = made_by(layer, call, given) if layer.inner is None else _follow(layer.inner, given, made_by)
+        for tensor, one in enumerate(made):
+            known.setdefault(Ref(name, position, tensor), one)
+    return tuple(known.get(ref) for ref in network.outputs)
 
 
 def _together(layer: Layer, given: Sequence[Shape | None]) -> bool:
@@ -185,60 +192,36 @@ def _reshapes(layer: Layer, shape: Shape | None) -> bool:
 # Values
 
 
-class _Line(Struct, frozen=True):
-    """An input, by its number, plus a constant."""
+def _values(network: Network, names: Sequence[str]) -> dict[str, Values]:
+    """By input, the numbers that every table it indexes has."""
+    found: dict[str, Values] = {}
 
-    source: int
-    shift: float = 0.0
+    def call_of(layer: Layer, call: Call, given: Sequence[Line | None]) -> tuple[Line | None, ...]:
+        line = given[0] if given else None
+        rows = _rows(layer)
+        if line is not None and rows:
+            line.look_up(rows, found)
+        return (None if line is None or rows else _followed(layer, call, line),)
+
+    _follow(network, [Line(name) for name in names], call_of)
+    return found
 
 
-class _Values(Struct, eq=False):
-    """Follows inputs to the tables they index."""
+def _rows(layer: Layer) -> int:
+    """How many rows the layer's table has; 0 where it has none."""
+    layer = wrapped(layer) or layer
+    rows = layer.config.get(named(layer.class_name).knows)
+    return rows if isinstance(rows, int) and rows > 0 else 0
 
-    found: dict[int, Values]
-    lines: dict[Ref, _Line] = field(default_factory=dict)
 
-    def follow(self, network: Network, inputs: Sequence[_Line | None]) -> tuple[_Line | None, ...]:
-        """What a network does with its inputs' values."""
-        lines = {ref: line for ref, line in zip(network.inputs, inputs, strict=False) if line}
-        layers = {layer.name: layer for layer in network.layers}
-        for name, position in topological(network):
-            layer = layers.get(name)
-            if layer is None or position >= len(layer.calls):
-                continue
-            call = layer.calls[position]
-            given = [lines.get(ref) for ref in call.inputs]
-            if layer.inner is not None:
-                for tensor, line in enumerate(self.follow(layer.inner, given)):
-                    if line:
-                        lines[Ref(name, position, tensor)] = line
-            elif given and given[0] and (made := self._call(layer, given[0], call)):
-                lines[Ref(name, position, 0)] = made
-        return tuple(lines.get(ref) for ref in network.outputs)
-
-    def _call(self, layer: Layer, line: _Line, call: Call) -> _Line | None:
-        layer = wrapped(layer) or layer
-        rows = layer.config.get(named(layer.class_name).knows)
-        if isinstance(rows, int) and rows > 0:
-            self._bound(line, rows)
-            return None
-        if Trait.HANDS_ON in _traits(layer):
-            return line
-        sign = {"Add": 1.0, "Subtract": -1.0}.get(layer.class_name)
-        if layer.class_name == "TFOpLambda":
-            function = str(layer.config.get("function"))
-            sign = {"add": 1.0, "add_v2": 1.0, "subtract": -1.0, "sub": -1.0}.get(function.split(".")[-1])
-            if function.split(".")[-1] == "cast":
-                return line
-        shift = _constant(call)
-        return None if sign is None or shift is None else _Line(line.source, line.shift + sign * shift)
-
-    def _bound(self, line: _Line, rows: int) -> None:
-        least = -int(line.shift // 1)
-        bound = Values(least, least + rows)
-        known = self.found.get(line.source, bound)
-        both = Values(max(known.least, bound.least), min(known.beyond, bound.beyond))
-        self.found[line.source] = both if both.least < both.beyond else known
+def _followed(layer: Layer, call: Call, line: Line) -> Line | None:
+    """What a layer makes of an input's values, where that is a line again."""
+    layer = wrapped(layer) or layer
+    function = layer.function.split(".")[-1]
+    if Trait.HANDS_ON in _traits(layer) or function == "cast":
+        return line
+    sign, shift = _SIGNS.get(function), _constant(call)
+    return None if sign is None or shift is None else line.moved((shift,), sign)
 
 
 def _constant(call: Call) -> float | None:

@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import onnx
-from msgspec import Struct
-from msgspec.structs import replace
 
 from bnfuse.formats.extents import Shape
-from bnfuse.formats.hints import Values
+from bnfuse.formats.hints import Line, Values
 
 # fmt: off
 _KEEPING = frozenset({
     "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand", "Tile",
     "Split", "Dropout", "Floor", "Round",
+    "Gather",  # columns of the input itself
 })
 # fmt: on
 # Operator: (input with indices, input with the table) of each look-up.
@@ -33,33 +32,6 @@ _TABLES = {
 ConstantLookup = Callable[[str], "tuple[float, ...] | None"]
 
 
-class _Line(Struct, frozen=True):
-    """``factor·x + shift`` with a shift between ``low`` and ``high``, x the input ``source``."""
-
-    source: str
-    factor: float = 1.0
-    low: float = 0.0
-    high: float = 0.0
-
-    def moved(self, numbers: tuple[float, ...], sign: float = 1.0) -> _Line:
-        """With constants added."""
-        ends = sorted((sign * min(numbers), sign * max(numbers)))
-        return replace(self, low=self.low + ends[0], high=self.high + ends[1])
-
-    def times(self, factor: float) -> _Line:
-        """Multiplied by a constant."""
-        low, high = sorted((factor * self.low, factor * self.high))
-        return _Line(self.source, factor * self.factor, low, high)
-
-    def within(self, rows: int) -> Values | None:
-        """The inputs for which it is an index into so many rows."""
-        if not self.factor:
-            return None
-        ends = sorted((-self.low / self.factor, (rows - 1 - self.high) / self.factor))
-        least, most = -int(-ends[0] // 1), int(ends[1] // 1)
-        return Values(least, most + 1) if least <= most and rows - 1 - self.high >= -self.low else None
-
-
 def looked_up(
     inputs: Iterable[str],
     nodes: Iterable[onnx.NodeProto],
@@ -67,15 +39,11 @@ def looked_up(
     numbers: ConstantLookup,
 ) -> dict[str, Values]:
     """By input, the numbers that every table it indexes has."""
-    lines = {name: _Line(name) for name in inputs}
+    lines = {name: Line(name) for name in inputs}
     found: dict[str, Values] = {}
     for node in nodes:
         for line, rows in _lookups(node, lines, shapes, numbers):
-            bound = line.within(rows)
-            known = found.get(line.source, bound)
-            if bound is not None and known is not None:
-                both = Values(max(known.least, bound.least), min(known.beyond, bound.beyond))
-                found[line.source] = both if both.least < both.beyond else known
+            line.look_up(rows, found)
         line_out = _followed(node, lines, numbers)
         if line_out is not None:
             lines.update(dict.fromkeys(filter(None, node.output), line_out))
@@ -84,10 +52,10 @@ def looked_up(
 
 def _lookups(
     node: onnx.NodeProto,
-    lines: Mapping[str, _Line],
+    lines: Mapping[str, Line],
     shapes: Mapping[str, Shape | None],
     numbers: ConstantLookup,
-) -> list[tuple[_Line, int]]:
+) -> list[tuple[Line, int]]:
     """Which input is an index here, and into how many rows."""
     names = node.input
     if node.op_type == "OneHot" and names[0] in lines and (depth := numbers(names[1])):
@@ -104,15 +72,13 @@ def _lookups(
     return found
 
 
-def _followed(node: onnx.NodeProto, lines: Mapping[str, _Line], numbers: ConstantLookup) -> _Line | None:
+def _followed(node: onnx.NodeProto, lines: Mapping[str, Line], numbers: ConstantLookup) -> Line | None:
     """What a node makes of an input's values, where that is a line again."""
     names = list(node.input)
     if not names:
         return None
     first = lines.get(names[0])
     if node.op_type in _KEEPING:
-        return first
-    if node.op_type == "Gather":  # columns of the input itself
         return first
     if node.op_type == "Neg" and first is not None:
         return first.times(-1.0)
