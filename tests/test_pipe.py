@@ -92,3 +92,14 @@ def test_a_terminal_is_written_to_by_rich(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("sys.stdout", Terminal(io.BytesIO(), encoding="utf-8"))
     assert isinstance(console(), Console)
+
+
+def test_no_line_ends_between_a_number_and_its_unit() -> None:
+    """Nor in a cell of a table, its head among them, however narrow the terminal is."""
+    table = doc.Table(("SNR (95 %)", "time"), (("150.5 dB", "1.5 ms (1.4 ms at least)"),))
+    for width in range(24, 60):
+        stream = io.StringIO()
+        print_sections([doc.Section("s", "t", (table,))], Console(file=stream, width=width, markup=False))
+        cells = [cell.strip() for line in stream.getvalue().splitlines() for cell in line.split("│")]
+        assert "150.5 dB" in cells or "│ time: 1.5 ms" in stream.getvalue(), width
+        assert not {"dB", "%)", "ms"} & {cell.split(" ")[0] for cell in cells}, width

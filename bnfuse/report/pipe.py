@@ -7,6 +7,7 @@ wider than its table): ``table`` says so, and rich draws it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -15,6 +16,8 @@ from typing import TextIO
 
 WIDTH = 140
 _ONE_PLACE = frozenset(("N", "Na", "H", "A"))  # east Asian widths
+# The blank between a number and its unit, at which no line ends.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[µm]?s|[kMGT]?B|dB)(?:[^\w]|$))")
 
 
 class Pipe:
@@ -56,17 +59,25 @@ class Pipe:
         return True
 
 
+def unbroken(text: str) -> list[str]:
+    """What a line may end between: a number and its unit are one."""
+    return _UNIT.sub("\xa0", text).split(" ")
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` on lines of at most this width, if no word is longer."""
+    lines = wrap(_UNIT.sub("\xa0", text), width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
+
+
 def _drawn(
     head: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], texts: int
 ) -> Iterator[str]:
     rules = ["─" * (width + 2) for width in widths]
 
     def lines(row: Sequence[str]) -> Iterator[str]:
-        wrapped = [
-            wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
-            for cell, width in zip(row, widths, strict=True)
-        ]
-        for parts in zip_longest(*wrapped, fillvalue=""):
+        columns = [wrapped(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*columns, fillvalue=""):
             placed = (
                 part.ljust(width) if at < texts else part.rjust(width)
                 for at, (part, width) in enumerate(zip(parts, widths, strict=True))
@@ -85,8 +96,8 @@ def _goes_by_words(cell: str, width: int) -> bool:
     """Whether it fits, or goes onto several lines without a word being cut, and one blank between two."""
     if len(cell) <= width:
         return "  " not in cell and cell == cell.strip()
-    words = cell.split(" ")
-    return all(words) and max(map(len, words)) <= width
+    every = unbroken(cell)
+    return all(every) and max(map(len, every)) <= width
 
 
 def _is_plain(text: str) -> bool:

@@ -7,24 +7,20 @@ are wider and uncoloured, and mostly made without rich (``report.pipe``).
 from __future__ import annotations
 
 import os
-import re
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content import document
-from bnfuse.report.pipe import WIDTH, Pipe
+from bnfuse.report.pipe import WIDTH, Pipe, unbroken, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 _LEAST_WIDTH = 20
-# The blank between a number and its unit, at which no line ends.
-_UNIT = re.compile(r"(?<=\d) (?=(?:%|[µm]?s|[kMGT]?B|dB)(?:[^\w]|$))")
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
@@ -111,9 +107,9 @@ def _print_table(block: doc.Table, out: Out) -> None:
     table = rich_table.Table(box=box.ROUNDED, header_style="bold", border_style="dim", caption_justify="left")
     for number, (head, width) in enumerate(zip(block.head, widths, strict=True)):
         justify: Literal["left", "right"] = "left" if number < block.texts else "right"
-        table.add_column(head, justify=justify, overflow="fold", width=width)
+        table.add_column(_text(head, width), justify=justify, overflow="fold", width=width)
     for row in rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*map(_text, row, widths))
     if block.caption:
         table.caption = Text(block.caption, "dim")
     out.print(table)
@@ -142,7 +138,7 @@ def fitted(columns: Sequence[Sequence[tuple[str, bool]]], available: int) -> lis
 
 
 def _least(text: str, *, is_name: bool) -> int:
-    longest = max(map(len, text.split()), default=0)
+    longest = max(map(len, unbroken(text)), default=0)
     return min(longest, _WHOLE_NAME) if is_name else longest
 
 
@@ -160,12 +156,13 @@ def _is_name(words: doc.Words) -> bool:
     return any(isinstance(part, doc.Span) and part.kind == "name" for part in doc.spans(words))
 
 
-def _text(words: doc.Words) -> Text:
-    """Words that are read as no markup."""
+def _text(cell: doc.Words, width: int) -> Text:
+    """Words that are read as no markup, on lines of this width; a name is cut where it has to be."""
     from rich.text import Text
 
-    style = _STYLES.get(words.kind, "") if isinstance(words, doc.Span) else ""
-    return Text(_plain(words), style)
+    style = _STYLES.get(cell.kind, "") if isinstance(cell, doc.Span) else ""
+    said = _plain(cell)
+    return Text(said if len(said) <= width or _is_name(cell) else "\n".join(wrapped(said, width)), style)
 
 
 def _plain(words: doc.Words) -> str:
@@ -198,8 +195,7 @@ def _say(out: Out, label: str, words: doc.Words, style: str = "") -> None:
     lines = [said]
     if out.is_terminal and len(head) + len(said) > out.width:
         room = max(_LEAST_WIDTH, out.width - len(head))
-        lines = textwrap.wrap(_UNIT.sub("\xa0", said), room, break_long_words=False, break_on_hyphens=False)
-        lines = [line.replace("\xa0", " ") for line in lines]
+        lines = wrapped(said, room)
     for number, line in enumerate(lines):
         before = head if number == 0 else " " * len(head)
         out.print(Text.assemble((before, "dim"), (line, style)), soft_wrap=True)
