@@ -61,8 +61,8 @@ def test_a_bench_of_several_batches_tells_the_rest_once() -> None:
     assert sizes.benched(runs) == ["x N×3×224×224 (height and width guessed); --shape gives others"]
     assert sizes.benched(runs[:1]) == [sizes.sizes((IMAGE,))]
     assert sizes.benched([*runs, bench_run("b", inputs=(small,))]) == [
-        "x N×3×224×224 (height and width guessed); --shape gives others",
-        "x 8×3×64×64 (batch 8, height and width guessed); --shape gives others",
+        "x N×3×224×224 (height and width guessed); --shape gives others (with a, batch 1)",
+        "x 8×3×64×64 (batch 8, height and width guessed); --shape gives others (with b, batch 1)",
     ]
     assert sizes.benched([bench_run("a")]) == []
 

@@ -132,7 +132,7 @@ class SeamProof(Struct, eq=False):
     def _sentence(self, key: Key) -> str:
         found = self.worst[key]
         where = f"in channel {found.channel} of axis {found.axis} " if found.axis >= 0 else ""
-        size = f"{found.size:.1e}, where rounding explains {found.allowed:.1e}"
+        size = f"{found.size:.2g}, where rounding explains {found.allowed:.2g}"
         parts = f"{self._name(key)} {found.figure.verb} {where}by {size}"
         return f"{parts}, though both models were given the same before it"
 

@@ -193,12 +193,12 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     if gross:
         whole = _agreement(name, [d for _, d, _ in usable], tolerance)
         share = f"more than {GROSS:g} times what rounding does"
-        text = f"output '{name}' differs by {whole.max_rel:.1e} of its range, {share}"
+        text = f"output '{name}' differs by {whole.max_rel:.2g} of its range, {share}"
         return Verdict(whole, Status.DIFFERENT, text, _clearest(gross, found))
     if agreement.max_rel <= tolerance.value:
         left_out = [n for _, d, n in shaky if d.relative > limit]
         return Verdict(agreement, Status.EQUAL, _left_out(name, left_out, len(usable)))
-    error = f"output '{name}' differs by {agreement.max_rel:.1e} of its range"
+    error = f"output '{name}' differs by {agreement.max_rel:.2g} of its range"
     noise = max(measured, default=0.0)
     if agreement.max_rel <= MARGIN * noise:
         text = f"{error}, but the original is unstable: rounding alone moves it by {noise:.1e}"

@@ -38,13 +38,22 @@ def sizes(every: Sequence[RanInput]) -> str:
 
 
 def benched(runs: Iterable[BenchRun]) -> list[str]:
-    """The sizes of all runs; the batch, which a table tells, is N where several have the rest in common."""
-    every = dict.fromkeys(run.inputs for run in runs if run.inputs)
-    alike: dict[tuple[RanInput, ...], list[tuple[RanInput, ...]]] = {}
-    for ran in every:
-        alike.setdefault(tuple(map(_without_batch, ran)), []).append(ran)
-    hint = f"; {_MORE_OPTION}" if any(one.guessed for ran in every for one in ran) else ""
-    return [sizes(rans[0]) if len(rans) == 1 else inputs(ran) + hint for ran, rans in alike.items()]
+    """The sizes of all runs; the batch, which a table tells, is N where several have the rest in common.
+
+    Where not all have it in common, each sentence ends in the settings that it is about.
+    """
+    alike: dict[tuple[RanInput, ...], dict[tuple[RanInput, ...], list[str]]] = {}
+    for run in runs:
+        if run.inputs:
+            rest = alike.setdefault(tuple(map(_without_batch, run.inputs)), {})
+            rest.setdefault(run.inputs, []).append(f"{run.setting}, batch {run.batch}")
+    hint = f"; {_MORE_OPTION}" if any(one.guessed for ran in alike for one in ran) else ""
+    told = []
+    for ran, every in alike.items():
+        said = sizes(next(iter(every))) if len(every) == 1 else inputs(ran) + hint
+        where = dict.fromkeys(setting for settings in every.values() for setting in settings)
+        told.append(f"{said} (with {'; '.join(where)})" if len(alike) > 1 else said)
+    return told
 
 
 def axes(one: RanInput) -> str:

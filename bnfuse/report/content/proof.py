@@ -36,7 +36,8 @@ def _used(output: OutputAgreement) -> doc.Cell:
     """How much of the allowed difference was used."""
     used = output.max_rel / output.tolerance if output.tolerance > 0 else math.nan
     bar = doc.Chart("meter", ([(min(1.0, used) if used >= 0 else 1.0, "folded" if used <= 1 else "bad")], 60))
-    return doc.Cell(bar if math.isnan(used) else (doc.Number(100 * used, 2, " %"), bar), used)
+    told = doc.Number(100 * used, 2, " %") if used < 10 else doc.Number(used, 2, "×")
+    return doc.Cell(bar if math.isnan(used) else (told, bar), used)
 
 
 def _share_of_range(share: float) -> doc.Words | doc.Cell:
