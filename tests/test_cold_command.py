@@ -74,9 +74,9 @@ def test_bench_tells_how_much_time_a_verdict_needs(
     result = call("bench", "--cold", model, model, "--json", "--bench-time", "1")
     found = json.loads(result.stdout)["benchmark"]
     run = next(run for run in found["runs"] if run["setting"] == "cold start")
-    (note,) = [note for note in found["notes"] if note.startswith("cold start: a start of each")]
+    (note,) = [note for note in found["notes"] if note.startswith("one cold start of each")]
     assert run["verdict"] == TOO_FEW
-    assert "a start of each model took 1 s" in note and "needs about 10 s in all" in note
+    assert "one cold start of each model took 1 s" in note and "needs about 10 s in all" in note
 
 
 def test_optimize_tells_cold_start_and_memory(tmp_path: Path, patient: None) -> None:

@@ -166,7 +166,7 @@ def compare(now: Latency, original: str, then: Earlier) -> Baseline:
         others = any(old is not None for _, old in pairs)
         what = "sizes of inputs" if others else "setting, batch and threads"
         return Baseline(
-            str(then.path), refusal=f"no run of it has the {what} of one measured now, and enough rounds"
+            str(then.path), refusal=f"none of its runs has the {what} of a run of now, and enough rounds"
         )
     notes = (
         (f"another runtime: {then.runtime} then, {now.runtime} now",) if then.runtime != now.runtime else ()

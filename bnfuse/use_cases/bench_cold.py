@@ -25,8 +25,8 @@ from bnfuse.results.doing import Doing
 COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
 _COLD_HINT = (
-    "cold start is a fresh process: its start, importing the runtime, loading the model, the first answer; "
-    "with all files in the system's cache"
+    "cold start is the time that a fresh process takes to start, import the runtime, load the model and give "
+    "its first answer, with all files in the system's cache"
 )
 _WARM_HINT = "cold start is loading the model and its first run, with the runtime already imported"
 _MAX_COLD_ROUNDS = 20
@@ -89,7 +89,7 @@ def _judged_cold(starts: ColdStarts, batch: int, seed: int, seen: Findings) -> B
     if run.verdict == TOO_FEW:
         enough_s = starts.round_s * ROUNDS_FOR_VERDICT / (COLD_SHARE * _COLD_OVERRUN)
         seen.notes.append(
-            f"cold start: a start of each model took {starts.round_s:.2g} s; a verdict on it needs about "
+            f"one cold start of each model took {starts.round_s:.2g} s; a verdict on cold starts needs about "
             f"{enough_s:.0f} s in all (--max-time)"
         )
     return run

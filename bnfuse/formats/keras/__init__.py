@@ -79,8 +79,8 @@ class KerasModel:
             notes.append("the optimiser's state no longer fits a folded model: it is left out of the result")
         if self._network.registered:
             notes.append(
-                f"the model is of the custom class '{self._network.registered}': it is read by its graph of "
-                "layers, which holds unless the class computes something else"
+                f"the model is of the custom class '{self._network.registered}': its graph of layers is "
+                "what is folded, which is right unless the class computes something else"
             )
         return tuple(notes)
 
