@@ -132,6 +132,20 @@ def test_what_a_layer_does_itself_moves_behind_it(keras: Keras, gamma: str, tmp_
     assert_same(outputs_of(model, feeds), outputs_of(again, feeds), 1e-12)
 
 
+def test_what_moves_behind_a_layer_leaves_a_sequential_beside_it(keras: Keras, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = layers.Input((6, 6, 3), name="x")
+    y = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, activation="relu", name="conv")(x))
+    y = layers.Conv2D(4, 3, padding="same", name="next")(y)
+    beside = keras.Sequential([layers.Input((4, 4, 4)), layers.Conv2D(2, 1)], name="beside")
+    model = stir(keras.Model(x, beside(y)), gamma="positive")
+    folded = fold(model, tmp_path, options=MOVES)
+    assert folded.kept == {}
+    feeds = random_inputs(model)
+    loaded = keras.models.load_model(folded.after, compile=False)
+    assert_same(outputs_of(model, feeds), outputs_of(loaded, feeds), 1e-12)
+
+
 @pytest.mark.parametrize("gamma", ["positive", "signed"])
 def test_two_nodes_are_too_many_for_what_was_none(keras: Keras, gamma: str, tmp_path: Path) -> None:
     """Behind a MaxPooling no sign may change: where signs are mixed it takes a maximum and a minimum."""

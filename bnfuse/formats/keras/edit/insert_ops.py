@@ -14,10 +14,10 @@ from itertools import count
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.keras.graph.calls import StoredRef, read_call, rewire_call, rewire_ends
+from bnfuse.formats.keras.edit.rewire import Source, rewire, rewire_outputs
+from bnfuse.formats.keras.graph.calls import StoredRef, read_call
 from bnfuse.formats.keras.graph.network import Network, Ref, Shape
 
 
@@ -42,34 +42,27 @@ def put_in_place(network: Network, wanted: Mapping[str, Compute]) -> None:
             (raw,) = layer.entry["inbound_nodes"]
             (source,) = read_call(raw).tensors
             *before, (last, bound) = wanted[layer.name].ops
-            made, read = _chain(layer.name, before, _tensor(source), names)
+            made, read = _chain(layer.name, before, tensor(source), names)
             network.raw["layers"].extend(made)
             layer.entry.clear()
-            layer.entry.update(_op_entry(layer.name, last, read, bound))
+            layer.entry.update(op_entry(layer.name, last, read, bound))
 
 
 def put_behind(network: Network, wanted: Mapping[str, Follow]) -> None:
     """Nodes behind layers, by the layers' names; the network is to be parsed anew afterwards."""
     names = {layer.name for layer in network.layers}
-    instead: dict[Ref, str] = {}
+    instead: dict[Ref, Source] = {}
     made: list[dict[str, Any]] = []
     for layer in network.layers:
         if layer.name in wanted:
             follow = wanted[layer.name]
             nodes, read = _chain(layer.name, follow.ops, _output(network, layer.name, follow), names)
             made += nodes
-            instead[Ref(layer.name, 0, 0)] = read["config"]["keras_history"][0]
-
-    def put(stored: StoredRef, first_node: Mapping[str, int]) -> StoredRef:
-        ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
-        return replace(stored, layer=instead[ref], node=0, tensor=0) if ref in instead else stored
+            instead[Ref(layer.name, 0, 0)] = Source(Ref(*read["config"]["keras_history"]))
 
     for layer in network.layers:
-        if layer.calls:
-            calls = [rewire_call(call.raw, lambda ref: put(ref, network.first_node)) for call in layer.calls]
-            layer.entry["inbound_nodes"] = calls
-    ends = rewire_ends(network.raw["output_layers"], lambda ref: put(ref, network.first_output_node))
-    network.raw["output_layers"] = ends
+        rewire(network, layer, instead)
+    rewire_outputs(network, instead)
     network.raw["layers"].extend(made)
 
 
@@ -79,19 +72,25 @@ def _chain(
     """New nodes, named after a layer, and the tensor that the last one puts out."""
     made = []
     for op, operand in ops:
-        name = next(n for k in count() if (n := f"{layer}_{op.lower()}{k or ''}") not in names)
-        names.add(name)
-        made.append(_op_entry(name, op, read, operand))
+        name = new_name(f"{layer}_{op.lower()}", names)
+        made.append(op_entry(name, op, read, operand))
         read = {**read, "config": {**read["config"], "keras_history": [name, 0, 0]}}
     return made, read
 
 
 def _output(network: Network, layer: str, follow: Follow) -> dict[str, Any]:
     """What a layer puts out, as those who read it name it."""
-    return _tensor(StoredRef(layer, network.first_node.get(layer, 0), 0, follow.shape, follow.dtype))
+    return tensor(StoredRef(layer, network.first_node.get(layer, 0), 0, follow.shape, follow.dtype))
 
 
-def _tensor(stored: StoredRef) -> dict[str, Any]:
+def new_name(base: str, names: set[str]) -> str:
+    """A name that none of ``names`` is, which it joins."""
+    name = next(n for k in count() if (n := f"{base}{k or ''}") not in names)
+    names.add(name)
+    return name
+
+
+def tensor(stored: StoredRef) -> dict[str, Any]:
     """As a call names what it reads."""
     history = [stored.layer, stored.node, stored.tensor]
     shape = None if stored.shape is None else list(stored.shape)
@@ -99,7 +98,7 @@ def _tensor(stored: StoredRef) -> dict[str, Any]:
     return {"class_name": "__keras_tensor__", "config": config}
 
 
-def _op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:
+def op_entry(name: str, op: str, read: Any, operand: Array) -> dict[str, Any]:
     """As Keras writes ``keras.ops.maximum(x, array)``: see ``serialize_node`` beside its Functional."""
     stored = {"value": operand.tolist(), "dtype": operand.dtype.name}
     constant = {"class_name": "__numpy__", "config": stored}

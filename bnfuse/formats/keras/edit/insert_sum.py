@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 from msgspec import Struct
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.keras.graph.calls import is_keras3
+from bnfuse.formats.keras.edit.insert_ops import new_name, op_entry, tensor
+from bnfuse.formats.keras.graph.calls import StoredRef, is_keras3
 from bnfuse.formats.keras.graph.network import Network, Shape
 
 
@@ -36,8 +36,7 @@ def put_sums(network: Network, wanted: Mapping[str, Sum]) -> None:
         if layer.name not in wanted:
             continue
         behind = copy.deepcopy(layer.entry)
-        name = next(n for k in count() if (n := f"{layer.name}_product{k or ''}") not in names)
-        names.add(name)
+        name = new_name(f"{layer.name}_product", names)
         behind["name"] = behind["config"]["name"] = name
         network.raw["layers"].append(behind)
         (raw,) = layer.entry["inbound_nodes"]
@@ -50,16 +49,9 @@ def put_sums(network: Network, wanted: Mapping[str, Sum]) -> None:
 
 def _keras3(entry: dict[str, Any], read: tuple[str, int, int], wanted: Sum) -> dict[str, Any]:
     """As Keras writes ``keras.ops.subtract(h, array)``."""
-    config = {"shape": list(wanted.shape), "dtype": wanted.dtype, "keras_history": list(read)}
-    stored = {"value": (-wanted.bias).tolist(), "dtype": wanted.bias.dtype.name}
-    args = [
-        {"class_name": "__keras_tensor__", "config": config},
-        {"class_name": "__numpy__", "config": stored},
-    ]
-    return {
-        "module": "keras.src.ops.numpy", "class_name": "Subtract", "config": {"name": entry["name"]},
-        "registered_name": "Subtract", "name": entry["name"], "inbound_nodes": [{"args": args, "kwargs": {}}],
-    }  # fmt: skip
+    return op_entry(
+        entry["name"], "Subtract", tensor(StoredRef(*read, wanted.shape, wanted.dtype)), -wanted.bias
+    )
 
 
 def _keras2(entry: dict[str, Any], read: tuple[str, int, int], wanted: Sum) -> dict[str, Any]:

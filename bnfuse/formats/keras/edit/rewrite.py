@@ -26,11 +26,11 @@ from bnfuse.core.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, put_in_place
 from bnfuse.formats.keras.edit.insert_sum import Sum, put_sums
+from bnfuse.formats.keras.edit.rewire import Source, rewire, rewire_outputs
 from bnfuse.formats.keras.edit.widen import Wider, widen
 from bnfuse.formats.keras.graph.call_constants import Place, bare_call, with_constants
-from bnfuse.formats.keras.graph.calls import Replace, StoredRef, rewire_call, rewire_ends
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape, networks, walk
+from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, networks, walk
 from bnfuse.formats.keras.graph.order import keras_order, left_out
 
 
@@ -169,7 +169,7 @@ def _keep_in_functional(network: Network, removed: set[str], outermost: bool) ->
         return {ref.layer for ref in network.outputs} & removed
     kept: set[str] = set()
     for ref in network.outputs:
-        if ref.layer in removed and _source(layers, ref, removed - kept)[0] in network.inputs:
+        if ref.layer in removed and _source(layers, ref, removed - kept).ref in network.inputs:
             kept.add(ref.layer)
     return kept
 
@@ -225,40 +225,24 @@ def _hand_on_input_shape(layers: list[Layer], removed: set[str]) -> None:
 
 def _rewire(network: Network, removed: set[str]) -> None:
     layers = {layer.name: layer for layer in network.layers}
-    replace = _replacement(layers, removed, network.first_node)
+    instead = {
+        ref: _source(layers, ref, removed)
+        for name in removed
+        for ref in (Ref(name, k, 0) for k in range(len(layers[name].calls)))
+    }
     for layer in network.layers:
-        if layer.name in removed:
-            continue
-        layer.entry["inbound_nodes"] = [
-            rewire_call(call.raw, replace) if any(ref.layer in removed for ref in call.inputs) else call.raw
-            for call in layer.calls
-        ]
-    if any(ref.layer in removed for ref in network.outputs):
-        replace_end = _replacement(layers, removed, network.first_output_node)
-        network.raw["output_layers"] = rewire_ends(network.raw["output_layers"], replace_end)
+        if layer.name not in removed:
+            rewire(network, layer, instead)
+    rewire_outputs(network, instead)
 
 
-def _replacement(layers: dict[str, Layer], removed: set[str], first_node: Mapping[str, int]) -> Replace:
-    def replace(stored: StoredRef) -> StoredRef:
-        if stored.layer not in removed:
-            return stored
-        ref = Ref(stored.layer, stored.node - first_node.get(stored.layer, 0), stored.tensor)
-        source, shape, dtype = _source(layers, ref, removed)
-        return StoredRef(
-            source.layer, source.call + first_node.get(source.layer, 0), source.tensor, shape, dtype
-        )
-
-    return replace
-
-
-def _source(layers: dict[str, Layer], ref: Ref, removed: set[str]) -> tuple[Ref, Shape | None, str | None]:
+def _source(layers: dict[str, Layer], ref: Ref, removed: set[str]) -> Source:
     """What stays of ``ref`` when ``removed`` are gone, with its shape and dtype where the file has them."""
-    shape: Shape | None = None
-    dtype: str | None = None
-    while ref.layer in removed:
-        call = layers[ref.layer].calls[ref.call]
-        ref, shape, dtype = call.inputs[0], call.shapes[0], call.dtypes[0]
-    return ref, shape, dtype
+    source = Source(ref)
+    while source.ref.layer in removed:
+        call = layers[source.ref.layer].calls[source.ref.call]
+        source = Source(call.inputs[0], call.shapes[0], call.dtypes[0])
+    return source
 
 
 def _become(layer: Layer, other: Become) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
-from bnfuse.formats.keras.graph.calls import StoredRef, as_shape, rewire_call
+from bnfuse.formats.keras.edit.rewire import Source, rewire
+from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape
 
 if TYPE_CHECKING:
@@ -38,15 +37,17 @@ def wider_values(
 
 def widen(network: Network, wider: Wider) -> None:
     """Tell the new shapes, in place; the network is to be parsed anew afterwards."""
-
-    def put(stored: StoredRef) -> StoredRef:
-        ref = Ref(stored.layer, stored.node - network.first_node.get(stored.layer, 0), stored.tensor)
-        return replace(stored, shape=_more(stored.shape, wider.get(ref)))
-
+    instead = {
+        ref: Source(ref, _more(shape, wider[ref]))
+        for layer in network.layers
+        for call in layer.calls
+        for ref, shape in zip(call.inputs, call.shapes, strict=True)
+        if ref in wider
+    }
     for layer in network.layers:
         if any(ref in wider for call in layer.calls for ref in call.inputs):
             if network.kind != "Sequential":
-                layer.entry["inbound_nodes"] = [rewire_call(call.raw, put) for call in layer.calls]
+                rewire(network, layer, instead)
             _built(layer, wider)
 
 
