@@ -125,7 +125,8 @@ def test_what_keras_shows_at_a_seam_is_what_goes_on_from_there(
     points = list(range(len(found.points)))
     rng = np.random.default_rng(3)
     feeds = [{"x": rng.standard_normal((4, 6, 4)).astype(np.float32)} for _ in range(2)]
-    both = Stretches(Models(path, path, found, RunSettings(), load, 2.0**-24), points, feeds, points)
+    models = Models(path, path, found, RunSettings(), load, 2.0**-24)
+    both = Stretches(models, points, feeds, along=points)
     both._note()
     assert both.points
     for row, made in enumerate(both._forced(True, range(2))):

@@ -180,6 +180,20 @@ def test_a_seam_is_what_the_layer_puts_out(
 
 
 @pytest.mark.slow
+def test_seams_beyond_a_size_are_left_out(keras3: Any, tmp_path: Path) -> None:
+    net = residual(keras3)
+    path = saved(net, tmp_path, ".keras")
+    seams = tuple(names_of(path, net.inside).values())
+    every = ran(path, Probe(seams), net.feeds)
+    total = sum(every[seam].nbytes for seam in seams)
+    assert ran(path, Probe(seams, most_bytes=total), net.feeds).keys() == every.keys()
+    some = ran(path, Probe(seams, most_bytes=total - 1), net.feeds)
+    assert some.keys() < every.keys() and "y" in some
+    assert sum(some[seam].nbytes for seam in seams if seam in some) < total
+    assert all(array.tobytes() == every[name].tobytes() for name, array in some.items())
+
+
+@pytest.mark.slow
 def test_behind_a_forced_seam_the_given_value_is_read(keras3: Any, tmp_path: Path) -> None:
     """A seam behind another says what follows from what was given there."""
     net = residual(keras3)

@@ -388,14 +388,14 @@ def test_time_is_up_only_where_something_is_left(tmp_path: Path, monkeypatch: py
     feeds = [{"x": np.random.default_rng(2).standard_normal((1, 3, 9, 7)).astype(np.float32)}]
     for most, problem, proved in ((8, "", 3), (0, "the time was up", 1)):
         monkeypatch.setattr("bnfuse.proof.seams._FIRST", most or 1)
-        monkeypatch.setattr("bnfuse.proof.seams._MOST_BYTES", 1 << 28 if most else 1)
+        monkeypatch.setattr("bnfuse.proof.seams.MOST_BYTES", 1 << 28 if most else 1)
         proof = SeamProof(models, deadline=0.0)
         proof.run(feeds)
         assert (proof.problem, proof.agreement().proved) == (problem, proved)
 
 
 def test_groups_of_seams_find_what_one_pass_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnfuse.proof.seams._MOST_BYTES", 1 << 16)
+    monkeypatch.setattr("bnfuse.proof.seams.MOST_BYTES", 1 << 16)
     made = layers(12, seed=4)
     assert compare(tmp_path, made, made, "float32") == (Status.EQUAL, ())
     wrong = spoiled(made, 10, DEFECTS["one channel's shift lost"], 3)

@@ -233,6 +233,7 @@ class Probe(Struct, frozen=True):
         shakes_all: whether all stored arrays of floats are.
         seed: of that randomness.
         wanted: the seams and outputs that are asked for, () for all; what serves no other may be left out.
+        most_bytes: how much of the seams one ``run`` answers with, 0 for all; those beyond it are left out.
     """
 
     seams: tuple[str, ...] = ()
@@ -242,6 +243,7 @@ class Probe(Struct, frozen=True):
     shakes_all: bool = False
     seed: int = 0
     wanted: tuple[str, ...] = ()
+    most_bytes: int = 0
 
 
 class RunSettings(Struct, frozen=True):

@@ -26,7 +26,7 @@ repeated (ConstantOfShape), K of whose products make a sum, all of them round th
 allowed, the bound of a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2). New
 weights are rounded by at most half a unit, and what the original loses inside mostly cancels over a channel;
 not so where β and −μ·a nearly cancel, and only half precision has so few digits that it must be counted
-tightly. They are measured only where the other terms do not suffice.
+tightly. They are measured only where the other terms do not suffice, ``original`` where ``own`` does not.
 Means and slopes of fewer than ``LEAST`` elements tell nothing, and are left out.
 
 Which axis counts channels is not known here: axis 1 and the last one are both looked at.

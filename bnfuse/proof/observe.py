@@ -29,6 +29,7 @@ from bnfuse.proof.deviation import (
     rounding_noise,
     scales,
 )
+from bnfuse.proof.noting import Look, Noted, NotingRunner
 from bnfuse.proof.output_store import StoredOutputs
 from bnfuse.proof.verdict import roundoff_of
 
@@ -59,6 +60,7 @@ class Observed(Struct, eq=False):
     ``cut`` is what they were cut short for, "time" or "memory", else "".
     ``outputs``, ``noises`` and ``magnitudes`` hold, per input set, a value for every output by name;
     ``magnitudes`` is max |value|. ``labels`` are the user's, by output, ``answers`` what the model says.
+    ``noted`` is what it holds at the seams, where it was opened up.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -74,6 +76,7 @@ class Observed(Struct, eq=False):
     outputs: StoredOutputs = field(default_factory=StoredOutputs)
     noises: list[dict[str, float]] = field(default_factory=list)
     magnitudes: list[dict[str, float]] = field(default_factory=list)
+    noted: Noted = field(default_factory=Noted)
 
     def scales(self, name: str) -> list[float]:
         """The output's range, per input set."""
@@ -104,27 +107,31 @@ def observe(
     effort: Effort,
     labels: Labels | None = None,
     specs: Sequence[TensorSpec] | None = None,
+    look: Look | None = None,
 ) -> Observed:
     """Run the reference on the user's data and on made-up sets, at least one in all.
 
-    ``specs`` narrows what the inputs must fit, as for ``samples.fit``.
+    ``specs`` narrows what the inputs must fit, as for ``samples.fit``; ``look`` opens it up for the first.
 
     Raises:
         UsageError: what was wanted does not fit the model's inputs, or labels not its outputs.
         BnfuseError: the model does not run, or not on one of the user's samples.
     """
-    with load() as runner:
+    with NotingRunner(load, look) as runner:
         samples, first = fit(runner, wanted, ample_batch(runner.inputs, effort.model_bytes), specs)
+        runner.note(runs=1)
         check_repeatable(runner, samples.feeds(0), first, wanted.model)
         deadline = time.perf_counter() + effort.budget_s
         if effort.tables and not samples.own_sets:
             samples = _sized(runner, samples, first, deadline)
+        runner.note()
         outputs = tuple(runner.outputs)
         own = 0 if samples.user is None else samples.user.samples
         named = check_labels(labels or {}, [spec.name for spec in outputs], own)
         roundoff = roundoff_of(list(first.values()), effort.weights)
         interface = tuple(runner.inputs), outputs
         seen = Observed(*interface, runner.runtime, samples, roundoff, named, Answers(list(named)))
+        seen.noted = runner.noted
         _observe_own(runner, seen, first, effort)
         _observe_made_up(runner, seen, first, effort, deadline)
         return seen
@@ -158,7 +165,9 @@ def _observe_own(runner: Runner, seen: Observed, first: Feeds, effort: Effort) -
         seen.add(index, outputs)
 
 
-def _observe_made_up(runner: Runner, seen: Observed, first: Feeds, effort: Effort, deadline: float) -> None:
+def _observe_made_up(
+    runner: NotingRunner, seen: Observed, first: Feeds, effort: Effort, deadline: float
+) -> None:
     """Sets of random values, until the time is up; at least one where there is no other set."""
     own = seen.samples.own_sets
     count = effort.samples if own else max(1, effort.samples)
@@ -166,7 +175,7 @@ def _observe_made_up(runner: Runner, seen: Observed, first: Feeds, effort: Effor
     for index in effort.only or range(own, own + count):
         if index < own:
             continue
-        begin = time.perf_counter()
+        begin = time.perf_counter() - runner.loading_s
         if seen.used and not effort.only and begin > deadline:
             seen.cut = "time"
             break
@@ -174,7 +183,7 @@ def _observe_made_up(runner: Runner, seen: Observed, first: Feeds, effort: Effor
         outputs = first if index == 0 else _attempt(runner, feeds)
         if outputs is not None:
             seen.add(index, outputs)
-        now = time.perf_counter()
+        now = time.perf_counter() - runner.loading_s
         ahead_s = (now - begin) * (len(seen.used) + 1)  # the candidate runs each set once, and one more comes
         if effort.only or index == own + count - 1:
             continue

@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.base import Probe
+from bnfuse.formats.base import Loader, Probe, RunSettings
 from bnfuse.inputs.samples import Feeds
 from bnfuse.proof.channels import Excess
 from bnfuse.proof.inside import SeamPair
+from bnfuse.proof.noting import Look, Noted
 from bnfuse.proof.stretches import Key, Models, Stretches
 from bnfuse.results import SeamAgreement
 
 # Input sets whose values are noted at the seams.
 SETS = 3
 # Values noted at a time.
-_MOST_BYTES = 1 << 28
+MOST_BYTES = 1 << 28
 # Seams whose sizes tell how many of the others are taken at a time.
 _FIRST = 8
 _TOLD = 3
+
+
+def look_at(reference: Path, inside: SeamPair | None, settings: RunSettings, load: Loader) -> Look | None:
+    """How to open the reference up while it runs for its outputs; None where that is to be done apart."""
+    if inside is None or not inside.exact or not inside.points:
+        return None
+    names, most = tuple(dict.fromkeys(point.original for point in inside.points)), MOST_BYTES // SETS
+    wanted = replace(settings, probe=Probe(names, most_bytes=most))
+    return Look(lambda: load(reference, wanted), frozenset(names), SETS, most)
 
 
 class SeamProof(Struct, eq=False):
@@ -33,6 +45,7 @@ class SeamProof(Struct, eq=False):
 
     models: Models
     deadline: float
+    noted: Noted = field(default_factory=Noted)  # of the reference, at all seams
     worst: dict[Key, Excess] = field(default_factory=dict)
     problem: str = ""
 
@@ -41,7 +54,7 @@ class SeamProof(Struct, eq=False):
         try:
             groups = list(self._groups(feeds))
             for group in groups:
-                self.worst |= Stretches(self.models, group, feeds).compare()
+                self.worst |= Stretches(self.models, group, feeds, self.noted).compare()
                 if time.perf_counter() > self.deadline and group is not groups[-1]:
                     self.problem = "the time was up"
                     break
@@ -53,6 +66,10 @@ class SeamProof(Struct, eq=False):
     def _groups(self, feeds: Sequence[Feeds]) -> Iterator[list[int]]:
         """Points in graph order, as many as their sizes allow; the last group holds those before outputs."""
         left = list(range(len(self.inside.points)))
+        if all(self.noted.of(each) is not None for each in feeds):
+            yield left
+            return
+        self.noted = Noted()
         most = max(1, len(left)) if len(left) <= _FIRST else self._fitting(left, feeds[0])
         while len(left) > most:
             yield left[:most]
@@ -66,7 +83,7 @@ class SeamProof(Struct, eq=False):
         with self.models.opened(Probe(names), original=True) as runner:
             made = runner.run(feeds)
         sizes = [made[name].nbytes for name in names]
-        return max(1, int(_MOST_BYTES // max(1, SETS * (sum(sizes) // len(sizes) + max(sizes)) // 2)))
+        return max(1, int(MOST_BYTES // max(1, SETS * (sum(sizes) // len(sizes) + max(sizes)) // 2)))
 
     @property
     def inside(self) -> SeamPair:

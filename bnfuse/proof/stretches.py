@@ -9,7 +9,8 @@ outputs of such a run show that it was left alone.
 
 A stretch that differs by more is looked at again, it alone: the reference too runs forced (where its runtime
 may keep more digits between operations than it shows at a seam), and both run with the weights near the folds
-moved by one unit in their last place, up to ``SHAKES`` times, which is how their own rounding shows.
+moved by one unit in their last place, up to ``SHAKES`` times, which is how their own rounding shows; the
+reference only where that of the candidate does not suffice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bnfuse.inputs.samples import Feeds
 from bnfuse.proof.channels import Channels, Excess, channels, excess
 from bnfuse.proof.deviation import ROUNDOFF, is_float
 from bnfuse.proof.inside import Point, SeamPair
+from bnfuse.proof.noting import Noted
 
 # Runs with moved weights, of each model.
 SHAKES = 4
@@ -71,6 +73,7 @@ class Stretches(Struct, eq=False):
     models: Models
     points: list[int]
     feeds: Sequence[Feeds]
+    earlier: Noted = field(default_factory=Noted)  # runs of the reference, opened up at these points
     along: list[int] = field(default_factory=list)  # forced: the points, and those before them
     noted: Values = field(default_factory=dict)
 
@@ -94,10 +97,13 @@ class Stretches(Struct, eq=False):
 
     def _note(self) -> None:
         """What the reference has at the seams."""
-        probe = Probe(tuple(self._names(self.along, original=True)))
-        with self.models.opened(probe, original=True) as runner:
-            for row, feeds in enumerate(self.feeds):
-                self.noted |= self._keyed(row, runner.run(feeds), original=True)
+        found = [self.earlier.of(feeds) for feeds in self.feeds]
+        if any(made is None for made in found):
+            probe = Probe(tuple(self._names(self.along, original=True)))
+            with self.models.opened(probe, original=True) as runner:
+                found = [runner.run(feeds) for feeds in self.feeds]
+        for row, made in enumerate(found):
+            self.noted |= self._keyed(row, made or {}, original=True)
         rows = range(len(self.feeds))
         self.along = [k for k in self.along if all(_usable(self.noted[row, k]) for row in rows)]
         self.points = [k for k in self.points if k in self.along]
@@ -114,15 +120,16 @@ class Stretches(Struct, eq=False):
             again = {pair: self._excess(pair, axes) for pair, axes in found.items()}
         own: Shaken = {pair: [] for pair in beyond}
         original: Shaken = {pair: [] for pair in beyond}
-        for count in range(SHAKES):
-            # Of all SHAKES runs the root mean square is at least √(count/SHAKES) of that of the first ones.
-            settled = (count / SHAKES) ** 0.5 if count else 1.0
-            left = [pair for pair, each in again.items() if each is not None and each.share > settled]
+        left = _unsettled(again, SHAKES)
+        for count in range(2 * SHAKES):
             if not left:
                 break
-            self._shake({pair: made[pair] for pair in left}, own, original=False)
-            self._shake({pair: wanted[pair] for pair in left}, original, original=True)
-            again |= {pair: self._excess(pair, found[pair], own, original) for pair in left}
+            second = bool(count % 2)  # the candidate first: most often its own rounding explains it
+            base, moved = (wanted, original) if second else (made, own)
+            self._shake({pair: base[pair] for pair in left}, moved, original=second)
+            fresh = {pair: self._excess(pair, found[pair], own, original) for pair in left}
+            left = _unsettled(fresh, (count + 1) // 2 or 1)
+            again |= fresh
         return again
 
     def _shake(self, base: Values, moved: Shaken, *, original: bool) -> None:
@@ -204,6 +211,15 @@ class Stretches(Struct, eq=False):
 def _rows_and_keys(pairs: Iterable[Pair]) -> tuple[list[int], list[Key]]:
     """The input sets and the values of some pairs."""
     return sorted({row for row, _ in pairs}), list(dict.fromkeys(key for _, key in pairs))
+
+
+def _unsettled(found: Mapping[Pair, Excess | None], shaken: int) -> list[Pair]:
+    """What so many runs with moved weights, of each model that was run so, do not explain, nor would all.
+
+    Of all ``SHAKES`` runs the root mean square is at least √(shaken/SHAKES) of that of the first ones.
+    """
+    settled = (shaken / SHAKES) ** 0.5
+    return [pair for pair, each in found.items() if each is not None and each.share > settled]
 
 
 def _figures(wanted: Values, made: Values) -> Figures:

@@ -37,7 +37,7 @@ from bnfuse.proof.compare import Compared, conclude, try_candidate, unexplained
 from bnfuse.proof.deviation import ROUNDOFF
 from bnfuse.proof.inside import SeamPair
 from bnfuse.proof.observe import Effort, Observed, measure_noise, observe, shaken_noise
-from bnfuse.proof.seams import SETS, SeamProof
+from bnfuse.proof.seams import SETS, SeamProof, look_at
 from bnfuse.proof.stretches import Models
 from bnfuse.proof.verdict import UNKNOWN_DEPTH
 from bnfuse.results import Agreement, SeamAgreement, Status
@@ -187,6 +187,7 @@ class ReferenceRun(Struct, eq=False):
             effort,
             labels,
             specs,
+            None if only else look_at(reference, request.inside, request.settings, load),
         )
         return cls(reference, request, load, seen)
 
@@ -220,7 +221,7 @@ class ReferenceRun(Struct, eq=False):
             return None
         roundoff = ROUNDOFF.get(inside.coarsest, 0.0)
         models = Models(self.reference, candidate, inside, self._same_runtime(), self.load, roundoff)
-        proof = SeamProof(models, time.perf_counter() + self.request.verify_time)
+        proof = SeamProof(models, time.perf_counter() + self.request.verify_time, self.seen.noted)
         proof.run([self.seen.samples.feeds(index) for index in self.seen.used[:SETS]])
         return proof.agreement()
 

@@ -199,7 +199,7 @@ class KerasEngine(Engine[LoadedModel]):
         assert self._backend is not None
         if probe is not None:
             loaded.undo = shake(loaded.model, probe, self._backend)
-            loaded.seams = OpenSeams(loaded.model, probe.seams, probe.forced, self._backend)
+            loaded.seams = OpenSeams(loaded.model, probe, self._backend)
 
     def run(self, model: LoadedModel, arrays: Arrays) -> Arrays:
         """All outputs, and seams, by name."""

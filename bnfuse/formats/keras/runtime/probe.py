@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,20 @@ class Tap(Struct):
 class OpenSeams:
     """Seams of one loaded model."""
 
-    def __init__(self, model: Any, names: Iterable[str], forced: bool, backend: Backend) -> None:
+    def __init__(self, model: Any, probe: Probe, backend: Backend) -> None:
         """Wrap the layers.
 
         Raises:
             LookupError: a name leads nowhere.
         """
-        self._backend, self._forced = backend, forced
+        self._backend, self._forced = backend, probe.forced
+        self._most_bytes = probe.most_bytes or float("inf")
         self._given: Mapping[str, np.ndarray] = {}
         self._seen: Arrays = {}
+        self._passed_bytes: dict[str, int] = {}
         self._taps: dict[int, Tap] = {}
         self._wrapped: list[tuple[Any, str, Any]] = []
-        for name in names:
+        for name in probe.seams:
             *steps, output = json.loads(name)
             layer, turn, calls = _reached(model, steps)
             if id(layer) not in self._taps:
@@ -69,13 +71,13 @@ class OpenSeams:
         Raises:
             ValueError: a value does not fit its seam, or the model does not call its layers as it says.
         """
-        self._given, self._seen = given, {}
+        self._given, self._seen, self._passed_bytes = given, {}, {}
         for tap in self._taps.values():
             tap.made = 0
         try:
             result = call()
             for tap in self._taps.values():
-                missing = set(tap.seams.values()) - self._seen.keys()
+                missing = set(tap.seams.values()) - self._passed_bytes.keys()
                 if tap.made != tap.calls or missing:
                     raise ValueError(f"a layer was called {tap.made} times, not {tap.calls}: {tap.seams}")
             return result, self._seen
@@ -113,7 +115,10 @@ class OpenSeams:
         return _packed(result, iter(tensors)) if self._forced else result
 
     def _crossed(self, name: str, tensor: Any) -> Any:
-        computed = self._seen[name] = self._backend.array(tensor)
+        computed = self._backend.array(tensor)
+        self._passed_bytes[name] = computed.nbytes
+        if sum(self._passed_bytes.values()) <= self._most_bytes:
+            self._seen[name] = computed
         if not self._forced:
             return tensor
         given = self._given[name]

@@ -1,0 +1,124 @@
+"""What the reference holds at the seams, noted while it runs for its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfuse.errors import BnfuseError, RuntimeLost
+from bnfuse.formats.base import Runner, Tensors, TensorSpec
+from bnfuse.proof.noting import Look, NotingRunner
+
+
+class Model:
+    """Doubles its input; opened up, it tells half of what it puts out as the seam "s", too."""
+
+    inputs: Sequence[TensorSpec] = ()
+    outputs: Sequence[TensorSpec] = ()
+    providers: Sequence[str] = ()
+    versions: Mapping[str, str] = {}
+    runtime = optimises = ""
+    load_s = 0.0
+
+    def __init__(
+        self, log: list[str], name: str, error: Exception | None = None, *, seams: bool = True
+    ) -> None:
+        self.log, self.name, self.error, self.seams = log, name, error, seams
+        log.append(f"+{name}")
+
+    def run(self, feeds: Tensors) -> dict[str, np.ndarray]:
+        self.log.append(self.name)
+        if self.error is not None:
+            raise self.error
+        made = {"y": 2.0 * feeds["x"]}
+        return made | {"s": feeds["x"]} if self.name == "open" and self.seams else made
+
+    def time(self, feeds: Tensors, calls: int) -> list[int]:
+        self.log.append("timed " + self.name)
+        return [0] * calls
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.log.append(f"-{self.name}")
+
+
+def feed(number: float) -> dict[str, np.ndarray]:
+    return {"x": np.full(3, number, np.float32)}
+
+
+def noting(log: list[str], *, runs: int = 2, most: int = 1000, **opened: Any) -> NotingRunner:
+    look = Look(lambda: Model(log, "open", **opened), frozenset("s"), runs, most)
+    return NotingRunner(lambda: Model(log, "plain"), look)
+
+
+def test_the_first_runs_are_noted_and_one_model_is_loaded_at_a_time() -> None:
+    log: list[str] = []
+    with noting(log) as runner:
+        runner.run(feed(0))
+        runner.note(1)
+        made = [runner.run(feed(number)) for number in (1, 2)]  # the second is none of those to note
+        runner.note()
+        made += [runner.run(feed(number)) for number in (3, 4)]
+        assert runner.time(feed(4), 2) == [0, 0]
+    assert [list(each) for each in made] == [["y"]] * 4
+    assert [float(each["y"][0]) for each in made] == [2.0, 4.0, 6.0, 8.0]
+    assert log == [
+        *("+plain", "plain", "-plain", "+open", "open", "-open", "+plain", "plain"),
+        *("-plain", "+open", "open", "-open", "+plain", "plain", "timed plain", "-plain"),
+    ]
+    for number in (1, 3):
+        found = runner.noted.of(feed(number))
+        assert found is not None and found.keys() == {"y", "s"} and found["s"][0] == number
+    assert all(runner.noted.of(feed(number)) is None for number in (0, 2, 4))
+
+
+def test_inputs_are_told_apart_bit_by_bit() -> None:
+    with noting([]) as runner:
+        runner.note()
+        runner.run(feed(0.0))
+    assert runner.noted.of(feed(0.0)) is not None
+    for other in (feed(-0.0), {"x": np.zeros(4, np.float32)}, {"x": np.zeros(3)}, {"z": feed(0)["x"]}):
+        assert runner.noted.of(other) is None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"error": BnfuseError("no way in")}, {"seams": False}, {"most": 20}],
+    ids=["error", "left out", "large"],
+)
+def test_what_cannot_be_noted_runs_as_it_is(how: dict[str, Any]) -> None:
+    log: list[str] = []
+    with noting(log, **how) as runner:
+        runner.note(1)
+        made = [runner.run(feed(1))]
+        runner.note()
+        made += [runner.run(feed(2)), runner.run(feed(3))]
+    assert [float(each["y"][0]) for each in made] == [2.0, 4.0, 6.0]
+    assert not runner.noted.runs
+    assert log.count("+open") == log.count("-open") == 1
+
+
+def test_a_runtime_that_is_lost_is_told() -> None:
+    with noting([], error=RuntimeLost("it crashed")) as runner:
+        runner.note()
+        with pytest.raises(RuntimeLost):
+            runner.run(feed(1))
+
+
+def test_loading_again_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(float(tick) for tick in range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    with noting([], runs=1) as runner:
+        assert runner.loading_s == 0.0
+        runner.note()
+        runner.run(feed(1))
+        runner.run(feed(2))
+    assert runner.loading_s == 2.0
