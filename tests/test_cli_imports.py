@@ -19,7 +19,7 @@ RUNTIMES = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
 ONNX_PARTS = {"onnx.defs", "onnx.onnx_cpp2py_export", "onnx.onnx_ml_pb2", "onnx.onnx_pb"}
 # Who folds nothing of theirs, reads no terminal and writes no file has no work for these.
 IDLE = {"difflib", "google.protobuf.json_format", "importlib.metadata", "ml_dtypes", "rich", "tempfile"}
-MOST_OF_OURS = 175
+MOST_OF_OURS = 180
 ENDS = "\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
 
 
@@ -53,6 +53,16 @@ def test_dry_run_and_check_import_no_runtime(model: Path, plain_model: Path) -> 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_only_a_terminal_needs_rich(model: Path, options: tuple[str, ...]) -> None:
     assert "rich" not in modules_after("inspect", model, *options)
+
+
+def test_a_line_that_moves_is_drawn_for_who_waits(model: Path) -> None:
+    script = (
+        "import sys\nfrom bnfuse.cli import main, waiting\nwaiting.PATIENCE_S = float(sys.argv.pop(1))\n"
+        f"sys.stderr.isatty = lambda: True\ntry:\n    main(sys.argv[1:], prog_name='bnfuse'){ENDS}"
+        "print('\\n' + str('rich.progress' in sys.modules))"
+    )
+    assert run(script, 60, "inspect", model) == "False"
+    assert run(script, 0, "inspect", model) == "True"
 
 
 @pytest.mark.parametrize("name", ["digits_cnn.onnx", "digits_mlp.onnx", "digits_separable.onnx"])

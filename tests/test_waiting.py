@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,37 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
         assert enough.wait(PATIENCE_S)
     assert told[-1].startswith("measuring, at most ") and told[-1].endswith("s so far)")
     assert not [thread for thread in threading.enumerate() if thread.name == "bnfuse-progress"]
+
+
+def test_a_terminal_gets_one_line_that_follows_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich that is a terminal
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
+
+    def waits_for(words: str) -> bool:
+        end, seen = time.monotonic() + PATIENCE_S, ""
+        while words not in seen and time.monotonic() < end:
+            time.sleep(0.01)
+            seen += capsys.readouterr().err
+        return words in seen
+
+    with waiting.spinner() as show:
+        show("planning")
+        assert waits_for("planning")
+        show(Doing("measuring", 100.0))
+        assert waits_for("measuring") and waits_for("at most")
+    assert not [thread for thread in threading.enumerate() if thread.name == "bnfuse-progress"]
+
+
+def test_a_terminal_gets_no_line_where_all_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(waiting, "PATIENCE_S", PATIENCE_S)
+    with waiting.spinner() as show:
+        show("planning")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("option", "says"), [((), True), (("-q",), False)])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
 from bnfuse.results.doing import Progress, left
 
 EVERY_S = 10.0
+PATIENCE_S = 0.4
+_LOOK_EVERY_S = 0.1
 
 
 @contextmanager
@@ -41,7 +43,36 @@ def lines(*, every: bool, tell: Callable[[str], None] | None = None) -> Iterator
 
 @contextmanager
 def spinner() -> Iterator[Progress]:
-    """For a terminal: one line that moves, and goes in the end."""
+    """For a terminal: one line that moves, and goes in the end; nothing where the work is done at once.
+
+    What draws it takes longer to import than a small model takes to be planned.
+    """
+    over, doing = threading.Event(), ["starting"]
+
+    def show(words: str) -> None:
+        doing[0] = words
+
+    def draw() -> None:
+        if over.wait(PATIENCE_S):
+            return
+        with suppress(OSError), _line() as change:  # a terminal that went away is the command's to notice
+            change(shown := doing[0])
+            while not over.wait(_LOOK_EVERY_S):
+                if doing[0] is not shown:
+                    change(shown := doing[0])
+
+    clock = threading.Thread(target=draw, name="bnfuse-progress", daemon=True)
+    clock.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        clock.join()
+
+
+@contextmanager
+def _line() -> Iterator[Progress]:
+    """The line itself, and what changes its words."""
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn
     from rich.table import Column
