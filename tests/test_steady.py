@@ -141,7 +141,7 @@ def test_a_setting_ends_when_it_is_precise_and_leaves_its_time_to_others(
     assert (off.setting, on.setting) == (OFF, ON)
     assert on.pairs < 20
     assert off.pairs > 8 * on.pairs
-    assert 25.0 < clock.seconds < 32.0
+    assert 16.5 < clock.seconds < 32.0  # more than half of the time, which is its own
 
 
 def test_nobody_waits_for_what_is_precise_already(clock: Clock, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _ASK_AFTER = 1.3
 _WARM_CALLS = 12
 _WARM_LONG = 4  # calls, of those that take so long that these fill
 _WARM_NS = 80_000_000  # this time
-_ONE_WAY_NS = 20_000_000  # visits that take longer are made once in a round
+_ONE_WAY_NS = 10_000_000  # visits that take longer are made once in a round
 _STEADY = 0.98  # the latest half of the calls is no faster than the half before, but for this
 
 
