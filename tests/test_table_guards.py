@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.rows.signature import checked
+from bnfuse.formats.table import Malformed
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 

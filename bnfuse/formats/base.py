@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from msgspec import Struct
@@ -22,45 +22,6 @@ if TYPE_CHECKING:
     from bnfuse.core.graph import Graph, Node
     from bnfuse.formats.contents import Contents
     from bnfuse.formats.hints import Hints
-
-T = TypeVar("T")
-
-
-class Malformed(Exception):
-    """What a file says makes no sense: text where a number should be, axes that are not there.
-
-    Rows of an op table raise it: nothing may be concluded from the node or layer then. Anything else that
-    comes out of a row is a bug of its own, and is not blamed on the file.
-    """
-
-
-class ShapeUnknown(Exception):
-    """What must be known of a shape is not known before the model runs: rows of an op table refuse then."""
-
-
-def known(value: T | None) -> T:
-    """What a row of an op table cannot do without.
-
-    Raises:
-        ShapeUnknown: it is not known.
-    """
-    if value is None:
-        raise ShapeUnknown
-    return value
-
-
-def counted(axes: Any, rank: int) -> list[int]:
-    """Axes, one or several, counted from zero.
-
-    Raises:
-        Malformed: one is none of ``rank``, or named twice.
-    """
-    several = [axes] if isinstance(axes, int) else list(axes)
-    if all(type(a) is int and -rank <= a < rank for a in several):
-        found = [a % rank for a in several]
-        if len(set(found)) == len(found):
-            return found
-    raise Malformed(f"axes {several} of {rank}")
 
 
 class Written(Struct, frozen=True):

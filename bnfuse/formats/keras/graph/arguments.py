@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.calls import is_keras3
+from bnfuse.formats.table import Malformed
 
 _TYPES = ("float16", "float32", "float64", "int32", "int64")
 

@@ -13,12 +13,12 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Pass, Rule
 from bnfuse.core.scaled import round_once
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import named
 from bnfuse.formats.keras.rows.site import Part, Site
+from bnfuse.formats.table import Malformed
 
 
 class CallHandle(Struct, frozen=True, eq=False):

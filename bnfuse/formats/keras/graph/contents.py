@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.base import Malformed, TensorSpec
+from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.contents import Contents, NodeItem, Setting, Slot, WeightItem
 from bnfuse.formats.keras.file.container import Container
 from bnfuse.formats.keras.file.opening import open_container
@@ -30,6 +30,7 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Layer, Network,
 from bnfuse.formats.keras.graph.order import check_order
 from bnfuse.formats.keras.graph.shapes import TensorShapes, infer
 from bnfuse.formats.keras.graph.variables import StoredVariable
+from bnfuse.formats.table import Malformed
 
 # Entries of a config that are no settings: the layer's name, layers inside it, and how to build it; and those
 # of layers that are looked into by themselves.

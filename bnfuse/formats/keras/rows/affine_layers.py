@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, single
+from bnfuse.formats.keras.rows.site import Part, Site, alone, single
 from bnfuse.formats.keras.rows.sizes import same
 from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, ConfigStore, Store
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
@@ -31,12 +32,8 @@ def batchnorm(site: Site) -> Sequence[Part]:
 
     At inference it does not look at a mask, but hands it on: one that its input lacks would go with it.
     """
-
-    def rule(label: str) -> Rule:
-        why = _unusable(site, label)
-        return broken(why) if why is not None else _statistics(site, label)
-
-    return single(replace(site, inputs=site.unmasked), rule, BatchNormStore(), is_batchnorm=True)
+    unmasked, rule = replace(site, inputs=site.unmasked), partial(_statistics, site)
+    return single(unmasked, rule, BatchNormStore(), is_batchnorm=True)
 
 
 def _unusable(site: Site, label: str) -> Refusal | None:
@@ -69,6 +66,9 @@ def _cast(site: Site, label: str) -> Refusal | None:
 
 
 def _statistics(site: Site, label: str) -> Affine:
+    why = _unusable(site, label)
+    if why is not None:
+        return broken(why)
     mean, variance = site.vector("moving_mean"), site.vector("moving_variance")
     if mean is None or variance is None:
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="no statistics"))
@@ -105,40 +105,32 @@ def _axes(site: Site) -> tuple[int, ...] | None:
     return axes if list(axes) == sorted(set(axes)) and all(0 < a < rank for a in axes) else None
 
 
-def layer_norm(site: Site) -> Sequence[Part]:
+def layer_norm(site: Site, _: str) -> Rule:
     """LayerNormalization and GroupNormalization end in γ·x̂ + β: they take on what follows."""
-
-    def rule(_: str) -> Rule:
-        axes = _axes(site)
-        gamma, beta = site.vector("gamma"), site.vector("beta")
-        if axes is None or len(axes) != 1 or site.locked or site.config.get("rms_scaling"):
-            return Opaque()
-        size = _channels(site, axes[0])
-        if gamma is None and beta is None and size is None:
-            return Opaque(Reason.SHAPE_UNKNOWN)
-        known = gamma if gamma is not None else beta
-        one = np.ones_like(known) if known is not None else np.ones(size or 0)
-        if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
-            return Opaque()
-        pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
-        return Affine(pair, axes, _can_hold(site, "gamma"), _can_hold(site, "beta"), reads=False)
-
-    return single(site, rule, AffineStore())
+    axes = _axes(site)
+    gamma, beta = site.vector("gamma"), site.vector("beta")
+    if axes is None or len(axes) != 1 or site.locked or site.config.get("rms_scaling"):
+        return Opaque()
+    size = _channels(site, axes[0])
+    if gamma is None and beta is None and size is None:
+        return Opaque(Reason.SHAPE_UNKNOWN)
+    known = gamma if gamma is not None else beta
+    one = np.ones_like(known) if known is not None else np.ones(size or 0)
+    if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
+        return Opaque()
+    pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
+    return Affine(pair, axes, _can_hold(site, "gamma"), _can_hold(site, "beta"), reads=False)
 
 
-def rms_norm(site: Site) -> Sequence[Part]:
+def rms_norm(site: Site, _: str) -> Rule:
     """RMSNormalization ends in γ·x̂: it takes on the scale of what follows, and no shift.
 
     Keras lays γ along the last axis, whichever is normalised.
     """
-
-    def rule(_: str) -> Rule:
-        axes, gamma, rank = _axes(site), site.vector("scale"), site.rank()
-        if rank is None or axes != (rank - 1,) or gamma is None or site.locked:
-            return Opaque()
-        return Affine((gamma, np.zeros_like(gamma)), axes, has_shift=False, reads=False)
-
-    return single(site, rule, AffineStore("scale", ""))
+    axes, gamma, rank = _axes(site), site.vector("scale"), site.rank()
+    if rank is None or axes != (rank - 1,) or gamma is None or site.locked:
+        return Opaque()
+    return Affine((gamma, np.zeros_like(gamma)), axes, has_shift=False, reads=False)
 
 
 def _channels(site: Site, axis: int) -> int | None:
@@ -147,39 +139,35 @@ def _channels(site: Site, axis: int) -> int | None:
     return size if isinstance(size, int) and size <= _MOST_CHANNELS else None
 
 
-def normalization(site: Site) -> Sequence[Part]:
+def normalization(site: Site, label: str) -> Rule:
     """(x − μ)/max(σ, 10⁻⁷) with statistics from ``adapt`` or from the config; the inverse with ``invert``.
 
     It may go, but takes nothing on: its statistics are what a user looks at.
     """
-
-    def rule(label: str) -> Rule:
-        why = _uncallable(site, label)
-        if why is not None:
-            return broken(why)
-        rank, given = site.rank(), site.config.get("axis", -1)
-        mean, variance = (_statistic(site, name) for name in ("mean", "variance"))
-        if rank is None or mean is None or variance is None:
-            return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
-        several = list(given or ()) if isinstance(given, (list, tuple, type(None))) else [given]
-        if len(several) > 1 or not all(type(a) is int for a in several):
-            return broken(Refusal(Reason.AXIS, label))
-        if mean.size != variance.size:
-            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="mean and variance"))
-        with np.errstate(invalid="ignore"):
-            sigma = np.maximum(np.sqrt(variance), _TINY)
-        a, c = 1.0 / sigma, -mean / sigma
-        if site.config.get("invert"):
-            a, c = sigma, mean
-        if not np.isfinite(a).all() or not np.isfinite(c).all():
-            return broken(Refusal(Reason.INVALID_STATISTICS, label))
-        if not several or mean.size == 1:
-            pair, axes = (a.reshape(-1)[:1].reshape(()), c.reshape(-1)[:1].reshape(())), ()
-            return Affine(pair, axes, has_scale=False, has_shift=False)
-        axis = site.axis(int(several[0]), rank)
-        return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
-
-    return single(site, rule, Store(), is_affine=True)
+    why = _uncallable(site, label)
+    if why is not None:
+        return broken(why)
+    rank, given = site.rank(), site.config.get("axis", -1)
+    mean, variance = (_statistic(site, name) for name in ("mean", "variance"))
+    if rank is None or mean is None or variance is None:
+        return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
+    several = list(given or ()) if isinstance(given, (list, tuple, type(None))) else [given]
+    if len(several) > 1 or not all(type(a) is int for a in several):
+        return broken(Refusal(Reason.AXIS, label))
+    if mean.size != variance.size:
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="mean and variance"))
+    with np.errstate(invalid="ignore"):
+        sigma = np.maximum(np.sqrt(variance), _TINY)
+    a, c = 1.0 / sigma, -mean / sigma
+    if site.config.get("invert"):
+        a, c = sigma, mean
+    if not np.isfinite(a).all() or not np.isfinite(c).all():
+        return broken(Refusal(Reason.INVALID_STATISTICS, label))
+    if not several or mean.size == 1:
+        pair, axes = (a.reshape(-1)[:1].reshape(()), c.reshape(-1)[:1].reshape(())), ()
+        return Affine(pair, axes, has_scale=False, has_shift=False)
+    axis = site.axis(int(several[0]), rank)
+    return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
 
 
 def _statistic(site: Site, name: str) -> np.ndarray | None:
@@ -189,35 +177,31 @@ def _statistic(site: Site, name: str) -> np.ndarray | None:
     return site.vector(name)
 
 
-def rescaling(site: Site) -> Sequence[Part]:
+def rescaling(site: Site, label: str) -> Rule:
     """scale·x + offset, both in the config: numbers, or one for each channel, in a shape that broadcasts.
 
     Keras reads both as float32, so in a float64 network they take nothing on.
     """
-
-    def rule(label: str) -> Rule:
-        why = _uncallable(site, label)
-        if why is not None:
-            return broken(why)
-        rank = site.rank()
-        scale, offset = (_number(site.config.get(k, d)) for k, d in (("scale", 1.0), ("offset", 0.0)))
-        if rank is None or scale is None or offset is None:
-            return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
-        try:
-            scale, offset = np.broadcast_arrays(scale, offset)
-        except ValueError:
-            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
-        if not scale.size or not (np.isfinite(scale).all() and np.isfinite(offset).all()):
-            return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
-        axes = tuple(axis for axis, n in enumerate(scale.shape, rank - scale.ndim) if n != 1)
-        if scale.ndim > rank - site.lead or len(axes) > 1 or not all(axis > site.lead for axis in axes):
-            return broken(Refusal(Reason.AXIS, label))
-        pair = scale.reshape((-1,) * len(axes)), offset.reshape((-1,) * len(axes))
-        stores = site.compute_dtype != "float64"
-        along = rank - 1 if site.lead else None  # the only axis that is sure to lie within one step
-        return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along)
-
-    return single(site, rule, ConfigStore("scale", "offset"), is_affine=True)
+    why = _uncallable(site, label)
+    if why is not None:
+        return broken(why)
+    rank = site.rank()
+    scale, offset = (_number(site.config.get(k, d)) for k, d in (("scale", 1.0), ("offset", 0.0)))
+    if rank is None or scale is None or offset is None:
+        return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
+    try:
+        scale, offset = np.broadcast_arrays(scale, offset)
+    except ValueError:
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
+    if not scale.size or not (np.isfinite(scale).all() and np.isfinite(offset).all()):
+        return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="scale and offset"))
+    axes = tuple(axis for axis, n in enumerate(scale.shape, rank - scale.ndim) if n != 1)
+    if scale.ndim > rank - site.lead or len(axes) > 1 or not all(axis > site.lead for axis in axes):
+        return broken(Refusal(Reason.AXIS, label))
+    pair = scale.reshape((-1,) * len(axes)), offset.reshape((-1,) * len(axes))
+    stores = site.compute_dtype != "float64"
+    along = rank - 1 if site.lead else None  # the only axis that is sure to lie within one step
+    return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along)
 
 
 def _number(value: Any) -> np.ndarray | None:
@@ -251,8 +235,8 @@ def _adapted(config: Config) -> Slots:
 BATCHNORMS = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
 ROWS = (
     LayerKind(BATCHNORMS, batchnorm, same, _batch_norm),
-    LayerKind(("LayerNormalization", "GroupNormalization"), layer_norm, same, _scaled),
-    LayerKind(("RMSNormalization",), rms_norm, same, holds("scale")),
-    LayerKind(("Normalization",), normalization, same, _adapted),
-    LayerKind(("Rescaling",), rescaling, same),
+    LayerKind(("LayerNormalization", "GroupNormalization"), alone(layer_norm, AffineStore()), same, _scaled),
+    LayerKind(("RMSNormalization",), alone(rms_norm, AffineStore("scale", "")), same, holds("scale")),
+    LayerKind(("Normalization",), alone(normalization, Store(), is_affine=True), same, _adapted),
+    LayerKind(("Rescaling",), alone(rescaling, ConfigStore("scale", "offset"), is_affine=True), same),
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass
-from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
@@ -16,6 +15,7 @@ from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import Inputs, Outputs
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, below, holds, own
+from bnfuse.formats.table import known
 
 
 def projected(site: Site) -> Parts:

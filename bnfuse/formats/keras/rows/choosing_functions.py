@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Take, dropping
 from bnfuse.core.rules import Pass, Rule
-from bnfuse.formats.base import Malformed, counted
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, integer, of_one
 from bnfuse.formats.keras.rows.sizes import Config, Size, one
+from bnfuse.formats.table import Malformed, counted
 
 _MOST = 1 << 20  # elements along one axis that are followed one by one
 _Picks = Mapping[int, Sequence[int] | None]  # which elements, by axis; None where that is not known

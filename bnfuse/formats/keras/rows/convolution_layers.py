@@ -13,7 +13,6 @@ from bnfuse.core.linear import LinearForm
 from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import spatial_kinds
 from bnfuse.formats.keras.rows.linear_layers import Within, bias_apart, linear_part, with_activation
@@ -21,6 +20,7 @@ from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import Size, conv_shape, join, one, per_axis, split
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, holds
+from bnfuse.formats.table import Malformed
 
 
 def _padding(site: Site, n: int) -> Reason | None:

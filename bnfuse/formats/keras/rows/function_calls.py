@@ -17,10 +17,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.arguments import Tensor, read_arguments
 from bnfuse.formats.keras.graph.call_constants import Constant, Place
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
+from bnfuse.formats.table import Malformed
 
 Arguments = dict[str, Any]
 
@@ -108,12 +108,20 @@ def ports(value: Any) -> Iterator[int]:
 
 # --- what TensorFlow calls things
 
-TF_PADDING = {"SAME": "same", "VALID": "valid"}
-TF_FORMATS = {f"N{s}C": "channels_last" for s in ("W", "HW", "DHW")}
-TF_FORMATS |= {f"NC{s}": "channels_first" for s in ("W", "HW", "DHW")}
+_PADDING = {"SAME": "same", "VALID": "valid"}
+_FORMATS = {f"N{s}C": "channels_last" for s in ("W", "HW", "DHW")}
+_FORMATS |= {f"NC{s}": "channels_first" for s in ("W", "HW", "DHW")}
 
 
-def tf_windows(given: Any, n: int, form: str) -> list[int]:
+def tf_layout(call: Called, **windows: Any) -> Arguments:
+    """Data format and padding as a layer's config has them, and windows over the spatial axes of ``x``."""
+    given, n = call.given, call.rank("x") - 2
+    form = _FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
+    sizes = {name: _windows(sizes, n, form) for name, sizes in windows.items()}
+    return {**sizes, "padding": _PADDING[given["padding"]], "data_format": form}
+
+
+def _windows(given: Any, n: int, form: str) -> list[int]:
     """One size, one for each spatial axis, or one for each axis.
 
     Raises:

@@ -10,52 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.formats.base import Malformed, counted
 from bnfuse.formats.keras.graph.arguments import Tensor
 from bnfuse.formats.keras.graph.call_constants import Constant
-from bnfuse.formats.keras.rows.function_calls import (
-    TF_FORMATS,
-    TF_PADDING,
-    Arguments,
-    Called,
-    Means,
-    tf_windows,
-)
+from bnfuse.formats.keras.rows.function_calls import Arguments, Called, tf_layout
 from bnfuse.formats.keras.rows.placing_functions import integer
+from bnfuse.formats.table import Malformed, counted, curried
 
 
-def stated(row: str, **more: Any) -> Means:
+@curried
+def stated(call: Called, /, row: str, **more: Any) -> tuple[str, Arguments]:
     """The arguments by their names, and some that are always the same."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        return row, {**call.given, **more}
-
-    return means
+    return row, {**call.given, **more}
 
 
-def only(row: str, **wanted: Any) -> Means:
+@curried
+def only(call: Called, /, row: str, **wanted: Any) -> tuple[str, Arguments]:
     """Only where arguments have certain values."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        for name, value in wanted.items():
-            if call.given[name] != value or type(call.given[name]) is not type(value):
-                raise Malformed(f"{name}={call.given[name]}")
-        return row, call.given
-
-    return means
+    for name, value in wanted.items():
+        if call.given[name] != value or type(call.given[name]) is not type(value):
+            raise Malformed(f"{name}={call.given[name]}")
+    return row, call.given
 
 
-def arithmetic(row: str) -> Means:
+@curried
+def arithmetic(call: Called, /, row: str) -> tuple[str, Arguments]:
     """Of two tensors, or of one and a constant."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        x, y = call.given["x"], call.given["y"]
-        if not isinstance(x, Constant) and not isinstance(y, Constant):
-            return row, {}
-        first = isinstance(x, Constant)
-        return "Arithmetic", {"op": row, "constant_first": first, "operand": x if first else y}
-
-    return means
+    x, y = call.given["x"], call.given["y"]
+    if not isinstance(x, Constant) and not isinstance(y, Constant):
+        return row, {}
+    first = isinstance(x, Constant)
+    return "Arithmetic", {"op": row, "constant_first": first, "operand": x if first else y}
 
 
 def pointwise(call: Called) -> tuple[str, Arguments]:
@@ -82,21 +66,18 @@ def side_by_side(call: Called) -> tuple[str, Arguments]:
     return "Concatenate", {"axis": counted(call.given["axis"], call.rank("xs"))[0]}
 
 
-def greatest(row: str) -> Means:
+@curried
+def greatest(call: Called, /, row: str) -> tuple[str, Arguments]:
     """Of two tensors; with a number it is a clamp with one bound."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        config = _operands(call)
-        given = [v for v in config.values() if v is not None]
-        if not given:
-            return row, {}
-        if type(given[0]) not in (int, float):
-            return "Nonlinear with a constant", config
-        bound = float(given[0])
-        low, high = (bound, np.inf) if row == "Maximum" else (-np.inf, bound)
-        return "Clamp", {"low": low, "high": high}
-
-    return means
+    config = _operands(call)
+    given = [v for v in config.values() if v is not None]
+    if not given:
+        return row, {}
+    if type(given[0]) not in (int, float):
+        return "Nonlinear with a constant", config
+    bound = float(given[0])
+    low, high = (bound, np.inf) if row == "Maximum" else (-np.inf, bound)
+    return "Clamp", {"low": low, "high": high}
 
 
 RELU, RELU6 = (stated("Clamp", low=0.0, high=high) for high in (np.inf, 6.0))
@@ -110,32 +91,23 @@ def clip(call: Called) -> tuple[str, Arguments]:
     return "Clamp", {"low": float(low), "high": float(high)}
 
 
-def pool(kind: str, windows: str = "pool_size") -> Means:
+@curried
+def pool(call: Called, /, kind: str, windows: str = "pool_size") -> tuple[str, Arguments]:
     """A layer's pooling, for each number of spatial axes."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        config = dict(call.given)
-        if config["data_format"] is None or config.get("padding", "valid") not in ("valid", "same"):
-            raise Malformed("pooling of another kind")
-        n = call.rank("x") - 2
-        if isinstance(config[windows], list) and len(config[windows]) != n:
-            raise Malformed(f"{windows} {config[windows]}")
-        return f"{kind}Pooling{n}D", config
-
-    return means
+    config = dict(call.given)
+    if config["data_format"] is None or config.get("padding", "valid") not in ("valid", "same"):
+        raise Malformed("pooling of another kind")
+    n = call.rank("x") - 2
+    if isinstance(config[windows], list) and len(config[windows]) != n:
+        raise Malformed(f"{windows} {config[windows]}")
+    return f"{kind}Pooling{n}D", config
 
 
-def tf_pool(kind: str) -> Means:
+@curried
+def tf_pool(call: Called, /, kind: str) -> tuple[str, Arguments]:
     """The same with TensorFlow's names of data formats, and windows for each axis."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        given, n = call.given, call.rank("x") - 2
-        form = TF_FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
-        sizes = {k: tf_windows(given[k], n, form) for k in ("pool_size", "strides")}
-        padding = TF_PADDING[given["padding"]]
-        return f"{kind}Pooling{n}D", {**sizes, "padding": padding, "data_format": form}
-
-    return means
+    windows = {k: call.given[k] for k in ("pool_size", "strides")}
+    return f"{kind}Pooling{call.rank('x') - 2}D", tf_layout(call, **windows)
 
 
 def resize(call: Called) -> tuple[str, Arguments]:
@@ -149,15 +121,12 @@ def resize(call: Called) -> tuple[str, Arguments]:
     return "Resize", {"data_format": "channels_last", **config, "height": height, "width": width}
 
 
-def reduce(row: str) -> Means:
+@curried
+def reduce(call: Called, /, row: str) -> tuple[str, Arguments]:
     """Over axes, from no initial value."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        if call.given.get("initial") is not None:
-            raise Malformed("an initial value")
-        return row, {"keepdims": False, **call.given}
-
-    return means
+    if call.given.get("initial") is not None:
+        raise Malformed("an initial value")
+    return row, {"keepdims": False, **call.given}
 
 
 def split(call: Called) -> tuple[str, Arguments]:

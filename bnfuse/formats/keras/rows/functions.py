@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.function_calls import Arguments, Called, Means, bound, ports
 from bnfuse.formats.keras.rows.function_meanings import (
@@ -49,6 +48,7 @@ from bnfuse.formats.keras.rows.kernel_meanings import (
     tf_convolution,
     tf_matmul,
 )
+from bnfuse.formats.table import Malformed
 
 _TWO = "?x ?y"
 _CONV = "@inputs>x $kernel strides padding data_format dilation_rate"

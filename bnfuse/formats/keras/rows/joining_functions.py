@@ -17,13 +17,13 @@ from bnfuse.core.counted import Put
 from bnfuse.core.joint import ConcatSplit
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, integer, of_one
 from bnfuse.formats.keras.rows.site import Part, Parts, Site
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one
+from bnfuse.formats.table import Malformed, counted, known
 
 
 def _margins(config: Config, shape: Shape) -> list[tuple[int, int]]:

@@ -10,45 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.call_constants import Constant
 from bnfuse.formats.keras.graph.calls import as_shape
-from bnfuse.formats.keras.rows.function_calls import (
-    TF_FORMATS,
-    TF_PADDING,
-    Arguments,
-    Called,
-    Means,
-    tf_windows,
-)
+from bnfuse.formats.keras.rows.function_calls import Arguments, Called, tf_layout
+from bnfuse.formats.table import Malformed, curried
 
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
-def convolution(row: str) -> Means:
-    """Of one, two or three spatial axes."""
-
-    def means(call: Called) -> tuple[str, Arguments]:
-        return _convolution(row, call, call.given)
-
-    return means
-
-
-def tf_convolution(row: str) -> Means:
+@curried
+def tf_convolution(call: Called, /, row: str) -> tuple[str, Arguments]:
     """The same with TensorFlow's names of data formats, and windows for each axis."""
+    given = call.given
+    if any(given.get(name) is not None for name in ("other", "input", "filters")):
+        raise Malformed("an argument under two names")
+    kernels = {name: given[name] for name in _KERNELS if name in given}
+    strides, rates = (1 if given[k] is None else given[k] for k in ("strides", "dilations"))
+    return _convolution(row, call, {**kernels, **tf_layout(call, strides=strides, dilation_rate=rates)})
 
-    def means(call: Called) -> tuple[str, Arguments]:
-        given, n = call.given, call.rank("x") - 2
-        if any(given.get(name) is not None for name in ("other", "input", "filters")):
-            raise Malformed("an argument under two names")
-        form = TF_FORMATS[given["data_format"] or f"N{'DHW'[3 - n :]}C"]
-        kernels = {name: given[name] for name in _KERNELS if name in given}
-        windows = {"strides": given["strides"], "dilation_rate": given["dilations"]}
-        sizes = {k: tf_windows(1 if v is None else v, n, form) for k, v in windows.items()}
-        padding = TF_PADDING[given["padding"]]
-        return _convolution(row, call, {**kernels, **sizes, "padding": padding, "data_format": form})
 
-    return means
+@curried
+def convolution(call: Called, /, row: str) -> tuple[str, Arguments]:
+    """Of one, two or three spatial axes."""
+    return _convolution(row, call, call.given)
 
 
 def _convolution(row: str, call: Called, given: Arguments) -> tuple[str, Arguments]:
@@ -113,7 +97,7 @@ def einsum(call: Called) -> tuple[str, Arguments]:
     return _product(call, equation, f"{kernel},{x}->{out}")
 
 
-def _product(call: Called, constant_last: str, constant_first: str) -> tuple[str, Arguments]:
+def _product(call: Called, /, constant_last: str, constant_first: str) -> tuple[str, Arguments]:
     """An EinsumDense, whose ``output_shape`` tells the sizes that only the kernel has."""
     x, y = call.given["x"], call.given["y"]
     constant, equation = (x, constant_first) if isinstance(x, Constant) else (y, constant_last)

@@ -20,7 +20,6 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Source
 from bnfuse.core.tensor import Tensor
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused
@@ -37,6 +36,7 @@ from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own, quantised_to
+from bnfuse.formats.table import known
 
 _PLAIN = LinearStore()
 

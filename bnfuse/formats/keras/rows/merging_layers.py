@@ -10,12 +10,12 @@ from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Sign
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import known
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, Size, broadcast_size, checked, several
 from bnfuse.formats.keras.rows.variables import Config
+from bnfuse.formats.table import known
 
 
 def total(signs: Callable[[int], tuple[float, ...]]) -> Callable[[Site], Rule]:

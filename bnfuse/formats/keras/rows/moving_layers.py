@@ -9,7 +9,6 @@ from typing import Any
 from bnfuse.core.axes import Chain, Permute, Relabel, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds
@@ -27,6 +26,7 @@ from bnfuse.formats.keras.rows.sizes import (
     windows,
 )
 from bnfuse.formats.keras.rows.variables import Config
+from bnfuse.formats.table import Malformed, known
 
 
 def dropout(site: Site) -> Rule:

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.keras.graph.call_constants import CallVariable, Constant, only_leaf
 from bnfuse.formats.keras.graph.calls import as_shape, is_keras3
 from bnfuse.formats.keras.graph.network import Call, Layer, Variable
@@ -44,6 +43,7 @@ from bnfuse.formats.keras.rows.site import Part, Site, nodes, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.stored import ClampStore
 from bnfuse.formats.keras.rows.variables import Slots, refuses_edit, special_storage
+from bnfuse.formats.table import Malformed
 
 _FILES = (
     linear_layers, convolution_layers, recurrent_layers, attention_layers, affine_layers, activations,

@@ -17,12 +17,12 @@ from msgspec import Struct
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, dropping, regroup
 from bnfuse.core.reparam import Reparam
 from bnfuse.core.rules import Pass, Rule
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.sizes import Config, Size, one, product
+from bnfuse.formats.table import Malformed, counted, known
 
 
 class OffBatch(Struct, frozen=True):

@@ -25,7 +25,6 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import arithmetic_pair
 from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
@@ -38,6 +37,7 @@ from bnfuse.formats.keras.rows.placing_functions import OffBatch, of_one
 from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
 from bnfuse.formats.keras.rows.stored import OperandStore, TableStore
+from bnfuse.formats.table import Malformed, counted, known
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _SIGNS = {"Add": (1.0, 1.0), "Subtract": (1.0, -1.0)}  # of x and the constant behind it

@@ -8,6 +8,7 @@ their time axis: ``lead`` says how many axes that layer does not know of stand b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.core.tensor import Array
-from bnfuse.formats.base import Malformed, ShapeUnknown
 from bnfuse.formats.keras.graph.network import Call, Layer, LayerPath, Variable
+from bnfuse.formats.table import Malformed, ShapeUnknown
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.stored import Store
@@ -247,3 +248,10 @@ def single(
     """A layer that is one node."""
     op, ends = site.layer.class_name, (site.inputs, site.outputs)
     return [Part(op, *ends, rule, stored=stored, is_batchnorm=is_batchnorm, is_affine=is_affine)]
+
+
+def alone(
+    rule: Callable[[Site, str], Rule], stored: Store, *, is_affine: bool = False
+) -> Callable[[Site], Sequence[Part]]:
+    """A row of layers that are one node, of which ``rule`` tells by call and label."""
+    return lambda site: single(site, partial(rule, site), stored, is_affine=is_affine)

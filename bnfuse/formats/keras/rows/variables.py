@@ -8,11 +8,13 @@ says ``depthwise_kernel`` where Keras 3 says ``kernel``: here it is ``kernel``).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from bnfuse.formats.table import curried
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.graph.network import Layer
@@ -69,14 +71,11 @@ def unknown_slots(config: Config) -> Slots | None:
     return None
 
 
-def holds(*names: str, frozen: Iterable[str] = ()) -> Callable[[Config], Slots]:
+@curried
+def holds(config: Config, /, *names: str, frozen: Iterable[str] = ()) -> Slots:
     """Variables by name; after a colon the switch of the config, on by default, that takes one away."""
-
-    def slots(config: Config) -> Slots:
-        told = (name.partition(":") for name in names)
-        return own(*(name for name, _, key in told if not key or config.get(key, True)), frozen=frozen)
-
-    return slots
+    told = (name.partition(":") for name in names)
+    return own(*(name for name, _, key in told if not key or config.get(key, True)), frozen=frozen)
 
 
 def is_own(stored: Any, classes: Collection[str]) -> bool:

@@ -18,7 +18,7 @@ from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules import Opaque, Rule
-from bnfuse.formats.base import Malformed, ReadOptions, ShapeUnknown
+from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
@@ -30,6 +30,7 @@ from bnfuse.formats.onnx.rows.affine_ops import spelled
 from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_channel
 from bnfuse.formats.onnx.rows.statistics import Statistics
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
+from bnfuse.formats.table import Malformed, ShapeUnknown
 
 _BATCHNORM = "BatchNormalization"
 _OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}

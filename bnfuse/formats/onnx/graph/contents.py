@@ -23,7 +23,6 @@ from msgspec import Struct, field
 
 from bnfuse.core.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.contents import Contents, NodeItem, Slot, WeightItem
 from bnfuse.formats.onnx.file.storage import Files, nbytes, numpy_dtype
 from bnfuse.formats.onnx.file.unpack import PackedTensor, element_bits
@@ -39,6 +38,7 @@ from bnfuse.formats.onnx.graph.description import (
 from bnfuse.formats.onnx.graph.initializers import positions
 from bnfuse.formats.onnx.graph.read import ModelFile, damaged, parse
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, text_of
+from bnfuse.formats.table import Malformed
 
 _Kind = onnx.AttributeProto
 

@@ -10,8 +10,8 @@ from math import inf
 
 import onnx
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.scope import bodies, text_of
+from bnfuse.formats.table import Malformed
 
 Key = tuple[str, str, str]  # domain, name, overload
 

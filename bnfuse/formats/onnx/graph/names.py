@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.scope import bodies
+from bnfuse.formats.table import Malformed
 
 
 def check_names(model: onnx.ModelProto) -> None:

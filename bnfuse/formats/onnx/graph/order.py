@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.scope import bodies, text_of
 from bnfuse.formats.order import depth_first
+from bnfuse.formats.table import Malformed
 
 
 def in_order(nodes: Sequence[onnx.NodeProto]) -> list[int]:

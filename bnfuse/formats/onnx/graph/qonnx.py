@@ -24,8 +24,8 @@ from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.tensor import Array, Tensor, size, whole
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.rows.signature import of_types
+from bnfuse.formats.table import Malformed
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 BIPOLAR = "BipolarQuant"

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
-from bnfuse.formats.base import Malformed, ReadOptions
+from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.file.nodes import StoredNodes
 from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
@@ -28,6 +28,7 @@ from bnfuse.formats.onnx.graph.names import check_names
 from bnfuse.formats.onnx.graph.order import in_order
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
+from bnfuse.formats.table import Malformed
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inline import Inlined

@@ -13,7 +13,6 @@ from math import prod
 from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
@@ -21,6 +20,7 @@ from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.layout_ops import along
 from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import Malformed, counted, known
 
 _MOST_ELEMENTS = 1 << 20  # along one axis, that are followed one by one
 

@@ -10,13 +10,13 @@ from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule, Sign, Source
 from bnfuse.core.weighted_sum import WeightedSum
-from bnfuse.formats.base import known
 from bnfuse.formats.onnx.graph.extents.layout import concat as concatenated
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows.affine_ops import arithmetic
 from bnfuse.formats.onnx.rows.kind import EVERY, OpKind
 from bnfuse.formats.onnx.rows.stored import ArithmeticStore, TableStore
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import known
 
 
 def _over(view: View, make: Callable[[int, tuple[Operand, ...]], Rule], first: int = 0) -> Rule:

@@ -12,10 +12,10 @@ from math import prod
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import Malformed, counted, known
 
 
 def transpose(view: View) -> Rule:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnfuse.core.axes import Dim
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import Malformed
 
 
 def takes_in_padding(view: View, kernel: Sequence[int], ceils: bool = False) -> bool:

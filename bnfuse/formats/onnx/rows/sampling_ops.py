@@ -13,13 +13,13 @@ from bnfuse.core.axes import Relabel
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
 from bnfuse.core.tensor import as_float64
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.scope import text_of
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.layout_ops import along, spatial
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import Malformed, counted, known
 
 
 def resize(view: View) -> Rule:

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import defs
 
-from bnfuse.formats.base import Malformed
+from bnfuse.formats.table import Malformed
 
 _AttributeType = defs.OpSchema.AttrType
 _SINGLE = defs.OpSchema.FormalParameterOption.Single

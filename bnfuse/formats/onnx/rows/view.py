@@ -11,7 +11,6 @@ from msgspec import Struct
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.tensor import Tensor, size, whole
-from bnfuse.formats.base import Malformed, known
 from bnfuse.formats.onnx.file.element_types import numpy_type, onnx_type
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.constants import Constants
@@ -19,6 +18,7 @@ from bnfuse.formats.onnx.graph.origin import Origin, origin
 from bnfuse.formats.onnx.graph.quantised import unpacking
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
+from bnfuse.formats.table import Malformed, known
 
 if TYPE_CHECKING:
     from bnfuse.formats.onnx.rows.statistics import Statistics

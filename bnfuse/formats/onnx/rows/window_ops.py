@@ -13,7 +13,6 @@ from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
 from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.formats.base import Malformed, counted, known
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen
@@ -21,6 +20,7 @@ from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.layout_ops import along, spatial
 from bnfuse.formats.onnx.rows.padding import takes_in_padding
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.table import Malformed, counted, known
 
 
 def _max_pool(view: View) -> Pass:

@@ -18,10 +18,10 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
-from bnfuse.formats.base import Malformed
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
 from bnfuse.formats.onnx.rows.signature import checked
+from bnfuse.formats.table import Malformed
 
 # The newest operator set that the comparison covers.
 LAST_OPSET = 28

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded
+from bnfuse.formats.table import counted
 
 
 def gather_elements(call: KnownCall) -> Array:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array, FilledTensor
-from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
+from bnfuse.formats.table import counted
 
 Shape = tuple[int, ...]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.file.element_types import numpy_type
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
+from bnfuse.formats.table import counted, curried
 
 Function = Callable[..., Array]
 
@@ -33,50 +33,38 @@ def wide(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def elementwise(function: Function) -> Callable[[KnownCall], Array]:
+@curried
+def elementwise(call: KnownCall, /, function: Function) -> Array:
     """f(x), f(x, y) of one type, in that type."""
-
-    def work(call: KnownCall) -> Array:
-        result: Array = np.asarray(function(*_operands(call))).astype(call.tensor().dtype)
-        return result
-
-    return work
+    result: Array = np.asarray(function(*_operands(call))).astype(call.tensor().dtype)
+    return result
 
 
-def rounded(function: Function) -> Callable[[KnownCall], Array]:
+@curried
+def rounded(call: KnownCall, /, function: Function) -> Array:
     """f(x) that no machine has as such: in float64, rounded once."""
-
-    def work(call: KnownCall) -> Array:
-        x = call.array()
-        result: Array = np.asarray(function(x.astype(np.float64))).astype(x.dtype)
-        return result
-
-    return work
+    x = call.array()
+    result: Array = np.asarray(function(x.astype(np.float64))).astype(x.dtype)
+    return result
 
 
-def compared(function: Function) -> Callable[[KnownCall], Array]:
+@curried
+def compared(call: KnownCall, /, function: Function) -> Array:
     """x ~ y, a truth."""
-
-    def work(call: KnownCall) -> Array:
-        result: Array = np.asarray(function(*_operands(call)))
-        return result
-
-    return work
+    result: Array = np.asarray(function(*_operands(call)))
+    return result
 
 
-def repeated(function: Function) -> Callable[[KnownCall], Array]:
+@curried
+def repeated(call: KnownCall, /, function: Function) -> Array:
     """f over any number of inputs, from the left. Below opset 8 all are of one shape."""
-
-    def work(call: KnownCall) -> Array:
-        first, *others = _operands(call)
-        if call.version < 8 and any(x.shape != first.shape for x in others):
-            raise Unknown("operands of different shapes")
-        for x in others:
-            first = function(first, x)
-        result: Array = np.asarray(first).astype(call.tensor().dtype)
-        return result
-
-    return work
+    first, *others = _operands(call)
+    if call.version < 8 and any(x.shape != first.shape for x in others):
+        raise Unknown("operands of different shapes")
+    for x in others:
+        first = function(first, x)
+    result: Array = np.asarray(first).astype(call.tensor().dtype)
+    return result
 
 
 def divided(x: Array, y: Array) -> Array:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.base import counted
 from bnfuse.formats.onnx.graph.evaluate.call import (
     KnownCall,
     Unknown,
     bounded,
     broadcast,
 )
+from bnfuse.formats.table import counted, curried
 
 # Of one matrix product: a second or so of arithmetic.
 _MOST_PRODUCTS = 1 << 33
@@ -28,27 +28,24 @@ _MOST_PRODUCTS = 1 << 33
 Reduction = Callable[[Array, tuple[int, ...]], Any]
 
 
-def reduction(function: Reduction) -> Callable[[KnownCall], Array]:
+@curried
+def reduction(call: KnownCall, /, function: Reduction) -> Array:
     """f over some axes, or all of them; they stay as axes of size 1 unless ``keepdims`` is 0."""
-
-    def work(call: KnownCall) -> Array:
-        x = call.array()
-        axes = call.ints(1, "axes")
-        if not axes:
-            if call.attr("noop_with_empty_axes", 0):
-                raise Unknown("no axes")
-            axes = list(range(x.ndim))
-        gone = tuple(counted(axes, x.ndim))
-        if not x.size:
-            raise Unknown("nothing to reduce")
-        if x.dtype.kind == "f" and function in _TERMS:
-            _check_partial(_TERMS[function](np.abs(x.astype(np.float64)), gone), x.dtype)
-        reduced: Array = np.asarray(function(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
-        kept = [1 if a in gone else n for a, n in enumerate(x.shape)]
-        shape = kept if call.attr("keepdims", 1) else [n for a, n in enumerate(x.shape) if a not in gone]
-        return reduced.reshape(shape).astype(x.dtype)
-
-    return work
+    x = call.array()
+    axes = call.ints(1, "axes")
+    if not axes:
+        if call.attr("noop_with_empty_axes", 0):
+            raise Unknown("no axes")
+        axes = list(range(x.ndim))
+    gone = tuple(counted(axes, x.ndim))
+    if not x.size:
+        raise Unknown("nothing to reduce")
+    if x.dtype.kind == "f" and function in _TERMS:
+        _check_partial(_TERMS[function](np.abs(x.astype(np.float64)), gone), x.dtype)
+    reduced: Array = np.asarray(function(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
+    kept = [1 if a in gone else n for a, n in enumerate(x.shape)]
+    shape = kept if call.attr("keepdims", 1) else [n for a, n in enumerate(x.shape) if a not in gone]
+    return reduced.reshape(shape).astype(x.dtype)
 
 
 def total(x: Array, axes: tuple[int, ...]) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bnfuse.formats.extents import Extent, Shape, product, scaled
-from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall, Rule, together
+from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall, together
+from bnfuse.formats.table import curried
 
 
 def concat(call: ExtentCall) -> Shape:
@@ -149,20 +150,17 @@ def gather(call: ExtentCall) -> Shape:
     return (*data[:axis], *indices, *data[axis + 1 :])
 
 
-def blocks(down: bool) -> Rule:
+@curried
+def blocks(call: ExtentCall, /, down: bool) -> Shape:
     """DepthToSpace, or the reverse."""
-
-    def rule(call: ExtentCall) -> Shape:
-        batch, channels, *rest = call.shape(0)
-        block = call.attribute("blocksize")
-        many = None if channels is None else channels // block**2 if down else channels * block**2
-        spatial = [None if n is None else n * block if down else n // block for n in rest]
-        if not down:
-            for size in rest:
-                call.sizes.must(None if size is None else np.asarray(size % block == 0))
-        return (batch, many, *spatial)
-
-    return rule
+    batch, channels, *rest = call.shape(0)
+    block = call.attribute("blocksize")
+    many = None if channels is None else channels // block**2 if down else channels * block**2
+    spatial = [None if n is None else n * block if down else n // block for n in rest]
+    if not down:
+        for size in rest:
+            call.sizes.must(None if size is None else np.asarray(size % block == 0))
+    return (batch, many, *spatial)
 
 
 def expand(call: ExtentCall) -> Shape:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bnfuse.formats.extents import product
 from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall
+from bnfuse.formats.table import curried
 
 Rule = Callable[[ExtentCall], Elements]
 # No shape has more axes; longer rows of numbers are data.
@@ -64,14 +65,12 @@ def _concat(call: ExtentCall) -> Elements:
     return tuple(value for at in range(len(call.numbers)) for value in call.known(at))
 
 
-def _each(apply: Callable[[Any, Any], Any]) -> Rule:
-    def rule(call: ExtentCall) -> Elements:
-        a, b = call.known(0), call.known(1)
-        count = max(len(a), len(b))
-        a, b = (one * count if len(one) == 1 else one for one in (a, b))
-        return tuple(None if x is None or y is None else apply(x, y) for x, y in zip(a, b, strict=True))
-
-    return rule
+@curried
+def _each(call: ExtentCall, /, apply: Callable[[Any, Any], Any]) -> Elements:
+    a, b = call.known(0), call.known(1)
+    count = max(len(a), len(b))
+    a, b = (one * count if len(one) == 1 else one for one in (a, b))
+    return tuple(None if x is None or y is None else apply(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _divided(a: Any, b: Any) -> Any:

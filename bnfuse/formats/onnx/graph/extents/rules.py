@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnfuse.formats.extents import Extent, Shape, windows
-from bnfuse.formats.onnx.graph.extents.call import ExtentCall, Rule, together
+from bnfuse.formats.onnx.graph.extents.call import ExtentCall, together
+from bnfuse.formats.table import curried
 
 
 def same(call: ExtentCall) -> Shape | None:
@@ -62,17 +63,14 @@ def _windowed(call: ExtentCall, kernel: Sequence[int], channels: Extent) -> Shap
     return (shape[0], channels, *made)
 
 
-def conv(weight: int) -> Rule:
+@curried
+def conv(call: ExtentCall, /, weight: int) -> Shape:
     """A convolution whose kernel is input ``weight``."""
-
-    def rule(call: ExtentCall) -> Shape:
-        kernel = call.shape(weight)
-        inner, groups = kernel[1], call.attribute("group", 1)
-        if inner is not None:
-            call.sizes.equal(call.shape(0)[1], inner * groups)
-        return _windowed(call, [_number(size) for size in kernel[2:]], kernel[0])
-
-    return rule
+    kernel = call.shape(weight)
+    inner, groups = kernel[1], call.attribute("group", 1)
+    if inner is not None:
+        call.sizes.equal(call.shape(0)[1], inner * groups)
+    return _windowed(call, [_number(size) for size in kernel[2:]], kernel[0])
 
 
 def _number(size: Extent) -> int:
