@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bnfuse.core.tensor import Array
 from bnfuse.formats.onnx.graph.evaluate.call import (
@@ -25,11 +26,23 @@ from bnfuse.formats.table import counted, curried
 # Of one matrix product: a second or so of arithmetic.
 _MOST_PRODUCTS = 1 << 33
 
-Reduction = Callable[[Array, tuple[int, ...]], Any]
+Over = Callable[[Array, tuple[int, ...]], Any]
+
+
+class Reduction(Struct, frozen=True):
+    """A function over axes, and what is summed up on the way to its result, by the sizes of x."""
+
+    over: Over
+    terms: Over | None = None
+
+    def check(self, x: Array, axes: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse what a type does not hold on the way."""
+        if self.terms is not None:
+            _check_partial(self.terms(x, axes), dtype)
 
 
 @curried
-def reduction(call: KnownCall, /, function: Reduction) -> Array:
+def reduction(call: KnownCall, /, how: Reduction) -> Array:
     """f over some axes, or all of them; they stay as axes of size 1 unless ``keepdims`` is 0."""
     x = call.array()
     axes = call.ints(1, "axes")
@@ -40,52 +53,20 @@ def reduction(call: KnownCall, /, function: Reduction) -> Array:
     gone = tuple(counted(axes, x.ndim))
     if not x.size:
         raise Unknown("nothing to reduce")
-    if x.dtype.kind == "f" and function in _TERMS:
-        _check_partial(_TERMS[function](np.abs(x.astype(np.float64)), gone), x.dtype)
-    reduced: Array = np.asarray(function(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
+    if x.dtype.kind == "f":
+        how.check(np.abs(x.astype(np.float64)), gone, x.dtype)
+    reduced: Array = np.asarray(how.over(x if x.dtype.kind == "i" else x.astype(np.float64), gone))
     kept = [1 if a in gone else n for a, n in enumerate(x.shape)]
     shape = kept if call.attr("keepdims", 1) else [n for a, n in enumerate(x.shape) if a not in gone]
     return reduced.reshape(shape).astype(x.dtype)
 
 
-def total(x: Array, axes: tuple[int, ...]) -> Any:
-    """Σ x."""
-    return x.sum(axes, dtype=x.dtype)
-
-
-def product(x: Array, axes: tuple[int, ...]) -> Any:
-    """Π x."""
-    return x.prod(axes, dtype=x.dtype)
-
-
-def mean(x: Array, axes: tuple[int, ...]) -> Any:
-    """Σ x / n."""
-    return x.mean(axes)
-
-
-def largest(x: Array, axes: tuple[int, ...]) -> Any:
-    """max x."""
-    return x.max(axes)
-
-
-def smallest(x: Array, axes: tuple[int, ...]) -> Any:
-    """min x."""
-    return x.min(axes)
-
-
-def absolute(x: Array, axes: tuple[int, ...]) -> Any:
-    """Σ |x|."""
+def _absolute(x: Array, axes: tuple[int, ...]) -> Any:
     return np.abs(x).sum(axes)
 
 
-def squares(x: Array, axes: tuple[int, ...]) -> Any:
-    """Σ x²."""
+def _squares(x: Array, axes: tuple[int, ...]) -> Any:
     return np.square(x).sum(axes)
-
-
-def norm(x: Array, axes: tuple[int, ...]) -> Any:
-    """√(Σ x²)."""
-    return np.sqrt(squares(x, axes))
 
 
 def _growth(x: Array, axes: tuple[int, ...]) -> Any:
@@ -93,15 +74,14 @@ def _growth(x: Array, axes: tuple[int, ...]) -> Any:
     return np.maximum(x, 1.0).prod(axes) / np.minimum(x, 1.0, where=x > 0, out=np.ones_like(x)).prod(axes)
 
 
-# What is summed up on the way to a result, by the sizes of x.
-_TERMS: dict[Reduction, Reduction] = {
-    total: absolute,
-    mean: absolute,
-    absolute: absolute,
-    squares: squares,
-    norm: squares,
-    product: _growth,
-}
+TOTAL = Reduction(lambda x, axes: x.sum(axes, dtype=x.dtype), _absolute)
+PRODUCT = Reduction(lambda x, axes: x.prod(axes, dtype=x.dtype), _growth)
+MEAN = Reduction(lambda x, axes: x.mean(axes), _absolute)
+LARGEST = Reduction(lambda x, axes: x.max(axes))
+SMALLEST = Reduction(lambda x, axes: x.min(axes))
+L1 = Reduction(_absolute, _absolute)
+L2 = Reduction(lambda x, axes: np.sqrt(_squares(x, axes)), _squares)
+SQUARES = Reduction(_squares, _squares)
 
 
 def _check_partial(sums: Any, dtype: np.dtype[Any]) -> None:
@@ -159,10 +139,9 @@ def unit(call: KnownCall) -> Array:
     """x over its L1 or L2 norm along one axis (LpNormalization); zeros stay zeros."""
     x = call.array().astype(np.float64)
     axis = (counted(call.attr("axis", -1), x.ndim)[0],)
-    how = {1: absolute, 2: norm}[call.attr("p", 2)]
-    length = how(x, axis)
-    _check_partial(_TERMS[how](x, axis), call.tensor().dtype)
-    length = np.expand_dims(length, axis)
+    how = {1: L1, 2: L2}[call.attr("p", 2)]
+    how.check(x, axis, call.tensor().dtype)
+    length = np.expand_dims(how.over(x, axis), axis)
     return np.where(length == 0, 0, x / np.where(length == 0, 1, length)).astype(call.tensor().dtype)
 
 
