@@ -229,11 +229,16 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
 def _stored(data_type: int) -> tuple[np.dtype[Any], bool]:
     """The numpy type, and whether elements are smaller than it (several to a byte)."""
     dtype = numpy_dtype(data_type)
-    return dtype, _bits(data_type) != dtype.itemsize * 8
+    return dtype, element_bits(data_type) != dtype.itemsize * 8
 
 
 @cache
-def _bits(data_type: int) -> int:
+def element_bits(data_type: int) -> int:
+    """Stored bits of one element of a TensorProto.DataType.
+
+    Raises:
+        UnreadableModel: no such type.
+    """
     whole_bits = numpy_dtype(data_type).itemsize * 8
     names = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
     return names.get(onnx.TensorProto.DataType.Name(data_type), whole_bits)
@@ -244,4 +249,4 @@ def nbytes(proto: onnx.TensorProto) -> int:
     dims = tuple(proto.dims)
     if any(d < 0 for d in dims):
         raise UnreadableModel(f"tensor '{proto.name}' has a negative size")
-    return (prod(dims) * _bits(proto.data_type) + 7) // 8
+    return (prod(dims) * element_bits(proto.data_type) + 7) // 8

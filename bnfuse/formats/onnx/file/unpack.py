@@ -5,29 +5,14 @@ The first element is in the lowest bits of a byte, as the ONNX specification has
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 from msgspec import Struct
 
 from bnfuse.core.tensor import Array
-from bnfuse.formats.onnx.file.storage import Files, FileTensor, numpy_dtype
+from bnfuse.formats.onnx.file.storage import Files, FileTensor
 from bnfuse.formats.onnx.file.wire import FileSlice
-
-_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-
-
-@cache
-def element_bits(data_type: int) -> int:
-    """Stored bits of one element of a TensorProto.DataType.
-
-    Raises:
-        UnreadableModel: no such type.
-    """
-    dtype = numpy_dtype(data_type)
-    return _PACKED_BITS.get(onnx.TensorProto.DataType.Name(data_type), dtype.itemsize * 8)
 
 
 class PackedTensor(Struct, frozen=True, eq=False):

@@ -24,8 +24,8 @@ from msgspec import Struct, field
 from bnfuse.core.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.contents import Contents, NodeItem, Slot, WeightItem
-from bnfuse.formats.onnx.file.storage import Files, nbytes, numpy_dtype
-from bnfuse.formats.onnx.file.unpack import PackedTensor, element_bits
+from bnfuse.formats.onnx.file.storage import Files, element_bits, nbytes, numpy_dtype
+from bnfuse.formats.onnx.file.unpack import PackedTensor
 from bnfuse.formats.onnx.graph.description import (
     GRAPHS,
     TENSORS,
