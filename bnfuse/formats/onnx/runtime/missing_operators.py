@@ -7,12 +7,9 @@ counts. What no row knows is told in onnxruntime's own words (``runtime.reason``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from bnfuse.formats.onnx.runtime.module import reason
-
-Found = dict[str, str]
 
 _NODE = r'In Node, \("(?P<node>.*?)", (?P<op>[^\s,]+), "(?P<domain>.*?)", .*?'
 _UNREGISTERED = r"Fatal error: (?P<domain>[^\s:]*):(?P<op>\S+?)\(-?\d+\) is not a registered function/op"
@@ -27,58 +24,22 @@ _OPSET = r"Opset (?P<opset>\d+) is under development.*domain (?P<domain>\S+) is 
 _IR = r"Unsupported model IR version: (?P<ir>\d+), max supported IR version: (?P<most>\d+)"
 
 
-def _operator(found: Found) -> str:
-    domain = found.get("domain") or "ai.onnx"
-    opset = f", opset {found['opset']}" if found.get("opset") else ""
-    return f"operator {found['op']} of domain {domain}{opset}{_named(found)}"
-
-
-def _named(found: Found) -> str:
-    return f" (node '{found['node']}')" if found.get("node") else ""
-
-
-def _lacks(found: Found) -> str:
-    return f"it has no {_operator(found)}"
-
-
-def _lost(found: Found) -> str:
-    return f"it has no {_operator(found)}, which withdrew it"
-
-
-def _undeclared(found: Found) -> str:
-    return f"it has no {_operator(found)}, and the model declares no opset of that domain"
-
-
-def _not_for_types(found: Found) -> str:
-    return (
-        f"it has not implemented operator {found['op']} (version {found['since']}), "
-        f"or not for the types used{_named(found)}"
-    )
-
-
-def _takes_not(found: Found) -> str:
-    return f"its operator {found['op']} takes no {found['type']}{_named(found)}"
-
-
-def _opset_too_new(found: Found) -> str:
-    return (
-        f"it knows {found['domain']} up to opset {found['most']}, and the model is of opset {found['opset']}"
-    )
-
-
-def _file_too_new(found: Found) -> str:
-    return f"it knows IR versions up to {found['most']}, and the model is of version {found['ir']}"
-
-
-_ROWS: tuple[tuple[str, Callable[[Found], str]], ...] = (
-    (_UNREGISTERED, _lacks),
-    (_NODE + r"No Op registered for \S+ with domain_version of (?P<opset>\d+)", _lacks),
-    (_NODE + r"is deprecated in domain_version of (?P<opset>\d+)", _lost),
-    (_NODE + r"No opset import for domain", _undeclared),
-    (_NO_KERNEL, _not_for_types),
-    (_TYPE, _takes_not),
-    (_OPSET, _opset_too_new),
-    (_IR, _file_too_new),
+# What a clause names: parts of the message, ``which`` operator, and ``at`` which node.
+_ROWS = (
+    (_UNREGISTERED, "it has no {which}"),
+    (_NODE + r"No Op registered for \S+ with domain_version of (?P<opset>\d+)", "it has no {which}"),
+    (_NODE + r"is deprecated in domain_version of (?P<opset>\d+)", "it has no {which}, which withdrew it"),
+    (
+        _NODE + r"No opset import for domain",
+        "it has no {which}, and the model declares no opset of that domain",
+    ),
+    (
+        _NO_KERNEL,
+        "it has not implemented operator {op} (version {since}), or not for the types used{at}",
+    ),
+    (_TYPE, "its operator {op} takes no {type}{at}"),
+    (_OPSET, "it knows {domain} up to opset {most}, and the model is of opset {opset}"),
+    (_IR, "it knows IR versions up to {most}, and the model is of version {ir}"),
 )
 
 
@@ -89,7 +50,10 @@ def refusal(error: Exception, path: Path) -> str:
             found = match.groupdict()
             if found.get("domain") and "opset" not in found:
                 found["opset"] = _declared_opset(path, found["domain"])
-            return clause(found)
+            at = f" (node '{found['node']}')" if found.get("node") else ""
+            opset = f", opset {found['opset']}" if found.get("opset") else ""
+            which = f"operator {found.get('op')} of domain {found.get('domain') or 'ai.onnx'}{opset}{at}"
+            return clause.format(**found, which=which, at=at)
     return reason(error)
 
 
