@@ -93,7 +93,7 @@ def peak_memory_bytes() -> int | None:
 
 def available_memory_bytes() -> int | None:
     """Memory that can be taken without swapping; None where the system does not say (not Linux)."""
-    figures = [f for f in (_meminfo_available(), _cgroup_available()) if f is not None]
+    figures = [f for f in (_meminfo("MemAvailable:"), _cgroup_available()) if f is not None]
     return min(figures) if figures else None
 
 
@@ -103,10 +103,6 @@ def usable_cpus() -> int:
     count = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     quota = _cpu_quota()
     return max(1, count if quota is None else min(count, quota))
-
-
-def _meminfo_available() -> int | None:
-    return _meminfo("MemAvailable:")
 
 
 def _meminfo(key: str) -> int | None:

@@ -42,7 +42,7 @@ class NewLinear(Struct, frozen=True, eq=False):
     @property
     def makes_bias(self) -> bool:
         """Whether the bias changes (or must be made)."""
-        if _shifts(self.rewrite):
+        if any(pair is not None and pair[1].any() for pair in (self.rewrite.read, self.rewrite.write)):
             return True
         scales = self.rewrite.write is not None and not bool((self.rewrite.write[0] == 1.0).all())
         return self.rule.bias is not None and (scales or self.rule.bias_gain != 1.0)
@@ -246,10 +246,6 @@ def _source_values(rule: Source, edits: Iterable[Absorbed], folded: tuple[str, .
         index = tuple(slice(None) if k in edit.axes else None for k in range(len(shape)))
         s, t = compose_writes((s, t), (edit.pair[0][index], edit.pair[1][index]))
     return ScaledTensor(rule.tensor, LinearForm(shape, "k" * len(shape)), (s,), folded, t)
-
-
-def _shifts(rewrite: Rewrite) -> bool:
-    return any(pair is not None and bool(pair[1].any()) for pair in (rewrite.read, rewrite.write))
 
 
 # Factors and shifts whose squares sum up to less cannot push trained float32 weights out of range.

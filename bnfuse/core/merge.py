@@ -40,10 +40,6 @@ def _mergeable(graph: Graph, node: Node) -> bool:
     return not node.is_batchnorm and isinstance(rule, Affine) and rule.broken is None
 
 
-def _input(graph: Graph, node: Node) -> str:
-    return candidate(graph, node).x
-
-
 def _only_reader(graph: Graph, value: str) -> Node | None:
     """Who alone reads a value that nobody outside knows."""
     readers = list(graph.readers(value))
@@ -51,7 +47,7 @@ def _only_reader(graph: Graph, value: str) -> Node | None:
 
 
 def _before(graph: Graph, node: Node, stays: set[Node]) -> Node | None:
-    value = _input(graph, node)
+    value = candidate(graph, node).x
     writer = graph.writer(value)
     return writer if writer in stays and _only_reader(graph, value) is node else None
 

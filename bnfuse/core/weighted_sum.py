@@ -59,7 +59,8 @@ class WeightedSum(Joint, frozen=True, eq=False):
         for port in open_ports:
             # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
             sign = 1.0 / weight if port in together and weight else 0.0
-            asked = self._lower(port, _with_shift(scale, rest, sign))
+            held = _with_shift(scale, rest, sign)
+            asked = held if port < 0 else self.operands[port].from_output(held)
             if asked is None:
                 return Refusal(Reason.BROADCAST, node.label, node.value(port))
             demands.append((port, asked))
@@ -80,9 +81,6 @@ class WeightedSum(Joint, frozen=True, eq=False):
 
     def _lift(self, port: Port, held: Reparam) -> Reparam:
         return held if port < 0 else self.operands[port].to_output(held)
-
-    def _lower(self, port: Port, held: Reparam) -> Reparam | None:
-        return held if port < 0 else self.operands[port].from_output(held)
 
 
 def _takes(node: Node, port: Port, taker: Port | None) -> bool:

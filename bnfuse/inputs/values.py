@@ -67,7 +67,7 @@ _FIRST_TRIALS = 3
 
 def value_trials(specs: Sequence[TensorSpec], hints: FileHints) -> Iterator[dict[str, Range]]:
     """Ranges of whole numbers to try, by input; an input without one is drawn as usual."""
-    numbers = [spec for spec in specs if _is_integer(spec) or _is_float(spec)]
+    numbers = [spec for spec in specs if _is_integer(spec) or spec.dtype.startswith(("float", "bfloat"))]
     told = _told(numbers, hints) if any(map(_may_index, numbers)) else {}
     yield told
     others = [spec for spec in numbers if spec.name not in told]
@@ -101,10 +101,6 @@ def _is_integer(spec: TensorSpec) -> bool:
 def _may_index(spec: TensorSpec) -> bool:
     """Whether it may look something up: Keras declares ids as floats, but nobody looks up a picture."""
     return _is_integer(spec) or spec.shape is None or len(spec.shape) <= 2
-
-
-def _is_float(spec: TensorSpec) -> bool:
-    return spec.dtype.startswith(("float", "bfloat"))
 
 
 def draw(

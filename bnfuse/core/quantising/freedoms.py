@@ -26,7 +26,7 @@ from bnfuse.core.linear_rule import Linear
 from bnfuse.core.propagate import Worklist, next_choices
 from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Refusal
-from bnfuse.core.reparam import Reparam, Vector, from_backward
+from bnfuse.core.reparam import Vector, from_backward
 from bnfuse.core.state import Propagation, State
 
 Channels = NDArray[np.intp]
@@ -171,16 +171,12 @@ def rescaled(
     for _ in range(_MOST_ATTEMPTS):
         assert fixed is not None
         run = Worklist(state, None, fixed, None)
-        if not _refused(run, writer, held):
+        if not isinstance(run.propagate([(writer.outputs[0], held)]), Refusal):
             return run.found(Split.UP, writer)
         fixed = next_choices(run.choices) if choices is None else None
         if fixed is None:
             break
     return None
-
-
-def _refused(run: Worklist, writer: Node, held: Reparam) -> bool:
-    return isinstance(run.propagate([(writer.outputs[0], held)]), Refusal)
 
 
 class ScalePlaces(Struct, frozen=True, eq=False):

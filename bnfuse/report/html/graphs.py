@@ -8,7 +8,8 @@ take some hundred kilobytes. The JSON stands in a data block (no script to a bro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 from bnfuse.report import text
 from bnfuse.report.html.layout import layout
@@ -45,12 +46,10 @@ def _graph(one: Neighbourhood, names: dict[str, int], ops: dict[str, int]) -> li
         [_index(node.name, names), _index(node.op, ops), x, y, _code(node)]
         for node, (x, y) in zip(one.nodes, placed.nodes, strict=True)
     ]
-    edges = [[a, b, *_flat(bends)] for (a, b), bends in zip(one.edges, placed.bends, strict=True)]
+    edges = [
+        [a, b, *chain.from_iterable(bends)] for (a, b), bends in zip(one.edges, placed.bends, strict=True)
+    ]
     return [placed.width, placed.height, one.left_out, nodes, edges]
-
-
-def _flat(points: Iterable[tuple[int, int]]) -> list[int]:
-    return [number for point in points for number in point]
 
 
 def _code(node: DrawnNode) -> int:

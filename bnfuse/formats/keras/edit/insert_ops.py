@@ -56,7 +56,9 @@ def put_behind(network: Network, wanted: Mapping[str, Follow]) -> None:
     for layer in network.layers:
         if layer.name in wanted:
             follow = wanted[layer.name]
-            nodes, read = _chain(layer.name, follow.ops, _output(network, layer.name, follow), names)
+            first = network.first_node.get(layer.name, 0)
+            read = tensor(StoredRef(layer.name, first, 0, follow.shape, follow.dtype))
+            nodes, read = _chain(layer.name, follow.ops, read, names)
             made += nodes
             instead[Ref(layer.name, 0, 0)] = Source(Ref(*read["config"]["keras_history"]))
 
@@ -76,11 +78,6 @@ def _chain(
         made.append(op_entry(name, op, read, operand))
         read = {**read, "config": {**read["config"], "keras_history": [name, 0, 0]}}
     return made, read
-
-
-def _output(network: Network, layer: str, follow: Follow) -> dict[str, Any]:
-    """What a layer puts out, as those who read it name it."""
-    return tensor(StoredRef(layer, network.first_node.get(layer, 0), 0, follow.shape, follow.dtype))
 
 
 def new_name(base: str, names: set[str]) -> str:

@@ -207,7 +207,9 @@ class Flow(Struct, eq=False):
 
     def graph(self, pinned: dict[str, Reason]) -> Graph:
         """Names, ties and candidates."""
-        names = unique_names(_label(site, part) for site, part in self.parts)
+        names = unique_names(
+            "/".join((*site.path, part.role) if part.role else site.path) for site, part in self.parts
+        )
         nodes = [
             Node(name, p.op, p.inputs, p.outputs, p.is_batchnorm, CallHandle(p.site or site, p))
             for name, (site, p) in zip(names, self.parts, strict=True)
@@ -227,10 +229,6 @@ class Flow(Struct, eq=False):
             if (part.is_batchnorm or part.is_affine) and first:
                 graph.candidates.append(node)
         return graph
-
-
-def _label(site: Site, part: Part) -> str:
-    return "/".join((*site.path, part.role) if part.role else site.path)
 
 
 def _without_wrapped(layer: Layer) -> Layer:

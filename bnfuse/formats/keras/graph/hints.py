@@ -104,7 +104,7 @@ def _sizes(
     fitting, refused = [], bool(named)
     for size in candidates:
         shapes = [
-            _filled(shape, free[at], size) if shape and at in free else shape
+            shape and tuple(size if axis in free.get(at, ()) else n for axis, n in enumerate(shape))
             for at, shape in enumerate(declared)
         ]
         if _Fit().fits(network, [shape and (1, *shape[1:]) for shape in shapes]):
@@ -116,10 +116,6 @@ def _sizes(
     if not refused:
         return {}
     return {at: tuple(shape for shapes in fitting if (shape := shapes[at])) for at in free if fitting}
-
-
-def _filled(shape: Shape, free: Sequence[int], size: int) -> Shape:
-    return tuple(size if axis in free else n for axis, n in enumerate(shape))
 
 
 class _Fit(Struct, eq=False):

@@ -35,7 +35,7 @@ from bnfuse.formats.keras.rows.quantised_layers import (
 from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import one
 from bnfuse.formats.keras.rows.stored import LinearStore, ProductStore, TableStore
-from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own, quantised_to
+from bnfuse.formats.keras.rows.variables import Config, holds, own, quantised_to
 from bnfuse.formats.table import known
 
 _PLAIN = LinearStore()
@@ -196,10 +196,6 @@ def embedding(site: Site) -> Parts:
     return single(site, rule, TableStore("embeddings"))
 
 
-def _dense_shape(config: Config, shape: Shape) -> Shape | None:
-    return (*shape[:-1], config["units"]) if len(shape) > 1 else None
-
-
 def _einsum_shape(config: Config, shape: Shape) -> Shape | None:
     """``"abc,cd->abd"``, with ``...`` on either side; what only the kernel has is in ``output_shape``."""
     source, _, output = config["equation"].replace(" ", "").partition(",")
@@ -221,16 +217,12 @@ def _einsum_shape(config: Config, shape: Shape) -> Shape | None:
     )
 
 
-def _einsum_variables(config: Config) -> Slots:
-    return own("kernel", *(("bias",) if config.get("bias_axes") else ()))
-
-
 _EMBEDDED = one(lambda config, shape: (*shape, config["output_dim"]))
 ROWS = (
     LayerKind(
         ("Dense",),
         dense,
-        one(_dense_shape),
+        one(lambda config, shape: (*shape[:-1], config["units"]) if len(shape) > 1 else None),
         holds("kernel", "bias:use_bias"),
         linear=True,
         quantised=partial(quantised_slots, switch="use_bias"),
@@ -239,7 +231,7 @@ ROWS = (
         ("EinsumDense",),
         einsum_dense,
         one(_einsum_shape),
-        _einsum_variables,
+        lambda config: own("kernel", *(("bias",) if config.get("bias_axes") else ())),
         linear=True,
         quantised=partial(quantised_slots, switch="bias_axes"),
     ),

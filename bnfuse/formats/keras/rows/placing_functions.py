@@ -141,14 +141,6 @@ def _gathered(config: Config, shape: Shape) -> Shape:
     return (n, *(None if k is None else k // block for k in (h, w)), d * block * block)
 
 
-def _to_depth(config: Config, shape: Shape) -> AxisMap:
-    return Reversed(_to_space(config, _gathered(config, shape)))
-
-
-def _permuted(config: Config, shape: Shape) -> Shape:
-    return tuple(shape[a] for a in _permutation(config, shape))
-
-
 def _with_ones(config: Config, shape: Shape) -> Shape:
     new = _expanded(config, shape)
     rest = iter(shape)
@@ -161,10 +153,12 @@ def _without_ones(config: Config, shape: Shape) -> Shape:
 
 
 FUNCTIONS = {
-    "Transpose": _moving(lambda c, s: Permute(tuple(_permutation(c, s))), _permuted),
+    "Transpose": _moving(
+        lambda c, s: Permute(tuple(_permutation(c, s))), lambda c, s: tuple(s[a] for a in _permutation(c, s))
+    ),
     "ExpandDims": _moving(lambda c, s: dropping(len(s), (), _expanded(c, s)), _with_ones),
     "Squeeze": _moving(lambda c, s: dropping(len(s), _squeezed(c, s)), _without_ones),
     "DepthToSpace": _moving(_to_space, _spread),
-    "SpaceToDepth": _moving(_to_depth, _gathered),
+    "SpaceToDepth": _moving(lambda c, s: Reversed(_to_space(c, _gathered(c, s))), _gathered),
     "Reshape to": _moving(_regrouped, _target),
 }

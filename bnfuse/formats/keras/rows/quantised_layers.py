@@ -88,13 +88,9 @@ def quantised_kernel(site: Site, layout: str) -> QuantisedTensor | None:
         )
     if scales.size != stored.shape[out] or not (scales > 0.0).all():
         return None
-    along = (1.0 / scales.astype(np.float64)).astype(np.float32).reshape(_along(out))
+    along = (1.0 / scales.astype(np.float64)).astype(np.float32).reshape((-1, 1) if out == 0 else (1, -1))
     zeros = np.zeros(along.shape, np.int8)
     return QuantisedTensor(ArrayTensor(stored), along, zeros, low, high, several=False)
-
-
-def _along(out: int) -> tuple[int, int]:
-    return (-1, 1) if out == 0 else (1, -1)
 
 
 def _unpacked(packed: Array, outputs: int, site: Site) -> Array | None:

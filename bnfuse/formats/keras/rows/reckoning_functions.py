@@ -181,10 +181,6 @@ def _where(site: Site) -> Rule:
     return Opaque(Reason.BROADCAST) if stretched else Select((1, 2), Sign.ANY)
 
 
-def _quotient(site: Site) -> Rule:
-    return joined(site, lambda lie: Product((1, -1), lie))
-
-
 def _resize(site: Site) -> Rule:
     """Without a data format it is that of whoever runs the model: the sizes tell where the file was made."""
     config = dict(site.config)
@@ -218,7 +214,7 @@ _REDUCED, _NONLINEAR = one(_reduced), Opaque(Reason.NONLINEAR)
 FUNCTIONS: dict[str, LayerKind] = {
     "Arithmetic": LayerKind((), _arithmetic, _with_constant),
     "Negative": LayerKind((), Pass(axes=Times(-1)), same),
-    "Divide": LayerKind((), _quotient, _broadcast_all),
+    "Divide": LayerKind((), lambda site: joined(site, lambda lie: Product((1, -1), lie)), _broadcast_all),
     "Where": LayerKind((), _where, _broadcast_all),
     "Mean": LayerKind((), of_one(_reduce), _REDUCED),
     "Sum": LayerKind((), of_one(partial(_reduce, adds=True)), _REDUCED),

@@ -81,7 +81,7 @@ class EditedModel(Struct, eq=False):
         rest = onnx.ModelProto()
         _copy_fields(self.frame, rest, {"graph"})
         frame = self.frame.graph.SerializeToString(deterministic=True)
-        length = len(frame) + sum(1 + _varint_bytes(n) + n for n in self._sizes())
+        length = len(frame) + sum(1 + max(1, -(-n.bit_length() // 7)) + n for n in self._sizes())
         out = bytearray(rest.SerializeToString(deterministic=True) + _GRAPH + varint(length) + frame)
         for head, body in self._fields():
             out += head
@@ -110,10 +110,6 @@ class EditedModel(Struct, eq=False):
             yield _INITIALIZER, stored
         for info in self.value_info:
             yield _VALUE_INFO, info.SerializeToString(deterministic=True)
-
-
-def _varint_bytes(value: int) -> int:
-    return max(1, -(-value.bit_length() // 7))
 
 
 _HOLDS_TENSORS = {"Constant", *WITH_BODIES}

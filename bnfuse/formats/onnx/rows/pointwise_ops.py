@@ -34,10 +34,6 @@ _NONLINEAR = Opaque(Reason.NONLINEAR)
 _HOMOGENEOUS = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
 
 
-def _relu(view: View) -> Rule:
-    return _clamp(view, 0.0, np.inf)
-
-
 def _thresholded(view: View) -> Rule:
     """At zero it is a ReLU."""
     return _HOMOGENEOUS if view.attr("alpha", 1.0) == 0.0 else _NONLINEAR
@@ -105,7 +101,7 @@ ROWS = (
     OpKind(("ThresholdedRelu",), _thresholded, same),
     OpKind(("PRelu",), _HOMOGENEOUS, broadcast),
     # clamps
-    OpKind(("Relu",), _relu, same, ClampStore(), constant=curves.same),
+    OpKind(("Relu",), lambda view: _clamp(view, 0.0, np.inf), same, ClampStore(), constant=curves.same),
     OpKind(("Clip",), _clip, same, ClampStore()),
     # nonlinear: named, so that the reason says so
     OpKind(

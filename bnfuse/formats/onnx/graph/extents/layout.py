@@ -19,15 +19,11 @@ def concat(call: ExtentCall) -> Shape:
     for shape in shapes[1:]:
         for at, size in enumerate(shape):
             if at == axis:
-                made[at] = _added(made[at], size)
+                made[at] = None if size is None or (before := made[at]) is None else before + size
             else:
                 call.sizes.equal(made[at], size)
                 made[at] = size if made[at] is None else made[at]
     return tuple(made)
-
-
-def _added(a: Extent, b: Extent) -> Extent:
-    return None if a is None or b is None else a + b
 
 
 def flatten(call: ExtentCall) -> Shape:

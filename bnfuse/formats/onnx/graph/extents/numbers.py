@@ -36,10 +36,6 @@ def _shape(call: ExtentCall) -> Elements:
     return tuple(call.shape(0)[start:end])
 
 
-def _same(call: ExtentCall) -> Elements:
-    return call.known(0)
-
-
 def _cast(call: ExtentCall) -> Elements:
     return tuple(_whole(value) if call.attribute("to") in (6, 7) else value for value in call.known(0))
 
@@ -59,10 +55,6 @@ def _slice(call: ExtentCall) -> Elements:
     starts, ends = call.given(1, "starts") or (0,), call.given(2, "ends") or (None,)
     step = call.known(4)[0] if len(call.node.input) > 4 and call.node.input[4] else 1
     return call.known(0)[slice(starts[0], ends[0], step)]
-
-
-def _concat(call: ExtentCall) -> Elements:
-    return tuple(value for at in range(len(call.numbers)) for value in call.known(at))
 
 
 @curried
@@ -86,11 +78,11 @@ def _rounded(call: ExtentCall) -> Elements:
 _RULES: dict[str, Rule] = {
     "Shape": _shape,
     "Size": lambda call: (product(call.shape(0)),),
-    **dict.fromkeys(("Identity", "Unsqueeze", "Squeeze", "Reshape"), _same),
+    **dict.fromkeys(("Identity", "Unsqueeze", "Squeeze", "Reshape"), lambda call: call.known(0)),
     "Cast": _cast,
     "Gather": _gather,
     "Slice": _slice,
-    "Concat": _concat,
+    "Concat": lambda call: tuple(n for at in range(len(call.numbers)) for n in call.known(at)),
     "Add": _each(lambda a, b: a + b),
     "Sub": _each(lambda a, b: a - b),
     "Mul": _each(lambda a, b: a * b),
