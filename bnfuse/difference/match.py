@@ -38,8 +38,9 @@ class Matching:
 
     def by_names(self) -> None:
         """Nodes of one operator with the same name, else that write or read values of the same names."""
-        for key in (_name, _written, _read):
-            self._by(key)
+        self._by(lambda node: (node.scope, node.name, node.operator) if node.name else None)
+        self._by(lambda node: (node.operator, node.outputs[0]) if any(node.outputs[:1]) else None)
+        self._by(lambda node: (node.operator, node.inputs) if any(node.inputs) else None)
 
     def by_name_alone(self) -> None:
         """Nodes with the same name, whatever they do: an operator that was replaced."""
@@ -74,18 +75,6 @@ class Matching:
             j = right.get(value)
             if i is not None and j is not None:
                 self._pair(i, j)
-
-
-def _name(node: NodeItem) -> Hashable | None:
-    return (node.scope, node.name, node.operator) if node.name else None
-
-
-def _written(node: NodeItem) -> Hashable | None:
-    return (node.operator, node.outputs[0]) if node.outputs and node.outputs[0] else None
-
-
-def _read(node: NodeItem) -> Hashable | None:
-    return (node.operator, node.inputs) if any(node.inputs) else None
 
 
 def _unique(nodes: list[NodeItem], matched: Mapping[int, int], key: _Key) -> dict[Hashable, int | None]:

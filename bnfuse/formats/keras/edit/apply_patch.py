@@ -228,8 +228,9 @@ def _variables(
     layer: Layer, old: Layer, place: LayerPath, arrays: Mapping[tuple[LayerPath, str], Array | ScaledTensor]
 ) -> list[Variable]:
     """The variables of a layer of the result, in Keras's order."""
+    sources = {variable.name: variable.source for variable in old.variables}
     made: dict[str, Variable] = {
-        name: NewVariable(name, values, _source(old, name))
+        name: NewVariable(name, values, sources.get(name, ""))
         for (path, name), values in arrays.items()
         if path == place
     }
@@ -240,7 +241,3 @@ def _variables(
         return list(kept)
     order = [slot.name for slot in slots(layer) or ()]
     return sorted((*kept, *made.values()), key=lambda v: order.index(v.name))
-
-
-def _source(layer: Layer, name: str) -> str:
-    return next((v.source for v in layer.variables if v.name == name), "")

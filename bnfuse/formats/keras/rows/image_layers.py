@@ -20,25 +20,21 @@ _INTERPOLATIONS = frozenset(
 )
 
 
-def upsampling(site: Site, n: int) -> Rule:
-    """Values repeated, or interpolated."""
-    return _interpolated(site, n, None)
-
-
 def resizing(site: Site) -> Rule:
     """Resizing, cropped or stretched; zeros that fill up to the aspect ratio refuse a shift."""
     fills = site.config.get("pad_to_aspect_ratio")
     if fills and site.config.get("fill_value", 0.0) != 0.0:
         return Opaque(Reason.UNSUPPORTED_OP, "it pads with a number")
-    return _interpolated(site, 2, Reason.ZERO_PADDING if fills else None)
+    return interpolated(site, 2, Reason.ZERO_PADDING if fills else None)
 
 
 def cropping_to_size(site: Site) -> Rule:
     """CenterCrop, RandomCrop: a smaller image is resized bilinearly; Keras 3's RandomCrop is the identity."""
-    return Opaque(Reason.TRAINING_MODE) if _trains(site) else _interpolated(site, 2, None)
+    return Opaque(Reason.TRAINING_MODE) if _trains(site) else interpolated(site, 2)
 
 
-def _interpolated(site: Site, n: int, shift: Reason | None) -> Rule:
+def interpolated(site: Site, n: int, shift: Reason | None = None) -> Rule:
+    """Values repeated, or interpolated (UpSampling)."""
     mode = str(site.config.get("interpolation", "nearest")).lower()
     if mode not in _INTERPOLATIONS:
         return Opaque(Reason.UNSUPPORTED_OP, f"interpolation '{mode}'")
@@ -77,7 +73,7 @@ def _brought_to_size(config: Config, shape: Shape) -> Shape | None:
 # What they put out at inference is not as large as their config, or what Keras stores, says.
 OTHER_SIZES = frozenset({"RandomCrop", "RandomHeight", "RandomWidth"})
 ROWS = (
-    *spatial_kinds(("UpSampling{n}D",), upsampling, resized(_repeated)),
+    *spatial_kinds(("UpSampling{n}D",), interpolated, resized(_repeated)),
     LayerKind(("Resizing",), resizing, one(_brought_to_size), traits=Trait.SIZES),
     LayerKind(("CenterCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES),
     LayerKind(("RandomCrop",), cropping_to_size, one(_brought_to_size), traits=Trait.SIZES | Trait.DRAWS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -41,8 +40,8 @@ def pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
     return Pass(Sign.ANY if one else sign, mixes=spatial.__contains__)
 
 
-def adaptive_pool(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
-    """As many windows as asked for, of valid elements only."""
+def windowed(site: Site, n: int, sign: Sign = Sign.ANY) -> Rule:
+    """Cropping, and as many windows as asked for: of valid elements only."""
     return Pass(sign, mixes=site.spatial_axes(n + 2 + site.lead).__contains__)
 
 
@@ -70,20 +69,11 @@ def _flat(value: Any) -> list[int]:
     return [value]
 
 
-def cropping(site: Site, n: int) -> Rule:
-    """Cropping."""
-    return Pass(mixes=site.spatial_axes(n + 2 + site.lead).__contains__)
-
-
 def _pooled(config: Config, spatial: Shape) -> list[Size]:
     window = per_axis(config["pool_size"], len(spatial))
     strides = window if config.get("strides") is None else per_axis(config["strides"], len(spatial))
     padding = config.get("padding", "valid")
     return [windows(n, k, s, padding) for n, k, s in zip(spatial, window, strides, strict=True)]
-
-
-def _adapted(config: Config, spatial: Shape) -> Sequence[Size]:
-    return per_axis(config["output_size"], len(spatial))
 
 
 def _globally_pooled(config: Config, shape: Shape) -> Shape:
@@ -183,7 +173,8 @@ _MAX_POOL, _GLOBAL_MAX = partial(pool, sign=Sign.NONNEGATIVE), partial(global_po
 _NOISE = Trait.HANDS_ON | Trait.DRAWS
 _FLAT = one(lambda config, shape: (shape[0], product(shape[1:])))
 _REPEATED = one(lambda config, shape: (shape[0], config["n"], shape[1]))
-_POOLED, _ADAPTED, _WHOLE = resized(_pooled), resized(_adapted), one(_globally_pooled)
+_POOLED, _WHOLE = resized(_pooled), one(_globally_pooled)
+_ADAPTED = resized(lambda config, spatial: per_axis(config["output_size"], len(spatial)))
 ROWS = (
     LayerKind(("Identity",), Pass(), same, traits=Trait.HANDS_ON),
     LayerKind(("ActivityRegularization",), Pass(), same),
@@ -198,7 +189,7 @@ ROWS = (
     *spatial_kinds(("GlobalMaxPooling{n}D",), _GLOBAL_MAX, _WHOLE),
     *spatial_kinds(("GlobalAveragePooling{n}D",), global_pool, _WHOLE),
     *spatial_kinds(("ZeroPadding{n}D",), zero_padding, _moved("padding", 1)),
-    *spatial_kinds(("Cropping{n}D",), cropping, _moved("cropping", -1)),
-    *spatial_kinds(("AdaptiveMaxPooling{n}D",), partial(adaptive_pool, sign=Sign.NONNEGATIVE), _ADAPTED),
-    *spatial_kinds(("AdaptiveAveragePooling{n}D",), adaptive_pool, _ADAPTED),
+    *spatial_kinds(("Cropping{n}D",), windowed, _moved("cropping", -1)),
+    *spatial_kinds(("AdaptiveMaxPooling{n}D",), partial(windowed, sign=Sign.NONNEGATIVE), _ADAPTED),
+    *spatial_kinds(("AdaptiveAveragePooling{n}D",), windowed, _ADAPTED),
 )

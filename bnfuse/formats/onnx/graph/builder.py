@@ -15,8 +15,7 @@ from msgspec import Struct, field
 
 from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port, unique_names
-from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import Pair
+from bnfuse.core.reasons import Reason
 from bnfuse.core.rules import Opaque, Rule
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
@@ -200,7 +199,8 @@ class GraphBuilder(Struct, eq=False):
                 read = (o for k, o in enumerate(node.outputs) if o and (k == 0 or self.uses.get(o)))
                 node.outputs = tuple(read)
         graph = Graph(nodes, self.pinned, [], self._rule_of)
-        graph.movable, graph.arithmetic = _movable, self._arithmetic
+        graph.movable = _movable
+        graph.arithmetic = lambda node, pair: spelled(self._view(node), pair)
         graph.no_batchnorms = options.target == "no-bn"
         graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
         graph.constant_through = self._constant_through
@@ -212,9 +212,6 @@ class GraphBuilder(Struct, eq=False):
             if node.is_batchnorm or (node.op in _REMOVABLE and _is_affine(graph, node)):
                 graph.candidates.append(node)
         return graph
-
-    def _arithmetic(self, node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
-        return spelled(self._view(node), pair)
 
     def _constant_through(self, node: Node, value: float) -> float | None:
         try:

@@ -130,7 +130,12 @@ class _File(Struct, eq=False):
         """The shapes of all values, with the demands of nodes and the file's word in ``sizes``."""
         shapes: dict[str, Shape | None] = {name: tuple(t.dims) for name, t in self.tensors.items()}
         numbers: dict[str, Elements | None] = {}
-        named = _by_symbol(inputs, extents)
+        named = {  # axes of one name, which other inputs may have too
+            dim: extents[spec.name, axis]
+            for spec in inputs
+            for axis, dim in enumerate(spec.shape or ())
+            if isinstance(dim, str) and dim != "?" and (spec.name, axis) in extents
+        }
         for spec in inputs:
             shapes[spec.name] = None if spec.shape is None else tuple(_extents(spec, extents, named))
         for node in self.source.proto.graph.node:
@@ -225,16 +230,6 @@ def _tied(dims: Sequence[int | str | None]) -> list[int]:
         return [0] * len(dims)
     same = len(dims) == 2 and dims[0] == dims[1] and isinstance(dims[0], str) and dims[0] != "?"
     return [0] * len(dims) if same else list(range(len(dims)))
-
-
-def _by_symbol(inputs: Sequence[TensorSpec], extents: dict[tuple[str, int], Extent]) -> dict[str, Extent]:
-    """The extents of named axes, for other inputs that have them too."""
-    return {
-        dim: extents[spec.name, axis]
-        for spec in inputs
-        for axis, dim in enumerate(spec.shape or ())
-        if isinstance(dim, str) and dim != "?" and (spec.name, axis) in extents
-    }
 
 
 def _extents(

@@ -40,11 +40,9 @@ def _linear(
 
 def conv(view: View) -> Linear | Opaque:
     """Conv 1–3D, grouped, depthwise: W is (G·O, I, k…)."""
-    return _linear(view, "go i k*", _padding)
-
-
-def _padding(view: View, kernel: Kernel) -> Reason | None:
-    return Reason.ZERO_PADDING if takes_in_padding(view, kernel) else None
+    return _linear(
+        view, "go i k*", lambda view, kernel: Reason.ZERO_PADDING if takes_in_padding(view, kernel) else None
+    )
 
 
 def conv_transpose(view: View) -> Rule:

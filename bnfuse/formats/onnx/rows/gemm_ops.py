@@ -64,7 +64,7 @@ class GemmStore(LinearStore, frozen=True):
 
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:
         """B, then C: a matrix is scaled column by column, and every row of it shifted."""
-        if new.rule.bias is not None or not self._has_c(handle):
+        if new.rule.bias is not None or not any(handle.proto.input[2:3]):
             LinearStore.store(self, handle, new, out)
             return
         self.scale(handle, new, out, ("alpha", "beta") if new.rule.has_bias else ("alpha",))
@@ -72,9 +72,6 @@ class GemmStore(LinearStore, frozen=True):
             matrix = _new_matrix(as_float64(out.constant(handle, 2)), new)
             put = partial(_put_matrix, handle, matrix.shape, out)
             out.deferred.vector(matrix.ravel(), new.rule.weight.dtype, new.folded, put)
-
-    def _has_c(self, handle: NodeHandle) -> bool:
-        return len(handle.proto.input) > 2 and handle.proto.input[2] != ""
 
 
 def _new_matrix(c: np.ndarray, new: NewLinear) -> np.ndarray:
