@@ -50,19 +50,14 @@ def _unusable(site: Site, label: str) -> Refusal | None:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail=_CALLED)
     if not site.carries_mask:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail="a mask that its input does not carry")
-    return _cast(site, label)
+    return site.casts(label)
 
 
 def _uncallable(site: Site, label: str) -> Refusal | None:
     """Why a layer without weights of its own is not what its config says of one tensor."""
     if not site.one_tensor or len(site.inputs) != 1:
         return Refusal(Reason.UNSUPPORTED_OP, label, detail=_CALLED)
-    return _cast(site, label)
-
-
-def _cast(site: Site, label: str) -> Refusal | None:
-    cast = site.casts()
-    return None if cast is None else Refusal(cast.reason, label, detail=cast.detail)
+    return site.casts(label)
 
 
 def _statistics(site: Site, label: str) -> Affine:

@@ -193,12 +193,12 @@ class Site(Struct, eq=False):
         """What the layer's variables have, by its dtype policy."""
         return variable_dtype(self.config.get("dtype"))
 
-    def casts(self) -> Refusal | None:
+    def casts(self, label: str) -> Refusal | None:
         """A refusal where the layer computes in another type than its input has."""
         has = self.dtypes[0] if self.dtypes else None
         if has is None or has == self.compute_dtype:
             return None
-        return Refusal(Reason.OTHER_TYPE, detail=f"{self.compute_dtype}, not {has}")
+        return Refusal(Reason.OTHER_TYPE, label, detail=f"{self.compute_dtype}, not {has}")
 
 
 _COMPUTES = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}

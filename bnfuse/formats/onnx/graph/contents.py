@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from msgspec import Struct, field
 
 from bnfuse.core.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
@@ -37,7 +35,7 @@ from bnfuse.formats.onnx.graph.description import (
 )
 from bnfuse.formats.onnx.graph.initializers import positions
 from bnfuse.formats.onnx.graph.read import ModelFile, damaged, parse
-from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, text_of
+from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, opset_of, text_of
 from bnfuse.formats.table import Malformed
 
 _Kind = onnx.AttributeProto
@@ -57,22 +55,6 @@ def read_contents(path: Path) -> Contents:
         raise damaged(path, str(e)) from e
 
 
-class _Scope(Struct, eq=False):
-    """One graph: the names that it defines, and the graph around it."""
-
-    prefix: str
-    parent: _Scope | None
-    opset: int
-    defined: set[str] = field(default_factory=set)  # its inputs, weights and what its nodes write
-
-    def key(self, name: str) -> str:
-        """A name as a value of the whole model."""
-        scope: _Scope | None = self
-        while scope is not None and name not in scope.defined:
-            scope = scope.parent
-        return (scope or self).prefix + name if name else ""
-
-
 class _Reader:
     def __init__(self, source: ModelFile) -> None:
         self._source = source
@@ -83,10 +65,10 @@ class _Reader:
 
     def contents(self) -> Contents:
         proto = self._source.proto
-        self._graph(proto.graph, self._scope("", None, _opset(proto.opset_import)))
+        self._graph(proto.graph, self._scope(Scope(proto.graph, "", (), None, opset_of(proto))))
         for function in proto.functions:
-            scope = self._scope(f"{text_of(function.name)}/", None, _opset(function.opset_import))
-            scope.defined.update(map(text_of, function.input))
+            scope = self._scope(Scope(function, f"{text_of(function.name)}/", (), None, opset_of(function)))
+            scope.define(map(text_of, function.input))
             self._body(list(function.node), scope)
         held = {tensor.name for tensor in proto.graph.initializer}
         inputs = [info for info in proto.graph.input if info.name not in held]
@@ -106,45 +88,45 @@ class _Reader:
             close=self._source.files.close,
         )
 
-    def _scope(self, prefix: str, parent: _Scope | None, opset: int) -> _Scope:
-        """A scope of its own; the second of one name gets a number."""
-        unique, number = prefix, 1
-        while unique in self._operators:
+    def _scope(self, scope: Scope) -> Scope:
+        """One of its own; the second of one name gets a number."""
+        prefix, number = scope.prefix, 1
+        while scope.prefix in self._operators:
             number += 1
-            unique = f"{prefix[:-1]}#{number}/"
-        self._operators[unique] = Counter()
-        return _Scope(unique, parent, opset)
+            scope.prefix = f"{prefix[:-1]}#{number}/"
+        self._operators[scope.prefix] = Counter()
+        return scope
 
-    def _graph(self, graph: onnx.GraphProto, scope: _Scope) -> tuple[str, ...]:
+    def _graph(self, graph: onnx.GraphProto, scope: Scope) -> tuple[str, ...]:
         """Read a graph; the values it results in."""
-        scope.defined.update(text_of(info.name) for info in graph.input)
+        scope.define(text_of(info.name) for info in graph.input)
         positions(graph, self._source.files)
         for tensor in graph.initializer:
             name = text_of(tensor.name)
-            scope.defined.add(name)
+            scope.define((name,))
             self._keep(scope.prefix + name, tensor)
         for sparse in graph.sparse_initializer:
             name = text_of(sparse.values.name)
-            scope.defined.add(name)
+            scope.define((name,))
             self._keep(scope.prefix + name, sparse.values)
             self._keep(f"{scope.prefix}{name} (indices)", sparse.indices)
         self._body(list(graph.node), scope)
         return tuple(scope.key(text_of(info.name)) for info in graph.output)
 
-    def _body(self, nodes: list[onnx.NodeProto], scope: _Scope) -> None:
+    def _body(self, nodes: list[onnx.NodeProto], scope: Scope) -> None:
         count = self._operators[scope.prefix]
         for node in nodes:
-            scope.defined.update(map(text_of, node.output))
+            scope.define(map(text_of, node.output))
         for at, node in enumerate(nodes):
             item = self._node(node, at, scope)
             count[item.operator] += 1
             self._nodes.append(item)
 
-    def _node(self, node: onnx.NodeProto, at: int, scope: _Scope) -> NodeItem:
+    def _node(self, node: onnx.NodeProto, at: int, scope: Scope) -> NodeItem:
         prefix, known = scope.prefix, self._weights
         outputs = tuple(map(text_of, node.output))
         if prefix:
-            inputs = tuple(scope.key(text_of(name)) for name in node.input)
+            inputs = tuple(name and scope.key(text_of(name)) for name in node.input)
             outputs = tuple(prefix + name if name else "" for name in outputs)
         else:
             inputs = tuple(map(text_of, node.input))
@@ -177,7 +159,7 @@ class _Reader:
         name: str,
         operator: str,
         outputs: tuple[str, ...],
-        scope: _Scope,
+        scope: Scope,
     ) -> Iterator[tuple[Slot, str]]:
         """Tensors among a node's attributes; a Constant's is called what the node writes."""
         tensors = [attribute.t] if attribute.type == _Kind.TENSOR else list(attribute.tensors)
@@ -190,13 +172,15 @@ class _Reader:
             self._keep(weight, tensor)
             yield slot, weight
 
-    def _bodies(self, attribute: onnx.AttributeProto, label: str, outer: _Scope) -> tuple[str, ...]:
+    def _bodies(self, attribute: onnx.AttributeProto, label: str, outer: Scope) -> tuple[str, ...]:
         """Read the graphs of an attribute; what they result in counts among what the node reads."""
         results: tuple[str, ...] = ()
         graphs = [attribute.g] if attribute.type == _Kind.GRAPH else list(attribute.graphs)
         for number, graph in enumerate(graphs):
             which = text_of(attribute.name) + ("" if len(graphs) == 1 else f"[{number}]")
-            results += self._graph(graph, self._scope(f"{label}.{which}/", outer, outer.opset))
+            results += self._graph(
+                graph, self._scope(Scope(graph, f"{label}.{which}/", (), outer, outer.opset))
+            )
         return results
 
     def _keep(self, name: str, tensor: onnx.TensorProto) -> None:
@@ -243,7 +227,3 @@ def _size_bytes(tensor: onnx.TensorProto, dims: tuple[int, ...]) -> int:
     if tensor.data_type == onnx.TensorProto.STRING:
         return sum(map(len, tensor.string_data))
     return (prod(dims) * element_bits(tensor.data_type) + 7) // 8
-
-
-def _opset(imports: Any) -> int:
-    return next((entry.version for entry in imports if entry.domain in ONNX_DOMAINS), 1)

@@ -25,7 +25,7 @@ from bnfuse.formats.onnx.graph.extents.call import Elements, ExtentCall
 from bnfuse.formats.onnx.graph.extents.numbers import MOST, output_numbers
 from bnfuse.formats.onnx.graph.lookups import looked_up
 from bnfuse.formats.onnx.graph.read import ModelFile, parse
-from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, bodies, text_of
+from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, bodies, opset_of, text_of
 from bnfuse.formats.onnx.rows.ops import output_extents
 
 _MOST_NODES = 20_000
@@ -61,7 +61,7 @@ class _File(Struct, eq=False):
     def __post_init__(self) -> None:
         proto = self.source.proto
         graph = proto.graph
-        self.opset = next((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), 1)
+        self.opset = opset_of(proto)
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":

@@ -7,7 +7,7 @@ constants and which a caller may override.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from bnfuse.formats.onnx.graph.constants import Constants, sparse_constants
 from bnfuse.formats.onnx.graph.initializers import check_shadow, positions
 from bnfuse.formats.onnx.graph.names import check_names
 from bnfuse.formats.onnx.graph.order import in_order
-from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope, bodies
+from bnfuse.formats.onnx.graph.scope import Scope, bodies, opset_of
 from bnfuse.formats.onnx.graph.shapes import ValueShapes, body_prefix
 from bnfuse.formats.table import Malformed
 
@@ -158,10 +158,6 @@ def damaged(path: Path, what: str) -> UnreadableModel:
     )
 
 
-def _opset(imports: Iterator[onnx.OperatorSetIdProto]) -> int:
-    return next((o.version for o in imports if o.domain in ONNX_DOMAINS), 1)
-
-
 class _Builder(Struct, eq=False):
     source: ModelFile
     options: ReadOptions
@@ -172,7 +168,7 @@ class _Builder(Struct, eq=False):
         """The main graph's scope, with initializers told from inputs (TRAPS: overridable)."""
         proto = self.source.outline
         graph = proto.graph
-        scope = Scope(graph, "", (), None, _opset(iter(proto.opset_import)), nodes)
+        scope = Scope(graph, "", (), None, opset_of(proto), nodes)
         scope.initializers = positions(graph, self.source.files)
         for tensor in graph.initializer:
             name = tensor.name
@@ -220,7 +216,7 @@ class _Builder(Struct, eq=False):
 
     def function_scope(self, i: int, function: onnx.FunctionProto, prefix: str) -> Scope:
         """A model-local function: formal inputs are unknown, constants are nodes."""
-        opset, nodes = _opset(iter(function.opset_import)), list(function.node)
+        opset, nodes = opset_of(function), list(function.node)
         scope = Scope(function, prefix, ("functions", i), None, opset, nodes)
         scope.define(function.input)
         self._pin_boundary(scope, [*function.input, *function.output])

@@ -23,6 +23,11 @@ def text_of(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
+def opset_of(holder: onnx.ModelProto | onnx.FunctionProto) -> int:
+    """The version of the ai.onnx operators that a model, or a function, is written in."""
+    return next((entry.version for entry in holder.opset_import if entry.domain in ONNX_DOMAINS), 1)
+
+
 class Scope(Struct, eq=False):
     """One graph or function body.
 
