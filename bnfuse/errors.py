@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,11 @@ def clipped(text: str, most: int) -> str:
     """Its beginning and its end, where it has more than so many characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[: half - 1]}…{text[half - most :]}"
+
+
+def listed(every: Sequence[str], most: int, between: str = ", ") -> str:
+    """``a, b, c and 5 more``."""
+    return between.join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 class UsageError(BnfuseError):

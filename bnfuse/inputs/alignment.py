@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.formats.base import TensorSpec
-from bnfuse.inputs.interface import Axes
+from bnfuse.inputs.interface import Axes, shape_text
 from bnfuse.inputs.user_arrays import Feeds, numpy_dtype
 from bnfuse.inputs.user_inputs import names_of
 
@@ -120,9 +120,9 @@ def _pair(a: TensorSpec, b: TensorSpec, kind: str, notes: list[str]) -> Pair:
         notes.append(f"{kind} '{a.name}' is {a.dtype}, in the second model {b.dtype}: it is converted")
     order = _order(a.shape, b.shape)
     if order is None:
+        own, other = (shape_text(spec.shape, "any") for spec in (a, b))
         raise Unalignable(
-            f"{kind} '{a.name}' has the shape {_told(a.shape)}, but '{b.name}' of the second model "
-            f"{_told(b.shape)}"
+            f"{kind} '{a.name}' has the shape {own}, but '{b.name}' of the second model {other}"
         )
     if order:
         where = "first" if order[1] == len(order) - 1 else "last"
@@ -172,7 +172,3 @@ def _as(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def _or(size: int | str | None, own: int | str | None) -> int | str | None:
     return size if isinstance(size, int) else own
-
-
-def _told(shape: Axes | None) -> str:
-    return "any" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -30,7 +30,8 @@ def interface_difference(
         if a.dtype != b.dtype:
             return f"{kind} '{a.name}' is {b.dtype}, where the original has {a.dtype}"
         if not _same_shape(a.shape, b.shape, free_may_differ):
-            return f"{kind} '{a.name}' is declared as {_shape(b)}, where the original has {_shape(a)}"
+            had, has = shape_text(a.shape), shape_text(b.shape)
+            return f"{kind} '{a.name}' is declared as {has}, where the original has {had}"
     return ""
 
 
@@ -50,7 +51,6 @@ def _same_shape(a: Axes | None, b: Axes | None, free_may_differ: bool) -> bool:
     )
 
 
-def _shape(spec: TensorSpec) -> str:
-    if spec.shape is None:
-        return "any shape"
-    return "[" + ", ".join("?" if d is None else str(d) for d in spec.shape) + "]"
+def shape_text(shape: Axes | None, unknown: str = "any shape") -> str:
+    """``[?, 3, 224]``."""
+    return unknown if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfuse.errors import BnfuseError
+from bnfuse.errors import BnfuseError, listed
 from bnfuse.inputs.hinted import FileHints
 from bnfuse.inputs.user_arrays import Feeds
 
@@ -43,7 +43,7 @@ def check_repeatable(runner: Runner, feeds: Feeds, first: Feeds, model: Path | N
     if not random:
         changed = [name for name in changed if _far(first[name], again[name])]
     if changed:
-        outputs = _told([f"'{name}'" for name in changed])
+        outputs = listed([f"'{name}'" for name in changed], _NAMED)
         raise RandomOutputs(
             f"the original's output {outputs} is another one at every run on the same inputs, because "
             f"{_who(random)}: what is random cannot be compared"
@@ -53,12 +53,7 @@ def check_repeatable(runner: Runner, feeds: Feeds, first: Feeds, model: Path | N
 def _who(random: Sequence[str]) -> str:
     if not random:
         return "something in it, which its file does not tell, is random"
-    return f"{_told(random)} {'draws' if len(random) == 1 else 'draw'} random numbers"
-
-
-def _told(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return f"{listed(random, _NAMED)} {'draws' if len(random) == 1 else 'draw'} random numbers"
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

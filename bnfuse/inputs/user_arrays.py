@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.errors import UsageError
+from bnfuse.formats.child.messages import dtype_named
 
 Feeds = dict[str, np.ndarray]
 _MAGIC = b"\x93NUMPY"
@@ -125,15 +126,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "string":
         return np.dtype(object)
     try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes  # numpy cannot find its types by name
-
-        found = getattr(ml_dtypes, name, None)
-        if found is None:
-            raise UsageError(
-                f"the model has an input of type {name}, which bnfuse cannot make up or read from a file: "
-                "its result can only be written unproved, with --no-verify --no-bench"
-            ) from None
-        dtype: np.dtype[Any] = np.dtype(found)
-        return dtype
+        return dtype_named(name)
+    except ValueError:
+        raise UsageError(
+            f"the model has an input of type {name}, which bnfuse cannot make up or read from a file: "
+            "its result can only be written unproved, with --no-verify --no-bench"
+        ) from None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from bnfuse.errors import listed
+
 if TYPE_CHECKING:
     from bnfuse.results import BenchRun, RanInput
 
@@ -26,15 +28,14 @@ _CALLED = {
 
 def inputs(every: Sequence[RanInput]) -> str:
     """``x 1×3×224×224 (height and width guessed), ids 1×64 (axis 1 guessed) and 2 more``; "" for none."""
-    shown = ", ".join(_one(each, _guessed(each)) for each in every[:_MOST])
-    return shown + _more(every)
+    return listed([_one(each, _guessed(each)) for each in every], _MOST)
 
 
 def sizes(every: Sequence[RanInput]) -> str:
     """The same with how many samples were taken at a time, and what to do about guesses."""
-    shown = ", ".join(_one(each, [*_batch(each), *_guessed(each)]) for each in every[:_MOST])
+    shown = listed([_one(each, [*_batch(each), *_guessed(each)]) for each in every], _MOST)
     hint = f"; {_MORE_OPTION}" if any(each.guessed for each in every) else ""
-    return shown + _more(every) + hint
+    return shown + hint
 
 
 def benched(runs: Iterable[BenchRun]) -> list[str]:
@@ -91,7 +92,3 @@ def _without_batch(one: RanInput) -> RanInput:
     if not one.batched:
         return one
     return replace(one, shape=(-1, *one.shape[1:]))
-
-
-def _more(every: Sequence[RanInput]) -> str:
-    return f" and {len(every) - _MOST} more" if len(every) > _MOST else ""

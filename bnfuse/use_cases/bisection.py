@@ -30,7 +30,7 @@ from msgspec.structs import replace
 from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
 from bnfuse.core.plan import replay
-from bnfuse.errors import BnfuseError
+from bnfuse.errors import BnfuseError, listed
 from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect
 from bnfuse.formats.base import Loader, ReadOptions
@@ -87,9 +87,8 @@ def _at_the_seams(failed: Agreement, steps: Sequence[Culprit], suspects: Sequenc
     found = [step for step in steps if step.node in suspects]
     if len(found) == 1:
         return _named(failed, found[0], f"that of {_told(found[0])} is the fold that breaks equality")
-    told = ", ".join(f"'{step.node}'" for step in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    text = f"{len(found)} folds meet there: {told}{more}"
+    told = listed([f"'{step.node}'" for step in found], _NAMED)
+    text = f"{len(found)} folds meet there: {told}"
     return replace(_noted(failed, text), suspects=tuple(step.node for step in found))
 
 
@@ -140,10 +139,9 @@ class _Search(Struct, eq=False):
                 failed, found, f"of {len(self.steps)} folds that of {_told(found)} breaks equality ({before})"
             )
         left = tuple(step.node for step in self.steps[self.low : self.high])
-        told = ", ".join(f"'{name}'" for name in left[:_NAMED])
-        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        told = listed([f"'{name}'" for name in left], _NAMED)
         of = " or of merging" if self.merging else ""
-        text = f"it is the fold of one of these {len(left)}{of}: {told}{more}"
+        text = f"it is the fold of one of these {len(left)}{of}: {told}"
         return replace(_noted(failed, text), suspects=left)
 
 
@@ -193,9 +191,7 @@ def _steps(plan: Plan) -> list[Culprit]:
 
 
 def _told(step: Culprit) -> str:
-    into = ", ".join(step.into[:_NAMED]) or "nothing"
-    more = f" and {len(step.into) - _NAMED} more" if len(step.into) > _NAMED else ""
-    return f"'{step.node}' ({step.split}, into {into}{more})"
+    return f"'{step.node}' ({step.split}, into {listed(step.into, _NAMED) or 'nothing'})"
 
 
 def _named(failed: Agreement, found: Culprit, text: str) -> Agreement:

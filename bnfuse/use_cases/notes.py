@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnfuse.core.apply import Patch
 from bnfuse.core.decisions import Equalized, Keep, Plan
-from bnfuse.errors import OutputError
+from bnfuse.errors import OutputError, listed
 from bnfuse.formats.base import Written
 from bnfuse.results import FileInfo, Report
 from bnfuse.results.rounding import RoundedBias
@@ -28,12 +28,11 @@ def ranges_note(patch: Patch) -> tuple[str, ...]:
     found = widened(patch)
     if not found:
         return ()
-    named = [f"'{w.node}' ({w.before:.0f} → {w.after:.0f})" for w in found[:_NAMED_LAYERS]]
-    more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+    named = [f"'{w.node}' ({w.before:.0f} → {w.after:.0f})" for w in found]
     layers = "one layer" if len(found) == 1 else f"{len(found)} layers"
     warning = (
         f"before you quantise the result: folding spread the channel ranges of {layers} (largest over median "
-        f"weight range, before → after): {', '.join(named)}{more}; quantise per channel, not per tensor"
+        f"weight range, before → after): {listed(named, _NAMED_LAYERS)}; quantise per channel, not per tensor"
     )
     return (warning,)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bnfuse.core.decisions import Plan
-from bnfuse.errors import BnfuseError, NotEqual, TargetMissed
+from bnfuse.errors import BnfuseError, NotEqual, TargetMissed, listed
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Gate
 
@@ -32,11 +32,9 @@ class Unproved(_WithReport, NotEqual):
 
 def why_missed(plan: Plan) -> str:
     """One sentence on BatchNormalizations that are left where none may be."""
-    named = "; ".join(keep.primary.sentence for keep in plan.left[:_NAMED])
-    more = len(plan.left) - _NAMED
-    also = f" and {more} more" if more > 0 else ""
+    named = listed([keep.primary.sentence for keep in plan.left], _NAMED, "; ")
     count = "1 BatchNormalization" if len(plan.left) == 1 else f"{len(plan.left)} BatchNormalizations"
-    return f"{count} would be left, where the target has none; nothing was written: {named}{also}"
+    return f"{count} would be left, where the target has none; nothing was written: {named}"
 
 
 def why_unproved(agreement: Agreement) -> str:

@@ -30,7 +30,7 @@ class Names:
             if node not in removed:
                 continue
             handle = handle_of(node)
-            x = self._find(node.value(getattr(self._graph.rule(node), "in_port", 0)))
+            x = self.name_of(node.value(getattr(self._graph.rule(node), "in_port", 0)))
             y = node.outputs[0]
             y_may_go = y not in self._graph.pinned
             x_may_go = x not in self._graph.pinned and self._same_scope(x, handle)
@@ -44,9 +44,6 @@ class Names:
 
     def name_of(self, value: str) -> str:
         """The value that stands for this one now (itself, or the one that it is a tensor with)."""
-        return self._find(value)
-
-    def _find(self, value: str) -> str:
         while value in self._survivor:
             value = self._survivor[value]
         return value
@@ -67,7 +64,7 @@ class Names:
 
     def _rename(self) -> None:
         for value in self._survivor:
-            final = self._find(value)
+            final = self.name_of(value)
             for node, port in self._graph.adjacent(value):
                 handle = handle_of(node)
                 if handle.operand is not None or handle.index in self._pool.of(handle.scope).dead:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from bnfuse.difference.result import Difference, InterfaceChange, Side
 from bnfuse.formats.base import TensorSpec
+from bnfuse.inputs.interface import shape_text
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.difference.words import Row, number, section, short
@@ -60,12 +61,7 @@ def interface_section(changes: Iterable[InterfaceChange]) -> doc.Section:
 def _spec(spec: TensorSpec | None) -> str:
     if spec is None:
         return ""
-    shape = "any shape" if spec.shape is None else f"[{', '.join(_axis(axis) for axis in spec.shape)}]"
-    return f"{spec.name}: {spec.dtype or 'unknown type'} {shape}"
-
-
-def _axis(axis: int | str | None) -> str:
-    return "?" if axis is None else str(axis)
+    return f"{spec.name}: {spec.dtype or 'unknown type'} {shape_text(spec.shape)}"
 
 
 def facts_section(found: Difference) -> doc.Section:
