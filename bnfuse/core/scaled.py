@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from bnfuse.core.linear import LinearForm, part_at, row_blocks
 from bnfuse.core.reparam import Vector
-from bnfuse.core.tensor import Array, Tensor
+from bnfuse.core.tensor import Array, Based, Tensor
 
 # Weights this small need no blocks: the bookkeeping would cost more than the arithmetic.
 _SMALL_ELEMENTS = 1 << 12
 _LOOK_ELEMENTS = 1 << 18
 
 
-class ScaledTensor(Struct, frozen=True, eq=False):
+class ScaledTensor(Struct, Based, frozen=True, eq=False):
     """New values of a stored tensor as a stream: W' of the module's formula, or s·v + t of a constant.
 
     Attributes:
@@ -39,16 +39,6 @@ class ScaledTensor(Struct, frozen=True, eq=False):
     factors: tuple[Vector, ...]
     folded: tuple[str, ...] = ()
     shift: Vector | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape as stored (unchanged)."""
-        return self.base.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type as stored (unchanged)."""
-        return self.base.dtype
 
     def fits(self) -> bool:
         """Whether ``blocks`` would come to its end: reads the original, and mostly makes nothing of it."""

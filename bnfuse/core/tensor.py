@@ -31,24 +31,33 @@ class Tensor(Protocol):
         """Elements [start, stop) in C order, one-dimensional. May reuse a buffer: copy to keep."""
 
 
-class ArrayTensor(Struct, frozen=True, eq=False):
-    """A constant that is small enough to be in memory."""
+class Based:
+    """What has the shape and the element type of its ``base``."""
 
-    array: Array
+    __slots__ = ()
+    base: Any
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
-        return self.array.shape
+        shape: tuple[int, ...] = self.base.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        return self.array.dtype
+        dtype: np.dtype[Any] = self.base.dtype
+        return dtype
+
+
+class ArrayTensor(Struct, Based, frozen=True, eq=False):
+    """A constant that is small enough to be in memory."""
+
+    base: Array
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
-        return self.array.ravel()[start:stop]
+        return self.base.ravel()[start:stop]
 
 
 class FilledTensor(Struct, frozen=True, eq=False):

@@ -14,27 +14,17 @@ import h5py
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.tensor import Array, Based
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 _BLOCK_BYTES = 1 << 22
 
 
-class StoredTensor(Struct, eq=False):
+class StoredTensor(Struct, Based, eq=False):
     """A dataset as a ``Tensor``."""
 
-    stored: StoredDataset
+    base: StoredDataset
     _whole: Array | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return self.stored.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-        return self.stored.dtype
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop).
@@ -42,27 +32,27 @@ class StoredTensor(Struct, eq=False):
         Raises:
             UnreadableModel: the stored bytes are damaged.
         """
-        if self._whole is None and self.stored.nbytes > _BLOCK_BYTES:
-            tree = self.stored.tree
-            with tree.reading(self.stored.path):
-                dataset = h5py.h5d.open(tree.file.id, self.stored.path.encode())
+        if self._whole is None and self.base.nbytes > _BLOCK_BYTES:
+            tree = self.base.tree
+            with tree.reading(self.base.path):
+                dataset = h5py.h5d.open(tree.file.id, self.base.path.encode())
                 if dataset.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS:
                     return self._slabs(dataset, start, stop)
         if self._whole is None:
-            self._whole = self.stored.read().reshape(-1)
+            self._whole = self.base.read().reshape(-1)
         return self._whole[start:stop]
 
     def _slabs(self, dataset: Any, start: int, stop: int) -> Array:
-        raw = np.empty(stop - start, self.stored.raw)
+        raw = np.empty(stop - start, self.base.raw)
         done = 0
         for at, count, first, length in _slabs(self.shape, self.dtype.itemsize, start, stop):
             space = dataset.get_space()
             space.select_hyperslab(at, count)
-            slab = np.empty(prod(count), self.stored.raw)
+            slab = np.empty(prod(count), self.base.raw)
             dataset.read(h5py.h5s.create_simple(count), space, slab)
             raw[done : done + length] = slab[first : first + length]
             done += length
-        return raw.view(self.dtype) if self.stored.raw != self.dtype else raw
+        return raw.view(self.dtype) if self.base.raw != self.dtype else raw
 
 
 def _slabs(

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.scaled import ScaledTensor
-from bnfuse.core.tensor import Array
+from bnfuse.core.tensor import Array, Based
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 
@@ -50,32 +50,22 @@ class StoredVariable(Struct, eq=False):
         return self.stored.read()
 
 
-class NewVariable(Struct, eq=False):
+class NewVariable(Struct, Based, eq=False):
     """A new array for a layer: a changed kernel, or a bias where there was none.
 
     One that is scaled is worked out when it is written: one at a time is in memory.
 
     Attributes:
         name: the variable's name in its layer, as of a ``StoredVariable``.
-        values: in the dtype to be stored.
+        base: the values, in the dtype to be stored.
         source: path of the dataset whose place it takes; "" for a variable that was not there.
         flushed: subnormals that were flushed, once it has been read.
     """
 
     name: str
-    values: Array | ScaledTensor
+    base: Array | ScaledTensor
     source: str = ""
     flushed: int = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-        return self.values.dtype
 
     def read(self) -> np.ndarray:
         """The whole array.
@@ -83,14 +73,14 @@ class NewVariable(Struct, eq=False):
         Raises:
             OverflowingFold: a new value does not fit its type.
         """
-        if not isinstance(self.values, ScaledTensor):
-            return self.values
+        if not isinstance(self.base, ScaledTensor):
+            return self.base
         values = np.empty(prod(self.shape), self.dtype)
         self.flushed = 0
         try:
-            for start, block, flushed in self.values.blocks():
+            for start, block, flushed in self.base.blocks():
                 values[start : start + block.size] = block
                 self.flushed += flushed
         except FloatingPointError as e:
-            raise OverflowingFold(self.values.folded) from e
+            raise OverflowingFold(self.base.folded) from e
         return values.reshape(self.shape)

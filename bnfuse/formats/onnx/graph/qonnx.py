@@ -23,7 +23,7 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.core.tensor import Array, Based, Tensor, size, whole
 from bnfuse.formats.onnx.rows.signature import of_types
 from bnfuse.formats.table import Malformed
 
@@ -60,15 +60,10 @@ def is_quantiser(node: onnx.NodeProto) -> bool:
     return node.op_type in OPERATORS and node.domain in DOMAINS
 
 
-class _Integers(Struct, frozen=True, eq=False):
-    """Integers in the shape of ``x``, worked out where they are read."""
+class _Integers(Struct, Based, frozen=True, eq=False):
+    """Integers in the shape of what they stand for, worked out where they are read."""
 
-    x: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return self.x.shape
+    base: Tensor
 
     @property
     def dtype(self) -> np.dtype[np.int32]:
@@ -92,7 +87,7 @@ class QuantIntegers(_Integers, frozen=True, eq=False):
             values[tuple(index if n > 1 else 0 for index, n in zip(at, values.shape, strict=True))]
             for values in (self.scale, self.zero)
         )
-        on_grid = np.clip(self.x.read(start, stop) / scale + zero, self.lowest, self.highest)
+        on_grid = np.clip(self.base.read(start, stop) / scale + zero, self.lowest, self.highest)
         return self.rounded(on_grid).astype(np.int32)
 
 
@@ -131,7 +126,7 @@ class BipolarIntegers(_Integers, frozen=True, eq=False):
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop) in C order."""
-        return np.where(self.x.read(start, stop) >= 0.0, 1, -1).astype(np.int32)
+        return np.where(self.base.read(start, stop) >= 0.0, 1, -1).astype(np.int32)
 
 
 def _bipolar(inputs: list[Tensor | None]) -> QuantisedTensor | None:
