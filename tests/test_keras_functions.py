@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,20 @@ def _before(functions: Mapping[str, Function]) -> Tried:
     }
 
 
+def _once(tried: Tried, rather: Callable[[Function, str], bool]) -> Tried:
+    """One of each function: one that is rather wanted, if there is any."""
+    chosen: Tried = {}
+    for name, (function, gamma) in sorted(tried.items(), key=lambda one: not rather(*one[1])):
+        if all(other is not function for other, _ in chosen.values()):
+            chosen[name] = (function, gamma)
+    return {name: one for name, one in tried.items() if name in chosen}
+
+
 BEHIND, BEFORE = _behind(OF_KERAS), _before(OF_KERAS)
-BEHIND_TF, BEFORE_TF = _behind(OF_TENSORFLOW), _before(OF_TENSORFLOW)
+# What passes behind a function of TensorFlow and what is refused before it. Which γ do is a matter of the
+# rule, which the functions of Keras tell; how calls are written is read in one way for all γ.
+BEHIND_TF = _once(_behind(OF_TENSORFLOW), lambda function, gamma: function.why(gamma) is None)
+BEFORE_TF = _once(_before(OF_TENSORFLOW), lambda function, gamma: function.why_before(gamma) is not None)
 # tf_keras writes no ``...`` into a ``.keras`` file; into an ``.h5`` it does.
 BEFORE_TF = {name: tried for name, tried in BEFORE_TF.items() if tried[0].name != "index of all but channels"}
 
