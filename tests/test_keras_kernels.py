@@ -171,7 +171,10 @@ EINSUMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Why, Why]] = {
 
 @both_containers
 def test_einsums(keras3: Keras, suffix: str, tmp_path: Path) -> None:
-    """Behind tanh and in front of it; a scale alone goes where a shift is refused."""
+    """Behind tanh and in front of it; a scale alone goes where a shift is refused.
+
+    Every second equation in either container: what is stored of them is the same in both.
+    """
 
     def network(name: str, gamma: str, axis: int, *, behind: bool) -> Network:
         shape, given, *_ = EINSUMS[name]
@@ -187,7 +190,7 @@ def test_einsums(keras3: Keras, suffix: str, tmp_path: Path) -> None:
 
     networks: dict[str, Network] = {}
     why: dict[str, Reason | None] = {}
-    for name, (_, _, before, behind) in EINSUMS.items():
+    for name, (_, _, before, behind) in list(EINSUMS.items())[suffix == ".h5" :: 2]:
         for axis, reason in before.items():
             networks[f"before {name} {axis}"] = network(name, "mixed", axis, behind=False)
             why[f"before {name} {axis}"] = reason
