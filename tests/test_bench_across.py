@@ -31,7 +31,7 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
     cold = [] if backwards else ["--cold"]
-    done = call("bench", *pair, *cold, "--json", "--max-time", "4" if cold else "2")
+    done = call("bench", *pair, *cold, "--json", "--max-time", "2" if cold else "1")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]
     settings = {run["setting"]: run for run in found["runs"]}
@@ -42,6 +42,9 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
     if cold:  # Keras starts in seconds, onnxruntime in tenths of one: each ran in its own runtime
         keras, onnx = (settings["cold start"][name]["p50"] for name in ("before_ms", "after_ms"))
         assert keras > 2.0 * onnx
+        stages = settings["cold start"]["before_cold"]
+        assert stages["runtime_ms"] > stages["load_ms"] > 0.0 and stages["first_run_ms"] > 0.0
+        assert stages["peak_bytes"] > 200e6  # TensorFlow is in it
     assert any("matched by position" in note for note in found["notes"])
     assert any("axes are moved" in note for note in found["notes"])
 

@@ -212,11 +212,8 @@ def test_models_are_timed_where_both_load(
 
 
 def test_a_cold_start_is_that_of_the_runtime_asked_for(pair: tuple[Path, Path]) -> None:
-    """In one process, whose stages and memory are told; TensorFlow is in them."""
+    """Keras 3 does not load it, tf_keras would. (What a start tells: ``test_bench_across``.)"""
     feeds = {"x": np.zeros((1, 8, 7, 3), np.float32)}
-    found = start_once(pair[0], RunSettings(optimise=True, threads=1, runtime="tf_keras"), feeds)
-    assert found.runtime_ns > found.load_ns > 0 and found.run_ns > 0
-    assert found.peak_bytes is not None and found.peak_bytes > 200e6
     with pytest.raises(UnreadableModel, match="keras 3"):
         start_once(pair[0], RunSettings(runtime="keras"), feeds)
 
