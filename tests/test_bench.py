@@ -49,8 +49,8 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
 def test_a_model_of_four_times_the_work_is_slower(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     layers = [layer(rng, 24, 3 if i == 0 else 24, 3, 3) for i in range(8)]
-    small = save(net(layers[:2], folded=True, image=(48, 40)), tmp_path / "small.onnx")
-    large = save(net(layers, folded=True, image=(48, 40)), tmp_path / "large.onnx")
+    small = save(net(layers[:2], folded=True, image=(32, 30)), tmp_path / "small.onnx")
+    large = save(net(layers, folded=True, image=(32, 30)), tmp_path / "large.onnx")
     found = bench(small, large, request=BenchRequest(max_time=15.0, threads=(1,)), load=load)
     assert [run.verdict for run in found.runs] == [SLOWER, SLOWER]
     assert found.providers == ("CPUExecutionProvider",)

@@ -42,7 +42,9 @@ def test_bench_finds_the_slower_start(
 
 
 @pytest.mark.slow
-def test_bench_finds_what_the_larger_model_takes_to_load(tmp_path: Path, patient: None) -> None:
+def test_bench_finds_what_the_larger_model_takes_to_load(
+    tmp_path: Path, patient: None, only_cold: None
+) -> None:
     """B has 72 MB of weights to load, A hardly any; both take the same inputs."""
     rng = np.random.default_rng(0)
     small = net([layer(rng, 64, 64)], folded=True)
