@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfuse.core import narrow
-from bnfuse.core import propagate as spread
+from bnfuse.core import narrow, propagate
 from bnfuse.core.axes import Take
 from bnfuse.core.bars import Bars
 from bnfuse.core.clamp import Clamp
@@ -108,7 +107,7 @@ def _joined(seed: int) -> Graph:
 def far() -> Iterator[None]:
     """As if every attempt was one that goes far, and every concatenation one of many parts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spread, "NEAR", -1)
+        patch.setattr(propagate, "NEAR", -1)
         patch.setattr(narrow, "WIDE", 0)
         yield
 

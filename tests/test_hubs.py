@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core import propagate as spread
+from bnfuse.core import propagate
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
 from bnfuse.core.plan import plan
 from bnfuse.core.reasons import Reason
@@ -106,7 +106,7 @@ def test_who_refuses_behind_a_hub_is_told(tmp_path: Path) -> None:
 def _hubs_from(ports: int) -> Iterator[None]:
     """As if values with more ports than this were hubs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spread, "WIDE", ports)
+        patch.setattr(propagate, "WIDE", ports)
         yield
 
 

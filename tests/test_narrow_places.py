@@ -177,7 +177,7 @@ def test_a_place_tells_its_channels_and_what_is_left() -> None:
 
 def _taken(scene: Scene, move: Narrowing) -> dict[str, Pair]:
     """What the writer of each branch computes from now on, of x = 1·x + 0."""
-    return {node.name[-1]: edit.pair for node, edit in move.spread.edits}
+    return {node.name[-1]: edit.pair for node, edit in move.propagation.edits}
 
 
 @pytest.mark.parametrize("stays", [0, 1, 3])
@@ -271,5 +271,5 @@ def test_a_move_is_replayed_with_its_choices() -> None:
     for choices, shifted in ((None, "u"), ({"sum": 0}, "u"), ({"sum": 1}, "v")):
         move = narrow(state, moving, place, choices)
         assert isinstance(move, Narrowing)
-        assert move.spread.choices == (("sum", int(shifted == "v")),)
-        assert [n.name for n, edit in move.spread.edits if edit.pair[1].any()] == [shifted]
+        assert move.propagation.choices == (("sum", int(shifted == "v")),)
+        assert [n.name for n, edit in move.propagation.edits if edit.pair[1].any()] == [shifted]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core import propagate as spread
+from bnfuse.core import propagate
 from bnfuse.core.affine import candidate
 from bnfuse.core.decisions import Fold, Split
 from bnfuse.core.graph import Graph, Node, Port
@@ -81,7 +81,7 @@ def test_what_is_remembered_changes_no_fold(ports: int, monkeypatch: pytest.Monk
     for seed in range(24):
         found = []
         for wide in (10**9, ports):
-            monkeypatch.setattr(spread, "WIDE", wide)
+            monkeypatch.setattr(propagate, "WIDE", wide)
             net, outputs = random_net(seed)
             found.append([
                 (d.node, d.split, sorted(d.into), sorted(d.through)) if isinstance(d, Fold) else d.node

@@ -84,7 +84,7 @@ def test_reasons_of_every_split_are_told_once() -> None:
         "scale-up": (Reason.NEGATIVE_SCALE, "before"),
     }
     assert [t.split.value for t in log.tries] == list(told(decision))
-    assert all(t.spread is None and t.makes == 0 for t in log.tries)
+    assert all(t.propagation is None and t.makes == 0 for t in log.tries)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class ConstantChannel(Struct, frozen=True, eq=False):
         value: k.
         added: whether it is one more, and not one that a = 0 has cut off.
         shift: c, shape (channels,), float64.
-        spread: the fold as one of all, with what the readers absorb, W·a.
+        propagation: the fold as one of all, with what the readers absorb, W·a.
     """
 
     writer: Node
@@ -74,7 +74,7 @@ class ConstantChannel(Struct, frozen=True, eq=False):
     value: float
     added: bool
     shift: Vector
-    spread: Propagation
+    propagation: Propagation
 
 
 class _Step(Struct, frozen=True):
@@ -129,9 +129,9 @@ def _made(
     edits.append((way.writer, Absorbed(~0, kept, passing=True)))
     touched = (*way.between, way.writer, *readers)
     held = (*names, *way.values)
-    spread = Propagation(wanted.node, Split.CONSTANT, tuple(edits), touched, (), held)
+    propagation = Propagation(wanted.node, Split.CONSTANT, tuple(edits), touched, (), held)
     return ConstantChannel(
-        way.writer, readers, written, way.offset + written, axis, value, not dead.size, c.copy(), spread
+        way.writer, readers, written, way.offset + written, axis, value, not dead.size, c.copy(), propagation
     )
 
 

@@ -160,9 +160,9 @@ class _Recorder(Observer):
 
     def _row_of(self, tried: Tried) -> list[tuple[_Observed, Refusal | None]]:
         """The attempts that led to the result: the first row whose last one made its choices."""
-        if tried.spread is None:
+        if tried.propagation is None:
             return self._searches[0]
-        choices = tried.spread.choices
+        choices = tried.propagation.choices
         return next(row for row in self._searches if row[-1][0].taken == choices)
 
     def decided(self, state: State, offer: Offer, found: SearchResult) -> None:
@@ -180,7 +180,7 @@ class _Recorder(Observer):
 def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
     attempts = tuple(run.outcome(refusal, tried.split) for run, refusal in row)
     run = row[-1][0]
-    if tried.spread is None:
+    if tried.propagation is None:
         furthest = max((run for run, _ in row), key=lambda run: len(run.touched))
         run = _on_foot(furthest, tried.split) if furthest.deep or furthest.hubs else furthest
     return Trial(
@@ -189,8 +189,8 @@ def _trial(tried: Tried, row: list[tuple[_Observed, Refusal | None]]) -> Trial:
         attempts=attempts,
         steps=tuple(run.steps),
         refusal=tried.refusal,
-        into=tried.spread.into if tried.spread is not None else (),
-        through=tried.spread.through if tried.spread is not None else (),
+        into=tried.propagation.into if tried.propagation is not None else (),
+        through=tried.propagation.through if tried.propagation is not None else (),
         makes=tried.makes,
     )
 
@@ -202,5 +202,5 @@ def _on_foot(run: _Observed, split: Split) -> _Observed:
     assert run.wanted is not None, "what is explained is a node that is to go"
     offer = whole(run.state, run.wanted)
     with run.state.aside():
-        offer.spread(walk, *offer.held(split))
+        offer.begin(walk, *offer.held(split))
     return walk

@@ -89,7 +89,7 @@ class Offer(Struct, frozen=True, eq=False):
             return IDENTITY, from_forward(axes, np.ones_like(a), c)
         return from_backward(axes, np.ones_like(a), c / np.where(a == 0.0, 1.0, a)), IDENTITY
 
-    def spread(self, run: Worklist, x_held: Reparam, y_held: Reparam) -> Refusal | None:
+    def begin(self, run: Worklist, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Begin an attempt with both demands; None when everything was absorbed."""
         if self.wanted is not None:
             return run.run(x_held, y_held)

@@ -186,11 +186,10 @@ def _by_channel(state: State, node: Node, kept: Keep, banned: Collection[str]) -
     if found is None:
         return kept
     state.accept_channel(found)
-    spread = found.spread
+    made = found.propagation
     wider = ((found.writer.name, "one channel wider"),) if found.added else ()
-    return Fold(
-        node.name, node.op, True, int(rule.pair[0].size), spread.split, spread.into, spread.through, (), wider
-    )
+    channels = int(rule.pair[0].size)
+    return Fold(node.name, node.op, True, channels, made.split, made.into, made.through, (), wider)
 
 
 def _as_arithmetic(state: State, node: Node, kept: Keep) -> Keep:
@@ -240,14 +239,16 @@ def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
     moving = candidate(state.graph, node)
     for place in places(state, moving):
         found = narrow(state, moving, place)
-        if isinstance(found, Refusal) or made_nodes(state, found.spread):
+        if isinstance(found, Refusal) or made_nodes(state, found.propagation):
             continue
-        if objection(state, whole(state, moving), found.spread, 0):
+        if objection(state, whole(state, moving), found.propagation, 0):
             continue
         state.accept_narrowing(found)
-        spread = found.spread
+        propagation = found.propagation
         left = place.stop - place.start
-        narrowed = Narrowed(place.joint.name, place.port, left, spread.into, spread.through, spread.choices)
+        narrowed = Narrowed(
+            place.joint.name, place.port, left, propagation.into, propagation.through, propagation.choices
+        )
         return replace(kept, narrowed=narrowed)
     return kept
 

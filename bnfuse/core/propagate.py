@@ -273,7 +273,7 @@ def ports(node: Node) -> list[tuple[Port, str]]:
 def retrace(state: State, offer: Offer, split: Split, choices: Mapping[str, int]) -> Propagation | Refusal:
     """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
     attempt = Worklist(state, offer.wanted, {**offer.fixed, **choices}, None)
-    refusal = offer.spread(attempt, *offer.held(split))
+    refusal = offer.begin(attempt, *offer.held(split))
     return refusal or attempt.found(split, offer.node)
 
 

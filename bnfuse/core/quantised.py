@@ -87,12 +87,12 @@ class QuantisedTensor(Struct, frozen=True, eq=False):
             form: how the weight is read.
             factors: float64, each broadcastable against the form's view.
         """
-        spread = self._laid(form, factors)
-        if self._scales(spread if self.signed else np.abs(spread)) is None:
+        laid = self._laid(form, factors)
+        if self._scales(laid if self.signed else np.abs(laid)) is None:
             return "several channels share a scale"
         if self.signed:
             return ""
-        negative = spread < 0.0
+        negative = laid < 0.0
         if negative.any() and prod(self.shape) > _MOST_MIRRORED:
             return "it is too large to be mirrored"
         if negative.any() and (bad := self._leaving(negative)) is not None:
@@ -102,20 +102,20 @@ class QuantisedTensor(Struct, frozen=True, eq=False):
 
     def rescaled(self, form: LinearForm, factors: Sequence[Vector]) -> Requantised:
         """It with factors that it takes, each broadcastable against the form's view."""
-        scale, spread = self.new_scale(form, factors), self._laid(form, factors)
-        if self.signed or (spread > 0.0).all():
+        scale, laid = self.new_scale(form, factors), self._laid(form, factors)
+        if self.signed or (laid > 0.0).all():
             return Requantised(scale, None)
         stored = whole(self.stored)
         zero = self._at_every(self.zero).astype(np.int32)
-        mirrored = np.where(spread < 0.0, 2 * zero - stored.astype(np.int32), stored.astype(np.int32))
-        gone = (spread == 0.0) & (not self.zero_scales)
+        mirrored = np.where(laid < 0.0, 2 * zero - stored.astype(np.int32), stored.astype(np.int32))
+        gone = (laid == 0.0) & (not self.zero_scales)
         return Requantised(scale, np.where(gone, zero, mirrored).astype(stored.dtype))
 
     def new_scale(self, form: LinearForm, factors: Sequence[Vector]) -> Vector:
         """Its scales alone, as in ``Requantised``; where a factor is zero, they stay if an integer can be."""
-        spread = self._laid(form, factors)
-        kept = (spread == 0.0) & (not self.zero_scales)
-        scale = self._scales(spread if self.signed else np.where(kept, 1.0, np.abs(spread)))
+        laid = self._laid(form, factors)
+        kept = (laid == 0.0) & (not self.zero_scales)
+        scale = self._scales(laid if self.signed else np.where(kept, 1.0, np.abs(laid)))
         assert scale is not None, "such factors are refused when the plan is made"
         return scale
 

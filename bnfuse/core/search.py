@@ -41,13 +41,13 @@ class Tried(Struct, frozen=True, eq=False):
 
     Attributes:
         split: the split.
-        spread: the attempt that went through, if one did.
+        propagation: the attempt that went through, if one did.
         makes: how many nodes it would have to make.
         refusal: why the split is not to be had; None where it is.
     """
 
     split: Split
-    spread: Propagation | None
+    propagation: Propagation | None
     makes: int
     refusal: Refusal | None
 
@@ -103,15 +103,15 @@ def cheapest(state: State, offer: Offer, observer: Observer, *, far: bool = True
                 refusals[split] = tried.refusal
                 if tried.refusal.reason is Reason.TOO_FAR:
                     too_far.append(split)
-            elif tried.spread is not None:
-                size = len(tried.spread.touched)
+            elif tried.propagation is not None:
+                size = len(tried.propagation.touched)
                 if best is None or (tried.makes, size) < (best.makes, touched):
                     best, touched = tried, size
         if best is not None or not too_far or not far:
             break
         open_splits = too_far
         reach *= 8
-    found = SearchResult(None if best is None else best.spread, tuple(refusals.values()), reach)
+    found = SearchResult(None if best is None else best.propagation, tuple(refusals.values()), reach)
     observer.decided(state, offer, found)
     return found
 
@@ -190,7 +190,7 @@ def _search(
     observer.searches()
     for _ in range(MAX_ATTEMPTS):
         run = observer.worklist(state, offer.wanted, fixed, limit)
-        refusal = offer.spread(run, x_held, y_held)
+        refusal = offer.begin(run, x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
             return run.found(split, offer.node)
@@ -206,7 +206,7 @@ def _search(
     assert first is not None
     if first.reason is Reason.CONFLICT and limit <= NEAR:
         run = observer.worklist(state, offer.wanted, biasless, limit, shares=True)
-        refusal = offer.spread(run, x_held, y_held)
+        refusal = offer.begin(run, x_held, y_held)
         observer.ran(run, refusal)
         if refusal is None:
             return run.found(split, offer.node)
@@ -220,5 +220,5 @@ def _scale_refused(
 ) -> Refusal | None:
     """Whether the scales alone are refused: then no way of the shift helps."""
     run = Worklist(state, offer.wanted, {}, limit)
-    refusal = offer.spread(run, x_held.scale_only, y_held.scale_only)
+    refusal = offer.begin(run, x_held.scale_only, y_held.scale_only)
     return None if run.routes_scales else refusal

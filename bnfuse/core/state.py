@@ -72,7 +72,7 @@ class Narrowing(Struct, frozen=True, eq=False):
     """A move that goes through: what the other branches absorb."""
 
     place: MoveTarget
-    spread: Propagation
+    propagation: Propagation
 
 
 class State(Struct, eq=False):
@@ -134,9 +134,9 @@ class State(Struct, eq=False):
         """A node's own pair as it is by now, and its axes."""
         return self.numbers.get(node) or self.graph.rule(node).numbers
 
-    def accept(self, spread: Propagation) -> None:
+    def accept(self, propagation: Propagation) -> None:
         """Make a successful attempt part of the state."""
-        for node in (spread.node, *self.graph.tied.get(spread.node, ())):
+        for node in (propagation.node, *self.graph.tied.get(propagation.node, ())):
             rule = affine_rule(self.graph, node)
             self.removed.add(node)
             if node in self.rules:
@@ -147,25 +147,25 @@ class State(Struct, eq=False):
                 known.merge(x, y)
             for barred in self._bars.values():
                 barred.merge(x, y)
-        self._absorb(spread)
+        self._absorb(propagation)
 
     def accept_narrowing(self, found: Narrowing) -> None:
         """Make a move part of the state: nobody may ask anything of the moved node from now on."""
-        self._absorb(found.spread)
-        self.narrowed[found.spread.node] = found
-        self.waiting.add(found.spread.node)
+        self._absorb(found.propagation)
+        self.narrowed[found.propagation.node] = found
+        self.waiting.add(found.propagation.node)
 
-    def accept_rescaling(self, spread: Propagation) -> None:
+    def accept_rescaling(self, propagation: Propagation) -> None:
         """Make scales that no fold asked for part of the state: nothing goes."""
         self.rescalings += 1
-        self._take(spread)
+        self._take(propagation)
 
     def accept_channel(self, found: ConstantChannel) -> None:
         """Make a constant channel part of the state."""
-        self.accept(found.spread)
+        self.accept(found.propagation)
         self.channels.append(found)
         # What lies between them has another channel than the values of the graph.
-        self.rules |= {node: Closed(self.rule(node), edit.port) for node, edit in found.spread.edits}
+        self.rules |= {node: Closed(self.rule(node), edit.port) for node, edit in found.propagation.edits}
 
     def spell(self, node: Node) -> None:
         """Let a node stay in another form: as a product and a sum, or what of them there is."""
@@ -178,32 +178,32 @@ class State(Struct, eq=False):
         scales, shifts = bool((a != 1.0).any()), bool(c.any())
         self.rules[node] = replace(rule, pair=(a, c), axes=axes, has_scale=scales, has_shift=shifts)
 
-    def accept_part(self, spread: Propagation, left: Pair) -> None:
+    def accept_part(self, propagation: Propagation, left: Pair) -> None:
         """Make it part of the state that a part of a spelled node goes, and leaves y = a·x + c."""
-        self._absorb(spread)
-        *_, axes = self.current(spread.node)
-        self.numbers[spread.node] = (*left, axes)
-        self.spell(spread.node)
+        self._absorb(propagation)
+        *_, axes = self.current(propagation.node)
+        self.numbers[propagation.node] = (*left, axes)
+        self.spell(propagation.node)
 
-    def accept_bias(self, spread: Propagation) -> None:
+    def accept_bias(self, propagation: Propagation) -> None:
         """Make it part of the state that others take on the bias of a linear op, which has none then."""
-        blamed = self.folded[spread.node]
-        self._take(spread)
-        for node, _ in spread.edits:
+        blamed = self.folded[propagation.node]
+        self._take(propagation)
+        for node, _ in propagation.edits:
             self.folded[node].extend(blamed)
-        self.edits[spread.node] = [
+        self.edits[propagation.node] = [
             replace(edit, pair=(edit.pair[0], np.zeros_like(edit.pair[1])))
-            for edit in self.edits[spread.node]
+            for edit in self.edits[propagation.node]
         ]
 
-    def _absorb(self, spread: Propagation) -> None:
-        self._take(spread)
-        for node, _ in spread.edits:
-            self.folded[node].append(spread.node.name)
+    def _absorb(self, propagation: Propagation) -> None:
+        self._take(propagation)
+        for node, _ in propagation.edits:
+            self.folded[node].append(propagation.node.name)
 
-    def _take(self, spread: Propagation) -> None:
-        self.accepted.append(spread)
-        for node, edit in spread.edits:
+    def _take(self, propagation: Propagation) -> None:
+        self.accepted.append(propagation)
+        for node, edit in propagation.edits:
             rule = self.graph.rule(node)
             if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)

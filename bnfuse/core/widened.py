@@ -63,26 +63,26 @@ def _weight(new: NewLinear) -> Vector:
     """W' of what it absorbed."""
     form, weight = new.rule.form, as_float64(new.rule.weight)
     if new.weight is not None:
-        spread = weight.reshape(form.dims)
+        laid = weight.reshape(form.dims)
         for factor in new.weight.factors:
-            spread = spread * factor
-        weight = spread.reshape(weight.shape)
+            laid = laid * factor
+        weight = laid.reshape(weight.shape)
     return weight
 
 
 def _kernel(new: NewLinear, node: Node, edits: Sequence[Absorbed], channel: ConstantChannel) -> Vector:
     """Σ_c W·shift/k, with one element along the inputs."""
     form, rule = new.rule.form, new.rule
-    taken = next(edit for reader, edit in channel.spread.edits if reader is node)
+    taken = next(edit for reader, edit in channel.propagation.edits if reader is node)
     before = np.ones(form.channels_in)  # what earlier folds read x as, besides
     for edit in edits:
         if edit.port >= 0 and edit is not taken:
             before = before * edit.pair[0]
-    spread = as_float64(rule.weight).reshape(form.dims)
-    spread = spread * form.broadcast(before * channel.shift / channel.value, "i")
+    laid = as_float64(rule.weight).reshape(form.dims)
+    laid = laid * form.broadcast(before * channel.shift / channel.value, "i")
     if new.rewrite.write is not None:
-        spread = spread * form.broadcast(new.rewrite.write[0], "o")
-    return np.asarray(spread.reshape(rule.weight.shape).sum(axis=_axis(new, "i"), keepdims=True))
+        laid = laid * form.broadcast(new.rewrite.write[0], "o")
+    return np.asarray(laid.reshape(rule.weight.shape).sum(axis=_axis(new, "i"), keepdims=True))
 
 
 def _with(values: Vector, part: Vector, axis: int, at: int, *, added: bool) -> Vector:

@@ -27,7 +27,7 @@ def wider_values(
     """The tensors of each network that get another channel, by the network's path."""
     found: dict[LayerPath, dict[Ref, int]] = {}
     for channel in channels:
-        for value in channel.spread.held if channel.added else ():
+        for value in channel.propagation.held if channel.added else ():
             at = inside.get(value)  # what is inside one layer is told nowhere
             if at is not None:
                 path = tuple(name for name, _ in at.steps[:-1])

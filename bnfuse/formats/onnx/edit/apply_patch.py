@@ -105,7 +105,7 @@ class ModelEditor:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
         # Shapes of values that carry another channel are left out: onnx finds them out anew.
-        wide = (value for channel in patch.channels if channel.added for value in channel.spread.held)
+        wide = (value for channel in patch.channels if channel.added for value in channel.propagation.held)
         self._pending[self._source.scopes[0]].reshaped = frozenset(wide)
         edited = assemble(self._source.proto, list(self._pending.values()), constants)
         if self._source.inlined is not None:
