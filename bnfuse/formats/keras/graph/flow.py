@@ -203,7 +203,8 @@ class Flow(Struct, eq=False):
             made.append(out)
         read = [*made, *ends.given[1:]]  # states and a mask
         merge = Ends(read, ends.outputs, ends.out_shapes, [None] * len(read))
-        return self._site(_without_wrapped(layer), None, merge, context)
+        bare = Layer(layer.name, layer.class_name, layer.module, layer.registered, layer.config, layer.entry)
+        return self._site(bare, None, merge, context)
 
     def graph(self, pinned: dict[str, Reason]) -> Graph:
         """Names, ties and candidates."""
@@ -229,11 +230,6 @@ class Flow(Struct, eq=False):
             if (part.is_batchnorm or part.is_affine) and first:
                 graph.candidates.append(node)
         return graph
-
-
-def _without_wrapped(layer: Layer) -> Layer:
-    """A wrapper without what it wraps: a layer of which nothing is known."""
-    return Layer(layer.name, layer.class_name, layer.module, layer.registered, layer.config, layer.entry)
 
 
 def _one_step(wrapped: Layer, call: Call | None, ends: Ends) -> bool:

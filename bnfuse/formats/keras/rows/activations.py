@@ -139,15 +139,12 @@ def fused(site: Site, inner: str) -> Part | None:
     return part
 
 
-def _function(site: Site) -> Sequence[Part]:
-    """A function that is a clamp by two numbers."""
-    return _clamp(site, site.config["low"], site.config["high"])
-
-
 ROWS = (
     LayerKind(("Activation",), _activation, same, traits=Trait.HANDS_ON),
     LayerKind(("ReLU", "LeakyReLU"), _rectifier, same),
     LayerKind(("PReLU",), _rectifier, same, holds("alpha")),
     LayerKind(("ELU", "Softmax", "ThresholdedReLU"), _rectifier, same),
 )
-FUNCTIONS: dict[str, LayerKind] = {"Clamp": LayerKind((), _function, same)}
+FUNCTIONS: dict[str, LayerKind] = {
+    "Clamp": LayerKind((), lambda site: _clamp(site, site.config["low"], site.config["high"]), same)
+}

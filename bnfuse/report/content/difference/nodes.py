@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from bnfuse.difference.result import Changed, Difference, NodeName
+from bnfuse.difference.result import Difference, NodeName
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.difference.words import Row, arrow, equal, number, renames, section, short
@@ -40,7 +40,7 @@ def changed_nodes_section(found: Difference, most: int) -> doc.Section:
         name = arrow(change.before.name, change.after.name)
         operator = arrow(change.before.operator, change.after.operator)
         every = (*change.settings, *change.inputs)
-        rows += [(name, operator, one.label, *_both(one)) for one in every]
+        rows += [(name, operator, one.label, _value(one.before), _value(one.after)) for one in every]
         if not every:
             rows.append((name, operator, "operator", change.before.operator, change.after.operator))
     if len(found.nodes_changed) > most:
@@ -55,10 +55,6 @@ def _alike(rows: Iterable[Row]) -> list[Row]:
     for name, *change in rows:
         groups.setdefault(tuple(change), []).append(name)
     return [(text.names(names, 1), *change) for change, names in groups.items()]
-
-
-def _both(change: Changed) -> Row:
-    return _value(change.before), _value(change.after)
 
 
 def _value(value: object) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size
+from bnfuse.core.tensor import Array, ArrayTensor, Based, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
 from bnfuse.formats.onnx.rows.signature import checked
@@ -172,16 +172,11 @@ def operators(opset: int) -> frozenset[str]:
     return frozenset(("Constant", *(op for op, row in ROWS.items() if row.types(opset))))
 
 
-class Reshaped(Struct, frozen=True, eq=False):
+class Reshaped(Struct, Based, frozen=True, eq=False):
     """The elements of a tensor under another shape, wherever they lie."""
 
     base: Tensor
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type."""
-        return self.base.dtype
 
     def read(self, start: int, stop: int) -> Array:
         """Elements [start, stop)."""

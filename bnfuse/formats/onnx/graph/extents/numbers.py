@@ -36,10 +36,6 @@ def _shape(call: ExtentCall) -> Elements:
     return tuple(call.shape(0)[start:end])
 
 
-def _cast(call: ExtentCall) -> Elements:
-    return tuple(_whole(value) if call.attribute("to") in (6, 7) else value for value in call.known(0))
-
-
 def _whole(value: Any) -> Any:
     if value is None:
         return None
@@ -79,7 +75,7 @@ _RULES: dict[str, Rule] = {
     "Shape": _shape,
     "Size": lambda call: (product(call.shape(0)),),
     **dict.fromkeys(("Identity", "Unsqueeze", "Squeeze", "Reshape"), lambda call: call.known(0)),
-    "Cast": _cast,
+    "Cast": lambda call: tuple(_whole(n) if call.attribute("to") in (6, 7) else n for n in call.known(0)),
     "Gather": _gather,
     "Slice": _slice,
     "Concat": lambda call: tuple(n for at in range(len(call.numbers)) for n in call.known(at)),
