@@ -74,11 +74,8 @@ def _from_text(path: Path) -> list[float]:
             f"'{path}' has {len(head)} columns: give one, or a header that calls one of them 'label'"
         )
     column = columns[0] if columns else 0
-    return [_label(path, number, line, column) for number, line in _rows(lines, skip=has_header)]
-
-
-def _rows(lines: list[list[str]], *, skip: bool) -> list[tuple[int, list[str]]]:
-    return list(enumerate(lines, start=1))[1 if skip else 0 :]
+    numbered = list(enumerate(lines, start=1))[1 if has_header else 0 :]
+    return [_label(path, number, line, column) for number, line in numbered]
 
 
 def _label(path: Path, number: int, line: list[str], column: int) -> float:

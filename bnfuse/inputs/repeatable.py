@@ -59,14 +59,9 @@ def _who(random: Sequence[str]) -> str:
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape:
         return False
-    if a.dtype == object:
-        return all(map(_equal, a.reshape(-1), b.reshape(-1)))
+    if a.dtype == object:  # texts, or the elements of sequences and maps
+        return all(repr(x) == repr(y) for x, y in zip(a.reshape(-1), b.reshape(-1), strict=True))
     return a.tobytes() == b.tobytes() or bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
-
-
-def _equal(a: object, b: object) -> bool:
-    """Texts, or the elements of sequences and maps."""
-    return repr(a) == repr(b)
 
 
 def _far(a: np.ndarray, b: np.ndarray) -> bool:

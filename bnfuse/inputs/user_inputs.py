@@ -23,7 +23,7 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.errors import UsageError
-from bnfuse.inputs.shape_guesses import Shape, check_shape
+from bnfuse.inputs.shape_guesses import check_shape
 from bnfuse.inputs.user_arrays import ArrayFiles, Feeds, StoredArray, numpy_dtype
 from bnfuse.inputs.user_parts import Cut, Given, SampleFile
 
@@ -143,13 +143,10 @@ def _fitted(
             raise UsageError(f"{path} holds no array for the input '{spec.name}'")
         stored = arrays[spec.name]
         _check_dtype(path, spec, stored.dtype)
-        given.append(Given(spec, stored, in_folder and _is_single(spec, stored.shape)))
+        # One sample, without the axis that counts them?
+        single = in_folder and spec.shape is not None and len(stored.shape) == len(spec.shape) - 1
+        given.append(Given(spec, stored, single))
     return _counted(path, given)
-
-
-def _is_single(spec: TensorSpec, shape: Shape) -> bool:
-    """Whether this is one sample, without the axis that counts them."""
-    return spec.shape is not None and len(shape) == len(spec.shape) - 1
 
 
 def _counted(path: Path, given: Sequence[Given]) -> SampleFile:
