@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bnfuse.core.affine import Typical
 from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Fold, Keep, Part, Settled
 from bnfuse.core.graph import Graph, Node
@@ -68,17 +70,35 @@ def _to_a_sum(net: CoreNet) -> str:
     return net.sum(net.bn(_closed(net), MIXED, name="bn"), net.conv("x", name="other"))
 
 
-def _from_a_sum(net: CoreNet) -> str:
+def _to_a_sum_with_none(net: CoreNet) -> str:
+    """The same with a Conv that has no place for a bias: its node would come for the one that goes."""
+    beside = net.conv("x", bias=False, bias_nodes=1, name="other")
+    return net.sum(net.bn(_closed(net), MIXED, name="bn"), beside)
+
+
+def _from_a_sum(net: CoreNet, a: Sequence[float] = MIXED, c: Sequence[float] | None = None) -> str:
     """tanh + Conv → BN → tanh: the shift goes up, divided by the scale."""
-    return net.tanh(net.bn(net.sum(_closed(net), net.conv("x", name="other")), MIXED, name="bn"))
+    return net.tanh(net.bn(net.sum(_closed(net), net.conv("x", name="other")), a, c, name="bn"))
+
+
+def _beside_a_far_shift(net: CoreNet) -> str:
+    """Conv → BN → tanh, and → linear: a shift that costs the other reader its digits is not the scale's."""
+    x = net.conv("x", bias=False, has_bias=False, name="writer")
+    far = Typical(np.zeros(3), np.full(3, 1e-6))
+    y = net.tanh(net.bn(x, MIXED, [0.5, 0.25, -0.5], name="bn", typical=far))
+    return net.sum(y, net.conv(x, padded=True, taps=2, name="beside"))
 
 
 PARTS: list[tuple[Build, tuple[str, ...], str]] = [
     (_into_padding, ("Add",), "bn: scale down → reader"),
     (_zero_scale, ("Mul", "Add"), ""),
     (_behind_padding, ("Add",), "bn: scale up → writer"),
+    (_beside_a_far_shift, ("Add",), "bn: scale up → writer beside"),
     (_to_a_sum, ("Mul",), "bn: shift down → other"),
+    (_to_a_sum_with_none, ("Mul", "Add"), ""),
     (_from_a_sum, ("Mul",), "bn: shift up → other"),
+    (partial(_from_a_sum, a=ZERO, c=[0.5, 0.0, -0.5]), ("Mul",), "bn: shift up → other"),
+    (partial(_from_a_sum, a=ZERO, c=[0.5, 0.7, -0.5]), ("Mul", "Add"), ""),  # nothing times 0 is 0.7
 ]
 
 
@@ -140,13 +160,14 @@ def test_a_bias_that_would_be_a_node_goes_on(
     _assert_same(net, graph)
 
 
-def test_a_bias_that_would_come_back_stays() -> None:
-    """tanh → BN → linear → + what the linear op reads: its bias, taken by that, would be made there again."""
+@pytest.mark.parametrize("bent", [False, True])
+def test_a_bias_that_would_come_back_stays(bent: bool) -> None:
+    """Conv → BN → linear → + what the linear op reads: its bias, taken by that, would be made there again."""
 
     def build(net: CoreNet) -> str:
         x = net.conv("x", name="source")
         y = net.conv(net.bn(x, name="bn"), bias=False, bias_nodes=1, name="linear")
-        return net.sum(y, net.tanh(x))
+        return net.sum(y, net.tanh(x) if bent else x)
 
     net, graph = _graph(build)
     _assert_same(net, graph)
