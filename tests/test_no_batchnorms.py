@@ -212,7 +212,9 @@ def test_every_report_tells_that_the_target_said_no(beside: bool, tmp_path: Path
     assert ran.stderr.count("would be left") == 1
     run = json.loads(reports[4].read_text())["runs"][0]
     assert run["invocations"][0]["exitCode"] == 1
-    assert [result["ruleId"] for result in run["results"] if result["level"] == "error"] == ["gate"]
+    errors = [result for result in run["results"] if result["level"] == "error"]
+    # (Of the other model a busy machine may measure nothing in this time, and then its gate says no.)
+    assert [e["ruleId"] for e in errors if "stays.onnx" in json.dumps(e["locations"])] == ["gate"]
     suites = ElementTree.fromstring(reports[3].read_text())
     assert len(suites) == len(models)
     failed = suites[0].findall("testcase/failure")
