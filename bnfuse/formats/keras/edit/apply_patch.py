@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from bnfuse.core.apply import Moved, OverflowingFold, Patch
+from bnfuse.core.axes import Shape
 from bnfuse.core.constant_channel import stored_axis
 from bnfuse.core.graph import Node
 from bnfuse.core.scaled import ScaledTensor, round_once
@@ -124,10 +125,7 @@ class ConfigEditor(Struct, eq=False):
     def _move(self, site: Site, new: Moved, out: ConfigEditor) -> None:
         """In front of the joint, with those of its channels that stay."""
         joint = handle_of(new.joint).site
-        shape = joint.shapes[new.port]
-        assert shape is not None
-        sizes = tuple(n if isinstance(n, int) else None for n in shape)
-        self.moves[site.path] = Move(joint.path[-1], new.port, sizes)
+        self.moves[site.path] = Move(joint.path[-1], new.port, _sizes(joint.shapes[new.port]))
         _store(new.node, BatchNormStore).move(site, new, out)
 
     # --- what the stores ask for
@@ -147,10 +145,8 @@ class ConfigEditor(Struct, eq=False):
 
     def add(self, site: Site, bias: Array) -> None:
         """A sum behind a function."""
-        shape, dtype = site.out_shapes[0], site.dtypes[0]
-        assert shape is not None
-        sizes = tuple(n if isinstance(n, int) else None for n in shape)
-        self.edits[site.path] = replace(self._constants(site), then=Sum(bias, sizes, dtype or "float32"))
+        behind = Sum(bias, _sizes(site.out_shapes[0]), site.dtypes[0] or "float32")
+        self.edits[site.path] = replace(self._constants(site), then=behind)
 
     def _constants(self, site: Site) -> NewConstants:
         before = self.edits.get(site.path)
@@ -168,10 +164,7 @@ class ConfigEditor(Struct, eq=False):
 
     def follow(self, site: Site, ops: Sequence[tuple[str, Array]]) -> None:
         """The same behind a layer: who read it reads the last of them."""
-        shape = site.out_shapes[0]
-        assert shape is not None, "a fused activation of unknown shape stays (activations)"
-        sizes = tuple(n if isinstance(n, int) else None for n in shape)
-        self.behind[site.path] = Follow(tuple(ops), sizes, site.compute_dtype)
+        self.behind[site.path] = Follow(tuple(ops), _sizes(site.out_shapes[0]), site.compute_dtype)
 
     def rounded(self, values: Array, dtype: np.dtype[Any] | str) -> Array:
         """Values in the type they are to be stored in, or in that of a name.
@@ -183,6 +176,12 @@ class ConfigEditor(Struct, eq=False):
         rounded, flushed = round_once(np.asarray(values, np.float64), wanted)
         self.flushed += flushed
         return rounded
+
+
+def _sizes(shape: Shape | None) -> tuple[int | None, ...]:
+    """A shape as configs hold it."""
+    assert shape is not None, "rows let nothing be done there that needs a shape which is not known"
+    return tuple(n if isinstance(n, int) else None for n in shape)
 
 
 _S = TypeVar("_S", bound=Store)
