@@ -149,3 +149,17 @@ def test_lists_of_a_large_file_may_be_asked_for_in_any_order(tmp_path: Path) -> 
         for group in ("a/b", "a", "c", "a", "a/b", "a/b"):
             sizes.check(group, b"names", 200)
         sizes.close()
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_a_text_that_is_said_to_be_larger_than_its_file(hdf5: Path, texts: int) -> None:
+    """HDF5 makes room for what a reference says before it looks at the text: some 16 MiB here."""
+    with h5py.File(hdf5, "a") as h5:
+        names = [b"y" * 77] * texts
+        h5["model_weights"].attrs.create("note", np.array(names, object), dtype=h5py.string_dtype())
+    data = bytearray(hdf5.read_bytes())
+    at = _references(bytes(data), 77)[-1]
+    data[at : at + 4] = struct.pack("<I", 1 << 24)
+    hdf5.write_bytes(data)
+    with pytest.raises(BnfuseError, match="a text is larger than the file"):
+        opened(hdf5)

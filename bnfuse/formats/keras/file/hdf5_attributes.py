@@ -18,14 +18,14 @@ def plain_attributes(found: Any, path: str, texts: TextSizes) -> Iterator[tuple[
     """Names and low-level handles of an object's attributes of plain types and sane size.
 
     Raises:
-        OSError: a list of texts would take far more memory than its file.
+        OSError: texts would take far more memory than their file.
     """
     for number in range(h5py.h5a.get_num_attrs(found)):
         attribute = h5py.h5a.open(found, index=number)
         kind, space = attribute.get_type(), attribute.get_space()
         points = 0 if space.get_simple_extent_type() == h5py.h5s.NULL else space.get_simple_extent_npoints()
         if kind.get_class() in _ATTRIBUTE_CLASSES and points * kind.get_size() <= _MAX_ATTRIBUTE_BYTES:
-            if points > 1 and kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+            if points and kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
                 texts.check(path, attribute.name, points)
             yield attribute.name.decode(), attribute
 

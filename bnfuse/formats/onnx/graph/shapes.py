@@ -11,11 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import onnx
-from onnx.onnx_cpp2py_export.checker import ValidationError
-from onnx.onnx_cpp2py_export.shape_inference import InferenceError, infer_shapes
 
 from bnfuse.core.axes import Shape
 from bnfuse.formats.onnx.graph import qonnx
+from bnfuse.formats.onnx.graph.inference import infer
 from bnfuse.formats.onnx.graph.order import in_order, ordered
 from bnfuse.formats.onnx.graph.scope import bodies
 
@@ -106,17 +105,14 @@ class ValueShapes:
         is told another version.
         """
         model = ordered(whole) if self._sorts else whole
-        # Following the values of shape arithmetic costs half as much again.
         computes = any(node.op_type == "Shape" for node in model.graph.node)
         said = model.ir_version
         model.ir_version = max(said, 4)
         try:
             with _as_standard(model, self._functions):
-                # As onnx.shape_inference does, which would have the whole package imported.
-                inferred = infer_shapes(model.SerializeToString(), False, False, computes)
-            return onnx.ModelProto.FromString(inferred)
-        except (InferenceError, ValidationError, ValueError, RuntimeError):
-            return None  # a model that inference cannot digest still has what the file says
+                inferred = infer(model.SerializeToString(), follows_values=computes)
+            # A model that inference cannot digest still has what the file says.
+            return None if inferred is None else onnx.ModelProto.FromString(inferred)
         finally:
             model.ir_version = said
 
