@@ -27,12 +27,11 @@ _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 class KerasModel:
     """An opened Keras file."""
 
-    exact_seams = True  # layers hand on tensors, one call after the other
-
     def __init__(self, path: Path, container: Container, options: ReadOptions) -> None:
         from bnfuse.formats.keras.graph.binding import bind
         from bnfuse.formats.keras.graph.config import parse
         from bnfuse.formats.keras.graph.flow import read_flow
+        from bnfuse.formats.keras.graph.network import walk
         from bnfuse.formats.keras.graph.order import check_order
         from bnfuse.formats.keras.graph.shapes import infer
 
@@ -46,6 +45,8 @@ class KerasModel:
         self.graph, self._inside = read_flow(
             self._network, infer(self._network), archive=container.kind == "archive"
         )
+        # Layers hand on tensors, one call after the other; one that keeps a state hands on others next time.
+        self.exact_seams = not any(layer.config.get("stateful") for _, layer in walk(self._network))
         self._freed(options)
         self.notes = self._notes(options)
         self._edited: tuple[Patch, EditedConfig] | None = None
