@@ -37,7 +37,7 @@ from benchmarks.converters_steps import keras_loaded
 from benchmarks.peers_models import SEED, export, randomise
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Keep
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 

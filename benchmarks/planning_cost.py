@@ -32,7 +32,10 @@ KINDS = {"stream": (2500, 5000), "densenet": (500, 1000), "at once": (125, 250),
 _CHILD = """
 import sys, time
 from pathlib import Path
-from bnfuse.core.plan import plan
+try:
+    from bnfuse.core.planning.plan import plan
+except ImportError:  # an older tree
+    from bnfuse.core.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 options = ReadOptions(activations="move") if sys.argv[2] == "move" else ReadOptions()

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.proof.inside import inside

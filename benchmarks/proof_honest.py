@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from benchmarks.proof_cases import KINDS, Table, Tally, looking_inside
 from bnfuse.core.apply import OverflowingFold, apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions

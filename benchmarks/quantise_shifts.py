@@ -25,11 +25,11 @@ from benchmarks.quantising import Array
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan, Split
 from bnfuse.core.graph import Node
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.propagate import Worklist, next_choices
+from bnfuse.core.planning.propagate import Worklist, next_choices
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Vector, from_backward
-from bnfuse.core.state import State
+from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 

@@ -19,8 +19,8 @@ from onnx import version_converter
 
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan
+from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.freedoms import freedoms, rescaled
-from bnfuse.core.state import State
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 

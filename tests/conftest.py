@@ -16,7 +16,7 @@ import onnx
 import pytest
 from hypothesis import settings
 
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.planning.propagate import Worklist
 from bnfuse.files import staging
 from bnfuse.formats.child import pool
 from bnfuse.measure.cold import StartLimits

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import NewLinear, NewSource, Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Pair
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
-from bnfuse.core.tensor import ArrayTensor, whole
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign, Source
+from bnfuse.core.rules.joint import ConcatSplit
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import ArrayTensor, whole
 from tests.held_values import mixed
 
 Floats = NDArray[np.float64]

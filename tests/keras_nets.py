@@ -13,7 +13,7 @@ import pytest
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Plan
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.keras import FORMAT

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Keep, Plan
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.onnx import FORMAT

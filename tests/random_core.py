@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.rules import ShapeOnly, Sign
+from bnfuse.core.rules.base import ShapeOnly, Sign
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
 from tests.core_nets import LEVEL, CoreNet, pair_of
 from tests.removable import Network, Op
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bnfuse.core.decisions import Fold, Keep
 from bnfuse.core.graph import Node
-from bnfuse.core.plan import plan
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.search import Observer, Tried
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.search import Observer, Tried
-from bnfuse.core.state import State
 from tests.core_nets import CoreNet
 
 

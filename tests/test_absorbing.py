@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfuse.core import linear, scaled
-from bnfuse.core.linear import Rewrite, factors, linear_form, new_bias, row_blocks
-from bnfuse.core.scaled import ScaledTensor, is_small, round_once, scale_together
-from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, as_float64, size, whole
+from bnfuse.core.weights import linear, scaled
+from bnfuse.core.weights.linear import Rewrite, factors, linear_form, new_bias, row_blocks
+from bnfuse.core.weights.scaled import ScaledTensor, is_small, round_once, scale_together
+from bnfuse.core.weights.tensor import Array, ArrayTensor, FilledTensor, as_float64, size, whole
 from tests.held_values import Vector, mixed, seeds
 
 # Layout, and its canonical order as an einsum would name it: (stored word sizes) from g, o, i, kernel.

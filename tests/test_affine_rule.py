@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Node
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward, from_forward
-from bnfuse.core.rules import Absorbed, Current, Reaction
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Absorbed, Current, Reaction
 from tests.held_values import Vector, mixed, seeds
 
 NODE = Node("node", "Affine", ("x",), ("y",))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Relabel, Take, regroup
-from bnfuse.core.counted import Put, Through, Times
 from bnfuse.core.reparam import Reparam, from_backward, same
+from bnfuse.core.rules.counted import Put, Through, Times
 from tests.held_values import Vector, hold, mixed, seeds
 
 Op = Callable[[Vector], Vector]

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfuse.core import narrow, propagate
 from bnfuse.core.axes import Take
-from bnfuse.core.bars import Bars
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Decision, Keep, Split
 from bnfuse.core.graph import Graph
-from bnfuse.core.joint import ConcatSplit, Product
-from bnfuse.core.plan import plan
+from bnfuse.core.planning import narrow, propagate
+from bnfuse.core.planning.bars import Bars
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Reparam, from_backward
-from bnfuse.core.rules import Absorbed, Opaque, Pass, Sign
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.base import Absorbed, Opaque, Pass, Sign
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.joint import ConcatSplit, Product
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.core_nets import LEVEL, CoreNet

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.quantising.channel_ranges import MOST_POINTS, channel_ranges
 from bnfuse.core.quantising.extents import extents
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
 from tests.cli_models import convnet
 from tests.command import ROOT, call
 from tests.core_nets import CoreNet, stored

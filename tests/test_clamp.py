@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfuse.core.affine import Typical
 from bnfuse.core.apply import apply
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Fold, Keep
 from bnfuse.core.graph import Node
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward, from_forward
-from bnfuse.core.rules import Opaque, Pass, Reaction, Sign
+from bnfuse.core.rules.affine import Typical
+from bnfuse.core.rules.base import Opaque, Pass, Reaction, Sign
+from bnfuse.core.rules.clamp import Clamp
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, call

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Fold, Plan
 from bnfuse.core.graph import Graph
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.random_nets import Net, Value, model_of

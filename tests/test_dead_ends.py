@@ -10,16 +10,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Affine, candidate
 from bnfuse.core.axes import Permute, Take
-from bnfuse.core.dead_ends import DeadEnds, Hop
 from bnfuse.core.graph import Node
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.planning.dead_ends import DeadEnds, Hop
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.core.state import State
+from bnfuse.core.rules.affine import Affine, candidate
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.joint import ConcatSplit
 from tests.core_nets import CoreNet
 from tests.test_shared_values import attempt
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bnfuse.core.tensor import ArrayTensor
+from bnfuse.core.weights.tensor import ArrayTensor
 from bnfuse.difference import values
 from bnfuse.difference.result import Figures
 from bnfuse.difference.values import compare

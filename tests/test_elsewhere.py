@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core.tensor import whole
+from bnfuse.core.weights.tensor import whole
 from bnfuse.formats.elsewhere import fetched, stands_for
 from bnfuse.formats.onnx.file.parse import external_locations, parse_file
 from bnfuse.use_cases.optimize import inspect

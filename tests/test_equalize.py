@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Typical
 from bnfuse.core.apply import Planned, apply, check_fit
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
+from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.equalize import equalize
 from bnfuse.core.quantising.freedoms import freedoms, rescaled, scale_places
 from bnfuse.core.quantising.moments import Moments, known, of_output
 from bnfuse.core.quantising.noise import quietest, total_noise
 from bnfuse.core.quantising.pairs import pairs
 from bnfuse.core.quantising.sensitivities import noise_layers
-from bnfuse.core.state import State
-from bnfuse.core.tensor import whole
+from bnfuse.core.rules.affine import Typical
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import whole
 from tests.core_nets import CoreNet, Values, computed, stored
 
 LAYOUTS = [

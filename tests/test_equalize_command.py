@@ -15,10 +15,10 @@ from onnx import numpy_helper
 from benchmarks.quantising import redrawn
 from bnfuse import optimize
 from bnfuse.core.decisions import Plan
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.quantising.freedoms import freedoms, scale_places
 from bnfuse.core.quantising.sensitivities import noise_layers
+from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions
 from bnfuse.report import proved

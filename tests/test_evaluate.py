@@ -16,7 +16,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from bnfuse.core.tensor import ArrayTensor, whole
+from bnfuse.core.weights.tensor import ArrayTensor, whole
 from bnfuse.formats.onnx.graph.evaluate import LAST_OPSET, ROWS, evaluate, operators
 from bnfuse.formats.onnx.graph.evaluate.call import Unknown
 from bnfuse.formats.onnx.runtime.ort_values import from_value, to_value

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
-from bnfuse.core.explain import explain
 from bnfuse.core.explanation import Trial
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.explain import explain
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reasons import Reason
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions

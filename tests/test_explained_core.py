@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Fold, Keep, Plan, Split
-from bnfuse.core.explain import explain
 from bnfuse.core.explanation import AffineFigures, Answer, Asked, Choice, Explanation, Trial
 from bnfuse.core.graph import Graph
-from bnfuse.core.joint import ConcatSplit, Product
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.explain import explain
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque, ShapeOnly
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, ShapeOnly
+from bnfuse.core.rules.joint import ConcatSplit, Product
 from tests.core_nets import LEVEL, CoreNet, row
 
 

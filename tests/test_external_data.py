@@ -12,7 +12,7 @@ import pytest
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

@@ -12,9 +12,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bnfuse.core.decisions import Fold
-from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason
-from bnfuse.core.tensor import ArrayTensor, whole
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import ArrayTensor, whole
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.graph.nbits import blocked_weight
 from tests.command import call

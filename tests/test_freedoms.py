@@ -10,10 +10,10 @@ import pytest
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.freedoms import Freedom, freedoms, rescaled
-from bnfuse.core.state import State
+from bnfuse.core.rules.joint import ConcatSplit
 from tests.core_nets import CoreNet, computed
 from tests.random_core import random_net
 

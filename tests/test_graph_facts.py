@@ -6,9 +6,9 @@ import pytest
 
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, unique_names
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.planning.state import Propagation
+from bnfuse.core.rules.base import Opaque, Rule
 from bnfuse.core.seams import Seam, seams
-from bnfuse.core.state import Propagation
 from tests.core_nets import CoreNet
 
 A = Node("a", "Op", ("x", "", "w"), ("v", "", "u"))

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfuse.core import propagate
 from bnfuse.core.decisions import Decision, Fold, Keep, Plan
-from bnfuse.core.plan import plan
+from bnfuse.core.planning import propagate
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

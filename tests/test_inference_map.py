@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core.batchnorm import affine_maps, broken, inference_affine
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.rules.batchnorm import affine_maps, broken, inference_affine
 
 GAMMA, BETA, MEAN = np.array([2.0, -1.5, 0.0]), np.array([0.5, 0.0, 3.0]), np.array([-1.0, 4.0, 2.0])
 VARIANCE = np.array([4.0, 0.25, 1e-6])

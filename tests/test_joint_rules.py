@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward
-from bnfuse.core.rules import Joint, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Joint, Sign
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
+from bnfuse.core.rules.operands import Operand, operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.held_values import hold, mixed, seeds
 
 

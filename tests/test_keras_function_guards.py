@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from bnfuse.core.axes import Permute
 from bnfuse.core.reparam import from_backward
-from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.flow import read_flow
 from bnfuse.formats.keras.graph.shapes import infer

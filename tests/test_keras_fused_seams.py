@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions, RunSettings
 from bnfuse.formats.child.pool import keeping_models

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.keras import FORMAT

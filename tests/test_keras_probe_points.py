@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import Patch, apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats.base import Probe, ReadOptions, RunSettings
 from bnfuse.formats.keras import FORMAT
 from tests.keras_fewer_blocks import fewer_blocks

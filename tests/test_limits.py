@@ -13,11 +13,11 @@ from onnx import TensorProto
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.graph import Node
-from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import from_backward, same
-from bnfuse.core.rules import Demands
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Demands
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.held_values import Vector, mixed
 from tests.onnx_graphs import Net, assert_equal, fold_model, why
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Merged, Moved, NewAffine, Patch
-from bnfuse.core.batchnorm import broken
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.merge import merge_affines
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.batchnorm import broken
 from tests.core_nets import CoreNet, pair_of
 
 X = np.random.default_rng(3).standard_normal((2, 3, 4))

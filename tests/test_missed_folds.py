@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.onnx_graphs import Net, assert_equal, fold_model

@@ -14,7 +14,7 @@ import pytest
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Keep
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, Optimized, call, optimized

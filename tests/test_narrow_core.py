@@ -10,9 +10,9 @@ import pytest
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Keep, Narrowed
 from bnfuse.core.graph import Graph
-from bnfuse.core.operands import Operand
-from bnfuse.core.plan import plan, replay
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.planning.plan import plan, replay
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.core_nets import LEVEL, CoreNet, computed
 
 WHOLE = None

@@ -13,18 +13,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.decisions import Keep
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.narrow import narrow, places
-from bnfuse.core.operands import operands
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.narrow import narrow, places
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.state import Narrowing, State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
-from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.core.state import Narrowing, State
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine, Candidate, candidate
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.joint import ConcatSplit
+from bnfuse.core.rules.operands import operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.held_values import Vector, mixed
 
 Shape = tuple[int, ...]

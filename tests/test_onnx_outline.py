@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

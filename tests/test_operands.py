@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bnfuse.core.axes import Shape
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reparam import from_backward
+from bnfuse.core.rules.operands import Operand, operands
 from tests.held_values import hold, mixed
 
 SHAPES = [(2, 4, 3), (4, 3), (1, 4, 1), (4, 1), (3,), (1,), ()]

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from bnfuse.core.decisions import Keep
-from bnfuse.core.linear import LinearForm
-from bnfuse.core.scaled import ScaledTensor
-from bnfuse.core.tensor import ArrayTensor
+from bnfuse.core.weights.linear import LinearForm
+from bnfuse.core.weights.scaled import ScaledTensor
+from bnfuse.core.weights.tensor import ArrayTensor
 from bnfuse.use_cases.optimize import inspect, optimize
 from tests.command import call
 from tests.onnx_graphs import Net, assert_equal

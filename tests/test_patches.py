@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Merged, Moved, NewLinear, OverflowingFold, Patch, apply
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import Rewrite, linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.plan import plan, replay
-from bnfuse.core.rules import Absorbed
+from bnfuse.core.planning.plan import plan, replay
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Absorbed
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import Rewrite, linear_form
 from tests.core_nets import CoreNet, computed, stored
 
 NODE = Node("n", "Op", (), ())

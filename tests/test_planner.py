@@ -14,7 +14,7 @@ import pytest
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.seams import seams
 from tests.core_nets import CoreNet, computed
 from tests.random_core import random_net, random_network

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.linear import LinearForm
-from bnfuse.core.scaled import ScaledTensor
-from bnfuse.core.tensor import ArrayTensor
+from bnfuse.core.weights.linear import LinearForm
+from bnfuse.core.weights.scaled import ScaledTensor
+from bnfuse.core.weights.tensor import ArrayTensor
 from bnfuse.errors import OutputError
 from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.file import stream_writer as pour

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import candidate
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Graph
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.offers import whole
-from bnfuse.core.operands import Operand
-from bnfuse.core.plan import plan
-from bnfuse.core.propagate import ports, retrace
+from bnfuse.core.planning.offers import whole
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.propagate import ports, retrace
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Pass
-from bnfuse.core.state import State
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import candidate
+from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.joint import ConcatSplit
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.core_nets import LEVEL, CoreNet, computed
 
 

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold
-from bnfuse.core.linear import linear_form
-from bnfuse.core.plan import plan
-from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
-from bnfuse.core.tensor import ArrayTensor, whole
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import ArrayTensor, whole
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.command import FAST, call

@@ -20,7 +20,7 @@ import pytest
 
 from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.apply import apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.quantising.freedoms import freedoms, rescaled
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

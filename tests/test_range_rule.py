@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from bnfuse.core.apply import NewLinear, Patch
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import Rewrite, linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.quantising.extents import imbalance
 from bnfuse.core.quantising.growth import Widened, widened
 from bnfuse.core.reparam import Pair
-from bnfuse.core.tensor import Array
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import Rewrite, linear_form
+from bnfuse.core.weights.tensor import Array
 from tests.held_values import Vector, mixed, seeds
 
 

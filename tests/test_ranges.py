@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper
 
 from bnfuse.core.apply import Patch, apply
-from bnfuse.core.linear import linear_form
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.quantising.extents import largest
 from bnfuse.core.quantising.growth import GROWTH, MOST, widened
-from bnfuse.core.tensor import ArrayTensor
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import ArrayTensor
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.command import call

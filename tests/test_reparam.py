@@ -9,12 +9,12 @@ import pytest
 
 from bnfuse.core.apply import NewLinear
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import Rewrite, linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Pair, Reparam, from_backward, from_forward, same
-from bnfuse.core.rules import Absorbed, Current, Reaction
-from bnfuse.core.tensor import ArrayTensor
+from bnfuse.core.rules.base import Absorbed, Current, Reaction
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import Rewrite, linear_form
+from bnfuse.core.weights.tensor import ArrayTensor
 from tests.held_values import Vector
 
 NONE, ONE, TWO = np.zeros(3), np.ones(3), np.full(3, 2.0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bnfuse.core.decisions import Fold, Keep, Split
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque, Pass
+from bnfuse.core.rules.base import Opaque, Pass
 from tests.core_nets import CoreNet
 
 

@@ -7,15 +7,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, Relabel
-from bnfuse.core.classes import Classes
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.operands import Operand
+from bnfuse.core.planning.classes import Classes
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward
-from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule, ShapeOnly, Sign
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
 
 LEVEL, LOW, REPEATED = Operand(0, frozenset()), Operand(1, frozenset()), Operand(0, frozenset({1}))
 MAP = (np.full(2, 2.0), np.ones(2))

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.apply import Patch, apply
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.core.seams import Seam, seams
 from bnfuse.errors import BnfuseError

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Typical
 from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Fold, Keep, Part, Settled
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reparam import Pair
+from bnfuse.core.rules.affine import Typical
 from tests.core_nets import CoreNet, Floats, Values, computed
 
 Build = Callable[[CoreNet], str]

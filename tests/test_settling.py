@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward, from_forward, same
-from bnfuse.core.rules import Demands, Joint, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Demands, Joint, Sign
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
+from bnfuse.core.rules.operands import Operand, operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from tests.held_values import hold, mixed
 
 Shape = tuple[int, ...]

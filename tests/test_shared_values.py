@@ -8,19 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core import propagate
-from bnfuse.core.affine import candidate
 from bnfuse.core.decisions import Fold, Split
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.plan import plan
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.planning import propagate
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.search import Observer
+from bnfuse.core.planning.splits import holdings
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Reparam, from_backward
-from bnfuse.core.rules import Rule
-from bnfuse.core.search import Observer
-from bnfuse.core.splits import holdings
-from bnfuse.core.state import State
+from bnfuse.core.rules.affine import candidate
+from bnfuse.core.rules.base import Rule
+from bnfuse.core.rules.joint import ConcatSplit
 from tests.core_nets import CoreNet
 from tests.random_core import random_net
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Node
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.splits import holdings
 from bnfuse.core.reparam import from_backward
-from bnfuse.core.rules import Absorbed, Current, Reaction
-from bnfuse.core.splits import holdings
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Absorbed, Current, Reaction
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.held_values import Vector, mixed, seeds

@@ -10,9 +10,11 @@ import pytest
 from bnfuse.core.axes import Permute, Relabel
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
+from bnfuse.core.planning.splits import holdings, splits
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward, from_forward
-from bnfuse.core.rules import (
+from bnfuse.core.rules.base import (
     Joint,
     Opaque,
     Pass,
@@ -24,8 +26,6 @@ from bnfuse.core.rules import (
     StateView,
     zero_scale,
 )
-from bnfuse.core.splits import holdings, splits
-from bnfuse.core.state import State
 from tests.core_nets import CoreNet, stored
 from tests.held_values import hold
 

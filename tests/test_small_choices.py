@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bnfuse.core.decisions import Fold, Split
-from bnfuse.core.joint import Product
-from bnfuse.core.propagate import next_choices
+from bnfuse.core.planning.propagate import next_choices
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Pass
+from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.joint import Product
 from tests.core_nets import LEVEL, CoreNet, row
 from tests.search_log import planned, told
 

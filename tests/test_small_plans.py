@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import candidate
 from bnfuse.core.decisions import Fold, Split
-from bnfuse.core.propagate import Worklist
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.splits import holdings
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason
-from bnfuse.core.splits import holdings
-from bnfuse.core.state import State
+from bnfuse.core.rules.affine import candidate
 from tests.core_nets import CoreNet, row
 from tests.search_log import planned, told
 

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Fold, Keep
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.core.reasons import Reason
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Fold, Keep
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.plan import plan
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.rows.ops import ROWS

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Fold, Keep, Narrowed, Plan, Split
-from bnfuse.core.plan import plan, replay
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.formats import load
 from bnfuse.formats.base import ReadOptions

@@ -8,17 +8,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bnfuse.core.affine import Typical, candidate
 from bnfuse.core.apply import NewLinear, linear_rewrite, overflows
 from bnfuse.core.decisions import Fold, Keep, Split
-from bnfuse.core.linear import Rewrite, linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.offers import Offer, whole
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.offers import Offer, whole
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.state import Propagation, State
+from bnfuse.core.planning.worth import made_nodes, objection
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Absorbed
-from bnfuse.core.state import Propagation, State
-from bnfuse.core.worth import made_nodes, objection
+from bnfuse.core.rules.affine import Typical, candidate
+from bnfuse.core.rules.base import Absorbed
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import Rewrite, linear_form
 from tests.core_nets import CoreNet, stored
 
 ONE, NONE = np.ones(3), np.zeros(3)

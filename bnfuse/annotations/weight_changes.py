@@ -13,11 +13,11 @@ import numpy as np
 
 from bnfuse.core.apply import NewAffine, NewLinear, NewSource, Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear import LinearForm, factors, part_at, row_blocks
 from bnfuse.core.quantising.extents import imbalance, largest
 from bnfuse.core.reparam import Pair, Vector
-from bnfuse.core.scaled import ScaledTensor
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.weights.linear import LinearForm, factors, part_at, row_blocks
+from bnfuse.core.weights.scaled import ScaledTensor
+from bnfuse.core.weights.tensor import Tensor
 from bnfuse.results import LayerChange
 
 # Ranges of more channels than this are told as quantiles.

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct, field
 
-from bnfuse.core.affine import Affine, affine_rule
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.linear import LinearForm, Rewrite, factors, new_bias
-from bnfuse.core.linear_rule import Linear
+from bnfuse.core.planning.state import MoveTarget, Propagation, State
 from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
-from bnfuse.core.rules import Absorbed, Source
-from bnfuse.core.scaled import ScaledTensor, round_once
-from bnfuse.core.state import MoveTarget, Propagation, State
-from bnfuse.core.tensor import as_float64
+from bnfuse.core.rules.affine import Affine, affine_rule
+from bnfuse.core.rules.base import Absorbed, Source
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import LinearForm, Rewrite, factors, new_bias
+from bnfuse.core.weights.scaled import ScaledTensor, round_once
+from bnfuse.core.weights.tensor import as_float64
 
 if TYPE_CHECKING:
-    from bnfuse.core.constant_channel import ConstantChannel
+    from bnfuse.core.planning.constant_channel import ConstantChannel
 
 
 class NewLinear(Struct, frozen=True, eq=False):

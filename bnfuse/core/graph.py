@@ -17,7 +17,7 @@ from bnfuse.core.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
     from bnfuse.core.reparam import Pair
-    from bnfuse.core.rules import Rule
+    from bnfuse.core.rules.base import Rule
 
 # A port is an input index i >= 0, or an output as ~j (so ~0 == -1 is the first output).
 Port = int

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfuse.core.affine import Affine, affine_rule, candidate
 from bnfuse.core.apply import Merged, Patch
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.rules import Current
+from bnfuse.core.rules.affine import Affine, affine_rule, candidate
+from bnfuse.core.rules.base import Current
 
 _AXIS = 1  # where a BatchNormalization has its channels
 

@@ -23,8 +23,8 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 
 from bnfuse.core.graph import Graph, Node
+from bnfuse.core.planning.state import Propagation
 from bnfuse.core.reasons import Reason
-from bnfuse.core.state import Propagation
 
 
 class Seam(Struct, frozen=True):

@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear
-from bnfuse.core.constant_channel import START, ConstantChannel, stored_axis
 from bnfuse.core.graph import Node
+from bnfuse.core.planning.constant_channel import START, ConstantChannel, stored_axis
 from bnfuse.core.reparam import Vector
-from bnfuse.core.rules import Absorbed
-from bnfuse.core.tensor import as_float64
+from bnfuse.core.rules.base import Absorbed
+from bnfuse.core.weights.tensor import as_float64
 
 
 class WidenedLinear(Struct, frozen=True, eq=False):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array, Tensor, size
+from bnfuse.core.weights.tensor import Array, Tensor, size
 from bnfuse.difference.result import Figures
 
 # Bytes read and compared at once, and elements measured at once. Small arrays come from memory that was

@@ -16,7 +16,7 @@ from collections.abc import Hashable
 
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import size
+from bnfuse.core.weights.tensor import size
 from bnfuse.difference.graph import ContentGraph
 from bnfuse.difference.match import Matching
 from bnfuse.difference.result import WeightChange

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.weights.tensor import Tensor
 from bnfuse.formats.base import TensorSpec
 
 Slot = int | str  # an input by its number, or what a layer calls its weight

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import NewLinear, Patch
 from bnfuse.core.graph import Graph
+from bnfuse.core.rules.affine import Affine
 from bnfuse.core.seams import Seam, seams
-from bnfuse.core.tensor import FilledTensor, size
+from bnfuse.core.weights.tensor import FilledTensor, size
 from bnfuse.formats.base import Model
 from bnfuse.proof.deviation import ROUNDOFF
 

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from bnfuse.core.apply import OverflowingFold, apply
 from bnfuse.core.decisions import Keep, Plan
-from bnfuse.core.plan import replay
+from bnfuse.core.planning.plan import replay
 from bnfuse.errors import BnfuseError, listed
 from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect

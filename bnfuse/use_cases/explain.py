@@ -9,9 +9,9 @@ from contextlib import ExitStack, closing
 from os import PathLike
 from pathlib import Path
 
-from bnfuse.core.explain import explain as explain_decisions
 from bnfuse.core.explanation import Explanation
-from bnfuse.core.plan import plan
+from bnfuse.core.planning.explain import explain as explain_decisions
+from bnfuse.core.planning.plan import plan
 from bnfuse.files.stamps import watched
 from bnfuse.formats import detect
 from bnfuse.formats.base import ReadOptions

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from bnfuse.core.apply import OverflowingFold, Patch, apply
 from bnfuse.core.decisions import Plan
-from bnfuse.core.plan import plan as plan_folds
+from bnfuse.core.planning.plan import plan as plan_folds
 from bnfuse.errors import OutputError
 from bnfuse.files.staging import output_errors
 from bnfuse.formats import detect

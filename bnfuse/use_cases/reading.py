@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
 from bnfuse.errors import UsageError
 from bnfuse.formats.base import Format, Model, ReadOptions
 

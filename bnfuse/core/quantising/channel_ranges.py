@@ -21,10 +21,10 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.quantising.extents import extents, imbalance
 from bnfuse.core.reparam import Vector
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.quantised import QuantisedTensor
 
 MOST_POINTS = 33
 _STEPS = 127.0  # of symmetric integers of 8 bits, on either side of zero

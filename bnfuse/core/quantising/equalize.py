@@ -25,14 +25,14 @@ import numpy as np
 
 from bnfuse.core.apply import linear_rewrite, overflows
 from bnfuse.core.decisions import Equalized, Rescaled, Spread
-from bnfuse.core.linear_rule import Linear
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.quantising.extents import imbalance
 from bnfuse.core.quantising.freedoms import Freedom, ScalePlaces, freedoms, rescaled, scale_places
 from bnfuse.core.quantising.noise import NoiseLayer, quietest, total_noise
 from bnfuse.core.quantising.pairs import pair_count
 from bnfuse.core.quantising.sensitivities import noise_layers
 from bnfuse.core.reparam import Vector
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.linear_rule import Linear
 
 # Less than this would not be seen in a result.
 LEAST_GAIN_DB = 0.1

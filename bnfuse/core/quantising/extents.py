@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfuse.core.linear import LinearForm, Where, channel_order, part_at, row_blocks
 from bnfuse.core.reparam import Vector
-from bnfuse.core.tensor import Array, Tensor
+from bnfuse.core.weights.linear import LinearForm, Where, channel_order, part_at, row_blocks
+from bnfuse.core.weights.tensor import Array, Tensor
 
 
 def largest(weight: Tensor, form: LinearForm, factors: Vector | None = None) -> Vector:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.propagate import Worklist, next_choices
-from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.planning.propagate import Worklist, next_choices
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Vector, from_backward
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.quantised import QuantisedTensor
 
 Channels = NDArray[np.intp]
 

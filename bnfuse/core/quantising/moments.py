@@ -23,16 +23,16 @@ from math import erf, pi, sqrt
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.affine import Affine
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Node
-from bnfuse.core.joint import ConcatSplit, Select
+from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.pairs import Pairs
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Pair, Vector
-from bnfuse.core.rules import Pass
-from bnfuse.core.state import State
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.joint import ConcatSplit, Select
+from bnfuse.core.rules.weighted_sum import WeightedSum
 
 _FAR = 1e30  # so many deviations from 0 is a value that does not vary
 # By how much of itself what the weights make of a mean may be wrong. 1 to 4 are alike, 0 costs up to 2 dB.

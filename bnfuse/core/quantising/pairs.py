@@ -13,9 +13,9 @@ from math import prod
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.linear import LinearForm, row_blocks
 from bnfuse.core.reparam import Vector
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.weights.linear import LinearForm, row_blocks
+from bnfuse.core.weights.tensor import Tensor
 
 
 class Pairs(Struct, frozen=True, eq=False):

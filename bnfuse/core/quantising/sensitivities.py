@@ -19,12 +19,12 @@ from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear, linear_rewrite
 from bnfuse.core.graph import Node
-from bnfuse.core.linear_rule import Linear
+from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.moments import Moments, ceiling, known, of_output
 from bnfuse.core.quantising.noise import NoiseLayer, Places
 from bnfuse.core.quantising.pairs import Pairs, pairs
 from bnfuse.core.reparam import Vector
-from bnfuse.core.state import State
+from bnfuse.core.rules.linear_rule import Linear
 
 if TYPE_CHECKING:
     from bnfuse.core.quantising.freedoms import ScalePlaces

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from bnfuse.core.apply import Moved, OverflowingFold, Patch
 from bnfuse.core.axes import Shape
-from bnfuse.core.constant_channel import stored_axis
 from bnfuse.core.graph import Node
-from bnfuse.core.scaled import ScaledTensor, round_once
-from bnfuse.core.tensor import Array
+from bnfuse.core.planning.constant_channel import stored_axis
+from bnfuse.core.weights.scaled import ScaledTensor, round_once
+from bnfuse.core.weights.tensor import Array
 from bnfuse.core.widened import WidenedLinear, widened
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.edit.insert_layer import Move

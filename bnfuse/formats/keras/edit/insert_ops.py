@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.keras.edit.rewire import Source, rewire, rewire_outputs
 from bnfuse.formats.keras.graph.calls import StoredRef, read_call
 from bnfuse.formats.keras.graph.network import Network, Ref, Shape

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.keras.edit.insert_ops import new_name, op_entry, tensor
 from bnfuse.formats.keras.graph.calls import StoredRef, is_keras3
 from bnfuse.formats.keras.graph.network import Network, Shape

@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.keras.edit.insert_layer import Move, move
 from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, put_in_place
 from bnfuse.formats.keras.edit.insert_sum import Sum, put_sums

@@ -15,7 +15,7 @@ from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, Shape
 
 if TYPE_CHECKING:
-    from bnfuse.core.constant_channel import ConstantChannel
+    from bnfuse.core.planning.constant_channel import ConstantChannel
     from bnfuse.formats.keras.graph.flow import OutputPath
 
 Wider = Mapping[Ref, int]  # the axis along which there is one channel more

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array, Based
+from bnfuse.core.weights.tensor import Array, Based
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 _BLOCK_BYTES = 1 << 22

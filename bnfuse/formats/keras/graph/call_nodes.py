@@ -7,12 +7,12 @@ from collections.abc import Collection
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
-from bnfuse.core.rules import Opaque, Pass, Rule
-from bnfuse.core.scaled import round_once
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.weights.scaled import round_once
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.rows.kind import Trait

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Graph, Node, unique_names
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
 from bnfuse.formats.keras.graph.call_nodes import CallHandle, graph_of
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.masks import Masks

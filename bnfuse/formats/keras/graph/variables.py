@@ -9,8 +9,8 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.scaled import ScaledTensor
-from bnfuse.core.tensor import Array, Based
+from bnfuse.core.weights.scaled import ScaledTensor
+from bnfuse.core.weights.tensor import Array, Based
 from bnfuse.formats.keras.file.hdf5_tree import StoredDataset
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.clamp import Clamp
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.rows.curves import curve
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
-from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.batchnorm import broken, inference_affine
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.site import Part, Site, alone, single

@@ -6,7 +6,7 @@ Kernel layouts are those of keras/src/layers: projections (in, heads, size) and 
 from __future__ import annotations
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass
+from bnfuse.core.rules.base import Opaque, Pass
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind

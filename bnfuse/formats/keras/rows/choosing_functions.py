@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Take, dropping
-from bnfuse.core.rules import Pass, Rule
+from bnfuse.core.rules.base import Pass, Rule
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, integer, of_one

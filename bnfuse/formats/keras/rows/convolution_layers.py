@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from bnfuse.core.linear import LinearForm
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import LinearForm
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import spatial_kinds
 from bnfuse.formats.keras.rows.linear_layers import Within, bias_apart, linear_part, with_activation

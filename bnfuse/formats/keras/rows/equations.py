@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from bnfuse.core.axes import Regroup, regroup
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.keras.rows.stored import LinearStore
 
 if TYPE_CHECKING:

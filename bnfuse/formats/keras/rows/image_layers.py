@@ -7,7 +7,7 @@ tf_keras 2.21: nearest, bilinear, bicubic, Lanczos, area, Gaussian, Mitchell; an
 from __future__ import annotations
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule
+from bnfuse.core.rules.base import Opaque, Pass, Rule
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds

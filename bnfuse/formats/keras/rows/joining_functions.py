@@ -13,10 +13,10 @@ from functools import partial
 from itertools import pairwise
 
 from bnfuse.core.axes import dropping
-from bnfuse.core.counted import Put
-from bnfuse.core.joint import ConcatSplit
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.counted import Put
+from bnfuse.core.rules.joint import ConcatSplit
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind

@@ -13,7 +13,7 @@ from bnfuse.formats.keras.rows.sizes import Shapes, unknown
 from bnfuse.formats.keras.rows.variables import Config, Slots, none, unknown_slots
 
 if TYPE_CHECKING:
-    from bnfuse.core.rules import Rule
+    from bnfuse.core.rules.base import Rule
     from bnfuse.formats.keras.rows.site import Parts, Site
 
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnfuse.core.linear import LinearForm, linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Source
-from bnfuse.core.tensor import Tensor
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Source
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
+from bnfuse.core.weights.linear import LinearForm, linear_form
+from bnfuse.core.weights.tensor import Tensor
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.activations import fused

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnfuse.core.axes import Shape as Sizes
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Opaque, Rule, Sign
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
+from bnfuse.core.rules.operands import Operand, operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.site import Site

@@ -7,7 +7,7 @@ from typing import Any
 
 from bnfuse.core.axes import Chain, Permute, Relabel, dropping, regroup
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait, spatial_kinds

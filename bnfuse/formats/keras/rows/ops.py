@@ -16,7 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
 from bnfuse.formats.keras.graph.call_constants import CallVariable, Constant, only_leaf
 from bnfuse.formats.keras.graph.calls import as_shape, is_keras3
 from bnfuse.formats.keras.graph.network import Call, Layer, Variable

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, dropping, regroup
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Pass, Rule
+from bnfuse.core.rules.base import Pass, Rule
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.kind import LayerKind

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.tensor import Array, ArrayTensor
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array, ArrayTensor
 from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.keras.rows.variables import Config, Slots, own, quantised_to
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
-from bnfuse.core.counted import Through, Times
-from bnfuse.core.joint import Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import arithmetic_pair
-from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign, Source
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule, ShapeOnly, Sign, Source
+from bnfuse.core.rules.counted import Through, Times
+from bnfuse.core.rules.joint import Product, Select
+from bnfuse.core.rules.operands import Operand, operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.call_constants import CallVariable
 from bnfuse.formats.keras.graph.calls import as_shape
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
 from bnfuse.formats.keras.graph.network import Call, Layer, Shape
 from bnfuse.formats.keras.rows.kind import LayerKind
 from bnfuse.formats.keras.rows.linear_layers import Within, linear_part

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.keras.graph.network import Call, Layer, LayerPath, Variable
 from bnfuse.formats.table import Malformed, ShapeUnknown
 

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
+from bnfuse.core.rules.base import Opaque
 from bnfuse.formats.keras.graph.calls import is_keras3
 from bnfuse.formats.keras.graph.network import Call, Layer
 from bnfuse.formats.keras.rows.kind import LayerKind

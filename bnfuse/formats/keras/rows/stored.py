@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from bnfuse.core.reparam import arithmetic_constant
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 
 if TYPE_CHECKING:
     from bnfuse.core.apply import Moved, NewAffine, NewClamp, NewLinear, NewSource

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.apply import Patch
 from bnfuse.core.graph import Graph, Node
+from bnfuse.core.rules.affine import Affine
 from bnfuse.formats.keras.graph.call_nodes import handle_of
 from bnfuse.formats.keras.graph.flow import OutputPath
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, walk

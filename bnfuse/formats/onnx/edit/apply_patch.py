@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 
 from bnfuse.core.apply import Merged, Moved, NewAffine, NewClamp, NewLinear, OverflowingFold, Patch
-from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.scaled import ScaledTensor, is_small, round_once
-from bnfuse.core.tensor import Array, Tensor, size
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.scaled import ScaledTensor, is_small, round_once
+from bnfuse.core.weights.tensor import Array, Tensor, size
 from bnfuse.core.widened import WidenedLinear, widened
 from bnfuse.formats.onnx.edit.assemble import EditedModel, assemble
 from bnfuse.formats.onnx.edit.deferred import Deferred

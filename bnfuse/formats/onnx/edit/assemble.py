@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.scaled import ScaledTensor
+from bnfuse.core.weights.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, NewConstant, Pending, message
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint

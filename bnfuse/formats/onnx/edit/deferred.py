@@ -15,8 +15,8 @@ from msgspec import Struct, field
 
 from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.reparam import Vector
-from bnfuse.core.scaled import ScaledTensor, round_once, scale_together
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.scaled import ScaledTensor, round_once, scale_together
+from bnfuse.core.weights.tensor import Array
 
 _GROUP = 256
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.graph.scope import Scope
 from bnfuse.formats.onnx.rows.view import NodeHandle

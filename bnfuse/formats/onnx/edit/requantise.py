@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.edit.pending import Pool
 from bnfuse.formats.onnx.graph.qonnx import NEAREST
 from bnfuse.formats.onnx.graph.quantised import Unpacking, flat

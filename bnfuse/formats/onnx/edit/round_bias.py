@@ -17,8 +17,8 @@ import onnx
 from msgspec import Struct
 
 from bnfuse.core.apply import NewLinear
-from bnfuse.core.scaled import round_once
-from bnfuse.core.tensor import Array, size, whole
+from bnfuse.core.weights.scaled import round_once
+from bnfuse.core.weights.tensor import Array, size, whole
 from bnfuse.formats.onnx.edit.pending import Pool
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS

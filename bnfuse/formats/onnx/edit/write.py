@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import size
+from bnfuse.core.weights.tensor import size
 from bnfuse.errors import OutputError
 from bnfuse.files.side_files import side_file_name
 from bnfuse.formats.base import Written

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import Array, ArrayTensor, Tensor
+from bnfuse.core.weights.tensor import Array, ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
 from bnfuse.files.stamps import Stamp, check_stamp, stamp_of
 from bnfuse.formats.elsewhere import closed, opened

@@ -18,7 +18,7 @@ from queue import Queue
 from msgspec import Struct, field
 
 from bnfuse.core.apply import OverflowingFold
-from bnfuse.core.scaled import ScaledTensor
+from bnfuse.core.weights.scaled import ScaledTensor
 from bnfuse.formats.onnx.file.positioned import read_at, write_at
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import FileSlice

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.file.storage import Files, FileTensor
 from bnfuse.formats.onnx.file.wire import FileSlice
 

@@ -13,10 +13,10 @@ import sys
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.graph import Graph, Node, Port, unique_names
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Rule
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.graph import qonnx

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bnfuse.core.tensor import Array, ArrayTensor, FilledTensor, Tensor, size, whole
+from bnfuse.core.weights.tensor import Array, ArrayTensor, FilledTensor, Tensor, size, whole
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.evaluate import evaluate

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bnfuse.core.tensor import ArrayTensor, Tensor
+from bnfuse.core.weights.tensor import ArrayTensor, Tensor
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.contents import Contents, NodeItem, Slot, WeightItem
 from bnfuse.formats.onnx.file.storage import Files, element_bits, nbytes, numpy_dtype

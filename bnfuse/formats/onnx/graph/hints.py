@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import size, whole
+from bnfuse.core.weights.tensor import size, whole
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import TensorSpec
 from bnfuse.formats.extents import Extent, Shape, Sizes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx
 
-from bnfuse.core.tensor import size
+from bnfuse.core.weights.tensor import size
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.onnx.file.storage import Files
 

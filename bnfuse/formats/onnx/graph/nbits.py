@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array, Tensor, size, whole
 from bnfuse.formats.onnx.graph.constants import is_float
 
 PACKED_BITS = (2, 4, 8)

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.tensor import Array, Based, Tensor, size, whole
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array, Based, Tensor, size, whole
 from bnfuse.formats.onnx.rows.signature import of_types
 from bnfuse.formats.table import Malformed
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.quantised import QuantisedTensor
-from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array, Tensor, size, whole
 from bnfuse.formats.onnx.file.element_types import onnx_type
 from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Opaque, Reaction, Rule, StateView
+from bnfuse.core.rules.base import Opaque, Reaction, Rule, StateView
+from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.onnx.rows.view import View
 
 _HOMOGENEOUS = (b"Relu", b"LeakyRelu")

@@ -10,13 +10,13 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine
-from bnfuse.core.batchnorm import broken, inference_affine
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, arithmetic_pair
-from bnfuse.core.rules import Opaque, Reaction, Rule, StateView
-from bnfuse.core.tensor import Tensor, as_float64, size
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Reaction, Rule, StateView
+from bnfuse.core.rules.batchnorm import broken, inference_affine
+from bnfuse.core.weights.tensor import Tensor, as_float64, size
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.origin import Origin

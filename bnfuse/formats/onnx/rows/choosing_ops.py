@@ -12,7 +12,7 @@ from math import prod
 
 from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign, Source
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign, Source
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same

@@ -7,9 +7,9 @@ from functools import partial
 
 from onnx import AttributeProto
 
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.activated import activated
 from bnfuse.formats.onnx.rows.kind import OpKind

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import AttributeProto
 
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array, Tensor, as_float64
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import Array, Tensor, as_float64
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.activated import activated
 from bnfuse.formats.onnx.rows.kind import OpKind

@@ -15,11 +15,11 @@ import numpy as np
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Pass, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.rules.base import Pass, Reaction, Rule, StateView, zero_scale
 
 
 class Even(Rule, frozen=True, eq=False):
-    """Magnitudes and norms: no ``Pass``, whose input and output are scaled alike (``core.classes``).
+    """Magnitudes and norms: no ``Pass``, whose input and output are scaled alike (``core.planning.classes``).
 
     Attributes:
         size: what passes without its sign.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bnfuse.core.joint import ConcatSplit, Product, Select
-from bnfuse.core.operands import Operand, operands
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule, Sign, Source
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.base import Opaque, Rule, Sign, Source
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
+from bnfuse.core.rules.operands import Operand, operands
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.onnx.graph.extents.layout import concat as concatenated
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows.affine_ops import arithmetic

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from bnfuse.core.rules import Rule
+    from bnfuse.core.rules.base import Rule
     from bnfuse.formats.onnx.graph.extents.call import Rule as Extents
     from bnfuse.formats.onnx.rows.stored import Store
     from bnfuse.formats.onnx.rows.view import View

@@ -11,7 +11,7 @@ from math import prod
 
 from bnfuse.core.axes import AxisMap, Chain, Permute, Regroup, Reversed, Shape, dropping, regroup
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule
+from bnfuse.core.rules.base import Opaque, Pass, Rule
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.view import View

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array, ArrayTensor, Tensor, whole
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import Array, ArrayTensor, Tensor, whole
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.graph.scope import text_of

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
-from bnfuse.core.affine import Affine
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array, ArrayTensor
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.tensor import Array, ArrayTensor
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import AffineStore, LinearStore

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from bnfuse.core.linear import linear_form
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
-from bnfuse.core.tensor import Array
+from bnfuse.core.rules.base import Opaque, Rule
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import linear_form
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.extents import Shape
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.graph.nbits import blocked_weight

@@ -11,7 +11,7 @@ Source of every line: the ONNX operator specification, ai.onnx, versions 1 to 23
 from __future__ import annotations
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Rule
+from bnfuse.core.rules.base import Opaque, Rule
 from bnfuse.formats.extents import Shape
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS

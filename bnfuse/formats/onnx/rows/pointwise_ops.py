@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import onnx
 
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, ShapeOnly, Sign
+from bnfuse.core.rules.base import Opaque, Pass, Rule, ShapeOnly, Sign
+from bnfuse.core.rules.clamp import Clamp
 from bnfuse.formats.onnx.graph.extents.rules import broadcast, same
 from bnfuse.formats.onnx.rows import curves
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen

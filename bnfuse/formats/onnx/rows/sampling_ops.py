@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 
 from bnfuse.core.axes import Relabel
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
-from bnfuse.core.tensor import as_float64
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign
+from bnfuse.core.weights.tensor import as_float64
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.graph.scope import text_of

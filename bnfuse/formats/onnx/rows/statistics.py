@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.affine import Typical
-from bnfuse.core.batchnorm import affine_maps
 from bnfuse.core.reparam import Vector
+from bnfuse.core.rules.affine import Typical
+from bnfuse.core.rules.batchnorm import affine_maps
 from bnfuse.formats.onnx.rows.stored import epsilon_of
 from bnfuse.formats.onnx.rows.view import NodeHandle
 

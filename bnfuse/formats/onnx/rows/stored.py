@@ -20,14 +20,14 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reparam import arithmetic_constant
-from bnfuse.core.tensor import Array, as_float64, size
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Array, as_float64, size
 
 if TYPE_CHECKING:
     from bnfuse.core.apply import NewAffine, NewClamp, NewLinear, NewSource
-    from bnfuse.core.linear_rule import Linear
     from bnfuse.core.reparam import Vector
+    from bnfuse.core.rules.linear_rule import Linear
     from bnfuse.formats.onnx.edit.apply_patch import ModelEditor
     from bnfuse.formats.onnx.rows.view import NodeHandle
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
-from bnfuse.core.tensor import Tensor, size, whole
+from bnfuse.core.weights.tensor import Tensor, size, whole
 from bnfuse.formats.onnx.file.element_types import numpy_type, onnx_type
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.constants import Constants

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bnfuse.core.linear import LinearForm, linear_form
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque
-from bnfuse.core.tensor import Tensor, size
+from bnfuse.core.rules.base import Opaque
+from bnfuse.core.weights.linear import LinearForm, linear_form
+from bnfuse.core.weights.tensor import Tensor, size
 from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.origin import Origin
 from bnfuse.formats.onnx.rows.view import View

@@ -10,9 +10,9 @@ from functools import partial
 from math import prod
 
 from bnfuse.core.axes import AxisMap, Chain, Relabel, dropping
-from bnfuse.core.counted import Put, Times
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign
+from bnfuse.core.rules.counted import Put, Times
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents import rules as extents
 from bnfuse.formats.onnx.rows.insensitive import Even, Unseen

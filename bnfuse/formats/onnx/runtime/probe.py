@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.tensor import Array, whole
+from bnfuse.core.weights.tensor import Array, whole
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.child.shaking import is_shaken, stepped

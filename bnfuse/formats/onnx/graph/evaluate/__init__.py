@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array, ArrayTensor, Based, FilledTensor, Tensor, size
+from bnfuse.core.weights.tensor import Array, ArrayTensor, Based, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
 from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
 from bnfuse.formats.onnx.rows.signature import checked

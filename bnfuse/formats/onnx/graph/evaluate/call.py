@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array, Tensor, size, whole
+from bnfuse.core.weights.tensor import Array, Tensor, size, whole
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 
 # Larger results are not worked out: the value then counts as not constant.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.tensor import Array, FilledTensor
+from bnfuse.core.weights.tensor import Array, FilledTensor
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
 from bnfuse.formats.table import counted
 

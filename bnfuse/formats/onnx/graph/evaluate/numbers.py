@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.file.element_types import numpy_type
 from bnfuse.formats.onnx.graph.evaluate.call import KnownCall, Unknown, bounded, broadcast
 from bnfuse.formats.table import counted, curried

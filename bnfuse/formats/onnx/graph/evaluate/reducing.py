@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.tensor import Array
+from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.graph.evaluate.call import (
     KnownCall,
     Unknown,

@@ -9,12 +9,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.linear import LinearForm, contract
-from bnfuse.core.quantised import QuantisedTensor
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
-from bnfuse.core.rules import Absorbed, Reaction, Rule, StateView, zero_scale
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.rules.base import Absorbed, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.weights.linear import LinearForm, contract
+from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import Tensor
 
 
 class Linear(Rule, frozen=True, eq=False):

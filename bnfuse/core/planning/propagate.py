@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from bnfuse.core.affine import Candidate
-from bnfuse.core.dead_ends import WIDE, Hop, Hub
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.offers import Offer
+from bnfuse.core.planning.dead_ends import WIDE, Hop, Hub
+from bnfuse.core.planning.offers import Offer
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, same
-from bnfuse.core.rules import Absorbed, Current, Joint, Rule
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.affine import Candidate
+from bnfuse.core.rules.base import Absorbed, Current, Joint, Rule
 
 # Attempts that touch no more nodes than this do without ``classes`` and ``bars``.
 NEAR = 24

@@ -26,18 +26,18 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.axes import SameAxes
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import ConcatSplit, Product
-from bnfuse.core.linear_rule import Linear
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Opaque, Pass, Rule
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.joint import ConcatSplit, Product
+from bnfuse.core.rules.linear_rule import Linear
 
 if TYPE_CHECKING:
-    from bnfuse.core.state import State
+    from bnfuse.core.planning.state import State
 
 Channels = NDArray[np.int64]  # places in the arrays of a region, shape (channels of a value,)
 

@@ -31,17 +31,17 @@ from math import isfinite, prod
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.affine import Affine, Candidate
 from bnfuse.core.axes import SameAxes
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.linear import LinearForm
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reparam import Vector
-from bnfuse.core.rules import Absorbed, Pass
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.affine import Affine, Candidate
+from bnfuse.core.rules.base import Absorbed, Pass
+from bnfuse.core.rules.joint import ConcatSplit
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import LinearForm
+from bnfuse.core.weights.quantised import QuantisedTensor
 
 # What the new channel is before the activation: far from the ends of all of them.
 START = 1.0

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.decisions import Decision, Plan, Split
 from bnfuse.core.explanation import AffineFigures, Answer, Asked, Attempt, Choice, Explanation, Step, Trial
 from bnfuse.core.graph import Graph, Node, Port
-from bnfuse.core.offers import Offer, whole
-from bnfuse.core.plan import plan as plan_folds
-from bnfuse.core.propagate import Worklist, ports
+from bnfuse.core.planning.offers import Offer, whole
+from bnfuse.core.planning.plan import plan as plan_folds
+from bnfuse.core.planning.propagate import Worklist, ports
+from bnfuse.core.planning.search import Observer, SearchResult, Tried, try_split
+from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Current, Joint, Rule
-from bnfuse.core.search import Observer, SearchResult, Tried, try_split
-from bnfuse.core.state import State
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Current, Joint, Rule
 
 
 def explain(graph: Graph, plan: Plan, names: Collection[str]) -> tuple[Explanation, ...]:

@@ -26,7 +26,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from bnfuse.core.reparam import Pair, Vector
-from bnfuse.core.tensor import Array, Tensor
+from bnfuse.core.weights.tensor import Array, Tensor
 
 # 1 MiB of float32: larger blocks fall out of the cache, smaller ones pay for the calls.
 BLOCK_ELEMENTS = 1 << 18

@@ -17,14 +17,14 @@ from collections.abc import Collection
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine
 from bnfuse.core.axes import Permute, SameAxes
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Opaque, Pass, Sign
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Sign
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.weighted_sum import WeightedSum
 
 
 class ScaleClass(Struct, eq=False):

@@ -21,13 +21,13 @@ from msgspec.structs import replace
 
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.offers import Offer
-from bnfuse.core.propagate import NEAR, Worklist, next_choices
+from bnfuse.core.planning.offers import Offer
+from bnfuse.core.planning.propagate import NEAR, Worklist, next_choices
+from bnfuse.core.planning.state import Propagation, State
+from bnfuse.core.planning.worth import made_nodes, objection
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.state import Propagation, State
-from bnfuse.core.worth import made_nodes, objection
+from bnfuse.core.rules.linear_rule import Linear
 
 # Attempts per split and reach: enough for every routing past a handful of sums.
 MAX_ATTEMPTS = 64

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from bnfuse.core.affine import Candidate, candidate
 from bnfuse.core.apply import NewLinear, linear_rewrite
 from bnfuse.core.decisions import Part, Settled
 from bnfuse.core.graph import Node
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.offers import Offer, whole
-from bnfuse.core.propagate import retrace
+from bnfuse.core.planning.offers import Offer, whole
+from bnfuse.core.planning.propagate import retrace
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Refusal
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.affine import Candidate, candidate
+from bnfuse.core.rules.linear_rule import Linear
 
 Removal = Callable[[Offer], Propagation | None]  # the cheapest way to let something go
 Becomes = Callable[[State, Propagation], tuple[tuple[str, str], ...]]

@@ -10,18 +10,18 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from bnfuse.core.affine import affine_rule
-from bnfuse.core.bars import Bars
-from bnfuse.core.clamp import Clamp
-from bnfuse.core.classes import Classes
-from bnfuse.core.dead_ends import DeadEnds
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node, Port
+from bnfuse.core.planning.bars import Bars
+from bnfuse.core.planning.classes import Classes
+from bnfuse.core.planning.dead_ends import DeadEnds
 from bnfuse.core.reparam import Pair
-from bnfuse.core.rules import Absorbed, Closed, Current, Pass, Rule
+from bnfuse.core.rules.affine import affine_rule
+from bnfuse.core.rules.base import Absorbed, Closed, Current, Pass, Rule
+from bnfuse.core.rules.clamp import Clamp
 
 if TYPE_CHECKING:
-    from bnfuse.core.constant_channel import ConstantChannel
+    from bnfuse.core.planning.constant_channel import ConstantChannel
 
 
 class Propagation(Struct, frozen=True, eq=False):

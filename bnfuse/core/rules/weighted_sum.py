@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.operands import Operand
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, Vector, from_backward, same
-from bnfuse.core.rules import Demands, Joint, Known
+from bnfuse.core.rules.base import Demands, Joint, Known
+from bnfuse.core.rules.operands import Operand
 
 
 class WeightedSum(Joint, frozen=True, eq=False):

@@ -25,20 +25,20 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from bnfuse.core.affine import Affine, Candidate, candidate
 from bnfuse.core.apply import Planned
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Part, Plan, Settled, Split
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.narrow import narrow, places
-from bnfuse.core.offers import Offer, whole
-from bnfuse.core.propagate import retrace
+from bnfuse.core.planning.narrow import narrow, places
+from bnfuse.core.planning.offers import Offer, whole
+from bnfuse.core.planning.propagate import retrace
+from bnfuse.core.planning.search import Observer, removal
+from bnfuse.core.planning.settle import settle, settle_again
+from bnfuse.core.planning.state import Propagation, State
+from bnfuse.core.planning.worth import made_nodes, objection
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.rules import Opaque
-from bnfuse.core.search import Observer, removal
-from bnfuse.core.settle import settle, settle_again
-from bnfuse.core.state import Propagation, State
-from bnfuse.core.worth import made_nodes, objection
+from bnfuse.core.rules.affine import Affine, Candidate, candidate
+from bnfuse.core.rules.base import Opaque
+from bnfuse.core.rules.clamp import Clamp
 
 _NOBODY = Observer()
 
@@ -180,7 +180,7 @@ def _by_channel(state: State, node: Node, kept: Keep, banned: Collection[str]) -
         or node.name in banned
     ):
         return kept
-    from bnfuse.core.constant_channel import constant_channel
+    from bnfuse.core.planning.constant_channel import constant_channel
 
     found = constant_channel(state, Candidate(node, rule))
     if found is None:
@@ -259,7 +259,7 @@ def replay(graph: Graph, plan: Plan) -> Planned:
     Raises:
         AssertionError: the plan does not belong to this graph.
     """
-    from bnfuse.core.constant_channel import constant_channel
+    from bnfuse.core.planning.constant_channel import constant_channel
 
     state = State(graph, moves_bounds=True)  # which answers the same to whatever leaves them as they are
     by_name = {node.name: node for node in graph.candidates}

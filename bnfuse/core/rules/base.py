@@ -33,7 +33,7 @@ from bnfuse.core.axes import AxisMap, SameAxes
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector
-from bnfuse.core.tensor import Tensor
+from bnfuse.core.weights.tensor import Tensor
 
 
 class Absorbed(Struct, frozen=True, eq=False):

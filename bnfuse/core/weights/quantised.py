@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from bnfuse.core.linear import LinearForm
 from bnfuse.core.reparam import Vector
-from bnfuse.core.tensor import Array, Tensor, whole
+from bnfuse.core.weights.linear import LinearForm
+from bnfuse.core.weights.tensor import Array, Tensor, whole
 
 _MOST_MIRRORED = 1 << 28  # integers, which are in memory then
 

@@ -14,9 +14,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from bnfuse.core.linear import LinearForm, part_at, row_blocks
 from bnfuse.core.reparam import Vector
-from bnfuse.core.tensor import Array, Based, Tensor
+from bnfuse.core.weights.linear import LinearForm, part_at, row_blocks
+from bnfuse.core.weights.tensor import Array, Based, Tensor
 
 # Weights this small need no blocks: the bookkeeping would cost more than the arithmetic.
 _SMALL_ELEMENTS = 1 << 12

@@ -15,7 +15,7 @@ import numpy as np
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, from_forward
-from bnfuse.core.rules import Absorbed, Current, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.rules.base import Absorbed, Current, Reaction, Rule, StateView, zero_scale
 
 
 class Clamp(Rule, frozen=True, eq=False):

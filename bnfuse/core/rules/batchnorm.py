@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.affine import Affine, Typical
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
+from bnfuse.core.rules.affine import Affine, Typical
 
 # ε is a floor to how far x varies (a dead channel), but an outlandish one tells nothing of x.
 _USUAL_EPSILON = 1e-2

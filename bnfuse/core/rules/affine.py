@@ -10,7 +10,7 @@ from msgspec import Struct
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
-from bnfuse.core.rules import Absorbed, Current, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.rules.base import Absorbed, Current, Reaction, Rule, StateView, zero_scale
 
 
 class Typical(NamedTuple):

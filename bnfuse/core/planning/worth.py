@@ -6,19 +6,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.affine import Typical
 from bnfuse.core.apply import linear_rewrite, overflows
-from bnfuse.core.clamp import Clamp
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
-from bnfuse.core.linear import factors
-from bnfuse.core.linear_rule import Linear
-from bnfuse.core.offers import Offer
-from bnfuse.core.quantised import QuantisedTensor
+from bnfuse.core.planning.offers import Offer
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
-from bnfuse.core.rules import Absorbed
-from bnfuse.core.state import Propagation, State
+from bnfuse.core.rules.affine import Typical
+from bnfuse.core.rules.base import Absorbed
+from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import factors
+from bnfuse.core.weights.quantised import QuantisedTensor
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 MAX_SHIFT = 1e3

@@ -19,10 +19,10 @@ from msgspec import Struct, field
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam
-from bnfuse.core.rules import Joint
+from bnfuse.core.rules.base import Joint
 
 if TYPE_CHECKING:
-    from bnfuse.core.propagate import Worklist
+    from bnfuse.core.planning.propagate import Worklist
 
 # What more ports than this share is a hub.
 WIDE = 24

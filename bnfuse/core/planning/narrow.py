@@ -16,16 +16,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from bnfuse.core.affine import Candidate, candidate
-from bnfuse.core.dead_ends import WIDE
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Graph, Node
-from bnfuse.core.joint import ConcatSplit
-from bnfuse.core.propagate import NEAR, Worklist
+from bnfuse.core.planning.dead_ends import WIDE
+from bnfuse.core.planning.propagate import NEAR, Worklist
+from bnfuse.core.planning.state import MoveTarget, Narrowing, State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, from_backward
-from bnfuse.core.state import MoveTarget, Narrowing, State
-from bnfuse.core.weighted_sum import WeightedSum
+from bnfuse.core.rules.affine import Candidate, candidate
+from bnfuse.core.rules.joint import ConcatSplit
+from bnfuse.core.rules.weighted_sum import WeightedSum
 
 # The share of its work that a BatchNormalization may keep, for moving it to be worth while.
 MOST = 0.5

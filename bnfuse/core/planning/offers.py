@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.affine import Candidate
 from bnfuse.core.decisions import Part, Split
 from bnfuse.core.graph import Node
+from bnfuse.core.planning.splits import holdings, splits
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import IDENTITY, Pair, Reparam, Vector, from_backward, from_forward
-from bnfuse.core.splits import holdings, splits
+from bnfuse.core.rules.affine import Candidate
 
 if TYPE_CHECKING:
-    from bnfuse.core.propagate import Worklist
-    from bnfuse.core.state import State
+    from bnfuse.core.planning.propagate import Worklist
+    from bnfuse.core.planning.state import State
 
 
 class Offer(Struct, frozen=True, eq=False):
