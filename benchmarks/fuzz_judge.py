@@ -66,12 +66,12 @@ def _judged(original: Path, result: Path) -> str:
         feeds = _feeds(before, seed)
         if feeds is None:
             return "inputs of this kind are not made"
-        print(_STEPS[1], flush=True)
+        _tell(_STEPS[1])
         try:
             want = _run(before, feeds)
         except Exception:  # noqa: BLE001 - onnxruntime raises anything
             return "the original does not run"
-        print(_STEPS[3], flush=True)
+        _tell(_STEPS[3])
         try:
             got = _run(after, feeds)
         except Exception as error:  # noqa: BLE001
@@ -98,7 +98,7 @@ def _loaded(path: Path, step: str) -> tuple[Any, str]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    print(step, flush=True)
+    _tell(step)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), ""
     except Exception as error:  # noqa: BLE001 - onnxruntime raises anything
@@ -176,7 +176,15 @@ def _difference(a: Any, b: Any) -> str:
     return f"off by {error:.3g}, where the largest value is {largest:.3g}"
 
 
+_answers = sys.stdout  # before others print there
+
+
+def _tell(line: str) -> None:
+    print(line, file=_answers, flush=True)
+
+
 def _serve() -> None:
+    sys.stdout = sys.stderr  # where onnxruntime's Python prints, too
     import onnxruntime  # noqa: F401 - before the limit, and once
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -184,7 +192,7 @@ def _serve() -> None:
     np.seterr(all="ignore")
     for line in sys.stdin:
         original, _, result = line.rstrip("\n").partition("\t")
-        print(_judged(Path(original), Path(result)), flush=True)
+        _tell(_judged(Path(original), Path(result)))
 
 
 if __name__ == "__main__":
