@@ -31,7 +31,7 @@ class TextSizes:
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self._guard, self._length = GuardedFile(file, start, length), length
         self._file: h5py.File | None = None
-        self._path, self._blocks = "", [b""]
+        self._headers: dict[str, list[bytes]] = {}  # the blocks that were read for each object
         self._peek, self._heaps = GuardedFile(file, start, length), dict[int, bool]()
 
     def check(self, path: str, name: bytes, points: int) -> None:
@@ -40,9 +40,10 @@ class TextSizes:
         Raises:
             OSError: they do.
         """
-        if self._path != path:
-            self._look(path, name)
-        found = self._references(name, points)
+        if path not in self._headers:
+            self._headers[path] = self._look(path, name)
+        blocks = (block for block in self._headers[path] if name in block)
+        found = [sizes for block in blocks for sizes in self._references(block, points)]
         if any(sizes.max() > self._length for sizes in found):
             raise OSError("it says that a text is larger than the file")
         if points * self._length <= max(_FREE_BYTES, _FEW * self._length):
@@ -58,21 +59,18 @@ class TextSizes:
         if self._file is not None:
             self._file.close()
 
-    def _look(self, path: str, name: bytes) -> None:
-        """Read an object's header, with the blocks that takes."""
+    def _look(self, path: str, name: bytes) -> list[bytes]:
+        """Read an object's header, and note the blocks that this takes."""
         self.close()  # what HDF5 has read once it keeps, and reads no more
-        self._path, self._blocks = path, []
-        self._guard.seen = self._blocks.append
+        blocks: list[bytes] = []
+        self._guard.seen = blocks.append
         self._file = h5py.File(self._guard, "r")
         h5py.h5a.open(h5py.h5o.open(self._file.id, path.encode()), name)
         self._guard.seen = None
+        return blocks
 
-    def _references(self, name: bytes, points: int) -> list[NDArray[np.uint64]]:
+    def _references(self, block: bytes, points: int) -> Iterator[NDArray[np.uint64]]:
         """What ``points`` references in a row say of their sizes, wherever there is such a row."""
-        blocks = (block for block in self._blocks if name in block)
-        return [sizes for block in blocks for sizes in self._rows(block, points)]
-
-    def _rows(self, block: bytes, points: int) -> Iterator[NDArray[np.uint64]]:
         places = len(block) - _REFERENCE.itemsize * points + 1
         if places <= 0:
             return
