@@ -13,7 +13,6 @@ from bnfuse.formats.base import RunSettings
 from bnfuse.inputs.samples import InputRequest
 from bnfuse.measure.certainty import Certainty, Wanted
 from bnfuse.measure.judging import Rounds
-from bnfuse.measure.scouting import Scouted
 from bnfuse.measure.steady import Setting
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER
 from bnfuse.results.latency import OFF, ON
@@ -102,15 +101,6 @@ def test_what_seems_a_gain_when_it_is_warmed_up_is_forgotten(clock: Clock, tmp_p
     assert run.verdict == SAME
     assert run.speedup == pytest.approx(1.0)
     assert clock.seconds < 4.0
-
-
-@pytest.mark.parametrize(("few", "many", "kept"), [(5, 8, 8), (6, 8, 6), (5, 5, 5), (4, 0, 4)])
-def test_rounds_of_one_copy_are_kept_where_all_copies_got_too_few(few: int, many: int, kept: int) -> None:
-    def rounds(copies: int, count: int) -> Rounds:
-        return Rounds((np.ones(count),) * copies, np.ones((copies, count, 2)))
-
-    scouted = Scouted((1.0, 2.0), rounds(2, many) if many else None)
-    assert len(scouted.unless_more(rounds(4, few))) == kept
 
 
 def test_what_loads_slowly_is_loaded_once(clock: Clock, tmp_path: Path) -> None:

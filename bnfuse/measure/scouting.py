@@ -4,8 +4,7 @@ A bench holds two copies of both models, because a model's place in memory is pa
 the second copy of the original is its control. To build and compile them is most of what it costs to measure
 a Keras model. So where the models part by some 10 % as soon as they are warm, they are timed for a few rounds
 as they are; and that is all where the gain is ten times what places in memory could make of it
-(``Certainty.plainly``). Else the second copies are loaded, and those rounds are forgotten, unless the time
-does not suffice for as many of all copies as a verdict needs.
+(``Certainty.plainly``). Else those rounds are forgotten, and the second copies are loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from msgspec import Struct
 from bnfuse.formats.base import Runner
 from bnfuse.inputs.samples import Feeds
 from bnfuse.measure.certainty import Certainty
-from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds
+from bnfuse.measure.judging import Rounds
 from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, warm_up
 
@@ -28,15 +27,10 @@ _ROUNDS = 11
 
 
 class Scouted(Struct, frozen=True):
-    """``typical_ns`` is what a call of each model takes, ``rounds`` are what was timed, if anything was."""
+    """``typical_ns`` is what a call of each model takes; ``rounds`` are there where they suffice."""
 
     typical_ns: tuple[float, ...]
     rounds: Rounds | None = None
-
-    def unless_more(self, rounds: Rounds) -> Rounds:
-        """Those rounds of all copies; these where the time sufficed for too few of those."""
-        enough = self.rounds is not None and len(self.rounds) >= ROUNDS_FOR_VERDICT > len(rounds)
-        return self.rounds if self.rounds is not None and enough else rounds
 
 
 def scout(
@@ -57,6 +51,6 @@ def scout(
             seed=seed,
             typical_ns=typical,
         )
-        return Scouted(typical, rounds)
+        return Scouted(typical, rounds if certainty.reached else None)
     finally:
         spent.stop()

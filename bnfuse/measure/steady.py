@@ -28,7 +28,7 @@ from bnfuse.formats.base import Loader, Runner, RunSettings
 from bnfuse.inputs.samples import Feeds, InputRequest, Samples, fit
 from bnfuse.measure.certainty import Certainty
 from bnfuse.measure.judging import Rounds, summarise
-from bnfuse.measure.scouting import Scouted, scout
+from bnfuse.measure.scouting import scout
 from bnfuse.measure.stopwatch import Stopwatch
 from bnfuse.measure.timing import interleave, time_call, visit
 from bnfuse.results import BenchRun, RanInput
@@ -194,10 +194,11 @@ def _one_pass(
         seen.versions.update({name: v for runner in models.values() for name, v in runner.versions.items()})
         samples, feeds = _inputs(setting, models[0], seen)
         call_s = _call_s(models[0], feeds)
-        found = Scouted(())
+        typical_ns: Sequence[float] = ()
         if earlier is None and copies > len(paths) == 2:
             found = scout([models[0], models[1]], feeds, spent, setting.certainty, setting.inputs.seed)
-            if setting.certainty.reached:
+            typical_ns = found.typical_ns
+            if found.rounds is not None:
                 setting.rounds, setting.batch, setting.done = found.rounds, samples.batch, True
                 return
         if len(paths) == 2:
@@ -224,9 +225,9 @@ def _one_pass(
             spent.start(all_at_once=at_once),
             done=lambda new: setting.certainty.look(all_rounds(new), *spent.parts()),
             seed=setting.inputs.seed + (0 if earlier is None else len(earlier)),
-            typical_ns=found.typical_ns,
+            typical_ns=typical_ns,
         )
-    setting.rounds, setting.batch = found.unless_more(all_rounds(rounds)), samples.batch
+    setting.rounds, setting.batch = all_rounds(rounds), samples.batch
     setting.done = setting.certainty.reached
 
 
