@@ -47,7 +47,7 @@ class NotingRunner:
     def __init__(self, load: Callable[[], Runner], look: Look | None) -> None:
         self._load, self._look = load, look
         self._left = 0
-        self._now: Runner | None = load()
+        self._now: Runner | None = load().__enter__()
         self._is_open = False
         self.loading_s = 0.0
         self.noted = Noted()
@@ -95,7 +95,8 @@ class NotingRunner:
             return self._now
         begin = time.perf_counter()
         self._close()
-        self._now = self._look.opened() if opened and self._look is not None else self._load()
+        now = self._look.opened() if opened and self._look is not None else self._load()
+        self._now = now.__enter__()
         self._is_open = opened
         self.loading_s += time.perf_counter() - begin
         return self._now
