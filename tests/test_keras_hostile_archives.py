@@ -194,3 +194,17 @@ def test_optimizer_state_is_never_looked_at(archive: Path) -> None:
     with closing(container):
         assert container.has_optimizer
         assert not any(path.startswith("optimizer") for path in container.tree.datasets)
+
+
+@pytest.mark.parametrize("shared", [{}, [1], "1", None, 1.5, True])
+def test_an_id_that_is_none_is_nobodys(archive: Path, shared: object) -> None:
+    """Of what a config says is shared only whole numbers are looked at."""
+    contents = members(archive)
+    config = json.loads(contents["config.json"])
+    for layer in config["config"]["layers"]:
+        layer["shared_object_id"] = shared
+    contents["config.json"] = json.dumps(config).encode()
+    repack(archive, list(contents.items()))
+    container, network = opened(archive)
+    with closing(container):
+        assert len(network.layer("a").variables) == 2

@@ -30,7 +30,7 @@ class TextSizes:
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self._guard, self._length = GuardedFile(file, start, length), length
-        self._file: h5py.File | None = None
+        self._file: h5py.h5f.FileID | None = None
         self._headers: dict[str, list[bytes]] = {}  # the blocks that were read for each object
         self._peek, self._heaps = GuardedFile(file, start, length), dict[int, bool]()
 
@@ -64,8 +64,11 @@ class TextSizes:
         self.close()  # what HDF5 has read once it keeps, and reads no more
         blocks: list[bytes] = []
         self._guard.seen = blocks.append
-        self._file = h5py.File(self._guard, "r")
-        h5py.h5a.open(h5py.h5o.open(self._file.id, path.encode()), name)
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)  # as h5py.File, whose other settings take longer
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, self._guard)
+        self._file = h5py.h5f.open(b"model", h5py.h5f.ACC_RDONLY, fapl=access)
+        h5py.h5a.open(h5py.h5o.open(self._file, path.encode()), name)
         self._guard.seen = None
         return blocks
 

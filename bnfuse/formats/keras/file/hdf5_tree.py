@@ -43,6 +43,7 @@ DAMAGE = (
 # Filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf.
 _BUILT_IN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 _NO_LINK = -1
+_WORTH_BYTES, _RECENT_BYTES = 1 << 16, 1 << 22  # of arrays that are remembered, and of all together
 _MAX_DEPTH = 100  # A nested model takes two groups.
 _NUMBER_KINDS = "fiub"
 # h5py maps other classes too, but crashes on some of them when they are damaged.
@@ -67,17 +68,21 @@ class StoredDataset(Struct, eq=False):
         return prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """The whole array.
+        """The whole array, the caller's own.
 
         Raises:
             UnreadableModel: the stored bytes are damaged.
         """
-        with self.tree.reading(self.path):
-            array = np.empty(self.shape, self.raw)
-            if array.size:
-                dataset = h5py.h5d.open(self.tree.file.id, self.path.encode())
-                dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
-        return array.view(self.dtype) if self.raw != self.dtype else array
+        array = self.tree.recent.get(self.path)
+        if array is None:
+            with self.tree.reading(self.path):
+                array = np.empty(self.shape, self.raw)
+                if array.size:
+                    dataset = h5py.h5d.open(self.tree.file.id, self.path.encode())
+                    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+            self.tree.keep(self.path, array)
+        own: np.ndarray = array.copy()
+        return own.view(self.dtype) if self.raw != self.dtype else own
 
     def attributes(self) -> dict[str, Any]:
         """Its attributes, read now."""
@@ -94,6 +99,7 @@ class Hdf5Tree(Struct, eq=False):
     _budget: Budget
     datasets: dict[str, StoredDataset] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
+    recent: dict[str, np.ndarray] = field(default_factory=dict)
     _order: dict[str, list[str]] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)  # addresses of groups
 
@@ -117,6 +123,13 @@ class Hdf5Tree(Struct, eq=False):
         """Close the HDF5 file; arrays cannot be read any more."""
         self.texts.close()
         self.file.close()
+
+    def keep(self, path: str, array: np.ndarray) -> None:
+        """Remember an array that took unpacking, until as many bytes came after it."""
+        if _WORTH_BYTES < array.nbytes <= _RECENT_BYTES:
+            self.recent[path] = array
+            while sum(kept.nbytes for kept in self.recent.values()) > _RECENT_BYTES:
+                del self.recent[next(iter(self.recent))]
 
     @contextmanager
     def reading(self, where: str) -> Iterator[None]:

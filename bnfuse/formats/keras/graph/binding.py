@@ -82,7 +82,8 @@ def _odd_type(layer: Layer, variable: StoredVariable) -> str:
 def _lock_shared(network: Network) -> None:
     """Layers that also lie in one which is not looked into: Keras 3 makes one layer of those of one id."""
     layers = [layer for _, layer in walk(network)]
-    known = Counter(layer.entry.get("shared_object_id") for layer in layers)
+    ids = (layer.entry.get("shared_object_id") for layer in layers)
+    known = Counter(each for each in ids if isinstance(each, int))
     every = Counter(_shared_ids([layer.entry for layer in network.layers]))
     for layer in layers:
         shared = layer.entry.get("shared_object_id")
