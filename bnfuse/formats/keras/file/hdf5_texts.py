@@ -84,7 +84,7 @@ class TextSizes:
             if not self._is_heap(heap):
                 continue
             row = np.frombuffer(block, _REFERENCE, points, at)
-            if all(map(self._is_heap, np.unique(row["heap"]).tolist())):
+            if all(map(self._is_heap, set(row["heap"].tolist()))):  # np.unique imports masked arrays
                 yield row["size"].astype(np.uint64)
 
     def _is_heap(self, at: int) -> bool:
