@@ -18,7 +18,15 @@ RUNTIMES = {"onnxruntime", "tensorflow", "keras", "torch", "jax"}
 # What of onnx parses a model, checks its nodes and infers shapes.
 ONNX_PARTS = {"onnx.defs", "onnx.onnx_cpp2py_export", "onnx.onnx_ml_pb2", "onnx.onnx_pb"}
 # Who folds nothing of theirs, reads no terminal and writes no file has no work for these.
-IDLE = {"difflib", "google.protobuf.json_format", "importlib.metadata", "ml_dtypes", "rich", "tempfile"}
+IDLE = {
+    "difflib",
+    "google.protobuf.json_format",
+    "importlib.metadata",
+    "ml_dtypes",
+    "numpy.ma",
+    "rich",
+    "tempfile",
+}
 MOST_OF_OURS = 180
 ENDS = "\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
 
