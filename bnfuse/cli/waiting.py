@@ -32,13 +32,8 @@ def lines(*, every: bool, tell: Callable[[str], None] | None = None) -> Iterator
         while not over.wait(EVERY_S):
             say(f"{doing[0]}{left(doing[0])} ({time.monotonic() - begin:.0f} s so far)")
 
-    clock = threading.Thread(target=beat, name="bnfuse-progress", daemon=True)
-    clock.start()
-    try:
+    with _beside(beat, over):
         yield show
-    finally:
-        over.set()
-        clock.join()
 
 
 @contextmanager
@@ -61,10 +56,17 @@ def spinner() -> Iterator[Progress]:
                 if doing[0] is not shown:
                     change(shown := doing[0])
 
-    clock = threading.Thread(target=draw, name="bnfuse-progress", daemon=True)
+    with _beside(draw, over):
+        yield show
+
+
+@contextmanager
+def _beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """A thread for as long as the context lasts; it ends once ``over`` is set."""
+    clock = threading.Thread(target=work, name="bnfuse-progress", daemon=True)
     clock.start()
     try:
-        yield show
+        yield
     finally:
         over.set()
         clock.join()
