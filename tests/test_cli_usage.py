@@ -12,11 +12,13 @@ from typing import Any
 
 import click
 import pytest
+from msgspec.structs import asdict
 
 import bnfuse
 from bnfuse.cli import main
 from bnfuse.errors import UnreadableModel
 from bnfuse.formats.base import ReadOptions
+from bnfuse.use_cases.requests import OptimizeRequest
 from tests.command import ROOT, call
 
 use_case = import_module("bnfuse.use_cases.optimize")
@@ -176,8 +178,8 @@ def wanted_by_optimize(monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[s
     """What the command hands to the use case."""
     seen: dict[str, Any] = {}
 
-    def optimize(model: Path, output: Path | None, **wanted: Any) -> None:
-        seen.update(wanted, model=model, output=output)
+    def optimize(model: Path, output: Path | None, *, request: OptimizeRequest, **more: Any) -> None:
+        seen.update(asdict(request), model=model, output=output, **more)
         raise UnreadableModel("enough")
 
     monkeypatch.setattr(use_case, "optimize", optimize)
@@ -201,7 +203,7 @@ def test_options_reach_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_leaving_steps_out_reaches_the_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = wanted_by_optimize(monkeypatch, "--no-verify", "--no-bench", "--strict-inputs")
-    assert (seen["verify"], seen["bench"], seen["read"].strict_inputs) == (False, False, True)
+    assert (seen["verify"], seen["bench"], seen["read"].strict_inputs) == (None, None, True)
     assert seen["hashes"] is False  # nothing that is printed needs them
     assert wanted_by_optimize(monkeypatch, "--json")["hashes"] is True
 

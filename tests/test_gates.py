@@ -15,6 +15,7 @@ from bnfuse.measure.gates import gain_missing, slower
 from bnfuse.measure.verdicts import FASTER, SAME, SLOWER, TOO_FEW
 from bnfuse.results import BenchRun, Latency, Machine, Percentiles
 from bnfuse.results.latency import OFF, ON
+from bnfuse.use_cases.requests import requested
 from tests.command import call
 from tests.report_schema import assert_fits
 
@@ -163,7 +164,7 @@ def test_only_if_faster_where_the_bench_fails(
 
 def test_only_if_faster_needs_a_bench(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--only-if-faster"):
-        use_case.optimize(model, bench=False, only_if_faster=True)
+        requested(bench=False, only_if_faster=True)
     for option in ("--only-if-faster", "--fail-if-slower=3", "--profile", "--baseline=x.json"):
         for without in ("--no-bench", "--dry-run", "--check"):
             result = call("optimize", model, option, without)

@@ -23,7 +23,7 @@ from bnfuse.formats.keras import FORMAT
 from bnfuse.proof.inside import inside
 from bnfuse.proof.seams import SeamProof
 from bnfuse.proof.stretches import Models, Stretches
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.keras_nets import stir
 
 pytestmark = pytest.mark.slow

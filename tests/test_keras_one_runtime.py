@@ -23,9 +23,9 @@ from bnfuse.measure.cold import start_once
 from bnfuse.measure.one_runtime import OneRuntime
 from bnfuse.results import Status
 from bnfuse.use_cases.bench import BenchRequest, bench
-from bnfuse.use_cases.optimize import optimize
 from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.calls import optimize
 from tests.keras_nets import fold_file, outputs_of, random_inputs, stir
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from bnfuse.annotations.weight_changes import MOST_RANGES, quantiles
 from bnfuse.results import LayerChange
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.command import call
 from tests.onnx_graphs import Net
 

@@ -15,7 +15,7 @@ from bnfuse.errors import BnfuseError, NotEqual, RuntimeLost
 from bnfuse.formats.base import ReadOptions, Runner, Tensors, TensorSpec
 from bnfuse.formats.keras import FORMAT
 from bnfuse.proof.noting import Look, NotingRunner
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.keras_nets import stir
 
 

@@ -14,7 +14,8 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.optimize import inspect
+from tests.calls import optimize
 from tests.onnx_bodies import Inside, calling, function, value
 from tests.onnx_graphs import Net, assert_equal, session
 from tests.runtime_versions import TELLS_FUNCTIONS_APART

@@ -21,7 +21,7 @@ from onnx import helper
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.ops import ROWS
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.command import call
 from tests.onnx_graphs import Net, Shape, session
 from tests.onnx_mutants import mutants

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from bnfuse.errors import UnreadableModel
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.onnx_bodies import Inside, branches, calling, function, loop, value
 from tests.onnx_graphs import Net, assert_equal, session
 from tests.test_onnx_functions import with_epsilon

@@ -29,8 +29,9 @@ from bnfuse.formats.child import limits
 from bnfuse.report import render
 from bnfuse.results import Agreement, Latency, Status
 from bnfuse.use_cases import folding
-from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.optimize import inspect
 from bnfuse.use_cases.unwritten import Unproved
+from tests.calls import optimize
 from tests.fake_format import Fake, FakeModel, FakePatch, fake_plan, names_in, nothing_changed
 
 verify_module = import_module("bnfuse.use_cases.verify")

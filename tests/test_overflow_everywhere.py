@@ -13,7 +13,8 @@ from bnfuse.core.decisions import Keep
 from bnfuse.core.weights.linear import LinearForm
 from bnfuse.core.weights.scaled import ScaledTensor
 from bnfuse.core.weights.tensor import ArrayTensor
-from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.optimize import inspect
+from tests.calls import optimize
 from tests.command import call
 from tests.onnx_graphs import Net, assert_equal
 

@@ -23,7 +23,7 @@ from bnfuse.formats.onnx.edit.assemble import EditedModel
 from bnfuse.formats.onnx.file import stream_writer as pour
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.file.wire import FileSlice
-from bnfuse.use_cases.optimize import optimize
+from tests.calls import optimize
 from tests.traps.table import plain
 
 _ROWS, _COLUMNS = 64, 4096  # above what is worked out at once, so that it is streamed

@@ -24,9 +24,9 @@ from bnfuse.proof.inside import SeamPair, inside
 from bnfuse.proof.seams import SeamProof
 from bnfuse.proof.stretches import Models, Stretches
 from bnfuse.results import Status
-from bnfuse.use_cases.optimize import optimize
 from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.calls import optimize
 from tests.planted import DEFECTS, spoiled
 from tests.random_nets import preactivation
 from tests.tiny_models import Layer, layer, model, net, save

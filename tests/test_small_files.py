@@ -15,7 +15,8 @@ from bnfuse.core.reasons import Reason
 from bnfuse.errors import OutputError
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx.graph import read
-from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.optimize import inspect
+from tests.calls import optimize
 from tests.command import call
 from tests.fake_format import names_in
 from tests.onnx_graphs import Net, assert_equal, why

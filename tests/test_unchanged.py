@@ -12,7 +12,8 @@ import pytest
 from bnfuse.errors import UnreadableModel
 from bnfuse.files.stamps import watched
 from bnfuse.use_cases.diff import diff
-from bnfuse.use_cases.optimize import inspect, optimize
+from bnfuse.use_cases.optimize import inspect
+from tests.calls import optimize
 from tests.fake_format import names_in
 from tests.onnx_graphs import Net
 from tests.traps.table import IMAGE, plain

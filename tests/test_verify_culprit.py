@@ -24,9 +24,9 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.results import Agreement, Status
 from bnfuse.use_cases.bisection import Failed, name_culprit, prefix
-from bnfuse.use_cases.optimize import optimize
 from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.calls import optimize
 from tests.command import call
 from tests.report_schema import assert_fits
 from tests.tiny_models import net, save
@@ -41,7 +41,7 @@ use_case = import_module("bnfuse.use_cases.optimize")
 @pytest.fixture
 def outputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof sees nothing between the folds, as where they lie in bodies: the search has to find it."""
-    monkeypatch.setattr(use_case, "_looking_inside", lambda wanted, made: wanted)
+    monkeypatch.setattr(use_case, "_looking_inside", lambda request, made: request)
 
 
 def saved(tmp_path: Path, depth: int, *, kind: str = "mlp") -> Path:

@@ -19,9 +19,9 @@ from bnfuse.core.apply import Patch
 from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.keras import FORMAT
 from bnfuse.results import Agreement, Status
-from bnfuse.use_cases.optimize import optimize
 from bnfuse.use_cases.unwritten import Unproved
 from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.calls import optimize
 from tests.planted import DEFECTS, keras_net, spoiled
 from tests.tiny_models import layer
 from tests.verify_nets import convnet, mlp

@@ -87,6 +87,7 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
         TypeError: a keyword that there is not.
     """
     from bnfuse.use_cases.optimize import optimize as run
+    from bnfuse.use_cases.requests import requested
 
     with requests.prepared("optimize", options, known.OptimizeOptions) as asked, as_file(model) as given:
         gate = requests.speed_gate(asked, measured=asked.get("bench", True) is not False)
@@ -95,15 +96,15 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
             target = given.path.with_name(f"result{given.path.suffix}")
         names = _names(given) | ({} if output is not None or target is None else {target: given.name})
         with renamed_errors(names):
-            found = run(
-                given.path,
-                target,
+            request = requested(
                 verify=requests.step_request(asked, "verify", requests.verify_request),
                 bench=requests.step_request(asked, "bench", requests.bench_request),
                 read=requests.read_options(asked),
                 details=asked.get("details", True),
-                **requests.as_given(asked, "force", "hashes", "merge_affines", "only_if_faster", "progress"),
+                **requests.as_given(asked, "hashes", "merge_affines", "only_if_faster"),
             )
+            more = requests.as_given(asked, "force", "progress")
+            found = run(given.path, target, request=request, **more)
             made = None if found.output is None else given.loaded(found.output.path)
     return written_down(Report, renamed(gate.report(found), names), model=made)
 

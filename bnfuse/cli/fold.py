@@ -129,7 +129,8 @@ def _many(screen: Screen, options: Optimize) -> None:
         )
         return
     gate = _speed_gate(None, options.most_percent)
-    run_many(screen, options, _folding(options, hashes=True), gate.report)
+    folding = {"force": options.force, **_folding(options, hashes=True)}
+    run_many(screen, options, folding, gate.report)
 
 
 def _planning(options: Reading) -> dict[str, Any]:
@@ -138,13 +139,12 @@ def _planning(options: Reading) -> dict[str, Any]:
 
 
 def _folding(options: Optimize, *, hashes: bool) -> dict[str, Any]:
-    """What ``optimize`` of the API is called with."""
+    """What ``optimize`` is to do, as the keywords of ``requests.requested``."""
     batches = () if options.batch is None else (options.batch,)
     threads = () if options.threads is None else (options.threads,)
     return {
         "verify": not options.no_verify and options.verify_request(),
         "bench": not options.no_bench and options.bench_request(batches, threads),
-        "force": options.force,
         "read": options.read,
         "hashes": hashes or options.as_json or bool(options.reports),
         "merge_affines": options.merge_affines,
@@ -155,9 +155,12 @@ def _folding(options: Optimize, *, hashes: bool) -> dict[str, Any]:
 
 def _optimized(screen: Screen, options: Optimize, *, hashes: bool) -> Report:
     from bnfuse.use_cases.optimize import optimize as run
+    from bnfuse.use_cases.requests import requested
 
+    request = requested(**_folding(options, hashes=hashes))
     with screen.progress() as progress:
-        return run(options.model, options.output_path, progress=progress, **_folding(options, hashes=hashes))
+        target = options.output_path
+        return run(options.model, target, request=request, force=options.force, progress=progress)
 
 
 @click.command(cls=Grouped, short_help="Say where each BatchNormalization would go, or why it stays.")

@@ -12,13 +12,11 @@ from contextlib import closing
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from bnfuse.core.apply import Patch
-from bnfuse.errors import UsageError
 from bnfuse.files.staging import check_target, default_output, staging_folder
 from bnfuse.files.stamps import Watched, watched
 from bnfuse.formats import detect, keeping_models, load
@@ -32,14 +30,10 @@ from bnfuse.use_cases.folding import Folded, Phases, fold, planned_to_fit, read_
 from bnfuse.use_cases.measuring import measured, why_kept
 from bnfuse.use_cases.proving import proved
 from bnfuse.use_cases.reporting import completed, detailed, output_info, planned_report
-from bnfuse.use_cases.requests import Wanted, bench_request, first_settings, in_one_process, verify_request
+from bnfuse.use_cases.requests import OptimizeRequest, first_settings, requested
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unpacking import optimized, unpacked
 from bnfuse.use_cases.unwritten import BatchNormsLeft
-
-if TYPE_CHECKING:
-    from bnfuse.use_cases.bench import BenchRequest
-    from bnfuse.use_cases.verify import VerifyRequest
 
 
 @without_collections()
@@ -88,14 +82,8 @@ def optimize(
     model: str | PathLike[str],
     output: str | PathLike[str] | None = None,
     *,
-    verify: VerifyRequest | bool = True,
-    bench: BenchRequest | bool = True,
+    request: OptimizeRequest | None = None,
     force: bool = False,
-    read: ReadOptions | None = None,
-    hashes: bool = True,
-    merge_affines: bool = False,
-    details: bool = False,
-    only_if_faster: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Fold what can be folded exactly, write the result, prove it equal, measure it.
@@ -103,16 +91,8 @@ def optimize(
     Args:
         model: the file to read; it is never touched.
         output: the file to write; ``NAME.fused.EXT`` beside the model if None.
-        verify: how to prove the result equal; True for the defaults, False to write it unproved.
-        bench: how to measure it; True for the defaults, False not to.
+        request: what is to be done (``requests.requested``); with all defaults if None.
         force: whether an existing output is overwritten.
-        read: how the model is read, and what may be made of it.
-        hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
-        merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
-        details: whether ``report.details`` are wanted: the graph around each decision, and what became of
-            each layer's weights, which are read once more for it.
-        only_if_faster: whether the original is kept, and nothing written, unless the bench shows a gain in
-            the runs that count (``gates``): ``report.output`` is None then, and a note says why.
         progress: called with a word for each phase.
 
     ``report.notes`` warn where folding spreads the ranges of a layer's channels (``core.quantising.growth``).
@@ -122,26 +102,20 @@ def optimize(
         UnreadableModel: not a whole, valid model of a known format.
         UnsafeModel: it reaches outside its own folder.
         UsageError: the output is the input, or named like another format; the inputs given do not fit the
-            model; ``only_if_faster`` without a bench; ``merge_affines`` beside the target "no-bn".
+            model.
         OutputError: the output exists, or cannot be written.
         Unproved: different, or not proved equal; nothing was written.
         RuntimeMissing: the runtime or the device is not there; nothing was written.
         BatchNormsLeft: the target is "no-bn", and some must stay; nothing was written.
     """
-    path, read = Path(model), read or ReadOptions()
-    requests = in_one_process(verify_request(verify), bench_request(bench))
-    wanted = Wanted(*requests, hashes, details, read, merge_affines)
-    if only_if_faster and wanted.bench is None:
-        raise UsageError("--only-if-faster needs the measurement: do not leave it out")
-    if merge_affines and read.target == "no-bn":
-        raise UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
-    result, packing = None if output is None else Path(output), packing_of(path, read.weights)
-    run = partial(_optimized, wanted=wanted, only_if_faster=only_if_faster, progress=progress)
+    path, request = Path(model), request or requested()
+    result, packing = None if output is None else Path(output), packing_of(path, request.read.weights)
+    run = partial(_optimized, request=request, progress=progress)
     return run(path, result, force=force) if packing is None else optimized(packing, result, force, run)
 
 
 def _optimized(
-    path: Path, output: Path | None, *, force: bool, wanted: Wanted, only_if_faster: bool, progress: Progress
+    path: Path, output: Path | None, *, force: bool, request: OptimizeRequest, progress: Progress
 ) -> Report:
     """From one plain file to another."""
     phases, form = Phases(progress), detect(path)
@@ -149,29 +123,27 @@ def _optimized(
     check_name(result, path, form.name)
     with made_folder(result):
         check_target(result, path, force=force)
-        if wanted.runs:
-            form.prepare(first_settings(wanted.verify, wanted.bench))
-        report = _placed(path, result, wanted, phases, force=force, only_if_faster=only_if_faster)
+        if request.runs:
+            form.prepare(first_settings(request.verify, request.bench))
+        report = _placed(path, result, request, phases, force=force)
     return replace(report, seconds=dict(phases.seconds))
 
 
-def _placed(
-    path: Path, target: Path, wanted: Wanted, phases: Phases, *, force: bool, only_if_faster: bool
-) -> Report:
+def _placed(path: Path, target: Path, request: OptimizeRequest, phases: Phases, *, force: bool) -> Report:
     """Make the result beside its target, prove and measure it there, and put it into place."""
     from bnfuse.files.placing import place
 
     with watched(path) as files, staging_folder(target) as folder:
-        made = _written(path, folder / target.name, wanted, phases, files)
+        made = _written(path, folder / target.name, request, phases, files)
         written = made.written
         with keeping_models():
-            report = _proof(path, target, made, wanted, phases, files)
-            report = measured(report, written, wanted.bench, wanted.read, load, phases)
+            report = _proof(path, target, made, request, phases, files)
+            report = measured(report, written, request.bench, request.read, load, phases)
         files.check()
-        if only_if_faster and (kept := why_kept(report)):
+        if request.only_if_faster and (kept := why_kept(report)):
             return replace(report, notes=(*report.notes, kept))
-        info = output_info(written, target, made.form, phases, hashes=wanted.hashes)
-        report = completed(report, info, written.path if wanted.reads_weights else None)
+        info = output_info(written, target, made.form, phases, hashes=request.hashes)
+        report = completed(report, info, written.path if request.reads_weights else None)
         place((*written.side_files, written.path), target, made.own_files, force=force)
     return report
 
@@ -181,68 +153,67 @@ class _Made(Struct, frozen=True):
 
     report: Report
     written: Written
-    wanted: Wanted
+    request: OptimizeRequest
     form: Format
     own_files: tuple[Path, ...]  # of the original
 
 
 @without_collections()
-def _written(path: Path, staged: Path, wanted: Wanted, phases: Phases, files: Watched) -> _Made:
+def _written(path: Path, staged: Path, request: OptimizeRequest, phases: Phases, files: Watched) -> _Made:
     """Read, fold and write; what else than ``path`` was read is watched, too."""
-    opened, form = read_model(path, wanted.read, phases)
-    made = fold(
-        opened, form, wanted.read, staged, phases, merge=wanted.merge, prove=wanted.verify is not None
-    )
+    opened, form = read_model(path, request.read, phases)
+    merge, prove = request.merge_affines, request.verify is not None
+    made = fold(opened, form, request.read, staged, phases, merge=merge, prove=prove)
     opened, patch = made.model, made.patch
     with closing(opened):
-        if not wanted.read.allow_growth:
+        if not request.read.allow_growth:
             words.check_growth(opened.total_bytes(), made.written, path)
         own_files = (opened.path, *opened.side_files)
         files.add(*own_files)
         operators = opened.operators_after(patch)
-        report = planned_report(opened, form, made.plan, operators, phases, hashes=wanted.hashes)
-        if wanted.read.target == "no-bn" and made.plan.left:
+        report = planned_report(opened, form, made.plan, operators, phases, hashes=request.hashes)
+        if request.read.target == "no-bn" and made.plan.left:
             raise BatchNormsLeft(report)
-        notes = words.merged_note(report) if wanted.merge else words.arithmetic_note(made.plan)
-        if wanted.details:
+        notes = words.merged_note(report) if request.merge_affines else words.arithmetic_note(made.plan)
+        if request.details:
             report = detailed(report, opened, patch, phases)
-        if wanted.read.equalize:
+        if request.read.equalize:
             notes = (*notes, *words.equalized_note(made.plan.equalized))
-        elif wanted.reads_weights:
+        elif request.reads_weights:
             notes = (*notes, *words.ranges_note(patch))
-        wanted = _looking_inside(wanted, made)
-    limits, told = words.told_limits() if wanted.runs else (None, ())
-    notes = (*report.notes, *notes, *words.unsafe_note(wanted.unsafe), *told)
+        request = _looking_inside(request, made)
+    limits, told = words.told_limits() if request.runs else (None, ())
+    notes = (*report.notes, *notes, *words.unsafe_note(request.unsafe), *told)
     flushed = made.written.subnormals_flushed
-    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=wanted.unsafe, limits=limits)
+    report = replace(report, notes=notes, subnormals_flushed=flushed, unsafe=request.unsafe, limits=limits)
     report = replace(report, rounded_biases=made.written.rounded)
-    return _Made(report, made.written, wanted, form, own_files)
+    return _Made(report, made.written, request, form, own_files)
 
 
-def _looking_inside(wanted: Wanted, made: Folded) -> Wanted:
+def _looking_inside(request: OptimizeRequest, made: Folded) -> OptimizeRequest:
     """The same, with where to look between the folds; a patch that merges chains has more than folds."""
-    if wanted.verify is None or not made.patch.steps:
-        return wanted
+    if request.verify is None or not made.patch.steps:
+        return request
     from bnfuse.proof.inside import inside
 
     look = inside(made.model, made.patch, made.near)
-    return replace(wanted, verify=replace(wanted.verify, inside=look))
+    return replace(request, verify=replace(request.verify, inside=look))
 
 
 def _proof(
     path: Path,
     target: Path,
     made: _Made,
-    wanted: Wanted,
+    request: OptimizeRequest,
     phases: Phases,
     files: Watched,
 ) -> Report:
     """The report with its proof: where biases were rounded, of the result before they were."""
-    notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=wanted.verify is not None))
-    if not made.written.rounded or wanted.verify is None:
-        return replace(proved(made.report, made.written, made.wanted, phases), notes=notes)
-    exactly = replace(wanted, read=replace(wanted.read, round_bias=False))
+    notes = (*made.report.notes, *words.rounded_note(made.written.rounded, proved=request.verify is not None))
+    if not made.written.rounded or request.verify is None:
+        return replace(proved(made.report, made.written, made.request, phases), notes=notes)
+    exactly = replace(request, read=replace(request.read, round_bias=False))
     with staging_folder(target) as folder:
         exact = _written(path, folder / target.name, exactly, phases, files)
-        proof = proved(exact.report, exact.written, exact.wanted, phases)
+        proof = proved(exact.report, exact.written, exact.request, phases)
     return replace(made.report, verification=proof.verification, versions=proof.versions, notes=notes)

@@ -11,7 +11,7 @@ from bnfuse.formats import load
 from bnfuse.formats.base import Loader, Written
 from bnfuse.results import Agreement, Report, Status
 from bnfuse.use_cases.provenance import Witnessed, versions
-from bnfuse.use_cases.requests import Wanted
+from bnfuse.use_cases.requests import OptimizeRequest
 from bnfuse.use_cases.unwritten import Unproved, why_unproved
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-def proved(report: Report, written: Written, wanted: Wanted, phases: Phases) -> Report:
+def proved(report: Report, written: Written, asked: OptimizeRequest, phases: Phases) -> Report:
     """The report with its proof; raises ``Unproved`` where there is none but one was asked for."""
-    if wanted.verify is None:
+    if asked.verify is None:
         return replace(report, verification=Agreement(Status.SKIPPED, detail="as asked for"))
     ran = Witnessed(load)
     with phases("verify", "verifying"):
-        agreement = _prove(report, written, wanted.verify, ran.load, phases.progress)
+        agreement = _prove(report, written, asked.verify, ran.load, phases.progress)
     if agreement.status is Status.DIFFERENT:
         with phases("bisect", "looking for the fold that breaks equality"):
-            agreement = _blamed(agreement, report, written, wanted, wanted.verify)
+            agreement = _blamed(agreement, report, written, asked, asked.verify)
     report = replace(report, verification=agreement, versions=versions(ran.versions))
     if agreement.status is Status.EQUAL:
         return report
@@ -56,11 +56,11 @@ def _request(report: Report, request: VerifyRequest) -> VerifyRequest:
 
 
 def _blamed(
-    failed: Agreement, report: Report, written: Written, wanted: Wanted, request: VerifyRequest
+    failed: Agreement, report: Report, written: Written, asked: OptimizeRequest, request: VerifyRequest
 ) -> Agreement:
     """The failed agreement with the fold that breaks equality, where that can be found out."""
     from bnfuse.use_cases.bisection import Failed, name_culprit
 
     folder = written.path.parent
-    made = Failed(report.input.path, wanted.read, report.plan, wanted.merge, written.path, folder)
+    made = Failed(report.input.path, asked.read, report.plan, asked.merge_affines, written.path, folder)
     return name_culprit(failed, made, _request(report, request), load)

@@ -7,23 +7,36 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bnfuse.formats.base import RunSettings
+from bnfuse.errors import UsageError
+from bnfuse.formats.base import ReadOptions, RunSettings
 
 if TYPE_CHECKING:
-    from bnfuse.formats.base import ReadOptions
     from bnfuse.use_cases.bench import BenchRequest
     from bnfuse.use_cases.verify import VerifyRequest
 
 
-class Wanted(Struct, frozen=True):
-    """What one ``optimize`` was asked for; ``verify`` or ``bench`` is None to leave that step out."""
+class OptimizeRequest(Struct, frozen=True):
+    """What one ``optimize`` is to do; ``requested`` makes one.
+
+    Attributes:
+        verify: how to prove the result equal; None to write it unproved.
+        bench: how to measure it; None not to.
+        read: how the model is read, and what may be made of it.
+        hashes: whether SHA-256 sums are wanted; they take as long as copying a large model.
+        merge_affines: whether chains of Mul, Add, Sub, Div that stay become one BatchNormalization each.
+        details: whether ``report.details`` are wanted: the graph around each decision, and what became of
+            each layer's weights, which are read once more for it.
+        only_if_faster: whether the original is kept, and nothing written, unless the bench shows a gain in
+            the runs that count (``gates``): ``report.output`` is None then, and a note says why.
+    """
 
     verify: VerifyRequest | None
     bench: BenchRequest | None
-    hashes: bool
-    details: bool
     read: ReadOptions
-    merge: bool = False
+    hashes: bool
+    merge_affines: bool
+    details: bool
+    only_if_faster: bool
 
     @property
     def unsafe(self) -> bool:
@@ -39,6 +52,30 @@ class Wanted(Struct, frozen=True):
     def reads_weights(self) -> bool:
         """Whether the run reads all weights anyway, so that looking at them costs little beside it."""
         return self.hashes or self.runs
+
+
+def requested(
+    *,
+    verify: VerifyRequest | bool = True,
+    bench: BenchRequest | bool = True,
+    read: ReadOptions | None = None,
+    hashes: bool = True,
+    merge_affines: bool = False,
+    details: bool = False,
+    only_if_faster: bool = False,
+) -> OptimizeRequest:
+    """What ``optimize`` is to do; ``verify`` and ``bench`` are True for their defaults, False for neither.
+
+    Raises:
+        UsageError: ``only_if_faster`` without a bench; ``merge_affines`` beside the target "no-bn".
+    """
+    read = read or ReadOptions()
+    proof, measurement = in_one_process(verify_request(verify), bench_request(bench))
+    if only_if_faster and measurement is None:
+        raise UsageError("--only-if-faster needs the measurement: do not leave it out")
+    if merge_affines and read.target == "no-bn":
+        raise UsageError("--merge-affines makes BatchNormalizations, which --target no-bn takes out")
+    return OptimizeRequest(proof, measurement, read, hashes, merge_affines, details, only_if_faster)
 
 
 def verify_request(verify: VerifyRequest | bool) -> VerifyRequest | None:

@@ -27,6 +27,7 @@ from bnfuse.results.outcomes import Failure
 
 if TYPE_CHECKING:
     from bnfuse.results import FileInfo, Report
+    from bnfuse.use_cases.requests import OptimizeRequest
 
 _KEPT_S = 600.0  # that a runtime waits for its next model
 _NO_MEMORY = "not enough memory for this model beside others: try it alone, or with fewer --jobs"
@@ -102,18 +103,21 @@ def _done(task: Task) -> Outcome:
 def called(task: Task, model: Path, output: Path | None) -> Report:
     """The use case, with its share of the processors."""
     from bnfuse.use_cases.optimize import inspect, optimize
+    from bnfuse.use_cases.requests import requested
 
     options = dict(task.options)
     if task.command == "inspect":
         return inspect(model, **options)
+    force = bool(options.pop("force", False))
     if task.beside > 1:
         options["verify"] = sharing(options.get("verify", True), task.beside)
-    if output is not None and task.free and not options.get("force") and output.is_file():
-        return _once_more(model, output, options)
-    return optimize(model, output, **options)
+    request = requested(**options)
+    if output is not None and task.free and not force and output.is_file():
+        return _once_more(model, output, request)
+    return optimize(model, output, request=request, force=force)
 
 
-def _once_more(model: Path, output: Path, options: dict[str, Any]) -> Report:
+def _once_more(model: Path, output: Path, request: OptimizeRequest) -> Report:
     """The report on a result that is there already, where it is what comes out again, byte for byte.
 
     The files with its weights are called by their content, so the model's own bytes speak for them.
@@ -125,7 +129,7 @@ def _once_more(model: Path, output: Path, options: dict[str, Any]) -> Report:
     from bnfuse.use_cases.optimize import optimize
 
     with staging_folder(output) as folder:
-        report = optimize(model, folder / output.name, **options)
+        report = optimize(model, folder / output.name, request=request)
         if report.output is None:  # not faster, so not to be written
             return report
         same = filecmp.cmp(report.output.path, output, shallow=False)
