@@ -5,16 +5,15 @@ With d the logarithm of the ratio, s its standard error, m the margin that equal
 (``measure.sequential``):
 
 - *faster*, *slower*: ∣d∣ − z·s > m, and the gain is known, too: its 95 % interval is no wider to either
-  side than p, or than a third of ∣d∣ and 5·p. Where a gate asks whether the result is slower by more than
+  side than p, or than half of ∣d∣ and 5·p. Where a gate asks whether the result is slower by more than
   g, the interval must not hold g, nor be wider to either side (an earlier report may be compared with).
-- *no significant change*: ∣d∣ + z₉₉·s ≤ δ: a change that matters is ruled out. That is one of 2·p (or g
-  where that is less), or, where the machine is too noisy for it, the least that all of the time would show
-  in nine of ten cases::
-
-      δ = max(2·p, 0.75 % + (z₉₅ + z₉₀)·s·√part)     s·√part: the error when the time is up
+- *no significant change*: ∣d∣ + z₉₉·s ≤ 2·p (or g where that is less): a change that matters is ruled out.
+- *no significant change*: ∣d∣ + 1.64·s ≤ 0.75 % + (1.96 + 1.28)·s·√part, s·√part being the error when
+  the time is up: what all of the time would show in nine of ten cases is ruled out (95 % to that side).
+  It ends settings for which the machine is too noisy.
 
 The first kind must not err more often for being looked for again and again, which z sees to. Ending for
-want of a difference cannot make one out of nothing; how many it misses is bounded by δ and the 99 %
+want of a difference cannot make one out of nothing; how many it misses is bounded by the 99 % and the 95 %
 (stopping for futility and curtailment: Jennison & Turnbull, Group Sequential Methods, 2000, chapters 5 and
 10). A single model is measured until the interval of its median call is as narrow as was asked for. Does
 not judge fewer than six rounds.
@@ -32,9 +31,10 @@ from bnfuse.measure.sequential import Looks
 from bnfuse.measure.verdicts import LAYOUT, SAME, SLOWER, Z90, Z95, Interval, half_width, verdict
 
 _ROUGH = 5.0  # times the precision: the least that must be known of a gain, however large
-_KNOWN = 3.0  # a gain is this many times its own doubt
+_KNOWN = 2.0  # a gain is this many times its own doubt
 _MATTERS = 2.0  # times the precision: a change that is worth looking for
-_Z99 = 2.575829
+_Z99 = 2.575829  # two-sided
+_Z90 = 1.644854  # two-sided: 95 % to one side
 _PLAIN = math.log(1.05)  # ten times what a model's place in memory makes of its speed
 _PLAIN_BOUND = 4.5
 
@@ -124,9 +124,13 @@ class Certainty(Struct):
 
     def _ruled_out(self, ratio: float, ends: Interval, part: float, rounds: int) -> bool:
         """Whether no change that matters, or none that could still be found, is left."""
-        low, high = widened(ratio, ends, _Z99, rounds)
-        farthest = max(math.log(high), -math.log(low))
-        if farthest <= self.wanted.matters:
+        if _farthest(ratio, ends, _Z99, rounds) <= self.wanted.matters:
             return True
         at_end = half_width(ends) / Z95 * math.sqrt(part)
-        return farthest <= math.log(LAYOUT) + (Z95 + Z90) * at_end
+        return _farthest(ratio, ends, _Z90, rounds) <= math.log(LAYOUT) + (Z95 + Z90) * at_end
+
+
+def _farthest(ratio: float, ends: Interval, bound: float, rounds: int) -> float:
+    """The farther end of an interval of so many standard errors from 1, as a logarithm."""
+    low, high = widened(ratio, ends, bound, rounds)
+    return max(math.log(high), -math.log(low))
