@@ -129,7 +129,7 @@ class OnnxModel:
             raise ValueError(f"{self.path} was edited before: read it again for another patch")
         self._patch = patch
         loaded, rounds = self._loaded, self._rounds_biases
-        _ = self._source.proto  # as one message from now on
+        self._source.open_for_changes()
         editor = ModelEditor(
             self._source, self.graph, loaded.constants, loaded.shapes.rank, rounds_biases=rounds
         )

@@ -66,7 +66,7 @@ class ModelEditor:
         self._constants = constants
         self._rank_of = rank_of
         self._pending = {scope: Pending(scope, source.uses) for scope in source.scopes}
-        self.pool = Pool(self._pending, source.uses, source.proto.ir_version)
+        self.pool = Pool(self._pending, source.uses, source.outline.ir_version)
         self._payloads: dict[int, ScaledTensor] = {}
         self.deferred = Deferred()
         self._flushed = 0
@@ -107,7 +107,7 @@ class ModelEditor:
         # Shapes of values that carry another channel are left out: onnx finds them out anew.
         wide = (value for channel in patch.channels if channel.added for value in channel.propagation.held)
         self._pending[self._source.scopes[0]].reshaped = frozenset(wide)
-        edited = assemble(self._source.proto, list(self._pending.values()), constants)
+        edited = assemble(self._source.outline, list(self._pending.values()), constants)
         if self._source.inlined is not None:
             self._source.inlined.settle(edited.frame, edited.nodes)
         edited.name_of, edited.made = names.name_of, self._pending[self._source.scopes[0]].after

@@ -8,7 +8,7 @@ messages, are rebuilt in place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from bnfuse.core.weights.scaled import ScaledTensor
 from bnfuse.formats.onnx.edit.pending import Constant, NewConstant, Pending, message
+from bnfuse.formats.onnx.file.nodes import ChangedNodes
 from bnfuse.formats.onnx.file.outside import WITH_BODIES
 from bnfuse.formats.onnx.file.protobuf import tag, varint
 from bnfuse.formats.onnx.graph.scope import bodies
@@ -23,6 +24,22 @@ from bnfuse.results.rounding import RoundedBias
 
 _CHUNK_BYTES = 1 << 20
 _GRAPH, _NODE, _INITIALIZER, _VALUE_INFO = tag(7, 2), tag(1, 2), tag(5, 2), tag(13, 2)
+
+
+class EditedNodes(Struct, eq=False):
+    """The main graph's nodes as they will be: gone through again and again, they need not all be there."""
+
+    nodes: Iterable[onnx.NodeProto]
+    _own: dict[int, onnx.NodeProto] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[onnx.NodeProto]:
+        return (self._own.get(at, node) for at, node in enumerate(self.nodes))
+
+    def own(self, at: int, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A copy of the node at a position, in its place from now on."""
+        copy = self._own[at] = onnx.NodeProto()
+        copy.CopyFrom(node)
+        return copy
 
 
 class EditedModel(Struct, eq=False):
@@ -38,7 +55,7 @@ class EditedModel(Struct, eq=False):
     """
 
     frame: onnx.ModelProto
-    nodes: list[onnx.NodeProto]
+    nodes: EditedNodes
     constants: list[Constant]
     value_info: list[onnx.ValueInfoProto]
     payloads: dict[int, ScaledTensor] = field(default_factory=dict)
@@ -52,21 +69,18 @@ class EditedModel(Struct, eq=False):
         count: Counter[str] = Counter()
         pending: list[Any] = [self.nodes, *(function.node for function in self.frame.functions)]
         while pending:
-            nodes = pending.pop()
-            kinds = [node.op_type for node in nodes]
-            count.update(kinds)
-            if not _HOLDS_TENSORS.isdisjoint(kinds):
-                holders = (node for node, kind in zip(nodes, kinds, strict=True) if kind in _HOLDS_TENSORS)
-                pending += [graph.node for node in holders for _, _, graph in bodies(node)]
+            for node in pending.pop():
+                kind = node.op_type
+                count[kind] += 1
+                if kind in _HOLDS_TENSORS:
+                    pending += [graph.node for _, _, graph in bodies(node)]
         return count
 
     def outside(self) -> Iterator[onnx.TensorProto]:
         """Every tensor whose bytes are not in the model, in the order of writing; may be changed."""
         for at, node in enumerate(self.nodes):
             if node.op_type in _HOLDS_TENSORS and any(True for _ in _outside_node(node)):
-                own = self.nodes[at] = onnx.NodeProto()
-                own.CopyFrom(node)
-                yield from _outside_node(own)
+                yield from _outside_node(self.nodes.own(at, node))
         for at, constant in enumerate(self.constants):
             if isinstance(constant, onnx.TensorProto) and _is_outside(constant):
                 mine = self.constants[at] = onnx.TensorProto()
@@ -143,7 +157,8 @@ def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collecti
     frame = onnx.ModelProto()
     _copy_fields(proto, frame, {"graph"})
     _copy_fields(proto.graph, frame.graph, {"node", "initializer", "value_info"})
-    edited = EditedModel(frame, list(main.nodes()), list(main.constants()), [])
+    nodes = main if isinstance(main.scope.nodes, ChangedNodes) else list(main)
+    edited = EditedModel(frame, EditedNodes(nodes), list(main.constants()), [])
     edited.value_info = _still_written(main, edited.nodes, proto.graph.value_info)
     _settle_inputs(frame, main, constants)
     if frame.ir_version < 4:
@@ -155,7 +170,7 @@ def assemble(proto: onnx.ModelProto, pending: list[Pending], constants: Collecti
 def _rebuild(pending: Pending) -> None:
     """Make the changes to a body or function where it lies."""
     body = pending.body
-    kept, constants = list(pending.nodes()), list(pending.constants())
+    kept, constants = list(pending), list(pending.constants())
     del body.node[:]
     body.node.extend(kept)  # a removed message lives as long as somebody holds it
     if isinstance(body, onnx.GraphProto):
@@ -167,7 +182,9 @@ def _rebuild(pending: Pending) -> None:
         _filter(body.value_info, lambda v, left={v.name for v in left}: v.name in left)  # type: ignore[misc]
 
 
-def _still_written(pending: Pending, nodes: list[onnx.NodeProto], infos: Any) -> list[onnx.ValueInfoProto]:
+def _still_written(
+    pending: Pending, nodes: Iterable[onnx.NodeProto], infos: Any
+) -> list[onnx.ValueInfoProto]:
     """The shapes of values that still exist."""
     if not infos or not (pending.dead or pending.after or pending.replaced):
         return list(infos)

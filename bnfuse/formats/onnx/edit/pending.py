@@ -7,7 +7,7 @@ constants are kept as arrays, and serialized when they are written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ class Pending(Struct, eq=False):
         """Whether a constant has lost its last reader."""
         return self.uses.get(self.scope.prefix + name) == _GONE
 
-    def nodes(self) -> Iterable[onnx.NodeProto]:
+    def __iter__(self) -> Iterator[onnx.NodeProto]:
         """The nodes as they will be, in order; in place of a function's that did not change, its call."""
         yield from self.fresh
         stop = 0

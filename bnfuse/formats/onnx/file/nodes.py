@@ -25,7 +25,7 @@ _GRAPH, _NODE = tag(7, 2), tag(1, 2)[0]
 
 
 class StoredNodes(Sequence[onnx.NodeProto]):
-    """Nodes that are messages only while somebody looks at them: to change one, ``join`` them to a graph."""
+    """Nodes that are messages only while somebody looks at them; who changes some takes ``ChangedNodes``."""
 
     def __init__(self, stored: bytes, starts: array[int], count: int) -> None:
         self._stored = stored
@@ -65,6 +65,36 @@ class StoredNodes(Sequence[onnx.NodeProto]):
 
     def _parsed(self, part: int) -> Sequence[onnx.NodeProto]:
         return onnx.GraphProto.FromString(self._bytes(part)).node
+
+
+class ChangedNodes(Sequence[onnx.NodeProto]):
+    """Stored nodes that may be changed: who asks for one by its place gets a message that stays.
+
+    To go through all of them makes no message that stays.
+    """
+
+    def __init__(self, stored: StoredNodes) -> None:
+        self._stored = stored
+        self._own: dict[int, onnx.NodeProto] = {}
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __iter__(self) -> Iterator[onnx.NodeProto]:
+        return (self._own.get(at, node) for at, node in enumerate(self._stored))
+
+    @overload
+    def __getitem__(self, at: int) -> onnx.NodeProto: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[onnx.NodeProto]: ...
+    def __getitem__(self, at: int | slice) -> onnx.NodeProto | Sequence[onnx.NodeProto]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        own = self._own.get(at)
+        if own is None:
+            own = self._own[at] = onnx.NodeProto()
+            own.CopyFrom(self._stored[at])
+        return own
 
 
 def parted(model: bytes) -> tuple[bytes, StoredNodes] | None:

@@ -18,7 +18,7 @@ from bnfuse.core.graph import Graph
 from bnfuse.core.reasons import Reason
 from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.base import ReadOptions
-from bnfuse.formats.onnx.file.nodes import StoredNodes
+from bnfuse.formats.onnx.file.nodes import ChangedNodes, StoredNodes
 from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.builder import GraphBuilder
@@ -55,13 +55,24 @@ class ModelFile(Struct, eq=False):
 
     @property
     def proto(self) -> onnx.ModelProto:
-        """The model as one message, which may be changed."""
-        if self.stored is not None:
-            self.stored.join(self.outline.graph)
-            self.stored = None
-            if self.scopes:
-                self.scopes[0].nodes = list(self.outline.graph.node)
+        """The model as one message, which may be changed; a copy of what it was once some nodes were."""
+        if self.stored is None:
+            return self.outline
+        if self.scopes and isinstance(self.scopes[0].nodes, ChangedNodes):
+            whole = onnx.ModelProto()
+            whole.CopyFrom(self.outline)
+            self.stored.join(whole.graph)
+            return whole
+        self.stored.join(self.outline.graph)
+        self.stored = None
+        if self.scopes:
+            self.scopes[0].nodes = list(self.outline.graph.node)
         return self.outline
+
+    def open_for_changes(self) -> None:
+        """From now on nodes are changed where they lie."""
+        if self.stored is not None:
+            self.scopes[0].nodes = ChangedNodes(self.stored)
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
