@@ -42,6 +42,7 @@ from benchmarks.proof_honest import (
     honest_random,
 )
 from benchmarks.proof_planted import planted_keras, planted_onnx
+from bnfuse.formats.child.pool import keep_alive
 
 
 def lines(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -109,6 +110,7 @@ def main() -> int:
     wanted = parser.parse_args()
     begin = time.perf_counter()
     keras = None if wanted.no_keras else import_keras()
+    keep_alive(600.0)  # a runtime's process for all the models that follow
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
