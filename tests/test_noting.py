@@ -96,8 +96,8 @@ def test_inputs_are_told_apart_bit_by_bit() -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{"error": BnfuseError("no way in")}, {"seams": False}, {"most": 20}],
-    ids=["error", "left out", "large"],
+    [{"error": BnfuseError("no way in")}, {"error": RuntimeLost("killed")}, {"seams": False}, {"most": 20}],
+    ids=["error", "lost", "left out", "large"],
 )
 def test_what_cannot_be_noted_runs_as_it_is(how: dict[str, Any]) -> None:
     log: list[str] = []
@@ -112,10 +112,10 @@ def test_what_cannot_be_noted_runs_as_it_is(how: dict[str, Any]) -> None:
 
 
 def test_a_runtime_that_is_lost_is_told() -> None:
-    with noting([], error=RuntimeLost("it crashed")) as runner:
-        runner.note()
-        with pytest.raises(RuntimeLost):
-            runner.run(feed(1))
+    log: list[str] = []
+    runner = NotingRunner(lambda: Model(log, "plain", RuntimeLost("it crashed")), None)
+    with runner, pytest.raises(RuntimeLost):
+        runner.run(feed(1))
 
 
 def test_loading_again_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from msgspec import Struct, field
 
-from bnfuse.errors import BnfuseError, RuntimeLost
+from bnfuse.errors import BnfuseError
 from bnfuse.formats.base import Runner, Tensors
 from bnfuse.inputs.samples import Feeds
 
@@ -67,9 +67,7 @@ class NotingRunner:
             self._left -= 1
             try:
                 return self._run_open(self._look, feeds)
-            except RuntimeLost:
-                raise
-            except BnfuseError:
+            except BnfuseError:  # its runtime may have been lost, for what is shown takes memory
                 self._give_up()  # it may run as it is; why it cannot be opened up is told later
         return self._loaded(opened=False).run(feeds)
 
