@@ -6,11 +6,13 @@ writer is the product's, spoiled.
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -29,6 +31,7 @@ from tests.verify_nets import convnet, mlp
 pytestmark = pytest.mark.slow
 KINDS = {"conv": convnet, "dense": mlp}
 CHANNEL = 2
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def compare(tmp_path: Path, before: Any, after: Any, **request: Any) -> Agreement:
@@ -57,6 +60,25 @@ def test_a_defect_in_one_layer_is_different(keras3: Any, tmp_path: Path, name: s
     found = compare(tmp_path, *pair, depth=3)
     assert found.status is Status.DIFFERENT
     assert found.outputs[0].max_rel > 5 * found.outputs[0].tolerance
+
+
+def unnamed(saved: Path, copy: Path) -> Path:
+    """Its last layer without the name in its config: Keras makes it ``dense``, or ``dense_1``, which is taken."""
+    copy.write_bytes(saved.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        del config["config"]["layers"][-1]["config"]["name"]
+        file.attrs["model_config"] = json.dumps(config)
+    return copy
+
+
+def test_layers_without_a_name_are_called_as_in_a_process_of_the_models_own(
+    keras3: Any, tmp_path: Path
+) -> None:
+    model = unnamed(FIXTURES / "digits_b.h5", tmp_path / "m.h5")
+    found = optimize(model, bench=False)
+    assert found.plan.rewrites == 3 and found.verification.status is Status.EQUAL
+    assert [output.name for output in found.verification.outputs] == ["dense"]
 
 
 def test_a_changed_interface_is_different(keras3: Any, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import gc
 import importlib
 import importlib.util
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from bnfuse.formats.child.server import Engine, LoadRefused, serve_engine
 from bnfuse.formats.child.settings import probe_from_json
 from bnfuse.formats.child.spare_models import FileIdentity
 from bnfuse.formats.keras.runtime.backends import Backend, Call, NoGpu, make_backend
+from bnfuse.formats.keras.runtime.keras_errors import is_out_of_memory, load_refusal, reason
 from bnfuse.formats.keras.runtime.nested_tensors import (
     NamedTensor,
     distinct,
@@ -41,19 +41,6 @@ from bnfuse.formats.keras.runtime.nested_tensors import (
     tensor_at,
 )
 from bnfuse.formats.keras.runtime.probe import OpenSeams, shake
-
-_MAX_REASON = 300
-# Keras 3, tf_keras and Keras 2 name a class that they do not know in these ways.
-_UNKNOWN_CLASS = re.compile(
-    r"(?:Could not locate class|Unknown (?:layer|object|class):?) *['\"]?([\w.>]+)"
-    r"|Cannot deserialize object of type `([\w.>]+)`"
-)
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes parts of its messages in bold
-_OUT_OF_MEMORY = re.compile(
-    r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when|out of memory"
-    r"|cannot allocate memory|failed to map segment",
-    re.IGNORECASE,
-)
 
 
 class LoadedModel(Struct):
@@ -105,7 +92,7 @@ class KerasEngine(Engine[LoadedModel]):
         except MemoryError:
             raise
         except Exception as error:  # (imports of broken packages raise anything)
-            if _OUT_OF_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise MemoryError from error
             raise LoadRefused("broken", reason(error)) from error
         if not self._flavours:
@@ -147,7 +134,7 @@ class KerasEngine(Engine[LoadedModel]):
                 "outputs": [leaf.described() for leaf in loaded.outputs],
                 "load_s": loaded.load_s,
             }
-        raise _load_refusal(failures)
+        raise load_refusal(failures)
 
     def _to_try(self, path: str, wanted: str) -> Sequence[str]:
         """The flavours to try, in turn."""
@@ -171,6 +158,7 @@ class KerasEngine(Engine[LoadedModel]):
         begin = time.perf_counter()
         if self._allow_unsafe and hasattr(getattr(keras, "config", None), "enable_unsafe_deserialization"):
             keras.config.enable_unsafe_deserialization()  # for .h5, where some versions ignore safe_mode
+        _count_names_anew(keras)
         model = keras.models.load_model(head["path"], compile=False, safe_mode=not self._allow_unsafe)
         structure, made, names = interface(model)
         inputs = list(leaves(structure, input_name))
@@ -257,42 +245,25 @@ class KerasEngine(Engine[LoadedModel]):
 
     def told(self, error: Exception) -> Head:
         """Keras raises anything; all of it is reported."""
-        kind = "memory" if _OUT_OF_MEMORY.search(str(error)) else "run"
+        kind = "memory" if is_out_of_memory(error) else "run"
         return {"error": kind, "text": reason(error)}
+
+
+def _count_names_anew(keras: ModuleType) -> None:
+    """Name layers that have no name as in a process of the model's own: Keras counts all layers that it made.
+
+    Not ``clear_session``, which lets go of what other models have compiled.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        importlib.import_module(f"{keras.__name__}.src.utils.naming").reset_uids()
+    with contextlib.suppress(AttributeError):
+        keras.backend.reset_uids()
 
 
 def _flavours(backend: str) -> list[str]:
     """The Keras packages to try, in turn, of those that are installed."""
     names = {"tensorflow": ("keras", "tf_keras"), "tf_keras": ("tf_keras",)}.get(backend, ("keras",))
     return [name for name in names if importlib.util.find_spec(name) is not None]
-
-
-def _load_refusal(failures: Sequence[tuple[str, Exception]]) -> LoadRefused:
-    """One answer for a file that nothing could load."""
-    for _, error in failures:
-        if _OUT_OF_MEMORY.search(str(error)):
-            return LoadRefused("memory", "memory ran out")
-    last = failures[-1][1]
-    unknown = _UNKNOWN_CLASS.search(str(last))
-    runtimes = " nor ".join(name for name, _ in failures)
-    if unknown:
-        return LoadRefused("unknown-class", f"{unknown[1] or unknown[2]}\n{runtimes}")
-    texts = dict.fromkeys(f"{name}: {reason(error)}" for name, error in failures)
-    return LoadRefused("load", "; ".join(texts))
-
-
-def reason(error: BaseException) -> str:
-    """What a runtime's error says, in one line: the cause that Keras quotes last, without its dumps."""
-    text = str(error).strip()
-    _, found, cause = text.rpartition("Exception encountered:")
-    text = (cause if found else text).strip()
-    lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
-        del lines[0]  # Keras says where first, and what in the second paragraph
-    line = lines[0] if lines else type(error).__name__
-    line = re.sub(r"\{\{.*?\}\} *|\[Op:\w+\]| name: *$", "", line)
-    line = re.sub(r"\s+", " ", line).strip().rstrip(".:")
-    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "…"
 
 
 def main(token: str) -> None:
