@@ -63,7 +63,7 @@ def test_a_defect_in_one_layer_is_different(keras3: Any, tmp_path: Path, name: s
 
 
 def unnamed(saved: Path, copy: Path) -> Path:
-    """Its last layer without the name in its config: Keras makes it ``dense``, or ``dense_1``, which is taken."""
+    """Its last layer without the name in its config: Keras makes it ``dense``, or ``dense_1`` (taken)."""
     copy.write_bytes(saved.read_bytes())
     with h5py.File(copy, "r+") as file:
         config = json.loads(file.attrs["model_config"])

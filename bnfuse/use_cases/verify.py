@@ -233,7 +233,7 @@ class ReferenceRun(Struct, eq=False):
                 feeds, outputs = self._row(row)
                 self.seen.noises[row] = measure_noise(runner, feeds, outputs, self.seen.roundoff)
         for seed in range(_SHAKES):
-            near = () if inside is None else inside.original
+            near = () if inside is None or inside.hidden else inside.original  # of bodies it names none
             probe = Probe(shaken=near, shakes_all=not near, seed=seed + 1)
             with self.load(self.reference, replace(settings, probe=probe)) as runner:
                 for row in rows:

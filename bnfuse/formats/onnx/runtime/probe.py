@@ -6,7 +6,8 @@ output, and the seam itself is an input: whatever reads it, bodies included, rea
 
 Shaken initializers are handed to the session beside the model, wherever their bytes lie; a Constant node
 becomes an initializer first. A weight that is computed from constants is shaken where it is stored. Only
-the main graph is opened: the values of bodies and functions have no names there.
+the main graph is opened: the values of bodies and functions have no names there. Where all weights are
+shaken, those in bodies and functions are so where they lie.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import onnx
 from msgspec import Struct, field
 
-from bnfuse.core.weights.tensor import Array, whole
+from bnfuse.core.weights.tensor import Array, size, whole
 from bnfuse.formats.base import Probe
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.child.shaking import is_shaken, stepped
@@ -28,6 +29,9 @@ from bnfuse.formats.onnx.file.parse import parse_file
 from bnfuse.formats.onnx.file.splice import splice
 from bnfuse.formats.onnx.file.storage import Files, FileTensor
 from bnfuse.formats.onnx.graph.scope import bodies
+
+# Of weights that go into the model's bytes.
+_MOST_INNER_BYTES = 1 << 28
 
 
 class Probed(Struct, frozen=True, eq=False):
@@ -58,6 +62,8 @@ def probed(path: Path, probe: Probe) -> Probed:
             answers = {seam: output for seam, output in answers.items() if seam in probe.wanted}
             _narrow(graph, {*answers.values(), *probe.wanted})
         shaken = _shake(graph, files, probe)
+        if probe.shakes_all:
+            _shake_inner(source.proto, files, np.random.default_rng(probe.seed))
         known = {info.name for info in graph.output}
         graph.output.extend(onnx.ValueInfoProto(name=o) for o in answers.values() if o not in known)
         lengths = [piece.length for piece in files.slices]
@@ -147,6 +153,37 @@ def _shake(graph: onnx.GraphProto, files: Files, probe: Probe) -> dict[str, Arra
         if is_shaken(tensor.dtype):
             shaken[name] = stepped(whole(tensor).reshape(tensor.shape), tensor.dtype, rng)
     return shaken
+
+
+def _shake_inner(model: onnx.ModelProto, files: Files, rng: np.random.Generator) -> None:
+    """New values for the stored floats of bodies and functions, in place, as far as a message has room."""
+    left = _MOST_INNER_BYTES
+    for proto in _inner_tensors(model):
+        tensor = files.tensor(proto)
+        left -= size(tensor) * tensor.dtype.itemsize
+        if left < 0:
+            return
+        if is_shaken(tensor.dtype):
+            values = stepped(whole(tensor).reshape(tensor.shape), tensor.dtype, rng)
+            kind, dims, name = proto.data_type, tuple(proto.dims), proto.name
+            proto.Clear()
+            proto.CopyFrom(onnx.TensorProto(data_type=kind, dims=dims, name=name, raw_data=values.tobytes()))
+
+
+def _inner_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The constants of every body and function; those of the main graph are not among them."""
+    pending = [graph for node in model.graph.node for _, _, graph in bodies(node)]
+    nodes = [node for function in model.functions for node in function.node]
+    while pending or nodes:
+        while nodes:
+            node = nodes.pop()
+            pending += [graph for _, _, graph in bodies(node)]
+            if node.op_type == "Constant" and _value(node):
+                yield node.attribute[0].t
+        if pending:
+            graph = pending.pop()
+            yield from graph.initializer
+            nodes += graph.node
 
 
 def _stored_behind(
