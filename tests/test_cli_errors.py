@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from importlib import import_module
 from pathlib import Path
 
@@ -131,3 +133,23 @@ def test_names_do_not_fill_a_sentence(name: str) -> None:
     assert len(said) <= len(path) + 300
     assert str(UnreadableModel(f"'{path}' is short")) == f"'{path}' is short"
     assert len(str(UnreadableModel("word " * 300))) == 300 < len(str(NotEqual("word " * 300)))
+
+
+@pytest.mark.parametrize("command", ["verify", "bench", "diff"])
+@pytest.mark.parametrize("broken", [0, 1], ids=["first", "second"])
+def test_an_error_is_told_of_the_model_that_has_it(command: str, broken: int, tmp_path: Path) -> None:
+    """Where names begin alike, too: a host of code marks the file that the report names."""
+    models = [tmp_path / "net.onnx", tmp_path / "net.onnx.onnx"]
+    for path in models:
+        path.write_bytes((ROOT / "fixtures" / "digits_mlp.onnx").read_bytes())
+    models[broken].write_bytes(b"no model")
+    told = [tmp_path / f"report{suffix}" for suffix in (".json", ".xml", ".sarif")]
+    done = call(command, *models, *(part for path in told for part in ("--report", path)))
+    assert done.exit_code == 3 and str(models[broken]) in done.stderr
+    assert json.loads(told[0].read_text())["path"] == str(models[broken])
+    suite = ET.parse(told[1]).getroot().find("testsuite")
+    assert suite is not None and suite.get("name") == models[broken].name
+    (run,) = json.loads(told[2].read_text())["runs"]
+    (note,) = run["invocations"][0]["toolExecutionNotifications"]
+    (place,) = note["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"].endswith(f"/{models[broken].name}")

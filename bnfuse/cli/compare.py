@@ -43,7 +43,7 @@ def verify(screen: Screen, options: Verify) -> None:
 
     a, b = options.a, options.b
     check_reports(options.reports, a, b)
-    screen.expects(a, options.reports)
+    screen.expects(options.reports, a, b)
     opt.check_labels(options.labels, options.inputs)
     hashes = options.as_json or bool(options.reports)
     with screen.progress() as progress:
@@ -94,8 +94,9 @@ def bench(screen: Screen, options: Bench) -> None:
     from bnfuse.use_cases.comparing import benched
     from bnfuse.use_cases.speed_gate import SpeedGate
 
-    check_reports(options.reports, a, *([b] if b else []))
-    screen.expects(a, options.reports)
+    models = (a, b) if b else (a,)
+    check_reports(options.reports, *models)
+    screen.expects(options.reports, *models)
     gate = SpeedGate.of(options.baseline, most)
     hashes = options.as_json or bool(options.reports) or gate.earlier is not None
     request = options.bench_request(options.batch, options.threads)

@@ -53,7 +53,7 @@ def diff(screen: Screen, options: Diff) -> None:
 
     a, b, reports = options.a, options.b, options.reports
     check_reports(reports, a, b)
-    screen.expects(a, reports)
+    screen.expects(reports, a, b)
     with screen.progress() as progress:
         found = run(
             a,

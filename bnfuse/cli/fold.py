@@ -91,7 +91,7 @@ def optimize(screen: Screen, options: Optimize) -> None:
         _many(screen, options)
         return
     options.check_reports()
-    screen.expects(options.model, options.reports)
+    screen.expects(options.reports, options.model)
     _check_together(options)
     opt.check_labels(options.labels, options.inputs)
     gate = _speed_gate(options.baseline, options.most_percent)
@@ -192,7 +192,7 @@ def inspect(screen: Screen, options: Inspect) -> None:
         run_many(screen, options, _planning(options), lambda report: report)
         return
     options.check_reports()
-    screen.expects(options.model, options.reports)
+    screen.expects(options.reports, options.model)
     if options.pattern is None:
         _inspect(screen, options)
     else:

@@ -106,7 +106,7 @@ def _collected(
             *_here(task.model for task in tasks),
             results=_here(task.output for task in tasks if task.output is not None),
         )
-        screen.expects(place_of(tasks[0].model) if shows_one(options) else None, options.reports)
+        screen.expects(options.reports, *([place_of(tasks[0].model)] if shows_one(options) else []))
         with _executor(options) as (executor, slots, beside):
             tally = _Tally(len(tasks), progress)
             jobs = slots or jobs_for(wanted, tasks)

@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 class Screen:
     """How much to say, and where to. ``quiet`` leaves errors only (and the document of ``--json``).
 
-    ``answered`` tells that the document of ``--json`` was printed: there is never a second.
+    ``answered`` tells that the document of ``--json`` was printed: there is never a second. ``models`` are
+    those that an error may be about.
     """
 
     def __init__(self) -> None:
         self.quiet = self.verbose = self.as_json = False
         self.command = ""
         self.reports: tuple[Path, ...] = ()
-        self.path: Path | None = None
+        self.models: tuple[Path, ...] = ()
         self.answered = False
 
-    def expects(self, path: Path | None, reports: Sequence[Path]) -> None:
+    def expects(self, reports: Sequence[Path], *models: Path) -> None:
         """What an error is told of, and where to: files of reports that may be written."""
-        self.path, self.reports = path, tuple(reports)
+        self.models, self.reports = models, tuple(reports)
 
     def fail(self, sentence: str) -> None:
         """One sentence on stderr, whatever the model's strings hold."""
@@ -79,7 +80,8 @@ class Screen:
         from bnfuse.report import render
         from bnfuse.results.outcomes import Failure
 
-        found = Failure(self.command, kind, message, exit_code, self.path, {"bnfuse": __version__})
+        path = _named(message, self.models)
+        found = Failure(self.command, kind, message, exit_code, path, {"bnfuse": __version__})
         if self.as_json and not self.answered:
             self.document(render(found, ".json"))
         try:
@@ -106,3 +108,9 @@ class Screen:
 
             with spinner() if sys.stderr.isatty() else lines(every=self.verbose) as show:
                 yield show
+
+
+def _named(message: str, models: Sequence[Path]) -> Path | None:
+    """The model that a sentence names first, ``out.onnx`` before ``out``; where it names none, the first."""
+    places = [(message.find(str(path)), -len(str(path)), path) for path in models if str(path) in message]
+    return min(places)[2] if places else next(iter(models), None)
