@@ -57,6 +57,14 @@ def test_json_fits_its_schema_and_holds_the_report_of_each_as_it_is_by_itself() 
     ]
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(54.2, "54.2 s"), (999.6, "1000 s"), (3725.4, "3725 s")])
+def test_what_a_long_run_took_is_a_plain_number(seconds: float, told: str) -> None:
+    slow = replace(outcomes()[0], seconds=seconds)
+    for suffix in (".md", ".html"):
+        written = form(suffix, Collected("optimize", [slow], 2, seconds))
+        assert f"{told}, 2 models at once" in written and f"{told}<" in written.replace(" |", "<")
+
+
 def test_no_model_at_all_is_a_document_too() -> None:
     none = Collected("inspect", [], 1)
     document = json.loads(form(".json", none))

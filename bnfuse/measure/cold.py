@@ -35,6 +35,7 @@ from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds, summarise
 from bnfuse.measure.resampling import Times
 from bnfuse.measure.verdicts import SAME, TOO_FEW
 from bnfuse.results import BenchRun, ColdStart
+from bnfuse.results.figures import digits
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -92,7 +93,8 @@ def cold_starts(
     """
     begin = time.perf_counter()
     if limits.share_s < _LEAST_S:
-        raise BnfuseError(f"its share of the time, {limits.share_s:.2g} s, is too short to start a process")
+        share = f"{digits(limits.share_s)} s"
+        raise BnfuseError(f"its share of the time, {share}, is too short to start a process")
     found: list[list[Start]] = [[] for _ in paths]
     for turn in range(_MAX_ROUNDS):
         forth = list(range(len(paths)))
@@ -100,7 +102,7 @@ def cold_starts(
             found[at].append(start_once(paths[at], settings, feeds[at]))
             spent_s = time.perf_counter() - begin
             if len(paths) > 1 and turn == at == 0 and spent_s > limits.start_s:
-                raise BnfuseError(f"one start takes {spent_s:.2g} s: give it more time")
+                raise BnfuseError(f"one start takes {digits(spent_s)} s: give it more time")
         if _enough(turn + 1, time.perf_counter() - begin, limits):
             break
     models = tuple(_medians(starts) for starts in found)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bnfuse.report.sizes import inputs
 from bnfuse.results import Status
+from bnfuse.results.figures import digits
 
 if TYPE_CHECKING:
     from bnfuse.results import (
@@ -225,18 +226,19 @@ def _closeness(agreement: Agreement) -> str:
 
 def milliseconds(value: float) -> str:
     """Three significant digits: ``1.23 ms``, ``12.3 ms``, ``1230 ms``."""
-    return f"{_digits(value)} ms"
+    return f"{digits(value)} ms"
 
 
-def _digits(value: float) -> str:
-    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+def duration(value: float) -> str:
+    """Three significant digits: ``0.123 s``, ``54 s``, ``3725 s``."""
+    return f"{digits(value)} s"
 
 
 def typical(time: Typical | None) -> str:
     """``1.23 ms (1.21–1.25)``: the time, and its interval where there is one; "" for none."""
     if time is None:
         return ""
-    ends = "" if time.ci95_ms is None else f" ({'–'.join(map(_digits, time.ci95_ms))})"
+    ends = "" if time.ci95_ms is None else f" ({'–'.join(map(digits, time.ci95_ms))})"
     return milliseconds(time.ms) + ends
 
 
@@ -260,7 +262,7 @@ def where(latency: Latency) -> str:
 
 def rate(items_per_s: float) -> str:
     """``560`` items per second."""
-    return _digits(items_per_s)
+    return digits(items_per_s)
 
 
 def speedup(run: BenchRun) -> str:

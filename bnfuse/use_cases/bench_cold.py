@@ -21,6 +21,7 @@ from bnfuse.measure.timing import enough
 from bnfuse.measure.verdicts import TOO_FEW
 from bnfuse.results import BenchRun
 from bnfuse.results.doing import Doing
+from bnfuse.results.figures import digits
 
 COLD_SHARE = 0.3  # of the time: a process takes half a second, and a verdict six of each model
 _COLD_OVERRUN = 2.0  # how far beyond that it may go for a verdict
@@ -89,8 +90,8 @@ def _judged_cold(starts: ColdStarts, batch: int, seed: int, seen: Findings) -> B
     if run.verdict == TOO_FEW:
         enough_s = starts.round_s * ROUNDS_FOR_VERDICT / (COLD_SHARE * _COLD_OVERRUN)
         seen.notes.append(
-            f"one cold start of each model took {starts.round_s:.2g} s; a verdict on cold starts needs about "
-            f"{enough_s:.0f} s in all (--max-time)"
+            f"one cold start of each model took {digits(starts.round_s)} s; a verdict on cold starts needs "
+            f"about {enough_s:.0f} s in all (--max-time)"
         )
     return run
 

@@ -156,7 +156,7 @@ def headline(found: Summary) -> str:
 def spent(collected: Collected) -> str:
     """``54 s, 2 models at once``."""
     jobs = collected.jobs
-    return f"{collected.seconds:.3g} s, {jobs} model{'s' if jobs != 1 else ''} at once"
+    return f"{text.duration(collected.seconds)}, {jobs} model{'s' if jobs != 1 else ''} at once"
 
 
 def table(found: Summary, form: doc.Form, most: int | None = None) -> doc.Table:
@@ -201,7 +201,7 @@ _COLUMNS: tuple[doc.Column[Row], ...] = (
 
 
 def _seconds(spent: float) -> str:
-    return f"{spent:.3g} s" if spent >= 0.01 else "< 0.01 s"
+    return text.duration(spent) if spent >= 0.01 else "< 0.01 s"
 
 
 def _row(number: int, outcome: Outcome) -> Row:
