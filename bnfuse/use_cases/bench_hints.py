@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Sequence
 
 from bnfuse.measure.cold import COLD
 from bnfuse.measure.steady import Findings
 from bnfuse.measure.verdicts import FASTER, SAME
+from bnfuse.results.figures import digits
 from bnfuse.results.latency import ON
 
 _NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
@@ -28,14 +29,8 @@ def reading_hints(seen: Findings) -> list[str]:
             "(--max-time), fewer threads or less other load shows smaller ones"
         )
     cold = any(run.setting == COLD for run in seen.runs)
-    if (before := seen.load_ms[0]) and not cold:
-        after = seen.load_ms[1]
-        both = f"{median(before):.3g} ms" + (f" before, {median(after):.3g} ms after" if after else "")
-        loads = f"medians of {len(before)} loads each" if len(before) > 1 else "one load each"
-        hints.append(
-            f"loading with {ON} took {both} ({loads}, in a process that has the "
-            "runtime already); --cold measures whole starts"
-        )
+    if not cold:
+        hints += _loading(*seen.load_ms)
     steady_on = [r for r in seen.runs if r.setting == ON and r.after_ms is not None]
     if seen.optimises and any(r.verdict != FASTER for r in steady_on):
         name = seen.runtime.partition(" ")[0]
@@ -45,3 +40,18 @@ def reading_hints(seen: Findings) -> list[str]:
             "runtimes that do not fold"
         )
     return hints
+
+
+def _loading(before: Sequence[float], after: Sequence[float]) -> list[str]:
+    """What loading took, in ms; nothing where one of two models was loaded once.
+
+    The first load in a process takes up to several times as long as the next, whichever model it is. Of
+    A B B A the shortest of each is told; of A B the ratio would be that of the places in line.
+    """
+    if not before or (after and min(len(before), len(after)) < 2):
+        return []
+    took = f"{digits(min(before))} ms" + (f" before, {digits(min(after))} ms after" if after else "")
+    loads = f"the shortest of {len(before)} loads" if len(before) > 1 else "one load"
+    each = " each" if after else ""
+    where = f"{loads}{each}, in a process that has the runtime already"
+    return [f"loading with {ON} took {took} ({where}); --cold measures whole starts"]
