@@ -38,6 +38,7 @@ def test_the_command_says_it_all(tmp_path: Path) -> None:
 
 def test_the_command_says_what_other_splits_would_need(tmp_path: Path) -> None:
     done = call("inspect", saved("between", tmp_path), "--explain", "bn")
+    assert "decision foldable up into first" in done.stdout
     assert "taken: into first (1 node)" in done.stdout
     assert "possible too: into second, through pool (2 nodes; up touches 1)" in done.stdout
 

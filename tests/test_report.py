@@ -97,6 +97,13 @@ def test_a_plan_alone_says_what_can_be_folded(suffix: str) -> None:
     assert not re.search(r"(?<!be )\bfolded\b", visible)
 
 
+def test_junit_says_of_a_plan_what_would_go() -> None:
+    planned = report(output=None, benchmark=None, verification=Agreement(Status.SKIPPED))
+    shown, done = render(planned, ".xml"), render(report(), ".xml")
+    assert re.findall(r"<system-out>(fold\w+)", shown) == ["foldable"]
+    assert re.findall(r"<system-out>(fold\w+)", done) == ["folded"]
+
+
 def test_what_was_not_proved_was_not_folded() -> None:
     failed = report(output=None, verification=Agreement(Status.DIFFERENT))
     assert text.headline(failed).startswith("nothing was written, as the result was not proved equal: ")

@@ -59,7 +59,7 @@ def _of_report(report: Report, name: str) -> Element:
     suite = _suite(name)
     for decision in report.plan.decisions:
         if decision.is_batchnorm:
-            _add_decision(suite, decision)
+            _add_decision(suite, decision, done=report.output is not None)
     _add_proof(suite, report.verification, report.seconds.get("verify", 0.0))
     _add_gates(suite, report.gates)
     return _finished(suite, report.notes, sum(report.seconds.values()))
@@ -122,11 +122,11 @@ def _add_gates(suite: Element, gates: Sequence[Gate]) -> None:
             SubElement(case, "failure", message=plain(gate.message), type="gate")
 
 
-def _add_decision(suite: Element, decision: Decision) -> None:
+def _add_decision(suite: Element, decision: Decision, *, done: bool) -> None:
     case = _case(suite, "BatchNormalization", decision.node)
     match decision:
         case Fold():
-            SubElement(case, "system-out").text = plain(decision.message)
+            SubElement(case, "system-out").text = plain(text.went(decision, done=done))
         case Keep():
             message = plain(f"{decision.primary.reason.name}: {decision.message}")
             SubElement(case, "skipped", message=message)

@@ -15,6 +15,7 @@ from bnfuse.results import Status
 from bnfuse.results.figures import digits
 
 if TYPE_CHECKING:
+    from bnfuse.core.decisions import Fold
     from bnfuse.results import (
         Agreement,
         BenchRun,
@@ -57,6 +58,11 @@ def sentence(value: str) -> str:
 def verb(action: str, *, done: bool) -> str:
     """What is said of ``folded`` and ``kept``: a plan alone has folded nothing."""
     return "foldable" if action == "folded" and not done else action
+
+
+def went(fold: Fold, *, done: bool) -> str:
+    """Where a node went, or would go."""
+    return f"{verb('folded', done=done)}{fold.message.removeprefix('folded')}"
 
 
 def names(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:

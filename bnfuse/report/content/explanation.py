@@ -47,7 +47,8 @@ def _sections(explanation: Explanation, form: doc.Form) -> Iterator[doc.Section]
 def _decided(explanation: Explanation) -> list[doc.Line]:
     decision = explanation.decision
     folded = isinstance(decision, Fold)
-    said = decision.message if folded else f"kept: {decision.message}"
+    # a plan is explained: nothing has gone yet
+    said = text.went(decision, done=False) if isinstance(decision, Fold) else f"kept: {decision.message}"
     lines: list[doc.Line] = [
         ("node", f"{decision.node} ({decision.op})", "bold"),
         ("decision", said, "green" if folded else "yellow"),
