@@ -103,3 +103,17 @@ def test_no_line_ends_between_a_number_and_its_unit() -> None:
         cells = [cell.strip() for line in stream.getvalue().splitlines() for cell in line.split("│")]
         assert "150.5 dB" in cells or "│ time: 1.5 ms" in stream.getvalue(), width
         assert not {"dB", "%)", "ms"} & {cell.split(" ")[0] for cell in cells}, width
+
+
+def test_a_long_name_ends_its_lines_between_its_parts() -> None:
+    """A path that fits nowhere is read in pieces that are words; nothing of it is lost."""
+    names = ("/home/me/models/light_densenet121.onnx", "block3.batch_normalization", "a" * 70, "b/" * 40)
+    table = doc.Table(("model", "size"), tuple((doc.name(name), "1.2 MB") for name in names))
+    for width in range(40, 70):
+        stream = io.StringIO()
+        print_sections([doc.Section("s", "t", (table,))], Console(file=stream, width=width, markup=False))
+        rows = [line.split("│") for line in stream.getvalue().splitlines()]
+        pieces = [row[1].strip() for row in rows if len(row) == 4][1:]
+        assert "".join(pieces) == "".join(names), width
+        ends = [piece[-1] for piece in pieces if "a" * 8 not in piece]
+        assert set(ends) <= {*"/._", *(name[-1] for name in names)}, (width, pieces)

@@ -162,7 +162,18 @@ def _text(cell: doc.Words, width: int) -> Text:
 
     style = _STYLES.get(cell.kind, "") if isinstance(cell, doc.Span) else ""
     said = _plain(cell)
-    return Text(said if len(said) <= width or _is_name(cell) else "\n".join(wrapped(said, width)), style)
+    lines = [said] if len(said) <= width else parted(said, width) if _is_name(cell) else wrapped(said, width)
+    return Text("\n".join(lines), style)
+
+
+def parted(name: str, width: int) -> list[str]:
+    """A long name, or path, on lines of this width: between its parts where it has any, else anywhere."""
+    lines = []
+    while len(name) > width:
+        end = max(name.rfind(mark, width // 2, width) for mark in "/._-: ") + 1 or width
+        lines.append(name[:end])
+        name = name[end:]
+    return [*lines, name]
 
 
 def _plain(words: doc.Words) -> str:
