@@ -16,7 +16,7 @@ _EXPLAINED = (
     "dB: signal to noise of a layer's weight in 8 bits, the mean over its output channels, with one step for "
     "the whole weight (per tensor) and with one per channel. Range: a channel's largest |weight|"
 )
-_FIGURES = ("largest / median", "/ least", "per tensor, dB", "per channel, dB", "loss, dB")
+_FIGURES = ("largest / median", "largest / least", "per tensor, dB", "per channel, dB", "loss, dB")
 _HEAD = ("layer", "operator", "channels", *_FIGURES)
 
 
