@@ -96,6 +96,7 @@ def test_diff_tells_who_suffers_before_and_after(tmp_path: Path) -> None:
     assert call("optimize", before, "-o", after, "--no-verify", "--no-bench", "-q").exit_code == 0
     reports = [tmp_path / f"r.{form}" for form in ("json", "md", "html")]
     done = call("diff", before, after, "--ranges", *(part for r in reports for part in ("--report", r)))
+    assert "largest / least" in " ".join(done.stdout.split()).replace(" │ ", " ")
     assert done.exit_code == 0, done.stderr
     verdict = "more than 12 dB (2 of 8 bits) with one step per tensor: none before, 1 after (conv)"
     assert verdict in " ".join(done.stdout.split())
