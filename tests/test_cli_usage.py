@@ -225,3 +225,14 @@ def test_limits_of_the_runtime_hold_for_one_command(monkeypatch: pytest.MonkeyPa
     ):
         assert call("optimize", "m.onnx", *options).exit_code == 3
     assert seen == ["2.5", "0.5", "9", "1.5", "9", None]
+
+
+@pytest.mark.parametrize("command", ["verify", "bench", "diff"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_address_where_files_are_read_is_told_as_one(command: str, at: int) -> None:
+    """It is no file that does not exist; and ``optimize`` would take it."""
+    models = ["model.onnx", "model.onnx"]
+    models[at] = "s3://bucket/zoo/model.onnx"
+    done = call(command, *models)
+    assert done.exit_code == 2
+    assert "'s3://bucket/zoo/model.onnx' is an address, which only inspect and optimize take" in done.stderr

@@ -7,15 +7,15 @@ import click
 from bnfuse.cli import options as opt
 from bnfuse.cli.help import Grouped
 from bnfuse.cli.limits import LIMITS
-from bnfuse.cli.models import WEIGHTS
+from bnfuse.cli.models import MODEL_FILE, WEIGHTS
 from bnfuse.cli.requests import Bench, Verify
 from bnfuse.cli.screen import Screen
 from bnfuse.errors import ExitCode
 
 
 @click.command(cls=Grouped, short_help="Are the models A and B equal, and on what evidence?")
-@click.argument("a", type=opt.PATH)
-@click.argument("b", type=opt.PATH)
+@click.argument("a", type=MODEL_FILE)
+@click.argument("b", type=MODEL_FILE)
 @opt.JSON
 @opt.REPORTS
 @WEIGHTS
@@ -62,8 +62,8 @@ def verify(screen: Screen, options: Verify) -> None:
 
 
 @click.command(cls=Grouped, short_help="Measure the latency of A, or which of A and B is faster.")
-@click.argument("a", type=opt.PATH)
-@click.argument("b", type=opt.PATH, required=False)
+@click.argument("a", type=MODEL_FILE)
+@click.argument("b", type=MODEL_FILE, required=False)
 @opt.JSON
 @opt.REPORTS
 @WEIGHTS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfuse.cli import options as opt
-from bnfuse.cli.models import WEIGHTS
+from bnfuse.cli.models import MODEL_FILE, WEIGHTS
 from bnfuse.cli.requests import Diff
 from bnfuse.cli.screen import Screen
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Say what differs between A and B, from their files alone.")
-@click.argument("a", type=opt.PATH)
-@click.argument("b", type=opt.PATH)
+@click.argument("a", type=MODEL_FILE)
+@click.argument("b", type=MODEL_FILE)
 @click.option(
     "--ignore-below",
     type=click.FloatRange(min=0),

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import click
 
 from bnfuse.cli.options import PATH, together
 
 PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/model.onnx
+
+
+class _ModelFile(click.Path):
+    """A model that is read where it lies."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; an address is told as one, not as a file that does not exist."""
+        from bnfuse.results.places import is_address
+
+        if isinstance(value, str) and is_address(value):
+            told = f"'{value}' is an address, which only inspect and optimize take: fetch the model first"
+            raise click.UsageError(told)
+        return super().convert(value, param, ctx)
+
+
+MODEL_FILE = _ModelFile(path_type=Path, readable=False)
 
 
 def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
