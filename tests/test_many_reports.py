@@ -147,6 +147,21 @@ def test_weights_are_what_is_told_of_sizes_where_they_are_known() -> None:
     assert "| folded | size | time |" in form(".md", Collected("optimize", [fine]))
 
 
+def test_beside_results_what_was_not_proved_was_not_folded() -> None:
+    """In the headline, the table and the JSON; of plans alone all is told that could go."""
+    fine = outcomes()[0]
+    assert fine.report is not None
+    failed = Failure("optimize", "NotEqual", "'b.onnx' could not be proved equal", 4, Path("b.onnx"))
+    plan = replace(fine.report, output=None)
+    unproved = replace(fine, model="b.onnx", report=plan, failure=failed)
+    found = Collected("optimize", [fine, unproved])
+    assert headline(summary(found)).endswith("; 1 of 4 BatchNormalizations folded")
+    assert [row.folded for row in summary(found).rows] == [1, 0]
+    assert json.loads(form(".json", found))["batchnorms"] == {"found": 4, "folded": 1, "kept": 3}
+    plans = Collected("inspect", [replace(fine, report=plan), unproved])
+    assert headline(summary(plans)).endswith("; 2 of 4 BatchNormalizations can be folded")
+
+
 def test_what_could_not_be_written_is_no_wrong_usage() -> None:
     full = Failure("optimize", "OutputError", "'d.onnx' cannot be written: full", 2, Path("d.onnx"))
     usage = replace(full, kind="UsageError", message="'x' is no input of the model")

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bnfuse.errors import ExitCode, OutputError
 from bnfuse.report import document as doc
@@ -34,7 +35,10 @@ _KINDS = {ExitCode.DONE: "equal", ExitCode.GATE: "inconclusive"}
 
 
 class Row(Struct, frozen=True):
-    """One model in the table; figures are None where there is no report, ``kind`` is a style of HTML."""
+    """One model in the table; figures are None where there is no report, ``kind`` is a style of HTML.
+
+    ``folded`` are those that a plan would fold; where a result is there (``wrote``), they are.
+    """
 
     number: int
     model: str
@@ -48,6 +52,7 @@ class Row(Struct, frozen=True):
     size: str
     gain: str
     seconds: float
+    wrote: bool
 
 
 class Summary(Struct, frozen=True):
@@ -67,13 +72,16 @@ class Summary(Struct, frozen=True):
 
 
 def summary(collected: Collected) -> Summary:
-    """One pass over all of them."""
-    rows, complaints, resumed, wrote = [], [], 0, False
+    """One pass over all of them; beside results a plan that led to none has folded nothing."""
+    rows: list[Row] = []
+    complaints, resumed = [], 0
     for number, outcome in enumerate(collected.outcomes):
         rows.append(_row(number, outcome))
         complaints += [(outcome.model, said) for said in said_no(outcome)]
         resumed += outcome.resumed
-        wrote |= outcome.report is not None and outcome.report.output is not None
+    wrote = any(row.wrote for row in rows)
+    if wrote:
+        rows = [row if row.wrote or row.folded is None else replace(row, folded=0) for row in rows]
     return Summary(
         tuple(rows),
         tuple(complaints),
@@ -220,6 +228,7 @@ def _row(number: int, outcome: Outcome) -> Row:
         "" if report is None else _size(report.input, report.output),
         "" if report is None else _gain(report),
         outcome.seconds,
+        report is not None and report.output is not None,
     )
 
 
