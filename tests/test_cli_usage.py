@@ -236,3 +236,6 @@ def test_an_address_where_files_are_read_is_told_as_one(command: str, at: int) -
     done = call(command, *models)
     assert done.exit_code == 2
     assert "'s3://bucket/zoo/model.onnx' is an address, which only inspect and optimize take" in done.stderr
+    models[at] = ""  # a variable of the shell that is not set, and not the folder one is in
+    done = call(command, *models)
+    assert done.exit_code == 2 and "a path is empty" in done.stderr

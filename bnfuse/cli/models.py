@@ -10,6 +10,7 @@ import click
 
 from bnfuse.cli.options import PATH, together
 
+_EMPTY = "a path is empty: check what the shell made of it"
 PLACE = click.Path(readable=False)  # a path, or an address such as s3://bucket/model.onnx
 
 
@@ -20,6 +21,8 @@ class _ModelFile(click.Path):
         """The path; an address is told as one, not as a file that does not exist."""
         from bnfuse.results.places import is_address
 
+        if value == "":
+            raise click.BadParameter(_EMPTY)
         if isinstance(value, str) and is_address(value):
             told = f"'{value}' is an address, which only inspect and optimize take: fetch the model first"
             raise click.UsageError(told)
@@ -32,7 +35,7 @@ MODEL_FILE = _ModelFile(path_type=Path, readable=False)
 def _named(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """An empty one is a variable of the shell that is not set, and not the folder one is in."""
     if not all(values):
-        raise click.BadParameter("a path is empty: check what the shell made of it")
+        raise click.BadParameter(_EMPTY)
     return values
 
 
