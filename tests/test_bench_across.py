@@ -47,6 +47,11 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
         assert stages["peak_bytes"] > 200e6  # TensorFlow is in it
     assert any("matched by position" in note for note in found["notes"])
     assert any("axes are moved" in note for note in found["notes"])
+    (ran,) = [note for note in found["notes"] if note.startswith("the first model ran in ")]
+    first, second = ran.split(", the second in ")
+    onnx, keras = (first, second) if backwards else (second, first)
+    assert "onnxruntime" in onnx and "tensorflow" in keras
+    assert second.endswith(f"({'CPU' if backwards else 'CPUExecutionProvider'})")
 
 
 def test_models_that_do_not_correspond(original: Path, tmp_path: Path) -> None:

@@ -331,6 +331,21 @@ def test_loads_of_which_one_was_the_first_of_its_process_are_not_compared(
     assert not [note for note in found.notes if note.startswith("loading")]
 
 
+@pytest.mark.parametrize("runtime", ["clockwork 1", "sundial 2"])
+def test_where_the_second_model_ran_is_told_where_it_is_elsewhere(
+    clock: Clock, tmp_path: Path, runtime: str
+) -> None:
+    a, b = files(tmp_path)
+
+    def loaded(path: Path, settings: RunSettings) -> Clockwork:
+        ran = runtime if path == b else "clockwork 1"
+        return Clockwork(clock, [], path.name, lambda: 1.0, runtime=ran, providers=(f"on {ran}",))
+
+    told = [note for note in bench(a, b, request=steady(), load=loaded).notes if "ran in" in note]
+    other = ["the first model ran in clockwork 1, the second in sundial 2 (on sundial 2)"]
+    assert told == ([] if runtime == "clockwork 1" else other)
+
+
 def test_a_load_of_seconds_is_a_plain_number(clock: Clock, tmp_path: Path) -> None:
     (path, _) = files(tmp_path)
 

@@ -56,6 +56,7 @@ class Findings(Struct):
     notes: list[str] = field(default_factory=list)
     providers: tuple[str, ...] = ()
     runtime: str = ""
+    second: tuple[str, Sequence[str]] = ("", ())  # the second model's runtime and providers
     optimises: str = ""  # see ``Runner``
     versions: dict[str, str] = field(default_factory=dict)
     failure: BnfuseError | None = None  # the first
@@ -234,6 +235,8 @@ def _one_pass(
 def _timed_load(paths: Sequence[Path], at: int, setting: Setting, load: Loader, seen: Findings) -> Runner:
     """One of A B A B; what loading took is remembered as users load a model, with optimisation on."""
     runner = load(paths[at % 2], setting.settings)
+    if at % 2:
+        seen.second = runner.runtime, runner.providers
     if setting.settings.optimise and setting.rounds is None:
         seen.load_ms[at % 2].append(1e3 * runner.load_s)
     return runner

@@ -16,6 +16,10 @@ _NOISY = 0.03  # smallest detectable change, beyond which the reader is warned
 def reading_hints(seen: Findings) -> list[str]:
     """Sentences that keep a reader from drawing the wrong conclusion."""
     hints: list[str] = []
+    runtime, providers = seen.second
+    if runtime and runtime != seen.runtime:
+        where = f"{runtime} ({', '.join(providers)})"
+        hints.append(f"the first model ran in {seen.runtime}, the second in {where}")
     missed = [r for r in seen.runs if r.verdict == SAME and r.setting != COLD and r.detectable is not None]
     coarsest = max(missed, key=lambda r: r.detectable or 0.0, default=None)
     if coarsest is not None and coarsest.detectable is not None and coarsest.detectable > _NOISY:
