@@ -23,7 +23,7 @@ from tests.report_schema import assert_fits
 
 MACHINE = Machine("AMD EPYC", 2, 8 << 30, "Linux x86_64")
 ORIGINAL = "a" * 64
-ON = "optimisation on"
+ON, OFF = "optimisation on", "optimisation off"
 
 bench_module = import_module("bnfuse.use_cases.bench")
 
@@ -200,6 +200,18 @@ def test_the_gate(
     in_words = call("bench", model, "--baseline", path)
     assert in_words.exit_code == 0
     assert "then p50" in in_words.stdout and "then.json" in in_words.stdout
+
+
+def test_settings_stand_in_one_order_everywhere(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optimisation on comes first, in the table beside an earlier report as in that of the latencies."""
+    both = latency(run(20, setting=OFF), run(10))
+    path = saved(tmp_path, both)
+    bench_gives(monkeypatch, both)
+    lines = call("bench", model, "--baseline", path).stdout.splitlines()
+    settings = [line.split("│")[1].partition(",")[0].strip() for line in lines if "│ optimisation" in line]
+    assert settings == [ON, OFF, ON, OFF]
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--fail-if-slower", "50"), 1)])

@@ -5,16 +5,26 @@ Plain text without markup, as ``report.text``; strings of a model (operators of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from bnfuse.report import text
 from bnfuse.report.sizes import benched
 from bnfuse.results import Baseline, BaselineRun, BenchRun, ColdStart, Latency, Profile
+from bnfuse.results.latency import OFF, ON
+
+_Run = TypeVar("_Run", BenchRun, BaselineRun)
 
 OPERATORS = ("operator", "before", "nodes", "after", "nodes", "change")
 OPERATORS_ALONE = ("operator", "time", "nodes", "share")
 _BETWEEN = "between operators"
 _MOST_OPERATORS = 15
+
+
+def ordered(runs: Sequence[_Run]) -> list[_Run]:
+    """As users run a model first: optimisation on, then off, then cold start."""
+    places = {ON: 0, OFF: 1}
+    return sorted(runs, key=lambda run: places.get(run.setting, 2))
 
 
 def facts(latency: Latency) -> Iterator[tuple[str, str]]:

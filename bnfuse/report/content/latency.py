@@ -13,10 +13,9 @@ from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.spent import baseline, cold_start, profile
 from bnfuse.report.measured import facts as measured_facts
-from bnfuse.report.measured import shares
+from bnfuse.report.measured import ordered, shares
 from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Typical
-from bnfuse.results.latency import OFF, ON
 
 _KEY = doc.Paragraph(
     (
@@ -34,12 +33,6 @@ def latency(found: Latency, form: doc.Form) -> doc.Section:
     """The outcome of ``bench``."""
     blocks = _in_html(found) if form is doc.Form.HTML else _in_text(found, form)
     return doc.Section("latency", "Latency", blocks)
-
-
-def ordered(runs: Sequence[BenchRun]) -> list[BenchRun]:
-    """As users run a model first: optimisation on, then off, then cold start."""
-    places = {ON: 0, OFF: 1}
-    return sorted(runs, key=lambda run: places.get(run.setting, 2))
 
 
 def _in_text(found: Latency, form: doc.Form) -> tuple[doc.Block, ...]:

@@ -270,7 +270,7 @@ def _gain(report: Report) -> str:
     runs = report.benchmark.runs if report.benchmark is not None else ()
     if not runs:
         return ""
-    from bnfuse.report.content.latency import ordered
+    from bnfuse.report.measured import ordered
 
     run = ordered(runs)[0]
     return text.speedup(run) or run.verdict

@@ -118,7 +118,7 @@ def baseline(found: Baseline | None, form: doc.Form) -> tuple[doc.Block, ...]:
     """Beside an earlier report; nothing where none was given."""
     if found is None:
         return ()
-    rows = (doc.tabulated(found.runs, _BASELINE, form),) if found.runs else ()
+    rows = (doc.tabulated(measured.ordered(found.runs), _BASELINE, form),) if found.runs else ()
     title = measured.baseline_title(found)
     if form is doc.Form.MARKDOWN:
         return (doc.Paragraph((text.sentence(title), doc.own(":" if rows else "."))), *rows)

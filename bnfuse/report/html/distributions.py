@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bnfuse.report import text
-from bnfuse.report.content.latency import ordered
 from bnfuse.report.html.charts import Points, cumulative
 from bnfuse.report.html.markup import esc
+from bnfuse.report.measured import ordered
 from bnfuse.results import BenchRun, Latency, Percentiles
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from bnfuse.report import text
-from bnfuse.report.content.latency import kind, ordered
+from bnfuse.report.content.latency import kind
 from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import code, esc
+from bnfuse.report.measured import ordered
 from bnfuse.report.sizes import axes, shape
 from bnfuse.report.text import figure
 from bnfuse.results import BenchRun, FileInfo, Latency, Report, Status
