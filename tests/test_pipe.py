@@ -105,6 +105,16 @@ def test_no_line_ends_between_a_number_and_its_unit() -> None:
         assert not {"dB", "%)", "ms"} & {cell.split(" ")[0] for cell in cells}, width
 
 
+def test_a_row_that_is_a_paragraph_has_its_edge_on_every_line() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=40, markup=False, force_terminal=True, color_system=None)
+    rows = (("bn", "a shift cannot pass through " + "a_long_name_that_fits_in_no_box " * 3),)
+    print_sections([doc.Section("s", "t", (doc.Table(("node", "why"), rows, texts=2),))], console)
+    first, *more = stream.getvalue().splitlines()
+    assert first == "╭ bn" and len(more) > 3
+    assert all(line.startswith("│        ") and len(line) <= 40 for line in more), more
+
+
 def test_a_long_name_ends_its_lines_between_its_parts() -> None:
     """A path that fits nowhere is read in pieces that are words; nothing of it is lost."""
     names = ("/home/me/models/light_densenet121.onnx", "block3.batch_normalization", "a" * 70, "b/" * 40)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _LEAST_WIDTH = 20
+_EDGE = "│"  # of a row that is a paragraph of its own
 _STYLES = {"folded": "green", "kept": "yellow"}
 
 
@@ -147,7 +148,7 @@ def _print_apart(block: doc.Table, rows: Sequence[Sequence[doc.Words]], out: Out
         _say(out, "", ("╭ ", *doc.spans(row[0])), "bold")
         for head, words in zip(block.head[1:], row[1:], strict=True):
             if _plain(words):
-                _say(out, "│", (f"{head}: ", *doc.spans(words)) if head else words)
+                _say(out, _EDGE, (f"{head}: ", *doc.spans(words)) if head else words)
     if block.caption:
         _say(out, "", block.caption, "dim")
 
@@ -208,5 +209,5 @@ def _say(out: Out, label: str, words: doc.Words, style: str = "") -> None:
         room = max(_LEAST_WIDTH, out.width - len(head))
         lines = wrapped(said, room)
     for number, line in enumerate(lines):
-        before = head if number == 0 else " " * len(head)
+        before = head if number == 0 or label == _EDGE else " " * len(head)
         out.print(Text.assemble((before, "dim"), (line, style)), soft_wrap=True)
