@@ -11,7 +11,7 @@ import pytest
 from bnfuse.proof.channels import channels, excess
 from bnfuse.proof.deviation import ROUNDOFF, deviation, largest_magnitude, scales
 from bnfuse.proof.observe import perturb
-from bnfuse.proof.verdict import Scale, Verdict, judge, judge_exact, roundoff_of, tolerance_for
+from bnfuse.proof.verdict import UNKNOWN_DEPTH, Scale, Verdict, judge, judge_exact, roundoff_of, tolerance_for
 from bnfuse.results import Status
 from tests.fake_runner import confront
 
@@ -162,3 +162,8 @@ def test_the_rms_is_over_all_elements_of_all_sets() -> None:
     assert agreement.rms == pytest.approx(math.sqrt(9 * 100 / 150))
     exact = deviation(np.array([1, 5, 5]), np.array([1, 2, 5]), 1.0)
     assert judge_exact("y", [exact], [0.0]).agreement.rms == pytest.approx(math.sqrt(3))
+
+
+def test_the_page_tells_how_many_folds_are_taken_where_they_are_not_known() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "verify.md").read_text(encoding="utf-8")
+    assert f"of two files, whose folds are not known, n = {UNKNOWN_DEPTH};" in page
