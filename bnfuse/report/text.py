@@ -171,7 +171,9 @@ def bytes_change(before: int, after: int) -> str:
 def growth(before: int, after: int) -> str:
     """``−0.1 %``; from twice the size on ``108 times as large``."""
     ratio = after / max(1, before)
-    return f"{ratio:.3g} times as large" if ratio >= 2 else f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    if ratio >= 2:
+        return f"{digits(ratio)} times as large"
+    return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
 
 
 _OUTCOMES = {
