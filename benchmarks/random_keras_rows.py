@@ -40,7 +40,7 @@ from tests.test_keras_recurrent import RECURRENT
 
 Step = Callable[[Any, Any, np.random.Generator], Any]  # the library, a tensor, random numbers -> a tensor
 _SHAPES = ((5,), (8, 3), (9, 4), (6, 6), (8, 7, 3), (9, 8, 6), (4, 5, 6), (6, 5, 4, 3))
-_SPECTRAL = [k for k in KERNELS.values() if not k.compiled and not k.name.startswith("separable")]
+_SPECTRAL = [k for k in KERNELS.values() if not k.channels_first and not k.name.startswith("separable")]
 _TOGETHER = 20
 _MOST_ELEMENTS, _MOST_AXES, _ATTEMPTS = 4000, 5, 12
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}
@@ -55,7 +55,7 @@ def steps_of(library: Any) -> list[list[Step]]:
     else:
         functions, namespace = of_tensorflow(), importlib.import_module("tensorflow")
     layers = [
-        *(kernel.make for kernel in KERNELS.values() if not kernel.compiled),
+        *(kernel.make for kernel in KERNELS.values() if not kernel.channels_first),
         *(m.make for m in MOVERS.values() if m.axis == -1 and (not is_keras3 or m.floatx == "float64")),
     ]
     if is_keras3:  # tf_keras does not load it by its name

@@ -26,8 +26,8 @@ class Kernel:
         return getattr(layers, self.layer)(**{**self.arguments, **more})
 
     @property
-    def compiled(self) -> bool:
-        """Convolutions of channels-first data run under XLA only."""
+    def channels_first(self) -> bool:
+        """Whether its data are laid out in a way that a CPU has no convolutions for."""
         return self.arguments.get("data_format") == "channels_first"
 
 

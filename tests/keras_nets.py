@@ -231,7 +231,6 @@ def check(
     *,
     suffix: str = ".keras",
     tolerance: float | None = None,
-    compiled: bool = False,
 ) -> tuple[Folded, Any]:
     """Fold a model and load the result with the library that made it: equal outputs, equal names.
 
@@ -241,10 +240,10 @@ def check(
     folded = fold(model, folder, suffix)
     loaded = library.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)
-    want = outputs_of(model, feeds, compiled=compiled)
+    want = outputs_of(model, feeds)
     names = {str(np.asarray(t).dtype) for t in feeds} & set(TOLERANCE)
     allowed = max((TOLERANCE[n] for n in names), default=1e-5) if tolerance is None else tolerance
-    assert_same(want, outputs_of(loaded, feeds, compiled=compiled), allowed)
+    assert_same(want, outputs_of(loaded, feeds), allowed)
     assert [tuple(t.shape) for t in loaded.inputs] == [tuple(t.shape) for t in model.inputs]
     assert [tuple(t.shape) for t in loaded.outputs] == [tuple(t.shape) for t in model.outputs]
     assert input_names(loaded) == input_names(model)

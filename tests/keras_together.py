@@ -114,7 +114,6 @@ def outcomes(
     networks: Mapping[str, Network],
     folder: Path,
     *,
-    compiled: bool = False,
     suffix: str = ".keras",
 ) -> dict[str, Outcome]:
     """Fold a model of all networks and run the result in the same Keras; by network, what became of it."""
@@ -122,7 +121,7 @@ def outcomes(
     folded = fold(model, folder, suffix)
     loaded = keras.models.load_model(folded.after, compile=False)
     feeds = random_inputs(model)
-    want, got = (outputs_of(each, feeds, compiled=compiled) for each in (model, loaded))
+    want, got = (outputs_of(each, feeds) for each in (model, loaded))
     assert len(want) == len(got) == len(networks)
     assert [tuple(t.shape) for t in loaded.inputs] == [tuple(t.shape) for t in model.inputs]
     assert [tuple(t.shape) for t in loaded.outputs] == [tuple(t.shape) for t in model.outputs]

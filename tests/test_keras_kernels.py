@@ -5,13 +5,14 @@ It goes up into the kernel and down into it; zeros at the borders keep a shift o
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bnfuse.core.reasons import Reason
+from tests.keras_channels_first import channels_first_on_a_cpu
 from tests.keras_kernels import KERNELS, Kernel, kernels
 from tests.keras_nets import Keras, both_containers, chain, check
 from tests.keras_together import Network, Outcome, outcomes
@@ -55,24 +56,20 @@ ACTIVATED = ("behind tanh", "behind relu", "between")
 
 @pytest.fixture(scope="module")
 def become(keras3: Keras, tmp_path_factory: pytest.TempPathFactory) -> Become:
-    """What becomes of the BN at a place beside a kernel; all that run alike are in one model."""
-
-    @cache
-    def group(compiled: bool) -> dict[str, Outcome]:
-        networks = {
-            f"{place}: {k.name}": Network(
-                k.shape, partial(_steps, place, k), gamma="scale" if place == "scale" else "mixed"
-            )
-            for k in KERNELS.values()
-            for place in PLACES
-            if k.compiled is compiled
-            and not (place == "scale" and k.shift is None)  # it enters with a shift, too
-            and not (place in ACTIVATED and compiled)  # XLA takes its time, and activations know no layout
-            and not (place == "between" and None in k.shape)  # no Dense behind sizes that are not known
-        }
-        return outcomes(keras3, networks, tmp_path_factory.mktemp("kernels"), compiled=compiled)
-
-    return lambda place, kernel: group(kernel.compiled)[f"{place}: {kernel.name}"]
+    """What becomes of the BN at a place beside a kernel; all are in one model."""
+    networks = {
+        f"{place}: {k.name}": Network(
+            k.shape, partial(_steps, place, k), gamma="scale" if place == "scale" else "mixed"
+        )
+        for k in KERNELS.values()
+        for place in PLACES
+        if not (place == "scale" and k.shift is None)  # it enters with a shift, too
+        and not (place in ACTIVATED and k.channels_first)  # activations know no layout
+        and not (place == "between" and None in k.shape)  # no Dense behind sizes that are not known
+    }
+    with channels_first_on_a_cpu():
+        made = outcomes(keras3, networks, tmp_path_factory.mktemp("kernels"))
+    return lambda place, kernel: made[f"{place}: {kernel.name}"]
 
 
 def _steps(place: str, kernel: Kernel, layers: Any, name: str) -> list[Any]:
@@ -106,7 +103,9 @@ def test_a_scale_enters_every_kernel(become: Become, kernel: Kernel) -> None:
     assert found.kept is None
 
 
-@pytest.mark.parametrize("kernel", [k for k in KERNELS.values() if not k.compiled], ids=lambda k: k.name)
+@pytest.mark.parametrize(
+    "kernel", [k for k in KERNELS.values() if not k.channels_first], ids=lambda k: k.name
+)
 def test_nothing_goes_up_through_an_activation(become: Become, kernel: Kernel) -> None:
     """A fused tanh is nonlinear, a fused relu passes no shift; into a Dense behind, both BNs go."""
     for activation, why in (("tanh", Reason.NONLINEAR), ("relu", Reason.SHIFT_THROUGH_ACTIVATION)):
