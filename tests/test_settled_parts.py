@@ -13,12 +13,13 @@ from bnfuse.core.apply import Patch, apply
 from bnfuse.core.decisions import Fold, Keep, Part, Settled
 from bnfuse.core.graph import Graph, Node
 from bnfuse.core.planning.plan import plan, replay
+from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules.affine import Typical
 from tests.core_nets import CoreNet, Floats, Values, computed
 
 Build = Callable[[CoreNet], str]
-MIXED, ZERO = [2.0, -0.5, 3.0], [2.0, 0.0, 3.0]
+MIXED, ZERO, SOME = [2.0, -0.5, 3.0], [2.0, 0.0, 3.0], [1.0, -0.5, 3.0]
 
 
 def _two_nodes(node: Node, pair: Pair) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def _one_node(node: Node, pair: Pair) -> tuple[str, ...]:
 def _graph(build: Build, **more: Any) -> tuple[CoreNet, Graph]:
     net = CoreNet(3)
     out = net.tanh(build(net))
-    return net, net.graph(out, no_batchnorms=True, **{"arithmetic": _two_nodes, **more})
+    return net, net.graph(out, **{"no_batchnorms": True, "arithmetic": _two_nodes, **more})
 
 
 def _spelled(patch: Patch) -> Patch:
@@ -50,9 +51,9 @@ def _closed(net: CoreNet) -> str:
     return net.tanh(net.conv("x"))
 
 
-def _into_padding(net: CoreNet) -> str:
+def _into_padding(net: CoreNet, a: Sequence[float] = MIXED) -> str:
     """tanh → BN → zero-padded Conv: the scale goes, the shift does not."""
-    return net.conv(net.bn(_closed(net), MIXED, name="bn"), padded=True, taps=2, name="reader")
+    return net.conv(net.bn(_closed(net), a, name="bn"), padded=True, taps=2, name="reader")
 
 
 def _zero_scale(net: CoreNet) -> str:
@@ -91,6 +92,7 @@ def _beside_a_far_shift(net: CoreNet) -> str:
 
 PARTS: list[tuple[Build, tuple[str, ...], str]] = [
     (_into_padding, ("Add",), "bn: scale down → reader"),
+    (partial(_into_padding, a=SOME), ("Add",), "bn: scale down → reader"),
     (_zero_scale, ("Mul", "Add"), ""),
     (_behind_padding, ("Add",), "bn: scale up → writer"),
     (_beside_a_far_shift, ("Add",), "bn: scale up → writer beside"),
@@ -172,3 +174,78 @@ def test_a_bias_that_would_come_back_stays(bent: bool) -> None:
     net, graph = _graph(build)
     _assert_same(net, graph)
     assert not plan(graph).plan.settled
+
+
+def _around_a_linear_op(net: CoreNet) -> str:
+    """s = BN + w, a linear op without bias on s, and w again: once the scale has gone, the shift goes."""
+    beside = net.conv("x", bias=False, has_bias=False, bias_nodes=1, name="beside")
+    s = net.sum(net.bn(_closed(net), MIXED, name="bn"), beside)
+    y = net.conv(s, bias=False, has_bias=False, bias_nodes=1, name="linear")
+    return net.conv(net.sum(y, beside), name="last")
+
+
+def _before_the_next(net: CoreNet) -> str:
+    """BN → Add → BN, and a sum of two → zero-padded: what is left of the first goes into both others."""
+    y = net.bn(_closed(net), MIXED, name="bn")
+    z = net.bn(y, np.ones(3), op="Add", has_scale=False, name="add")
+    net.conv(net.sum(z, y), taps=2, padded=True, name="linear")
+    return net.bn(z, MIXED, name="next")
+
+
+WHOLES: list[tuple[Build, str, dict[str, tuple[str, ...]]]] = [
+    (_around_a_linear_op, "bn: scale down → beside linear last, bn: whole down → linear last", {}),
+    (
+        _before_the_next,
+        "bn: scale down → add next linear, bn: whole down → add next",
+        {"add": (), "next": ("Mul", "Add")},
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "told", "becomes"), WHOLES)
+def test_the_rest_goes_since_a_part_went(
+    build: Build, told: str, becomes: dict[str, tuple[str, ...]]
+) -> None:
+    """Before whoever comes next takes on anything that would keep it."""
+    net, graph = _graph(build)
+    planned = plan(graph).plan
+    assert ", ".join(map(_told, planned.settled)) == told
+    kept = {d.node: d.becomes for d in planned.decisions if isinstance(d, Keep)}
+    assert kept == becomes
+    _assert_same(net, graph)
+
+
+def _without_a_sum(node: Node, pair: Pair) -> tuple[str, ...] | Refusal:
+    """As a format that knows a product, with or without a sum, and no sum alone."""
+    scales = bool((pair[0] != 1.0).any())
+    return _two_nodes(node, pair) if scales else Refusal(Reason.UNSUPPORTED_OP, node.label)
+
+
+NO_PARTS: list[tuple[Build, dict[str, Any]]] = [
+    (_into_padding, {"no_batchnorms": False}),  # it stays as one node
+    (_into_padding, {"arithmetic": _without_a_sum}),
+    (lambda net: _into_padding(net, [1.0, 1.0, 1.0]), {}),  # there is one part
+]
+
+
+@pytest.mark.parametrize(("build", "more"), NO_PARTS)
+def test_no_part_goes_where_none_would_be_left_alone(build: Build, more: dict[str, Any]) -> None:
+    net, graph = _graph(build, **more)
+    planned = plan(graph).plan
+    assert isinstance(planned.decisions[0], Keep)
+    assert planned.settled == ()
+    _assert_same(net, graph)
+
+
+@pytest.mark.parametrize(("bias", "nodes"), [(False, 0), (True, 1)])
+def test_a_bias_that_costs_no_node_stays(bias: bool, nodes: int) -> None:
+    def build(net: CoreNet) -> str:
+        y = net.conv(net.bn(_closed(net), name="bn"), bias=bias, bias_nodes=nodes, name="linear")
+        return net.conv(y, name="last")
+
+    net, graph = _graph(build)
+    planned = plan(graph)
+    (made,) = planned.plan.decisions
+    assert isinstance(made, Fold) and made.into == ("linear",)
+    assert planned.plan.settled == ()
+    _assert_same(net, graph)
