@@ -171,9 +171,8 @@ def bytes_change(before: int, after: int) -> str:
 def growth(before: int, after: int) -> str:
     """``−0.1 %``; from twice the size on ``108 times as large``."""
     ratio = after / max(1, before)
-    if ratio >= 2:
-        return f"{digits(ratio)} times as large"
-    return f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    change = f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    return f"{digits(ratio)} times as large" if ratio >= 2 else change
 
 
 _OUTCOMES = {
