@@ -79,7 +79,8 @@ def _to_a_sum_with_none(net: CoreNet) -> str:
 
 def _from_a_sum(net: CoreNet, a: Sequence[float] = MIXED, c: Sequence[float] | None = None) -> str:
     """tanh + Conv → BN → tanh: the shift goes up, divided by the scale."""
-    return net.tanh(net.bn(net.sum(_closed(net), net.conv("x", name="other")), a, c, name="bn"))
+    x = net.sum(net.tanh(net.conv("x", len(a))), net.conv("x", len(a), name="other"))
+    return net.tanh(net.bn(x, a, c, name="bn"))
 
 
 def _beside_a_far_shift(net: CoreNet) -> str:
@@ -99,6 +100,8 @@ PARTS: list[tuple[Build, tuple[str, ...], str]] = [
     (_to_a_sum, ("Mul",), "bn: shift down → other"),
     (_to_a_sum_with_none, ("Mul", "Add"), ""),
     (_from_a_sum, ("Mul",), "bn: shift up → other"),
+    (partial(_from_a_sum, a=MIXED[:2]), ("Mul",), "bn: shift up → other"),
+    (partial(_from_a_sum, a=MIXED[:1]), ("Mul",), "bn: shift up → other"),
     (partial(_from_a_sum, a=ZERO, c=[0.5, 0.0, -0.5]), ("Mul",), "bn: shift up → other"),
     (partial(_from_a_sum, a=ZERO, c=[0.5, 0.7, -0.5]), ("Mul", "Add"), ""),  # nothing times 0 is 0.7
 ]
