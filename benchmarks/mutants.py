@@ -45,6 +45,7 @@ CORE_TESTS = [
     "affine_rule",
     "algebra",
     "axis_maps",
+    "barred_channels",
     "bars",
     "batchnorm_of_constants",
     "clamp",

@@ -1,0 +1,123 @@
+"""What is known of channels, asked for directly: who refuses which of them, and what of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from bnfuse.core.decisions import Split
+from bnfuse.core.planning.state import Propagation, State
+from bnfuse.core.reasons import Reason
+from bnfuse.core.reparam import Reparam, from_backward
+from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.joint import ConcatSplit, Product
+from tests.core_nets import LEVEL, CoreNet
+
+
+def _shifted(channels: int) -> Reparam:
+    return from_backward((1,), np.ones(channels), np.ones(channels))
+
+
+def _side_by_side(net: CoreNet, *, axis: int = 1, sizes: tuple[int | None, ...] = (3, 3)) -> None:
+    x, z = net.conv("x", name="a"), net.conv("x", name="b")
+    whole = net.add("Concat", ConcatSplit(~0, (0, 1), axis, sizes), x, z, channels=6 if axis == 1 else 3)
+    net.tanh(whole)
+
+
+def _cut(net: CoreNet) -> None:
+    x = net.conv("x", 5, name="a")
+    net.add("Split", ConcatSplit(0, (~0, ~1), 1, (2, 3)), x, outputs=("left", "right"))
+    net.channels |= {"left": 2, "right": 3}
+    net.tanh("left")
+    net.conv("right")
+
+
+def _second_input(net: CoreNet) -> None:
+    """A node of two inputs that hands on its second."""
+    a, b = net.conv("x", name="a"), net.conv("x", name="b")
+    net.tanh(net.add("Second", Pass(in_port=1), a, b, name="second"))
+
+
+def _unwritten(net: CoreNet) -> None:
+    net.conv(net.identity(net.identity("free"), name="a"))
+
+
+ALL, FIRST, LAST = slice(None), slice(1), slice(-1, None)
+NONE, AT_TANH = None, Reason.NONLINEAR
+ASKED: list[tuple[Callable[[CoreNet], None], str, slice, Reason | None]] = [
+    (_side_by_side, "a_out", ALL, AT_TANH),
+    (_side_by_side, "b_out", LAST, AT_TANH),
+    (partial(_side_by_side, axis=2), "b_out", LAST, AT_TANH),
+    (partial(_side_by_side, sizes=(3, None)), "a_out", ALL, NONE),  # where it lies in the whole is not known
+    (_cut, "a_out", FIRST, AT_TANH),
+    (_cut, "a_out", LAST, NONE),
+    (_cut, "left", ALL, AT_TANH),
+    (_cut, "right", ALL, NONE),  # the others of the whole are not asked for
+    (_second_input, "a_out", ALL, NONE),
+    (_second_input, "b_out", ALL, AT_TANH),
+    (_unwritten, "a_out", ALL, Reason.UNREACHABLE),
+]
+
+
+@pytest.mark.parametrize(("build", "value", "asked", "reason"), ASKED)
+def test_who_refuses_channels(
+    build: Callable[[CoreNet], None], value: str, asked: slice, reason: Reason | None
+) -> None:
+    """A scale of the channels asked for, and of no others, along the one axis."""
+    net = CoreNet()
+    build(net)
+    bars = State(net.graph()).bars
+    scale = np.ones(net.channels[value])
+    scale[asked] = 2.0
+    found = bars.refusal(value, from_backward((1,), scale, np.zeros_like(scale)), ())
+    assert (found and found.reason) == reason
+    assert bars.refusal(value, from_backward((1,), np.ones_like(scale), np.zeros_like(scale)), ()) is None
+    for axes, n in (((2,), scale.size), ((1,), scale.size + 1), ((1, 2), 0)):
+        shape = (n,) if n else (scale.size, 4)
+        assert bars.refusal(value, from_backward(axes, np.full(shape, 2.0), np.zeros(shape)), ()) is None
+
+
+@pytest.mark.parametrize("before", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("barred", [0, 1])
+def test_two_sides_are_one_once_it_went(before: tuple[int, ...], after: int, barred: int) -> None:
+    """Whichever of them was asked for before, and whoever of their readers refuses."""
+    net = CoreNet()
+    x = net.conv("x")
+    sides = x, net.bn(x, np.ones(3))
+    net.tanh(sides[barred])
+    net.conv(sides[1 - barred])
+    state = State(net.graph())
+    for side in before:
+        found = state.bars.refusal(sides[side], _shifted(3), ())
+        assert (found is not None) == (side == barred)
+    state.accept(Propagation(net.candidates[0], Split.UP, (), (), ()))
+    refused = state.bars.refusal(sides[after], _shifted(3), ())
+    assert refused is not None and refused.reason is Reason.NONLINEAR
+
+
+READERS: list[tuple[Callable[[CoreNet, str], object], Reason | None, Reason | None]] = [
+    (lambda net, x: net.conv(x), None, None),
+    (lambda net, x: net.conv(x, taps=2, padded=True), None, Reason.ZERO_PADDING),
+    (lambda net, x: net.relu(x), None, Reason.SHIFT_THROUGH_ACTIVATION),
+    (lambda net, x: net.add("Gate", Product((1, 1), (LEVEL, LEVEL)), x, "g"), None, Reason.SHIFT_REFUSED),
+    (lambda net, x: net.tanh(x), Reason.NONLINEAR, Reason.NONLINEAR),
+    (lambda net, x: net.pinned.setdefault(x, Reason.GRAPH_OUTPUT), Reason.GRAPH_OUTPUT, Reason.GRAPH_OUTPUT),
+]
+
+
+@pytest.mark.parametrize(("read", "scaled", "shifted"), READERS)
+def test_who_refuses_a_scale_and_who_a_shift(
+    read: Callable[[CoreNet, str], object], scaled: Reason | None, shifted: Reason | None
+) -> None:
+    net = CoreNet()
+    x = net.conv("x")
+    read(net, x)
+    bars = State(net.graph()).bars
+    two, none = np.full(3, 2.0), np.zeros(3)
+    for held, wanted in ((from_backward((1,), two, none), scaled), (_shifted(3), shifted)):
+        found = bars.refusal(x, held, ())
+        assert (found and (found.reason, found.value)) == (wanted and (wanted, x))
