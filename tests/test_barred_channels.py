@@ -12,7 +12,8 @@ from bnfuse.core.decisions import Split
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Reparam, from_backward
-from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.base import Pass, Sign
+from bnfuse.core.rules.clamp import Clamp
 from bnfuse.core.rules.joint import ConcatSplit, Product
 from tests.core_nets import LEVEL, CoreNet
 
@@ -33,6 +34,21 @@ def _cut(net: CoreNet) -> None:
     net.channels |= {"left": 2, "right": 3}
     net.tanh("left")
     net.conv("right")
+
+
+def _three(net: CoreNet) -> None:
+    """Three parts side by side, and the whole of other three."""
+    net.tanh(net.concat(net.conv("x", 1, name="a"), net.conv("x", 2, name="b"), net.conv("x", 3, name="c")))
+    whole, outputs = net.conv("x", 6, name="whole"), ("first", "second", "third")
+    net.add("Split", ConcatSplit(0, (~0, ~1, ~2), 1, (1, 2, 3)), whole, outputs=outputs)
+    net.channels |= dict(zip(outputs, (1, 2, 3), strict=True))
+    net.tanh("third")
+
+
+def _clamped(net: CoreNet) -> None:
+    """What activations are, whether they may become others or not, hands scales on."""
+    clamp = Clamp(0.0, np.inf, Pass(Sign.NONNEGATIVE), np.dtype(np.float32))
+    net.tanh(net.add("Relu", clamp, net.conv("x", name="a")))
 
 
 def _second_input(net: CoreNet) -> None:
@@ -56,6 +72,12 @@ ASKED: list[tuple[Callable[[CoreNet], None], str, slice, Reason | None]] = [
     (_cut, "a_out", LAST, NONE),
     (_cut, "left", ALL, AT_TANH),
     (_cut, "right", ALL, NONE),  # the others of the whole are not asked for
+    (_three, "b_out", ALL, AT_TANH),
+    (_three, "c_out", LAST, AT_TANH),
+    (_three, "whole_out", LAST, AT_TANH),
+    (_three, "whole_out", FIRST, NONE),
+    (_three, "second", ALL, NONE),
+    (_clamped, "a_out", ALL, AT_TANH),
     (_second_input, "a_out", ALL, NONE),
     (_second_input, "b_out", ALL, AT_TANH),
     (_unwritten, "a_out", ALL, Reason.UNREACHABLE),
@@ -69,7 +91,7 @@ def test_who_refuses_channels(
     """A scale of the channels asked for, and of no others, along the one axis."""
     net = CoreNet()
     build(net)
-    bars = State(net.graph()).bars
+    bars = State(net.graph(), moves_bounds=True).bars
     scale = np.ones(net.channels[value])
     scale[asked] = 2.0
     found = bars.refusal(value, from_backward((1,), scale, np.zeros_like(scale)), ())
