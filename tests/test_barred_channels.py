@@ -46,7 +46,7 @@ def _three(net: CoreNet) -> None:
 
 
 def _clamped(net: CoreNet) -> None:
-    """What activations are, whether they may become others or not, hands scales on."""
+    """An activation that may become another hands on whatever it is."""
     clamp = Clamp(0.0, np.inf, Pass(Sign.NONNEGATIVE), np.dtype(np.float32))
     net.tanh(net.add("Relu", clamp, net.conv("x", name="a")))
 
@@ -91,7 +91,9 @@ def test_who_refuses_channels(
     """A scale of the channels asked for, and of no others, along the one axis."""
     net = CoreNet()
     build(net)
-    bars = State(net.graph(), moves_bounds=True).bars
+    graph = net.graph()
+    graph.moves_bounds = True
+    bars = State(graph, moves_bounds=True).bars
     scale = np.ones(net.channels[value])
     scale[asked] = 2.0
     found = bars.refusal(value, from_backward((1,), scale, np.zeros_like(scale)), ())
