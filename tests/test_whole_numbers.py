@@ -283,7 +283,7 @@ def test_who_makes_the_outputs_random(op: str, made: Any, tmp_path: Path) -> Non
     result = call("optimize", path, "--no-bench", *FAST[:2])
     assert result.exit_code == 4
     assert f"{op} '{op}_chance' draws random numbers" in result.stderr
-    assert "please report" not in result.stderr
+    assert "please report" not in result.stderr and "--inputs" not in result.stderr  # which could not help
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 

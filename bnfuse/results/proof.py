@@ -116,8 +116,8 @@ class Agreement(Struct, frozen=True):
     ``notes`` are sentences on how the models were made comparable. Where they differ, ``failing_sets``
     numbers up to three input sets that show it, the clearest first; ``culprit`` is the fold that breaks
     equality, or ``suspects`` names those among which it is, where the time did not suffice. ``inside`` tells
-    what was compared between the folds, where they are known. ``runnable`` is
-    False where the runtime refuses the original, or does not survive it, so that other inputs would not help.
+    what was compared between the folds, where they are known. ``runnable`` is False where other inputs would
+    not help: the runtime refuses the original, or does not survive it, or its outputs are random.
     """
 
     status: Status

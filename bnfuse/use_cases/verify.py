@@ -136,7 +136,7 @@ def verify(
     except Unalignable as mismatch:
         return Agreement(Status.DIFFERENT, detail=str(mismatch))
     except RandomOutputs as random:
-        return Agreement(Status.INCONCLUSIVE, detail=str(random))
+        return Agreement(Status.INCONCLUSIVE, detail=str(random), runnable=False)
     except BnfuseError as error:
         runnable = not isinstance(error, UnreadableModel | RuntimeLost)
         return Agreement(
