@@ -96,15 +96,9 @@ def optimize(model: Any, output: AnyPath | None = None, **options: Any) -> Repor
             target = given.path.with_name(f"result{given.path.suffix}")
         names = _names(given) | ({} if output is not None or target is None else {target: given.name})
         with renamed_errors(names):
-            request = requested(
-                verify=requests.step_request(asked, "verify", requests.verify_request),
-                bench=requests.step_request(asked, "bench", requests.bench_request),
-                read=requests.read_options(asked),
-                details=asked.get("details", True),
-                **requests.as_given(asked, "hashes", "merge_affines", "only_if_faster"),
-            )
-            more = requests.as_given(asked, "force", "progress")
-            found = run(given.path, target, request=request, **more)
+            arguments, more = requests.arguments(asked), requests.as_given(asked, "progress")
+            force = arguments.pop("force", False)
+            found = run(given.path, target, request=requested(**arguments), force=force, **more)
             made = None if found.output is None else given.loaded(found.output.path)
     return written_down(Report, renamed(gate.report(found), names), model=made)
 
@@ -126,9 +120,8 @@ def inspect(model: AnyModel | ModelProto, **options: Unpack[InspectOptions]) -> 
 
     requests.check_known("inspect", options, known.InspectOptions)
     with as_file(model) as given:
-        more = requests.as_given(options, "hashes", "progress")
-        details = options.get("details", True)
-        found = run(given.path, read=requests.read_options(options), details=details, **more)
+        more = requests.as_given(options, "progress")
+        found = run(given.path, **requests.arguments(options, plan_only=True), **more)
     return written_down(Report, renamed(found, _names(given)))
 
 

@@ -77,7 +77,7 @@ def optimize_many(
     wanted = Wanted(
         models=[str(fspath(name)) for name in named],
         command="inspect" if plan_only else "optimize",
-        options=_arguments(options, plan_only=plan_only),
+        options=requests.arguments(options, plan_only=plan_only),
         output_dir=None if output_dir is None else str(fspath(output_dir)),
         recursive=recursive,
         resume=resume,
@@ -92,27 +92,10 @@ def _outcomes(
     """As they come; arrays among the options lie in files, and a runtime's limits hold, for as long."""
     plan_only = wanted.command == "inspect"
     with requests.prepared("optimize_many", options, known.OptimizeOptions) as asked:
-        arguments = _arguments(asked, plan_only=plan_only)
+        arguments = requests.arguments(asked, plan_only=plan_only)
         tasks = [replace(task, options=arguments) for task in tasks]
         for _, outcome in collected(wanted, tasks, executor, beside=wanted.jobs):
             yield _written_down(outcome)
-
-
-def _arguments(asked: Mapping[str, Any], *, plan_only: bool) -> dict[str, Any]:
-    """What the use case is called with."""
-    common = {
-        "read": requests.read_options(asked),
-        "details": asked.get("details", True),
-        **requests.as_given(asked, "hashes"),
-    }
-    if plan_only:
-        return common
-    return {
-        **common,
-        "verify": requests.step_request(asked, "verify", requests.verify_request),
-        "bench": requests.step_request(asked, "bench", requests.bench_request),
-        **requests.as_given(asked, "force", "merge_affines", "only_if_faster"),
-    }
 
 
 def _written_down(outcome: many.Outcome) -> Outcome:

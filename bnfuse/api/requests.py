@@ -208,10 +208,16 @@ def prepared(call: str, options: Mapping[str, Any], kinds: Any) -> Iterator[dict
         yield asked
 
 
-def step_request(asked: Mapping[str, Any], name: str, request: Any) -> Any:
-    """A step's request with what the keywords add; False where it is left out."""
-    chosen = asked.get(name, True)
-    return chosen if chosen is False else request(asked, None if chosen is True else chosen)
+def arguments(asked: Mapping[str, Any], *, plan_only: bool = False) -> dict[str, Any]:
+    """What the use cases are called with; a step is False where it is left out."""
+    common = {"read": read_options(asked), "details": asked.get("details", True), **as_given(asked, "hashes")}
+    if plan_only:
+        return common
+    steps: dict[str, Any] = {}
+    for name, request in (("verify", verify_request), ("bench", bench_request)):
+        chosen = asked.get(name, True)
+        steps[name] = chosen if chosen is False else request(asked, None if chosen is True else chosen)
+    return {**common, **steps, **as_given(asked, "force", "merge_affines", "only_if_faster")}
 
 
 def several_weights(given: Mapping[str, Any]) -> Sequence[Any]:
