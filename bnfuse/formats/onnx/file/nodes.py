@@ -7,6 +7,7 @@ When it does not act: where the nodes do not lie in one stretch, or not all is a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -24,7 +25,24 @@ _EACH, _KEPT = 32, 16  # nodes that are parsed together, and how many such parts
 _GRAPH, _NODE = tag(7, 2), tag(1, 2)[0]
 
 
-class StoredNodes(Sequence[onnx.NodeProto]):
+class _Nodes(Sequence[onnx.NodeProto], ABC):
+    """Nodes by their positions."""
+
+    @abstractmethod
+    def one(self, at: int) -> onnx.NodeProto:
+        """The node at a position."""
+
+    @overload
+    def __getitem__(self, at: int) -> onnx.NodeProto: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[onnx.NodeProto]: ...
+    def __getitem__(self, at: int | slice) -> onnx.NodeProto | Sequence[onnx.NodeProto]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        return self.one(at)
+
+
+class StoredNodes(_Nodes):
     """Nodes that are messages only while somebody looks at them; who changes some takes ``ChangedNodes``."""
 
     def __init__(self, stored: bytes, starts: array[int], count: int) -> None:
@@ -39,13 +57,8 @@ class StoredNodes(Sequence[onnx.NodeProto]):
     def __iter__(self) -> Iterator[onnx.NodeProto]:
         return chain.from_iterable(map(self._parsed, range(len(self._starts) - 1)))
 
-    @overload
-    def __getitem__(self, at: int) -> onnx.NodeProto: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[onnx.NodeProto]: ...
-    def __getitem__(self, at: int | slice) -> onnx.NodeProto | Sequence[onnx.NodeProto]:
-        if isinstance(at, slice):
-            return [self[k] for k in range(*at.indices(self._count))]
+    def one(self, at: int) -> onnx.NodeProto:
+        """The node at a position."""
         part, place = divmod(at, _EACH)
         return self._part(part)[place]
 
@@ -67,7 +80,7 @@ class StoredNodes(Sequence[onnx.NodeProto]):
         return onnx.GraphProto.FromString(self._bytes(part)).node
 
 
-class ChangedNodes(Sequence[onnx.NodeProto]):
+class ChangedNodes(_Nodes):
     """Stored nodes that may be changed: who asks for one by its place gets a message that stays.
 
     To go through all of them makes no message that stays.
@@ -83,17 +96,12 @@ class ChangedNodes(Sequence[onnx.NodeProto]):
     def __iter__(self) -> Iterator[onnx.NodeProto]:
         return (self._own.get(at, node) for at, node in enumerate(self._stored))
 
-    @overload
-    def __getitem__(self, at: int) -> onnx.NodeProto: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[onnx.NodeProto]: ...
-    def __getitem__(self, at: int | slice) -> onnx.NodeProto | Sequence[onnx.NodeProto]:
-        if isinstance(at, slice):
-            return [self[k] for k in range(*at.indices(len(self)))]
+    def one(self, at: int) -> onnx.NodeProto:
+        """The node at a position, which may be changed."""
         own = self._own.get(at)
         if own is None:
             own = self._own[at] = onnx.NodeProto()
-            own.CopyFrom(self._stored[at])
+            own.CopyFrom(self._stored.one(at))
         return own
 
 
