@@ -36,6 +36,35 @@ def of_function(dtype: np.dtype[Any]) -> onnx.ModelProto:
     return saved([helper.make_node("Linear", ["x"], ["y"], domain="local")], dtype, [function])
 
 
+def of_inner_function(dtype: np.dtype[Any]) -> onnx.ModelProto:
+    """A function that calls another one."""
+    nodes, _ = product(dtype, constant=True)
+    inner = helper.make_function("local", "Inner", ["x"], ["y"], nodes, OPSETS[:1])
+    call = helper.make_node("Inner", ["x"], ["y"], domain="local")
+    outer = helper.make_function("local", "Outer", ["x"], ["y"], [call], OPSETS)
+    return saved([helper.make_node("Outer", ["x"], ["y"], domain="local")], dtype, [inner, outer])
+
+
+def of_loop(dtype: np.dtype[Any]) -> onnx.ModelProto:
+    """One round, which puts out what it computes."""
+    nodes, stored = product(dtype, constant=False)
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    yes = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    made = helper.make_tensor_value_info("y", kind, [3, 5])
+    nodes = [*nodes, helper.make_node("Identity", ["go"], ["on"])]
+    body = helper.make_graph(nodes, "body", [count, yes[0]], [yes[1], made], stored)
+    one = numpy_helper.from_array(np.array(1), "one")
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    around = [
+        helper.make_node("Constant", [], ["one"], value=one),
+        helper.make_node("Constant", [], ["axes"], value=axes),
+        helper.make_node("Loop", ["one", ""], ["rounds"], body=body),
+        helper.make_node("Squeeze", ["rounds", "axes"], ["y"]),
+    ]
+    return saved(around, dtype, [])
+
+
 def of_body(dtype: np.dtype[Any], *, constant: bool) -> onnx.ModelProto:
     """Both branches of an If compute the same."""
     nodes, stored = product(dtype, constant=constant)
@@ -55,6 +84,8 @@ def saved(nodes: list[onnx.NodeProto], dtype: np.dtype[Any], functions: list[Any
 
 KINDS: dict[str, Callable[[np.dtype[Any]], onnx.ModelProto]] = {
     "a function's Constant": of_function,
+    "a Constant of a function in a function": of_inner_function,
+    "a Loop's initializer": of_loop,
     "a body's Constant": lambda dtype: of_body(dtype, constant=True),
     "a body's initializer": lambda dtype: of_body(dtype, constant=False),
 }
