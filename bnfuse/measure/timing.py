@@ -25,7 +25,7 @@ from bnfuse.measure.judging import ROUNDS_FOR_VERDICT, Rounds
 
 _VISIT_NS = 4_000_000  # calls per visit are chosen to fill about this time
 _LONG_NS = 20_000_000  # calls beyond this take so long that caches filled by another model are nothing
-_PAIR_NS = 20_000_000  # calls shorter than this are kept by twos at least: one of them may have to wait
+_PAIR_NS = 10_000_000  # calls shorter than this are kept by twos at least: one of them may have to wait
 _MAX_CALLS = 50
 MIN_ROUNDS = 3
 MAX_ROUNDS = 1000
