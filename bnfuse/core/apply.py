@@ -6,7 +6,7 @@ float64 and rounded once. Large weights stay streams (``ScaledTensor``) until th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,11 +157,19 @@ def check_fit(weights: Iterable[ScaledTensor]) -> None:
     """Whether new weights fit their types, without making them.
 
     Raises:
-        OverflowingFold: one does not.
+        OverflowingFold: some do not.
     """
-    for tensor in weights:
-        if not tensor.fits():
-            raise OverflowingFold(tensor.folded)
+    refuse({name for tensor in weights if not tensor.fits() for name in tensor.folded})
+
+
+def refuse(overflowing: Collection[str]) -> None:
+    """All candidates at once whose folds overflow: a plan costs too much to be made anew for each.
+
+    Raises:
+        OverflowingFold: there are any.
+    """
+    if overflowing:
+        raise OverflowingFold(overflowing)
 
 
 class Planned(Struct, frozen=True, eq=False):
@@ -171,6 +179,7 @@ class Planned(Struct, frozen=True, eq=False):
     state: State
 
 
+@np.errstate(all="ignore")  # what overflows on the way is refused where it would be stored
 def apply(graph: Graph, planned: Planned) -> Patch:
     """Work out the new parameters that a plan for this graph asks for."""
     state = planned.state
@@ -250,6 +259,13 @@ def _source_values(rule: Source, edits: Iterable[Absorbed], folded: tuple[str, .
 
 # Factors and shifts whose squares sum up to less cannot push trained float32 weights out of range.
 _SAFE = 2.0**80
+
+
+def source_overflows(rule: Source, edits: Sequence[Absorbed]) -> bool:
+    """Whether the new values of a constant would not fit their dtype; reads it only where they could not."""
+    if rule.tensor.dtype.itemsize > 2 and all(_harmless(Rewrite(None, edit.pair)) for edit in edits):
+        return False
+    return not _source_values(rule, edits, ()).fits()
 
 
 def overflows(rule: Linear, rewrite: Rewrite) -> bool:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from bnfuse.core.apply import OverflowingFold, Patch, apply
+from bnfuse.core.apply import OverflowingFold, Patch, apply, check_fit
 from bnfuse.core.decisions import Plan
 from bnfuse.core.planning.plan import plan as plan_folds
 from bnfuse.errors import OutputError
@@ -54,6 +54,8 @@ def read_model(path: Path, options: ReadOptions, phases: Phases) -> tuple[Model,
 
 Outcome = TypeVar("Outcome")
 
+_MOST_PLANS = 8  # in which only what overflowed is kept
+
 
 class Settled(Struct, Generic[Outcome], frozen=True, eq=False):
     """A plan whose new weights fit their types, the model that it is for, and what was made of it."""
@@ -75,11 +77,16 @@ def planned_to_fit(
 ) -> Settled[Outcome]:
     """Plan and apply; a fold whose weights overflow in ``attempt`` is planned to stay, and all begins anew.
 
+    What had to stay sends others elsewhere, where they may overflow as well. A model made so that this goes
+    on and on keeps all that would have gone at last.
+
     ``attempt`` also gets the number of folds that were found to overflow so far. Where it fails, the model is
     closed.
     """
     banned: frozenset[str] = frozenset()
+    plans = 0
     while True:
+        plans += 1
         with ExitStack() as failed:
             failed.callback(model.close)
             with phases("plan", "planning"):
@@ -92,13 +99,25 @@ def planned_to_fit(
             try:
                 settled = Settled(model, planned.plan, patch, attempt(model, patch, len(banned)))
             except OverflowingFold as overflow:
-                if overflow.nodes <= banned:
+                found = _overflowing(overflow, patch)
+                if plans > _MOST_PLANS:
+                    found |= {fold.node for fold in planned.plan.order}
+                if found <= banned:
                     raise
-                banned |= overflow.nodes
+                banned |= found
             else:
                 failed.pop_all()
                 return settled
         model = open_model(form, model.path, options)  # what was tried on is spent
+
+
+def _overflowing(overflow: OverflowingFold, patch: Patch) -> frozenset[str]:
+    """Whatever overflows beside what was met first: each by itself would take as many plans."""
+    try:
+        check_fit(patch.new_weights)
+    except OverflowingFold as others:
+        return overflow.nodes | others.nodes
+    return overflow.nodes
 
 
 class Folded(Struct, frozen=True, eq=False):

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 from msgspec.structs import replace
 
 from bnfuse.core.apply import Planned
@@ -43,6 +44,7 @@ from bnfuse.core.rules.clamp import Clamp
 _NOBODY = Observer()
 
 
+@np.errstate(all="ignore")  # what overflows on the way is refused where it would be stored
 def plan(
     graph: Graph,
     banned: Collection[str] = (),
@@ -253,6 +255,7 @@ def _narrowed(state: State, node: Node, kept: Keep) -> Keep:
     return kept
 
 
+@np.errstate(all="ignore")  # what overflows on the way is refused where it would be stored
 def replay(graph: Graph, plan: Plan) -> Planned:
     """The state after a plan's folds, from the plan alone: they are made anew in its order, with its choices.
 

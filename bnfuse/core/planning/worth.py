@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.apply import linear_rewrite, overflows, source_overflows
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Vector
-from bnfuse.core.rules.affine import Typical
-from bnfuse.core.rules.base import Absorbed
+from bnfuse.core.rules.affine import Affine, Typical
+from bnfuse.core.rules.base import Absorbed, Source
 from bnfuse.core.rules.clamp import Clamp
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.core.weights.linear import factors
@@ -63,6 +63,18 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
                 return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
         if overflows(rule, rewrite):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
+    return _numbers_overflow(state, found)
+
+
+def _numbers_overflow(state: State, found: Propagation) -> Refusal | None:
+    """Whether constants do not fit their type: of a node y = a·x + c, or of an operand."""
+    split = found.split.value
+    for node, edit in found.edits:
+        rule = state.graph.rule(node)
+        if isinstance(rule, Affine) and not rule.fits(*edit.pair):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.stored or "float64"), split=split)
+        if isinstance(rule, Source) and source_overflows(rule, [*state.edits.get(node, ()), edit]):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.tensor.dtype), split=split)
     return None
 
 

@@ -11,6 +11,9 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Pair, Reparam, Vector, dustless, from_backward, from_forward, settled_scale
 from bnfuse.core.rules.base import Absorbed, Current, Reaction, Rule, StateView, zero_scale
+from bnfuse.core.weights.scaled import largest
+
+_WIDEST = np.dtype(np.float64)
 
 
 class Typical(NamedTuple):
@@ -38,6 +41,7 @@ class Affine(Rule, frozen=True, eq=False):
         divides: whether it stores 1/a, so that a must not become zero.
         typical: what x is like (from a BN's statistics), if known.
         computes: the type that y is rounded to, if known: what a proof goes by where the node goes.
+        stored: the type that the node's constants have, if known.
         in_port: which input is x.
         reads: False where only the output is affine (a normalisation's own γ and β): nothing is asked of
             the input then, so what the node cannot store it refuses.
@@ -57,6 +61,20 @@ class Affine(Rule, frozen=True, eq=False):
     reads: bool = True
     broken: Refusal | None = None
     computes: np.dtype[Any] | None = None
+    stored: np.dtype[Any] | None = None
+
+    def fits(self, a: Vector, c: Vector) -> bool:
+        """Whether constants of the node's type hold y = a·x + c, as far as its rule can tell.
+
+        A BatchNormalization keeps its statistics: it holds a·√(σ² + ε) and c + μ·a.
+        """
+        most = largest(_WIDEST if self.stored is None else self.stored)
+        held = [a, c]
+        if self.typical is not None:
+            held += [a * self.typical.deviation, c + a * self.typical.mean]
+        if self.divides:
+            held.append(1.0 / a)
+        return all(bool((np.abs(values) <= most).all()) for values in held)  # NaN does not, either
 
     @property
     def numbers(self) -> Current:

@@ -44,7 +44,7 @@ class ScaledTensor(Struct, Based, frozen=True, eq=False):
         """Whether ``blocks`` would come to its end: reads the original, and mostly makes nothing of it."""
         most = prod(float(np.abs(factor).max(initial=0.0)) for factor in self.factors)
         moved = 0.0 if self.shift is None else float(np.abs(self.shift).max(initial=0.0))
-        limit = float(_limits(self.dtype)[0])
+        limit = largest(self.dtype)
         count = prod(self.shape)
         for start in range(0, count, _LOOK_ELEMENTS):
             found = self.base.read(start, min(count, start + _LOOK_ELEMENTS))
@@ -133,6 +133,11 @@ def round_once(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[Array
     flushed = int(np.count_nonzero(rounded[small]))
     rounded[small] = 0
     return rounded, flushed
+
+
+def largest(dtype: np.dtype[Any]) -> float:
+    """The largest finite number of a float dtype."""
+    return float(_limits(dtype)[0])
 
 
 _LIMITS: dict[np.dtype[Any], tuple[Any, Any]] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from bnfuse.core.apply import Moved, OverflowingFold, Patch
+from bnfuse.core.apply import Moved, Patch, refuse
 from bnfuse.core.axes import Shape
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.constant_channel import stored_axis
@@ -73,12 +73,13 @@ class ConfigEditor(Struct, eq=False):
     moves: dict[LayerPath, Move] = field(default_factory=dict)
     behind: dict[LayerPath, Follow] = field(default_factory=dict)
     _spoken: set[tuple[LayerPath, str]] = field(default_factory=set)
+    _overflowing: set[str] = field(default_factory=set)  # whose folds do not fit
 
     def collect(self, patch: Patch) -> None:
         """Work out all small values; kernels and tables wait until they are written.
 
         Raises:
-            OverflowingFold: a new small value does not fit its type.
+            OverflowingFold: new small values do not fit their types.
         """
         for node in patch.removed:
             self.edits[handle_of(node).site.path] = Remove()
@@ -100,6 +101,7 @@ class ConfigEditor(Struct, eq=False):
             self._guarded((moved.node.name,), self._move, moved.node, moved)
         for node, source in patch.sources.items():
             _store(node, TableStore).store(handle_of(node).site, source, self)
+        refuse(self._overflowing)
 
     def _speaks(self, node: Node) -> bool:
         """Whether it is the first call of its layer."""
@@ -112,8 +114,8 @@ class ConfigEditor(Struct, eq=False):
     def _guarded(self, folded: tuple[str, ...], change: Any, node: Node, new: Any) -> None:
         try:
             change(handle_of(node).site, new, self)
-        except FloatingPointError as e:
-            raise OverflowingFold(folded) from e
+        except FloatingPointError:
+            self._overflowing.update(folded)
 
     def _widen(self, site: Site, new: WidenedLinear, out: ConfigEditor) -> None:
         """With another channel in front or behind."""

@@ -15,14 +15,14 @@ from bnfuse.core.rules.base import Opaque, Rule
 from bnfuse.core.rules.batchnorm import broken, inference_affine
 from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, alone, single
+from bnfuse.formats.keras.rows.site import FLOATS, Part, Site, alone, single
 from bnfuse.formats.keras.rows.sizes import same
 from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, ConfigStore, Store
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_CONFIGURED = np.dtype(np.float32)  # what Keras makes of numbers in a config
 _CALLED = "a call with other than one tensor by position"
 _MOST_CHANNELS = 1 << 20  # for which γ and β are made up on a config's word
 
@@ -79,9 +79,9 @@ def _statistics(site: Site, label: str) -> Affine:
     if not isinstance(epsilon, (int, float)):
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="epsilon is no number"))
     found = inference_affine(label, gamma, beta, mean, variance, float(epsilon), axes)
-    computes = dtype_named(site.compute_dtype) if site.compute_dtype in _FLOATS else None
+    computes = dtype_named(site.compute_dtype) if site.compute_dtype in FLOATS else None
     scales, shifts = (_can_hold(site, name) for name in ("gamma", "beta"))
-    return replace(found, computes=computes, has_scale=scales, has_shift=shifts)
+    return replace(found, computes=computes, stored=site.holds, has_scale=scales, has_shift=shifts)
 
 
 def _can_hold(site: Site, name: str) -> bool:
@@ -114,7 +114,8 @@ def layer_norm(site: Site, _: str) -> Rule:
     if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
         return Opaque()
     pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
-    return Affine(pair, axes, _can_hold(site, "gamma"), _can_hold(site, "beta"), reads=False)
+    stores = _can_hold(site, "gamma"), _can_hold(site, "beta")
+    return Affine(pair, axes, *stores, reads=False, stored=site.holds)
 
 
 def rms_norm(site: Site, _: str) -> Rule:
@@ -125,7 +126,7 @@ def rms_norm(site: Site, _: str) -> Rule:
     axes, gamma, rank = _axes(site), site.vector("scale"), site.rank()
     if rank is None or axes != (rank - 1,) or gamma is None or site.locked:
         return Opaque()
-    return Affine((gamma, np.zeros_like(gamma)), axes, has_shift=False, reads=False)
+    return Affine((gamma, np.zeros_like(gamma)), axes, has_shift=False, reads=False, stored=site.holds)
 
 
 def _channels(site: Site, axis: int) -> int | None:
@@ -196,7 +197,7 @@ def rescaling(site: Site, label: str) -> Rule:
     pair = scale.reshape((-1,) * len(axes)), offset.reshape((-1,) * len(axes))
     stores = site.compute_dtype != "float64"
     along = rank - 1 if site.lead else None  # the only axis that is sure to lie within one step
-    return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along)
+    return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along, stored=_CONFIGURED)
 
 
 def _number(value: Any) -> np.ndarray | None:

@@ -39,7 +39,7 @@ from bnfuse.formats.keras.rows import (
 )
 from bnfuse.formats.keras.rows.functions import Meaning, meaning
 from bnfuse.formats.keras.rows.kind import LayerKind
-from bnfuse.formats.keras.rows.site import Part, Site, nodes, single
+from bnfuse.formats.keras.rows.site import FLOATS, Part, Site, nodes, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Inputs, Outputs, ranked
 from bnfuse.formats.keras.rows.stored import ClampStore
 from bnfuse.formats.keras.rows.variables import Slots, refuses_edit, special_storage
@@ -155,9 +155,8 @@ _ANYWHERE = frozenset(
     {"Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "Arithmetic", "Negative", "Identity"}
     | {"Homogeneous", "Nonlinear", "Nonlinear with a constant"}
 )
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _WIDENS = frozenset(
-    (a, b) for a in _FLOATS for b in ("float32", "float64") if _FLOATS.index(a) < _FLOATS.index(b)
+    (a, b) for a in FLOATS for b in ("float32", "float64") if FLOATS.index(a) < FLOATS.index(b)
 )
 
 
@@ -185,7 +184,7 @@ def _casts(site: Site, has: str | None) -> bool:
     kind, computes = kind_of(site.layer), site.compute_dtype
     if kind is None or kind.parts is None:
         return False  # opaque anyway, or a function, which has no type of its own
-    if has == computes or has not in _FLOATS or computes not in _FLOATS:
+    if has == computes or has not in FLOATS or computes not in FLOATS:
         return False
     return not kind.linear or (has, computes) not in _WIDENS
 

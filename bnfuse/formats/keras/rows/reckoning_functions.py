@@ -34,12 +34,11 @@ from bnfuse.formats.keras.rows.bias_add import ADDS_ELSEWHERE, adds_along
 from bnfuse.formats.keras.rows.kind import LayerKind, Trait
 from bnfuse.formats.keras.rows.merging_layers import broadcast, joined, named_apart
 from bnfuse.formats.keras.rows.placing_functions import OffBatch, of_one
-from bnfuse.formats.keras.rows.site import Part, Parts, Site, single
+from bnfuse.formats.keras.rows.site import FLOATS, Part, Parts, Site, single
 from bnfuse.formats.keras.rows.sizes import UNKNOWN, Config, Inputs, Outputs, checked, one, product, same
 from bnfuse.formats.keras.rows.stored import OperandStore, TableStore
 from bnfuse.formats.table import Malformed, counted, known
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _SIGNS = {"Add": (1.0, 1.0), "Subtract": (1.0, -1.0)}  # of x and the constant behind it
 _KNOWN = ("float16", "float32", "float64")  # to numpy
 
@@ -74,7 +73,13 @@ def _arithmetic(site: Site) -> Parts:
     adds = op in ("Add", "Subtract")
     along = len(shape) - 1 if is_bias and not long else None
     rule = Affine(
-        (a, c), axes, has_scale=not adds, has_shift=adds, stores_along=along, divides=op == "Divide"
+        (a, c),
+        axes,
+        has_scale=not adds,
+        has_shift=adds,
+        stores_along=along,
+        divides=op == "Divide",
+        stored=np.dtype(site.dtypes[0] or "float32"),
     )
     stored = OperandStore(op=op, first=site.config["constant_first"])
     return single(site, rule, stored, is_affine=True)
@@ -168,7 +173,7 @@ def _along(config: Config, shape: Shape, sign: Sign = Sign.ANY, shift: Reason | 
 def _cast(site: Site) -> Rule:
     """To the same or a wider floating-point type: nothing is lost that the value had."""
     has, to = str(site.dtypes[0]), site.config["dtype"]
-    widens = (has, to) != ("float16", "bfloat16") and _FLOATS.index(has) <= _FLOATS.index(to)
+    widens = (has, to) != ("float16", "bfloat16") and FLOATS.index(has) <= FLOATS.index(to)
     return Pass() if widens else Opaque(Reason.OTHER_TYPE, f"cast to {to}")
 
 

@@ -18,11 +18,14 @@ from bnfuse.core.axes import Shape
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules.base import Opaque, Rule
 from bnfuse.core.weights.tensor import Array
+from bnfuse.formats.child.messages import dtype_named
 from bnfuse.formats.keras.graph.network import Call, Layer, LayerPath, Variable
 from bnfuse.formats.table import Malformed, ShapeUnknown
 
 if TYPE_CHECKING:
     from bnfuse.formats.keras.rows.stored import Store
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # types that layers compute in, and hold
 
 
 class Part(Struct, eq=False):
@@ -192,6 +195,13 @@ class Site(Struct, eq=False):
     def variable_dtype(self) -> str:
         """What the layer's variables have, by its dtype policy."""
         return variable_dtype(self.config.get("dtype"))
+
+    @property
+    def holds(self) -> np.dtype[Any] | None:
+        """What γ and β have, or would have if they were made; None where that is no type that is known."""
+        floats = (v.dtype for v in self.layer.variables if v.dtype.kind in "fV")
+        named = self.variable_dtype
+        return next(floats, dtype_named(named) if named in FLOATS else None)
 
     def casts(self, label: str) -> Refusal | None:
         """A refusal where the layer computes in another type than its input has."""

@@ -126,8 +126,7 @@ class AffineStore(Store, frozen=True):
         self._pair(site, new.a, new.c, out)
 
     def _pair(self, site: Site, gamma: Array, beta: Array, out: ConfigEditor) -> None:
-        floats = (v.dtype for v in site.layer.variables if v.dtype.kind in "fV")
-        like = next(floats, site.variable_dtype)
+        like = site.holds or site.variable_dtype
         names = zip((self.gamma, self.beta), (gamma, beta), (1.0, 0.0), self.switches, strict=True)
         for name, values, neutral, switch in names:
             old = site.variable(name)

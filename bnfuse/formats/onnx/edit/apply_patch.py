@@ -7,14 +7,14 @@ makes the result of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import onnx
 
-from bnfuse.core.apply import Merged, Moved, NewAffine, NewClamp, NewLinear, OverflowingFold, Patch
+from bnfuse.core.apply import Merged, Moved, NewLinear, Patch, refuse
 from bnfuse.core.weights.quantised import QuantisedTensor
 from bnfuse.core.weights.scaled import ScaledTensor, is_small, round_once
 from bnfuse.core.weights.tensor import Array, Tensor, size
@@ -77,30 +77,32 @@ class ModelEditor:
         """Edit and hand over.
 
         Raises:
-            OverflowingFold: a new small constant does not fit its type.
+            OverflowingFold: new small constants do not fit their types.
         """
         wider = widened(patch.linears, patch.edits, patch.channels)
         for node, linear in patch.linears.items():
             if node in wider:
-                _blaming(linear, self._widen, handle_of(node), wider[node])
+                self._blaming(linear.folded, self._widen, handle_of(node), wider[node])
             else:
-                _blaming(linear, _store(node, LinearStore).store, handle_of(node), linear, self)
+                self._blaming(linear.folded, _store(node, LinearStore).store, handle_of(node), linear, self)
         for node, constant in patch.sources.items():
             _store(node, TableStore).store(handle_of(node), constant, self)
         self.deferred.finish()
         for node, affine in patch.affines.items():
-            _blaming(affine, _store(node, AffineStore).store, handle_of(node), affine, self)
+            self._blaming(affine.folded, _store(node, AffineStore).store, handle_of(node), affine, self)
         for node, clamp in patch.clamps.items():
-            _blaming(clamp, _store(node, ClampStore).store, handle_of(node), clamp, self)
+            self._blaming(clamp.folded, _store(node, ClampStore).store, handle_of(node), clamp, self)
         for node, affine in patch.arithmetic.items():
-            _blaming(affine, _store(node, BatchNormStore).spell, handle_of(node), affine, self)
+            self._blaming(affine.folded, _store(node, BatchNormStore).spell, handle_of(node), affine, self)
+        refuse(self.deferred.overflowing)
         removed = {node for node in patch.removed if not self._passes_on(node)}
         for node in sorted(removed, key=lambda n: handle_of(n).index):
             self.pool.drop(handle_of(node))
         names = Names(self._graph, self.pool)
         names.merge(removed)
         for moved in patch.moved:
-            self._move(moved)
+            self._blaming((moved.node.name,), self._move, moved)
+        refuse(self.deferred.overflowing)
         for merged in patch.merged:
             self._merge(merged)
         constants = self._source.scopes[0].initializers
@@ -114,6 +116,15 @@ class ModelEditor:
         edited.payloads, edited.flushed = self._payloads, self._flushed + self.deferred.flushed
         edited.rounded = tuple(self._rounded)
         return edited
+
+    def _blaming(
+        self, folded: Iterable[str], store: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
+    ) -> None:
+        """Store; where that overflows, remember the folds that led to it."""
+        try:
+            store(*args, **kwargs)
+        except FloatingPointError:
+            self.deferred.overflowing.update(folded)
 
     def _passes_on(self, node: Node) -> bool:
         """Whether a removed BN read a constant, which has taken all on: an Identity writes it from now on.
@@ -142,10 +153,7 @@ class ModelEditor:
     def _move(self, new: Moved) -> None:
         """From behind the joint in front of its input; the joint's output takes the name of what went."""
         bn, joint = handle_of(new.node), handle_of(new.joint)
-        try:
-            _store(new.node, BatchNormStore).keep(bn, new.a, new.c, new.channels, self)
-        except FloatingPointError as e:
-            raise OverflowingFold((new.node.name,)) from e
+        _store(new.node, BatchNormStore).keep(bn, new.a, new.c, new.channels, self)
         branch = joint.proto.input[new.port]
         joint.proto.output[0] = bn.proto.output[0]
         bn.proto.input[0] = branch
@@ -286,13 +294,3 @@ def _store(node: Node, kind: type[_S]) -> _S:
     stored = stored_by(node.op, handle_of(node))
     assert isinstance(stored, kind), f"{node.label} absorbs, but its row does not say how it stores"
     return stored
-
-
-def _blaming(
-    new: NewLinear | NewAffine | NewClamp, store: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
-) -> None:
-    """Store; an overflow becomes the names of the folds that led to it."""
-    try:
-        store(*args, **kwargs)
-    except FloatingPointError as e:
-        raise OverflowingFold(new.folded) from e

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from msgspec import Struct, field
 
-from bnfuse.core.apply import OverflowingFold
 from bnfuse.core.reparam import Vector
 from bnfuse.core.weights.scaled import ScaledTensor, round_once, scale_together
 from bnfuse.core.weights.tensor import Array
@@ -27,6 +26,7 @@ class Deferred(Struct, eq=False):
     """What is still to be worked out, by what can be taken together."""
 
     flushed: int = 0
+    overflowing: set[str] = field(default_factory=set)  # whose folds made a value that does not fit its type
     _weights: dict[Hashable, list[tuple[ScaledTensor, Put]]] = field(default_factory=dict)
     _vectors: dict[tuple[int, np.dtype[Any]], list[tuple[Vector, tuple[str, ...], Put]]] = field(
         default_factory=dict
@@ -51,11 +51,7 @@ class Deferred(Struct, eq=False):
             self._round(self._vectors.pop(key), dtype)
 
     def finish(self) -> None:
-        """Work out the rest.
-
-        Raises:
-            OverflowingFold: a new value does not fit its type.
-        """
+        """Work out the rest."""
         for group in self._weights.values():
             self._scale(group)
         for (_, dtype), rest in self._vectors.items():
@@ -68,7 +64,8 @@ class Deferred(Struct, eq=False):
             arrays, flushed = scale_together([tensor for tensor, _ in group])
         except FloatingPointError:
             if len(group) == 1:
-                raise OverflowingFold(group[0][0].folded) from None
+                self.overflowing.update(group[0][0].folded)
+                return
             for each in group:
                 self._scale([each])
             return
@@ -81,7 +78,8 @@ class Deferred(Struct, eq=False):
             rounded, flushed = round_once(np.stack([values for values, _, _ in group]), dtype)
         except FloatingPointError:
             if len(group) == 1:
-                raise OverflowingFold(group[0][1]) from None
+                self.overflowing.update(group[0][1])
+                return
             for each in group:
                 self._round([each], dtype)
             return

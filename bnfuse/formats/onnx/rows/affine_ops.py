@@ -24,6 +24,7 @@ from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import DEFAULT_EPSILON, AffineStore, BatchNormStore
 from bnfuse.formats.onnx.rows.view import View
 
+_FLOAT32 = np.dtype(np.float32)  # what ``Statistics`` takes on
 _BROADCASTING = 7  # the operator set from which on Mul and Add broadcast
 _PARAMETERS = ("scale", "bias", "mean", "variance")
 
@@ -46,7 +47,7 @@ def batchnorm(view: View) -> Rule:
     mode = _mode_refusal(view)
     maps = None if mode is not None else view.statistics.take(view.handle)
     if maps is not None and isinstance(_statistics_axes(view, 1), tuple):
-        return Affine(maps[:2], (1,), typical=maps[2])
+        return Affine(maps[:2], (1,), typical=maps[2], stored=_FLOAT32)
     arrays = mode or _parameters(view)
     if isinstance(arrays, Refusal):
         return broken(arrays)
@@ -57,7 +58,7 @@ def batchnorm(view: View) -> Rule:
         return broken(axes)
     found = inference_affine(view.node.label, gamma, beta, mean, variance, epsilon, axes)
     scale = view.const(1)
-    return found if scale is None else replace(found, computes=scale.dtype)
+    return found if scale is None else replace(found, computes=scale.dtype, stored=scale.dtype)
 
 
 def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
@@ -193,6 +194,7 @@ def arithmetic(view: View) -> Affine | None:
         divides=kind == "Div",
         in_port=1 - k,
         broken=refusal,
+        stored=tensor.dtype,
     )
 
 
@@ -255,7 +257,7 @@ def normalization(view: View, along: int = 1, has_shift: bool = True) -> Rule:
     beta = np.zeros_like(gamma) if bias is None else as_float64(bias)
     if beta.shape != gamma.shape:
         return Opaque(Reason.BAD_PARAMETERS)
-    return Affine((gamma, beta), (axis,), has_shift=has_shift, reads=False)
+    return Affine((gamma, beta), (axis,), has_shift=has_shift, reads=False, stored=scale.dtype)
 
 
 ROWS = (

@@ -47,6 +47,7 @@ def scaler(view: View) -> Rule:
         stores_along=1,
         divides=True,
         broken=None if bool(np.isfinite(a).all() and np.isfinite(c).all()) else invalid,
+        stored=np.dtype(np.float32),
     )
 
 
