@@ -36,9 +36,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many candidates were banned from each plan that was made."""
     made: list[int] = []
 
-    def counted(*arguments: Any, banned: Any = (), **more: Any) -> Any:
+    def counted(graph: Any, *, banned: Any, equalizes: bool) -> Any:
         made.append(len(banned))
-        return planning.plan(*arguments, banned=banned, **more)
+        return planning.plan(graph, banned, equalizes=equalizes)
 
     monkeypatch.setattr(folding, "plan_folds", counted)
     return made

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bnfuse.core.apply import NewLinear, linear_rewrite, overflows
+from bnfuse.core.apply import NewLinear, overflows
 from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.planning.offers import Offer, whole
 from bnfuse.core.planning.plan import plan
@@ -243,7 +243,7 @@ def test_a_new_bias_follows_the_formula() -> None:
             old = None if stored_bias is None else stored(stored_bias)
             form = linear_form((4, 3), "o i")
             rule = Linear(stored(w), form, old, 1, 1, gain=alpha, bias_gain=beta)
-            rewrite = linear_rewrite(rule, [Absorbed(~0, write), Absorbed(0, read)])
+            rewrite = rule.composed([Absorbed(~0, write), Absorbed(0, read)])
             made = NewLinear(None, rule, rewrite, ())
             assert made.makes_bias
             wanted = write[0] * (beta * b_full + alpha * w @ read[1]) + write[1]
@@ -251,9 +251,7 @@ def test_a_new_bias_follows_the_formula() -> None:
             for port in (0, ~0):  # twice at one side
                 n = 3 if port == 0 else 4
                 first, then = ((rng.standard_normal(n), rng.standard_normal(n)) for _ in range(2))
-                made = NewLinear(
-                    None, rule, linear_rewrite(rule, [Absorbed(port, first), Absorbed(port, then)]), ()
-                )
+                made = NewLinear(None, rule, rule.composed([Absorbed(port, first), Absorbed(port, then)]), ())
                 if port == 0:
                     wanted = beta * b_full + alpha * w @ (first[0] * then[1] + first[1])
                 else:

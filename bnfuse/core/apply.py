@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from bnfuse.core.decisions import Plan
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.planning.state import MoveTarget, Propagation, State
-from bnfuse.core.reparam import Pair, Vector, compose_reads, compose_writes
+from bnfuse.core.reparam import Vector, compose_writes
 from bnfuse.core.rules.affine import Affine, affine_rule
 from bnfuse.core.rules.base import Absorbed, Source
 from bnfuse.core.rules.clamp import Clamp
@@ -214,7 +214,7 @@ def _add(patch: Patch, graph: Graph, node: Node, edits: list[Absorbed], folded: 
     rule = graph.rule(node)
     match rule:
         case Linear():
-            rewrite = linear_rewrite(rule, edits)
+            rewrite = rule.composed(edits)
             scale = tuple(factors(rule.form, rewrite))
             weight = ScaledTensor(rule.weight, rule.form, scale, folded) if scale else None
             patch.linears[node] = NewLinear(weight, rule, rewrite, folded)
@@ -230,21 +230,6 @@ def _add(patch: Patch, graph: Graph, node: Node, edits: list[Absorbed], folded: 
             patch.sources[node] = NewSource(_source_values(rule, edits, folded))
         case _:
             raise AssertionError(f"{node.label} cannot absorb")
-
-
-def linear_rewrite(rule: Linear, edits: Iterable[Absorbed]) -> Rewrite:
-    """All that a linear op absorbed, composed in order, its own gain first."""
-    read: Pair | None = None
-    write: Pair | None = None
-    if rule.gain != 1.0:
-        channels = rule.form.channels_out
-        write = np.full(channels, rule.gain), np.zeros(channels)
-    for edit in edits:
-        if edit.port >= 0:
-            read = edit.pair if read is None else compose_reads(read, edit.pair)
-        else:
-            write = edit.pair if write is None else compose_writes(write, edit.pair)
-    return Rewrite(read, write)
 
 
 def _source_values(rule: Source, edits: Iterable[Absorbed], folded: tuple[str, ...]) -> ScaledTensor:

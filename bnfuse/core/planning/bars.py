@@ -10,8 +10,8 @@ region, and of each channel of a region it is noted who refuses it:
 
 Channels are handed on as they are by concatenations and splits, by ops of one input that keep the axes, and
 by nodes that are gone. Nothing else links values here: that costs time, but never a fold. A region is found
-when first asked for, and grows as nodes go; it is forgotten when bounds move, since a clamp that was moved
-refuses no shift any more.
+when first asked for, and grows as nodes go. A clamp that was moved refuses no shift any more: what it refused
+counts no longer, and whoever else refuses a shift of those channels is met, not known.
 
 It does not tell of demands along several axes, along none, or with a channel that cannot be written so.
 """
@@ -73,6 +73,11 @@ class Bars(Struct, eq=False):
     moves_bounds: bool  # whether activations may become clamps with other bounds
     why: list[Refusal] = field(default_factory=list)
     _of: dict[str, Found] = field(default_factory=dict)
+    _lifted: set[str] = field(default_factory=set)  # labels of clamps that refuse no shift any more
+
+    def lift(self, clamp: Node) -> None:
+        """Its bounds have moved, so what shifts comes through."""
+        self._lifted.add(clamp.label)
 
     def refusal(self, value: str, held: Reparam, going: Collection[Node]) -> Refusal | None:
         """Why a value cannot be held so; nodes that are ``going`` ask nothing."""
@@ -87,10 +92,14 @@ class Bars(Struct, eq=False):
         s, t = held.backward
         shifted = channels[t != 0.0]
         changed = channels[(t != 0.0) | (s != 1.0)]
-        for barred, asked in ((region.every, changed), (region.shift, shifted)):
-            known = barred[asked]
-            if known.any():
-                return self.why[int(known[known != 0][0]) - 1]
+        known = region.every[changed]
+        if known.any():
+            return self.why[int(known[known != 0][0]) - 1]
+        known = region.shift[shifted]
+        for place in dict.fromkeys(known[known != 0].tolist()):
+            refusal = self.why[int(place) - 1]
+            if refusal.node not in self._lifted:
+                return refusal
         return self._awaited(region, changed, going)
 
     def _awaited(self, region: Region, changed: Channels, going: Collection[Node]) -> Refusal | None:

@@ -168,8 +168,10 @@ class Worklist:
         pinned = self.graph.pinned.get(value)
         if pinned is not None:
             return Refusal(pinned, value=value)
-        if not self.deep:
-            return None
+        return self._known(value, held) if self.deep else None
+
+    def _known(self, value: str, held: Reparam) -> Refusal | None:
+        """What classes and channels are known to refuse."""
         refusal = self.state.classes.refusal(value, held)
         return refusal or self.state.bars.refusal(value, held, self.removed_calls)
 
@@ -183,7 +185,7 @@ class Worklist:
                 continue
             rule = self.state.rule(node)
             if isinstance(rule, Joint):
-                refusal = self._defer(node, rule, held)
+                refusal = self._defer(node, rule, value)
             else:
                 self.touched[node] = None
                 refusal = self._react(node, port, rule, held)
@@ -203,14 +205,21 @@ class Worklist:
         self.hubs |= {hub}
         return refusal
 
-    def _defer(self, node: Node, rule: Joint, held: Reparam) -> Refusal | None:
-        """A joint is settled once all that is nearer is known."""
+    def _defer(self, node: Node, rule: Joint, value: str) -> Refusal | None:
+        """A joint is settled once all that is nearer is known.
+
+        To settle one of many values takes that many steps, for each of the candidates in front of it: so what
+        is known beforehand is asked first, however near it is.
+        """
         if node in self.touched:
             return None
         self.deferred.append(node)
         self.touched[node] = None
+        held = self.held[value]
         if rule.hands_on(held) > WIDE:
             return self._reach_hub(node, held)
+        if not self.deep and len(node.inputs) > WIDE:
+            return self._known(value, held)
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:

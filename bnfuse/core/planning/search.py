@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -31,6 +32,9 @@ from bnfuse.core.rules.linear_rule import Linear
 
 # Attempts per split and reach: enough for every routing past a handful of sums.
 MAX_ATTEMPTS = 64
+
+# Each attempt asks all inputs of a sum: where one has more than so many, fewer attempts make the same work.
+_MANY_WAYS = 72
 
 # How many linear ops of one attempt are tried without a bias of their own.
 _MOST_BIASLESS = 8
@@ -188,7 +192,7 @@ def _search(
     first: Refusal | None = None
     fixed = biasless
     observer.searches()
-    for _ in range(MAX_ATTEMPTS):
+    for tried in count(1):
         run = observer.worklist(state, offer.wanted, fixed, limit)
         refusal = offer.begin(run, x_held, y_held)
         observer.ran(run, refusal)
@@ -200,7 +204,7 @@ def _search(
             alone = None if following is None else _scale_refused(state, offer, limit, x_held, y_held)
             if alone is not None:
                 return replace(alone, split=split.value)
-        if following is None:
+        if following is None or tried >= _most_attempts(run):
             break
         fixed = {**biasless, **following}
     assert first is not None
@@ -213,6 +217,12 @@ def _search(
     if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
         return Refusal(Reason.TOO_MANY_CHOICES, run.first_choice, split=split.value)
     return first
+
+
+def _most_attempts(run: Worklist) -> int:
+    """By the most choices that a joint left."""
+    widest = max((ways for *_, ways in run.choices), default=1)
+    return max(1, MAX_ATTEMPTS * _MANY_WAYS // max(widest, _MANY_WAYS))
 
 
 def _scale_refused(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from bnfuse.core.apply import NewLinear, linear_rewrite
+from bnfuse.core.apply import NewLinear
 from bnfuse.core.decisions import Part, Settled
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer, whole
@@ -128,7 +128,7 @@ def _bias(state: State, node: Node) -> Offer | None:
     rule = state.graph.rule(node)
     if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes:
         return None
-    rewrite = linear_rewrite(rule, state.edits.get(node, ()))
+    rewrite = state.rewrite(node)
     new = NewLinear(None, rule, rewrite, ())
     if not new.makes_bias or node in state.graph.tied:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from bnfuse.core.reparam import Pair
 from bnfuse.core.rules.affine import affine_rule
 from bnfuse.core.rules.base import Absorbed, Closed, Current, Pass, Rule
 from bnfuse.core.rules.clamp import Clamp
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.linear import Rewrite
 
 if TYPE_CHECKING:
     from bnfuse.core.planning.constant_channel import ConstantChannel
@@ -75,6 +77,15 @@ class Narrowing(Struct, frozen=True, eq=False):
     propagation: Propagation
 
 
+class _SoFar(Struct, frozen=True, eq=False):
+    """What the first edits of a linear op came to: all anew for every fold would cost their square."""
+
+    count: int
+    last: Absorbed | None  # of these edits
+    rewrite: Rewrite
+    shifts: bool  # whether one of them does
+
+
 class State(Struct, eq=False):
     """What earlier folds did: removed nodes, edits per node, current numbers of affines and clamps."""
 
@@ -92,6 +103,7 @@ class State(Struct, eq=False):
     rescalings: int = 0  # how many of those fold nothing
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
     dead_ends: DeadEnds = field(default_factory=DeadEnds)
+    _absorbed: dict[Node, _SoFar] = field(default_factory=dict)  # by linear op
     _classes: dict[bool, Classes] = field(default_factory=dict)
     _bars: dict[bool, Bars] = field(default_factory=dict)
 
@@ -133,6 +145,33 @@ class State(Struct, eq=False):
     def current(self, node: Node) -> Current:
         """A node's own pair as it is by now, and its axes."""
         return self.numbers.get(node) or self.graph.rule(node).numbers
+
+    def rewrite(self, node: Node, new: Iterable[Absorbed] = ()) -> Rewrite:
+        """All that a linear op absorbed, and perhaps more."""
+        return self._linear(node).composed(new, self._so_far(node).rewrite)
+
+    def shifts(self, node: Node) -> bool:
+        """Whether a linear op absorbed any shift."""
+        return self._so_far(node).shifts
+
+    def _linear(self, node: Node) -> Linear:
+        rule = self.graph.rule(node)
+        assert isinstance(rule, Linear), f"{node.label} has no weight"
+        return rule
+
+    def _so_far(self, node: Node) -> _SoFar:
+        rule, edits = self._linear(node), self.edits.get(node, [])
+        known = self._absorbed.get(node)
+        if known is None or edits[known.count - 1 : known.count] != [
+            known.last
+        ]:  # others came in their place
+            known = _SoFar(0, None, rule.composed(()), False)
+        new = edits[known.count :]
+        if new:
+            shifts = known.shifts or any(edit.pair[1].any() for edit in new)
+            known = _SoFar(len(edits), edits[-1], rule.composed(new, known.rewrite), shifts)
+            self._absorbed[node] = known
+        return known
 
     def accept(self, propagation: Propagation) -> None:
         """Make a successful attempt part of the state."""
@@ -207,7 +246,7 @@ class State(Struct, eq=False):
             rule = self.graph.rule(node)
             if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)
-            if isinstance(rule, Clamp):
-                self._bars.pop(False, None)  # it lets more through
+            if isinstance(rule, Clamp) and False in self._bars:
+                self._bars[False].lift(node)
             self.edits.setdefault(node, []).append(edit)
             self.folded.setdefault(node, [])

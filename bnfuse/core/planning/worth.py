@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.apply import linear_rewrite, overflows, source_overflows
-from bnfuse.core.decisions import Split
+from bnfuse.core.apply import overflows, source_overflows
+from bnfuse.core.decisions import Part, Split
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer
 from bnfuse.core.planning.state import Propagation, State
@@ -40,7 +40,7 @@ def made_nodes(state: State, found: Propagation) -> list[Node]:
             continue
         if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
             continue  # most: a bias lies beside its weight, or costs no node
-        if edit.pair[1].any() and not any(e.pair[1].any() for e in state.edits.get(node, ())):
+        if edit.pair[1].any() and not state.shifts(node):
             made.extend([node] * rule.bias_nodes)
     return made
 
@@ -56,23 +56,28 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
     if lost is not None:
         return lost
     for node, rule, edits in _linear_edits(state, found):
-        rewrite = linear_rewrite(rule, edits)
+        rewrite = state.rewrite(node, edits)
         if isinstance(rule.weight, QuantisedTensor):  # one attempt may have come to it from both sides
             why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
             if why:
                 return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
         if overflows(rule, rewrite):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
-    return _numbers_overflow(state, found)
+    return _numbers_overflow(state, offer, found)
 
 
-def _numbers_overflow(state: State, found: Propagation) -> Refusal | None:
-    """Whether constants do not fit their type: of a node y = a·x + c, or of an operand."""
+def _numbers_overflow(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+    """Whether constants do not fit their type: of a node y = a·x + c, of an operand, of what is left."""
     split = found.split.value
+    numbers = [(node, edit.pair) for node, edit in found.edits]
+    if offer.wanted is not None and offer.part is not Part.WHOLE:
+        numbers.append((offer.node, offer.left(found.split)))
+    for node, pair in numbers:
+        rule = state.graph.rule(node)
+        if isinstance(rule, Affine) and not rule.fits(*pair):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.stored or "float64"), split=split)
     for node, edit in found.edits:
         rule = state.graph.rule(node)
-        if isinstance(rule, Affine) and not rule.fits(*edit.pair):
-            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.stored or "float64"), split=split)
         if isinstance(rule, Source) and source_overflows(rule, [*state.edits.get(node, ()), edit]):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.tensor.dtype), split=split)
     return None
@@ -90,12 +95,11 @@ def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
 
 
 def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, Linear, list[Absorbed]]]:
-    """All edits, old and new, of each linear op an attempt touches."""
+    """The new edits of each linear op that an attempt touches."""
     for node in dict.fromkeys([n for n, _ in found.edits]):
         rule = state.graph.rule(node)
         if isinstance(rule, Linear):
-            new = [e for n, e in found.edits if n is node]
-            yield node, rule, [*state.edits.get(node, ()), *new]
+            yield node, rule, [e for n, e in found.edits if n is node]
 
 
 def _spoils(state: State, offer: Offer, found: Propagation) -> Refusal | None:

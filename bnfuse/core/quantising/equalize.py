@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfuse.core.apply import linear_rewrite, overflows
+from bnfuse.core.apply import overflows
 from bnfuse.core.decisions import Equalized, Rescaled, Spread
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.quantising.extents import imbalance
@@ -165,8 +165,6 @@ def _overflows(state: State, found: Propagation) -> bool:
     for node in dict.fromkeys(node for node, _ in found.edits):
         rule = state.graph.rule(node)
         new = [edit for other, edit in found.edits if other is node]
-        if isinstance(rule, Linear) and overflows(
-            rule, linear_rewrite(rule, [*state.edits.get(node, ()), *new])
-        ):
+        if isinstance(rule, Linear) and overflows(rule, state.rewrite(node, new)):
             return True
     return False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from bnfuse.core.apply import NewLinear, linear_rewrite
+from bnfuse.core.apply import NewLinear
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.state import State
 from bnfuse.core.quantising.moments import Moments, ceiling, known, of_output
@@ -63,7 +63,7 @@ def noise_layers(
 
 
 def _seen(state: State, node: Node, rule: Linear, places: ScalePlaces, total: Moments) -> _Seen:
-    rewrite = linear_rewrite(rule, state.edits.get(node, ()))
+    rewrite = state.rewrite(node)
     write, read = rewrite.write, rewrite.read
     weight = pairs(rule.weight, rule.form).times(write and write[0], read and read[0])
     new = NewLinear(None, rule, rewrite, ())

@@ -10,6 +10,7 @@ Each is settled with the demands that reached it by other ways; what those leave
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
@@ -145,19 +146,24 @@ class ConcatSplit(Joint, frozen=True, eq=False):
         return tuple(demands)
 
     def _assembled(self, known: Known, sizes: list[int]) -> Demands:
+        """Mostly one of many parts is known, and all others stay as they are."""
+        ends = list(accumulate(sizes))
         pieces = [
-            known.get(port, IDENTITY).along((self.axis,), (n,))
-            for port, n in zip(self.parts, sizes, strict=True)
+            (slice(end - n, end), known[port].along((self.axis,), (n,)))
+            for port, n, end in zip(self.parts, sizes, ends, strict=True)
+            if port in known
         ]
 
-        def side_by_side(pairs: list[Pair | None]) -> Pair | None:
-            whole = [p for p in pairs if p is not None]
-            if len(whole) != len(pairs):
-                return None
-            return np.concatenate([p[0] for p in whole]), np.concatenate([p[1] for p in whole])
+        def side_by_side(pairs: list[tuple[slice, Pair | None]]) -> Pair | None:
+            scale, shift = np.ones(ends[-1]), np.zeros(ends[-1])
+            for place, pair in pairs:
+                if pair is None:
+                    return None
+                scale[place], shift[place] = pair
+            return scale, shift
 
-        backward = side_by_side([p.backward for p in pieces])
-        forward = side_by_side([p.forward for p in pieces])
+        backward = side_by_side([(place, piece.backward) for place, piece in pieces])
+        forward = side_by_side([(place, piece.forward) for place, piece in pieces])
         rest = tuple((p, IDENTITY) for p in self.parts if p not in known)
         return ((self.whole, Reparam((self.axis,), backward, forward)), *rest)
 

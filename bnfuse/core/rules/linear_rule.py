@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import Pair, Reparam, Vector, from_backward
+from bnfuse.core.reparam import Pair, Reparam, Vector, compose_reads, compose_writes, from_backward
 from bnfuse.core.rules.base import Absorbed, Reaction, Rule, StateView, zero_scale
-from bnfuse.core.weights.linear import LinearForm, contract
+from bnfuse.core.weights.linear import LinearForm, Rewrite, contract
 from bnfuse.core.weights.quantised import QuantisedTensor
 from bnfuse.core.weights.tensor import Tensor
 
@@ -60,6 +60,23 @@ class Linear(Rule, frozen=True, eq=False):
         if port == ~0 and self.writes:
             return self._write(node, held, numbers)
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
+
+    def composed(self, edits: Iterable[Absorbed], onto: Rewrite | None = None) -> Rewrite:
+        """All that it absorbed, in order: its own gain first, or what earlier edits came to (``onto``)."""
+        read, write = (None, self._own_gain) if onto is None else (onto.read, onto.write)
+        for edit in edits:
+            if edit.port >= 0:
+                read = edit.pair if read is None else compose_reads(read, edit.pair)
+            else:
+                write = edit.pair if write is None else compose_writes(write, edit.pair)
+        return Rewrite(read, write)
+
+    @property
+    def _own_gain(self) -> Pair | None:
+        if self.gain == 1.0:
+            return None
+        channels = self.form.channels_out
+        return np.full(channels, self.gain), np.zeros(channels)
 
     def _read(self, node: Node, held: Reparam, numbers: StateView) -> Reaction | Refusal:
         pair = held.forward

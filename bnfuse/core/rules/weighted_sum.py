@@ -6,13 +6,14 @@ alike, which is the way where all of them begin in one value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import Reparam, Vector, from_backward, same
+from bnfuse.core.reparam import IDENTITY, Reparam, Vector, from_backward, same
 from bnfuse.core.rules.base import Demands, Joint, Known
 from bnfuse.core.rules.operands import Operand
 
@@ -51,12 +52,16 @@ class WeightedSum(Joint, frozen=True, eq=False):
         open_ports = [p for p in (*range(len(self.signs)), ~0) if p not in known]
         if not open_ports:
             return () if not rest[1].any() else Refusal(Reason.CONFLICT, node.label, node.value(~0))
-        demands = []
-        together = [p for p in open_ports if _takes(node, p, taker)]
+        together = _together(node, open_ports, taker)
         weight = -1.0 if taker == ~0 else sum(self.signs[p] for p in together)
         if weight == 0.0 and rest[1].any():
             return Refusal(Reason.CONFLICT, node.label, node.value(~0 if taker is None else taker))
+        untouched = scale.is_identity
+        demands = []
         for port in open_ports:
+            if untouched and port not in together:  # most, where there are many
+                demands.append((port, IDENTITY))
+                continue
             # t_y = Σ σⱼtⱼ: the output takes the sum itself, an input what the sum lacks, times its sign.
             sign = 1.0 / weight if port in together and weight else 0.0
             held = _with_shift(scale, rest, sign)
@@ -83,9 +88,12 @@ class WeightedSum(Joint, frozen=True, eq=False):
         return held if port < 0 else self.operands[port].to_output(held)
 
 
-def _takes(node: Node, port: Port, taker: Port | None) -> bool:
-    """Whether what is left over goes to this port: one that reads the taker's value does so, too."""
-    return port >= 0 if taker is None else node.value(port) == node.value(taker)
+def _together(node: Node, open_ports: Sequence[Port], taker: Port | None) -> set[Port]:
+    """The ports that what is left over goes to: one that reads the taker's value is among them, too."""
+    if taker is None:
+        return {port for port in open_ports if port >= 0}
+    value = node.value(taker)
+    return {port for port in open_ports if node.value(port) == value}
 
 
 def _missing_shift(lifted: Known, signs: tuple[float, ...]) -> tuple[tuple[int, ...], Vector] | None:
