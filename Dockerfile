@@ -12,9 +12,8 @@ ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bnfuse ./bnfuse
-RUN python -m venv /opt/bnfuse
-RUN /opt/bnfuse/bin/python -m pip install --no-cache-dir --disable-pip-version-check ".${EXTRAS}"
-RUN /opt/bnfuse/bin/python -m pip uninstall --yes --quiet pip
+RUN python -m venv --without-pip /opt/bnfuse
+RUN python -m pip --python /opt/bnfuse/bin/python install --no-cache-dir --disable-pip-version-check ".${EXTRAS}"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/bnfuse /opt/bnfuse

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,39 @@ def bare(registry: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for source in sources:
             copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
             copy(ROOT / source, folder / "src" / source)
-    for (line,) in lines["RUN"]:
-        command = line.replace("/opt/bnfuse", str(folder / "opt"))
+    made, *then = (line.replace("/opt/bnfuse", str(folder / "opt")) for (line,) in lines["RUN"])
+    for command in (made, *then):
         done = shell("sh", "-ec", command, folder=folder / "src", EXTRAS="")
         assert done.returncode == 0, done.stderr
+        if command is made:
+            link_what_is_needed(site_packages(folder / "opt"))
     return folder / "opt" / "bin"
+
+
+def site_packages(environment: Path) -> Path:
+    return next((environment / "lib").glob("python3*")) / "site-packages"
+
+
+def link_what_is_needed(site: Path) -> None:
+    """What bnfuse says that it depends on, directly and not, from here: pip looks whether that is enough.
+
+    What is missing or too old pip fetches; the rest it need not download and unpack.
+    """
+    todo, seen = ["bnfuse"], set()
+    while todo:
+        name = todo.pop()
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if name in seen:
+            continue
+        seen.add(name)
+        wanted = [need for need in found.requires or () if "extra ==" not in need]
+        todo += [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in wanted]
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if name != "bnfuse" and not (site / top).exists():
+                (site / top).symlink_to(str(found.locate_file(top)))
 
 
 def folds(programs: Path, folder: Path) -> None:
@@ -112,17 +141,17 @@ def test_the_wheel_is_enough(bare: Path, tmp_path: Path) -> None:
     assert wheel.name == f"bnfuse-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+        (told,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bnfuse").rglob("*") if path.is_file()}
     files = {name for name in files if "__pycache__" not in name}
     assert {name for name in names if not name.startswith(f"bnfuse-{__version__}.dist-info/")} == files
-    assert "bnfuse/py.typed" in files and "License-Expression: Apache-2.0" in metadata
-    assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) >= {
+    assert "bnfuse/py.typed" in files and "License-Expression: Apache-2.0" in told
+    assert set(re.findall(r"^Provides-Extra: (.+)$", told, re.MULTILINE)) >= {
         "tensorflow",
         "keras2",
         "gpu",
     }
-    site = next((bare.parent / "lib").glob("python3*")) / "site-packages"
+    site = site_packages(bare.parent)
     shutil.rmtree(site / "bnfuse")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)  # as pip does, which the image has no more
