@@ -65,10 +65,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def runtimes_wait_for_the_next_test() -> Iterator[None]:
-    """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import."""
+    """A process that holds a runtime is kept from test to test: TensorFlow takes seconds to import.
+
+    And beside those of other settings, for the next test that has them.
+    """
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "_LINGER_S", 3600.0)
+        here.setattr(pool, "_in_the_way", lambda setup: [])
         yield
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process of a runtime from before, and none left behind; those of other tests wait apart."""
+    monkeypatch.setattr(pool, "_processes", {})
+    yield
+    pool.stop_all()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,14 +136,6 @@ def test_a_broken_message_is_noticed() -> None:
             read_message(io.BufferedReader(io.BytesIO(whole[:cut])))
     with pytest.raises(ValueError, match="no header"):
         read_message(io.BufferedReader(io.BytesIO(b"\xff" * 64)))
-
-
-@pytest.fixture
-def no_process() -> Iterator[None]:
-    """No process from before, and none left behind."""
-    pool.stop_all()
-    yield
-    pool.stop_all()
 
 
 TENSORFLOWS = [

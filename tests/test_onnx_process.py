@@ -9,31 +9,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from msgspec import Struct
 
 from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UsageError
 from bnfuse.formats.base import Probe, RunSettings
 from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.settings import settings_from_json, settings_to_json
-from bnfuse.formats.onnx.runtime.run import load
+from bnfuse.formats.onnx.runtime.run import OrtSetup, load
 from tests.command import ROOT, call, gone
 from tests.dying_runtimes import DIES, GROWS, HANGS, LEAVES, stand_in
 from tests.tiny_models import identity, layer, net, save
 
 X = {"x": np.random.default_rng(0).standard_normal((1, 3, 9, 7)).astype(np.float32)}
-
-
-@pytest.fixture
-def no_process() -> Iterator[None]:
-    """No process from before, and none left behind."""
-    pool.stop_all()
-    yield
-    pool.stop_all()
 
 
 def pid_of(runner: ChildRunner) -> int:
@@ -203,7 +196,7 @@ _USES_A_PROCESS = """
 import sys, time
 from pathlib import Path
 from bnfuse.formats.base import RunSettings
-from bnfuse.formats.onnx.runtime.run import load
+from bnfuse.formats.onnx.runtime.run import OrtSetup, load
 runner = load(Path(sys.argv[1]), RunSettings(profile=True))
 print(runner._host.pid, flush=True)
 if sys.argv[2] == "wait":
@@ -269,6 +262,35 @@ def test_an_idle_process_ends(model: Path, no_process: None, monkeypatch: pytest
     with load(model, RunSettings()) as runner:
         pid = pid_of(runner)
     assert gone(pid)
+
+
+class OtherSetup(Struct, frozen=True):
+    """As ``OrtSetup``, but for a setting."""
+
+    module: ClassVar[str] = OrtSetup.module
+    setting: int = 0
+
+    def environment(self) -> dict[str, str]:
+        return OrtSetup().environment()
+
+
+_in_the_way = pool._in_the_way  # as bnfuse has it; tests keep such processes
+
+
+@pytest.mark.usefixtures("no_process")
+def test_an_idle_process_makes_room_for_one_of_another_setup(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that holds a model stays, and so does one of the same setup, which serves the next model."""
+    monkeypatch.setattr(pool, "_in_the_way", _in_the_way)
+    with load(model, RunSettings()) as runner:
+        pid, other = pid_of(runner), pool.prepare(OtherSetup())
+        assert runner.run(X)
+    assert pool.prepare(OtherSetup()) is other and other.alive()
+    assert pool._processes.keys() == {OrtSetup(), OtherSetup()}
+    third = pool.prepare(OtherSetup(1))
+    assert pool._processes == {OtherSetup(1): third}
+    assert gone(pid) and gone(other.pid)
 
 
 @pytest.mark.usefixtures("no_process")

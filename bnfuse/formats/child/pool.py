@@ -84,10 +84,15 @@ def prepare(setup: Setup) -> Process:
     with _pool_lock:
         process = _processes.get(setup)
         if process is None or not process.alive():
-            for idle in [p for p in _processes.values() if p.users == 0 and p.setup.module == setup.module]:
+            for idle in _in_the_way(setup):
                 _drop(idle)
             process = _processes[setup] = Process(setup)
         return process
+
+
+def _in_the_way(setup: Setup) -> list[Process]:
+    """Processes of the same runtime that hold its memory, and no model."""
+    return [p for p in _processes.values() if p.users == 0 and p.setup.module == setup.module]
 
 
 def acquire(setup: Setup) -> Process:
