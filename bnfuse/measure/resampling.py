@@ -8,6 +8,7 @@ expanded percentile interval).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,13 @@ def weighted(weights: Times, counts: Times) -> Times:
     return np.asarray(np.einsum("rb,bn->rn", weights, counts))
 
 
+@lru_cache(maxsize=4)  # a measurement asks for the same at each look
 def resamples(blocks: int, seed: int) -> Times:
     """How often each resample has each block (resample, block); the first has each once."""
     drawn = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=_RESAMPLES)
-    return np.concatenate([np.ones((1, blocks)), drawn])
+    found = np.concatenate([np.ones((1, blocks)), drawn])
+    found.flags.writeable = False
+    return found
 
 
 def interval(estimate: float, resampled: Times, blocks: int) -> Interval:
