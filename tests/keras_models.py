@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import gc
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+
+from tests.keras_quick import quick, quick_too
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "digits_b.keras"
 
@@ -24,156 +23,13 @@ def import_keras() -> Any:
     module = pytest.importorskip("keras", minversion="3.0")
     if module.backend.backend() != "tensorflow":
         pytest.skip("Keras was imported on another backend before")
-    _hold_variables_without_a_name()
-    _remember_what_is_not_saved()
-    _set_plain_attributes_at_once(module.Layer)
-    _draw_by_numpy(module)
-    return _settled(module)
+    return quick(module)
 
 
 def import_tf_keras() -> Any:
     """tf_keras, in this process; skips the test where there is none."""
     module = pytest.importorskip("tf_keras")
-    _hold_variables_without_a_name()
-    _step_by_step(module)
-    for name in ("BatchNormalization", "Dense", "LayerNormalization"):
-        _know_what_comes_out(getattr(module.layers, name))
-    _draw_by_numpy_too(module)
-    return _settled(module)
-
-
-def _step_by_step(tf_keras: Any) -> None:
-    """LSTM and GRU compute by their cell, as their settings other than the usual have it.
-
-    Else each of them traces its loop twice, once for a GPU that is not asked for: five sixths of the time
-    that they take to make and to load. bnfuse's own runner, in a process of its own, has them as they come.
-    """
-    for layer in (tf_keras.layers.LSTM, tf_keras.layers.GRU):
-        layer._could_use_gpu_kernel = property(lambda _: False, lambda _, value: None)
-
-
-def _know_what_comes_out(layer: Any) -> None:
-    """A layer of this class is not traced where its place in a model is made: its own rule tells the shape.
-
-    A graph of its own with some ten operations, or thirty for a Dense of rank 3, whenever one is made or
-    loaded: a sixth of what small models cost. What it computes when the model is called is its own, as ever.
-    """
-    slowly = layer._infer_output_signature
-    if slowly.__name__ == "quickly":
-        return
-    placeholder = importlib.import_module("tensorflow").compat.v1.placeholder
-
-    def quickly(self: Any, *given: Any) -> Any:
-        self.__dict__["call"] = lambda inputs, *_, **__: placeholder(
-            inputs.dtype, self.compute_output_shape(inputs.shape)
-        )
-        try:
-            return slowly(self, *given)
-        finally:
-            del self.__dict__["call"]
-
-    layer._infer_output_signature = quickly
-
-
-class _Draws:
-    """Random numbers by numpy: TensorFlow takes a hundred times as long for the few that a layer has."""
-
-    def __init__(self, floatx: Callable[[], str], others: Any = None) -> None:
-        self._rng = np.random.default_rng(0)
-        self._floatx, self._others = floatx, others
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._others, name)
-
-    def uniform(
-        self, shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = None, seed: Any = None
-    ) -> np.ndarray:
-        return self._rng.uniform(minval, maxval, shape).astype(dtype or self._floatx())
-
-    def normal(
-        self, shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
-    ) -> np.ndarray:
-        return self._rng.normal(mean, stddev, shape).astype(dtype or self._floatx())
-
-    truncated_normal = normal
-
-
-def _draw_by_numpy(keras: Any) -> None:
-    """What a kernel begins with, in Keras 3: most tests draw all weights anew, and the others ask for any."""
-    initializers = importlib.import_module("keras.src.initializers.random_initializers")
-    if not isinstance(initializers.random, _Draws):
-        initializers.random = _Draws(keras.config.floatx, initializers.random)  # type: ignore[attr-defined]
-
-
-def _draw_by_numpy_too(tf_keras: Any) -> None:
-    """The same in tf_keras, of all but orthogonal kernels."""
-    draws = _Draws(tf_keras.backend.floatx)
-
-    def drawn(self: Any, shape: Any, dtype: Any, nonce: Any) -> np.ndarray:
-        fan_in = int(np.prod(shape[:-1]))
-        return draws.normal(shape, 0.0, max(1, fan_in) ** -0.5, dtype.as_numpy_dtype)
-
-    tf_keras.initializers.VarianceScaling._generate_init_val = drawn
-
-
-def _hold_variables_without_a_name() -> None:
-    """TensorFlow sets up the operation that makes a variable once for each shape, not for each name, too.
-
-    The name is there to be read in its logs; it is 0.4 ms instead of 0.03 for every variable of a new name.
-    """
-    operations = importlib.import_module("tensorflow.python.ops.gen_resource_variable_ops")
-    slowly = operations.var_handle_op
-    if slowly.__name__ != "quickly":
-
-        def quickly(**given: Any) -> Any:
-            return slowly(**{**given, "debug_name": ""})
-
-        operations.var_handle_op = quickly  # type: ignore[attr-defined]
-
-
-def _remember_what_is_not_saved() -> None:
-    """Which attributes Keras never saves, found once per kind of object, not by making one for every layer.
-
-    Keras 3.15 means to keep them, but keeps them by one name and looks for them by another: a third of the
-    time that small models take to save and load.
-    """
-    saving = importlib.import_module("keras.src.saving.saving_lib")
-    found = getattr(saving, "get_attr_skipset", None)
-    if found is not None and not hasattr(found, "cache_info"):
-        saving.get_attr_skipset = functools.cache(found)  # type: ignore[attr-defined]
-
-
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-
-
-def _set_plain_attributes_at_once(layer: Any) -> None:
-    """Layers keep numbers, names and None as any object does: Keras finds nothing in them to keep track of.
-
-    It looks through some eighty of them for each layer, a fifth of the time that layers take to make.
-    """
-    slowly = layer.__setattr__
-    if slowly.__name__ == "quickly":
-        return
-
-    def quickly(self: Any, name: str, value: Any) -> None:
-        if type(value) in _PLAIN and "_tracker" in self.__dict__:
-            object.__setattr__(self, name, value)
-        else:
-            slowly(self, name, value)
-
-    layer.__setattr__ = quickly
-
-
-def _settled(module: Any) -> Any:
-    """TensorFlow's objects are many: looking at them again and again took a third of the time."""
-    if module.__name__ not in _SETTLED:
-        gc.collect()
-        gc.freeze()
-        _SETTLED.add(module.__name__)
-    return module
-
-
-_SETTLED: set[str] = set()
+    return quick_too(module)
 
 
 Feeds = dict[str, Any]
