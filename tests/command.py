@@ -20,7 +20,7 @@ from bnfuse.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 300.0  # what hangs takes longer; what only has to wait for a processor does not
-FAST = ("--verify-time", "0.2", "--bench-time", "0.2")
+FAST = ("--verify-time", "0.1", "--bench-time", "0.1")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]  # the fixture ``bnfuse_cli``
 

@@ -31,7 +31,7 @@ def test_a_model_and_its_export(original: Path, backwards: bool, tmp_path: Path,
     twin = save(onnx_twin(weights(), names=_NAMES, channels_first=True, batch=3), tmp_path / "twin.onnx")
     pair = (twin, original) if backwards else (original, twin)
     cold = [] if backwards else ["--cold"]
-    done = call("bench", *pair, *cold, "--json", "--max-time", "2" if cold else "1")
+    done = call("bench", *pair, *cold, "--json", "--max-time", "2" if cold else "0.4")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)["benchmark"]
     settings = {run["setting"]: run for run in found["runs"]}
