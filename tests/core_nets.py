@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfuse.core.apply import NewLinear, NewSource, Patch
+from bnfuse.core.apply import NewLinear, NewSource, Patch, apply
 from bnfuse.core.graph import Graph, Node
+from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.reasons import Reason
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules.affine import Affine
@@ -167,8 +168,8 @@ def _node(rule: Rule, node: Node, x: list[Floats], patch: Patch) -> list[Floats]
             return [_linear(rule, x[rule.in_port], patch.linears.get(node))]
         case Affine():
             new = patch.affines.get(node)
-            a, c = (new.a, new.c) if new else rule.pair
-            return [_spelled(a) * x[rule.in_port] + _spelled(c)]
+            a, c, axes = (new.a, new.c, new.axes) if new else rule.numbers
+            return [_spelled(a, axes) * x[rule.in_port] + _spelled(c, axes)]
         case WeightedSum():
             return [np.asarray(sum(sign * v for sign, v in zip(rule.signs, x, strict=True)))]
         case ConcatSplit(whole=-1):
@@ -183,8 +184,9 @@ def _node(rule: Rule, node: Node, x: list[Floats], patch: Patch) -> list[Floats]
     return made if isinstance(made, list) else [made]
 
 
-def _spelled(vector: Floats) -> Floats:
-    return vector.reshape(-1, 1)
+def _spelled(vector: Floats, axes: tuple[int, ...] = (1,)) -> Floats:
+    """A vector along the channels, or along the length."""
+    return vector.reshape(-1) if axes == (2,) else vector.reshape(-1, 1)
 
 
 def _linear(rule: Linear, x: Floats, new: NewLinear | None) -> Floats:
@@ -209,6 +211,20 @@ def _source(rule: Source, new: NewSource | None) -> Floats:
     if new is not None:
         values = np.concatenate([block for _, block, _ in new.values.blocks()]).reshape(values.shape)
     return values[(None,) * rule.offset]
+
+
+def assert_spelled_same(net: CoreNet, graph: Graph) -> None:
+    """What its plan, and the same replayed, leave computes the same; arithmetic as an affine node does."""
+    feeds = net.feeds()
+    wanted = computed(graph, feeds)
+    planned = plan(graph)
+    for made in (planned, replay(graph, planned.plan)):
+        patch = apply(graph, made)
+        spelled = Patch(patch.removed, patch.linears, {**patch.affines, **patch.arithmetic})
+        values = computed(graph, feeds, spelled)
+        for value in graph.pinned:
+            if value in values:
+                np.testing.assert_allclose(values[value], wanted[value], rtol=1e-9, atol=1e-9)
 
 
 def pair_of(graph: Graph, node: Node) -> Pair:

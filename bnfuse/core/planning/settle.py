@@ -57,7 +57,6 @@ def settle(
                 )
             )  # fmt: skip
             progress = True
-    state.moves_bounds = False
     return tuple(done)
 
 
@@ -120,7 +119,8 @@ def _pays(state: State, offer: Offer) -> bool:
     """Whether the format writes what is left with fewer nodes."""
     left = offer.left(next(iter(offer.splits())))
     now, then = (state.graph.arithmetic(offer.node, pair) for pair in ((offer.a, offer.c), left))
-    return not isinstance(now, Refusal) and not isinstance(then, Refusal) and len(then) < len(now)
+    assert not isinstance(now, Refusal), "what cannot be written takes nothing on (``worth``)"
+    return not isinstance(then, Refusal) and len(then) < len(now)
 
 
 def _bias(state: State, node: Node) -> Offer | None:
@@ -132,9 +132,7 @@ def _bias(state: State, node: Node) -> Offer | None:
     new = NewLinear(None, rule, rewrite, ())
     if not new.makes_bias or node in state.graph.tied:
         return None
-    c = new.bias()
-    if not rule.writes and c.size > 1:  # it lies along no axis of what comes out
-        return None
+    c = new.bias()  # one number where the op has no axis of outputs
     return Offer(node, None, np.ones_like(c), c, (rule.out_axis,), Part.BIAS)
 
 

@@ -53,6 +53,7 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
     lost = _spoils(state, offer, found)
     if lost is None and state.graph.moves_bounds:
         lost = _bounds_overflow(state, found)
+    lost = lost or _unwritable(state, offer, found)
     if lost is not None:
         return lost
     for node, rule, edits in _linear_edits(state, found):
@@ -81,6 +82,18 @@ def _numbers_overflow(state: State, offer: Offer, found: Propagation) -> Refusal
         if isinstance(rule, Source) and source_overflows(rule, [*state.edits.get(node, ()), edit]):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.tensor.dtype), split=split)
     return None
+
+
+def _unwritable(state: State, offer: Offer, found: Propagation) -> Refusal | None:
+    """Whether a node that stays as a product and a sum could not be written with its new numbers.
+
+    One of which a part goes is such a node, with what is left of it.
+    """
+    numbers = [(node, edit.pair) for node, edit in found.edits if node in state.arithmetic]
+    if offer.part in (Part.SCALE, Part.SHIFT):
+        numbers.append((offer.node, offer.left(found.split)))
+    becomes = (state.graph.arithmetic(node, pair) for node, pair in numbers)
+    return next((refusal for refusal in becomes if isinstance(refusal, Refusal)), None)
 
 
 def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
