@@ -36,6 +36,14 @@ _NEEDED: tuple[str, ...] = (
     "h5py",
 )
 _NEEDED += ("hypothesis", "hypothesis.strategies", "click.testing", "jsonschema", "rich.console")
+# For the tables of Keras. Loaded, and not yet used: what TensorFlow starts on its first use outlives no fork.
+_KERAS = ("tensorflow", "keras", "tf_keras")
+_ONE_THREAD = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+}
 
 # Plugins that cost every fork more than most tests do.
 _LIGHT = [
@@ -50,13 +58,15 @@ _LIGHT = [
     )
     for option in ("-p", f"no:{plugin}")
 ]
-_MOST_BYTES = 6 << 30
+_MOST_BYTES = 12 << 30
 _SPARE_S = 20.0
 
 
-def preload() -> None:
+def preload(*, keras: bool = False) -> None:
     """Load what every fork needs, but nothing of bnfuse."""
-    for name in _NEEDED:
+    if keras:
+        os.environ.update(_ONE_THREAD)
+    for name in (*_NEEDED, *_KERAS) if keras else _NEEDED:
         importlib.import_module(name)
 
 

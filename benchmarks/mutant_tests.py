@@ -44,13 +44,19 @@ class Coverage:
         return sorted({test for line in lines for test in known.get(line, ())})
 
 
-def traced(tests: Sequence[str], store: Path) -> None:
-    """Run the tests and store who runs what, unless nothing has changed since that was done."""
+def traced(tests: Sequence[str], store: Path, *, slow: bool = False) -> None:
+    """Run the tests and store who runs what, unless nothing has changed since that was done.
+
+    Args:
+        tests: their files.
+        store: where it is kept.
+        slow: whether to run those too that are marked so.
+    """
     key = _key(tests)
     if store.exists() and json.loads(store.read_text(encoding="utf-8"))["key"] == key:
         return
     store.parent.mkdir(parents=True, exist_ok=True)
-    store.write_text(json.dumps({"key": key, **_trace(tests)}), encoding="utf-8")
+    store.write_text(json.dumps({"key": key, **_trace(tests, slow)}), encoding="utf-8")
 
 
 def stored(store: Path) -> Coverage:
@@ -78,19 +84,46 @@ def _coverage(found: dict[str, Any]) -> Coverage:
 
 
 class _Contexts:
-    """A pytest plugin that tells coverage which test is running, and times it."""
+    """A pytest plugin that tells coverage which test is running, and times it.
+
+    What several tests share is run once, before the first of them, and all of them run its lines.
+    """
 
     def __init__(self, coverage: Any) -> None:
         self.coverage = coverage
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
+        self.running = ""
+        self.made: dict[Any, str] = {}  # what is shared by now, and the context that it was made in
+        self.sharing: dict[str, list[str]] = {}  # who had it, by context
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+        if fixturedef.scope == "function":
+            yield
+            return
+        self.made[fixturedef] = context = f"shared {len(self.sharing)}"
+        self.sharing[context] = []
+        self.coverage.switch_context(context)
+        yield
+        self.coverage.switch_context(self.running)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Function) -> Iterator[None]:
+        for name in item.fixturenames:
+            for context in (self.made.get(each) for each in item._fixtureinfo.name2fixturedefs.get(name, ())):
+                if context is not None:
+                    self.sharing[context].append(item.nodeid)
+        yield
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.running = item.nodeid
         self.coverage.switch_context(item.nodeid)
         start = time.process_time()
         yield
         self.seconds[item.nodeid] = time.process_time() - start
+        self.running = ""
         self.coverage.switch_context("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -98,25 +131,27 @@ class _Contexts:
             self.failed.append(report.nodeid)
 
 
-def _trace(tests: Sequence[str]) -> dict[str, Any]:
+def _trace(tests: Sequence[str], slow: bool) -> dict[str, Any]:
     from coverage import Coverage as Tracer
 
     tracer = Tracer(data_file=None, source=[str(ROOT / "bnfuse")])
     contexts = _Contexts(tracer)
     tracer.start()
-    code = pytest.main(
-        [*tests, "-m", "not slow", "-q", "-p", "no:cacheprovider", *PRELOADED], plugins=[contexts]
-    )
+    marks = [] if slow else ["-m", "not slow"]
+    code = pytest.main([*tests, *marks, "-q", "-p", "no:cacheprovider", *PRELOADED], plugins=[contexts])
     tracer.stop()
     if code not in (0, 1):
         sys.exit(f"pytest ended with {code}")
     data = tracer.get_data()
     names = [name for name in contexts.seconds if name not in contexts.failed]
     number = {name: at for at, name in enumerate(names)}
+    running = {name: [name] for name in names} | contexts.sharing
     lines: dict[str, dict[int, list[int]]] = {}
     for path in data.measured_files():
         by_line = data.contexts_by_lineno(path)
         lines[Path(path).relative_to(ROOT).as_posix()] = {
-            line: [number[c] for c in met if c in number] for line, met in by_line.items() if any(met)
+            line: sorted({number[name] for c in met for name in running.get(c, ()) if name in number})
+            for line, met in by_line.items()
+            if any(met)
         }
     return {"tests": names, "seconds": [contexts.seconds[name] for name in names], "lines": lines}

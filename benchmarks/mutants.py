@@ -36,10 +36,10 @@ ONNX = [
     "formats/onnx/edit/apply_patch.py",
 ]
 KERAS = sorted(
-    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*_layers.py")
+    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*.py")
 )
 
-# Tests that need no TensorFlow and are quick; those of the formats are the tests of the tables.
+# Tests that are quick; those of the formats are the tests of the tables. Only those of Keras need TensorFlow.
 CORE_TESTS = [
     "absorbing",
     "affine_rule",
@@ -118,7 +118,31 @@ ONNX_TESTS = [
     "table_guards",
     "worked_out_weights",
 ]
-KERAS_TESTS = ["keras_config", "keras_config_refused", "keras_layer_shapes"]
+KERAS_TESTS = [
+    "keras_affines",
+    "keras_attention",
+    "keras_call_constants",
+    "keras_clamps",
+    "keras_config",
+    "keras_config_refused",
+    "keras_function_coverage",
+    "keras_function_guards",
+    "keras_functions",
+    "keras_kernels",
+    "keras_layer_shapes",
+    "keras_masks",
+    "keras_merges",
+    "keras_movers",
+    "keras_quantised",
+    "keras_recurrent",
+    "keras_rows",
+    "keras_settings",
+    "keras_shapes",
+    "keras_spectral",
+    "keras_types",
+    "keras_unknown_shapes",
+    "keras_wrappers",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,24 +153,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("module", nargs="*", help=f"below bnfuse/, as core/axes.py; of {', '.join(CORE)}, …")
     parser.add_argument("--processes", type=int, default=2, help="at once (2)")
     parser.add_argument("--most", type=float, default=60.0, help="seconds of tests a mutant is given (60)")
+    parser.add_argument("--tests", nargs="+", metavar="NAME", help="only those of tests/test_NAME.py")
     wanted = parser.parse_args(arguments)
     modules = wanted.module or [*CORE, *ONNX, *KERAS]
-    preload()
-    rows = [_run(module, wanted.processes, wanted.most) for module in modules]
+    preload(keras=any(_kind(module) == "keras" for module in modules))
+    rows = [_run(module, wanted.tests, wanted.processes, wanted.most) for module in modules]
     _table(modules, rows)
     return 0
 
 
-def _tests_of(module: str) -> tuple[str, list[str]]:
-    """The name and files of the tests that a module's mutants meet."""
-    names = list(CORE_TESTS)
-    kind = module.split("/")[1] if module.startswith("formats/") else "core"
-    names += {"onnx": ONNX_TESTS, "keras": KERAS_TESTS}.get(kind, [])
-    files = [ROOT / "tests" / f"test_{name}.py" for name in names]
-    return kind, [path.relative_to(ROOT).as_posix() for path in files if path.exists()]
+def _kind(module: str) -> str:
+    return module.split("/")[1] if module.startswith("formats/") else "core"
 
 
-def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
+def _tests_of(kind: str) -> list[str]:
+    """The names of the tests that the mutants of such modules meet."""
+    if kind == "keras":
+        return KERAS_TESTS  # those of the algebra read none of its models
+    return [*CORE_TESTS, *ONNX_TESTS] if kind == "onnx" else CORE_TESTS
+
+
+def _run(module: str, chosen: Sequence[str] | None, processes: int, most_s: float) -> dict[str, str]:
     """Outcome by mutant, from the store where it is known."""
     path = ROOT / "bnfuse" / module
     source = path.read_text(encoding="utf-8")
@@ -158,8 +185,11 @@ def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
     outcomes = {m.name: known[m.name] for m in found if known.get(m.name) in (KILLED, TIMEOUT)}
     open_ones = [m for m in found if m.name not in outcomes]
     if open_ones:
-        kind, files = _tests_of(module)
-        coverage = _traced_apart(files, STORE / f"coverage-{kind}.json")
+        kind = _kind(module)
+        paths = [ROOT / "tests" / f"test_{name}.py" for name in chosen or _tests_of(kind)]
+        files = [path.relative_to(ROOT).as_posix() for path in paths if path.exists()]
+        traces = STORE / f"coverage-{'-'.join(chosen) if chosen else kind}.json"
+        coverage = _traced_apart(files, traces, slow=kind == "keras")
         jobs, told = [], []
         for mutant in open_ones:
             tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", source, most_s)
@@ -184,12 +214,12 @@ def _keep(store: Path, key: str, outcomes: dict[str, str]) -> None:
     store.write_text(json.dumps({"key": key, "outcomes": outcomes}, indent=0), encoding="utf-8")
 
 
-def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
+def _traced_apart(files: Sequence[str], store: Path, *, slow: bool) -> Coverage:
     """Traced in a fork: here nothing of bnfuse may be imported."""
     pid = os.fork()
     if pid == 0:
         try:
-            traced(files, store)
+            traced(files, store, slow=slow)
         except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
             traceback.print_exc()
             os._exit(1)
