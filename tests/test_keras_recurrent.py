@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bnfuse.core.reasons import Reason
+from tests.keras_channels_first import channels_first_on_a_cpu
 from tests.keras_nets import Keras, Make, batchnorms, chain, check, fold, stir
 from tests.keras_together import Network, Outcome, outcomes
 
@@ -124,6 +125,7 @@ CELLS: dict[str, tuple[tuple[int, ...], Callable[[Any, bool], Any]]] = {
         (2, 3, 4, 5, 3),
         lambda k, b: k.Bidirectional(k.ConvLSTM3D(2, 2, use_bias=b, return_sequences=True)),
     ),
+    "ConvLSTM1D at each step": ((2, 2, 5, 3), lambda k, b: k.TimeDistributed(k.ConvLSTM1D(4, 3, use_bias=b))),
     "both ways at each step": (
         (4, 2, 3), lambda k, b: k.TimeDistributed(k.Bidirectional(k.LSTM(4, use_bias=b))),
     ),
@@ -211,10 +213,31 @@ def test_bn_on_an_initial_state(keras: Keras, tmp_path: Path) -> None:
     assert folded.gone == {"on input"}
 
 
-def test_a_recurrent_layer_that_drops_inputs_in_training(keras: Keras, tmp_path: Path) -> None:
+def test_dropping_inputs_in_training(keras: Keras, tmp_path: Path) -> None:
     """Dropout acts on the input before the kernel: with ``training=True`` nothing may go into it."""
     layers = keras.layers
-    x = layers.Input((6, 3), name="x")
-    y = layers.LSTM(4, dropout=0.5)(layers.BatchNormalization(name="norm")(x), training=True)
-    folded = fold(stir(keras.Model(x, y)), tmp_path)
-    assert Reason.TRAINING_MODE in folded.kept["norm"]
+    x, outputs = layers.Input((6, 3), name="x"), []
+    for dropout in (0.0, 0.5):
+        for training in (False, True):
+            y = layers.BatchNormalization(name=f"norm {dropout} {training}")(x)
+            outputs.append(layers.LSTM(4, dropout=dropout)(y, training=training))
+    folded = fold(stir(keras.Model(x, outputs)), tmp_path)
+    assert folded.kept.keys() == {"norm 0.5 True"}
+    assert Reason.TRAINING_MODE in folded.kept["norm 0.5 True"]
+
+
+def test_channels_first(keras3: Keras, tmp_path: Path) -> None:
+    """A convolution at each step, and at each step of each step, of channels in front of the places."""
+
+    def network(shape: tuple[int, ...], axis: int, make: Make) -> Network:
+        steps = lambda k, name: [k.BatchNormalization(axis=axis, name=name), make(k)]  # noqa: E731
+        return Network(shape, steps)
+
+    first = {"data_format": "channels_first"}
+    networks = {
+        "at each step": network((2, 3, 7, 6), 2, lambda k: k.ConvLSTM2D(4, (3, 2), **first)),
+        "of each step": network((2, 2, 3, 7), 3, lambda k: k.TimeDistributed(k.ConvLSTM1D(4, 3, **first))),
+    }
+    with channels_first_on_a_cpu():
+        for outcome in outcomes(keras3, networks, tmp_path).values():
+            outcome.assert_told(None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bnfuse.formats.keras.graph import config as bounds
 from bnfuse.formats.keras.graph.config import parse
-from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Ref, networks
+from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Ref, Shape, networks
 from bnfuse.formats.keras.graph.shapes import infer
 from tests import keras_configs as made
 from tests.keras_configs import Json, dense, functional, layer, nested, old, sequential, source
@@ -138,3 +140,60 @@ def test_operations_broadcast_with_constants() -> None:
     assert shapes.of((), Ref("half", 0, 0)) == (None, 4)
     keras3 = infer(parse(made.twice_keras3()))
     assert keras3.of((), Ref("half", 0, 0)) == (None, 4)
+
+
+_LSTM = {"class_name": "LSTMCell", "config": {"units": 5}}
+_GRU = {"class_name": "GRUCell", "config": {"units": 6}}
+_STACK = {"class_name": "StackedRNNCells", "config": {"cells": [_LSTM, _GRU]}}
+_STEPS, _IMAGES = (2, 7, 3), (2, 7, 9, 8, 3)
+
+
+def _both(kind: str, *, registered: str | None = None, **config: Any) -> Json:
+    inner = {"class_name": kind, "config": {"name": "in", **config}, "registered_name": registered}
+    return {"layer": inner}
+
+
+# class, settings, the shape of the input, and those of all outputs as far as they are known
+RECURRENT: tuple[tuple[str, Json, Shape | None, list[Shape | None]], ...] = (
+    ("LSTM", {"units": 5}, None, [(None, 5)]),
+    ("LSTM", {"units": 5, "return_sequences": True}, None, [(None, None, 5)]),
+    ("LSTM", {"units": 5}, (2, 7, 1, 3), []),
+    ("GRU", {"units": 5, "time_major": True}, _STEPS, []),
+    ("GRU", {"units": 5, "return_state": True}, _STEPS, [(2, 5)] * 2),
+    ("CuDNNGRU", {"units": 5, "return_state": True}, _STEPS, [(2, 5)] * 2),
+    ("CuDNNLSTM", {"units": 5, "return_state": True}, _STEPS, [(2, 5)] * 3),
+    ("ConvLSTM2D", {"filters": 4, "kernel_size": 3}, None, [(None, None, None, 4)]),
+    ("ConvLSTM2D", {"filters": 4, "kernel_size": 3}, (2, 7, 9, 3), []),
+    ("ConvLSTM2D", {"filters": 4, "kernel_size": 3, "strides": 0}, _IMAGES, []),
+    (
+        "ConvLSTM2D", {"filters": 4, "kernel_size": (3, 2), "return_sequences": True, "return_state": True},
+        _IMAGES, [(2, 7, 7, 7, 4), (2, 7, 7, 4), (2, 7, 7, 4)],
+    ),
+    ("RNN", {"cell": _LSTM, "return_state": True}, _STEPS, [(2, 5)] * 3),
+    ("RNN", {"cell": _GRU, "return_state": True}, _STEPS, [(2, 6)] * 2),
+    ("RNN", {"cell": _GRU, "return_sequences": True}, _STEPS, [(2, 7, 6)]),
+    ("RNN", {"cell": _STACK, "return_state": True}, _STEPS, [(2, 6)]),
+    ("RNN", {"cell": _GRU}, (2, 7, 1, 3), []),
+    ("RNN", {"cell": _GRU, "time_major": True}, _STEPS, []),
+    ("Bidirectional", _both("GRU", units=5), _STEPS, [(2, 10)]),
+    ("Bidirectional", _both("GRU", units=5, return_state=True), _STEPS, [(2, 10), (2, 5), (2, 5)]),
+    ("Bidirectional", _both("GRU", units=5) | {"merge_mode": "sum"}, _STEPS, [(2, 5)]),
+    ("Bidirectional", _both("GRU", units=5) | {"merge_mode": None}, _STEPS, [(2, 5), (2, 5)]),
+    ("Bidirectional", _both("GRU", units=5) | {"merge_mode": "max"}, _STEPS, []),
+    ("Bidirectional", _both("GRU", units=5), (2, 7, 1, 3), []),
+    ("Bidirectional", _both("GRU", units=5, registered="Mine>GRU"), _STEPS, []),
+    ("Bidirectional", _both("Dense", units=5), _STEPS, []),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "config", "given", "known"), RECURRENT)
+def test_what_recurrent_layers_put_out(
+    kind: str, config: Json, given: Shape | None, known: list[Shape | None]
+) -> None:
+    """Nothing is known of what would not run, or of an axis of time in front."""
+    first = layer("InputLayer", "x", batch_input_shape=list(given or (None, 4)))
+    entries = [first, *([] if given else [layer("Mystery", "m", old(("x", 0, 0)))])]
+    entries.append(layer(kind, "it", old(("x" if given else "m", 0, 0)), **config))
+    shapes = infer(parse(functional(entries, [["x", 0, 0]], [["it", 0, 0]])))
+    assert [shapes.of((), Ref("it", 0, k)) for k in range(len(known))] == known
+    assert shapes.of((), Ref("it", 0, len(known))) is None
