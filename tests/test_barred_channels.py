@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from bnfuse.core.axes import Take
 from bnfuse.core.decisions import Split
 from bnfuse.core.planning.state import Propagation, State
-from bnfuse.core.reasons import Reason
+from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import Reparam, from_backward
 from bnfuse.core.rules.base import Pass, Sign
 from bnfuse.core.rules.clamp import Clamp
@@ -61,6 +62,31 @@ def _unwritten(net: CoreNet) -> None:
     net.conv(net.identity(net.identity("free"), name="a"))
 
 
+def _several(net: CoreNet) -> None:
+    """Channels side by side that others refuse before tanh does, or nobody else."""
+    a, b = net.conv("x", name="a"), net.conv("x", name="b")
+    net.pinned[a] = Reason.GRAPH_OUTPUT
+    net.tanh(net.concat(a, b, name="joined"))
+
+
+def _behind(net: CoreNet, rule: Pass) -> None:
+    net.tanh(net.add("Moves", rule, net.conv("x", name="a")))
+
+
+def _half_read(net: CoreNet) -> None:
+    """Of two parts the second has no name: nobody reads it."""
+    x = net.conv("x", 5, name="a")
+    net.add("Split", ConcatSplit(0, (~0, ~1), 1, (2, 3)), x, outputs=("left", ""))
+
+
+def _beside_itself(net: CoreNet) -> None:
+    """The same channels twice, cut apart again."""
+    x = net.conv("x", name="a")
+    whole = net.concat(x, net.identity(x))
+    net.add("Split", ConcatSplit(0, (~0, ~1), 1, (3, 3)), whole, outputs=("left", "right"))
+    net.tanh("right")
+
+
 ALL, FIRST, LAST = slice(None), slice(1), slice(-1, None)
 NONE, AT_TANH = None, Reason.NONLINEAR
 ASKED: list[tuple[Callable[[CoreNet], None], str, slice, Reason | None]] = [
@@ -81,6 +107,13 @@ ASKED: list[tuple[Callable[[CoreNet], None], str, slice, Reason | None]] = [
     (_second_input, "a_out", ALL, NONE),
     (_second_input, "b_out", ALL, AT_TANH),
     (_unwritten, "a_out", ALL, Reason.UNREACHABLE),
+    (_unwritten, "nowhere", ALL, Reason.UNREACHABLE),
+    (_several, "a_out", FIRST, Reason.GRAPH_OUTPUT),
+    (_several, "b_out", FIRST, AT_TANH),
+    (partial(_behind, rule=Pass(axes=Take(1, (2, 1, 0), 3))), "a_out", ALL, NONE),
+    (partial(_behind, rule=Pass(mixed_out=(2,))), "a_out", ALL, NONE),
+    (_beside_itself, "a_out", LAST, AT_TANH),
+    (_half_read, "a_out", ALL, NONE),
 ]
 
 
@@ -94,7 +127,7 @@ def test_who_refuses_channels(
     graph = net.graph()
     graph.moves_bounds = True
     bars = State(graph, moves_bounds=True).bars
-    scale = np.ones(net.channels[value])
+    scale = np.ones(net.channels.get(value, 3))
     scale[asked] = 2.0
     found = bars.refusal(value, from_backward((1,), scale, np.zeros_like(scale)), ())
     assert (found and found.reason) == reason
@@ -108,11 +141,11 @@ def test_who_refuses_channels(
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("barred", [0, 1])
 def test_two_sides_are_one_once_it_went(before: tuple[int, ...], after: int, barred: int) -> None:
-    """Whichever of them was asked for before, and whoever of their readers refuses."""
+    """Whichever of them was asked for before, and whoever refuses behind their readers."""
     net = CoreNet()
     x = net.conv("x")
     sides = x, net.bn(x, np.ones(3))
-    net.tanh(sides[barred])
+    net.tanh(net.identity(sides[barred]))
     net.conv(sides[1 - barred])
     state = State(net.graph())
     for side in before:
@@ -123,12 +156,49 @@ def test_two_sides_are_one_once_it_went(before: tuple[int, ...], after: int, bar
     assert refused is not None and refused.reason is Reason.NONLINEAR
 
 
+def test_two_sides_may_be_known_along_different_axes() -> None:
+    """Channels on one, places on the other: what is known of either is left as it is."""
+    net = CoreNet()
+    x = net.conv("x")
+    y = net.bn(x, np.ones(3))
+    net.tanh(y)
+    state = State(net.graph())
+    along = from_backward((2,), np.full(4, 2.0), np.zeros(4))
+    assert state.bars.refusal(x, _shifted(3), ()) is None
+    assert state.bars.refusal(y, along, ()) is not None
+    state.accept(Propagation(net.candidates[0], Split.UP, (), (), ()))
+    assert state.bars.refusal(x, _shifted(3), ()) is None
+    assert state.bars.refusal(y, along, ()) is not None
+
+
+@pytest.mark.parametrize("asked", [FIRST, LAST, ALL])
+def test_who_waits_for_any_of_its_channels(asked: slice) -> None:
+    net = CoreNet()
+    x = net.conv("x")
+    net.bn(x, name="norm")
+    state = State(net.graph(), waiting=set(net.candidates))
+    scale = np.ones(3)
+    scale[asked] = 2.0
+    refused = state.bars.refusal(x, from_backward((1,), scale, np.zeros(3)), ())
+    assert refused is not None and refused.reason is Reason.WAITING
+
+
+def test_zeros_behind_a_kernel_are_no_matter() -> None:
+    """They stand between the taps: what comes out takes any shift."""
+    net = CoreNet()
+    y = net.conv("x", taps=2, padded=True)
+    net.conv(y)
+    assert State(net.graph()).bars.refusal(y, _shifted(3), ()) is None
+
+
 READERS: list[tuple[Callable[[CoreNet, str], object], Reason | None, Reason | None]] = [
     (lambda net, x: net.conv(x), None, None),
     (lambda net, x: net.conv(x, taps=2, padded=True), None, Reason.ZERO_PADDING),
     (lambda net, x: net.relu(x), None, Reason.SHIFT_THROUGH_ACTIVATION),
     (lambda net, x: net.add("Gate", Product((1, 1), (LEVEL, LEVEL)), x, "g"), None, Reason.SHIFT_REFUSED),
     (lambda net, x: net.tanh(x), Reason.NONLINEAR, Reason.NONLINEAR),
+    (lambda net, x: net.bn(x), None, None),
+    (lambda net, x: net.bn(x, broken=Refusal(Reason.AXIS, "n", x)), Reason.AXIS, Reason.AXIS),
     (lambda net, x: net.pinned.setdefault(x, Reason.GRAPH_OUTPUT), Reason.GRAPH_OUTPUT, Reason.GRAPH_OUTPUT),
 ]
 

@@ -115,15 +115,15 @@ class Bars(Struct, eq=False):
 
     def merge(self, x: str, y: str) -> None:
         """Two values became one (where either was asked for before)."""
-        one, other = self._of.get(x), self._of.get(y)
-        if one is not None and other is None:
-            self._spread(one.region, y, one.channels)
-        elif other is not None and one is None:
-            self._spread(other.region, x, other.channels)
-        elif one is not None and other is not None and one.channels.size == other.channels.size:
-            for here, there in ((one, other), (other, one)):
-                _bar(here.region.every, here.channels, there.region.every[there.channels])
-                _bar(here.region.shift, here.channels, there.region.shift[there.channels])
+        match self._of.get(x), self._of.get(y):
+            case Found() as one, None:
+                self._spread(one.region, y, one.channels)
+            case None, Found() as other:
+                self._spread(other.region, x, other.channels)
+            case Found() as one, Found() as other if one.channels.size == other.channels.size:
+                for here, there in ((one, other), (other, one)):
+                    _bar(here.region.every, here.channels, there.region.every[there.channels])
+                    _bar(here.region.shift, here.channels, there.region.shift[there.channels])
 
     def _spread(self, region: Region, start: str, channels: Channels) -> Found:
         """Add a value to a region, and all that it shares channels with."""
@@ -185,7 +185,7 @@ class Bars(Struct, eq=False):
         region.count += ends[-1]
         known = [self._of.get(node.value(port)) for port in rule.parts]
         yield whole, np.concatenate([
-            cut if of is None or of.region is not region or of.channels.size != cut.size else of.channels
+            cut if of is None else of.channels
             for of, cut in zip(known, cuts, strict=True)
         ])  # fmt: skip
 
