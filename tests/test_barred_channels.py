@@ -12,7 +12,7 @@ from bnfuse.core.axes import Take
 from bnfuse.core.decisions import Split
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason, Refusal
-from bnfuse.core.reparam import Reparam, from_backward
+from bnfuse.core.reparam import Reparam, from_backward, from_forward
 from bnfuse.core.rules.base import Pass, Sign
 from bnfuse.core.rules.clamp import Clamp
 from bnfuse.core.rules.joint import ConcatSplit, Product
@@ -171,6 +171,20 @@ def test_two_sides_may_be_known_along_different_axes() -> None:
     assert state.bars.refusal(y, along, ()) is not None
 
 
+def test_a_number_a_map_and_what_cannot_be_written_so_leave_no_trace() -> None:
+    """Nothing is known of them, and of channels as much as if they had not been asked for."""
+    net = CoreNet()
+    x = net.conv("x")
+    net.tanh(x)
+    bars = State(net.graph()).bars
+    nothing = from_forward((1,), np.array([1.0, 0.0, 1.0]), np.ones(3))
+    assert nothing.backward is None
+    number = from_backward((), np.array(2.0), np.array(0.0))
+    for held in (nothing, number, from_backward((1, 2), np.full((3, 4), 2.0), np.zeros((3, 4)))):
+        assert bars.refusal(x, held, ()) is None
+    assert bars.refusal(x, _shifted(3), ()) is not None
+
+
 @pytest.mark.parametrize("asked", [FIRST, LAST, ALL])
 def test_who_waits_for_any_of_its_channels(asked: slice) -> None:
     net = CoreNet()
@@ -181,6 +195,29 @@ def test_who_waits_for_any_of_its_channels(asked: slice) -> None:
     scale[asked] = 2.0
     refused = state.bars.refusal(x, from_backward((1,), scale, np.zeros(3)), ())
     assert refused is not None and refused.reason is Reason.WAITING
+
+
+@pytest.mark.parametrize(("asked", "named"), [("a_out", "free"), ("nowhere", "nowhere")])
+def test_what_no_node_writes_is_named(asked: str, named: str) -> None:
+    net = CoreNet()
+    _unwritten(net)
+    assert State(net.graph()).bars.refusal(asked, _shifted(3), ()) == Refusal(Reason.UNREACHABLE, value=named)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(FIRST, "left"), (LAST, None), (ALL, "left")])
+def test_who_waits_for_other_channels_is_no_matter(asked: slice, waits: str | None) -> None:
+    """Nor who reads them and does not wait."""
+    net = CoreNet()
+    x = net.conv("x", 5)
+    net.add("Split", ConcatSplit(0, (~0, ~1), 1, (2, 3)), x, outputs=("a", "b"))
+    net.channels |= {"a": 2, "b": 3}
+    net.bn("a", name="left")
+    net.bn("b", name="right")
+    state = State(net.graph(), waiting={net.node("left")})
+    scale = np.ones(5)
+    scale[asked] = 2.0
+    refused = state.bars.refusal(x, from_backward((1,), scale, np.zeros(5)), ())
+    assert (refused and refused.node) == (waits and net.node(waits).label)
 
 
 def test_zeros_behind_a_kernel_are_no_matter() -> None:

@@ -141,7 +141,7 @@ class Bars(Struct, eq=False):
                 barred.append((channels, Refusal(Reason.UNREACHABLE, value=value), True))
             for node, port in adjacent:
                 rule = self._rule(node)
-                if isinstance(rule, Affine) and rule.broken is None:
+                if isinstance(rule, Affine):
                     region.takers.append((node, channels))
                 barred += [(channels, *refused) for refused in _refused(node, port, rule)]
                 for other, its in self._across(node, port, rule, self._of[value]):

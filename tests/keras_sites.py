@@ -1,0 +1,116 @@
+"""One call of one layer as the op table sees it, made by hand: no Keras and no file is needed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from bnfuse.core.rules.affine import Affine
+from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.tensor import Tensor, as_float64
+from bnfuse.formats.keras.graph.network import Call, Layer, Ref, Shape
+from bnfuse.formats.keras.rows.ops import ROWS
+from bnfuse.formats.keras.rows.site import Part, Site, nodes
+
+
+class Held(Struct, eq=False):
+    """A variable with these numbers."""
+
+    name: str
+    array: np.ndarray
+    source: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def read(self) -> np.ndarray:
+        return self.array
+
+
+def drawn(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    """Numbers of both signs."""
+    return np.random.default_rng(4).normal(size=shape).astype(dtype)
+
+
+def called(inputs: int = 1, keywords: tuple[str, ...] = (), **arguments: Any) -> Call:
+    """A call with so many tensors by position, or with these keywords."""
+    names = keywords or ("",) * inputs
+    refs = tuple(Ref(f"x{k}", 0, 0) for k in range(len(names)))
+    return Call(refs, names, arguments, {}, (None,) * len(names), (None,) * len(names), None)
+
+
+def site(
+    class_name: str,
+    shape: Shape | None,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray] = {},
+    *,
+    more: tuple[Shape | None, ...] = (),
+    out: Shape | None = None,
+    dtype: str | None = "float32",
+    **told: Any,
+) -> Site:
+    """A call of a layer of Keras's own; ``told`` is what else a ``Site`` is told.
+
+    ``more``: the shapes of inputs behind the first; ``out``: of the output.
+    """
+    layer = Layer("it", class_name, "keras.layers", "", {"name": "it", **config}, {})
+    layer.variables = [Held(name, array) for name, array in arrays.items()]
+    shapes = (shape, *more)
+    inputs = tuple(f"x{k}" for k in range(len(shapes)))
+    call = told.pop("call", called(len(shapes)))
+    return Site(layer, ("it",), call, inputs, ("y",), shapes, (out,), (dtype,) * len(shapes), **told)
+
+
+def parts(at: Site) -> list[Part]:
+    """The nodes that the row of its class makes of it."""
+    row = ROWS[at.layer.class_name].parts
+    assert row is not None
+    return list(nodes(row, at))
+
+
+def rule_of(part: Part) -> Rule:
+    return part.rule if isinstance(part.rule, Rule) else part.rule("it")
+
+
+def rules(at: Site) -> list[str]:
+    """The same in words."""
+    return [_words(rule_of(part)) for part in parts(at)]
+
+
+def _words(rule: Rule) -> str:
+    match rule:
+        case Opaque():
+            return f"opaque: {rule.reason.name}"
+        case Linear():
+            bias = "bias" if rule.bias is not None else "no bias" if rule.has_bias else "no bias ever"
+            shift = f", no shift: {rule.shift_in.name}" if rule.shift_in else ""
+            narrow = f", in {rule.computes}" if rule.computes else ""
+            form = "".join(
+                f"{letter}{n}" for letter, n in zip(rule.form.letters, rule.form.dims, strict=True)
+            )
+            return f"{form} {rule.in_axis}→{rule.out_axis}, {bias}{shift}{narrow}"
+        case Affine():
+            if rule.broken is not None:
+                return f"broken: {rule.broken.reason.name}"
+            stores = " ".join(n for n, has in (("scale", rule.has_scale), ("shift", rule.has_shift)) if has)
+            return f"affine {rule.axes}: {stores or 'nothing'}"
+        case Pass():
+            shift = f", no shift: {rule.shift.name}" if rule.shift else ""
+            return f"pass, {rule.sign.value}{shift}"
+    return type(rule).__name__.lower()
+
+
+def numbers(tensor: Tensor | None) -> np.ndarray:
+    """What a rule reads, in float64."""
+    assert tensor is not None
+    return as_float64(tensor)
