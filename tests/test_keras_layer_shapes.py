@@ -164,3 +164,18 @@ def test_wrappers(either_keras: Any) -> None:
     shapes = infer(network)
     assert [shapes.of((), ref) for ref in network.outputs] == [tuple(each.shape) for each in model.outputs]
     assert shapes.of(("td", "step"), Ref("conv", 0, 0)) == (None, 7, 5, 4)
+
+
+@pytest.mark.slow
+def test_both_ways_of_different_sizes(keras2: Any) -> None:
+    """Keras 3 makes such layers, and cannot call them."""
+    layers = keras2.layers
+    x = keras2.Input((7, 3), name="x")
+    outputs = []
+    for merge in ("concat", None):
+        backward = layers.GRU(3, go_backwards=True, return_state=True)
+        forward = layers.LSTM(5, return_state=True)
+        outputs += layers.Bidirectional(forward, merge, backward_layer=backward)(x)
+    network = parse(without_shapes(keras2.Model(x, outputs)))
+    shapes = infer(network)
+    assert [shapes.of((), ref) for ref in network.outputs] == [tuple(each.shape) for each in outputs]

@@ -153,6 +153,13 @@ def _both(kind: str, *, registered: str | None = None, **config: Any) -> Json:
     return {"layer": inner}
 
 
+def _two(kind: str, **config: Any) -> Json:
+    """An LSTM of 5 units forward, and another layer backward."""
+    states = {"return_state": config.get("return_state", False)}
+    other = {"class_name": kind, "config": {"name": "back", "go_backwards": True, **config}}
+    return _both("LSTM", units=5, **states) | {"backward_layer": other}
+
+
 # class, settings, the shape of the input, and those of all outputs as far as they are known
 RECURRENT: tuple[tuple[str, Json, Shape | None, list[Shape | None]], ...] = (
     ("LSTM", {"units": 5}, None, [(None, 5)]),
@@ -183,6 +190,15 @@ RECURRENT: tuple[tuple[str, Json, Shape | None, list[Shape | None]], ...] = (
     ("Bidirectional", _both("GRU", units=5), (2, 7, 1, 3), []),
     ("Bidirectional", _both("GRU", units=5, registered="Mine>GRU"), _STEPS, []),
     ("Bidirectional", _both("Dense", units=5), _STEPS, []),
+    ("Bidirectional", _two("GRU", units=3), _STEPS, [(2, 8)]),
+    ("Bidirectional", _two("GRU", units=3) | {"merge_mode": None}, _STEPS, [(2, 5), (2, 3)]),
+    (
+        "Bidirectional", _two("GRU", units=3, return_state=True), _STEPS,
+        [(2, 8), (2, 5), (2, 5), (2, 3)],
+    ),
+    ("Bidirectional", _two("Dense", units=3), _STEPS, []),
+    ("Bidirectional", _two("ConvLSTM1D", filters=3, kernel_size=2), _STEPS, []),
+    ("Bidirectional", _both("ConvLSTM1D", filters=[3], kernel_size=2), (2, 7, 9, 3), []),
 )  # fmt: skip
 
 

@@ -34,9 +34,7 @@ from bnfuse.formats.keras.rows.variables import (
 
 def recurrent(site: Site) -> Sequence[Part]:
     """LSTM, GRU, SimpleRNN."""
-    return _behind_kernel(
-        site, site.config, LinearStore(bias_rows=_bias_rows(site.layer.class_name, site.config))
-    )
+    return _behind_kernel(site, site.config, LinearStore(bias_rows=_bias_rows(site.config)))
 
 
 def of_cells(site: Site) -> Parts:
@@ -48,8 +46,7 @@ def of_cells(site: Site) -> Parts:
     inside: tuple[str | int, ...] = ("cell", "config")
     if site.config["cell"] is not first:
         prefix, inside = f"{snake_case(first['class_name'])}/", (*inside, "cells", 0, "config")
-    rows = _bias_rows(first["class_name"].removesuffix("Cell"), first["config"])
-    stored = LinearStore(f"{prefix}kernel", f"{prefix}bias", bias_rows=rows)
+    stored = LinearStore(f"{prefix}kernel", f"{prefix}bias", bias_rows=_bias_rows(first["config"]))
     within = replace(site, inside=inside)
     parts = _behind_kernel(within, first["config"], stored)
     parts[0].site = within
@@ -85,9 +82,9 @@ def _behind_kernel(
     return [kernel, rest]
 
 
-def _bias_rows(class_name: str, config: Config) -> int:
+def _bias_rows(cell: Config) -> int:
     """A GRU that resets after the product keeps a bias for its input and one for its state."""
-    return 2 if class_name == "GRU" and config.get("reset_after") else 0
+    return 2 if cell.get("reset_after") else 0
 
 
 def _recurrent_shapes(layer: Layer, inputs: Inputs, call: Call | None, *, states: int) -> Outputs:
@@ -128,22 +125,25 @@ def _stepped_shapes(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
 
 
 def _both_ways(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
-    """Bidirectional: what its forward layer puts out, merged, and the states of both."""
-    kind = _WRAPPED.get(layer.wrapped[0].class_name)
-    if kind is None or layer.wrapped[0].registered:
+    """Bidirectional: what both layers put out, merged, and the states of both."""
+    forward, backward = (_wrapped(each, inputs[:1]) for each in layer.wrapped)
+    (one, *states), (other, *others) = forward, backward
+    if one is None or other is None:
         return UNKNOWN
-    output, *states = kind.shapes(layer.wrapped[0], inputs[:1], None)
     match layer.config.get("merge_mode", "concat"):
-        case _ if output is None:
-            return UNKNOWN
         case "concat":
-            last = output[-1]
-            return ((*output[:-1], None if last is None else 2 * last), *states, *states)
+            last = None if one[-1] is None or other[-1] is None else one[-1] + other[-1]
+            return ((*one[:-1], last), *states, *others)
         case "sum" | "mul" | "ave":
-            return (output, *states, *states)
+            return (one, *states, *others)
         case None:
-            return (output, output, *states, *states)
+            return (one, other, *states, *others)
     return UNKNOWN
+
+
+def _wrapped(layer: Layer, inputs: Inputs) -> Outputs:
+    kind = None if layer.registered else _WRAPPED.get(layer.class_name)
+    return UNKNOWN if kind is None else kind.shapes(layer, inputs, None)
 
 
 def _cell(config: Config) -> Slots:
