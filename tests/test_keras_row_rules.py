@@ -14,6 +14,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Opaque, Source
 from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.network import Shape
+from bnfuse.formats.keras.rows.stored import LinearStore
 from bnfuse.formats.table import Malformed
 from tests.keras_sites import called, drawn, numbers, parts, rule_of, rules, site
 
@@ -90,7 +91,8 @@ CONVOLUTIONS: list[Row] = [
      ["source", "k49k6i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED", "weightedsum"]),
     ("LocallyConnected2D", IMAGE, CONV | {"use_bias": False}, LOCAL, {},
      ["k49k6i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED"]),
-    ("LocallyConnected1D", (None, 4, 9, 3), {"kernel_size": 2, "use_bias": False}, _kernel(8, 6, 4), {"lead": 1},
+    ("LocallyConnected1D", (None, 4, 9, 3), {"kernel_size": 2, "use_bias": False}, _kernel(8, 6, 4),
+     {"lead": 1},
      ["k8k2i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED"]),
     ("LocallyConnected2D", IMAGE, CONV | {"implementation": 2}, LOCAL, {}, [OTHERWISE]),
     ("LocallyConnected2D", IMAGE, CONV | FIRST, LOCAL, {}, [OTHERWISE]),
@@ -171,3 +173,42 @@ def test_a_bias_of_its_own_for_every_place() -> None:
     np.testing.assert_array_equal(numbers(rule.tensor), bias.astype(np.float64))
     assert (local.outputs, total.inputs, total.outputs) == (("y/product",), ("y/product", "y/bias"), ("y",))
     assert [(o.offset, o.stretched) for o in added.operands] == [(0, frozenset()), (1, frozenset({0}))]
+
+
+LSTM_CELL = {"class_name": "LSTMCell", "config": {"units": 3}}
+GRU_CELL = {"class_name": "GRUCell", "config": {"units": 3, "reset_after": True}}
+RNN_CELL = {"class_name": "SimpleRNNCell", "config": {"units": 3}}
+
+
+def _stack(*cells: dict[str, Any]) -> dict[str, Any]:
+    return {"class_name": "StackedRNNCells", "config": {"cells": list(cells)}}
+
+
+CELLS: list[tuple[dict[str, Any], str, int, tuple[str | int, ...]]] = [
+    # the cell, its kernel, the rows of its bias, and where its settings are
+    (LSTM_CELL, "kernel", 0, ("cell", "config")),
+    (GRU_CELL, "kernel", 2, ("cell", "config")),
+    (RNN_CELL, "kernel", 0, ("cell", "config")),
+    (_stack(GRU_CELL, LSTM_CELL), "gru_cell/kernel", 2, ("cell", "config", "cells", 0, "config")),
+    (_stack(LSTM_CELL, GRU_CELL), "lstm_cell/kernel", 0, ("cell", "config", "cells", 0, "config")),
+]
+
+
+@pytest.mark.parametrize(("cell", "name", "rows", "inside"), CELLS)
+def test_the_first_cell_reads_the_input(
+    cell: dict[str, Any], name: str, rows: int, inside: tuple[str | int, ...]
+) -> None:
+    arrays = {name: drawn(8, 9), name.replace("kernel", "bias"): drawn(*(rows,) * (rows > 0), 9)}
+    at = site("RNN", (None, 4, 8), {"cell": cell}, arrays)
+    assert rules(at) == ["i8o9 2→2, bias", NONLINEAR]
+    kernel, rest = parts(at)
+    assert isinstance(kernel.stored, LinearStore)
+    assert (kernel.stored.weight, kernel.stored.bias_rows) == (name, rows)
+    assert kernel.site is not None and (kernel.site.inside, rest.site) == (inside, None)
+
+
+def test_cells_of_somebody_else_are_not_looked_into() -> None:
+    foreign = LSTM_CELL | {"registered_name": "Mine>LSTMCell"}
+    for cell in (foreign, _stack(LSTM_CELL, foreign), _stack(), None):
+        at = site("RNN", (None, 4, 8), {"cell": cell}, _kernel(8, 12))
+        assert rules(at) == [OTHERWISE]
