@@ -171,6 +171,21 @@ def test_two_sides_may_be_known_along_different_axes() -> None:
     assert state.bars.refusal(y, along, ()) is not None
 
 
+@pytest.mark.parametrize("first", ["a_out", "b_out", "c_out"])
+def test_parts_that_nobody_asked_for_have_channels_of_their_own(first: str) -> None:
+    """One, two and three side by side, of which tanh reads the last; whichever is asked for first."""
+    net = CoreNet()
+    parts = [net.conv("x", 1, name="a"), net.conv("x", 2, name="b"), net.conv("x", 3, name="c")]
+    net.conv(net.concat(*parts, name="joined"))
+    net.tanh(parts[-1])
+    bars = State(net.graph()).bars
+    bars.refusal(first, _shifted(net.channels[first]), ())
+    for channel in range(6):
+        scale = np.where(np.arange(6) == channel, 2.0, 1.0)
+        refused = bars.refusal("joined_out", from_backward((1,), scale, np.zeros(6)), ())
+        assert (refused is not None) == (channel >= 3), channel
+
+
 def test_a_number_a_map_and_what_cannot_be_written_so_leave_no_trace() -> None:
     """Nothing is known of them, and of channels as much as if they had not been asked for."""
     net = CoreNet()

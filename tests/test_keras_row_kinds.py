@@ -1,0 +1,86 @@
+"""The table of Keras's layers, without Keras: who reads in a wider type, who holds which variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bnfuse.formats.keras.rows.ops import ROWS
+from tests.keras_kernels import KERNELS
+
+# Beside those of tests/keras_kernels.py: whatever holds a kernel, or a table.
+_LINEAR = {
+    "EinsumDense", "Embedding", "SimpleRNN", "GRU", "LSTM", "RNN",
+    *(f"ConvLSTM{n}D" for n in (1, 2, 3)), *(f"LocallyConnected{n}D" for n in (1, 2)),
+    *(f"Convolution{n}D" for n in (1, 2, 3)), "SpectralNormalization",
+    "MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention",
+}  # fmt: skip
+
+
+def test_whoever_holds_a_kernel_reads_in_a_wider_type() -> None:
+    found = {name for name, kind in ROWS.items() if kind.linear}
+    assert found == {kernel.layer for kernel in KERNELS.values()} | _LINEAR
+
+
+_LSTM, _GRU = (
+    {"class_name": f"{kind}Cell", "config": {"use_bias": kind == "GRU"}} for kind in ("LSTM", "GRU")
+)
+_FOREIGN = _GRU | {"registered_name": "Mine>GRUCell"}
+
+
+def _stack(*cells: Any) -> dict[str, Any]:
+    return {"cell": {"class_name": "StackedRNNCells", "config": {"cells": list(cells)}}}
+
+
+_GATES = "kernel:{0}vars/0 recurrent_kernel:{0}vars/1"
+HELD: list[tuple[str, dict[str, Any], str | None]] = [
+    # class, settings, names and places of what it holds; a * for what is not trained
+    ("Dense", {}, "kernel:vars/0 bias:vars/1"),
+    ("Dense", {"use_bias": False}, "kernel:vars/0"),
+    ("EinsumDense", {}, "kernel:vars/0"),
+    ("EinsumDense", {"bias_axes": "c"}, "kernel:vars/0 bias:vars/1"),
+    ("Embedding", {}, "embeddings:vars/0"),
+    ("SeparableConv2D", {}, "depthwise_kernel:vars/0 pointwise_kernel:vars/1 bias:vars/2"),
+    ("BatchNormalization", {}, "gamma:vars/0 beta:vars/1 moving_mean:vars/2* moving_variance:vars/3*"),
+    ("BatchNormalization", {"scale": False}, "beta:vars/0 moving_mean:vars/1* moving_variance:vars/2*"),
+    ("BatchNormalization", {"scale": False, "center": False, "renorm": True},
+     ("moving_mean:vars/0* moving_variance:vars/1* moving_stddev:vars/2* renorm_mean:vars/3* "
+      "renorm_stddev:vars/4*")),
+    ("LayerNormalization", {}, "gamma:vars/0 beta:vars/1"),
+    ("GroupNormalization", {"center": False}, "gamma:vars/0"),
+    ("LayerNormalization", {"rms_scaling": True}, None),
+    ("RMSNormalization", {}, "scale:vars/0"),
+    ("Normalization", {}, "mean:vars/0* variance:vars/1* count:vars/2*"),
+    ("Normalization", {"mean": [1.0], "variance": [1.0]}, ""),
+    ("Rescaling", {}, ""),
+    ("LSTM", {}, f"{_GATES} bias:{{0}}vars/2".format("cell/")),
+    ("GRU", {"use_bias": False}, _GATES.format("cell/")),
+    ("CuDNNGRU", {}, f"{_GATES} bias:{{0}}vars/2".format("")),
+    ("CuDNNLSTM", {}, f"{_GATES} bias:{{0}}vars/2".format("")),
+    ("ConvLSTM2D", {}, f"{_GATES} bias:{{0}}vars/2".format("cell/")),
+    ("RNN", {"cell": _LSTM}, _GATES.format("cell/")),
+    ("RNN", {"cell": _GRU}, f"{_GATES} bias:{{0}}vars/2".format("cell/")),
+    ("RNN", {"cell": {"class_name": "SimpleRNNCell", "config": {"use_bias": False}}}, _GATES.format("cell/")),
+    ("RNN", _stack(_LSTM, _GRU, _LSTM),
+     ("lstm_cell/kernel:cell/cells/lstm_cell/vars/0 lstm_cell/recurrent_kernel:cell/cells/lstm_cell/vars/1 "
+      "gru_cell/kernel:cell/cells/gru_cell/vars/0 gru_cell/recurrent_kernel:cell/cells/gru_cell/vars/1 "
+      "gru_cell/bias:cell/cells/gru_cell/vars/2 lstm_cell_1/kernel:cell/cells/lstm_cell_1/vars/0 "
+      "lstm_cell_1/recurrent_kernel:cell/cells/lstm_cell_1/vars/1")),
+    ("RNN", _stack(_LSTM),
+     ("lstm_cell/kernel:cell/cells/lstm_cell/vars/0 "
+      "lstm_cell/recurrent_kernel:cell/cells/lstm_cell/vars/1")),
+    ("RNN", _stack(_LSTM, _FOREIGN), None),
+    ("RNN", {"cell": {"class_name": "Other", "config": {"cells": [_LSTM]}}}, None),
+    ("RNN", {"cell": {"class_name": "StackedRNNCells", "config": {"cells": {"a": _LSTM}}}}, None),
+    ("RNN", {"cell": _FOREIGN}, None),
+    ("RNN", {}, None),
+    ("Lambda", {}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "config", "held"), HELD)
+def test_what_a_layer_holds(kind: str, config: dict[str, Any], held: str | None) -> None:
+    slots = ROWS[kind].variables(config)
+    names = [f"{s.name}:{s.place}{'' if s.trainable else '*'}" for s in slots or ()]
+    assert (None if slots is None else " ".join(names)) == held
