@@ -10,7 +10,10 @@ from msgspec import Struct
 
 from bnfuse.core.rules.affine import Affine
 from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.joint import ConcatSplit, Product, Select
 from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.rules.operands import Operand
+from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.core.weights.tensor import Tensor, as_float64
 from bnfuse.formats.keras.graph.network import Call, Layer, Ref, Shape
 from bnfuse.formats.keras.rows.ops import ROWS
@@ -105,9 +108,29 @@ def _words(rule: Rule) -> str:
             stores = " ".join(n for n, has in (("scale", rule.has_scale), ("shift", rule.has_shift)) if has)
             return f"affine {rule.axes}: {stores or 'nothing'}"
         case Pass():
-            shift = f", no shift: {rule.shift.name}" if rule.shift else ""
-            return f"pass, {rule.sign.value}{shift}"
+            return _passing(rule)
+        case ConcatSplit():
+            return f"{rule.parts} side by side along {rule.axis}: {rule.sizes}"
+        case WeightedSum():
+            return f"{rule.signs} {_lying(rule.operands)}"
+        case Product():
+            return f"{rule.exponents} {_lying(rule.operands)}"
+        case Select():
+            return f"one of {rule.ports}, {rule.sign.value}"
     return type(rule).__name__.lower()
+
+
+def _passing(rule: Pass) -> str:
+    shift = f", no shift: {rule.shift.name}" if rule.shift else ""
+    mixed = [axis for axis in range(6) if rule.mixes is not None and rule.mixes(axis)]
+    mixes = f", mixes {mixed}" if mixed else ""
+    out = f", of {sorted(rule.mixed_out)}" if rule.mixed_out else ""
+    return f"pass, {rule.sign.value}{shift}{mixes}{out}"
+
+
+def _lying(operands: tuple[Operand, ...]) -> str:
+    """Where each lies: from which axis on, and which axes it is repeated along."""
+    return " ".join(f"{o.offset}{sorted(o.stretched) or ''}" for o in operands)
 
 
 def numbers(tensor: Tensor | None) -> np.ndarray:
