@@ -68,8 +68,8 @@ MOVES: list[tuple[str, Shape | None, Told, Told, str]] = [
     ("UpSampling2D", IMAGE, {}, {"more": (None,)}, OPAQUE("SHAPE_UNKNOWN")),
     ("UpSampling1D", (None, 5, 9, 3), {}, {"lead": 1}, "pass, any, mixes [2]"),
     ("UpSampling2D", None, FIRST, {}, "pass, any, mixes [2, 3]"),
-    *(("Resizing", IMAGE, {"interpolation": mode}, {}, FREE)
-      for mode in ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5", "area", "gaussian", "mitchellcubic")),
+    *(("Resizing", IMAGE, {"interpolation": mode}, {}, FREE) for mode in
+      ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5", "area", "gaussian", "mitchellcubic")),
     ("Resizing", IMAGE, {"pad_to_aspect_ratio": True}, {}, PADS),
     ("Resizing", IMAGE, {"pad_to_aspect_ratio": True, "fill_value": 1.0}, {}, OPAQUE("UNSUPPORTED_OP")),
     ("Resizing", IMAGE, {"fill_value": 1.0}, {}, FREE),
