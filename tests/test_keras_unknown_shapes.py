@@ -190,6 +190,9 @@ RECURRENT: tuple[tuple[str, Json, Shape | None, list[Shape | None]], ...] = (
     ("Bidirectional", _both("GRU", units=5), (2, 7, 1, 3), []),
     ("Bidirectional", _both("GRU", units=5, registered="Mine>GRU"), _STEPS, []),
     ("Bidirectional", _both("Dense", units=5), _STEPS, []),
+    ("Bidirectional", _both("GRU", units=5, return_sequences=True), _STEPS, [(2, 7, 10)]),
+    ("Bidirectional", _both("GRU", units=None), _STEPS, [(2, None)]),
+    ("Bidirectional", _two("Dense", units=3) | {"merge_mode": "sum"}, _STEPS, []),
     ("Bidirectional", _two("GRU", units=3), _STEPS, [(2, 8)]),
     ("Bidirectional", _two("GRU", units=3) | {"merge_mode": None}, _STEPS, [(2, 5), (2, 3)]),
     (
