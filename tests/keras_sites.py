@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,16 @@ from msgspec import Struct
 
 from bnfuse.core.rules.affine import Affine
 from bnfuse.core.rules.base import Opaque, Pass, Rule
+from bnfuse.core.rules.clamp import Clamp
 from bnfuse.core.rules.joint import ConcatSplit, Product, Select
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.core.rules.operands import Operand
 from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.core.weights.tensor import Tensor, as_float64
 from bnfuse.formats.keras.graph.network import Call, Layer, Ref, Shape
-from bnfuse.formats.keras.rows.ops import ROWS
+from bnfuse.formats.keras.rows.ops import ROWS, parts_of
 from bnfuse.formats.keras.rows.site import Part, Site, nodes
+from tests.keras_configs import node, tensor
 
 
 class Held(Struct, eq=False):
@@ -74,8 +76,51 @@ def site(
     return Site(layer, ("it",), call, inputs, ("y",), shapes, (out,), (dtype,) * len(shapes), **told)
 
 
+def function(
+    name: str,
+    shapes: Sequence[Shape | None],
+    *args: Any,
+    out: Sequence[Shape | None] = (None,),
+    of_type: str = "float32",
+    module: str = "keras.src.ops.numpy",
+    kwargs: Mapping[str, Any] = {},
+    **config: Any,
+) -> Site:
+    """A call of a function of ``keras.ops``: of the tensors and ``args`` behind them, or of ``args`` alone."""
+    tensors = [tensor(f"x{k}", shape=shape or ()) for k, shape in enumerate(shapes)]
+    raw = node(*args, **kwargs) if "__keras_tensor__" in repr(args) else node(*tensors, *args, **kwargs)
+    return _calling(Layer("it", name, module, "", {"name": "it", **config}, {}), raw, shapes, out, of_type)
+
+
+def tf_function(
+    name: str,
+    shapes: Sequence[Shape | None],
+    *,
+    out: Sequence[Shape | None] = (None,),
+    of_type: str = "float32",
+    raw: Any = None,
+    **kwargs: Any,
+) -> Site:
+    """A call of a function of TensorFlow as Keras 2 stores it: its first tensor, and arguments by name."""
+    layer = Layer("it", "TFOpLambda", "", "", {"name": "it", "function": name}, {})
+    return _calling(layer, raw or ["x0", 0, 0, kwargs], shapes, out, of_type)
+
+
+def _calling(
+    layer: Layer, raw: Any, shapes: Sequence[Shape | None], out: Sequence[Shape | None], of_type: str
+) -> Site:
+    count = len(shapes)
+    refs = tuple(Ref(f"x{k}", 0, 0) for k in range(count))
+    call = Call(refs, ("",) * count, {}, {}, tuple(shapes), (of_type,) * count, raw)
+    layer.calls.append(call)
+    ends = tuple(ref.layer for ref in refs), tuple(f"y{k}" if k else "y" for k in range(len(out)))
+    return Site(layer, ("it",), call, *ends, tuple(shapes), tuple(out), (of_type,) * count)
+
+
 def parts(at: Site) -> list[Part]:
-    """The nodes that the row of its class makes of it."""
+    """The nodes that the row of its class, or what the function means, makes of it."""
+    if at.layer.function:
+        return list(parts_of(at))
     row = ROWS[at.layer.class_name].parts
     assert row is not None
     return list(nodes(row, at))
@@ -115,6 +160,8 @@ def _words(rule: Rule) -> str:
             return f"{rule.signs} {_lying(rule.operands)}"
         case Product():
             return f"{rule.exponents} {_lying(rule.operands)}"
+        case Clamp():
+            return f"clamp {rule.low} {rule.high}"
         case Select():
             return f"one of {rule.ports}, {rule.sign.value}"
     return type(rule).__name__.lower()
