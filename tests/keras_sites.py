@@ -86,7 +86,7 @@ def function(
     kwargs: Mapping[str, Any] = {},
     **config: Any,
 ) -> Site:
-    """A call of a function of ``keras.ops``: of the tensors and ``args`` behind them, or of ``args`` alone."""
+    """A call of a function of ``keras.ops``: of tensors and ``args`` behind them, or of ``args`` alone."""
     tensors = [tensor(f"x{k}", shape=shape or ()) for k, shape in enumerate(shapes)]
     raw = node(*args, **kwargs) if "__keras_tensor__" in repr(args) else node(*tensors, *args, **kwargs)
     return _calling(Layer("it", name, module, "", {"name": "it", **config}, {}), raw, shapes, out, of_type)

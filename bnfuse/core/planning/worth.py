@@ -87,10 +87,10 @@ def _numbers_overflow(state: State, offer: Offer, found: Propagation) -> Refusal
 def _unwritable(state: State, offer: Offer, found: Propagation) -> Refusal | None:
     """Whether a node that stays as a product and a sum could not be written with its new numbers.
 
-    One of which a part goes is such a node, with what is left of it.
+    One whose scale goes is such a node, with another shift.
     """
     numbers = [(node, edit.pair) for node, edit in found.edits if node in state.arithmetic]
-    if offer.part in (Part.SCALE, Part.SHIFT):
+    if offer.part is Part.SCALE:
         numbers.append((offer.node, offer.left(found.split)))
     becomes = (state.graph.arithmetic(node, pair) for node, pair in numbers)
     return next((refusal for refusal in becomes if isinstance(refusal, Refusal)), None)
