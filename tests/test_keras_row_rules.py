@@ -88,7 +88,7 @@ CONVOLUTIONS: list[Row] = [
      {"depthwise_kernel": drawn(3, 2, 3, 2), "pointwise_kernel": drawn(1, 1, 6, 4), "bias": drawn(4)}, {},
      ["k3k2g3o2 3→3, no bias ever, no shift: ZERO_PADDING", "k1k1i6o4 3→3, bias"]),
     ("LocallyConnected2D", IMAGE, CONV, LOCAL | {"bias": drawn(7, 7, 4)}, {},
-     ["source", "k49k6i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED", "weightedsum"]),
+     ["source", "k49k6i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED", "(1.0, 1.0) 0 1[0]"]),
     ("LocallyConnected2D", IMAGE, CONV | {"use_bias": False}, LOCAL, {},
      ["k49k6i3o4 3→3, no bias ever, no shift: SHIFT_REFUSED"]),
     ("LocallyConnected1D", (None, 4, 9, 3), {"kernel_size": 2, "use_bias": False}, _kernel(8, 6, 4),
