@@ -186,6 +186,13 @@ CALLS: list[tuple[str, list[Shape | None], tuple[Any, ...], dict[str, Any], str]
     ("Roll", [X], (x,), {"shift": [1, 2, 3], "axis": [1, 2]}, UNSUPPORTED),
     ("Flip", [(2, None, 4)], (x,), {"axis": 1}, "pass, any, mixes [1]"),
     ("Flip", [(2, HUGE)], (x,), {"axis": 1}, "pass, any, mixes [1]"),
+    ("Squeeze", [(None, 1)], (x,), {"axis": None}, UNSUPPORTED),
+    ("GetItem", [(None, 4)], (x, [TWO]), {}, "pass, any, mixes [0]"),
+    ("Roll", [X], (x,), {"shift": True, "axis": 1}, UNSUPPORTED),
+    ("Reshape", [X], (x,), {"newshape": [-2, -60]}, UNSUPPORTED),
+    ("Reshape", [X], (x,), {"newshape": [2, "60"]}, UNSUPPORTED),
+    ("DepthToSpace", [X], (x,), {"block_size": 0, **LAST}, UNSUPPORTED),
+    ("DepthToSpace", [X], (x,), {"block_size": 1, **LAST}, "pass, any"),
     ("Nothing", [X], (x,), {}, UNSUPPORTED),
 ]  # fmt: skip
 
