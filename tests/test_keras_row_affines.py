@@ -35,6 +35,8 @@ AT_CALLS: list[tuple[Told, Told, str]] = [
     ({"axis": "3"}, {}, "broken: SHAPE_UNKNOWN"),
     ({"axis": []}, {}, "broken: SHAPE_UNKNOWN"),
     ({"axis": [3, 3]}, {}, "broken: SHAPE_UNKNOWN"),
+    ({"axis": [0, 3]}, {}, "broken: SHAPE_UNKNOWN"),
+    ({"axis": [3, "x"]}, {}, "broken: SHAPE_UNKNOWN"),
     ({"axis": [2, 3]}, {}, "broken: BAD_PARAMETERS"),  # statistics along one axis
     ({"epsilon": "small"}, {}, "broken: BAD_PARAMETERS"),
     ({"renorm": True}, {}, "broken: UNSUPPORTED_OP"),
@@ -118,6 +120,7 @@ NORMS: list[tuple[str, Shape | None, Told, dict[str, np.ndarray], Told, str]] = 
     ("LayerNormalization", STEPS, {}, {}, {}, "affine (2,): scale shift"),
     ("LayerNormalization", (None, 4, None), {}, {}, {}, "opaque: SHAPE_UNKNOWN"),
     ("LayerNormalization", (None, 4, None), {}, BETA, {}, "affine (2,): scale shift"),
+    ("LayerNormalization", (None, 4, None), {}, GAMMA, {}, "affine (2,): scale shift"),
     ("LayerNormalization", WIDE, {}, {}, {}, "opaque: SHAPE_UNKNOWN"),
     ("LayerNormalization", (*WIDE[:2], 1 << 20), {}, {}, {}, "affine (2,): scale shift"),
     ("LayerNormalization", STEPS, {}, {"gamma": drawn(4, 6)}, {}, "opaque: UNSUPPORTED_OP"),
@@ -232,3 +235,31 @@ def test_numbers_of_a_rescaling() -> None:
     assert _affine("Rescaling", IMAGE, {"scale": 0.1}, {}, lead=1).stores_along == 3
     plain = _affine("Rescaling", IMAGE, {}, {})
     np.testing.assert_array_equal(plain.pair, (1.0, 0.0))
+
+
+CALLED = "a call with other than one tensor by position"
+WHY: list[tuple[str, Told, dict[str, np.ndarray], Told, str]] = [
+    ("BatchNormalization", {"renorm": True}, FOUND, {}, "renorm"),
+    ("BatchNormalization", {"virtual_batch_size": 2}, FOUND, {}, "virtual_batch_size"),
+    ("BatchNormalization", {}, FOUND, {"locked": "it is shared"}, "it is shared"),
+    ("BatchNormalization", {}, FOUND, {"call": called(keywords=("x",))}, CALLED),
+    ("BatchNormalization", {}, FOUND, {"call": MASKED, "more": (None,), "carries_mask": False},
+     "a mask that its input does not carry"),
+    ("BatchNormalization", {}, FOUND, {"dtype": "float16"}, "float32, not float16"),
+    ("BatchNormalization", {}, {}, {}, "no statistics"),
+    ("BatchNormalization", {"axis": [2, 3]}, FOUND, {}, "statistics of shape (3,)"),
+    ("BatchNormalization", {"epsilon": None}, FOUND, {}, "epsilon is no number"),
+    ("Normalization", {}, {}, {"call": called(keywords=("x",))}, CALLED),
+    ("Normalization", TWO_BY_CHANNEL | {"mean": [1.0]}, {}, {}, "mean and variance"),
+    ("Rescaling", {"scale": [1.0, 2.0], "offset": [1.0, 2.0, 3.0]}, {}, {}, "scale and offset"),
+    ("Rescaling", {"scale": []}, {}, {}, "scale and offset"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "config", "arrays", "told", "detail"), WHY)
+def test_a_norm_that_stays_says_why(
+    kind: str, config: Told, arrays: dict[str, np.ndarray], told: Told, detail: str
+) -> None:
+    refusal = _affine(kind, IMAGE, config, arrays, **told).broken
+    assert refusal is not None
+    assert (refusal.node, refusal.detail) == ("it", detail)
