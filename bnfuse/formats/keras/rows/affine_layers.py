@@ -19,6 +19,7 @@ from bnfuse.formats.keras.rows.site import FLOATS, Part, Site, alone, single
 from bnfuse.formats.keras.rows.sizes import same
 from bnfuse.formats.keras.rows.stored import AffineStore, BatchNormStore, ConfigStore, Store
 from bnfuse.formats.keras.rows.variables import Config, Slots, holds, own
+from bnfuse.formats.table import known
 
 # keras/src/layers/preprocessing/normalization.py divides by max(√σ², backend.epsilon()).
 _TINY = 1e-7
@@ -106,12 +107,12 @@ def layer_norm(site: Site, _: str) -> Rule:
     gamma, beta = site.vector("gamma"), site.vector("beta")
     if axes is None or len(axes) != 1 or site.locked or site.config.get("rms_scaling"):
         return Opaque()
-    size = _channels(site, axes[0])
-    if gamma is None and beta is None and size is None:
+    held = gamma if gamma is not None else beta
+    size = _channels(site, axes[0]) if held is None else held.shape
+    if size is None:
         return Opaque(Reason.SHAPE_UNKNOWN)
-    known = gamma if gamma is not None else beta
-    one = np.ones_like(known) if known is not None else np.ones(size or 0)
-    if one.ndim != 1 or any(v is not None and v.shape != one.shape for v in (gamma, beta)):
+    one = np.ones(size)
+    if one.ndim != 1 or (beta is not None and beta.shape != one.shape):
         return Opaque()
     pair = (one if gamma is None else gamma, np.zeros_like(one) if beta is None else beta)
     stores = _can_hold(site, "gamma"), _can_hold(site, "beta")
@@ -130,8 +131,7 @@ def rms_norm(site: Site, _: str) -> Rule:
 
 
 def _channels(site: Site, axis: int) -> int | None:
-    shape = site.shapes[0] if site.shapes else None
-    size = shape[axis] if shape is not None else None
+    size = known(site.shapes[0])[axis]
     return size if isinstance(size, int) and size <= _MOST_CHANNELS else None
 
 
