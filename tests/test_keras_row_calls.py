@@ -13,16 +13,21 @@ from bnfuse.formats.keras.graph.network import Shape
 from tests.keras_configs import tensor
 from tests.keras_sites import function, parts, rule_of, rules
 
-X, ALIKE, ROW, HUGE = (2, 3, 4, 5), (2, 4, 4, 5), (2, 1, 4, 5), (1 << 20) + 1
+X, ALIKE, ROW, MOST, HUGE = (2, 3, 4, 5), (2, 4, 4, 5), (2, 1, 4, 5), 1 << 20, (1 << 20) + 1
 UNSUPPORTED, NONLINEAR, WIDER = "opaque: UNSUPPORTED_OP", "opaque: NONLINEAR", "opaque: BROADCAST"
 FIRST = {"data_format": "channels_first"}
 LAST = {"data_format": "channels_last"}
 POOL: dict[str, Any] = {"pool_size": 2, "strides": None, "padding": "valid", **LAST}
 CONV: dict[str, Any] = {"strides": 1, "padding": "valid", "dilation_rate": 1, **LAST}
 RESIZE: dict[str, Any] = {"size": [6, 8], "interpolation": "bilinear", "antialias": False, **LAST}
-EVERY, TWO = (
-    {"class_name": "__slice__", "config": {"start": None, "stop": stop, "step": None}} for stop in (None, 2)
-)
+PAD: dict[str, Any] = {"pad_width": [[0, 0], [1, 0], [0, 0], [0, 0]], "mode": "constant"}
+
+
+def _cut(start: Any, stop: Any, step: Any) -> dict[str, Any]:
+    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": step}}
+
+
+EVERY, TWO = _cut(None, None, None), _cut(None, 2, None)
 x, y, z = (tensor(name) for name in ("x0", "x1", "x2"))
 
 
@@ -193,6 +198,25 @@ CALLS: list[tuple[str, list[Shape | None], tuple[Any, ...], dict[str, Any], str]
     ("Reshape", [X], (x,), {"newshape": [2, "60"]}, UNSUPPORTED),
     ("DepthToSpace", [X], (x,), {"block_size": 0, **LAST}, UNSUPPORTED),
     ("DepthToSpace", [X], (x,), {"block_size": 1, **LAST}, "pass, any"),
+    ("Pad", [X], (x,), PAD | {"mode": "wrap"}, UNSUPPORTED),
+    ("Pad", [X], (x,), PAD | {"constant_values": 0.0}, "pass, any, no shift: ZERO_PADDING, mixes [1]"),
+    ("Pad", [X], (x,), PAD | {"constant_values": "0"}, UNSUPPORTED),
+    ("Pad", [X], (x,), PAD | {"mode": "CONSTANT"}, "pass, any, no shift: ZERO_PADDING, mixes [1]"),
+    ("Pad", [(2, 3, None)], (x,), {"pad_width": [[0, 0], [0, 0], [1, 0]], "mode": "constant"},
+     "pass, any, no shift: ZERO_PADDING, mixes [2]"),
+    ("Flip", [(2, MOST)], (x,), {"axis": 1}, "pass, any"),
+    ("GetItem", [(2, MOST)], (x, [EVERY, TWO]), {}, "pass, any"),
+    ("GetItem", [(2, HUGE)], (x, [EVERY, TWO]), {}, "pass, any, mixes [1]"),
+    ("GetItem", [X], (x, ["a"]), {}, UNSUPPORTED),
+    ("GetItem", [X], (x, [_cut(1.5, None, None)]), {}, UNSUPPORTED),
+    ("GetItem", [X], (x, [_cut(0, 2, 0)]), {}, UNSUPPORTED),
+    ("GetItem", [X], (x, [_cut(2, 2, 1)]), {}, UNSUPPORTED),  # nothing
+    ("Take", [(2, MOST)], (x, [1]), {"axis": 1}, "pass, any"),
+    ("Take", [(2, HUGE)], (x, [1]), {"axis": 1}, UNSUPPORTED),
+    ("Take", [X], (x, [1, "2"]), {"axis": 3}, UNSUPPORTED),
+    ("Take", [X], (x, [True]), {"axis": 3}, UNSUPPORTED),
+    ("Tile", [(2, None, 4)], (x,), {"repeats": [1, 1, 2]}, "pass, any"),
+    ("Repeat", [(2, MOST)], (x,), {"repeats": 2, "axis": 1}, UNSUPPORTED),  # too many
     ("Nothing", [X], (x,), {}, UNSUPPORTED),
 ]  # fmt: skip
 

@@ -25,6 +25,7 @@ def _cut(start: int | None = None, stop: int | None = None, step: int | None = N
     return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": step}}
 
 
+INDICES = {"class_name": "__numpy__", "config": {"value": [3, 1], "dtype": "int32"}}
 ALL, REST = _cut(), {"class_name": "__ellipsis__", "config": {}}
 
 
@@ -71,10 +72,14 @@ OF_KERAS: list[tuple[str, tuple[int, ...], tuple[Any, ...], dict[str, Any], Does
     ("Tile", X, (), {"repeats": [1, 3, 1, 2]}, lambda x: np.tile(x, (1, 3, 1, 2)), {1, 2, 3}),
     ("Tile", X, (), {"repeats": 2}, lambda x: np.tile(x, 2), {1, 2, 3}),
     ("Take", X, ([2, 0, -1],), {"axis": 3}, lambda x: x[..., [2, 0, 4]], {1, 2, 3}),
+    ("Take", X, ([-5, 4],), {"axis": 3}, lambda x: x[..., [0, 4]], {1, 2, 3}),
+    ("Take", X, (INDICES,), {"axis": 3}, lambda x: x[..., [3, 1]], {1, 2, 3}),
     ("Take", X, (-1,), {"axis": 1}, lambda x: x[:, 2], {1, 2, 3}),
     ("GetItem", X, ([ALL, _cut(1, None), ALL, _cut(None, None, -2)],), {}, lambda x: x[:, 1:, :, ::-2],
      {1, 2, 3}),
     ("GetItem", X, ([ALL, 1],), {}, lambda x: x[:, 1], {1, 2, 3}),
+    ("GetItem", X, ([ALL, -3],), {}, lambda x: x[:, 0], {1, 2, 3}),
+    ("GetItem", X, ([ALL, _cut(0, 3), _cut(3, 1, -1)],), {}, lambda x: x[:, 0:3, 3:1:-1], {1, 2, 3}),
     ("GetItem", X, ([ALL, -1, REST],), {}, lambda x: x[:, -1], {1, 2, 3}),
     ("GetItem", X, ([REST, 0],), {}, lambda x: x[..., 0], {1, 2, 3}),
     ("GetItem", X, ([ALL, None, _cut(0, 2), REST, None],), {}, lambda x: x[:, None, :2, ..., None],
@@ -88,6 +93,12 @@ OF_KERAS: list[tuple[str, tuple[int, ...], tuple[Any, ...], dict[str, Any], Does
     ("Pad", X, (), {"pad_width": [[0, 0], [1, 0], [0, 2], [0, 0]], "mode": "constant"},
      lambda x: np.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0))), {3}),
     ("Pad", X, (), {"pad_width": [[0, 0]] * 4, "mode": "constant"}, lambda x: x, {1, 2, 3}),
+    ("Pad", X, (), {"pad_width": [[0, 0], [1, 0], [0, 0], [0, 0]], "mode": "symmetric"},
+     lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), "symmetric"), {2, 3}),
+    ("Pad", X, (), {"pad_width": [[0, 0], [1, 0], [0, 0], [0, 0]], "mode": "edge"},
+     lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), "edge"), {2, 3}),
+    ("Pad", X, (), {"pad_width": [[0, 0], [1, 0], [0, 0], [0, 0]], "mode": "constant"},
+     lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0))), {2, 3}),
     # over axes
     ("Mean", X, (), {"axis": [1, 2], "keepdims": False}, lambda x: x.mean((1, 2)), {3}),
     ("Mean", X, (), {"axis": -1, "keepdims": True}, lambda x: x.mean(-1, keepdims=True), {1, 2}),
@@ -240,6 +251,7 @@ SIZES: list[tuple[str, tuple[int | None, ...], dict[str, Any], tuple[int | None,
     ("Repeat", (2, None, 3), {"repeats": 2, "axis": 1}, (2, None, 3)),
     ("Pad", (2, None, 3), {"pad_width": [[0, 0], [1, 2], [1, 2]], "mode": "constant"}, (2, None, 6)),
     ("Where", (2, 3), {}, None),
+    ("Stack", (2, 3), {"axis": 1}, None),
 ]
 
 
