@@ -148,7 +148,8 @@ def normalization(site: Site, label: str) -> Rule:
     if rank is None or mean is None or variance is None:
         return broken(Refusal(Reason.PARAMETER_NOT_CONSTANT, label))
     several = list(given or ()) if isinstance(given, (list, tuple, type(None))) else [given]
-    if len(several) > 1 or not all(type(a) is int for a in several):
+    whole = not several and mean.size == 1
+    if not whole and (len(several) != 1 or type(several[0]) is not int):
         return broken(Refusal(Reason.AXIS, label))
     if mean.size != variance.size:
         return broken(Refusal(Reason.BAD_PARAMETERS, label, detail="mean and variance"))
@@ -159,11 +160,10 @@ def normalization(site: Site, label: str) -> Rule:
         a, c = sigma, mean
     if not np.isfinite(a).all() or not np.isfinite(c).all():
         return broken(Refusal(Reason.INVALID_STATISTICS, label))
-    if not several or mean.size == 1:
-        pair, axes = (a.reshape(-1)[:1].reshape(()), c.reshape(-1)[:1].reshape(())), ()
-        return Affine(pair, axes, has_scale=False, has_shift=False)
-    axis = site.axis(int(several[0]), rank)
-    return Affine((a.reshape(-1), c.reshape(-1)), (axis,), has_scale=False, has_shift=False)
+    if mean.size == 1:
+        return Affine((a.reshape(()), c.reshape(())), (), has_scale=False, has_shift=False)
+    axis = site.axis(several[0], rank)
+    return Affine((a.ravel(), c.ravel()), (axis,), has_scale=False, has_shift=False)
 
 
 def _statistic(site: Site, name: str) -> np.ndarray | None:
@@ -194,7 +194,7 @@ def rescaling(site: Site, label: str) -> Rule:
     axes = tuple(axis for axis, n in enumerate(scale.shape, rank - scale.ndim) if n != 1)
     if scale.ndim > rank - site.lead or len(axes) > 1 or not all(axis > site.lead for axis in axes):
         return broken(Refusal(Reason.AXIS, label))
-    pair = scale.reshape((-1,) * len(axes)), offset.reshape((-1,) * len(axes))
+    pair = (scale.ravel(), offset.ravel()) if axes else (scale.reshape(()), offset.reshape(()))
     stores = site.compute_dtype != "float64"
     along = rank - 1 if site.lead else None  # the only axis that is sure to lie within one step
     return Affine(pair, axes, has_scale=stores, has_shift=stores, stores_along=along, stored=_CONFIGURED)

@@ -90,7 +90,7 @@ def _margins(config: Config, key: str, rank: int) -> list[int]:
         return [2 * value] * rank
     if rank == 1:
         return [sum(per_axis(value, 2))] if as_shape(value) is not None else [sum(per_axis(value[0], 2))]
-    return [2 * v if isinstance(v, int) else sum(per_axis(v, 2)) for v in _pairs(value, rank)]
+    return [sum(per_axis(margins, 2)) for margins in _pairs(value, rank)]
 
 
 def _pairs(value: Any, rank: int) -> list[Any]:
