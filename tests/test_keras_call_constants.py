@@ -64,6 +64,18 @@ def test_arithmetic_goes_itself(keras: Keras, tmp_path: Path) -> None:
     assert kinds == ["InputLayer", "Conv2D", "Activation", "Dense", "Activation"]
 
 
+def test_tensorflow_adds_a_vector_where_its_shape_says(keras2: Keras, tmp_path: Path) -> None:
+    """Along the last axis but one, of as many elements as the one before it: Keras's own ``add`` differs."""
+    layers = keras2.layers
+    x = layers.Input((4, 4, 5), name="x")
+    y = layers.Activation("tanh")(x) + np.array([[0.5], [-2.0], [3.0], [0.25]], "float32")
+    y = layers.BatchNormalization(axis=2, name="norm")(y)
+    model = stir(keras2.Model(x, layers.Activation("tanh")(y)))
+    folded, loaded = check(keras2, model, tmp_path, suffix=".h5")
+    assert len(folded.gone) == 1 and folded.kept.keys() == {"norm"}
+    assert [type(layer).__name__ for layer in loaded.layers].count("TFOpLambda") == 0
+
+
 def test_a_sum_behind_a_kernel_that_has_no_bias(keras: Keras, tmp_path: Path) -> None:
     """In its place and name: an output keeps them. A nested model that is called twice has both once."""
     ops, layers = keras.ops, keras.layers

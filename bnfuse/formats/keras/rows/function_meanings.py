@@ -33,13 +33,14 @@ def only(call: Called, /, row: str, **wanted: Any) -> tuple[str, Arguments]:
 
 
 @curried
-def arithmetic(call: Called, /, row: str) -> tuple[str, Arguments]:
-    """Of two tensors, or of one and a constant."""
+def arithmetic(call: Called, /, row: str, *, as_bias: bool = False) -> tuple[str, Arguments]:
+    """Of two tensors, or of one and a constant, which Keras may add where a layer's bias goes."""
     x, y = call.given["x"], call.given["y"]
     if not isinstance(x, Constant) and not isinstance(y, Constant):
         return row, {}
     first = isinstance(x, Constant)
-    return "Arithmetic", {"op": row, "constant_first": first, "operand": x if first else y}
+    config = {"op": row, "constant_first": first, "as_bias": as_bias and not first}
+    return "Arithmetic", {**config, "operand": x if first else y}
 
 
 def pointwise(call: Called) -> tuple[str, Arguments]:

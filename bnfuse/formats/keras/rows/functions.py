@@ -82,7 +82,7 @@ _KERAS: dict[str, tuple[str, Means]] = {
     "LayerNorm": ("@x $gamma=None $beta=None axis epsilon rms_scaling", means.stated("LayerNormalization")),
     "RMSNorm": ("@x $scale=None axis epsilon", means.stated("RMSNormalization")),
     # arithmetic
-    "Add": (_TWO, means.arithmetic("Add")),
+    "Add": (_TWO, means.arithmetic("Add", as_bias=True)),
     "Subtract": (_TWO, means.arithmetic("Subtract")),
     "Multiply": (_TWO, means.arithmetic("Multiply")),
     "Divide": (_TWO, means.arithmetic("Divide")),

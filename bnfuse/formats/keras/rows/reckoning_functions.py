@@ -64,8 +64,8 @@ def _arithmetic(site: Site) -> Parts:
     if len(long) > 1:
         return _sum(site, len(shape) - k.ndim, k.shape)
     axes = tuple(long)
-    a, c = (v.reshape((-1,) if long else ()) for v in (a, c))
-    is_bias = op == "Add" and not site.config["constant_first"] and site.layer.function.startswith("ops.")
+    a, c = (v.ravel() if long else v.reshape(()) for v in (a, c))
+    is_bias = site.config["as_bias"]
     if is_bias and axes and not adds_along(shape, axes[0], k.size):
         return Opaque(Reason.UNSUPPORTED_OP, ADDS_ELSEWHERE)
     if site.locked:
