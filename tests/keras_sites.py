@@ -95,6 +95,7 @@ def function(
 def tf_function(
     name: str,
     shapes: Sequence[Shape | None],
+    /,
     *,
     out: Sequence[Shape | None] = (None,),
     of_type: str = "float32",

@@ -76,6 +76,8 @@ CALLS: list[tuple[str, list[Shape | None], tuple[Any, ...], dict[str, Any], str]
     ("Clip", [X], (x,), {"x_min": -1, "x_max": 2.0}, "clamp -1.0 2.0"),
     ("Clip", [X], (x,), {"x_min": -1, "x_max": [2.0]}, NONLINEAR),
     ("Clip", [X], (x,), {"x_min": 2, "x_max": -1}, NONLINEAR),
+    ("Clip", [X], (x,), {"x_min": [1.0], "x_max": 2.0}, NONLINEAR),
+    ("Resize", [X], (x,), RESIZE | {"size": [1, 8], **FIRST}, "pass, any, mixes [2, 3]"),
     ("Relu", [X], (x,), {}, "clamp 0.0 inf"),
     ("Relu6", [X], (x,), {}, "clamp 0.0 6.0"),
     ("HardTanh", [X], (x,), {}, "clamp -1.0 1.0"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import ROWS
 from tests.keras_kernels import KERNELS
 
@@ -21,6 +22,33 @@ _LINEAR = {
 def test_whoever_holds_a_kernel_reads_in_a_wider_type() -> None:
     found = {name for name, kind in ROWS.items() if kind.linear}
     assert found == {kernel.layer for kernel in KERNELS.values()} | _LINEAR
+
+
+_AUGMENTS = {
+    "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration",
+    "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing", "RandomFlip",
+    "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
+    "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
+    "RandomTranslation", "RandomZoom", "Solarization",
+}  # fmt: skip
+_NOISE = {"Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"}
+_NOISE |= {f"SpatialDropout{n}D" for n in (1, 2, 3)}
+TRAITS: dict[Trait, set[str]] = {
+    Trait.HANDS_ON: _NOISE
+    | {"Identity", "Flatten", "Reshape", "Permute", "RepeatVector", "Activation"}
+    | {"Masking"},
+    Trait.DRAWS: _NOISE | _AUGMENTS | {"RandomCrop", "RandomHeight", "RandomWidth"},
+    Trait.SIZES: {"Resizing", "CenterCrop", "RandomCrop"},
+    Trait.MERGES: {"Add", "Subtract", "Average", "Multiply", "Maximum", "Minimum"},
+    Trait.JOINS: {"Concatenate"},
+    Trait.JOINT: {"Add", "Subtract", "Concatenate"},
+}
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_what_else_is_known_of_layers(trait: Trait) -> None:
+    """Who hands numbers on, draws some, is of the size that it says, and reads tensors that fit together."""
+    assert {name for name, kind in ROWS.items() if trait in kind.traits} == TRAITS[trait]
 
 
 _LSTM, _GRU = (

@@ -10,6 +10,7 @@ import pytest
 
 from bnfuse.core.reparam import from_backward
 from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.joint import ConcatSplit
 from bnfuse.formats.keras.graph.network import Call, Shape
 from bnfuse.formats.table import Malformed
 from tests.held_values import hold, mixed
@@ -50,6 +51,8 @@ MOVES: list[tuple[str, Shape | None, Told, Told, str]] = [
     ("Cropping1D", (None, 5, 9, 3), {"cropping": 1}, {"lead": 1}, "pass, any, mixes [2]"),
     ("AdaptiveMaxPooling2D", IMAGE, {"output_size": 2}, {}, "pass, non-negative, mixes [1, 2]"),
     ("AdaptiveAveragePooling2D", IMAGE, {"output_size": 2}, {}, FREE),
+    ("RepeatVector", (None, 5), {"n": 4}, {}, "pass, any, of [1]"),
+    ("Permute", IMAGE, {"dims": 5}, {}, OPAQUE("BAD_PARAMETERS")),
     ("Permute", IMAGE, {"dims": "312"}, {}, OPAQUE("BAD_PARAMETERS")),
     ("Permute", IMAGE, {"dims": [3, 1, "2"]}, {}, OPAQUE("BAD_PARAMETERS")),
     ("Permute", IMAGE, {"dims": [3, 1]}, {}, OPAQUE("BAD_PARAMETERS")),
@@ -112,6 +115,7 @@ def _last(x: np.ndarray, lead: int = 0) -> np.ndarray:
 MOVED: list[tuple[str, Told, tuple[int, ...], int, Callable[[np.ndarray], np.ndarray], set[int]]] = [
     ("Flatten", {}, (2, 3, 4, 5), 0, lambda x: x.reshape(2, 60), {1, 2, 3}),
     ("Flatten", FIRST, (2, 3, 4, 5), 0, lambda x: _last(x).reshape(2, 60), {1, 2, 3}),
+    ("Flatten", FIRST, (2, 3, 4), 0, lambda x: _last(x).reshape(2, 12), {1, 2}),
     ("Flatten", FIRST, (2, 5), 0, lambda x: x, {1}),
     ("Flatten", {}, (2, 3, 4, 5), 1, lambda x: x.reshape(2, 3, 20), {1, 2, 3}),
     ("Flatten", FIRST, (2, 3, 4, 5, 6), 1, lambda x: _last(x, 1).reshape(2, 3, 120), {1, 2, 3, 4}),
@@ -179,6 +183,9 @@ MERGES: list[tuple[str, Shape | None, Told, Told, str]] = [
     ("Concatenate", IMAGE, {"axis": -2}, {"more": (None,)}, "(0, 1) side by side along 2: (8, None)"),
     ("Concatenate", IMAGE, {"axis": 1}, {"more": (IMAGE,), "lead": 1}, "(0, 1) side by side along 2: (8, 8)"),
     ("Concatenate", IMAGE, {"axis": 3}, {"more": ((None, 9),)}, "(0, 1) side by side along 3: (3, None)"),
+    ("Concatenate", IMAGE, {"axis": 3}, {"more": ((None, 9, 8),)}, "(0, 1) side by side along 3: (3, None)"),
+    ("Concatenate", IMAGE, {"axis": 1}, {"more": ((None, "n", 8, 3),)},
+     "(0, 1) side by side along 1: (9, None)"),
     ("Concatenate", IMAGE, {"axis": "3"}, {"more": (IMAGE,)}, OPAQUE("SHAPE_UNKNOWN")),
     ("Concatenate", None, {}, {"more": (IMAGE,)}, OPAQUE("SHAPE_UNKNOWN")),
     ("Concatenate", IMAGE, {}, {}, OPAQUE("SHAPE_UNKNOWN")),
@@ -188,6 +195,11 @@ MERGES: list[tuple[str, Shape | None, Told, Told, str]] = [
 @pytest.mark.parametrize(("kind", "shape", "config", "told", "expected"), MERGES)
 def test_how_a_layer_merges(kind: str, shape: Shape | None, config: Told, told: Told, expected: str) -> None:
     assert rules(site(kind, shape, config, **told)) == [expected]
+
+
+def test_parts_and_whole() -> None:
+    rule = rule_of(parts(site("Concatenate", IMAGE, {}, more=(IMAGE,)))[0])
+    assert isinstance(rule, ConcatSplit) and rule.whole == ~0
 
 
 def test_a_merge_with_a_number() -> None:

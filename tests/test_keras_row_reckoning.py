@@ -16,7 +16,7 @@ from bnfuse.formats.keras.rows.site import Site
 from bnfuse.formats.keras.rows.stored import OperandStore
 from tests.held_values import hold
 from tests.keras_configs import tensor
-from tests.keras_sites import function, parts, rule_of, rules, tf_function
+from tests.keras_sites import function, parts, rule_of, rules, site, tf_function
 
 X, ALIKE = (2, 3, 4, 5), (2, 4, 4, 5)
 UNSUPPORTED, WIDER, BAD = "opaque: UNSUPPORTED_OP", "opaque: BROADCAST", "opaque: BAD_PARAMETERS"
@@ -116,8 +116,8 @@ def test_constants_that_cannot_be_rewritten(first: bool) -> None:
         at = replace(_with("Subtract", constant, first=first), holds_arrays=False)
         twice = _with("Subtract", constant, first=first)
         twice.layer.calls *= 2
-        for site in (at, twice):
-            (part,) = parts(site)
+        for each in (at, twice):
+            (part,) = parts(each)
             rule = rule_of(part)
             if not isinstance(rule, Pass):
                 assert not isinstance(constant, dict)  # a number stands anywhere
@@ -216,6 +216,9 @@ SIZES: list[tuple[Site, Shape | None]] = [
     (function("Maximum", [X], x, _array([1.0] * 5)), X),
     (function("Maximum", [X], _array([1.0] * 5), x), X),
     (function("Divide", [X, (5,)]), X),
+    (function("Divide", [X, None]), None),
+    (tf_function("math.greater", [X, (5,)], raw=["x0", 0, 0, {"y": ["x1", 0, 0]}]), X),
+    (tf_function("math.pow", [X], y=[[[[[1.0]]]]]), (1, *X)),
     (function("Where", [X, X, (4, 1)]), X),
     (tf_function("shape", [X]), (4,)),
     (function("Tanh", [X]), X),
@@ -236,3 +239,11 @@ def test_functions_that_are_not_looked_into() -> None:
     assert rules(function("Where", [X, (2, 1, 4, 5), X], out=[X])) == [WIDER]
     assert rules(function("Where", [X, X, (4, 5)], out=[X])) == [WIDER]
     assert named("Cast").traits
+
+
+def test_sizes_that_may_be_one() -> None:
+    """Two of one tensor that are not known need not be the same; a layer's are."""
+    open_, row = (None, None, 3), (None, 4, 3)
+    assert rules(function("Add", [open_, open_], out=[open_])) == ["(1.0, 1.0) 0[1] 0[1]"]
+    assert rules(function("Multiply", [open_, row], out=[open_])) == ["(1, 1) 0[1] 0"]
+    assert rules(site("Add", open_, {}, more=(open_,), out=open_)) == ["(1.0, 1.0) 0 0"]

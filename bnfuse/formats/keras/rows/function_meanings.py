@@ -27,7 +27,7 @@ def stated(call: Called, /, row: str, **more: Any) -> tuple[str, Arguments]:
 def only(call: Called, /, row: str, **wanted: Any) -> tuple[str, Arguments]:
     """Only where arguments have certain values."""
     for name, value in wanted.items():
-        if call.given[name] != value or type(call.given[name]) is not type(value):
+        if call.given[name] != value:
             raise Malformed(f"{name}={call.given[name]}")
     return row, call.given
 
@@ -127,7 +127,7 @@ def reduce(call: Called, /, row: str) -> tuple[str, Arguments]:
     """Over axes, from no initial value."""
     if call.given.get("initial") is not None:
         raise Malformed("an initial value")
-    return row, {"keepdims": False, **call.given}
+    return row, call.given
 
 
 def split(call: Called) -> tuple[str, Arguments]:
@@ -146,7 +146,7 @@ def slice_(call: Called) -> tuple[str, Arguments]:
     """From where, how many; -1 for all that are left."""
     begin, size = call.given["begin"], call.given["size"]
     pairs = [(integer(b, 0), integer(n, -1)) for b, n in zip(begin, size, strict=True)]
-    return "GetItem", {"key": [slice(b or None, None if n == -1 else b + n) for b, n in pairs]}
+    return "GetItem", {"key": [slice(b, None if n == -1 else b + n) for b, n in pairs]}
 
 
 def strided_slice(call: Called) -> tuple[str, Arguments]:

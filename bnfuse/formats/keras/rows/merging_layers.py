@@ -32,7 +32,7 @@ def chosen(site: Site) -> Rule:
     """Maximum, Minimum: one of the inputs, element by element."""
 
     def alike(lie: tuple[Operand, ...]) -> Rule:
-        if any(o.offset or o.stretched for o in lie):
+        if any(operand.stretched for operand in lie):
             return Opaque(Reason.BROADCAST)
         return Select(tuple(range(len(site.inputs))), Sign.NONNEGATIVE)
 
