@@ -203,6 +203,8 @@ def test_who_is_projected(
     assert [(part.role, part.inputs) for part in projected] == [
         (role, (source,)) for role, source in zip(("query", "key", "value"), read, strict=True)
     ]
+    roles = ("query", "key", "value", "attention", "attention_output")
+    assert [part.op.removeprefix("MultiHeadAttention.") for part in parts(at)] == list(roles)
     assert attention.inputs == ("y/query", "y/key", "y/value", *rest)
     assert (attention.outputs, out.inputs, out.outputs) == (("y/context",), ("y/context",), ("y",))
     assert isinstance(out.stored, LinearStore)

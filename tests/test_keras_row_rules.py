@@ -48,6 +48,10 @@ CONVOLUTIONS: list[Row] = [
     ("Conv2D", IMAGE, CONV | {"padding": "causal"}, K, {}, [PADS]),
     ("Conv2D", IMAGE, CONV | {"kernel_size": 1, "padding": "same"}, _kernel(1, 1, 3, 4), {},
      ["k1k1i3g1o4 3→3, no bias"]),
+    ("Conv2D", (None, None, None, 3), CONV | {"kernel_size": 1, "padding": "same"}, _kernel(1, 1, 3, 4), {},
+     ["k1k1i3g1o4 3→3, no bias"]),
+    ("Conv2D", (None, 8, 8, 3), CONV | {"kernel_size": 2, "padding": "same"}, _kernel(2, 2, 3, 4), {},
+     ["k2k2i3g1o4 3→3, no bias, no shift: ZERO_PADDING"]),
     # whether all windows fit
     ("Conv2D", IMAGE, SAME, K, {}, [PLAIN]),
     ("Conv2D", IMAGE, SAME, K, {"keeps_sizes": False}, [PADS]),
@@ -152,6 +156,18 @@ def test_what_a_call_is_made_of(
 def test_groups_that_are_no_number() -> None:
     with pytest.raises(Malformed, match="groups 2"):
         rules(site("Conv2D", IMAGE, CONV | {"groups": "2"}, K))
+
+
+def test_a_separable_convolution_is_two() -> None:
+    arrays = {"depthwise_kernel": drawn(3, 2, 3, 2), "pointwise_kernel": drawn(1, 1, 6, 4), "bias": drawn(4)}
+    told = []
+    for part in parts(site("SeparableConv2D", IMAGE, CONV, arrays)):
+        assert isinstance(part.stored, LinearStore)
+        told.append((part.op, part.inputs, part.outputs, part.stored.weight, part.stored.bias))
+    assert told == [
+        ("SeparableConv2D.depthwise", ("x0",), ("y/depthwise",), "depthwise_kernel", ""),
+        ("SeparableConv2D.pointwise", ("y/depthwise",), ("y",), "pointwise_kernel", "bias"),
+    ]
 
 
 def test_a_state_enters_the_rest_of_the_cell() -> None:

@@ -10,6 +10,7 @@ import pytest
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.ops import output_shapes
+from bnfuse.formats.keras.rows.stored import ProductStore
 from tests.keras_sites import numbers, parts, rule_of, rules, tf_function
 
 X, PLANES, LINE, CUBE = (2, 9, 8, 3), (2, 3, 9, 8), (2, 9, 3), (2, 9, 8, 7, 3)
@@ -24,6 +25,12 @@ def _filled(*shape: int) -> Any:
 K, TO_4 = _filled(3, 2, 3, 4), _filled(3, 4)
 CONV: dict[str, Any] = {"filters": K, "strides": 1, "padding": "VALID"}
 PLAIN, PADS = f"k3k2i3g1o4 3→3, {FREE}", f"k3k2i3g1o4 3→3, {FREE}, no shift: ZERO_PADDING"
+SEPARABLE: dict[str, Any] = {
+    "depthwise_filter": _filled(3, 2, 3, 2),
+    "pointwise_filter": _filled(1, 1, 6, 4),
+    "strides": [1] * 4,
+    "padding": "VALID",
+}
 POOL: dict[str, Any] = {"ksize": 2, "strides": 2, "padding": "VALID"}
 MAX = "pass, non-negative, mixes [1, 2]"
 CALLS: list[tuple[str, Shape, dict[str, Any], str]] = [
@@ -125,6 +132,21 @@ def test_what_a_call_of_tensorflow_is_made_of(
     name: str, shape: Shape, kwargs: dict[str, Any], expected: str
 ) -> None:
     assert "; ".join(rules(tf_function(name, [shape], **kwargs))) == expected
+
+
+def test_a_bias_behind_a_call_is_a_node() -> None:
+    """Where the shape is known, in which it is added; the call itself can store none."""
+    for out, has_bias in (((2, 4, 9), True), (None, False)):
+        at = tf_function("linalg.matmul", [LINE], out=[out], b=TO_4)
+        (part,) = parts(at)
+        rule = rule_of(part)
+        assert isinstance(rule, Linear)
+        assert (rule.bias, rule.has_bias, rule.bias_nodes) == (None, has_bias, 1)
+        assert part.stored == ProductStore("kernel", "", bias_shape=(4,))
+    first, second = parts(tf_function("nn.separable_conv2d", [X], out=[X], **SEPARABLE))
+    for part, has_bias in ((first, False), (second, True)):
+        rule = rule_of(part)
+        assert isinstance(rule, Linear) and rule.has_bias == has_bias
 
 
 def test_a_constant_in_front() -> None:
