@@ -188,19 +188,20 @@ def _run(module: str, chosen: Sequence[str] | None, processes: int, most_s: floa
         kind = _kind(module)
         paths = [ROOT / "tests" / f"test_{name}.py" for name in chosen or _tests_of(kind)]
         files = [path.relative_to(ROOT).as_posix() for path in paths if path.exists()]
-        traces = STORE / f"coverage-{'-'.join(chosen) if chosen else kind}.json"
+        told = hashlib.sha256(" ".join(files).encode()).hexdigest()[:12] if chosen else kind
+        traces = STORE / f"coverage-{told}.json"
         coverage = _traced_apart(files, traces, slow=kind == "keras")
-        jobs, told = [], []
+        jobs, asked = [], []
         for mutant in open_ones:
             tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", source, most_s)
             if tests:
                 jobs.append((mutant.source, tests, seconds))
-                told.append(mutant)
+                asked.append(mutant)
             else:
                 outcomes[mutant.name] = NO_TEST
         name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         for done, (at, outcome) in enumerate(run_all(path, name, jobs, processes), 1):
-            outcomes[told[at].name] = outcome
+            outcomes[asked[at].name] = outcome
             if sys.stderr.isatty():
                 print(f"\r{module}: {done} of {len(jobs)}", end="", file=sys.stderr, flush=True)
             if done % 10 == 0 or done == len(jobs):
