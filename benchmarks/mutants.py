@@ -236,10 +236,12 @@ def _chosen(
 ) -> tuple[list[str], float]:
     """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
 
-    The others, because a constant or a row is met by every import, and what is cached only once.
+    The others, because what is cached is met only once. A constant, or a row, is met by every import: whoever
+    reads the table as a whole may meet nothing else of its module.
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    numbers = [*close, *(number for number in coverage.of_file(path) if number not in set(close))]
+    others = coverage.of_file(path) if close else range(len(coverage.tests))
+    numbers = [*close, *(number for number in others if number not in set(close))]
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:

@@ -15,6 +15,7 @@ from tests.keras_sites import function, parts, rule_of, rules
 
 X, ALIKE, ROW, MOST, HUGE = (2, 3, 4, 5), (2, 4, 4, 5), (2, 1, 4, 5), 1 << 20, (1 << 20) + 1
 UNSUPPORTED, NONLINEAR, WIDER = "opaque: UNSUPPORTED_OP", "opaque: NONLINEAR", "opaque: BROADCAST"
+LONG = (2, None)
 FIRST = {"data_format": "channels_first"}
 LAST = {"data_format": "channels_last"}
 POOL: dict[str, Any] = {"pool_size": 2, "strides": None, "padding": "valid", **LAST}
@@ -210,6 +211,12 @@ CALLS: list[tuple[str, list[Shape | None], tuple[Any, ...], dict[str, Any], str]
     ("GetItem", [(2, MOST)], (x, [EVERY, TWO]), {}, "pass, any"),
     ("GetItem", [(2, HUGE)], (x, [EVERY, TWO]), {}, "pass, any, mixes [1]"),
     ("GetItem", [X], (x, ["a"]), {}, UNSUPPORTED),
+    ("GetItem", [LONG], (x, [EVERY, "a"]), {}, UNSUPPORTED),
+    ("GetItem", [LONG], (x, [EVERY, _cut(1.5, None, None)]), {}, UNSUPPORTED),
+    ("GetItem", [LONG], (x, [EVERY, _cut(0, True, None)]), {}, UNSUPPORTED),
+    ("GetItem", [LONG], (x, [EVERY, _cut(0, 2, 0)]), {}, UNSUPPORTED),
+    ("Take", [X], (x, [0, 7]), {"axis": 3}, UNSUPPORTED),
+    ("Pad", [X], (x,), PAD | {"constant_values": False}, UNSUPPORTED),
     ("GetItem", [X], (x, [_cut(1.5, None, None)]), {}, UNSUPPORTED),
     ("GetItem", [X], (x, [_cut(0, 2, 0)]), {}, UNSUPPORTED),
     ("GetItem", [X], (x, [_cut(2, 2, 1)]), {}, UNSUPPORTED),  # nothing

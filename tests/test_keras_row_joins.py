@@ -29,7 +29,7 @@ def test_pieces_and_what_is_put_together() -> None:
         (1, (2, 2, 3, 4, 5)),
         (-1, (2, 3, 4, 5, 2)),
         (0, (2, 2, 3, 4, 5)),
-        (4, (2, 3, 4, 5, 2)),
+        (-2, (2, 3, 4, 2, 5)),
     ):
         at = function("Stack", [X, X], [tensor("x0"), tensor("x1")], axis=axis)
         assert output_shapes(at.layer, [X, None], at.call) == (stacked,)
@@ -46,6 +46,7 @@ SPLITS: list[tuple[Any, int, list[str]]] = [
     ([1, -1], 3, ["opaque: AXIS"]),
     (5, 5, ["(-1, -2, -3, -4, -5) side by side along 3: (1, 1, 1, 1, 1)"]),
     (2, 2, ["opaque: UNSUPPORTED_OP"]),
+    (1, 1, ["(-1,) side by side along 3: (5,)"]),
     (0, 1, ["opaque: UNSUPPORTED_OP"]),
     ([-2, 7], 2, ["opaque: UNSUPPORTED_OP"]),
 ]

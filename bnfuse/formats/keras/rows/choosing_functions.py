@@ -115,7 +115,7 @@ def _index(config: Config, shape: Shape) -> _Index:
             out += 1
             continue
         taken = _element(item, shape[axis]) if type(item) is int else _slice(item, shape[axis])
-        if item != slice(None) and (taken is None or taken != range(shape[axis] or 0)):
+        if item != slice(None):
             found.picks[axis] = taken
         if type(item) is int:
             found.gone.append(axis)

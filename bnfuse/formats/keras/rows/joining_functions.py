@@ -44,9 +44,9 @@ def _pad(config: Config, shape: Shape) -> Rule:
         return Pass(mixes=padded.__contains__)
     if mode != "constant" or type(fill) not in (int, float, type(None)) or fill:
         return Opaque(detail="it pads with something other than zero")
-    (axis, (before, behind)), *others = padded.items()
+    axis, (before, behind) = next(iter(padded.items()))
     size = shape[axis]
-    if not others and axis == len(shape) - 1 and size is not None:
+    if axis == len(shape) - 1 and size is not None:
         return Pass(axes=OffBatch(Put(axis, before, size, size + before + behind)))
     return Pass(shift=Reason.ZERO_PADDING, mixes=padded.__contains__)
 
@@ -92,7 +92,7 @@ def _cuts(config: Config, shape: Shape) -> tuple[int, list[int]]:
         sizes = [left if integer(n, -1) == -1 else n for n in given]
     else:
         pieces = size if given is None else integer(given, 1)
-        sizes = [size // pieces] * pieces if size % pieces == 0 else []
+        sizes = [size // pieces] * pieces
     if sum(sizes) != size or min(sizes) < 1:
         raise Malformed(f"pieces {sizes} of {size}")
     return axis, sizes

@@ -109,10 +109,7 @@ def _target(config: Config, shape: Shape) -> Shape:
 
 
 def _regrouped(config: Config, shape: Shape) -> AxisMap:
-    after, sizes = _target(config, shape), config["shape"]
-    if after[:1] == (None,) and sizes[0] == -1 and product(after[1:]) == product(shape[1:]) is not None:
-        return regroup(("batch", *shape[1:]), ("batch", *after[1:]))
-    return regroup(shape, after)
+    return regroup(shape, _target(config, shape))
 
 
 def _to_space(config: Config, shape: Shape) -> AxisMap:
