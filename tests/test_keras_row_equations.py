@@ -12,7 +12,7 @@ from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.equations import HeadsStore
 from bnfuse.formats.keras.rows.quantised_layers import QuantisedStore
 from bnfuse.formats.keras.rows.stored import LinearStore
-from tests.keras_sites import drawn, numbers, parts, rule_of, rules, site
+from tests.keras_sites import drawn, function, numbers, parts, rule_of, rules, site
 
 X, PLANES = (None, 6, 5), (None, 6, 3, 5)
 UNKNOWN, OTHERWISE = "opaque: SHAPE_UNKNOWN", "opaque: UNSUPPORTED_OP"
@@ -59,6 +59,12 @@ EQUATIONS: list[tuple[str, Any, Shape | None, tuple[int, ...], tuple[int, ...], 
     ("abc,cd->adb", "d", X, (5, 4), (4, 1), (None, 4, 4), OTHERWISE),
     ("abc,cd->adb", None, X, (5, 4), (), (None, 4, 4), "i5o4 2→1, no bias ever"),
     ("abc,cd->abd", None, X, (5, 4), (), None, "i5o4 2→2, no bias ever"),
+    ("abc,cd->abd", "b", (None, 4, 5), (5, 4), (4, 1), (None, 4, 4), OTHERWISE),
+    ("abc,cd->abd", "abd", X, (5, 4), (1, 6, 4), (None, 6, 4),
+     "source; i5o4 2→2, no bias ever; (1.0, 1.0) 0 0[0]"),
+    ("abc,cde->abde", "e", (None, 2, 5), (5, 2, 1), (1,), (None, 2, 2, 1),
+     f"i5o2o1 2→2, no bias ever; {PASS}"),
+    ("abc,cde->adeb", None, X, (5, 4, 4), (), (None, 4, 4, 6), f"i5o4o4 2→1, no bias ever; {PASS}"),
     # no equation of a kernel
     ("abc,cd->abd", "z", X, (5, 4), (4,), (None, 6, 4), OTHERWISE),
     ("abc,cd->abd", 3, X, (5, 4), (4,), (None, 6, 4), OTHERWISE),
@@ -133,6 +139,19 @@ def test_a_bias_that_all_heads_share() -> None:
     np.testing.assert_array_equal(numbers(rule.bias).reshape(2, 4), np.tile(drawn(4), (2, 1)))
 
 
+def test_an_equation_without_a_kernel() -> None:
+    at = site("EinsumDense", X, {"equation": "abc,cd->abd"}, {}, out=(None, 6, 4))
+    assert rules(at) == ["opaque: WEIGHT_NOT_CONSTANT"]
+
+
+def test_behind_a_call_comes_a_difference() -> None:
+    """Which every backend lays where its shape says."""
+    kernel = {"class_name": "__numpy__", "config": {"value": drawn(5, 4).tolist(), "dtype": "float32"}}
+    for shape, out in (((2, 4, 6, 5), (2, 4, 4, 6)), ((2, 3, 6, 5), (2, 3, 4, 6))):
+        at = function("Einsum", [shape], kernel, out=[out], subscripts="abcd,de->abec")
+        assert rules(at) == ["i5o4 3→2, no bias"]
+
+
 # --- kernels stored as integers
 
 INT8, INT4 = {"dtype": "int8_from_float32"}, {"dtype": "int4_from_float32"}
@@ -156,6 +175,16 @@ def test_a_kernel_of_bytes() -> None:
     assert rules(_quantised(unrounded, {"kernel": Q, "kernel_scale": SCALE})) == ["i5o4 1→1, no bias"]
     rounded = INT8 | {"quantization_config": {"config": {"activation_quantizer": {"class_name": "AbsMax"}}}}
     assert rules(_quantised(rounded, {"kernel": Q, "kernel_scale": SCALE})) == [f"i5o4 1→1, no bias, {OPEN}"]
+
+
+def test_an_equation_of_bytes() -> None:
+    """What is stored does not tell the sizes of the kernel: its axes are not joined."""
+    config: dict[str, Any] = INT8 | {"equation": "abc,cd->abd", "bias_axes": "d"}
+    arrays: dict[str, np.ndarray] = {"kernel": Q, "kernel_scale": SCALE, "bias": drawn(4)}
+    at = site("EinsumDense", X, config, arrays, out=(None, 6, 4))
+    assert rules(at) == [f"i5o4 2→2, bias, {OPEN}"]
+    (part,) = parts(at)
+    assert part.stored == QuantisedStore(enables={"bias_axes": "d"}, bias_shape=(-1,))
 
 
 @pytest.mark.parametrize("outputs", [4, 3])

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from bnfuse.core.reparam import from_backward
+from bnfuse.core.rules.affine import Affine
 from bnfuse.core.rules.base import Pass
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.ops import named, output_shapes
@@ -95,6 +96,17 @@ def test_in_a_step_the_steps_are_no_axis() -> None:
         assert rules(replace(_with("Subtract", _array(values), shape), lead=1)) == [expected]
 
 
+def test_constants_are_read_in_the_type_of_the_call() -> None:
+    """And as one number, not as a vector of one."""
+    for of_type, read in (("float64", np.float64), ("float32", np.float32), ("float16", np.float16)):
+        rule = rule_of(parts(_with("Add", 0.1, of_type=of_type))[0])
+        assert isinstance(rule, Affine)
+        np.testing.assert_array_equal(rule.pair, (1.0, float(read(0.1))))
+        assert rule.pair[0].shape == rule.pair[1].shape == ()
+    rule = rule_of(parts(replace(_with("Add", 0.1), dtypes=(None,)))[0])
+    assert isinstance(rule, Affine) and rule.pair[1] == np.float32(0.1)
+
+
 def test_unknown_types_are_those_of_float32() -> None:
     assert rules(replace(_with("Add", 2.0), dtypes=(None,))) == ["affine (): shift"]
     assert rules(replace(_with("Add", [1, 2, 3, 4, 5]), dtypes=(None,))) == [
@@ -119,9 +131,7 @@ def test_constants_that_cannot_be_rewritten(first: bool) -> None:
         for each in (at, twice):
             (part,) = parts(each)
             rule = rule_of(part)
-            if not isinstance(rule, Pass):
-                assert not isinstance(constant, dict)  # a number stands anywhere
-                continue
+            assert isinstance(rule, Pass)
             for axis in axes:
                 held = from_backward((axis,), rng.standard_normal(X[axis]), rng.standard_normal(X[axis]))
                 moved = rule.axes.forward(held)
@@ -215,6 +225,7 @@ SIZES: list[tuple[Site, Shape | None]] = [
     (tf_function("math.less", [None], y=2.0), None),
     (function("Maximum", [X], x, _array([1.0] * 5)), X),
     (function("Maximum", [X], _array([1.0] * 5), x), X),
+    (function("Maximum", [X], _array([[[[[1.0]]]]]), x), (1, *X)),
     (function("Divide", [X, (5,)]), X),
     (function("Divide", [X, None]), None),
     (tf_function("math.greater", [X, (5,)], raw=["x0", 0, 0, {"y": ["x1", 0, 0]}]), X),

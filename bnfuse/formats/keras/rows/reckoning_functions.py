@@ -182,7 +182,7 @@ def _where(site: Site) -> Rule:
     condition, *chosen = (named_apart(s, j) for j, s in enumerate(site.shapes))
     out = named_apart(site.out_shapes[0], len(chosen) + 1)
     lie = operands([condition, *chosen], out)
-    stretched = any(o.offset or o.stretched for o in known(lie)[1:])
+    stretched = any(operand.stretched for operand in known(lie)[1:])
     return Opaque(Reason.BROADCAST) if stretched else Select((1, 2), Sign.ANY)
 
 
