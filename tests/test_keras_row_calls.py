@@ -95,6 +95,8 @@ CALLS: list[tuple[str, list[Shape | None], tuple[Any, ...], dict[str, Any], str]
     ("Where", [X, X, ROW], (x, y, z), {}, WIDER),
     ("Concatenate", [X, X], ([x, y],), {"axis": -1}, "(0, 1) side by side along 3: (5, 5)"),
     ("Concatenate", [X, X], ([x, y],), {"axis": 1}, "(0, 1) side by side along 1: (3, 3)"),
+    ("Concatenate", [X, None], ([x, y],), {"axis": -1}, "(0, 1) side by side along 3: (5, None)"),
+    ("Concatenate", [X], ([x, 2.0],), {"axis": -1}, UNSUPPORTED),
     ("Hstack", [X, X], ([x, y],), {}, "(0, 1) side by side along 1: (3, 3)"),
     ("Vstack", [X, X], ([x, y],), {}, "(0, 1) side by side along 0: (2, 2)"),
     ("Dstack", [X, X], ([x, y],), {}, "(0, 1) side by side along 2: (4, 4)"),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules.base import Opaque
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.equations import HeadsStore
@@ -59,6 +61,7 @@ EQUATIONS: list[tuple[str, Any, Shape | None, tuple[int, ...], tuple[int, ...], 
     ("abc,cd->adb", "d", X, (5, 4), (4, 1), (None, 4, 4), OTHERWISE),
     ("abc,cd->adb", None, X, (5, 4), (), (None, 4, 4), "i5o4 2→1, no bias ever"),
     ("abc,cd->abd", None, X, (5, 4), (), None, "i5o4 2→2, no bias ever"),
+    ("abc,cd->adb", None, X, (5, 4), (), (None, None, 6), "i5o4 2→1, no bias ever"),
     ("abc,cd->abd", "b", (None, 4, 5), (5, 4), (4, 1), (None, 4, 4), OTHERWISE),
     ("abc,cd->abd", "abd", X, (5, 4), (1, 6, 4), (None, 6, 4),
      "source; i5o4 2→2, no bias ever; (1.0, 1.0) 0 0[0]"),
@@ -130,6 +133,21 @@ def test_how_a_bias_is_stored() -> None:
     assert part.stored == HeadsStore(bias_shape=(2, 4), letters="de", heads=2)
     _, (part, *_) = _chain("abc,cde->adeb", None, X, (5, 2, 4), (), (None, 2, 4, 6))
     assert part.stored == HeadsStore(bias_shape=(2, 4, 1), letters="de", heads=2)
+    _, (part, *_) = _chain("abc,cdef->abdef", None, X, (5, 2, 3, 4), (), (None, 6, 2, 3, 4))
+    assert part.stored == HeadsStore(bias_shape=(2, 3, 4), letters="def", heads=6)
+
+
+def test_a_bias_apart_that_stays() -> None:
+    """It may not change, or is no array of floats."""
+    config, kernel = {"equation": "abc,cd->abd", "bias_axes": "b"}, {"kernel": drawn(5, 4)}
+    for arrays, why, detail in (
+        (kernel | {"bias": drawn(6, 1)}, "it is shared", "it is shared"),
+        (kernel, "", "its bias is no array of floats"),
+    ):
+        at = site("EinsumDense", X, config, arrays, out=(None, 6, 4), locked=why)
+        rule = rule_of(parts(at)[0])
+        assert isinstance(rule, Opaque)
+        assert (rule.reason, rule.detail) == (Reason.LOCKED_WEIGHTS, detail)
 
 
 def test_a_bias_that_all_heads_share() -> None:

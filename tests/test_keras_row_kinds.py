@@ -8,6 +8,7 @@ import pytest
 
 from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import ROWS
+from bnfuse.formats.keras.rows.variables import Slots
 from tests.keras_kernels import KERNELS
 
 # Beside those of tests/keras_kernels.py: whatever holds a kernel, or a table.
@@ -109,6 +110,33 @@ HELD: list[tuple[str, dict[str, Any], str | None]] = [
 
 @pytest.mark.parametrize(("kind", "config", "held"), HELD)
 def test_what_a_layer_holds(kind: str, config: dict[str, Any], held: str | None) -> None:
-    slots = ROWS[kind].variables(config)
+    assert _names(ROWS[kind].variables(config)) == held
+
+
+INT8, BLOCKS = {"dtype": "int8_from_float32"}, {"dtype": "int4/2_from_float32"}
+QUANTISED: list[tuple[str, dict[str, Any], str | None]] = [
+    ("Dense", INT8, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
+    ("Dense", INT8 | {"use_bias": False}, "kernel:vars/0* kernel_scale:vars/1*"),
+    ("Dense", BLOCKS, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2* kernel_zero:vars/3* g_idx:vars/4*"),
+    ("EinsumDense", INT8, "kernel:vars/0* kernel_scale:vars/1*"),
+    ("EinsumDense", INT8 | {"bias_axes": "d"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
+    ("Dense", INT8 | {"lora_rank": 2}, None),
+    ("Dense", {"dtype": "float8_from_float32"}, None),
+    ("Dense", {"quantization_mode": "int4"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
+    ("Conv2D", INT8, None),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "held"), QUANTISED)
+def test_what_a_layer_of_integers_holds(kind: str, config: dict[str, Any], held: str | None) -> None:
+    assert _names(ROWS[kind].quantised(config)) == held
+
+
+def test_who_knows_how_many_numbers_it_can_be_given() -> None:
+    known = {name: kind.knows for name, kind in ROWS.items() if kind.knows}
+    assert known == {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
+
+
+def _names(slots: Slots | None) -> str | None:
     names = [f"{s.name}:{s.place}{'' if s.trainable else '*'}" for s in slots or ()]
-    assert (None if slots is None else " ".join(names)) == held
+    return None if slots is None else " ".join(names)

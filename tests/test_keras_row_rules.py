@@ -153,6 +153,13 @@ def test_what_a_call_is_made_of(
     assert rules(site(kind, shape, config, arrays, **told)) == expected
 
 
+def test_a_table_of_rows() -> None:
+    """Which row is chosen by the input: a factor varies along the last axis alone."""
+    rule = rule_of(parts(site("Embedding", (None, 6), {}, {"embeddings": drawn(9, 4)}))[0])
+    assert isinstance(rule, Source)
+    assert (rule.offset, set(rule.chosen), rule.tensor.shape) == (1, {0, 1}, (9, 4))
+
+
 def test_groups_that_are_no_number() -> None:
     with pytest.raises(Malformed, match="groups 2"):
         rules(site("Conv2D", IMAGE, CONV | {"groups": "2"}, K))

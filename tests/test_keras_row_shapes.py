@@ -82,6 +82,8 @@ BORDERS: list[Row] = [
 AXES: list[Row] = [
     ("Dense", {"units": 5}, (LINE,), (2, 9, 5)),
     ("Dense", {"units": 5}, ((2,),), None),
+    ("Dense", {"units": 5}, ((2, 3),), (2, 5)),
+    ("EinsumDense", {"equation": "abc,cd->abd"}, (LINE,), (2, 9, None)),
     ("Embedding", {"input_dim": 9, "output_dim": 5}, ((2, 4),), (2, 4, 5)),
     ("EinsumDense", {"equation": "abc,cd->abd", "output_shape": [9, 6]}, (LINE,), (2, 9, 6)),
     ("EinsumDense", {"equation": "abc, cd -> adb", "output_shape": [6, 9]}, (LINE,), (2, 6, 9)),
