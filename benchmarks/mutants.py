@@ -234,14 +234,13 @@ def _traced_apart(files: Sequence[str], store: Path, *, slow: bool) -> Coverage:
 def _chosen(
     coverage: Coverage, mutant: Mutant, path: str, source: str, most_s: float
 ) -> tuple[list[str], float]:
-    """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
+    """The tests that meet a mutant, those that meet anything of its module, and the others, up to this time.
 
-    The others, because what is cached is met only once. A constant, or a row, is met by every import: whoever
-    reads the table as a whole may meet nothing else of its module.
+    What is cached is met only once, and a constant, or a row, by every import: whoever reads the table as a
+    whole may meet nothing else of its module.
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    others = coverage.of_file(path) if close else range(len(coverage.tests))
-    numbers = [*close, *(number for number in others if number not in set(close))]
+    numbers = list(dict.fromkeys([*close, *coverage.of_file(path), *range(len(coverage.tests))]))
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:

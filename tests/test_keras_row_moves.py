@@ -59,6 +59,7 @@ MOVES: list[tuple[str, Shape | None, Told, Told, str]] = [
     ("Permute", IMAGE, {"dims": [0, 1, 2]}, {}, OPAQUE("BAD_PARAMETERS")),
     ("Flatten", None, {}, {"out": (None, 216)}, OPAQUE("SHAPE_UNKNOWN")),
     ("Flatten", IMAGE, {}, {}, OPAQUE("SHAPE_UNKNOWN")),
+    ("Flatten", (None,), FIRST, {"out": (None, 1)}, "pass, any"),
     ("Reshape", None, {}, {"out": (None, 216)}, OPAQUE("SHAPE_UNKNOWN")),
     ("Reshape", (), {}, {"out": (None, 216)}, OPAQUE("SHAPE_UNKNOWN")),
     ("Reshape", IMAGE, {}, {}, OPAQUE("SHAPE_UNKNOWN")),

@@ -123,7 +123,7 @@ def test_constants_that_cannot_be_rewritten(first: bool) -> None:
     def does(u: Any, k: Any) -> Any:
         return k - u if first else u - k
 
-    for constant, axes in ((_array([1, 2, 3, 4, 5]), (3,)), (-2.0, (1, 2, 3))):
+    for constant in (_array([1, 2, 3, 4, 5]), -2.0):
         k = np.asarray(constant["config"]["value"] if isinstance(constant, dict) else constant, float)
         at = replace(_with("Subtract", constant, first=first), holds_arrays=False)
         twice = _with("Subtract", constant, first=first)
@@ -132,7 +132,7 @@ def test_constants_that_cannot_be_rewritten(first: bool) -> None:
             (part,) = parts(each)
             rule = rule_of(part)
             assert isinstance(rule, Pass)
-            for axis in axes:
+            for axis in (1, 2, 3):
                 held = from_backward((axis,), rng.standard_normal(X[axis]), rng.standard_normal(X[axis]))
                 moved = rule.axes.forward(held)
                 assert moved is not None
