@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bnfuse.formats.keras.rows.image_layers import OTHER_SIZES
 from bnfuse.formats.keras.rows.kind import Trait
 from bnfuse.formats.keras.rows.ops import ROWS
 from bnfuse.formats.keras.rows.variables import Slots
@@ -130,6 +131,11 @@ QUANTISED: list[tuple[str, dict[str, Any], str | None]] = [
 @pytest.mark.parametrize(("kind", "config", "held"), QUANTISED)
 def test_what_a_layer_of_integers_holds(kind: str, config: dict[str, Any], held: str | None) -> None:
     assert _names(ROWS[kind].quantised(config)) == held
+
+
+def test_whose_sizes_at_inference_are_others_than_the_file_tells() -> None:
+    assert OTHER_SIZES == {name for name in ROWS if name in ("RandomCrop", "RandomHeight", "RandomWidth")}
+    assert len(OTHER_SIZES) == 3
 
 
 def test_who_knows_how_many_numbers_it_can_be_given() -> None:
