@@ -1,19 +1,20 @@
-"""What an equation of an EinsumDense is made of, and kernels stored as integers; without Keras."""
+"""What an equation of an EinsumDense is made of, and how its bias is stored; without Keras."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules.base import Opaque
+from bnfuse.core.reparam import from_backward
+from bnfuse.core.rules.base import Opaque, Pass
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.equations import HeadsStore
-from bnfuse.formats.keras.rows.quantised_layers import QuantisedStore
 from bnfuse.formats.keras.rows.stored import LinearStore
+from tests.held_values import hold
 from tests.keras_sites import drawn, function, numbers, parts, rule_of, rules, site
 
 X, PLANES = (None, 6, 5), (None, 6, 3, 5)
@@ -48,6 +49,8 @@ EQUATIONS: list[tuple[str, Any, Shape | None, tuple[int, ...], tuple[int, ...], 
     ("abc,cde->adbe", None, X, (5, 2, 4), (), (None, 2, 6, 4), f"i5k2o4 2→3, no bias, {OPEN}"),
     ("abcd,dcef->abef", None, PLANES, (5, 3, 2, 4), (), (None, 6, 2, 4), f"i5k3k2o4 3→3, no bias, {OPEN}"),
     ("abcd,cbe->ade", None, PLANES, (3, 6, 4), (), (None, 5, 4), "i3k6o4 2→2, no bias"),
+    ("abcd,bd->abcd", None, PLANES, (6, 5), (), PLANES, f"k6g5 3→3, no bias, {OPEN}"),
+    ("...abc,cd->...abd", None, X, (5, 4), (), (None, 6, 4), "i5o4 2→2, no bias"),
     # a bias along other axes is a constant that is added
     ("abc,cde->abde", "d", X, (5, 2, 4), (2, 1), (None, 6, 2, 4),
      f"i5o2o4 2→2, no bias ever; source; {PASS}; (1.0, 1.0) 0 2[0, 1, 3]"),
@@ -81,6 +84,12 @@ EQUATIONS: list[tuple[str, Any, Shape | None, tuple[int, ...], tuple[int, ...], 
     ("abc,c->ab", None, X, (5,), (), (None, 6), UNKNOWN),
     ("bc,cd->bd", None, X, (5, 4), (), (None, 6, 4), UNKNOWN),
     ("abcde,ef->abcdf", None, X, (5, 4), (), (None, 6, 4), UNKNOWN),
+    ("abc,ccd->abd", None, X, (5, 5, 4), (), (None, 6, 4), UNKNOWN),
+    ("abc,cd->abdd", None, X, (5, 4), (), (None, 6, 4, 4), UNKNOWN),
+    ("abc,cdz->abd", None, X, (5, 4, 2), (), (None, 6, 4), UNKNOWN),
+    ("abc,cd->abcd", None, X, (5, 4), (), (None, 6, 5, 4), UNKNOWN),
+    ("abc,bc->ab", None, X, (6, 5), (), (None, 6), UNKNOWN),
+    ("abc,->abc", None, X, (), (), X, UNKNOWN),
     ("abc,cd->abd", None, X, (5, 4, 1), (), (None, 6, 4), "opaque: BAD_PARAMETERS"),
 ]  # fmt: skip
 
@@ -123,6 +132,58 @@ def test_what_lies_between_the_parts() -> None:
         ("parted", ("y/whole",), ("y/product",)),
         ("sum", ("y/product", "y/bias"), ("y",)),
     ]
+
+
+def test_several_axes_as_one() -> None:
+    """What is joined in front of the kernel, and parted behind it, are the same elements."""
+    _, (joined, _, parted) = _chain("abcd,efcd->abef", None, PLANES, (2, 4, 3, 5), (), (None, 6, 2, 4))
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(2, 6, 3, 5)), rng.normal(size=(2, 6, 8))
+    for part, value, shape in ((joined, x, (2, 6, 15)), (parted, y, (2, 6, 2, 4))):
+        rule = rule_of(part)
+        assert isinstance(rule, Pass)
+        for axis in range(1, value.ndim):
+            n = value.shape[axis]
+            held = from_backward((axis,), rng.standard_normal(n), rng.standard_normal(n))
+            moved = rule.axes.forward(held)
+            assert moved is not None
+            np.testing.assert_allclose(hold(moved, value.reshape(shape)), hold(held, value).reshape(shape))
+
+
+class _Edits:
+    """What a store puts where."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self.config: dict[str, Any] = {}
+
+    def put(self, _: Any, name: str, array: np.ndarray) -> None:
+        self.arrays[name] = array
+
+    def configure(self, _: Any, settings: dict[str, Any]) -> None:
+        self.config |= settings
+
+
+def test_a_bias_that_is_written() -> None:
+    """Along the last letter alone, where all heads have the same and it had no other; else along all."""
+    same, apart = np.tile(np.arange(4.0), 2), np.arange(8.0)
+    for axes, equation, laid in (
+        (None, "abc,cde->abde", ()), ("", "abc,cde->abde", ()), ("e", "abc,cde->abde", ()),
+        ("de", "abc,cde->abde", ()), (None, "abc,cde->adeb", (1,)),
+    ):  # fmt: skip
+        out = (None, 2, 4, 6) if laid else (None, 6, 2, 4)
+        config, arrays = {"equation": equation, "bias_axes": axes}, {"kernel": drawn(5, 2, 4)}
+        at = site("EinsumDense", X, config, arrays, out=out)
+        store = parts(at)[0].stored
+        assert isinstance(store, HeadsStore)
+        for bias in (same, apart):
+            edits = _Edits()
+            store.store_bias(at, bias, cast(Any, edits))
+            alone = bias is same and axes != "de"
+            expected = np.arange(4.0).reshape(4, *laid) if alone else bias.reshape(2, 4, *laid)
+            np.testing.assert_array_equal(edits.arrays["bias"], expected)
+            assert edits.arrays["bias"].shape == expected.shape
+            assert edits.config == {"bias_axes": "e" if alone else "de"}
 
 
 def test_how_a_bias_is_stored() -> None:
@@ -168,99 +229,3 @@ def test_behind_a_call_comes_a_difference() -> None:
     for shape, out in (((2, 4, 6, 5), (2, 4, 4, 6)), ((2, 3, 6, 5), (2, 3, 4, 6))):
         at = function("Einsum", [shape], kernel, out=[out], subscripts="abcd,de->abec")
         assert rules(at) == ["i5o4 3→2, no bias"]
-
-
-# --- kernels stored as integers
-
-INT8, INT4 = {"dtype": "int8_from_float32"}, {"dtype": "int4_from_float32"}
-Q = np.random.default_rng(1).integers(-127, 128, (5, 4)).astype(np.int8)
-SCALE = np.array([0.5, 2.0, 3.0, 10.0], np.float32)
-
-
-def _quantised(config: dict[str, Any], arrays: dict[str, np.ndarray], width: int = 5) -> Any:
-    return site("Dense", (None, width), config, arrays)
-
-
-def test_a_kernel_of_bytes() -> None:
-    """w = q/scale; what it reads is rounded, so that no shift comes in, unless its settings say otherwise."""
-    at = _quantised(INT8, {"kernel": Q, "kernel_scale": SCALE, "bias": drawn(4)})
-    assert rules(at) == [f"i5o4 1→1, bias, {OPEN}"]
-    (part,) = parts(at)
-    rule = rule_of(part)
-    assert isinstance(rule, Linear) and isinstance(part.stored, QuantisedStore)
-    np.testing.assert_allclose(numbers(rule.weight).reshape(5, 4), Q / SCALE, rtol=1e-6)
-    unrounded = INT8 | {"quantization_config": {"config": {"activation_quantizer": None}}}
-    assert rules(_quantised(unrounded, {"kernel": Q, "kernel_scale": SCALE})) == ["i5o4 1→1, no bias"]
-    rounded = INT8 | {"quantization_config": {"config": {"activation_quantizer": {"class_name": "AbsMax"}}}}
-    assert rules(_quantised(rounded, {"kernel": Q, "kernel_scale": SCALE})) == [f"i5o4 1→1, no bias, {OPEN}"]
-
-
-def test_an_equation_of_bytes() -> None:
-    """What is stored does not tell the sizes of the kernel: its axes are not joined."""
-    config: dict[str, Any] = INT8 | {"equation": "abc,cd->abd", "bias_axes": "d"}
-    arrays: dict[str, np.ndarray] = {"kernel": Q, "kernel_scale": SCALE, "bias": drawn(4)}
-    at = site("EinsumDense", X, config, arrays, out=(None, 6, 4))
-    assert rules(at) == [f"i5o4 2→2, bias, {OPEN}"]
-    (part,) = parts(at)
-    assert part.stored == QuantisedStore(enables={"bias_axes": "d"}, bias_shape=(-1,))
-
-
-@pytest.mark.parametrize("outputs", [4, 3])
-def test_a_kernel_of_half_bytes(outputs: int) -> None:
-    """Two in a byte, along the outputs, the lower half first."""
-    values = np.random.default_rng(2).integers(-8, 8, (5, outputs)).astype(np.int8)
-    even = np.pad(values, ((0, 0), (0, outputs % 2)))
-    packed = ((even[:, 0::2] & 15) | (even[:, 1::2] << 4)).astype(np.int8)
-    at = _quantised(INT4, {"kernel": packed, "kernel_scale": SCALE[:outputs]})
-    (part,) = parts(at)
-    rule = rule_of(part)
-    assert isinstance(rule, Linear)
-    np.testing.assert_allclose(numbers(rule.weight).reshape(5, outputs), values / SCALE[:outputs], rtol=1e-6)
-
-
-def test_a_kernel_in_blocks() -> None:
-    """w = (q − zero)·scale of each block of inputs; nothing is rounded on the way in."""
-    values = np.random.default_rng(3).integers(-8, 8, (5, 4)).astype(np.int8)
-    packed = ((values[:, 0::2] & 15) | (values[:, 1::2] << 4)).astype(np.int8)
-    blocks = np.array([0, 0, 1, 1, 1], np.float32)
-    scale, zero = np.abs(drawn(2, 4)) + 0.5, np.array([[1, 0, -2, 3], [0, 2, 1, -1]], np.int8)
-    arrays = {"kernel": packed, "kernel_scale": scale, "kernel_zero": zero, "g_idx": blocks}
-    config = {"dtype": "int4/3_from_float32"}
-    at = _quantised(config, arrays)
-    assert rules(at) == ["i5o4 1→1, no bias"]
-    rule = rule_of(parts(at)[0])
-    assert isinstance(rule, Linear)
-    index = blocks.astype(int)
-    np.testing.assert_allclose(
-        numbers(rule.weight).reshape(5, 4), (values - zero.astype(float)[index]) * scale[index], rtol=1e-6
-    )
-    for name, other in (
-        ("kernel_zero", zero[:1]),
-        ("g_idx", blocks[:4]),
-        ("g_idx", blocks + 1),
-        ("g_idx", blocks - 1),
-    ):
-        assert rules(_quantised(config, arrays | {name: other})) == ["opaque: WEIGHT_NOT_CONSTANT"]
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {"kernel": Q},
-        {"kernel_scale": SCALE},
-        {"kernel": Q, "kernel_scale": SCALE[:3]},
-        {"kernel": Q, "kernel_scale": SCALE * 0},
-        {"kernel": Q, "kernel_scale": SCALE.astype(np.float64)},
-        {"kernel": Q.astype(np.int16), "kernel_scale": SCALE},
-        {"kernel": Q[:, :, None], "kernel_scale": SCALE},
-    ],
-)
-def test_integers_that_lie_in_another_way(arrays: dict[str, np.ndarray]) -> None:
-    assert rules(_quantised(INT8, arrays)) == ["opaque: WEIGHT_NOT_CONSTANT"]
-
-
-def test_half_bytes_that_lie_in_another_way() -> None:
-    """Along the inputs, as older versions had them, or of another number of inputs."""
-    for packed, width in ((Q[:3, :4], 5), (Q[:5, :2], 6), (Q[:5, :3], 5)):
-        at = _quantised(INT4, {"kernel": packed, "kernel_scale": SCALE}, width)
-        assert rules(at) == ["opaque: WEIGHT_NOT_CONSTANT"]

@@ -134,7 +134,7 @@ def test_what_a_layer_of_integers_holds(kind: str, config: dict[str, Any], held:
 
 
 def test_whose_sizes_at_inference_are_others_than_the_file_tells() -> None:
-    assert OTHER_SIZES == {name for name in ROWS if name in ("RandomCrop", "RandomHeight", "RandomWidth")}
+    assert {name for name in ROWS if name in ("RandomCrop", "RandomHeight", "RandomWidth")} == OTHER_SIZES
     assert len(OTHER_SIZES) == 3
 
 
