@@ -47,7 +47,7 @@ ACTIVATIONS: list[tuple[Any, str]] = [
     (_object("ReLU", {"negative_slope": 0.1}), PLAIN),
     (_object("LeakyReLU", {}), PLAIN), (_object("PReLU", {}), PLAIN),
     (_object("ReLU"), RELU), (_object(3), NONLINEAR),
-    (_object("function", "relu"), RELU),
+    (_object("function", "relu"), RELU), (_object(None), NONLINEAR), (["relu"], NONLINEAR),
     (_object("function", "relu", registered_name="relu"), RELU),
     (_object("function", "relu", registered_name="function"), RELU),
     (_object("function", "relu", module="builtins"), RELU),

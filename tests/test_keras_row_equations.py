@@ -144,7 +144,7 @@ def test_several_axes_as_one() -> None:
         assert isinstance(rule, Pass)
         for axis in range(1, value.ndim):
             n = value.shape[axis]
-            held = from_backward((axis,), rng.standard_normal(n), rng.standard_normal(n))
+            held = from_backward((axis,), rng.standard_normal((n,)), rng.standard_normal((n,)))
             moved = rule.axes.forward(held)
             assert moved is not None
             np.testing.assert_allclose(hold(moved, value.reshape(shape)), hold(held, value).reshape(shape))

@@ -123,6 +123,9 @@ QUANTISED: list[tuple[str, dict[str, Any], str | None]] = [
     ("EinsumDense", INT8 | {"bias_axes": "d"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
     ("Dense", INT8 | {"lora_rank": 2}, None),
     ("Dense", {"dtype": "float8_from_float32"}, None),
+    ("Dense", {"dtype": "int4/-1_from_float32"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
+    ("Dense", {"dtype": "int8/2_from_float32"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
+    ("Dense", {}, None),
     ("Dense", {"quantization_mode": "int4"}, "kernel:vars/0* bias:vars/1 kernel_scale:vars/2*"),
     ("Conv2D", INT8, None),
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.core.weights.quantised import QuantisedTensor
 from bnfuse.formats.keras.rows.quantised_layers import QuantisedStore
 from tests.keras_sites import drawn, numbers, parts, rule_of, rules, site
 
@@ -22,6 +23,12 @@ def _quantised(config: dict[str, Any], arrays: dict[str, np.ndarray], width: int
     return site("Dense", (None, width), config, arrays)
 
 
+def _kind(weight: Any) -> tuple[int, int, bool, bool]:
+    """What its integers can hold, and how its scales may change."""
+    assert isinstance(weight, QuantisedTensor)
+    return weight.lowest, weight.highest, weight.several, weight.signed
+
+
 def test_a_kernel_of_bytes() -> None:
     """w = q/scale; what it reads is rounded, so that no shift comes in, unless its settings say otherwise."""
     at = _quantised(INT8, {"kernel": Q, "kernel_scale": SCALE, "bias": drawn(4)})
@@ -30,6 +37,7 @@ def test_a_kernel_of_bytes() -> None:
     rule = rule_of(part)
     assert isinstance(rule, Linear) and isinstance(part.stored, QuantisedStore)
     np.testing.assert_allclose(numbers(rule.weight).reshape(5, 4), Q / SCALE, rtol=1e-6)
+    assert _kind(rule.weight) == (-128, 127, False, False)
     unrounded = INT8 | {"quantization_config": {"config": {"activation_quantizer": None}}}
     assert rules(_quantised(unrounded, {"kernel": Q, "kernel_scale": SCALE})) == ["i5o4 1→1, no bias"]
     rounded = INT8 | {"quantization_config": {"config": {"activation_quantizer": {"class_name": "AbsMax"}}}}
@@ -57,6 +65,7 @@ def test_a_kernel_of_half_bytes(outputs: int) -> None:
     rule = rule_of(part)
     assert isinstance(rule, Linear)
     np.testing.assert_allclose(numbers(rule.weight).reshape(5, outputs), values / SCALE[:outputs], rtol=1e-6)
+    assert _kind(rule.weight) == (-8, 7, False, False)
 
 
 def test_a_kernel_in_blocks() -> None:
@@ -71,6 +80,10 @@ def test_a_kernel_in_blocks() -> None:
     assert rules(at) == ["i5o4 1→1, no bias"]
     rule = rule_of(parts(at)[0])
     assert isinstance(rule, Linear)
+    assert _kind(rule.weight) == (-8, 7, False, True)
+    for without in ("kernel_zero", "g_idx"):
+        rest = {name: array for name, array in arrays.items() if name != without}
+        assert rules(_quantised(config, rest)) == ["opaque: WEIGHT_NOT_CONSTANT"]
     index = blocks.astype(int)
     np.testing.assert_allclose(
         numbers(rule.weight).reshape(5, 4), (values - zero.astype(float)[index]) * scale[index], rtol=1e-6
@@ -91,6 +104,7 @@ def test_a_kernel_in_blocks() -> None:
         {"kernel_scale": SCALE},
         {"kernel": Q, "kernel_scale": SCALE[:3]},
         {"kernel": Q, "kernel_scale": SCALE * 0},
+        {"kernel": Q, "kernel_scale": np.array([0.5, 2.0, 0.0, 10.0], np.float32)},
         {"kernel": Q, "kernel_scale": SCALE.astype(np.float64)},
         {"kernel": Q.astype(np.int16), "kernel_scale": SCALE},
         {"kernel": Q[:, :, None], "kernel_scale": SCALE},
@@ -105,3 +119,15 @@ def test_half_bytes_that_lie_in_another_way() -> None:
     for packed, width in ((Q[:3, :4], 5), (Q[:5, :2], 6), (Q[:5, :3], 5)):
         at = _quantised(INT4, {"kernel": packed, "kernel_scale": SCALE}, width)
         assert rules(at) == ["opaque: WEIGHT_NOT_CONSTANT"]
+
+
+def test_scales_along_the_other_axis() -> None:
+    """Of an equation whose kernel has its outputs first; half bytes lie along those of a Dense alone."""
+    arrays = {"kernel": Q.T.copy(), "kernel_scale": SCALE}
+    config = {"equation": "abc,dc->abd", **INT8}
+    rule = rule_of(parts(site("EinsumDense", X, config, arrays, out=(None, 6, 4)))[0])
+    assert isinstance(rule, Linear)
+    np.testing.assert_allclose(numbers(rule.weight).reshape(4, 5), (Q / SCALE).T, rtol=1e-6)
+    half: dict[str, np.ndarray] = {"kernel": Q[:4, :2], "kernel_scale": SCALE}
+    at = site("EinsumDense", (None, 6, 4), {"equation": "abc,dc->abd", **INT4}, half, out=(None, 6, 4))
+    assert rules(at) == ["opaque: WEIGHT_NOT_CONSTANT"]
