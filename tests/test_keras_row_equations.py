@@ -125,6 +125,10 @@ def test_what_lies_between_the_parts() -> None:
         ("parted", ("y/whole",), ("y",)),
     ]
     assert {part.op for part in made} == {"EinsumDense"}
+    told, _ = _chain("abc,cd->abd", None, X, (5, 4), (), (None, 6, 4))
+    assert told == [("", ("x0",), ("y",))]
+    told, _ = _chain("abcd,cde->abe", None, PLANES, (3, 5, 4), (), (None, 6, 4))
+    assert told == [("joined", ("x0",), ("y/joined",)), ("", ("y/joined",), ("y",))]
     told, _ = _chain("abc,cde->abde", "d", X, (5, 2, 4), (2, 1), (None, 6, 2, 4))
     assert told == [
         ("", ("x0",), ("y/whole",)),
@@ -138,8 +142,10 @@ def test_several_axes_as_one() -> None:
     """What is joined in front of the kernel, and parted behind it, are the same elements."""
     _, (joined, _, parted) = _chain("abcd,efcd->abef", None, PLANES, (2, 4, 3, 5), (), (None, 6, 2, 4))
     rng = np.random.default_rng(7)
-    x, y = rng.normal(size=(2, 6, 3, 5)), rng.normal(size=(2, 6, 8))
-    for part, value, shape in ((joined, x, (2, 6, 15)), (parted, y, (2, 6, 2, 4))):
+    x, y, z = rng.normal(size=(2, 6, 3, 5)), rng.normal(size=(2, 6, 8)), rng.normal(size=(2, 6, 3, 5, 4))
+    _, (front, _) = _chain("abcde,bcf->afde", None, (None, 6, 3, 5, 4), (6, 3, 2), (), (None, 2, 5, 4))
+    ends = (joined, x, (2, 6, 15)), (parted, y, (2, 6, 2, 4)), (front, z, (2, 18, 5, 4))
+    for part, value, shape in ends:
         rule = rule_of(part)
         assert isinstance(rule, Pass)
         for axis in range(1, value.ndim):
@@ -184,6 +190,17 @@ def test_a_bias_that_is_written() -> None:
             np.testing.assert_array_equal(edits.arrays["bias"], expected)
             assert edits.arrays["bias"].shape == expected.shape
             assert edits.config == {"bias_axes": "e" if alone else "de"}
+
+
+def test_a_bias_that_is_written_for_three_letters() -> None:
+    config, arrays = {"equation": "abc,cdef->abdef", "bias_axes": None}, {"kernel": drawn(5, 2, 3, 4)}
+    at = site("EinsumDense", X, config, arrays, out=(None, 6, 2, 3, 4))
+    store = parts(at)[0].stored
+    assert isinstance(store, HeadsStore)
+    edits = _Edits()
+    store.store_bias(at, np.tile(np.arange(4.0), 6), cast(Any, edits))
+    np.testing.assert_array_equal(edits.arrays["bias"], np.arange(4.0))
+    assert edits.config == {"bias_axes": "f"}
 
 
 def test_how_a_bias_is_stored() -> None:
