@@ -229,6 +229,7 @@ SIZES: list[tuple[Site, Shape | None]] = [
     (function("Divide", [X, (5,)]), X),
     (function("Divide", [X, None]), None),
     (tf_function("math.greater", [X, (5,)], raw=["x0", 0, 0, {"y": ["x1", 0, 0]}]), X),
+    (tf_function("math.greater", [(5,), X], raw=["x0", 0, 0, {"y": ["x1", 0, 0]}]), X),
     (tf_function("math.pow", [X], y=[[[[[1.0]]]]]), (1, *X)),
     (function("Where", [X, X, (4, 1)]), X),
     (tf_function("shape", [X]), (4,)),

@@ -12,6 +12,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Opaque, Source
+from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.core.rules.weighted_sum import WeightedSum
 from bnfuse.formats.keras.graph.network import Shape
 from bnfuse.formats.keras.rows.stored import LinearStore
@@ -175,6 +176,17 @@ def test_a_separable_convolution_is_two() -> None:
         ("SeparableConv2D.depthwise", ("x0",), ("y/depthwise",), "depthwise_kernel", ""),
         ("SeparableConv2D.pointwise", ("y/depthwise",), ("y",), "pointwise_kernel", "bias"),
     ]
+
+
+def test_an_activation_is_behind_the_last_part() -> None:
+    arrays = {"depthwise_kernel": drawn(3, 2, 3, 2), "pointwise_kernel": drawn(1, 1, 6, 4)}
+    made = parts(site("SeparableConv2D", IMAGE, CONV | {"activation": "tanh"}, arrays))
+    assert [part.outputs for part in made] == [("y/depthwise",), ("y/linear",), ("y",)]
+
+
+def test_the_bias_of_a_layer_is_no_node() -> None:
+    rule = rule_of(parts(site("Dense", (None, 5), {}, _kernel(5, 4)))[0])
+    assert isinstance(rule, Linear) and rule.bias_nodes == 0
 
 
 def test_a_state_enters_the_rest_of_the_cell() -> None:

@@ -32,8 +32,8 @@ def unknown(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
 
 
 def same(layer: Layer, inputs: Inputs, call: Call | None) -> Outputs:
-    """One output as large as the input; a function of more tensors than one broadcasts them."""
-    return UNKNOWN if layer.function and len(inputs) != 1 else (checked(inputs[0]),)
+    """One output as large as the input."""
+    return (checked(inputs[0]),)
 
 
 def one(rule: Callable[[Config, Shape], Shape | None]) -> Shapes:
