@@ -42,6 +42,7 @@ EQUATIONS: list[tuple[str, Any, Shape | None, tuple[int, ...], tuple[int, ...], 
     ("abcd,cde->abce", None, PLANES, (3, 5, 4), (), (None, 6, 3, 4), f"{PASS}; g3i5o4 2→2, no bias; {PASS}"),
     ("abc,c->abc", "c", X, (5,), (5,), X, "g5 2→2, bias"),
     ("abc,bc->abc", None, X, (6, 5), (), X, f"{PASS}; g6g5 1→1, no bias; {PASS}"),
+    ("ab,ab->ab", None, (3, 5), (3, 5), (), (3, 5), f"{PASS}; g3g5 0→0, no bias; {PASS}"),
     # apart, or in another order, the last is the axis
     ("abc,cbd->abd", None, X, (5, 6, 4), (), (None, 6, 4), f"i5k6o4 2→2, no bias, {OPEN}"),
     ("abc,ced->abde", None, X, (5, 4, 2), (), (None, 6, 2, 4), f"i5o4k2 2→3, no bias, {OPEN}"),
@@ -193,14 +194,15 @@ def test_a_bias_that_is_written() -> None:
 
 
 def test_a_bias_that_is_written_for_three_letters() -> None:
-    config, arrays = {"equation": "abc,cdef->abdef", "bias_axes": None}, {"kernel": drawn(5, 2, 3, 4)}
-    at = site("EinsumDense", X, config, arrays, out=(None, 6, 2, 3, 4))
-    store = parts(at)[0].stored
-    assert isinstance(store, HeadsStore)
-    edits = _Edits()
-    store.store_bias(at, np.tile(np.arange(4.0), 6), cast(Any, edits))
-    np.testing.assert_array_equal(edits.arrays["bias"], np.arange(4.0))
-    assert edits.config == {"bias_axes": "f"}
+    for axes in (None, "f"):
+        config, arrays = {"equation": "abc,cdef->abdef", "bias_axes": axes}, {"kernel": drawn(5, 2, 3, 4)}
+        at = site("EinsumDense", X, config, arrays, out=(None, 6, 2, 3, 4))
+        store = parts(at)[0].stored
+        assert isinstance(store, HeadsStore)
+        edits = _Edits()
+        store.store_bias(at, np.tile(np.arange(4.0), 6), cast(Any, edits))
+        np.testing.assert_array_equal(edits.arrays["bias"], np.arange(4.0))
+        assert edits.config == {"bias_axes": "f"}
 
 
 def test_how_a_bias_is_stored() -> None:
