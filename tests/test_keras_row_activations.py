@@ -109,6 +109,7 @@ def test_where_no_node_can_stand_for_an_activation() -> None:
     ):
         assert rules(at) == [PLAIN]
     assert rules(_called("ReLU", {"max_value": 6.0}, raw=None)) == [NONLINEAR]
+    assert rules(_called("Dense", {"activation": "relu"}, raw=None))[1:] == [PLAIN]
     (part,) = parts(_called("ReLU", {"max_value": 0.1}, raw=None))
     assert part.constant is not None and part.constant(2.0) == 0.1  # Keras 2 reads it as it is
 
@@ -120,6 +121,7 @@ def test_bounds_of_a_fused_activation() -> None:
     rule = rule_of(behind)
     assert isinstance(rule, Clamp) and isinstance(behind.stored, FusedClampStore)
     assert (rule.fused, rule.spreads, str(rule.dtype)) == (True, True, "float32")
+    assert behind.role == "activation"
     assert (linear.outputs, behind.inputs, behind.outputs) == (("y/linear",), ("y/linear",), ("y",))
     alone = rule_of(parts(_called("Activation", {"activation": "relu6"}))[0])
     assert isinstance(alone, Clamp) and not alone.fused and alone.spreads
