@@ -64,21 +64,16 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
                 return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
         if overflows(rule, rewrite):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
-    return _numbers_overflow(state, offer, found)
+    return _numbers_overflow(state, found)
 
 
-def _numbers_overflow(state: State, offer: Offer, found: Propagation) -> Refusal | None:
-    """Whether constants do not fit their type: of a node y = a·x + c, of an operand, of what is left."""
+def _numbers_overflow(state: State, found: Propagation) -> Refusal | None:
+    """Whether constants do not fit their type: of a node y = a·x + c, or of an operand."""
     split = found.split.value
-    numbers = [(node, edit.pair) for node, edit in found.edits]
-    if offer.wanted is not None and offer.part is not Part.WHOLE:
-        numbers.append((offer.node, offer.left(found.split)))
-    for node, pair in numbers:
-        rule = state.graph.rule(node)
-        if isinstance(rule, Affine) and not rule.fits(*pair):
-            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.stored or "float64"), split=split)
     for node, edit in found.edits:
         rule = state.graph.rule(node)
+        if isinstance(rule, Affine) and not rule.fits(*edit.pair):
+            return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.stored or "float64"), split=split)
         if isinstance(rule, Source) and source_overflows(rule, [*state.edits.get(node, ()), edit]):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.tensor.dtype), split=split)
     return None
