@@ -13,15 +13,17 @@ from typing import Any
 import onnx
 import pytest
 
-from bnfuse.core.planning import search
+from bnfuse.core.decisions import Keep
+from bnfuse.core.planning import search, state
 from bnfuse.core.planning.bars import Bars
 from bnfuse.core.planning.plan import plan
 from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from tests.onnx_graphs import Net
-from tests.strange_graphs import KINDS, C, Kind, on_a_stream
+from tests.onnx_graphs import Net, assert_equal, fold_model
+from tests.strange_graphs import KINDS, C, Kind, on_a_stream, through_a_concat
 
 Readings = dict[str, ReadOptions]
 READINGS: Readings = {
@@ -79,3 +81,16 @@ def test_three_times_the_graph_is_three_times_the_work(
             plan(opened.graph)
         took.append(work[0])
     assert took[0] > 0 and took[1] <= 4.5 * took[0]  # a square would be nine times
+
+
+def test_folds_through_a_wide_join_take_no_more_than_so_much_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of 40 folds holds two numbers for each of 80 channels; after the tenth there is no more room."""
+    monkeypatch.setattr(state, "MOST_NUMBERS", 9 * 2 * 80 + 1)
+    net = Net(40)
+    done = fold_model(net.build({"x": (1, C, 2, 2)}, through_a_concat(net, 40)), tmp_path)
+    kept = [d for d in done.plan.decisions if isinstance(d, Keep)]
+    assert len(kept) == 30
+    assert {refusal.reason for d in kept for refusal in d.refusals} >= {Reason.TOO_LARGE}
+    assert_equal(done.before, done.after)

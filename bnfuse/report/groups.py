@@ -37,7 +37,7 @@ _RANKS: tuple[tuple[Reason, ...], ...] = (
     (Reason.ZERO_PADDING, Reason.SHIFT_REFUSED),
     (Reason.SHIFT_THROUGH_ACTIVATION,),
     (Reason.AXIS, Reason.BROADCAST, Reason.SHAPE_UNKNOWN),
-    (Reason.CONFLICT, Reason.TOO_MANY_CHOICES, Reason.WAITING),
+    (Reason.CONFLICT, Reason.TOO_MANY_CHOICES, Reason.TOO_LARGE, Reason.WAITING),
     (Reason.NONLINEAR, Reason.UNSUPPORTED_OP),
     (
         Reason.CAPTURED,

@@ -218,8 +218,11 @@ class Worklist:
         held = self.held[value]
         if rule.hands_on(held) > WIDE:
             return self._reach_hub(node, held)
-        if not self.deep and len(node.inputs) > WIDE:
-            return self._known(value, held)
+        if len(node.inputs) + len(node.outputs) > WIDE:
+            if self.state.is_full:
+                return Refusal(Reason.TOO_LARGE, node.label, value)
+            if not self.deep:
+                return self._known(value, held)
         return None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from bnfuse.core.planning.constant_channel import ConstantChannel
 
 
+# In what all folds of a graph ask for, as float64: 512 MiB, ten times what DenseNet201 and the like need.
+MOST_NUMBERS = 1 << 26
+
+
 class Propagation(Struct, frozen=True, eq=False):
     """A successful attempt: what each node absorbs, in the order they were reached.
 
@@ -103,6 +107,7 @@ class State(Struct, eq=False):
     rescalings: int = 0  # how many of those fold nothing
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
     dead_ends: DeadEnds = field(default_factory=DeadEnds)
+    _numbers: int = 0  # in ``edits``
     _absorbed: dict[Node, _SoFar] = field(default_factory=dict)  # by linear op
     _classes: dict[bool, Classes] = field(default_factory=dict)
     _bars: dict[bool, Bars] = field(default_factory=dict)
@@ -149,6 +154,14 @@ class State(Struct, eq=False):
     def rewrite(self, node: Node, new: Iterable[Absorbed] = ()) -> Rewrite:
         """All that a linear op absorbed, and perhaps more."""
         return self._linear(node).composed(new, self._so_far(node).rewrite)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether folds hold so many numbers that those which take the most are refused from now on.
+
+        A fold through a join of n values, which all fold, holds n of them: 10,000 would take 10 GB.
+        """
+        return self._numbers > MOST_NUMBERS
 
     def shifts(self, node: Node) -> bool:
         """Whether a linear op absorbed any shift."""
@@ -243,6 +256,7 @@ class State(Struct, eq=False):
     def _take(self, propagation: Propagation) -> None:
         self.accepted.append(propagation)
         for node, edit in propagation.edits:
+            self._numbers += 2 * edit.pair[0].size
             rule = self.graph.rule(node)
             if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)
