@@ -23,7 +23,7 @@ from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.onnx_graphs import Net, assert_equal, fold_model
-from tests.strange_graphs import KINDS, C, Kind, on_a_stream, through_a_concat
+from tests.strange_graphs import KINDS, C, Kind, on_a_stream, out_of_a_split
 
 Readings = dict[str, ReadOptions]
 READINGS: Readings = {
@@ -89,7 +89,7 @@ def test_folds_through_a_wide_join_take_no_more_than_so_much_memory(
     """Each of 40 folds holds two numbers for each of 80 channels; after the tenth there is no more room."""
     monkeypatch.setattr(state, "MOST_NUMBERS", 9 * 2 * 80 + 1)
     net = Net(40)
-    done = fold_model(net.build({"x": (1, C, 2, 2)}, through_a_concat(net, 40)), tmp_path)
+    done = fold_model(net.build({"x": (1, C, 2, 2)}, out_of_a_split(net, 40)), tmp_path)
     kept = [d for d in done.plan.decisions if isinstance(d, Keep)]
     assert len(kept) == 30
     assert {refusal.reason for d in kept for refusal in d.refusals} >= {Reason.TOO_LARGE}
