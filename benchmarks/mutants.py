@@ -19,10 +19,12 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from benchmarks.mutant_runs import KILLED, SURVIVED, TIMEOUT, preload, run_all
+from benchmarks.mutant_runs import KILLED, SURVIVED, TIMEOUT, Job, preload, run_all
 from benchmarks.mutant_sources import Mutant, mutants
+from benchmarks.mutant_swaps import names_taken, patch_of
 from benchmarks.mutant_tests import ROOT, Coverage, stored, traced
 
 STORE = ROOT / "build" / "mutants"
@@ -36,10 +38,10 @@ ONNX = [
     "formats/onnx/edit/apply_patch.py",
 ]
 KERAS = sorted(
-    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*.py")
+    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*_layers.py")
 )
 
-# Tests that are quick; those of the formats are the tests of the tables. Only those of Keras need TensorFlow.
+# Tests that need no TensorFlow and are quick; those of the tables run rows on real files.
 CORE_TESTS = [
     "absorbing",
     "affine_rule",
@@ -92,7 +94,6 @@ CORE_TESTS = [
     "rounds",
     "scale_classes",
     "settled_parts",
-    "settling_order",
     "settling",
     "shared_values",
     "siblings",
@@ -109,54 +110,37 @@ CORE_TESTS = [
     "worth_a_fold",
 ]
 ONNX_TESTS = [
+    "batchnorm_of_constants",
+    "clamp",
+    "constant_channel",
+    "constant_operands",
+    "fed_by_constants",
+    "foreign_operators",
+    "merge_affines",
+    "narrow",
+    "no_batchnorms",
     "onnx_bound",
     "onnx_dialects",
     "onnx_functions",
     "onnx_malformed",
+    "onnx_old_files",
+    "onnx_overflow",
     "onnx_scopes",
     "onnx_training",
     "operator_coverage",
+    "peers_table",
+    "qonnx_weights",
+    "quantised_weights",
+    "regroup",
+    "round_bias",
+    "shared_values",
     "table_guards",
+    "table_rows",
+    "traps",
+    "vector_products",
     "worked_out_weights",
 ]
-KERAS_TESTS = [
-    "keras_affines",
-    "keras_attention",
-    "keras_call_constants",
-    "keras_clamps",
-    "keras_config",
-    "keras_config_refused",
-    "keras_function_coverage",
-    "keras_function_guards",
-    "keras_functions",
-    "keras_kernels",
-    "keras_layer_shapes",
-    "keras_masks",
-    "keras_merges",
-    "keras_movers",
-    "keras_quantised",
-    "keras_recurrent",
-    "keras_row_activations",
-    "keras_row_affines",
-    "keras_row_calls",
-    "keras_row_equations",
-    "keras_row_functions",
-    "keras_row_joins",
-    "keras_row_kinds",
-    "keras_row_moves",
-    "keras_row_quantised",
-    "keras_row_reckoning",
-    "keras_row_rules",
-    "keras_row_shapes",
-    "keras_row_tf_calls",
-    "keras_rows",
-    "keras_settings",
-    "keras_shapes",
-    "keras_spectral",
-    "keras_types",
-    "keras_unknown_shapes",
-    "keras_wrappers",
-]
+KERAS_TESTS = ["keras_config", "keras_config_refused", "keras_layer_shapes"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,27 +151,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("module", nargs="*", help=f"below bnfuse/, as core/axes.py; of {', '.join(CORE)}, …")
     parser.add_argument("--processes", type=int, default=2, help="at once (2)")
     parser.add_argument("--most", type=float, default=60.0, help="seconds of tests a mutant is given (60)")
-    parser.add_argument("--tests", nargs="+", metavar="NAME", help="only those of tests/test_NAME.py")
     wanted = parser.parse_args(arguments)
     modules = wanted.module or [*CORE, *ONNX, *KERAS]
-    preload(keras=any(_kind(module) == "keras" for module in modules))
-    rows = [_run(module, wanted.tests, wanted.processes, wanted.most) for module in modules]
+    preload()
+    rows = [_run(module, wanted.processes, wanted.most) for module in modules]
     _table(modules, rows)
     return 0
 
 
-def _kind(module: str) -> str:
-    return module.split("/")[1] if module.startswith("formats/") else "core"
+def _tests_of(module: str) -> tuple[str, list[str]]:
+    """The name and files of the tests that a module's mutants meet."""
+    kind = module.split("/")[1] if module.startswith("formats/") else "core"
+    names = {"onnx": ONNX_TESTS, "keras": [*CORE_TESTS, *KERAS_TESTS]}.get(kind, CORE_TESTS)
+    files = [ROOT / "tests" / f"test_{name}.py" for name in names]
+    return kind, [path.relative_to(ROOT).as_posix() for path in files if path.exists()]
 
 
-def _tests_of(kind: str) -> list[str]:
-    """The names of the tests that the mutants of such modules meet."""
-    if kind == "keras":
-        return KERAS_TESTS  # those of the algebra read none of its models
-    return [*CORE_TESTS, *ONNX_TESTS] if kind == "onnx" else CORE_TESTS
-
-
-def _run(module: str, chosen: Sequence[str] | None, processes: int, most_s: float) -> dict[str, str]:
+def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
     """Outcome by mutant, from the store where it is known."""
     path = ROOT / "bnfuse" / module
     source = path.read_text(encoding="utf-8")
@@ -199,23 +179,21 @@ def _run(module: str, chosen: Sequence[str] | None, processes: int, most_s: floa
     outcomes = {m.name: known[m.name] for m in found if known.get(m.name) in (KILLED, TIMEOUT)}
     open_ones = [m for m in found if m.name not in outcomes]
     if open_ones:
-        kind = _kind(module)
-        paths = [ROOT / "tests" / f"test_{name}.py" for name in chosen or _tests_of(kind)]
-        files = [path.relative_to(ROOT).as_posix() for path in paths if path.exists()]
-        told = hashlib.sha256(" ".join(files).encode()).hexdigest()[:12] if chosen else kind
-        traces = STORE / f"coverage-{told}.json"
-        coverage = _traced_apart(files, traces, slow=kind == "keras")
-        jobs, asked = [], []
+        kind, files = _tests_of(module)
+        coverage = _traced_apart(files, STORE / f"coverage-{kind}.json")
+        name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        imports, taken = coverage.imports.get(f"bnfuse/{module}", frozenset()), names_taken(name, _sources())
+        jobs, told = [], []
         for mutant in open_ones:
-            tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", source, most_s)
+            tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", most_s)
             if tests:
-                jobs.append((mutant.source, tests, seconds))
-                asked.append(mutant)
+                patch = patch_of(name, source, mutant.source, str(path), imports, taken)
+                jobs.append(Job(mutant.source, patch, tests, seconds))
+                told.append(mutant)
             else:
                 outcomes[mutant.name] = NO_TEST
-        name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         for done, (at, outcome) in enumerate(run_all(path, name, jobs, processes), 1):
-            outcomes[asked[at].name] = outcome
+            outcomes[told[at].name] = outcome
             if sys.stderr.isatty():
                 print(f"\r{module}: {done} of {len(jobs)}", end="", file=sys.stderr, flush=True)
             if done % 10 == 0 or done == len(jobs):
@@ -224,17 +202,24 @@ def _run(module: str, chosen: Sequence[str] | None, processes: int, most_s: floa
     return {m.name: outcomes[m.name] for m in found}
 
 
+@cache
+def _sources() -> tuple[str, ...]:
+    """Of the package and the tests."""
+    paths = (*(ROOT / "bnfuse").rglob("*.py"), *(ROOT / "tests").rglob("*.py"))
+    return tuple(path.read_text(encoding="utf-8") for path in paths)
+
+
 def _keep(store: Path, key: str, outcomes: dict[str, str]) -> None:
     store.parent.mkdir(parents=True, exist_ok=True)
     store.write_text(json.dumps({"key": key, "outcomes": outcomes}, indent=0), encoding="utf-8")
 
 
-def _traced_apart(files: Sequence[str], store: Path, *, slow: bool) -> Coverage:
+def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
     """Traced in a fork: here nothing of bnfuse may be imported."""
     pid = os.fork()
     if pid == 0:
         try:
-            traced(files, store, slow=slow)
+            traced(files, store)
         except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
             traceback.print_exc()
             os._exit(1)
@@ -242,19 +227,16 @@ def _traced_apart(files: Sequence[str], store: Path, *, slow: bool) -> Coverage:
     _, status = os.waitpid(pid, 0)
     if status:
         sys.exit("the tests could not be traced")
-    return stored(store)
+    return stored(files, store)
 
 
-def _chosen(
-    coverage: Coverage, mutant: Mutant, path: str, source: str, most_s: float
-) -> tuple[list[str], float]:
-    """The tests that meet a mutant, those that meet anything of its module, and the others, up to this time.
+def _chosen(coverage: Coverage, mutant: Mutant, path: str, most_s: float) -> tuple[list[str], float]:
+    """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
 
-    What is cached is met only once, and a constant, or a row, by every import: whoever reads the table as a
-    whole may meet nothing else of its module.
+    The others, because a constant or a row is met by every import, and what is cached only once.
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    numbers = list(dict.fromkeys([*close, *coverage.of_file(path), *range(len(coverage.tests))]))
+    numbers = [*close, *(number for number in coverage.of_file(path) if number not in set(close))]
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:
