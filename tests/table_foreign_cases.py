@@ -120,6 +120,8 @@ case(f"{_MS}.MatMulNBits, 2 bits, a bias", _nbits(bits=2, zero="packed", bias=Tr
 case(f"{_MS}.MatMulNBits, 8 bits", _nbits(bits=8, zero="packed"), _IN_BLOCKS, ALL, **_WIDE)
 case(f"{_MS}.MatMulNBits, fractions", _nbits(zero="fractions"), _IN_BLOCKS, ALL, **_WIDE)
 case(f"{_MS}.MatMulNBits, rounds activations", _nbits(accuracy_level=4), _NO_SHIFT, ALL, **_WIDE)
+_ALONG = refused(Reason.AXIS)
+case(f"{_MS}.MatMulNBits, of three axes", _nbits(), _ALONG, _ALONG, shape=(2, 4, 20))
 
 _ML = "ai.onnx.ml"
 

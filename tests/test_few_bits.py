@@ -150,11 +150,11 @@ def test_where_activations_are_rounded_no_shift_comes_in(shifts: bool, tmp_path:
         assert _error(model, tmp_path) <= 2e-6
 
 
-def _behind(**how: Any) -> onnx.ModelProto:
+def _behind(k: int = 36, out: int = N, **how: Any) -> onnx.ModelProto:
     """x → MatMulNBits → BN, γ of both signs and one zero."""
-    net, x = _started()
-    y, _ = packed_matmul(net, x, N, **how)
-    gamma = net.mixed(N) * (np.arange(N) != 2)
+    net, x = _started(k)
+    y, _ = packed_matmul(net, x, out, **how)
+    gamma = net.mixed(out) * (np.arange(out) != 2)
     return model_of(net, x.shape, [_normalised(net, y, gamma)])
 
 
@@ -217,9 +217,31 @@ def _overridable(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info(scales, onnx.TensorProto.FLOAT, [N, 3]))
 
 
+def _at_run_time(at: int) -> Callable[[onnx.ModelProto], None]:
+    """An input of the node is one of the model."""
+
+    def spoil(model: onnx.ModelProto) -> None:
+        (tensor,) = (t for t in model.graph.initializer if t.name == model.graph.node[0].input[at])
+        info = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        model.graph.input.append(info)
+        model.graph.initializer.remove(tensor)
+
+    return spoil
+
+
+def _without(name: str) -> Callable[[onnx.ModelProto], None]:
+    def spoil(model: onnx.ModelProto) -> None:
+        (attribute,) = (a for a in model.graph.node[0].attribute if a.name == name)
+        model.graph.node[0].attribute.remove(attribute)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        *((_at_run_time(at), Reason.WEIGHT_NOT_CONSTANT) for at in (1, 2, 3)),
+        *((_without(name), Reason.BAD_PARAMETERS) for name in ("N", "K", "block_size")),
         (_with_order, Reason.UNSUPPORTED_OP),
         (_prepacked, Reason.UNSUPPORTED_OP),
         (_left_out, Reason.BAD_PARAMETERS),
@@ -229,10 +251,26 @@ def _overridable(model: onnx.ModelProto) -> None:
 def test_what_is_not_looked_into(
     spoil: Callable[[onnx.ModelProto], None], reason: Reason, tmp_path: Path
 ) -> None:
-    model = _behind()
+    one = {"out": 1, "k": 1} if spoil.__qualname__.startswith("_without") else {}
+    model = _behind(zero="packed", **one)
     spoil(model)
     folded = fold_model(model, tmp_path)
     assert reason in why(folded.plan.decisions[0])
+
+
+def test_four_bits_unless_told(tmp_path: Path) -> None:
+    model = _behind(bias=True)
+    _without("bits")(model)
+    folded = fold_model(model, tmp_path)
+    assert folded.operators(folded.after) == ["MatMulNBits"]
+    assert _error(model, tmp_path) <= 2e-6
+
+
+def test_of_an_input_of_unknown_rank(tmp_path: Path) -> None:
+    model = _behind()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    folded = fold_model(model, tmp_path)
+    assert Reason.SHAPE_UNKNOWN in why(folded.plan.decisions[0])
 
 
 def test_one_block_for_one_output_takes_no_vector(tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ def test_folds_in_every_version_and_rank(version: Version, space: tuple[int, ...
         assert_equal(done.before, done.after)
 
 
+@pytest.mark.parametrize("c", ["matrix", "run time"])
+def test_an_old_gemm_adds_a_whole_matrix(c: str, tmp_path: Path) -> None:
+    """BN → Gemm → BN, opset 6: a matrix takes a shift in every row, what is computed leaves it to the BN."""
+    net = Net(10)
+    more = net.weight(4, 5, fan_in=1) if c == "matrix" else net.op("MatMul", "z", net.weight(3, 5, fan_in=3))
+    x = net.op("Gemm", net.bn("x", 3, is_test=1), net.weight(3, 5, fan_in=3), more, alpha=0.7, beta=-1.5)
+    made = Version(6, 3).build(net, {"x": (4, 3), "z": (4, 3)}, net.bn(x, 5, is_test=1), 2)
+    done = optimized(made, tmp_path, proof="skipped")
+    assert done.operators.get("BatchNormalization", 0) == (0 if c == "matrix" else 1)
+    fed = {"x": _inputs(4, 3), "z": _inputs(4, 3, seed=1)}
+    assert _spans(evaluate(onnx.load(done.before), fed), evaluate(onnx.load(done.after), fed)) < 1e-6
+
+
 STAYS = {
     "is_test = 0": (Version(6, 3, {"is_test": 0}), 5, Reason.TRAINING_MODE),
     "no is_test in opset 1": (Version(1, 3, {"consumed_inputs": [0, 0, 0, 1, 1]}), 5, Reason.TRAINING_MODE),

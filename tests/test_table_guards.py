@@ -12,9 +12,29 @@ from onnx import TensorProto, helper
 
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.onnx.rows.signature import checked
+from bnfuse.formats.onnx.rows.ops import ROWS
+from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed
+from tests import guard_rows_linear
+from tests.guard_rows import FOLD, Guard
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
+
+GUARDS = guard_rows_linear.GUARDS
+
+
+@pytest.mark.parametrize("case", GUARDS, ids=lambda case: case.name)
+def test_guard(case: Guard, tmp_path: Path) -> None:
+    folded = fold_model(case.build(Net(sum(case.name.encode()))), tmp_path, case.options)
+    decisions = [d for d in folded.plan.decisions if d.is_batchnorm]
+    assert len(decisions) == len(case.expected)
+    for decision, expected in zip(decisions, case.expected, strict=True):
+        if expected is FOLD:
+            assert isinstance(decision, Fold), decision.message
+        else:
+            assert expected in why(decision), decision.message
+    assert case.says in decisions[0].message
+    if case.runs:
+        assert_equal(folded.before, folded.after)
 
 
 def _resized(**attributes: Any) -> onnx.ModelProto:
@@ -121,6 +141,48 @@ def test_nodes_that_fit_their_operator() -> None:
     set_by_caller.attribute.append(onnx.AttributeProto(name="group", ref_attr_name="g"))
     assert set(checked(set_by_caller, "Conv", 17)) == {"group"}
     assert checked(helper.make_node("NoSuch", [], [], a=1), "NoSuch", 17).keys() == {"a"}
+
+
+# Of operators without a schema: onnxruntime's docs/ContribOperators.md, and the ai.onnx.ml specification.
+_GEMM = {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0}
+_SHAPED: dict[str, Any] = {"kernel_shape": [1], "strides": [1], "dilations": [1], "pads": [0, 0]}
+_PRODUCT = {"transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0, "alpha": 1.0}
+_FITTED: dict[str, Any] = {"coefficients": [1.0], "intercepts": [1.0], "post_transform": "NONE"}
+_BITS = {"K": 1, "N": 1, "bits": 4, "block_size": 16, "accuracy_level": 0, "weight_prepacked": 0}
+_ACTIVATION = {"activation": "", "activation_alpha": 1.0, "activation_beta": 1.0, "activation_gamma": 1.0}
+_LABELS: dict[str, Any] = {"multi_class": 0, "classlabels_ints": [0], "classlabels_strings": ["a"]}
+ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "com.microsoft.FusedGemm": _GEMM | _ACTIVATION,
+    "com.microsoft.FusedMatMul": _PRODUCT,
+    "com.microsoft.TransposeMatMul": _PRODUCT,
+    "com.microsoft.FusedConv": {
+        "auto_pad": "VALID", "group": 1, "activation": "", "activation_params": [1.0], **_SHAPED
+    },
+    "com.microsoft.MatMulNBits": _BITS,
+    "ai.onnx.ml.Scaler": {"offset": [1.0], "scale": [1.0]},
+    "ai.onnx.ml.LinearRegressor": {**_FITTED, "targets": 1},
+    "ai.onnx.ml.LinearClassifier": _FITTED | _LABELS,
+}  # fmt: skip
+
+
+def test_attributes_of_operators_without_a_schema() -> None:
+    """Each is known by its type, and no other is."""
+    assert ATTRIBUTES.keys() == {op for op, row in ROWS.items() if row.attributes is not None}
+    for op, attributes in ATTRIBUTES.items():
+        types = ROWS[op].attributes
+        assert types is not None and types.keys() == attributes.keys(), op
+        node = helper.make_node(op, ["x"], ["y"], **attributes)
+        assert of_types(node, types).keys() == attributes.keys(), op
+        node.attribute[0].type = onnx.AttributeProto.TENSOR
+        with pytest.raises(Malformed, match="of another type"):
+            of_types(node, types)
+        for inputs, outputs in (([], ["y"]), ([""], ["y"]), (["x"], []), (["x"], [""])):
+            with pytest.raises(Malformed, match="is absent"):
+                of_types(helper.make_node(op, inputs, outputs, **attributes), types)
+    twice = helper.make_node("Scaler", ["x"], ["y"], scale=[1.0])
+    twice.attribute.append(twice.attribute[0])
+    with pytest.raises(Malformed, match="given twice"):
+        of_types(twice, {"scale": onnx.AttributeProto.FLOATS})
 
 
 @pytest.mark.parametrize(("op", "scales"), [("Mul", True), ("Div", True), ("Add", False), ("Sub", False)])

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
 from _pytest.mark import ParameterSet
 from msgspec.structs import replace
+from onnx import helper
 
 from bnfuse.core.apply import apply
 from bnfuse.core.decisions import Decision, Fold, Keep
 from bnfuse.core.planning.plan import plan
 from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.extents import Sizes
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.formats.onnx.rows.ops import ROWS
+from bnfuse.formats.onnx.graph.extents.call import ExtentCall
+from bnfuse.formats.onnx.rows.ops import ROWS, output_extents, row_of
 from tests.onnx_graphs import TOLERANCE, session
-from tests.random_nets import Net, Value, feeds, model_of
+from tests.random_nets import Net, Shape, Value, feeds, model_of
 from tests.runtime_versions import runs_case
 from tests.table_cases import Case, Outcomes, linear
 from tests.table_choosing_cases import CHOOSING
@@ -142,6 +145,66 @@ def test_the_cases_hold_their_operator() -> None:
         assert case.op.rpartition(".")[2] in {
             n.op_type for n in model_around(case, place, "scale").graph.node
         }, case.name
+
+
+# Whose sizes are decided at run time, or told by values that are not looked into.
+_UNTOLD = {
+    "Slice, of channels backwards", "Gather, of a table", "Gather, at run time",
+    "Gather, of channels at run time", "Expand, at run time", "Resize, keeping its proportions",
+}  # fmt: skip
+
+
+def test_the_sizes_that_follow_from_those_of_the_inputs() -> None:
+    """Every operator whose row says how sizes change, of inputs of known sizes."""
+    told = set()
+    for case in CASES:
+        net = Net(False, case.opset, np.random.default_rng(1))
+        net.values.append(Value("x", case.shape))
+        case.build(net, net.values[0])
+        shapes = {v.name: v.shape for v in net.values}
+        held = dict(net.constants)
+        for node in net.nodes:
+            row = row_of(node.domain, node.op_type)
+            if row is None or row.extents is None or node.output[0] not in shapes or case.name in _UNTOLD:
+                continue
+            given = [held[n].shape if n in held else shapes.get(n) for n in node.input]
+            if any(n and shape is None for n, shape in zip(node.input, given, strict=True)):
+                continue
+            numbers = [tuple(held[n].ravel().tolist()) if n in held else None for n in node.input]
+            call = ExtentCall(node, case.opset, Sizes(1), given, numbers)
+            assert output_extents(call) == shapes[node.output[0]], f"{case.name}: {node.op_type}"
+            told.add(node.op_type)
+    looked_into = {op.rpartition(".")[2] for op, row in ROWS.items() if row.extents and row.rule}
+    assert told >= looked_into - OTHER_SIZES.keys()
+
+
+_X: tuple[int, ...] = (2, 4, 7, 5)
+OTHER_SIZES: dict[str, tuple[tuple[Shape, ...], Shape, dict[str, Any]]] = {
+    "ArgMax": ((_X,), (2, 1, 7, 5), {"axis": 1}),
+    "ArgMin": ((_X,), (2, 4, 7), {"axis": -1, "keepdims": 0}),
+    "ConvInteger": ((_X, (6, 2, 3, 2)), (2, 6, 5, 4), {"group": 2}),
+    "QLinearConv": ((_X, (), (), (6, 4, 3, 2), (), (), (), ()), (2, 6, 5, 4), {}),
+    **{op: ((_X, (4, 1, 5)), _X, {}) for op in ("Mod", "Equal", "Less", "Greater", "And", "Or", "Xor")},
+    **{op: (((7, 1), _X), _X, {}) for op in ("LessOrEqual", "GreaterOrEqual", "Pow", "PRelu")},
+    **{
+        op: ((_X,), (2, 7, 5), {"axes": [1], "keepdims": 0})
+        for op in ("ReduceProd", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+    },
+    **{
+        op: ((_X,), _X, {})
+        for op in ("MeanVarianceNormalization", "LRN", "Reciprocal", "Floor", "Ceil", "Round", "Sin", "Cos",
+                   "Not", "IsNaN", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant",
+                   "Quant", "QuickGelu", "FastGelu", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
+    },
+}  # fmt: skip
+
+
+def test_the_sizes_of_what_is_not_looked_into() -> None:
+    assert OTHER_SIZES.keys() >= {op for op, row in ROWS.items() if row.extents and not row.rule}
+    for op, (given, wanted, attributes) in OTHER_SIZES.items():
+        node = helper.make_node(op, [f"x{at}" for at in range(len(given))], ["y"], **attributes)
+        call = ExtentCall(node, 17, Sizes(1), list(given), [None] * len(given))
+        assert output_extents(call) == wanted, op
 
 
 def test_no_two_axes_are_alike() -> None:

@@ -41,15 +41,15 @@ def gemm(view: View) -> Linear | Opaque:
         return Opaque(Reason.BAD_PARAMETERS, f"alpha {alpha}, weight of shape {weight.shape}")
     form = linear_form(weight.shape, "o i" if view.attr("transB", 0) else "i o")
     in_axis = 0 if view.attr("transA", 0) else 1
-    if view.opset >= 7 and view.has_input(2) and not view.is_const(2) and view.overridable(2) is None:
+    if view.has_input(2) and not view.is_const(2) and view.overridable(2) is None:
         return Linear(weight, form, None, in_axis, 1, gain=alpha, writes=False, has_bias=False)
-    whole = view.const(2) if view.opset >= 7 else None
-    if whole is not None and _is_matrix(whole, form.channels_out) and view.overridable(2) is None:
+    whole = view.const(2)
+    if whole is not None and _is_matrix(whole, form.channels_out):
         return Linear(weight, form, None, in_axis, 1, gain=alpha, bias_gain=beta)
     bias = channel_bias(view, 2, form.channels_out)
     if isinstance(bias, Opaque):
         return bias
-    return Linear(weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta, bias_nodes=int(view.opset < 7))
+    return Linear(weight, form, bias, in_axis, 1, gain=alpha, bias_gain=beta)
 
 
 def _is_matrix(tensor: Tensor, channels: int) -> bool:
@@ -64,7 +64,7 @@ class GemmStore(LinearStore, frozen=True):
 
     def store(self, handle: NodeHandle, new: NewLinear, out: ModelEditor) -> None:
         """B, then C: a matrix is scaled column by column, and every row of it shifted."""
-        if new.rule.bias is not None or not any(handle.proto.input[2:3]):
+        if new.rule.bias is not None or not any(handle.proto.input[2:]):
             LinearStore.store(self, handle, new, out)
             return
         self.scale(handle, new, out, ("alpha", "beta") if new.rule.has_bias else ("alpha",))

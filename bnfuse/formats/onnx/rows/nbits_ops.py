@@ -26,6 +26,7 @@ from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.stored import LinearStore, bias_input
 from bnfuse.formats.onnx.rows.view import NodeHandle, View
 from bnfuse.formats.onnx.rows.weights import channel_bias
+from bnfuse.formats.table import known
 
 if TYPE_CHECKING:
     from bnfuse.core.apply import NewLinear
@@ -46,23 +47,13 @@ def matmul_nbits(view: View) -> Rule:
     weight = _weight(view)
     if isinstance(weight, Opaque):
         return weight
-    rank = view.rank(0)
-    if rank is None or rank < 1:
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    last = known(view.rank(0)) - 1
     form = linear_form(weight.shape, "o i")
     bias = channel_bias(view, _BIAS, form.channels_out)
     if isinstance(bias, Opaque):
         return bias
-    rounds = view.attr("accuracy_level", 0) == _ROUNDS_ACTIVATIONS
-    return Linear(
-        weight,
-        form,
-        bias,
-        rank - 1,
-        rank - 1,
-        shift_in=Reason.SHIFT_REFUSED if rounds else None,
-        bias_nodes=1,
-    )
+    shift_in = Reason.SHIFT_REFUSED if view.attr("accuracy_level") == _ROUNDS_ACTIVATIONS else None
+    return Linear(weight, form, bias, last, last, shift_in=shift_in, bias_nodes=1)
 
 
 def _weight(view: View) -> QuantisedTensor | Opaque:
@@ -70,8 +61,8 @@ def _weight(view: View) -> QuantisedTensor | Opaque:
     packed, scale, zero = (view.const(i) for i in (1, _SCALES, _ZERO_POINTS))
     if packed is None or scale is None or (zero is None and view.has_input(_ZERO_POINTS)):
         return Opaque(Reason.WEIGHT_NOT_CONSTANT)
-    shape = view.attr("N", 0), view.attr("K", 0)
-    weight = blocked_weight(packed, scale, zero, shape, view.attr("bits", 4), view.attr("block_size", 0))
+    n, k, block = (view.attr(name, 0) for name in ("N", "K", "block_size"))
+    weight = blocked_weight(packed, scale, zero, (n, k), view.attr("bits", 4), block)
     return Opaque(Reason.BAD_PARAMETERS, f"B of shape {packed.shape}") if weight is None else weight
 
 

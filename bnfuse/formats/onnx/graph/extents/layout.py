@@ -131,8 +131,9 @@ def resize(call: ExtentCall) -> Shape:
 def _resized(call: ExtentCall, shape: Shape, wanted: Elements) -> Shape:
     axes = call.attribute("axes") or range(len(shape))
     made = list(shape)
+    stretches = call.attribute("keep_aspect_ratio_policy", b"stretch") == b"stretch"
     for axis, size in zip(axes, wanted, strict=True):
-        made[axis] = size
+        made[axis] = size if stretches else None  # else one scale for all axes
         before = shape[axis]
         if isinstance(size, int) and isinstance(before, np.ndarray) and before.size == max(before.shape):
             call.sizes.told(call.sizes.axis(int(np.argmax(before.shape))), size)
