@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.decisions import Fold, Keep
 from bnfuse.core.reasons import Reason
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 _ML, _MS = "ai.onnx.ml", "com.microsoft"
+Step = Callable[[Net, str], str]
 
 
 def _built(net: Net, y: str, *, element: int = TensorProto.FLOAT, width: int = 5) -> onnx.ModelProto:
@@ -44,6 +46,158 @@ def test_a_scaler_and_a_batchnorm_between_nonlinear_operators_become_one(
     stays = "BatchNormalization" if before else "Scaler"
     assert folded.operators(folded.after) == ["Tanh", stays, "Tanh"]
     assert_equal(folded.before, folded.after)
+
+
+def _turned(net: Net, x: str) -> str:
+    return net.op("Transpose", x, perm=[1, 0])
+
+
+def _zero(net: Net, x: str) -> str:
+    return _scaler(net, x, 5, net.factors(5) * (np.arange(5) != 2))
+
+
+def _zero_bn(net: Net, x: str) -> str:
+    statistics = net.statistics(5)
+    gamma = numpy_helper.to_array(net.initializers[-4]) * (np.arange(5) != 2)
+    net.initializers[-4].CopyFrom(numpy_helper.from_array(gamma.astype(np.float32), statistics[0]))
+    return net.op("BatchNormalization", x, *statistics)
+
+
+def _bn(net: Net, x: str) -> str:
+    return net.bn(x, 5)
+
+
+_ONE: list[Step] = [_bn, lambda net, x: _scaler(net, x, 1)]
+CHAINS: dict[str, tuple[list[Step], list[str]]] = {
+    "a number behind a zero": ([_zero_bn, _ONE[1]], ["BatchNormalization"]),
+    "a zero before a Scaler": ([_zero_bn, lambda net, x: _scaler(net, x, 5)], ["BatchNormalization"]),
+    "a zero in the Scaler": ([_bn, _zero], ["BatchNormalization"]),
+    "features that are rows": ([_bn, _turned, _ONE[1]], ["BatchNormalization", "Transpose"]),
+}
+
+
+@pytest.mark.parametrize(("steps", "left"), CHAINS.values(), ids=CHAINS)
+def test_what_a_scaler_cannot_store_goes_the_other_way(
+    steps: list[Step], left: list[str], tmp_path: Path
+) -> None:
+    net = Net(10)
+    y = net.op("Tanh", "x")
+    for step in steps:
+        y = step(net, y)
+    made = _built(net, net.op("Tanh", y))
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 5
+    folded = fold_model(made, tmp_path)
+    assert folded.operators(folded.after) == ["Tanh", *left, "Tanh"]
+    assert_equal(folded.before, folded.after)
+
+
+def test_a_scaler_of_three_axes_stores_nothing(tmp_path: Path) -> None:
+    """One number there is no vector to be: the Scaler goes into the BN before it."""
+    net = Net(11)
+    y = net.op("Tanh", _scaler(net, net.bn(net.op("Tanh", "x"), 5), 1))
+    made = _built(net, y)
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim.add().dim_value = 3
+    folded = fold_model(made, tmp_path)
+    assert folded.operators(folded.after) == ["Tanh", "BatchNormalization", "Tanh"]
+    assert_equal(folded.before, folded.after)
+
+
+_FEW = [1.0, 2.0, -0.5, 1.5]
+_SCALERS: dict[str, tuple[dict[str, list[float]], Reason]] = {
+    "nothing": ({}, Reason.BAD_PARAMETERS),
+    "a scale alone": ({"scale": [*_FEW, 1.0]}, Reason.BAD_PARAMETERS),
+    "one offset": ({"scale": [*_FEW, 1.0], "offset": [0.5]}, Reason.BAD_PARAMETERS),
+    "one scale": ({"scale": [0.5], "offset": [*_FEW, 1.0]}, Reason.BAD_PARAMETERS),
+    "an infinite scale": ({"scale": [*_FEW, np.inf], "offset": [0.0] * 5}, Reason.INVALID_STATISTICS),
+    "an offset that is no number": ({"scale": [*_FEW, 1.0], "offset": [0, 0, 0, 0, np.nan]},
+                                    Reason.INVALID_STATISTICS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("numbers", "reason"), _SCALERS.values(), ids=_SCALERS)
+@pytest.mark.parametrize("more", [(), (3,)], ids=["two axes", "three axes"])
+def test_a_scaler_whose_numbers_do_not_fit(
+    numbers: dict[str, Any], reason: Reason, more: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Nor do as many numbers as there are channels, of more than two axes."""
+    net = Net(12)
+    y = net.op("Tanh", net.op("Scaler", net.bn(net.op("Tanh", "x"), 5), domain=_ML, **numbers))
+    made = _built(net, y)
+    for value in (*made.graph.input, *made.graph.output) if more else ():
+        value.type.tensor_type.shape.dim.add().dim_value = more[0]
+    bn = fold_model(made, tmp_path).plan.decisions[0]
+    wanted = reason if not more or len(numbers.get("scale", ())) < 2 else Reason.BAD_PARAMETERS
+    assert wanted in why(bn)
+
+
+# Coefficients of LinearRegressors and LinearClassifiers of 5 features, and how many numbers come out.
+_MODELS: dict[str, tuple[str, dict[str, Any], int, Reason | None]] = {
+    "one target": ("LinearRegressor", {"coefficients": [*_FEW, 3.0]}, 1, None),
+    "a transform behind": (
+        "LinearRegressor",
+        {"coefficients": [*_FEW, *_FEW[::-1], 3.0, -1.0], "targets": 2, "post_transform": "SOFTMAX"}, 2, None,
+    ),
+    "too few": ("LinearRegressor", {"coefficients": _FEW}, 1, Reason.BAD_PARAMETERS),
+    "no rows": ("LinearRegressor", {"coefficients": [*_FEW, 3.0], "targets": 0}, 1, Reason.BAD_PARAMETERS),
+    "none": ("LinearRegressor", {}, 1, Reason.BAD_PARAMETERS),
+    "a rest": ("LinearRegressor", {"coefficients": [*_FEW, 3.0] * 2 + [1.0], "targets": 2}, 2,
+               Reason.BAD_PARAMETERS),
+    "intercepts for others": (
+        "LinearRegressor", {"coefficients": [*_FEW, 3.0], "intercepts": [1.0, 2.0]}, 1, Reason.BAD_PARAMETERS,
+    ),
+    "no classes": ("LinearClassifier", {"coefficients": [*_FEW, 3.0]}, 1, Reason.BAD_PARAMETERS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "numbers", "width", "reason"), _MODELS.values(), ids=_MODELS)
+def test_a_linear_model(op: str, numbers: dict[str, Any], width: int, reason: Reason | None,
+                        tmp_path: Path) -> None:  # fmt: skip
+    net = Net(13)
+    out = ["y"] if op == "LinearRegressor" else ["label", "y"]
+    net.op(op, net.bn("x", 5), out=out, domain=_ML, **numbers)
+    made = _built(net, "y", width=width)
+    folded = fold_model(made, tmp_path)
+    (bn,) = folded.plan.decisions
+    if reason is not None:
+        assert reason in why(bn)
+        return
+    assert isinstance(bn, Fold), bn.message
+    assert_equal(folded.before, folded.after)
+
+
+@pytest.mark.parametrize(
+    ("op", "out", "attributes"),
+    [
+        ("LinearRegressor", ["y"], {"targets": 2, "post_transform": "LOGISTIC"}),
+        ("LinearClassifier", ["label", "y"], {"intercepts": [0.5, 1.0], "classlabels_ints": [0, 1]}),
+    ],
+)
+def test_a_linear_model_that_transforms_takes_nothing_on_behind(
+    op: str, out: list[str], attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    net = Net(14)
+    net.op(op, "x", out=out, domain=_ML, coefficients=[*_FEW, 3.0] * 2, **attributes)
+    y = out[-1]
+    folded = fold_model(_built(net, net.bn(y, 2), width=2), tmp_path)
+    assert Reason.UNSUPPORTED_OP in why(folded.plan.decisions[0])
+
+
+@pytest.mark.parametrize(
+    ("element", "more", "known"), [(TensorProto.DOUBLE, 0, True), (1, 1, True), (1, 0, False)]
+)
+def test_a_linear_model_of_other_inputs(element: int, more: int, known: bool, tmp_path: Path) -> None:
+    """No matrix of float32; one whose shape is not told is one."""
+    net = Net(15, "float64" if element == TensorProto.DOUBLE else "float32")
+    y = net.op("LinearRegressor", net.bn("x", 5), domain=_ML, coefficients=[*_FEW, 3.0])
+    made = _built(net, y, element=element, width=1)
+    for _ in range(more):
+        made.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 3
+    if not known:
+        made.graph.input[0].type.tensor_type.ClearField("shape")
+    (bn,) = fold_model(made, tmp_path).plan.decisions
+    assert isinstance(bn, Fold) if not known else Reason.UNSUPPORTED_OP in why(bn)
 
 
 def test_a_scaler_goes_into_what_follows_and_its_domain_stays(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def scaler(view: View) -> Rule:
         return Opaque(Reason.UNSUPPORTED_OP, "its input is not float32")
     if n == 0 or offset.size != n or (n > 1 and rank != 2):
         return Opaque(Reason.BAD_PARAMETERS, f"{offset.size} offsets and {n} scales for {rank} axes")
-    a, c = (scale, -offset * scale) if n > 1 else (scale[0], -offset[0] * scale[0])
+    with np.errstate(invalid="ignore"):  # 0·∞, which is refused below
+        a, c = (scale, -offset * scale) if n > 1 else (scale[0], -offset[0] * scale[0])
     invalid = Refusal(Reason.INVALID_STATISTICS, view.node.label)
     stores = rank == 2 and bool(scale.all())  # its shift is offset·scale: none without a scale
     return Affine(
@@ -46,7 +47,7 @@ def scaler(view: View) -> Rule:
         has_shift=stores,
         stores_along=1,
         divides=True,
-        broken=None if bool(np.isfinite(a).all() and np.isfinite(c).all()) else invalid,
+        broken=None if bool(np.isfinite(c).all()) else invalid,  # a that is not finite makes c so
         stored=np.dtype(np.float32),
     )
 
@@ -69,8 +70,8 @@ class ScalerStore(AffineStore, frozen=True):
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """In the attributes."""
         single = np.dtype(np.float32)
-        scale = out.rounded(new.a.reshape(-1), single)
-        offset = out.rounded(-new.c.reshape(-1) / scale.astype(np.float64), single)
+        scale = out.rounded(new.a.ravel(), single)
+        offset = out.rounded(-new.c.ravel() / scale.astype(np.float64), single)
         _set_floats(handle, "scale", scale)
         _set_floats(handle, "offset", offset)
 
@@ -80,10 +81,9 @@ def _model(view: View, writes: bool) -> Rule:
     given, intercepts = view.attr("coefficients", ()), view.attr("intercepts", ())
     rows = view.attr("targets", 1) if writes else len(intercepts)
     shape = view.shape(0)
-    features = len(given) // rows if rows > 0 else 0
-    told = shape[1] if shape is not None and len(shape) == 2 else None
     if view.dtype(0) != TensorProto.FLOAT or (shape is not None and len(shape) != 2):
         return Opaque(Reason.UNSUPPORTED_OP, "its input is no matrix of float32")
+    features, told = len(given) // max(rows, 1), None if shape is None else shape[1]
     if (
         not features
         or features * rows != len(given)
