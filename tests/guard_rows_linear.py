@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import helper
 
 from bnfuse.core.reasons import Reason
-from tests.guard_rows import Build, Guards
+from tests.guard_rows import Build, Given, Guards, behind, w, whole
 from tests.onnx_graphs import Net, Shape
 
 GUARDS = Guards()
 stays, folds = GUARDS.stays, GUARDS.folds
-Given = Callable[[Net], str] | str
-
-
-def _behind(op: str, *given: Given, n: int = 5, x: Shape = (2, 4), more: dict[str, Shape] | None = None,
-            overridden: int | None = None, opset: int = 17, **attributes: Any) -> Build:  # fmt: skip
-    """The operator → BN over n channels; a caller may override one of its inputs."""
-
-    def build(net: Net) -> onnx.ModelProto:
-        names = [each if isinstance(each, str) else each(net) for each in given]
-        y = net.op(op, *names, **attributes)
-        made = net.build({"x": x, **(more or {})}, net.bn(y, n, out="y"), opset=opset, ranks={"y": len(x)})
-        if overridden is not None:
-            listed = next(t for t in made.graph.initializer if t.name == names[overridden])
-            info = helper.make_tensor_value_info(listed.name, listed.data_type, list(listed.dims))
-            made.graph.input.append(info)
-        return made
-
-    return build
-
-
-def w(*shape: int) -> Callable[[Net], str]:
-    """A constant of this shape."""
-    return lambda net: net.weight(*shape, fan_in=4)
-
-
-def whole(*shape: int) -> Callable[[Net], str]:
-    """The same of integers."""
-    return lambda net: net.const(np.arange(np.prod(shape)).reshape(shape))
-
 
 # --- weights and biases that are none ------------------------------------------------------------------
 
@@ -51,32 +19,32 @@ _X: Shape = (2, 4, 6, 7)
 _NO, _BAD = Reason.WEIGHT_NOT_CONSTANT, Reason.BAD_PARAMETERS
 _RUNS: dict[str, Shape] = {"z": (5, 4, 1, 1)}
 stays(
-    "Conv, a weight of run time", _NO, _behind("Conv", "x", "z", x=_X, more=_RUNS), says="is not a constant;"
+    "Conv, a weight of run time", _NO, behind("Conv", "x", "z", x=_X, more=_RUNS), says="is not a constant;"
 )
 stays(
     "Conv, a weight that is not worked out",
     _NO,
-    _behind("Conv", "x", lambda net: net.op("Tanh", w(5, 4, 1, 1)(net)), x=_X),
+    behind("Conv", "x", lambda net: net.op("Tanh", w(5, 4, 1, 1)(net)), x=_X),
     says="it follows from constants, but is not worked out",
 )
-stays("Conv, a bias of run time", _NO, _behind("Conv", "x", w(5, 4, 1, 1), "b", x=_X, more={"b": (5,)}))
-stays("Conv, integers", Reason.UNSUPPORTED_OP, _behind("Conv", "x", whole(5, 4, 1, 1), x=_X), runs=False)
+stays("Conv, a bias of run time", _NO, behind("Conv", "x", w(5, 4, 1, 1), "b", x=_X, more={"b": (5,)}))
+stays("Conv, integers", Reason.UNSUPPORTED_OP, behind("Conv", "x", whole(5, 4, 1, 1), x=_X), runs=False)
 for _shape in ((4,), (5, 1), (2, 5)):
-    stays(f"Conv, a bias {_shape}", _BAD, _behind("Conv", "x", w(5, 4, 1, 1), w(*_shape), x=_X), runs=False)
+    stays(f"Conv, a bias {_shape}", _BAD, behind("Conv", "x", w(5, 4, 1, 1), w(*_shape), x=_X), runs=False)
 
 # --- Gemm ----------------------------------------------------------------------------------------------
 
-stays("Gemm, a weight of three axes", _BAD, _behind("Gemm", "x", w(4, 5, 1)), runs=False)
-stays("Gemm, a C that a caller may override", _NO, _behind("Gemm", "x", w(4, 5), w(5), overridden=2))
-stays("Gemm, a C of other columns", _BAD, _behind("Gemm", "x", w(4, 5), w(2, 4)), runs=False)
-stays("Gemm, a C of three axes", _BAD, _behind("Gemm", "x", w(4, 5), w(2, 1, 1)), runs=False)
-stays("Gemm, a C of integers", Reason.UNSUPPORTED_OP, _behind("Gemm", "x", w(4, 5), whole(2, 5)), runs=False)
+stays("Gemm, a weight of three axes", _BAD, behind("Gemm", "x", w(4, 5, 1)), runs=False)
+stays("Gemm, a C that a caller may override", _NO, behind("Gemm", "x", w(4, 5), w(5), overridden=2))
+stays("Gemm, a C of other columns", _BAD, behind("Gemm", "x", w(4, 5), w(2, 4)), runs=False)
+stays("Gemm, a C of three axes", _BAD, behind("Gemm", "x", w(4, 5), w(2, 1, 1)), runs=False)
+stays("Gemm, a C of integers", Reason.UNSUPPORTED_OP, behind("Gemm", "x", w(4, 5), whole(2, 5)), runs=False)
 # A column of 8192 becomes a matrix of so many rows: 2²² elements at most.
 _COLUMN: dict[str, Any] = {"x": (8192, 4), "n": 513}
 stays(
     "Gemm, a column that becomes large",
     _BAD,
-    _behind("Gemm", "x", w(4, 513), w(8192, 1), **_COLUMN),
+    behind("Gemm", "x", w(4, 513), w(8192, 1), **_COLUMN),
     runs=False,
 )
 
@@ -89,8 +57,8 @@ def _added(net: Net, **attributes: Any) -> onnx.ModelProto:
     return net.build({"x": (2, 4)}, net.bn(y, 5, is_test=1), opset=6)
 
 
-stays("MatMul, a number", _BAD, _behind("MatMul", "x", w()), runs=False)
-stays("MatMul, a weight of run time", _NO, _behind("MatMul", "x", "z", more={"z": (4, 5)}))
+stays("MatMul, a number", _BAD, behind("MatMul", "x", w()), runs=False)
+stays("MatMul, a weight of run time", _NO, behind("MatMul", "x", "z", more={"z": (4, 5)}))
 stays(
     "MatMul, an old Add that says where the bias lies",
     Reason.BROADCAST,
@@ -114,14 +82,14 @@ for _equation, _x, _w, _n in (
     ("nc,de->nde", (2, 4), (5, 3), 5),
     ("nc,cc->nc", (2, 4), (4, 4), 4),
 ):
-    stays(f"Einsum, {_equation}", _OTHER, _behind("Einsum", "x", w(*_w), n=_n, x=_x, equation=_equation))
-stays("Einsum, of three", _OTHER, _behind("Einsum", "x", w(4, 5), w(5), equation="nc,cd,d->nd"))
-stays("Einsum, of run time", _OTHER, _behind("Einsum", "x", "z", more={"z": (4, 5)}, equation="nc,cd->nd"))
-stays("Einsum, integers", _OTHER, _behind("Einsum", "x", whole(4, 5), equation="nc,cd->nd"), runs=False)
-stays("Einsum, a weight of one axis", _OTHER, _behind("Einsum", "x", w(4), equation="nc,cd->nd"), runs=False)
+    stays(f"Einsum, {_equation}", _OTHER, behind("Einsum", "x", w(*_w), n=_n, x=_x, equation=_equation))
+stays("Einsum, of three", _OTHER, behind("Einsum", "x", w(4, 5), w(5), equation="nc,cd,d->nd"))
+stays("Einsum, of run time", _OTHER, behind("Einsum", "x", "z", more={"z": (4, 5)}, equation="nc,cd->nd"))
+stays("Einsum, integers", _OTHER, behind("Einsum", "x", whole(4, 5), equation="nc,cd->nd"), runs=False)
+stays("Einsum, a weight of one axis", _OTHER, behind("Einsum", "x", w(4), equation="nc,cd->nd"), runs=False)
 folds(
     "Einsum, the new letter first",
-    _behind("Einsum", "x", w(5, 4), x=(2, 3, 4), n=5, equation=" nac , dc -> nda"),
+    behind("Einsum", "x", w(5, 4), x=(2, 3, 4), n=5, equation=" nac , dc -> nda"),
 )
 
 # --- recurrent -----------------------------------------------------------------------------------------

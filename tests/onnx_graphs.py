@@ -24,6 +24,7 @@ from bnfuse.formats.base import ReadOptions, Written
 from bnfuse.formats.onnx import FORMAT
 
 Shape = tuple[int | str, ...]
+_FOREIGN = {"com.microsoft": 1, "ai.onnx.ml": 3}  # domains that runtimes know, and their versions
 # Of the output's range: a few roundings of the dtype.
 TOLERANCE = {"float16": 4e-3, "float32": 1e-5, "float64": 1e-12}
 
@@ -109,7 +110,8 @@ class Net:
             [_info(n, self.element, None) for n in names],
             self.initializers,
         )
-        imports = [helper.make_opsetid("", opset)]
+        foreign = sorted({node.domain for node in self.nodes} & _FOREIGN.keys())
+        imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, _FOREIGN[d]) for d in foreign)]
         made = helper.make_model(graph, opset_imports=imports, ir_version=ir_version, **model)
         for name, output in zip(names, _inferred(made).graph.output, strict=True):
             rank = (ranks or {}).get(name, len(output.type.tensor_type.shape.dim))
