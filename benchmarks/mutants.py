@@ -152,6 +152,7 @@ ONNX_TESTS = [
     "table_rows",
     "traps",
     "vector_products",
+    "window_padding",
     "worked_out_weights",
 ]
 KERAS_TESTS = ["keras_config", "keras_config_refused", "keras_layer_shapes"]

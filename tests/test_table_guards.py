@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bnfuse.core.axes import Chain
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules.base import Pass
+from bnfuse.formats.onnx.rows.choosing_ops import slice_
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed
@@ -221,3 +226,34 @@ def test_a_number_of_known_rank_becomes_a_vector_along_the_channels(tmp_path: Pa
     (constant,) = (t for t in folded.proto.graph.initializer if len(t.dims) == 3)
     assert list(constant.dims) == [4, 1, 1]
     assert_equal(folded.before, folded.after)
+
+
+def test_slices_choose_what_the_runtime_chooses(tmp_path: Path) -> None:
+    """Every beginning, end and step, of five elements, as the row of a Slice has it."""
+    net = Net()
+    net.op("Slice", "x", "starts", "ends", net.const(np.array([0])), "steps", out="y")
+    numbers = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in ("starts", "ends", "steps")
+    ]
+    graph = helper.make_graph(
+        net.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5]), *numbers],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
+        net.initializers,
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "slice.onnx")
+    runs = session(tmp_path / "slice.onnx")
+    x = np.arange(5, dtype=np.float32)
+    for start, end, step in product(range(-7, 8), range(-7, 8), (-3, -2, -1, 1, 2, 3)):
+        given = {"starts": start, "ends": end, "steps": step}
+        (want,) = runs.run(None, {"x": x} | {k: np.array([n]) for k, n in given.items()})
+        held = {1: [start], 2: [end], 3: [0], 4: [step]}
+        view: Any = SimpleNamespace(
+            shape=lambda i: (5,), ints=held.get, given_ints=held.get, attr=lambda name: None
+        )
+        rule = slice_(view)
+        assert isinstance(rule, Pass) and isinstance(rule.axes, Chain)
+        chosen = rule.axes.steps[0].indices if rule.axes.steps else range(5)
+        assert list(want) == list(chosen), given

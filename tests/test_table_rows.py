@@ -32,6 +32,7 @@ from tests.runtime_versions import runs_case
 from tests.table_cases import Case, Outcomes, linear
 from tests.table_choosing_cases import CHOOSING
 from tests.table_clamp_cases import CLAMPS
+from tests.table_edge_cases import EDGES
 from tests.table_foreign_cases import FOREIGN
 from tests.table_joint_cases import JOINT
 from tests.table_linear_cases import LINEAR
@@ -40,7 +41,8 @@ from tests.table_moving_cases import MOVING
 Place = Literal["before", "behind"]
 _BN = "the_batchnorm"
 CASES = (
-    *LINEAR, *MOVING, *CHOOSING, *FOREIGN, *JOINT, *(replace(case, moves_bounds=True) for case in CLAMPS),
+    *LINEAR, *MOVING, *CHOOSING, *FOREIGN, *JOINT, *EDGES,
+    *(replace(case, moves_bounds=True) for case in CLAMPS),
 )  # fmt: skip
 
 
@@ -151,6 +153,7 @@ def test_the_cases_hold_their_operator() -> None:
 _UNTOLD = {
     "Slice, of channels backwards", "Gather, of a table", "Gather, at run time",
     "Gather, of channels at run time", "Expand, at run time", "Resize, keeping its proportions",
+    "Pad, of some axes",
 }  # fmt: skip
 
 

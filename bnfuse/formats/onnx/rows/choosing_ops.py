@@ -32,26 +32,20 @@ def slice_(view: View) -> Rule:
     given = view.attr("axes") or view.given_ints(3)
     axes = counted(given or range(len(starts)), len(shape))
     steps = view.given_ints(4) or [1] * len(starts)
-    if not len(axes) == len(starts) == len(ends) == len(steps):
+    if not len(axes) == len(starts) == len(ends) == len(steps) or 0 in steps:
         raise Malformed(f"{len(starts)} starts, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps")
     takes = []
     mixed = set()
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = shape[axis]
         if isinstance(size, int) and size <= _MOST_ELEMENTS:
-            chosen = tuple(range(size))[slice(*_bounds(start, end, step, size), step)]
+            # As Python's, but that one that begins before the first element begins there in reverse, too.
+            chosen = tuple(range(size))[max(start, -size) : end : step]
             if chosen != tuple(range(size)):
                 takes.append(Take(axis, chosen, size))
         else:
             mixed.add(axis)
     return Pass(mixes=along(mixed), axes=Chain(tuple(takes)))
-
-
-def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None]:
-    """ONNX's clamped slice bounds as Python's."""
-    if step < 0 and end < -size:
-        return max(min(start, size - 1), -size), None
-    return max(start, -size), end
 
 
 def _table(view: View) -> Rule | None:

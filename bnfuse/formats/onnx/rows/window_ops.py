@@ -66,9 +66,9 @@ def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Ru
     """
     shape = known(view.shape(0))
     axes, rank = view.axes_argument(1), len(shape)
-    if axes is None:
-        axes = [] if view.attr("noop_with_empty_axes", 0) else list(range(rank))
-    gone = set(counted(axes, rank))
+    if not axes and not view.attr("noop_with_empty_axes", 0):
+        axes = list(range(rank))
+    gone = set(counted(axes or (), rank))
     kept = bool(view.attr("keepdims", 1))
     relabel: AxisMap = Relabel(tuple(range(rank)), rank) if kept else dropping(rank, gone)
     sizes = [n for n in (shape[a] for a in gone) if isinstance(n, int)]

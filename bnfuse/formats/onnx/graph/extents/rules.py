@@ -121,7 +121,9 @@ def global_pool(call: ExtentCall) -> Shape:
 def reduce(call: ExtentCall) -> Shape:
     """Without the axes, or with size 1 along them."""
     shape, axes = call.shape(0), call.given(1, "axes")
-    gone = {int(axis) % len(shape) for axis in axes} if axes else set(range(len(shape)))
+    if not axes and not call.attribute("noop_with_empty_axes", 0):
+        axes = tuple(range(len(shape)))
+    gone = {int(axis) % len(shape) for axis in axes or ()}
     if call.attribute("keepdims", 1):
         return tuple(1 if axis in gone else size for axis, size in enumerate(shape))
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
