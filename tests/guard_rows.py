@@ -15,7 +15,6 @@ from msgspec import Struct
 from onnx import helper
 
 from bnfuse.core.reasons import Reason
-from bnfuse.formats.base import ReadOptions
 from tests.onnx_graphs import Net, Shape
 
 Given = Callable[[Net], str] | str  # an input of a node: what makes a constant, or a name
@@ -39,15 +38,14 @@ class Guard(Struct, frozen=True):
     build: Build
     says: str = ""
     runs: bool = True
-    options: ReadOptions = ReadOptions()
 
 
 class Guards(list[Guard]):
     """Rows as they are written down."""
 
-    def folds(self, name: str, build: Build, *, options: ReadOptions | None = None) -> None:
+    def folds(self, name: str, build: Build, *, runs: bool = True) -> None:
         """One whose BatchNormalization goes."""
-        self.append(Guard(name, (FOLD,), build, options=options or ReadOptions()))
+        self.append(Guard(name, (FOLD,), build, runs=runs))
 
     def stays(self, name: str, reason: Reason, build: Build, *, says: str = "", runs: bool = True) -> None:
         """One whose BatchNormalization stays."""

@@ -159,3 +159,68 @@ def _regions(net: Net, x: Value) -> Value:
 
 
 case("RoiAlign, as nothing is told", _regions, SCALE, SCALE)
+
+# --- moving --------------------------------------------------------------------------------------------
+
+case("Transpose, reversed", simple("Transpose", shape=lambda s: s[::-1]), ALL, ALL, axis_in=2, axis_out=2)
+case("Flatten, of all", simple("Flatten", axis=0, shape=to(1, 280)), ALL, _AXIS)
+case("Flatten, behind the channels", simple("Flatten", axis=2, shape=to(8, 35)), ALL, _AXIS, axis_out=0)
+case("Flatten, counted from behind", simple("Flatten", axis=-3, shape=to(2, 140)), ALL, _AXIS)
+case("Flatten, to rows", simple("Flatten", axis=4, shape=to(280, 1)), ALL, ALL, axis_out=0)
+_SHORT: dict[str, Any] = {"shape": (2, 4, 1, 5)}
+_SQUEEZED = to(2, 4, 5)
+case("Squeeze, by its attribute", simple("Squeeze", axes=[-2], shape=_SQUEEZED), ALL, ALL, **_SHORT, opset=11)
+case("Squeeze, of what has one element", simple("Squeeze", shape=_SQUEEZED), ALL, ALL, **_SHORT)
+_LONG = simple("Unsqueeze", axes=[1, -1], shape=to(2, 1, 4, 7, 1))
+case("Unsqueeze, by its attribute", _LONG, ALL, None, **_TOKENS, axis_out=2, opset=11)
+_BLOCKS: dict[str, Any] = {"shape": (2, 12, 7, 5)}
+_TO_SPACE = simple("DepthToSpace", shape=to(2, 3, 14, 10), blocksize=2)
+for _opset in (10, 18):
+    case(f"DepthToSpace, opset {_opset}", _TO_SPACE, _AXIS, ALL, **_BLOCKS, opset=_opset)
+_SPACED = to(2, 27, 2, 3)
+case("SpaceToDepth, in blocks of three", simple("SpaceToDepth", shape=_SPACED, blocksize=3), ALL, _AXIS,
+     shape=(2, 3, 6, 9))  # fmt: skip
+
+# --- choosing ------------------------------------------------------------------------------------------
+
+_PART: dict[str, Any] = {"starts": [1, 0], "ends": [3, 4], "axes": [1, -2]}
+case("Slice, by its attributes", simple("Slice", shape=to(2, 2, 4, 5), **_PART), ALL, ALL, opset=9)
+_FIRST: dict[str, Any] = {"starts": [0, 1], "ends": [2, 99]}
+case("Slice, of the first axes", simple("Slice", shape=_channels(3), **_FIRST), ALL, ALL, opset=9)
+case("Slice, in steps of one", simple("Slice", ints(1), ints(3), ints(1), shape=_channels(2)), ALL, ALL)
+case("Gather, of a row", simple("Gather", np.array(-1), shape=lambda s: s[1:], axis=0), ALL, None, axis_out=0)
+case("Gather, of rows", simple("Gather", ints(1, -2, 1)), ALL, ALL, shape=(3, 4, 7, 5))
+case("Compress, of all", simple("Compress", np.arange(280) % 3 > 0, shape=to(186)), _AXIS, None, axis_out=0)
+case(
+    "ReverseSequence, of channels",
+    simple("ReverseSequence", ints(3, 2), time_axis=1, batch_axis=0),
+    _AXIS,
+    _AXIS,
+)
+case("ReverseSequence, as nothing is told", simple("ReverseSequence", ints(2, 1, 2, 1)), ALL, ALL)
+case(
+    "CenterCropPad, of all axes", simple("CenterCropPad", ints(2, 4, 5, 3), shape=with_space(5, 3)), ALL, ALL
+)
+_WHOLE = simple("CenterCropPad", ints(3, 5), shape=_channels(3), axes=[1, 3])
+case("CenterCropPad, of channels", _WHOLE, _AXIS, _AXIS)
+_MORE = simple("CenterCropPad", ints(6), shape=_channels(6), axes=[1])
+case("CenterCropPad, with channels of zeros", _MORE, _BOTH, _BOTH)
+
+
+def _largest(net: Net, x: Value) -> Value:
+    """TopK along the last axis, as none is told; nobody reads where they were found."""
+    y = net.node("TopK", [x.name, net.ints(2)], (*x.shape[:-1], 2))
+    net.nodes[-1].output.append(net.fresh())
+    return y
+
+
+case("TopK, as nothing is told", _largest, _ORDERED, _ORDERED)
+
+
+def _elements(net: Net, x: Value) -> Value:
+    """One row of two, for each place; along the first axis, as none is told."""
+    rows = net.rng.integers(0, 2, x.shape)
+    return net.node("GatherElements", [x.name, net.const(rows)], x.shape)
+
+
+case("GatherElements, of rows", _elements, ALL, ALL)

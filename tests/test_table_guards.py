@@ -20,16 +20,16 @@ from bnfuse.formats.onnx.rows.choosing_ops import slice_
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed
-from tests import guard_rows_linear, guard_rows_windows
+from tests import guard_rows_linear, guard_rows_moving, guard_rows_windows
 from tests.guard_rows import FOLD, Guard
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
-GUARDS = guard_rows_linear.GUARDS + guard_rows_windows.GUARDS
+GUARDS = guard_rows_linear.GUARDS + guard_rows_windows.GUARDS + guard_rows_moving.GUARDS
 
 
 @pytest.mark.parametrize("case", GUARDS, ids=lambda case: case.name)
 def test_guard(case: Guard, tmp_path: Path) -> None:
-    folded = fold_model(case.build(Net(sum(case.name.encode()))), tmp_path, case.options)
+    folded = fold_model(case.build(Net(sum(case.name.encode()))), tmp_path)
     decisions = [d for d in folded.plan.decisions if d.is_batchnorm]
     assert len(decisions) == len(case.expected)
     for decision, expected in zip(decisions, case.expected, strict=True):

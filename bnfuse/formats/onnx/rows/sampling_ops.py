@@ -30,7 +30,7 @@ def resize(view: View) -> Rule:
     """
     mode = view.attr("mode", b"nearest")
     crops = view.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize"
-    averages = mode in (b"nearest", b"linear", b"bilinear", b"cubic")
+    averages = mode in (b"nearest", b"linear", b"cubic")
     averages &= view.attr("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else one scale for all axes
     if not averages or (crops and view.attr("extrapolation_value", 0.0) != 0.0):
         return Opaque(Reason.UNSUPPORTED_OP, f"mode {text_of(mode)}")
