@@ -110,6 +110,7 @@ CORE_TESTS = [
     "worth_a_fold",
 ]
 ONNX_TESTS = [
+    "activation_curves",
     "batchnorm_of_constants",
     "clamp",
     "completeness",

@@ -32,7 +32,7 @@ def one(number: float) -> Given:
     return lambda net: net.const(np.array(number))
 
 
-def _between(
+def between(
     op: str, *more: Given, x: Shape = (2, 3, 6, 7), n: int = 4, rank: int | None = None, opset: int = 17,
     fed: dict[str, Shape] | None = None, **attributes: Any,
 ) -> Build:  # fmt: skip
@@ -41,7 +41,8 @@ def _between(
     def build(net: Net) -> onnx.ModelProto:
         names = [each if isinstance(each, str) else each(net) for each in more]
         y = net.op(op, net.conv("x", 3, 4, 1, 1), *names, **attributes)
-        old: dict[str, Any] = {"is_test": 1, "consumed_inputs": [0] * 5} if opset < 6 else {}
+        old: dict[str, Any] = {"is_test": 1} if opset < 7 else {}
+        old |= {"consumed_inputs": [0] * 5} if opset < 6 else {}
         return model(net, net.bn(y, n, **old), x, fed, rank=rank, opset=opset)
 
     return build
@@ -62,18 +63,18 @@ def _into(
 
 # --- shapes that are known in part ---------------------------------------------------------------------
 
-folds("Reshape, sizes of free axes", _between("Reshape", ints(0, 4, -1), x=_FREE, rank=3))
-folds("Squeeze, of a free batch", _between("Squeeze", ints(2), x=("N", 3, 1, "w"), rank=3))
-stays("Squeeze, of free axes", _UNKNOWN, _between("Squeeze", x=("N", 3, 1, "w"), rank=3))
+folds("Reshape, sizes of free axes", between("Reshape", ints(0, 4, -1), x=_FREE, rank=3))
+folds("Squeeze, of a free batch", between("Squeeze", ints(2), x=("N", 3, 1, "w"), rank=3))
+stays("Squeeze, of free axes", _UNKNOWN, between("Squeeze", x=("N", 3, 1, "w"), rank=3))
 folds("SpaceToDepth, of free axes", _into("SpaceToDepth", x=_FREE, n=75, blocksize=5))
-folds("DepthToSpace, of free axes", _between("DepthToSpace", x=_FREE, n=1, blocksize=2))
+folds("DepthToSpace, of free axes", between("DepthToSpace", x=_FREE, n=1, blocksize=2))
 folds("Flatten, of one free axis", _into("Tile", ints(1, 1, 2, 1), x=_FREE))
-stays("ReduceSum, of a free batch", Reason.SHIFT_REFUSED, _between("ReduceSum", ints(0), x=_FREE))
-folds("ReduceSum, of two axes, free behind", _between("ReduceSum", ints(2), x=("N", 3, 6, "w")))
-folds("Slice, of free columns", _between("Slice", ints(1), ints(4), ints(3), x=_FREE))
-folds("Pad, of free axes", _between("Pad", ints(0, 0, 1, 0, 0, 0, 0, 1), x=_FREE, mode="edge"))
-folds("Resize, of free axes", _between("Resize", "", floats(1, 1, 2, 2), x=_FREE, mode="linear"))
-folds("Resize, of free axes to sizes", _between("Resize", "", "", ints(5, 4, 8, 8), x=_FREE, mode="linear"))
+stays("ReduceSum, of a free batch", Reason.SHIFT_REFUSED, between("ReduceSum", ints(0), x=_FREE))
+folds("ReduceSum, of two axes, free behind", between("ReduceSum", ints(2), x=("N", 3, 6, "w")))
+folds("Slice, of free columns", between("Slice", ints(1), ints(4), ints(3), x=_FREE))
+folds("Pad, of free axes", between("Pad", ints(0, 0, 1, 0, 0, 0, 0, 1), x=_FREE, mode="edge"))
+folds("Resize, of free axes", between("Resize", "", floats(1, 1, 2, 2), x=_FREE, mode="linear"))
+folds("Resize, of free axes to sizes", between("Resize", "", "", ints(5, 4, 8, 8), x=_FREE, mode="linear"))
 
 # --- numbers that do not fit ---------------------------------------------------------------------------
 
@@ -105,14 +106,14 @@ for _name, _op, _more, _how in (
     ("Pad, for other axes", "Pad", (ints(0, 0, 1, 0, 0, 1),), {}),
     ("Resize, no such axis", "Resize", ("", floats(2)), {"axes": [4]}),
 ):  # fmt: skip
-    stays(_name, _BAD, _between(_op, *_more, rank=4, opset=18, **_how), runs=False)
+    stays(_name, _BAD, between(_op, *_more, rank=4, opset=18, **_how), runs=False)
 
 # --- what is known at run time -------------------------------------------------------------------------
 
 _NUMBERS: dict[str, Shape] = {"z": (1,)}
 _BY_ONE = ints(0, 0, 1, 0, 0, 0, 0, 1)
-stays("Pad, with a number of run time", _OTHER, _between("Pad", _BY_ONE, "z", fed=_NUMBERS), runs=False)
-_TRILINEAR = _between("Upsample", floats(1, 1, 2, 2), mode="trilinear", opset=9)
+stays("Pad, with a number of run time", _OTHER, between("Pad", _BY_ONE, "z", fed=_NUMBERS), runs=False)
+_TRILINEAR = between("Upsample", floats(1, 1, 2, 2), mode="trilinear", opset=9)
 stays("Upsample, trilinear", _OTHER, _TRILINEAR, runs=False)
-_BILINEAR = _between("Upsample", mode="bilinear", height_scale=2.0, width_scale=2.0, opset=1)
+_BILINEAR = between("Upsample", mode="bilinear", height_scale=2.0, width_scale=2.0, opset=1)
 stays("Upsample, bilinear", _OTHER, _BILINEAR, runs=False)

@@ -207,7 +207,7 @@ def feeds(loaded: ort.InferenceSession, seed: int) -> dict[str, np.ndarray]:
         if info.type == "tensor(bool)":
             found[info.name] = np.full(shape, seed % 2 == 0)
         else:
-            found[info.name] = (rng.standard_normal(shape) * 1.5 + 0.4).astype(_NUMPY[info.type])
+            found[info.name] = np.asarray(rng.standard_normal(shape) * 1.5 + 0.4, _NUMPY[info.type])
     return found
 
 
