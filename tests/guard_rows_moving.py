@@ -114,6 +114,7 @@ _NUMBERS: dict[str, Shape] = {"z": (1,)}
 _BY_ONE = ints(0, 0, 1, 0, 0, 0, 0, 1)
 stays("Pad, with a number of run time", _OTHER, between("Pad", _BY_ONE, "z", fed=_NUMBERS), runs=False)
 _TRILINEAR = between("Upsample", floats(1, 1, 2, 2), mode="trilinear", opset=9)
+folds("Pad, opset 1", between("Pad", paddings=[0, 0, 1, 0, 0, 0, 0, 1], mode="edge", opset=1), runs=False)
 stays("Upsample, trilinear", _OTHER, _TRILINEAR, runs=False)
 _BILINEAR = between("Upsample", mode="bilinear", height_scale=2.0, width_scale=2.0, opset=1)
 stays("Upsample, bilinear", _OTHER, _BILINEAR, runs=False)

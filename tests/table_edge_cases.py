@@ -61,6 +61,32 @@ case(
     opset=17,
 )
 
+_KEPT = simple("ReduceMean", ints(1), shape=_channels(1))
+case("ReduceMean, of channels, which stay as one", _KEPT, _AXIS, ALL)
+_ROWS: dict[str, Any] = {"shape": (3, 4, 7, 5)}
+for _op in ("ReduceMean", "ReduceSum"):
+    _first = simple(_op, ints(0), shape=lambda s: (1, *s[1:]))
+    case(f"{_op}, of rows", _first, ALL, ALL, **_ROWS)
+    case(f"{_op}, as told without an input", simple(_op, noop_with_empty_axes=1), ALL, ALL)
+
+
+def _over(op: str, shape: Any, **attributes: Any) -> Any:
+    """The operator over what were channels before."""
+
+    def build(net: Net, x: Value) -> Value:
+        sizes = (x.shape[0], x.shape[2], x.shape[1], x.shape[3])
+        y = net.node("Transpose", [x.name], sizes, perm=[0, 2, 1, 3])
+        return net.node(op, [y.name], shape(sizes), **attributes)
+
+    return build
+
+
+_SMALLER = lambda s: (*s[:2], s[2] - 1, s[3])  # noqa: E731
+_NEVER_NEGATIVE = {**_AXIS, "negative": Reason.NEGATIVE_SCALE}
+for _op, _outcome in (("MaxPool", _NEVER_NEGATIVE), ("AveragePool", _AXIS), ("LpPool", _SAME_SHIFT)):
+    case(f"{_op}, over channels", _over(_op, _SMALLER, kernel_shape=[2, 1]), _outcome, None)
+    case(f"Global{_op}, over channels", _over(f"Global{_op}", _ONE), _outcome, None)
+
 # --- padding -------------------------------------------------------------------------------------------
 
 _PADS: dict[str, Any] = {"pads": [0, 0, 1, 0, 0, 0, 0, 2]}
@@ -82,6 +108,14 @@ case(
     _BOTH,
     _BOTH,
 )
+case(
+    "Pad, with fewer at the end",
+    simple("Pad", ints(0, 0, 0, 0, 0, -1, 0, 0), shape=_channels(3)),
+    _AXIS,
+    _AXIS,
+)
+_ONES = simple("Pad", ints(0, 0, 1, 0, 0, 0, 0, 2), np.array(1.0), shape=_WIDER)
+case("Pad, with ones, opset 11", _ONES, UNSUPPORTED, UNSUPPORTED, opset=11)
 case("Pad, by nothing", simple("Pad", ints(*[0] * 8)), ALL, ALL)
 case(
     "Pad, with fewer channels", simple("Pad", ints(0, -1, 0, 0, 0, 0, 0, 0), shape=_channels(3)), _AXIS, _AXIS
@@ -108,7 +142,8 @@ def _found(net: Net, x: Value) -> Value:
     return net.node("Cast", [found], (1, *x.shape[1:]), to=net.element)
 
 
-case("ArgMax, of rows", _found, _ORDERED, None)
+for _opset in (12, 18):
+    case(f"ArgMax, of rows, opset {_opset}", _found, _ORDERED, None, opset=_opset)
 case(
     "MaxPool, of one row", simple("MaxPool", shape=with_space(6, 5), kernel_shape=[2, 1]), MONOTONE, MONOTONE
 )

@@ -20,13 +20,19 @@ from bnfuse.formats.onnx.rows.choosing_ops import slice_
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed
-from tests import guard_rows_linear, guard_rows_moving, guard_rows_pointwise, guard_rows_windows
+from tests import (
+    guard_rows_affine,
+    guard_rows_linear,
+    guard_rows_moving,
+    guard_rows_pointwise,
+    guard_rows_windows,
+)
 from tests.guard_rows import FOLD, Guard
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 GUARDS = [
     *guard_rows_linear.GUARDS, *guard_rows_windows.GUARDS, *guard_rows_moving.GUARDS,
-    *guard_rows_pointwise.GUARDS,
+    *guard_rows_pointwise.GUARDS, *guard_rows_affine.GUARDS,
 ]  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def compress(view: View) -> Rule:
     """A condition chooses along an axis; without one, from all elements in a row."""
     rank, axis = known(view.rank(0)), view.attr("axis")
     if axis is None:
-        return Pass(mixes=lambda _: True, axes=Relabel((None,) * rank, 1), mixed_out={0})
+        return Pass(mixes=lambda _: True, axes=Relabel((None,) * rank, 1))
     return Pass(mixes=along(counted(axis, rank)))
 
 

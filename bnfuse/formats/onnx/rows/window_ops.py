@@ -25,7 +25,7 @@ from bnfuse.formats.table import Malformed, counted, known
 
 def _max_pool(view: View) -> Pass:
     """Monotone: commutes with increasing maps; padding counts as minus infinity."""
-    if all(k == 1 for k in view.attr("kernel_shape", [0])):
+    if all(k == 1 for k in view.attr("kernel_shape")):
         return Pass(mixes=spatial)
     told = any(view.proto.output[1:])  # where each maximum lies: a zero would make all alike
     return Pass(Sign.POSITIVE if told else Sign.NONNEGATIVE, mixes=spatial)
@@ -34,21 +34,19 @@ def _max_pool(view: View) -> Pass:
 def _average_pool(view: View) -> Pass:
     """An average of valid elements commutes with every affine map; one that counts zeros does not."""
     padded = view.attr("count_include_pad", 0) and takes_in_padding(
-        view, view.attr("kernel_shape", ()), ceils=bool(view.attr("ceil_mode", 0))
+        view, view.attr("kernel_shape"), ceils=bool(view.attr("ceil_mode", 0))
     )
     return Pass(shift=Reason.ZERO_PADDING if padded else None, mixes=spatial)
 
 
 def _as_it_is(view: View, value: float) -> float | None:
     """A pool of one number is that number where it takes a shift: no window takes in a zero."""
-    rule = _max_pool(view) if view.node.op == "MaxPool" else _average_pool(view)
-    return value if rule.shift is None else None
+    return value if _average_pool(view).shift is None else None
 
 
 def _norm(view: View) -> Rule:
     """(Σ|x|ᵖ)^(1/p) along axes."""
-    rule = reduce(view, Sign.NONNEGATIVE, Reason.SHIFT_REFUSED)
-    return Even(rule) if isinstance(rule, Pass) else rule
+    return Even(reduce(view, Sign.NONNEGATIVE, Reason.SHIFT_REFUSED))
 
 
 def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule:
@@ -59,7 +57,7 @@ def _insensitive(view: View, axis: int = 0, shift: Reason | None = None) -> Rule
     return Unseen(along(range(axes[0], rank) if old else axes), shift)
 
 
-def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Rule:
+def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Pass:
     """Mean, Max, Min, Sum over axes: what varies along other axes commutes as far as the op allows.
 
     A sum over n elements, where n is known, shifts n times as far.
@@ -69,12 +67,12 @@ def reduce(view: View, sign: Sign = Sign.ANY, shift: Reason | None = None) -> Ru
     if not axes and not view.attr("noop_with_empty_axes", 0):
         axes = list(range(rank))
     gone = set(counted(axes or (), rank))
-    kept = bool(view.attr("keepdims", 1))
+    kept = bool(view.attr("keepdims", True))
     relabel: AxisMap = Relabel(tuple(range(rank)), rank) if kept else dropping(rank, gone)
     sizes = [n for n in (shape[a] for a in gone) if isinstance(n, int)]
     if view.proto.op_type == "ReduceSum" and len(sizes) == len(gone):
         relabel, shift = Chain((relabel, Times(prod(sizes)))), None
-    return Pass(sign, shift, mixes=along(gone), axes=relabel, mixed_out=gone if kept else frozenset())
+    return Pass(sign, shift, mixes=along(gone), axes=relabel)
 
 
 def pad(view: View) -> Rule:
@@ -89,7 +87,8 @@ def pad(view: View) -> Rule:
     half = len(axes)
     if len(pads) != 2 * half:
         raise Malformed(f"{len(pads)} pads for {half} axes")
-    padded = {a: (pads[k], pads[k + half]) for k, a in enumerate(axes) if pads[k] or pads[k + half]}
+    both = zip(axes, pads[:half], pads[half:], strict=True)
+    padded = {a: (begin, end) for a, begin, end in both if begin or end}
     grows = any(n > 0 for n in pads)
     if mode != b"constant" or not grows:
         return Pass(mixes=along(padded))

@@ -1,0 +1,94 @@
+"""Guards of what is affine, or ends in γ and β: norms, and arithmetic with a constant."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from bnfuse.core.reasons import Reason
+from tests.guard_rows import Build, Given, Guards, behind, model, w, whole
+from tests.onnx_graphs import Net, Shape
+
+GUARDS = Guards()
+stays, folds = GUARDS.stays, GUARDS.folds
+_NO, _BAD, _OTHER = Reason.WEIGHT_NOT_CONSTANT, Reason.BAD_PARAMETERS, Reason.UNSUPPORTED_OP
+
+# --- γ and β of a norm ---------------------------------------------------------------------------------
+
+_LN, _FED = "LayerNormalization", {"z": (4,)}
+_IMAGE: Shape = (2, 4, 6, 7)
+folds("LayerNormalization", behind(_LN, "x", w(4), w(4), n=4))
+folds("LayerNormalization, an axis from the front", behind(_LN, "x", w(4), w(4), n=4, axis=1))
+stays("LayerNormalization, γ of run time", _NO, behind(_LN, "x", "z", n=4, more=_FED))
+stays("LayerNormalization, β of run time", _NO, behind(_LN, "x", w(4), "z", n=4, more=_FED))
+for _at in (1, 2):
+    stays(
+        f"LayerNormalization, input {_at} may be overridden",
+        _NO,
+        behind(_LN, "x", w(4), w(4), n=4, overridden=_at),
+    )
+stays("LayerNormalization, of two axes", _OTHER, behind(_LN, "x", w(6, 7), w(6, 7), n=4, x=_IMAGE, axis=2))
+stays("LayerNormalization, γ of integers", _OTHER, behind(_LN, "x", whole(4), n=4), runs=False)
+_WHOLE = behind(_LN, "x", w(4), whole(4), n=4)
+stays("LayerNormalization, β of integers", _BAD, _WHOLE, says="bias of type int64", runs=False)
+stays("LayerNormalization, β left out by name", _BAD, behind(_LN, "x", w(4), "", n=4), says="an empty name")
+stays("LayerNormalization, β of one number", _BAD, behind(_LN, "x", w(4), w(1), n=4), runs=False)
+stays("LayerNormalization, of two axes by one vector", _OTHER, behind(_LN, "x", w(7), n=4, x=_IMAGE, axis=2),
+      runs=False)  # fmt: skip
+folds("InstanceNormalization", behind("InstanceNormalization", "x", w(4), w(4), n=4, x=_IMAGE))
+_GROUPS = behind("GroupNormalization", "x", w(2), w(2), n=4, x=_IMAGE, opset=18, num_groups=2)
+stays("GroupNormalization, by group", _OTHER, _GROUPS)
+_EACH = behind("GroupNormalization", "x", w(4), w(4), n=4, x=_IMAGE, opset=20, num_groups=4)
+stays("GroupNormalization, by group, of one channel each", _OTHER, _EACH)
+folds(
+    "GroupNormalization", behind("GroupNormalization", "x", w(4), w(4), n=4, x=_IMAGE, opset=21, num_groups=2)
+)
+
+
+def _told(net: Net) -> onnx.ModelProto:
+    """The mean is an output as well."""
+    net.op(_LN, "x", net.weight(4, fan_in=4), out=["normal", "mean"])
+    y = net.bn("normal", 4, out="y")
+    made = model(net, y, (2, 4))
+    made.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("mean", net.element, [None, None]))
+    return made
+
+
+stays("LayerNormalization, whose mean is read", _OTHER, _told)
+
+# --- parameters of a BatchNormalization ----------------------------------------------------------------
+
+
+def _bn(*given: Given, x: Shape = (2, 4), more: dict[str, Shape] | None = None, opset: int = 17) -> Build:
+    """Gemm → BN of these parameters."""
+
+    def build(net: Net) -> onnx.ModelProto:
+        names = [each if isinstance(each, str) else each(net) for each in given]
+        y = net.op("Gemm", "x", net.weight(4, 5, fan_in=4), net.vector(5))
+        return model(net, net.op("BatchNormalization", y, *names, epsilon=1e-2), x, more, opset=opset)
+
+    return build
+
+
+def variance(*shape: int) -> Given:
+    """Above zero."""
+    return lambda net: net.const(np.exp(net.rng.standard_normal(shape)))
+
+
+_AT_RUN_TIME = Reason.PARAMETER_NOT_CONSTANT
+_FIVE: dict[str, Shape] = {"z": (5,)}
+stays("BN, β of run time", _AT_RUN_TIME, _bn(w(5), "z", w(5), variance(5), more=_FIVE), says="(bias)")
+stays("BN, μ of run time", _AT_RUN_TIME, _bn(w(5), w(5), "z", variance(5), more=_FIVE), says="(mean)")
+stays(
+    "BN, μ of integers", _BAD, _bn(w(5), w(5), whole(5), variance(5)), says="mean of type int64", runs=False
+)
+stays(
+    "BN, μ of another size",
+    _BAD,
+    _bn(w(5), w(5), w(4), variance(5)),
+    says="shapes (5,), (5,), (4,)",
+    runs=False,
+)
+folds("BN, of one row each", _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=9), runs=False)
+_ROWS = _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=8)
+stays("BN, of one row each in opset 8", _BAD, _ROWS, says="statistics of 2 axes", runs=False)
