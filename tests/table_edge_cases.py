@@ -114,6 +114,8 @@ case(
     _AXIS,
     _AXIS,
 )
+_ABOVE = simple("Pad", ints(0, 0, 0, 0, 0, 2, 0, 0), shape=_channels(6))
+case("Pad, with channels of zeros at the end", _ABOVE, ALL, outcomes(Reason.AXIS))
 _ONES = simple("Pad", ints(0, 0, 1, 0, 0, 0, 0, 2), np.array(1.0), shape=_WIDER)
 case("Pad, with ones, opset 11", _ONES, UNSUPPORTED, UNSUPPORTED, opset=11)
 case("Pad, by nothing", simple("Pad", ints(*[0] * 8)), ALL, ALL)

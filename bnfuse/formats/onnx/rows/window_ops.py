@@ -95,8 +95,7 @@ def pad(view: View) -> Rule:
     fill = view.attr("value", 0.0) if view.opset < 11 else (view.scalar(2) if view.has_input(2) else 0.0)
     if fill != 0.0:
         return Opaque(Reason.UNSUPPORTED_OP, "it pads with a constant other than zero")
-    channels = shape[1] if len(shape) > 1 else None
-    if set(padded) == {1} and min(padded[1]) >= 0 and isinstance(channels, int):
+    if set(padded) == {1} and min(padded[1]) >= 0 and isinstance(channels := shape[1], int):
         return Pass(axes=Put(1, padded[1][0], channels, channels + sum(padded[1])))
     return Pass(shift=Reason.ZERO_PADDING, mixes=along(padded))
 
