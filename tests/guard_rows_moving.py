@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from bnfuse.core.reasons import Reason
-from tests.guard_rows import Build, Given, Guards, model
+from tests.guard_rows import Build, Given, Guards, model, w
 from tests.onnx_graphs import Net, Shape
 
 GUARDS = Guards()
@@ -107,6 +107,43 @@ for _name, _op, _more, _how in (
     ("Resize, no such axis", "Resize", ("", floats(2)), {"axes": [4]}),
 ):  # fmt: skip
     stays(_name, _BAD, between(_op, *_more, rank=4, opset=18, **_how), runs=False)
+
+# --- tables --------------------------------------------------------------------------------------------
+
+
+def _looked_up(table: Given, rank: int = 1, *, told: bool = True, **attributes: Any) -> Build:
+    """Gather from a constant by ids that are computed → BN over 5."""
+
+    def build(net: Net) -> onnx.ModelProto:
+        held = table if isinstance(table, str) else table(net)
+        ids = net.op("Cast", "z", to=onnx.TensorProto.INT64)
+        y = net.bn(net.op("Gather", held, ids, **attributes), 5)
+        made = model(net, y, (2, 4), {"z": (2,) * rank}, rank=rank + 1)
+        if not told:
+            made.graph.input[1].type.tensor_type.ClearField("shape")
+        return made
+
+    return build
+
+
+folds("Gather, of a table", _looked_up(w(7, 5)))
+stays("Gather, of a table of one axis", Reason.WEIGHT_NOT_CONSTANT, _looked_up(w(7), 2), runs=False)
+stays("Gather, of a table's columns", _OTHER, _looked_up(w(2, 7), axis=1), runs=False)
+stays("Gather, of a table by ids of unknown rank", _UNKNOWN, _looked_up(w(7, 5), told=False), runs=False)
+folds("Gather, along a free axis", between("Gather", ints(1, 0), x=_FREE, axis=3))
+folds("Expand, to ones", between("Expand", ints(1, 1, 1, 1), x=_FREE))
+folds("Expand, of a free axis", between("Expand", ints(8, 1), x=_FREE), runs=False)
+_LENGTHS: dict[str, Shape] = {"z": ("R",)}
+
+
+def _expanded(net: Net) -> onnx.ModelProto:
+    """To as many axes as the runtime says."""
+    wanted = net.op("Cast", "z", to=onnx.TensorProto.INT64)
+    return model(net, net.bn(net.op("Expand", net.conv("x", 3, 4, 1, 1), wanted), 4), _FREE, _LENGTHS)
+
+
+stays("Expand, to some shape", _UNKNOWN, _expanded, runs=False)
+stays("Tile, opset 5", _OTHER, between("Tile", one(2.0), one(3.0), rank=4, opset=5), runs=False)
 
 # --- what is known at run time -------------------------------------------------------------------------
 

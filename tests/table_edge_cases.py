@@ -182,6 +182,12 @@ case(
     _SHIFT_PADDED,
 )
 _PLACES = simple("GridSample", np.linspace(-1.4, 1.4, 72).reshape(2, 3, 6, 2), shape=with_space(3, 6))
+_BESIDE = simple("Resize", None, _SCALES, shape=_DOUBLE, mode="linear", extrapolation_value=7.0)
+case("Resize, with a seven that is nowhere", _BESIDE, ALL, ALL)
+_PART = simple("Resize", np.array([0, -0.2, 1, 1.2]), _SCALES[2:], shape=_DOUBLE, axes=[2, 3], **_CROP)
+case("Resize, of two axes, of a region", _PART, _SHIFT_PADDED, _SHIFT_PADDED)
+_PART = simple("Resize", np.array([0.1, 0, 1, 1]), _SCALES[:2], None, axes=[1, 2], **_CROP)
+case("Resize, of two axes, of a region of channels", _PART, _BOTH, _BOTH)
 case("GridSample, as nothing is told", _PLACES, _SHIFT_PADDED, _SHIFT_PADDED, opset=16)
 _PARTS: dict[str, Any] = {"shape": (2, 4, 7, 1)}
 case("DFT, of the last but one", simple("DFT", shape=with_space(7, 2)), SCALE, SCALE, **_PARTS, opset=20)
@@ -219,8 +225,8 @@ case("SpaceToDepth, in blocks of three", simple("SpaceToDepth", shape=_SPACED, b
 
 # --- choosing ------------------------------------------------------------------------------------------
 
-_PART: dict[str, Any] = {"starts": [1, 0], "ends": [3, 4], "axes": [1, -2]}
-case("Slice, by its attributes", simple("Slice", shape=to(2, 2, 4, 5), **_PART), ALL, ALL, opset=9)
+_SOME: dict[str, Any] = {"starts": [1, 0], "ends": [3, 4], "axes": [1, -2]}
+case("Slice, by its attributes", simple("Slice", shape=to(2, 2, 4, 5), **_SOME), ALL, ALL, opset=9)
 _FIRST: dict[str, Any] = {"starts": [0, 1], "ends": [2, 99]}
 case("Slice, of the first axes", simple("Slice", shape=_channels(3), **_FIRST), ALL, ALL, opset=9)
 case("Slice, in steps of one", simple("Slice", ints(1), ints(3), ints(1), shape=_channels(2)), ALL, ALL)

@@ -16,7 +16,7 @@ from bnfuse.core.axes import Chain
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Pass
-from bnfuse.formats.onnx.rows.choosing_ops import slice_
+from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, slice_, tile
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed
@@ -266,3 +266,39 @@ def test_slices_choose_what_the_runtime_chooses(tmp_path: Path) -> None:
         assert isinstance(rule, Pass) and isinstance(rule.axes, Chain)
         chosen = rule.axes.steps[0].indices if rule.axes.steps else range(5)
         assert list(want) == list(chosen), given
+
+
+def _shaped(size: int, *held: list[int]) -> Any:
+    """A view of x (1, size), and constants behind it."""
+    inputs = dict(enumerate(held, start=1))
+    return SimpleNamespace(
+        opset=17,
+        attr=lambda name, default=None: {"axis": 1}.get(name, default),
+        shape=lambda i: (1, size) if i == 0 else (len(inputs[i]),),
+        rank=lambda i: 1,
+        is_const=lambda i: i > 0,
+        ints=inputs.get,
+        given_ints=inputs.get,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "held", "size"),
+    [
+        (slice_, ([0], [5], [1]), 1 << 20),
+        (gather, ([3],), 1 << 20),
+        (tile, ([1, 2],), 1 << 19),
+    ],
+)
+def test_a_long_axis_is_not_followed_one_by_one(rule: Any, held: Any, size: int) -> None:
+    for long in (False, True):
+        made = rule(_shaped(size + long, *held))
+        assert made.mixes is None or made.mixes(1) == long
+        assert (isinstance(made.axes, Chain) and bool(made.axes.steps) != long) or long
+
+
+def test_an_axis_that_becomes_long_is_not_followed_either() -> None:
+    for long in (False, True):
+        made = expand(_shaped(1, [1, (1 << 20) + long]))
+        assert isinstance(made, Pass) and isinstance(made.axes, Chain) and made.mixes is not None
+        assert (made.mixes(1), len(made.axes.steps)) == (long, 1 - long)

@@ -8,18 +8,16 @@ refuses the node.
 
 from __future__ import annotations
 
-from math import prod
-
 from bnfuse.core.axes import AxisMap, Chain, Dim, Regroup, Relabel, SameAxes, Shape, Take, dropping
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Opaque, Pass, Rule, Sign, Source
-from bnfuse.formats.onnx.graph.constants import is_float
 from bnfuse.formats.onnx.graph.extents import layout
 from bnfuse.formats.onnx.graph.extents.rules import same
 from bnfuse.formats.onnx.rows.kind import OpKind
 from bnfuse.formats.onnx.rows.layout_ops import along
 from bnfuse.formats.onnx.rows.stored import TableStore
 from bnfuse.formats.onnx.rows.view import View
+from bnfuse.formats.onnx.rows.weights import constant_weight
 from bnfuse.formats.table import Malformed, counted, known
 
 _MOST_ELEMENTS = 1 << 20  # along one axis, that are followed one by one
@@ -50,10 +48,10 @@ def slice_(view: View) -> Rule:
 
 def _table(view: View) -> Rule | None:
     """Gather of rows from a constant table (an embedding); None if it is not that."""
-    if not view.is_const(0) or view.is_const(1) or view.attr("axis", 0) != 0:
+    if not view.is_const(0) or view.attr("axis", 0) != 0:
         return None
-    rows, rank = view.const(0), view.rank(1)
-    if rows is None or not is_float(rows) or view.overridable(0) or rank is None or len(rows.shape) < 2:
+    rows, rank = constant_weight(view, 0), known(view.rank(1))
+    if isinstance(rows, Opaque) or len(rows.shape) < 2:
         return Opaque(Reason.WEIGHT_NOT_CONSTANT)
     return Source(rows, offset=rank - 1, chosen=frozenset(range(rank)))
 
@@ -65,17 +63,17 @@ def gather(view: View) -> Rule:
         return rows
     if view.is_const(0):
         return Opaque(Reason.UNSUPPORTED_OP)
-    shape, tensor = known(view.shape(0)), view.const(1)
+    shape = known(view.shape(0))
     (axis,) = counted(view.attr("axis", 0), len(shape))
     size, indices = shape[axis], view.ints(1)
-    if tensor is None or indices is None or not isinstance(size, int) or size > _MOST_ELEMENTS:
+    if indices is None or not isinstance(size, int) or size > _MOST_ELEMENTS:
         return _chosen_at_run_time(axis, len(shape), known(view.rank(1)))
     if not all(-size <= i < size for i in indices):
         raise Malformed(f"indices {indices} of {size} elements")
-    take = Take(axis, tuple(i % size for i in indices), size)
-    if not tensor.shape:
+    take, laid = Take(axis, tuple(i % size for i in indices), size), known(view.shape(1))
+    if not laid:
         return Pass(axes=Chain((take, dropping(len(shape), {axis}))))
-    return Pass(axes=Chain((take, _as_many_axes(axis, shape, tensor.shape))))
+    return Pass(axes=Chain((take, _as_many_axes(axis, shape, laid, len(indices)))))
 
 
 def _chosen_at_run_time(axis: int, rank: int, indices: int) -> Rule:
@@ -84,11 +82,11 @@ def _chosen_at_run_time(axis: int, rank: int, indices: int) -> Rule:
     return Pass(mixes=along({axis}), axes=Relabel(tuple(target), rank + indices - 1))
 
 
-def _as_many_axes(axis: int, shape: Shape, indices: tuple[int, ...]) -> AxisMap:
-    """One axis becomes those of the indices."""
+def _as_many_axes(axis: int, shape: Shape, indices: Shape, chosen: int) -> AxisMap:
+    """One axis, of so many chosen elements, becomes those of the indices."""
     if len(indices) == 1:
         return SameAxes()
-    before = (*shape[:axis], prod(indices), *shape[axis + 1 :])
+    before = (*shape[:axis], chosen, *shape[axis + 1 :])
     after: Shape = (*shape[:axis], *indices, *shape[axis + 1 :])
     more = len(indices) - 1
     begins = [a + more * (a > axis) for a in range(len(shape))]

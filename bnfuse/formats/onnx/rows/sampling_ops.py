@@ -38,16 +38,12 @@ def resize(view: View) -> Rule:
     if after is not None and len(after) != len(before):
         raise Malformed(f"{len(before)} axes become {len(after)}")
     axes = counted(view.attr("axes") or range(len(before)), len(before))
-    scales, cropped = _scales(view), _cropped(view, axes) if crops else ()
-
-    def mixes(axis: int) -> bool:
-        if not 0 <= axis < len(before) or axis in cropped:
-            return True
-        if scales is not None and len(scales) == len(axes):
-            return axis in axes and scales[axes.index(axis)] != 1.0
-        return after is None or before[axis] != after[axis] or not isinstance(before[axis], int)
-
-    return Pass(shift=Reason.ZERO_PADDING if crops else None, mixes=mixes)
+    scales, mixed = _scales(view), set(_cropped(view, axes)) if crops else set()
+    if scales is not None and len(scales) == len(axes):
+        mixed |= {a for a, factor in zip(axes, scales, strict=True) if factor != 1.0}
+    else:
+        mixed |= {a for a, n in enumerate(before) if after is None or n != after[a] or not isinstance(n, int)}
+    return Pass(shift=Reason.ZERO_PADDING if crops else None, mixes=along(mixed))
 
 
 def _cropped(view: View, axes: Sequence[int]) -> Collection[int]:
@@ -64,9 +60,7 @@ def _scales(view: View) -> list[float] | None:
     if given is not None:
         return [float(v) for v in given]
     tensor = view.const(2 if view.proto.op_type == "Resize" and view.opset >= 11 else 1)
-    if tensor is None or tensor.dtype.kind != "f":
-        return None
-    return [float(v) for v in tensor.read(0, tensor.shape[0] if tensor.shape else 1)]
+    return None if tensor is None else as_float64(tensor).ravel().tolist()
 
 
 def _but_channels(axis: int) -> bool:
