@@ -6,7 +6,7 @@ are compared in onnxruntime, unless that refuses the original.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def model(
     net: Net,
     y: str,
     x: Shape,
-    more: dict[str, Shape] | None = None,
+    more: Mapping[str, Shape] | None = None,
     *,
     rank: int | None = None,
     opset: int = 17,
@@ -80,7 +80,7 @@ def node(net: Net, op: str, *names: str, **attributes: Any) -> str:
     return net.op(kind, *names, **({"domain": domain} if domain else {}), **attributes)
 
 
-def behind(op: str, *given: Given, n: int = 5, x: Shape = (2, 4), more: dict[str, Shape] | None = None,
+def behind(op: str, *given: Given, n: int = 5, x: Shape = (2, 4), more: Mapping[str, Shape] | None = None,
            overridden: int | None = None, rank: int | None = None, opset: int = 17,
            **attributes: Any) -> Build:  # fmt: skip
     """The operator → BN over n channels; a caller may override one of its inputs."""
@@ -94,7 +94,7 @@ def behind(op: str, *given: Given, n: int = 5, x: Shape = (2, 4), more: dict[str
     return build
 
 
-def before(op: str, *given: Given, x: Shape = (2, 4), more: dict[str, Shape] | None = None,
+def before(op: str, *given: Given, x: Shape = (2, 4), more: Mapping[str, Shape] | None = None,
            shift: bool = True, positive: bool = False, rank: int | None = None, opset: int = 17,
            **attributes: Any) -> Build:  # fmt: skip
     """BN → the operator, where it reads "x"."""

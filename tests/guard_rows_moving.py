@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def one(number: float) -> Given:
 
 def between(
     op: str, *more: Given, x: Shape = (2, 3, 6, 7), n: int = 4, rank: int | None = None, opset: int = 17,
-    fed: dict[str, Shape] | None = None, **attributes: Any,
+    fed: Mapping[str, Shape] | None = None, **attributes: Any,
 ) -> Build:  # fmt: skip
     """Conv to 4 channels → the operator → BN over n."""
 

@@ -21,7 +21,7 @@ _FLAT: dict[str, Shape] = {"z": ()}
 # --- bounds --------------------------------------------------------------------------------------------
 
 _MOST = float(np.finfo(np.float32).max)
-for _name, _more, _how, _expected in (
+_CLIPS: list[tuple[str, tuple[Given, ...], dict[str, Any], Reason]] = [
     ("a bound of run time", ("z",), {}, _NONLINEAR),
     ("an upper bound of run time", (one(0.0), "z"), {}, _NONLINEAR),
     ("below two", (one(2.0),), {}, _NONLINEAR),
@@ -32,7 +32,8 @@ for _name, _more, _how, _expected in (
     ("by one attribute", (), {"min": 0.0, "opset": 10}, _THROUGH),
     ("above by its attribute", (), {"max": 0.0, "opset": 10}, _THROUGH),
     ("of two by its attribute", (), {"max": 2.0, "opset": 10}, _NONLINEAR),
-):
+]
+for _name, _more, _how, _expected in _CLIPS:
     stays(f"Clip, {_name}", _expected, between("Clip", *_more, fed=_FLAT if "z" in _more else None, **_how))
 stays("Clip, a bound that is no number", _NONLINEAR, between("Clip", one(np.nan)), runs=False)
 stays("Clip, at least the largest number", _NONLINEAR, between("Clip", one(_MOST)), runs=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bnfuse.core.reasons import Reason
 from tests.guard_rows import Guards, before, behind, w
 
@@ -18,13 +20,14 @@ stays(
     says="weight of shape (5, 4, 1, 1), 3 groups",
     runs=False,
 )
-for _name, _kernel, _how, _runs in (
+_ALONE: list[tuple[str, tuple[int, int], dict[str, Any], bool]] = [
     ("two steps", (1, 1), {"strides": [1, 2]}, True),
     ("a wide window", (1, 2), {}, True),
     ("a high window", (2, 1), {}, True),
     ("something behind", (1, 1), {"output_padding": [0, 1]}, False),
     ("a size of its own", (1, 1), {"output_shape": [6, 7]}, True),
-):
+]
+for _name, _kernel, _how, _runs in _ALONE:
     stays(
         f"ConvTranspose, {_name}",
         Reason.SHIFT_REFUSED,

@@ -42,8 +42,8 @@ def test_as_the_runtime(op: str, attributes: dict[str, Any], tmp_path: Path) -> 
             (attribute_value(a) for a in node.attribute if a.name == name), default
         ),
     )
-    made = [curve(view, float(x)) for x in NUMBERS]
-    assert None not in made
+    made = [y for x in NUMBERS if (y := curve(view, float(x))) is not None]
+    assert len(made) == len(NUMBERS)
     opset = {"Swish": 24, "Gelu": 20}.get(op, 18)
     if not runs_opset(opset):
         return

@@ -81,6 +81,8 @@ def test_what_is_not_told() -> None:
     assert not takes_in_padding(_node((2, 3, 5, 5)), (3, 2))
     assert not takes_in_padding(_node((2, 3, 5, 5), auto_pad=b"VALID", pads=[1, 1, 1, 1]), (3, 2))
     assert takes_in_padding(_node((2, 3, 5, 5), auto_pad=b"NOTSET", pads=[1, 1, 1, 1]), (3, 2))
+    assert takes_in_padding(_node((2, 3, 4), auto_pad=b"SAME_UPPER"), (2,))
+    assert not takes_in_padding(_node((2, 3, 5), strides=[3], pads=[0, 1]), (2,))
     assert not takes_in_padding(_node((2, 3)), ())
 
 
@@ -93,7 +95,14 @@ def test_no_shape_is_asked_for_where_none_is_needed() -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{"strides": [1]}, {"dilations": [1, 1, 1]}, {"pads": [0, 0]}, {"strides": [0, 1]}, {"strides": [-1, 1]}],
+    [
+        {"strides": [1]},
+        {"dilations": [1, 1, 1]},
+        {"pads": [0, 0]},
+        {"pads": [0] * 5},
+        {"strides": [0, 1]},
+        {"strides": [-1, 1]},
+    ],
 )
 def test_numbers_of_another_window(how: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match="of a window of 2 axes"):

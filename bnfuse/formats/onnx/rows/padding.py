@@ -33,12 +33,13 @@ def takes_in_padding(view: View, kernel: Sequence[int], ceils: bool = False) -> 
     auto = view.attr("auto_pad", b"NOTSET")
     strides, dilations = view.attr("strides") or [1] * rank, view.attr("dilations") or [1] * rank
     pads = [0] * 2 * rank if auto == b"VALID" else view.attr("pads") or [0] * 2 * rank
-    if not len(strides) == len(dilations) == len(pads) // 2 == rank or min(strides, default=1) < 1:
+    fit = len(strides) == len(dilations) == rank and len(pads) == 2 * rank
+    if not fit or any(step < 1 for step in strides):
         raise Malformed(f"strides {strides}, dilations {dilations}, pads {pads} of a window of {rank} axes")
     depending = []
-    for at, step in enumerate(strides):
+    for at, (step, before, behind) in enumerate(zip(strides, pads[:rank], pads[rank:], strict=True)):
         extent = (kernel[at] - 1) * dilations[at] + 1
-        around = None if auto.startswith(b"SAME") else (pads[at], pads[at + rank])
+        around = None if auto.startswith(b"SAME") else (before, behind)
         told = _at_any_size(extent, step, around, ceils)
         if told:
             return True
@@ -68,4 +69,4 @@ def _at_size(size: Dim, extent: int, step: int, pads: tuple[int, int] | None, ce
     room = size + sum(pads) - extent
     if ceils and room % step:
         return True
-    return room // step * step - pads[0] + extent > size
+    return room // step * step + extent > size  # nothing is before, or that had told
