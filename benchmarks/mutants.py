@@ -199,9 +199,10 @@ def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
         coverage = _traced_apart(files, STORE / f"coverage-{kind}.json")
         name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         imports, taken = coverage.imports.get(f"bnfuse/{module}", frozenset()), names_taken(name, _sources())
+        tables = _of_tables(coverage, f"bnfuse/{Path(module).parent.as_posix()}")
         jobs, told = [], []
         for mutant in open_ones:
-            tests, seconds = _chosen(coverage, mutant, f"bnfuse/{module}", most_s)
+            tests, seconds = _chosen(coverage, tables, mutant, f"bnfuse/{module}", most_s)
             if tests:
                 patch = patch_of(name, source, mutant.source, str(path), imports, taken)
                 jobs.append(Job(mutant.source, patch, tests, seconds))
@@ -246,13 +247,16 @@ def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
     return stored(files, store)
 
 
-def _chosen(coverage: Coverage, mutant: Mutant, path: str, most_s: float) -> tuple[list[str], float]:
+def _chosen(
+    coverage: Coverage, tables: Sequence[int], mutant: Mutant, path: str, most_s: float
+) -> tuple[list[str], float]:
     """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
 
-    The others, because a constant or a row is met by every import, and what is cached only once.
+    The others, because a constant or a row is met by every import, and what is cached only once. Of those
+    that look at whole tables before, and run little of any.
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    numbers = [*close, *(number for number in coverage.of_file(path) if number not in set(close))]
+    numbers = list(dict.fromkeys([*(close or tables), *coverage.of_file(path)]))
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:
@@ -261,6 +265,23 @@ def _chosen(coverage: Coverage, mutant: Mutant, path: str, most_s: float) -> tup
             break
         tests.append(coverage.tests[number])
     return tests, seconds
+
+
+def _of_tables(coverage: Coverage, folder: str) -> list[int]:
+    """Tests that look at the rows of a folder, and run no function of one."""
+    files = [
+        path
+        for path in coverage.lines
+        if path.startswith(folder) and path.endswith(("_ops.py", "_layers.py"))
+    ]
+    running = {number for path in files for number in coverage.of_file(path)}
+    looking = {file for file in {test.partition("::")[0] for test in coverage.tests}
+               if "ROWS" in (ROOT / file).read_text(encoding="utf-8")}  # fmt: skip
+    return [
+        number
+        for number, test in enumerate(coverage.tests)
+        if number not in running and test.partition("::")[0] in looking
+    ]
 
 
 def _table(modules: Sequence[str], rows: Sequence[dict[str, str]]) -> None:

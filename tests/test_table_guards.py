@@ -312,7 +312,7 @@ def test_an_axis_counted_from_behind_may_be_any() -> None:
 
 
 def test_a_pool_over_an_axis_counted_from_behind(tmp_path: Path) -> None:
-    """x · vector → MaxPool of three along the last axis → MatMul, behind a Reshape that is told at run time."""
+    """x · vector → MaxPool along the last axis → MatMul, behind a Reshape that is told at run time."""
     net = Net(2)
     y = net.op("Mul", net.op("Reshape", "x", "shape"), net.const(net.factors(5, positive=True)))
     y = net.op("MaxPool", y, kernel_shape=[1, 3], pads=[0, 1, 0, 1])
