@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 
 from bnfuse.core.reasons import Reason
-from tests.guard_rows import Build, Given, Guards, behind, w, whole
+from tests.guard_rows import Build, Given, Guards, behind, model, w, whole
 from tests.onnx_graphs import Net, Shape
 
 GUARDS = Guards()
@@ -114,3 +115,38 @@ stays("RNN, a weight of two axes", _NO, _recurrent(w(3, 4), _R), runs=False)
 stays("RNN, half a bias", _BAD, _recurrent(_W, _R, w(1, 3)), says="bias of shape (1, 3)", runs=False)
 stays("RNN, a bias of integers", _BAD, _recurrent(_W, _R, whole(1, 6)), runs=False)
 stays("RNN, of a value of four axes", _BAD, _recurrent(_W, _R, x=(3, 4, 2, 1)), runs=False)
+
+# --- FusedMatMul ---------------------------------------------------------------------------------------
+
+_FUSED = "com.microsoft.FusedMatMul"
+_STACK: Shape = (3, 2, 4)
+for _side in ("A", "B"):
+    _how: dict[str, Any] = {f"transBatch{_side}": 1}
+    _turned = behind(_FUSED, "x", w(4, 5), x=_STACK, n=2, **_how)
+    stays(
+        f"FusedMatMul, batches of {_side} turned", _OTHER, _turned, says="its batch axes change", runs=False
+    )
+stays("FusedMatMul, that counts nothing", _BAD, behind(_FUSED, "x", w(4, 5), alpha=0.0))
+stays("FusedMatMul, a weight of three axes", _BAD, behind(_FUSED, "x", w(1, 4, 5)), runs=False)
+stays("FusedMatMul, a weight of run time", _NO, behind(_FUSED, "x", "z", more={"z": (4, 5)}))
+folds("FusedMatMul, a tenth", behind(_FUSED, "x", w(4, 5), alpha=0.1))
+
+
+def _unknown(net: Net) -> onnx.ModelProto:
+    """Of as many axes as the runtime says."""
+    wanted = net.op("Cast", "z", to=onnx.TensorProto.INT64)
+    y = net.op(
+        "FusedMatMul", net.op("Reshape", "x", wanted), net.weight(4, 5, fan_in=4), domain="com.microsoft"
+    )
+    return model(net, net.bn(y, 5), (2, 4), {"z": ("R",)})
+
+
+def _row(net: Net) -> onnx.ModelProto:
+    """Of one axis."""
+    y = net.op("Squeeze", net.bn("x", 4), net.const(np.array([0])))
+    y = net.op("FusedMatMul", y, net.weight(4, 5, fan_in=4), domain="com.microsoft")
+    return model(net, y, (1, 4), rank=1)
+
+
+stays("FusedMatMul, of unknown rank", Reason.SHAPE_UNKNOWN, _unknown, runs=False)
+stays("FusedMatMul, of a row", Reason.SHAPE_UNKNOWN, _row)

@@ -144,6 +144,7 @@ def _expanded(net: Net) -> onnx.ModelProto:
 
 
 stays("Expand, to some shape", _UNKNOWN, _expanded, runs=False)
+folds("Reshape, opset 4", between("Reshape", shape=[0, 4, -1], rank=3, opset=4), runs=False)
 stays("Tile, opset 5", _OTHER, between("Tile", one(2.0), one(3.0), rank=4, opset=5), runs=False)
 
 # --- what is known at run time -------------------------------------------------------------------------

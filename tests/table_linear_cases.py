@@ -164,6 +164,21 @@ _STACKED = {**refused(Reason.AXIS), "shift": Reason.SHIFT_REFUSED, "both": Reaso
 case("MatMul, a matrix per channel", _matmul_stack, _STACKED, refused(Reason.AXIS))
 
 
+def _matmul_of(*stack: int) -> Build:
+    """The channels last, times a stack of matrices."""
+
+    def build(net: Net, x: Value) -> Value:
+        n, c, t = x.shape
+        y = net.node("Transpose", [x.name], (n, t, c), perm=[0, 2, 1])
+        return net.node("MatMul", [y.name, net.const(net.normal(*stack, c, 6) / 2)], (n, t, 6))
+
+    return build
+
+
+case("MatMul, a stack of one", _matmul_of(1), ALL, None, **_TOKENS, axis_out=2)
+case("MatMul, a matrix for each row", _matmul_of(2), SCALE, None, **_TOKENS, axis_out=2)
+
+
 def _einsum(equation: str, out: Callable[[Shape], Shape], *w: int, first: int = 0) -> Build:
     weight = partial(lambda size, net, x: net.normal(*size) / 2, w)
     return simple("Einsum", weight, shape=out, first=first, equation=equation)

@@ -320,3 +320,18 @@ def test_a_pool_over_an_axis_counted_from_behind(tmp_path: Path) -> None:
     made.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, ["R"]))
     folded = fold_model(made, tmp_path)
     assert folded.operators(folded.after) == ["Reshape", "Mul", "MaxPool", "MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "opset", "becomes"),
+    [((4, 5), 11, ["Gemm"]), ((4, 5), 10, ["MatMul", "Add"]), ((1, 4, 5), 17, ["MatMul", "Add"])],
+)
+def test_where_the_bias_of_a_product_goes(
+    weight: tuple[int, ...], opset: int, becomes: list[str], tmp_path: Path
+) -> None:
+    """BN → MatMul: a Gemm has a place for it, from operator set 11 on one that may be left out."""
+    net = Net(8)
+    y = net.op("MatMul", net.bn("x", 4), net.weight(*weight, fan_in=4))
+    folded = fold_model(net.build({"x": (2, 4)}, y, opset=opset), tmp_path)
+    assert folded.operators(folded.after) == becomes
+    assert_equal(folded.before, folded.after)
