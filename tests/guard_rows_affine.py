@@ -56,6 +56,17 @@ def _told(net: Net) -> onnx.ModelProto:
 
 stays("LayerNormalization, whose mean is read", _OTHER, _told)
 
+
+def _shifted(net: Net) -> onnx.ModelProto:
+    """No bias, and one of four elements is shifted behind."""
+    y = net.op(_LN, "x", net.weight(4, fan_in=1))
+    zero, one = net.const(np.zeros(4)), net.const(np.ones(4))
+    shift = net.const(np.array([0.0, 0.0, 1.5, 0.0]))
+    return model(net, net.op("BatchNormalization", y, one, shift, zero, one), (2, 4))
+
+
+folds("LayerNormalization, without β and shifted in part", _shifted)
+
 # --- parameters of a BatchNormalization ----------------------------------------------------------------
 
 

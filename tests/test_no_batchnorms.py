@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfuse.formats.base import ReadOptions
 from tests.command import FAST, call
-from tests.onnx_graphs import session
+from tests.onnx_graphs import fold_model, session
 from tests.report_schema import assert_fits, assert_many_fit
 
 C = 4
@@ -111,6 +112,32 @@ def test_what_stays_is_arithmetic(
     assert np.abs(new - exact).max() <= 8 * unit
     assert np.abs(new - old).max() <= 8 * unit
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ({"gamma": np.array([1.0, 2.0, 1.0, 1.0]), "beta": np.array([0.0, 1.0, 0.0, 0.0])}, ["Mul", "Add"]),
+        ({"gamma": np.array([1.0, 2.0, 1.0, 1.0]), "beta": zeros}, ["Mul"]),
+        ({"gamma": ones, "beta": np.array([0.0, 1.0, 0.0, 0.0])}, ["Add"]),
+    ],
+)
+def test_of_some_channels_only(given: dict[str, np.ndarray], becomes: list[str], tmp_path: Path) -> None:
+    """One of the four is scaled, and shifted; outputs that are named empty go with the statistics."""
+    arrays = statistics(3, "float64", mean=zeros, var=ones, **given)
+    nodes = between()
+    nodes[1].attribute.append(helper.make_attribute("epsilon", 0.0))
+    path = save(tmp_path / "m.onnx", nodes, arrays, [2, C, 5], opset=9, kind=TensorProto.DOUBLE)
+    model = onnx.load(path)
+    model.graph.node[1].output.extend(["", ""])
+    made = fold_model(model, tmp_path, ReadOptions(target="no-bn"))
+    assert made.operators(made.after) == ["Sigmoid", *becomes, "Sigmoid"]
+    onnx.checker.check_model(made.proto, full_check=True)
+    x = np.random.default_rng(0).standard_normal((2, C, 5))
+    (new,) = session(made.after).run(None, {"x": x})
+    scale, shift = (arrays[name].reshape(C, 1) for name in ("gamma", "beta"))
+    inner = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(new, 1 / (1 + np.exp(-(scale * inner + shift))), rtol=1e-14)
 
 
 def test_a_constant_that_others_read_stays(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class LinearStore(Store, frozen=True):
             out.requantised(handle, at, new.weight, new.weight.base)
         elif new.weight is not None:
             out.scaled(handle, at, new.weight)
-        for attribute in handle.proto.attribute if gains else ():
+        for attribute in handle.proto.attribute:
             if attribute.name in gains:
                 attribute.f = 1.0
 
@@ -99,8 +99,7 @@ class AffineStore(Store, frozen=True):
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """As they are."""
         out.round_into(handle, self.scale_at, new.a)
-        given = handle.proto.input[self.shift_at :]
-        if given and given[0]:
+        if handle.proto.input[self.shift_at :]:
             out.round_into(handle, self.shift_at, new.c)
         elif new.c.any():
             rounded = out.rounded(new.c, out.constant(handle, self.scale_at).dtype)
@@ -112,16 +111,16 @@ class BatchNormStore(AffineStore, frozen=True):
 
     def store(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """Around all statistics."""
-        self.keep(handle, new.a.reshape(-1), new.c.reshape(-1), slice(None), out)
+        self.keep(handle, new.a.ravel(), new.c.ravel(), slice(None), out)
 
     def keep(self, handle: NodeHandle, a: Vector, c: Vector, channels: slice, out: ModelEditor) -> None:
         """Around those of the channels that stay."""
-        mean, variance = (as_float64(out.constant(handle, i)).reshape(-1)[channels] for i in (3, 4))
+        mean, variance = (as_float64(out.constant(handle, i)).ravel()[channels] for i in (3, 4))
         out.round_into(handle, 1, a * np.sqrt(variance + epsilon_of(handle.proto)))
         out.round_into(handle, 2, c + mean * a)
-        if mean.size != size(out.constant(handle, 3)):
-            out.round_into(handle, 3, mean)
-            out.round_into(handle, 4, variance)
+        for at, values in ((3, mean), (4, variance)):
+            if values.size != size(out.constant(handle, at)):
+                out.round_into(handle, at, values)
 
     def spell(self, handle: NodeHandle, new: NewAffine, out: ModelEditor) -> None:
         """A Mul and an Add by vectors in its place, or one of them."""
