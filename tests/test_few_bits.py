@@ -16,7 +16,10 @@ from bnfuse.core.reasons import Reason
 from bnfuse.core.weights.quantised import QuantisedTensor
 from bnfuse.core.weights.tensor import ArrayTensor, whole
 from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.extents import Sizes
+from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.graph.nbits import blocked_weight
+from bnfuse.formats.onnx.rows.ops import output_extents
 from tests.command import call
 from tests.onnx_graphs import fold, fold_model, session, why
 from tests.random_nets import Net, Value, feeds, model_of
@@ -212,9 +215,31 @@ def _left_out(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].CopyFrom(empty)
 
 
-def _overridable(model: onnx.ModelProto) -> None:
-    scales = model.graph.node[0].input[2]
-    model.graph.input.append(helper.make_tensor_value_info(scales, onnx.TensorProto.FLOAT, [N, 3]))
+def _overridable(at: int) -> Callable[[onnx.ModelProto], None]:
+    def spoil(model: onnx.ModelProto) -> None:
+        (tensor,) = (t for t in model.graph.initializer if t.name == model.graph.node[0].input[at])
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        )
+
+    return spoil
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+def test_what_a_caller_may_override(at: int, tmp_path: Path) -> None:
+    model = _behind(zero="packed", bias=True)
+    _overridable(at)(model)
+    (decision,) = fold_model(model, tmp_path).plan.decisions
+    assert Reason.WEIGHT_NOT_CONSTANT in why(decision) and "a caller may override" in decision.message
+
+
+def test_the_size_that_a_weight_asks_for() -> None:
+    """Of the last axis; what comes out has as many numbers as the weight has rows."""
+    node = _behind().graph.node[0]
+    sizes = Sizes(1)
+    call = ExtentCall(node, 21, sizes, [(2, 5, sizes.axis(0)), None, None], [None] * 3)
+    assert output_extents(call) == (2, 5, N)
+    assert sizes.only() == 36
 
 
 def _at_run_time(at: int) -> Callable[[onnx.ModelProto], None]:
@@ -245,7 +270,6 @@ def _without(name: str) -> Callable[[onnx.ModelProto], None]:
         (_with_order, Reason.UNSUPPORTED_OP),
         (_prepacked, Reason.UNSUPPORTED_OP),
         (_left_out, Reason.BAD_PARAMETERS),
-        (_overridable, Reason.WEIGHT_NOT_CONSTANT),
     ],
 )
 def test_what_is_not_looked_into(

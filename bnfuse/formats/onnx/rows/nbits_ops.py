@@ -38,8 +38,7 @@ _ROUNDS_ACTIVATIONS = 4
 
 def matmul_nbits(view: View) -> Rule:
     """Linear with constant B, scales and zero points."""
-    given = [i for i in range(1, _BIAS + 1) if view.has_input(i)]
-    freed = next((view.overridable(i) for i in given if view.overridable(i) is not None), None)
+    freed = next((name for i in range(1, _ORDER) if (name := view.overridable(i)) is not None), None)
     if freed is not None:
         return Opaque(Reason.WEIGHT_NOT_CONSTANT, f"a caller may override '{freed}'")
     if view.has_input(_ORDER) or view.attr("weight_prepacked", 0):
