@@ -103,3 +103,33 @@ stays(
 folds("BN, of one row each", _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=9), runs=False)
 _ROWS = _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=8)
 stays("BN, of one row each in opset 8", _BAD, _ROWS, says="statistics of 2 axes", runs=False)
+
+# --- arithmetic ----------------------------------------------------------------------------------------
+
+
+def _by(op: str, *numbers: float, first: bool = False) -> Build:
+    """Tanh → BN → the operator with these numbers → Tanh."""
+
+    def build(net: Net) -> onnx.ModelProto:
+        y = net.bn(net.op("Tanh", "x"), 4)
+        constant = net.const(np.array(numbers))
+        y = net.op(op, *((constant, y) if first else (y, constant)))
+        return model(net, net.op("Tanh", y), (2, 4))
+
+    return build
+
+
+_INVALID = Reason.INVALID_STATISTICS
+for _op in ("Mul", "Add", "Sub"):
+    stays(f"{_op}, of infinity", _INVALID, _by(_op, 1.0, 2.0, np.inf, 1.0), runs=False)
+    stays(
+        f"{_op}, of what is no number, first",
+        _INVALID,
+        _by(_op, 1.0, np.nan, 2.0, 1.0, first=True),
+        runs=False,
+    )
+stays("Div, by zero", _INVALID, _by("Div", 1.0, 2.0, 0.0, 1.0), runs=False)
+stays("Div, of a constant", Reason.SHIFT_REFUSED, _by("Div", 1.0, 2.0, 3.0, 1.0, first=True), runs=False)
+_STAYS = Reason.NONLINEAR  # the BN, which takes the other on
+stays("Div, by numbers", _STAYS, _by("Div", 1.0, 2.0, -3.0, 0.5))
+stays("Sub, from numbers", _STAYS, _by("Sub", 1.0, 2.0, -3.0, 0.5, first=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from bnfuse.core.axes import Chain, Take
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Pass
+from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, slice_, tile
 from bnfuse.formats.onnx.rows.layout_ops import along, spatial
 from bnfuse.formats.onnx.rows.ops import ROWS
@@ -335,3 +338,13 @@ def test_where_the_bias_of_a_product_goes(
     folded = fold_model(net.build({"x": (2, 4)}, y, opset=opset), tmp_path)
     assert folded.operators(folded.after) == becomes
     assert_equal(folded.before, folded.after)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_constant_of_a_million_numbers_is_no_scale(more: int, tmp_path: Path) -> None:
+    """It would be looked at as one more often than it is one."""
+    net, n = Net(), (1 << 20) + more
+    y = net.op("Tanh", net.op("Mul", net.conv("x", 1, 1, 1, 1), net.const(np.ones(n))))
+    onnx.save(net.build({"x": (1, 1, 1, n)}, y), tmp_path / "m.onnx")
+    with closing(FORMAT.read(tmp_path / "m.onnx", ReadOptions())) as opened:
+        assert len(opened.graph.candidates) == 1 - more
