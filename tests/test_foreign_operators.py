@@ -67,11 +67,22 @@ def _bn(net: Net, x: str) -> str:
     return net.bn(x, 5)
 
 
+def _shift(net: Net, x: str) -> str:
+    one, nothing = net.const(np.ones(5)), net.const(np.zeros(5))
+    return net.op("BatchNormalization", x, one, net.vector(5), nothing, one, epsilon=0.0)
+
+
+def _scale(net: Net, x: str) -> str:
+    return net.bn(x, 5, shift=False)
+
+
 _ONE: list[Step] = [_bn, lambda net, x: _scaler(net, x, 1)]
 CHAINS: dict[str, tuple[list[Step], list[str]]] = {
     "a number behind a zero": ([_zero_bn, _ONE[1]], ["BatchNormalization"]),
     "a zero before a Scaler": ([_zero_bn, lambda net, x: _scaler(net, x, 5)], ["BatchNormalization"]),
     "a zero in the Scaler": ([_bn, _zero], ["BatchNormalization"]),
+    "a shift before a zero": ([_shift, _zero], ["BatchNormalization"]),
+    "a scale before a zero": ([_scale, _zero], ["BatchNormalization"]),
     "features that are rows": ([_bn, _turned, _ONE[1]], ["BatchNormalization", "Transpose"]),
 }
 
@@ -162,6 +173,9 @@ def test_a_linear_model(op: str, numbers: dict[str, Any], width: int, reason: Re
     (bn,) = folded.plan.decisions
     if reason is not None:
         assert reason in why(bn)
+        if width == 1 and len(numbers.get("coefficients", ())) != 4:  # nor of an unknown shape
+            made.graph.input[0].type.tensor_type.ClearField("shape")
+            assert reason in why(fold_model(made, tmp_path).plan.decisions[0])
         return
     assert isinstance(bn, Fold), bn.message
     assert_equal(folded.before, folded.after)

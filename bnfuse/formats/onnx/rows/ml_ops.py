@@ -34,15 +34,16 @@ def scaler(view: View) -> Rule:
     rank, n = view.rank(0), scale.size
     if view.dtype(0) != TensorProto.FLOAT:
         return Opaque(Reason.UNSUPPORTED_OP, "its input is not float32")
-    if n == 0 or offset.size != n or (n > 1 and rank != 2):
+    single = n == 1
+    if n == 0 or offset.size != n or not (single or rank == 2):
         return Opaque(Reason.BAD_PARAMETERS, f"{offset.size} offsets and {n} scales for {rank} axes")
     with np.errstate(invalid="ignore"):  # 0·∞, which is refused below
-        a, c = (scale, -offset * scale) if n > 1 else (scale[0], -offset[0] * scale[0])
+        a, c = (scale[0], -offset[0] * scale[0]) if single else (scale, -offset * scale)
     invalid = Refusal(Reason.INVALID_STATISTICS, view.node.label)
     stores = rank == 2 and bool(scale.all())  # its shift is offset·scale: none without a scale
     return Affine(
         (np.asarray(a), np.asarray(c)),
-        (1,) if n > 1 else (),
+        () if single else (1,),
         has_scale=stores,
         has_shift=stores,
         stores_along=1,
@@ -76,10 +77,10 @@ class ScalerStore(AffineStore, frozen=True):
         _set_floats(handle, "offset", offset)
 
 
-def _model(view: View, writes: bool) -> Rule:
+def _model(view: View, classes: bool) -> Rule:
     """LinearRegressor and LinearClassifier: coefficients are (outputs, features), row by row."""
     given, intercepts = view.attr("coefficients", ()), view.attr("intercepts", ())
-    rows = view.attr("targets", 1) if writes else len(intercepts)
+    rows = len(intercepts) if classes else view.attr("targets", 1)
     shape = view.shape(0)
     if view.dtype(0) != TensorProto.FLOAT or (shape is not None and len(shape) != 2):
         return Opaque(Reason.UNSUPPORTED_OP, "its input is no matrix of float32")
@@ -93,7 +94,7 @@ def _model(view: View, writes: bool) -> Rule:
         return Opaque(Reason.BAD_PARAMETERS, f"{len(given)} coefficients, {len(intercepts)} intercepts")
     weight = ArrayTensor(np.asarray(given, np.float32).reshape(rows, features))
     bias = ArrayTensor(np.asarray(intercepts, np.float32)) if intercepts else None
-    plain = writes and view.attr("post_transform", b"NONE") == b"NONE"
+    plain = view.attr("post_transform", b"NONE") == b"NONE"  # scores of a classifier are its second output
     return Linear(weight, linear_form((rows, features), "o i"), bias, 1, 1, writes=plain)
 
 
@@ -118,8 +119,8 @@ _CLASSIFIER = {"coefficients": _FLOATS, "intercepts": _FLOATS, "multi_class": At
 ROWS = (
     OpKind(("ai.onnx.ml.Scaler",), scaler, same, ScalerStore(), removable=True,
            attributes={"offset": _FLOATS, "scale": _FLOATS}),
-    OpKind(("ai.onnx.ml.LinearRegressor",), partial(_model, writes=True), stored=ModelStore(),
+    OpKind(("ai.onnx.ml.LinearRegressor",), partial(_model, classes=False), stored=ModelStore(),
            attributes=_REGRESSOR),
-    OpKind(("ai.onnx.ml.LinearClassifier",), partial(_model, writes=False), stored=ModelStore(),
+    OpKind(("ai.onnx.ml.LinearClassifier",), partial(_model, classes=True), stored=ModelStore(),
            attributes=_CLASSIFIER),
 )  # fmt: skip
