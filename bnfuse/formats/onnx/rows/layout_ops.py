@@ -81,9 +81,9 @@ def squeeze(view: View) -> Rule:
         if not all(isinstance(d, int) for d in shape):
             return Opaque(Reason.SHAPE_UNKNOWN)
         axes = [a for a, d in enumerate(shape) if d == 1]
+    elif not axes:
+        raise Malformed("an empty list of axes, which is read in two ways")
     gone = set(counted(axes, len(shape)))
-    if not axes and view.has_input(1):
-        raise Malformed("an empty list of axes, which runtimes read in two ways")
     if any(isinstance(shape[a], int) and shape[a] != 1 for a in gone):
         raise Malformed(f"axes {axes} of the shape {shape}")
     return Pass(axes=dropping(len(shape), gone))
