@@ -16,7 +16,7 @@ import ast
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -55,10 +55,11 @@ def patch_of(
         imports: lines that run while it is imported, or before the first test.
         taken: names that other modules have imported from it.
     """
-    before, after = ast.parse(source), ast.parse(mutated)
+    before, dumped = _parsed(source)
+    after = ast.parse(mutated)
     if len(before.body) != len(after.body):
         return None
-    differ = [at for at, two in enumerate(_pairs(before, after)) if ast.dump(two[0]) != ast.dump(two[1])]
+    differ = [at for at, node in enumerate(after.body) if ast.dump(node) != dumped[at]]
     if all(isinstance(before.body[at], ast.FunctionDef | ast.ClassDef) for at in differ):
         return _bodies(source, mutated, path, imports)
     found = _again(after, differ, path, imports, taken)
@@ -71,8 +72,16 @@ def _gathered(name: str) -> bool:
     return package == _OPS.rpartition(".")[0] and file.endswith("_ops")
 
 
-def _pairs(before: ast.Module, after: ast.Module) -> Iterator[tuple[ast.stmt, ast.stmt]]:
-    return zip(before.body, after.body, strict=True)
+@lru_cache(maxsize=1)
+def _parsed(source: str) -> tuple[ast.Module, list[str]]:
+    """The module, which is compared with many, and its statements as text."""
+    tree = ast.parse(source)
+    return tree, [ast.dump(node) for node in tree.body]
+
+
+@lru_cache(maxsize=1)
+def _compiled(source: str, path: str) -> CodeType:
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 # --- constants and tables ----------------------------------------------------------------------------
@@ -133,7 +142,7 @@ def _ran(statement: ast.stmt, names: set[str], imports: Collection[int]) -> bool
 
 def _bodies(source: str, mutated: str, path: str, imports: Collection[int]) -> Patch | None:
     found: _Functions = {}
-    old, new = (compile(text, path, "exec", dont_inherit=True) for text in (source, mutated))
+    old, new = _compiled(source, path), compile(mutated, path, "exec", dont_inherit=True)
     if not _collect(old, new, found) or not found:
         return None
     for was, _ in found.values():
