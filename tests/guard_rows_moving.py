@@ -112,14 +112,14 @@ for _name, _op, _more, _how in (
 # --- tables --------------------------------------------------------------------------------------------
 
 
-def _looked_up(table: Given, rank: int = 1, *, told: bool = True, **attributes: Any) -> Build:
-    """Gather from a constant by ids that are computed → BN over 5."""
+def _looked_up(table: Given, rank: int = 1, *, n: int = 5, told: bool = True, **attributes: Any) -> Build:
+    """Gather from a constant by two ids that are computed, or a row of three → BN over n."""
 
     def build(net: Net) -> onnx.ModelProto:
         held = table if isinstance(table, str) else table(net)
         ids = net.op("Cast", "z", to=onnx.TensorProto.INT64)
-        y = net.bn(net.op("Gather", held, ids, **attributes), 5)
-        made = model(net, y, (2, 4), {"z": (2,) * rank}, rank=rank + 1)
+        y = net.bn(net.op("Gather", held, ids, **attributes), n)
+        made = model(net, y, (2, 4), {"z": (2, 3)[:rank]}, rank=rank + 1)
         if not told:
             made.graph.input[1].type.tensor_type.ClearField("shape")
         return made
@@ -128,6 +128,7 @@ def _looked_up(table: Given, rank: int = 1, *, told: bool = True, **attributes: 
 
 
 folds("Gather, of a table", _looked_up(w(7, 5)))
+stays("Gather, of as many rows as ids", Reason.AXIS, _looked_up(w(3, 5), 2, n=3), runs=False)
 stays("Gather, of a table of one axis", Reason.WEIGHT_NOT_CONSTANT, _looked_up(w(7), 2), runs=False)
 stays("Gather, of a table's columns", _OTHER, _looked_up(w(2, 7), axis=1), runs=False)
 stays("Gather, of a table by ids of unknown rank", _UNKNOWN, _looked_up(w(7, 5), told=False), runs=False)
