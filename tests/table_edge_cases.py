@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from bnfuse.core.reasons import Reason
 from tests.random_nets import Net, Shape, Value
@@ -230,6 +230,29 @@ case("Slice, by its attributes", simple("Slice", shape=to(2, 2, 4, 5), **_SOME),
 _FIRST: dict[str, Any] = {"starts": [0, 1], "ends": [2, 99]}
 case("Slice, of the first axes", simple("Slice", shape=_channels(3), **_FIRST), ALL, ALL, opset=9)
 case("Slice, in steps of one", simple("Slice", ints(1), ints(3), ints(1), shape=_channels(2)), ALL, ALL)
+
+
+def _in_front(ids: np.ndarray | None, shape: Shape) -> Any:
+    """The channels behind rows that are chosen by a matrix: by these ids, or at run time."""
+
+    def build(net: Net, x: Value) -> Value:
+        y = net.node("Transpose", [x.name], (2, 7, 4, 5), perm=[0, 2, 1, 3])
+        chosen = net.extra_input("ids", TensorProto.INT64, shape) if ids is None else net.const(ids)
+        return net.node("Gather", [y.name, chosen], (2, *shape, 4, 5), axis=1)
+
+    return build
+
+
+case(
+    "Gather, in front of the channels",
+    _in_front(np.array([[2, -1, 0], [1, 1, 6]]), (2, 3)),
+    ALL,
+    None,
+    axis_out=3,
+)
+case("Gather, in front of the channels at run time", _in_front(None, (2, 3)), ALL, None, axis_out=3)
+_MATRIX = simple("Gather", np.array([[2, -1, 0]]), axis=1, shape=to(2, 1, 3, 7, 5))
+case("Gather, of channels by a matrix", _MATRIX, ALL, None, axis_out=2)
 case("Gather, of a row", simple("Gather", np.array(-1), shape=lambda s: s[1:], axis=0), ALL, None, axis_out=0)
 case("Gather, of rows", simple("Gather", ints(1, -2, 1)), ALL, ALL, shape=(3, 4, 7, 5))
 case("Compress, of all", simple("Compress", np.arange(280) % 3 > 0, shape=to(186)), _AXIS, None, axis_out=0)

@@ -79,7 +79,7 @@ def gather(view: View) -> Rule:
 def _chosen_at_run_time(axis: int, rank: int, indices: int) -> Rule:
     """The axes of the indices come in place of the one that is chosen from."""
     target = [None if a == axis else a + (indices - 1) * (a > axis) for a in range(rank)]
-    return Pass(mixes=along({axis}), axes=Relabel(tuple(target), rank + indices - 1))
+    return Pass(axes=Relabel(tuple(target), rank + indices - 1))
 
 
 def _as_many_axes(axis: int, shape: Shape, indices: Shape, chosen: int) -> AxisMap:
@@ -115,14 +115,14 @@ def gather_nd(view: View) -> Rule:
     chosen = range(batch, batch + depth)
     moved = len(indices) - 1 - batch - depth
     target = [None if a in chosen else a + moved * (a >= batch) for a in range(len(shape))]
-    return Pass(mixes=along(chosen), axes=Relabel(tuple(target), len(shape) + moved))
+    return Pass(axes=Relabel(tuple(target), len(shape) + moved))
 
 
 def compress(view: View) -> Rule:
     """A condition chooses along an axis; without one, from all elements in a row."""
     rank, axis = known(view.rank(0)), view.attr("axis")
     if axis is None:
-        return Pass(mixes=lambda _: True, axes=Relabel((None,) * rank, 1))
+        return Pass(axes=Relabel((None,) * rank, 1))
     return Pass(mixes=along(counted(axis, rank)))
 
 

@@ -85,15 +85,16 @@ def checked(node: onnx.NodeProto, op: str, opset: int) -> dict[str, onnx.Attribu
         given[name] = attribute
         if types.get(name) != attribute.type:
             _check_attribute(op, opset, attribute, types.get(name))
-    if required and not required <= given.keys():
+    if not required <= given.keys():
         raise Malformed(f"the attribute {min(required - given.keys())} is missing")
     return given
 
 
 def _check_attribute(op: str, opset: int, attribute: onnx.AttributeProto, wanted: int | None) -> None:
+    """Of another type than the one that is wanted."""
     if wanted is None and attribute.name in _attributes_of_all_versions().get(op, ()):
         raise Malformed(f"the attribute {attribute.name} is not one of operator set {opset}")
-    if wanted is not None and attribute.type != wanted and not attribute.ref_attr_name:
+    if wanted is not None and not attribute.ref_attr_name:
         raise Malformed(f"the attribute {attribute.name} is of another type than it must be")
 
 
