@@ -150,3 +150,9 @@ def _row(net: Net) -> onnx.ModelProto:
 
 stays("FusedMatMul, of unknown rank", Reason.SHAPE_UNKNOWN, _unknown, runs=False)
 stays("FusedMatMul, of a row", Reason.SHAPE_UNKNOWN, _row)
+
+# --- what has no row -----------------------------------------------------------------------------------
+
+_INVERSE = behind("com.microsoft.Inverse", "x", x=(4, 4), n=4)
+stays("an operator of another domain", _OTHER, _INVERSE, says="(operator of the domain com.microsoft)")
+stays("an operator without a row", _OTHER, behind("Acos", "x", n=4), says="scale or shift;", runs=False)

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfuse.core.decisions import Keep
 from bnfuse.formats.base import ReadOptions
 from tests.command import FAST, call
 from tests.onnx_graphs import fold_model, session
@@ -138,6 +139,33 @@ def test_of_some_channels_only(given: dict[str, np.ndarray], becomes: list[str],
     scale, shift = (arrays[name].reshape(C, 1) for name in ("gamma", "beta"))
     inner = 1 / (1 + np.exp(-x))
     np.testing.assert_allclose(new, 1 / (1 + np.exp(-(scale * inner + shift))), rtol=1e-14)
+
+
+# dtype of x and of the statistics, γ, operator set, and why it is no arithmetic.
+_NONE: list[tuple[str, str, float, int, str]] = [
+    ("float16", "float32", 1.0, 15, "(of its types)"),
+    ("float32", "float32", 1.0, 6, "(in operator set 6)"),
+    ("float16", "float16", 6e4, 15, "(its scale and shift do not fit float16)"),
+    ("float32", "float32", 1.0, 17, "(how many axes 'a' has is not known)"),
+]
+
+
+@pytest.mark.parametrize(("of_x", "of_numbers", "gamma", "opset", "why"), _NONE)
+def test_what_is_no_arithmetic(
+    of_x: str, of_numbers: str, gamma: float, opset: int, why: str, tmp_path: Path
+) -> None:
+    arrays = statistics(3, of_numbers, gamma=gamma * ones, beta=zeros, mean=zeros, var=ones / 100)
+    nodes = between()
+    if opset == 6:
+        nodes[1].attribute.append(helper.make_attribute("is_test", 1))
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(of_x))
+    model = onnx.load(save(tmp_path / "m.onnx", nodes, arrays, [2, C, 5], opset=opset, kind=kind))
+    if "axes" in why:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.ClearField("shape")
+    (decision,) = fold_model(model, tmp_path, ReadOptions(target="no-bn")).plan.decisions
+    assert isinstance(decision, Keep) and not decision.becomes
+    assert why in decision.message
 
 
 def test_a_constant_that_others_read_stays(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from onnx import TensorProto, helper
 from bnfuse.core.axes import Chain, Relabel, Take, regroup
 from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
-from bnfuse.core.rules.base import Pass
+from bnfuse.core.rules.base import Opaque, Pass
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, slice_, tile
+from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, gather_elements, gather_nd, slice_, tile
 from bnfuse.formats.onnx.rows.layout_ops import along, reshape, spatial
 from bnfuse.formats.onnx.rows.ops import ROWS
 from bnfuse.formats.onnx.rows.signature import checked, of_types
-from bnfuse.formats.table import Malformed
+from bnfuse.formats.table import Malformed, ShapeUnknown
 from tests import (
     guard_rows_affine,
     guard_rows_linear,
@@ -397,3 +397,26 @@ def test_the_sizes_that_a_reshape_is_told(
     )
     made = reshape(view)
     assert isinstance(made, Pass) and made.axes == regroup(before, after)
+
+
+def test_elements_of_sizes_that_are_not_known() -> None:
+    """What is chosen along, what is cut off, and what may be, mixes; two axes of one symbol do not."""
+    shapes = [(2, 4, None, "h"), (2, 3, None, "h")]
+    made = gather_elements(
+        SimpleNamespace(shape=shapes.__getitem__, attr=lambda name, default: default)  # type: ignore[arg-type]
+    )
+    assert isinstance(made, Pass) and made.mixes is not None
+    assert [made.mixes(axis) for axis in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("rule", [gather_elements, gather_nd])
+@pytest.mark.parametrize("shapes", [(None, (2, 1)), ((2, 3), None)])
+def test_elements_of_shapes_that_are_not_known(rule: Any, shapes: Any) -> None:
+    with pytest.raises(ShapeUnknown):
+        rule(SimpleNamespace(shape=shapes.__getitem__, attr=lambda name, default: default))
+
+
+def test_as_many_axes_as_nobody_knows() -> None:
+    view: Any = SimpleNamespace(shape=[(2, 3), (2, "d")].__getitem__, attr=lambda name, default: default)
+    made = gather_nd(view)
+    assert isinstance(made, Opaque) and made.reason is Reason.SHAPE_UNKNOWN

@@ -96,9 +96,9 @@ def _as_many_axes(axis: int, shape: Shape, indices: Shape, chosen: int) -> AxisM
 
 def gather_elements(view: View) -> Rule:
     """Each element from another place along one axis: along the others they stay in line."""
-    shape, indices = view.shape(0), view.shape(1)
-    if shape is None or indices is None or len(shape) != len(indices):
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape, indices = known(view.shape(0)), known(view.shape(1))
+    if len(shape) != len(indices):
+        raise Malformed(f"indices of {len(indices)} axes into {len(shape)}")
     (axis,) = counted(view.attr("axis", 0), len(shape))
     cut = {a for a, (n, k) in enumerate(zip(shape, indices, strict=True)) if n is None or n != k}
     return Pass(mixes=along({axis} | cut))
@@ -106,9 +106,9 @@ def gather_elements(view: View) -> Rule:
 
 def gather_nd(view: View) -> Rule:
     """Slices chosen by the first axes behind the batch: the axes behind those stay whole."""
-    shape, indices, batch = view.shape(0), view.shape(1), view.attr("batch_dims", 0)
-    depth = indices[-1] if indices else None
-    if shape is None or not indices or not isinstance(depth, int):
+    shape, indices, batch = known(view.shape(0)), known(view.shape(1)), view.attr("batch_dims", 0)
+    depth = indices[-1] if indices else 0
+    if not isinstance(depth, int):
         return Opaque(Reason.SHAPE_UNKNOWN)
     if not 0 <= batch < len(indices) or not 1 <= depth <= len(shape) - batch:
         raise Malformed(f"indices of shape {indices} into {len(shape)} axes, {batch} of them batches")
