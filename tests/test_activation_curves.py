@@ -78,6 +78,7 @@ CONSTANTS: list[tuple[str, dict[str, Any], int, float | None]] = [
     ("AveragePool", {**_WINDOW, "count_include_pad": 1}, 17, 0.4),
     ("LpPool", _WINDOW, 17, None),
     ("Softmax", {}, 17, None),
+    ("Acos", {}, 17, None),
     ("Softsign", {}, 7, 0.4 / 1.4),
     ("Softsign", {}, 6, None),
 ]

@@ -18,10 +18,12 @@ from bnfuse.core.decisions import Fold
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Opaque, Pass
 from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.extents import Sizes
 from bnfuse.formats.onnx import FORMAT
+from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, gather_elements, gather_nd, slice_, tile
 from bnfuse.formats.onnx.rows.layout_ops import along, reshape, spatial
-from bnfuse.formats.onnx.rows.ops import ROWS
+from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, output_extents, takes_channel
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed, ShapeUnknown
 from tests import (
@@ -420,3 +422,36 @@ def test_as_many_axes_as_nobody_knows() -> None:
     view: Any = SimpleNamespace(shape=[(2, 3), (2, "d")].__getitem__, attr=lambda name, default: default)
     made = gather_nd(view)
     assert isinstance(made, Opaque) and made.reason is Reason.SHAPE_UNKNOWN
+
+
+def _handle(op: str, prefix: str = "", domain: str = "") -> Any:
+    proto = helper.make_node(op, ["x"], ["y"], domain=domain)
+    return SimpleNamespace(proto=proto, scope=SimpleNamespace(prefix=prefix))
+
+
+def test_who_can_be_one_channel_wider() -> None:
+    """Of the main graph's nodes: a convolution on both sides, a transposed one in its output."""
+    found = {
+        op: [c for c in "io" if takes_channel(_handle(op), c)] for op in ("Conv", "ConvTranspose", "Gemm")
+    }
+    assert found == {"Conv": ["i", "o"], "ConvTranspose": ["o"], "Gemm": []}
+    assert not takes_channel(_handle("Conv", "0.0.0/"), "o")
+
+
+def test_one_number_in_a_body_is_not_followed() -> None:
+    for prefix, wanted in (("", 0.5), ("0.0.0/", None)):
+        view: Any = SimpleNamespace(
+            proto=helper.make_node("Relu", ["x"], ["y"]),
+            node=SimpleNamespace(op="Relu", inputs=("x",), outputs=("y",)),
+            handle=_handle("Relu", prefix),
+            opset=17,
+        )
+        assert constant_through(view, 0.5) == wanted
+
+
+def test_sizes_of_what_is_named_as_another_operator() -> None:
+    for op, domain, wanted in (
+        ("Relu", "some.domain", (2, 3)), ("Einsum", "", None), ("NoSuch", "", None), ("Concat", "", None)
+    ):  # fmt: skip
+        node = helper.make_node(op, ["x", "z"], ["y"], domain=domain)
+        assert output_extents(ExtentCall(node, 17, Sizes(1), [(2, 3), None], [None, None])) == wanted

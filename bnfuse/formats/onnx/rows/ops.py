@@ -93,14 +93,14 @@ def takes_channel(handle: NodeHandle, letter: str) -> bool:
     Its weight is input 1, its bias input 2, and channels lie along axis 1 of both its input and its output.
     """
     wide = {"Conv": "io", "ConvTranspose": "o"}
-    standard = handle.proto.domain in ONNX_DOMAINS and not handle.scope.prefix
-    return standard and letter in wide.get(handle.proto.op_type, "")
+    return not handle.scope.prefix and letter in wide.get(handle.proto.op_type, "")
 
 
 def stored_by(op: str, handle: NodeHandle) -> Store | None:
     """How a node stores what it absorbs, which its rule says; None where its rules absorb nothing."""
     row = joint_ops.OPERAND if handle.operand is not None else row_of(handle.proto.domain, op)
-    return None if row is None else row.stored
+    assert row is not None, f"{op} has a rule that absorbs, and so a row"
+    return row.stored
 
 
 def output_extents(call: ExtentCall) -> Shape | None:
