@@ -219,6 +219,7 @@ _BLOCKS: dict[str, Any] = {"shape": (2, 12, 7, 5)}
 _TO_SPACE = simple("DepthToSpace", shape=to(2, 3, 14, 10), blocksize=2)
 for _opset in (10, 18):
     case(f"DepthToSpace, opset {_opset}", _TO_SPACE, _AXIS, ALL, **_BLOCKS, opset=_opset)
+case("DepthToSpace, blocks of one", simple("DepthToSpace", blocksize=1), ALL, ALL)
 _SPACED = to(2, 27, 2, 3)
 case("SpaceToDepth, in blocks of three", simple("SpaceToDepth", shape=_SPACED, blocksize=3), ALL, _AXIS,
      shape=(2, 3, 6, 9))  # fmt: skip

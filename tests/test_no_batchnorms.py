@@ -154,7 +154,9 @@ _NONE: list[tuple[str, str, float, int, str]] = [
 def test_what_is_no_arithmetic(
     of_x: str, of_numbers: str, gamma: float, opset: int, why: str, tmp_path: Path
 ) -> None:
-    arrays = statistics(3, of_numbers, gamma=gamma * ones, beta=zeros, mean=zeros, var=ones / 100)
+    arrays = statistics(
+        3, of_numbers, gamma=np.array([1.0, gamma, 1.0, 1.0]), beta=zeros, mean=zeros, var=ones / 100
+    )
     nodes = between()
     if opset == 6:
         nodes[1].attribute.append(helper.make_attribute("is_test", 1))

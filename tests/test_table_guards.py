@@ -22,7 +22,7 @@ from bnfuse.formats.extents import Sizes
 from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.graph.extents.call import ExtentCall
 from bnfuse.formats.onnx.rows.choosing_ops import expand, gather, gather_elements, gather_nd, slice_, tile
-from bnfuse.formats.onnx.rows.layout_ops import along, reshape, spatial
+from bnfuse.formats.onnx.rows.layout_ops import along, relabelled, reshape, spatial
 from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, output_extents, takes_channel
 from bnfuse.formats.onnx.rows.signature import checked, of_types
 from bnfuse.formats.table import Malformed, ShapeUnknown
@@ -380,7 +380,8 @@ _FREE = ("N", 4, "h", "w")
     ("before", "inferred", "target", "allowzero", "after"),
     [
         (_FREE, None, [0, 4, -1], 0, ("N", 4, None)),
-        (_FREE, (None, 4, None), [0, 4, -1], 0, ("N", 4, None)),
+        (_FREE, (None, None, None), [0, 4, -1], 0, ("N", 4, None)),
+        ((2, 12), (2, 6, 2), [2, 6, 0], 0, (2, 6, 2)),
         (_FREE, ("N", 4, "hw"), [0, 4, -1], 0, ("N", 4, "hw")),
         (_FREE, ("N", 4, "hw"), None, 0, ("N", 4, "hw")),
         (_FREE, ("M", 4, None), [0, 4, -1], 1, ("M", 4, None)),
@@ -455,3 +456,18 @@ def test_sizes_of_what_is_named_as_another_operator() -> None:
     ):  # fmt: skip
         node = helper.make_node(op, ["x", "z"], ["y"], domain=domain)
         assert output_extents(ExtentCall(node, 17, Sizes(1), [(2, 3), None], [None, None])) == wanted
+
+
+def test_blocks_of_what_is_not_known() -> None:
+    """The channels, or how many axes there are; a shape of other axes makes no sense."""
+
+    def view(*shape: Any) -> Any:
+        return SimpleNamespace(shape=lambda i: shape or None, attr=lambda name: 2)
+
+    made = relabelled(view(2, "c", 4, 4))
+    assert isinstance(made, Opaque) and made.reason is Reason.SHAPE_UNKNOWN
+    with pytest.raises(ShapeUnknown):
+        relabelled(view())
+    for shape in ((2, 4, 4), (2, 4, 4, 4, 4)):
+        with pytest.raises(Malformed, match="axes"):
+            relabelled(view(*shape))

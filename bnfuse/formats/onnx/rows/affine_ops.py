@@ -73,7 +73,7 @@ def spelled(view: View, pair: Pair) -> tuple[str, ...] | Refusal:
         what = "how many axes '{}' has is not known" if rank is None else "'{}' has no axis of channels"
         detail = what.format(view.node.value(0))
         return Refusal(Reason.NO_ARITHMETIC, label, detail=detail)
-    if any(np.abs(each).max(initial=0.0) > np.finfo(dtype).max for each in pair):
+    if any((np.abs(each) > np.finfo(dtype).max).any() for each in pair):
         return Refusal(Reason.NO_ARITHMETIC, label, detail=f"its scale and shift do not fit {dtype}")
     a, c = pair
     asked = (("Mul", bool((a != 1.0).any())), ("Add", bool(c.any())))
@@ -86,7 +86,7 @@ def _statistics_axes(view: View, ndim: int) -> tuple[int, ...] | Refusal:
     Statistics that have one axis where ``spatial`` asks for all, or the reverse, are refused: runtimes
     read them in different ways.
     """
-    if view.opset >= 9 or view.attr("spatial", 1):
+    if view.attr("spatial", 1):  # from 9 on, there is none
         detail = f"statistics of {ndim} axes, where one number per channel is needed"
         fits = ndim == 1
     else:

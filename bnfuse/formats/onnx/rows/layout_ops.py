@@ -98,11 +98,12 @@ def unsqueeze(view: View) -> Rule:
 
 def relabelled(view: View) -> Rule:
     """DepthToSpace and SpaceToDepth: reshape, transpose, reshape, as the specification defines them."""
-    shape = view.shape(0)
-    block = view.attr("blocksize")
-    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
-        return Opaque(Reason.SHAPE_UNKNOWN)
+    shape, block = known(view.shape(0)), view.attr("blocksize")
+    if len(shape) != 4:
+        raise Malformed(f"{len(shape)} axes")
     n, c, h, w = shape
+    if not isinstance(c, int):
+        return Opaque(Reason.SHAPE_UNKNOWN)
     if block < 1 or (view.proto.op_type == "DepthToSpace" and c % (block * block)):
         raise Malformed(f"blocks of {block} and {c} channels")
     if view.proto.op_type == "DepthToSpace":
