@@ -246,6 +246,20 @@ def test_a_number_of_unknown_rank_takes_numbers_and_what_lies_along_the_last_axi
     np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
 
 
+def test_a_product_of_unknown_rank_takes_what_lies_along_the_last_axis(tmp_path: Path) -> None:
+    net = Net(4)
+    y = net.op("Mul", net.op("Reshape", "x", "shape"), net.const(net.factors(4)))
+    y = net.op("MatMul", y, net.weight(4, 5, fan_in=4))
+    y = net.op("Tanh", net.op("Mul", y, net.const(net.factors(5))))
+    made = net.build({"x": ("N", 4)}, y, ranks={y: 3})
+    made.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, ["R"]))
+    folded = fold_model(made, tmp_path)
+    assert folded.operators(folded.after) == ["Reshape", "MatMul", "Tanh"]
+    fed = {"x": net.rng.standard_normal((6, 4)).astype(np.float32), "shape": np.array([2, 3, 4])}
+    old, new = (session(path).run(None, fed)[0] for path in (folded.before, folded.after))
+    np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-6)
+
+
 def _unit_scale(net: Net) -> list[str]:
     shifts = net.rng.standard_normal((2, 4))
     return [net.const(v) for v in (np.full(4, np.sqrt(1.00001)), *shifts, np.ones(4))]
