@@ -39,12 +39,14 @@ class Coverage:
         seconds: that each takes of a processor.
         lines: by file and line, who runs it.
         imports: by file, the lines that run before the first test: while modules or tests are imported.
+        starts: whether each may start a process with a runtime, as the command does.
     """
 
     tests: tuple[str, ...]
     seconds: tuple[float, ...]
     lines: dict[str, dict[int, tuple[int, ...]]]
     imports: dict[str, frozenset[int]]
+    starts: tuple[bool, ...]
 
     def of_file(self, path: str) -> list[int]:
         """Tests that ran any function of a file."""
@@ -100,7 +102,12 @@ def _ordered(
         path: {line: tuple(sorted(place[test] for test in tests)) for line, tests in met.items()}
         for path, met in lines.items()
     }
-    return Coverage(tuple(order), tuple(seconds[test] for test in order), numbered, imports)
+    commands = {
+        file: "tests.command" in (ROOT / file).read_text(encoding="utf-8")
+        for file in {test.partition("::")[0] for test in order}
+    }
+    starts = tuple(commands[test.partition("::")[0]] for test in order)
+    return Coverage(tuple(order), tuple(seconds[test] for test in order), numbered, imports, starts)
 
 
 def _read(store: Path) -> dict[str, Any]:

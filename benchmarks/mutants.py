@@ -30,6 +30,7 @@ from benchmarks.mutant_tests import ROOT, Coverage, stored, traced
 
 STORE = ROOT / "build" / "mutants"
 NO_TEST = "no test"  # meets it
+_STARTS_S = 1.5  # of a processor: another process with a runtime, which a fork does not share
 
 CORE = sorted(
     path.relative_to(ROOT / "bnfuse").as_posix() for path in (ROOT / "bnfuse" / "core").rglob("*.py")
@@ -263,16 +264,16 @@ def _chosen(
     """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
 
     The others, because a constant or a row is met by every import, and what is cached only once. Of those
-    that look at whole tables before, and run little of any. Tests named as an operator of the module come first:
+    that look at whole tables before, and run little of any. Tests named as an operator of the module first:
     most tests run a row of Conv, and most of them look at something else.
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    close.sort(key=lambda number: number not in named)
+    close.sort(key=lambda number: (coverage.starts[number], number not in named))
     numbers = list(dict.fromkeys([*(close or tables), *coverage.of_file(path)]))
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:
-        seconds += coverage.seconds[number]
+        seconds += coverage.seconds[number] + coverage.starts[number] * _STARTS_S
         if seconds > most_s and tests:
             break
         tests.append(coverage.tests[number])
