@@ -99,7 +99,7 @@ for _name, _op, _more, _how in (
     ("Slice, an end more", "Slice", (ints(0), ints(1, 1), ints(2)), {}),
     ("Slice, a step more", "Slice", (ints(0), ints(1), ints(2), ints(1, 1)), {}),
     ("Slice, in steps of nothing", "Slice", (ints(0), ints(1), ints(2), ints(0)), {}),
-    ("Gather, an element that is not there", "Gather", (ints(6),), {"axis": 2}),
+    ("Gather, an element that is not there", "Gather", (ints(0, 6),), {"axis": 2}),
     ("Gather, one before the first", "Gather", (ints(-7),), {"axis": 2}),
     ("GatherND, more axes than there are", "GatherND", (ints(0, 0, 0, 0, 0),), {}),
     ("GatherND, all axes are batches", "GatherND", (ints(0),), {"batch_dims": 1}),
