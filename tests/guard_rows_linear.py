@@ -116,6 +116,16 @@ stays("RNN, half a bias", _BAD, _recurrent(_W, _R, w(1, 3)), says="bias of shape
 stays("RNN, a bias of integers", _BAD, _recurrent(_W, _R, whole(1, 6)), runs=False)
 stays("RNN, of a value of four axes", _BAD, _recurrent(_W, _R, x=(3, 4, 2, 1)), runs=False)
 
+
+def _behind_rnn(net: Net) -> onnx.ModelProto:
+    """BN over a batch of as many as there are units."""
+    y = net.op("RNN", "x", _W(net), _R(net), hidden_size=3)
+    y = net.op("Transpose", y, perm=[0, 2, 1, 3])
+    return model(net, net.bn(y, 3), (2, 3, 4), rank=4)
+
+
+stays("RNN, behind it", _OTHER, _behind_rnn)
+
 # --- FusedMatMul ---------------------------------------------------------------------------------------
 
 _FUSED = "com.microsoft.FusedMatMul"

@@ -365,6 +365,7 @@ def test_a_pool_over_an_axis_counted_from_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weight", "opset", "becomes"),
     [((4, 5), 11, ["Gemm"]), ((4, 5), 10, ["MatMul", "Add"]), ((1, 4, 5), 17, ["MatMul", "Add"])],
+    ids=["MatMul, opset 11", "MatMul, opset 10", "MatMul, a stack"],
 )
 def test_where_the_bias_of_a_product_goes(
     weight: tuple[int, ...], opset: int, becomes: list[str], tmp_path: Path
