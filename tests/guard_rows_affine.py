@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 
@@ -103,6 +105,20 @@ stays(
 folds("BN, of one row each", _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=9), runs=False)
 _ROWS = _bn(w(1, 5), w(1, 5), w(1, 5), variance(1, 5), opset=8)
 stays("BN, of one row each in opset 8", _BAD, _ROWS, says="statistics of 2 axes", runs=False)
+
+
+def _spatial(net: Net, *, known: bool) -> onnx.ModelProto:
+    """A number per channel where one per element is meant, of an input of four axes or of some."""
+    y = net.op("Conv", "x", net.weight(5, 4, 1, 1, fan_in=4)) if known else net.op("Reshape", "x", "shape")
+    made = model(net, net.bn(y, 5, spatial=0), (2, 4, 6, 7), rank=4, opset=8)
+    if not known:
+        made.graph.input.append(onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, ["R"]))
+    return made
+
+
+for _known in (True, False):
+    _says = f"statistics of 1 axes and an input of {4 if _known else 'unknown'} axes"
+    stays(f"BN, spatial=0, {_known}", _BAD, partial(_spatial, known=_known), says=_says, runs=False)
 
 # --- arithmetic ----------------------------------------------------------------------------------------
 

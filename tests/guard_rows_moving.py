@@ -103,6 +103,8 @@ for _name, _op, _more, _how in (
     ("Gather, one before the first", "Gather", (ints(-7),), {"axis": 2}),
     ("GatherND, more axes than there are", "GatherND", (ints(0, 0, 0, 0, 0),), {}),
     ("GatherND, all axes are batches", "GatherND", (ints(0),), {"batch_dims": 1}),
+    ("GatherND, more axes than batches leave", "GatherND", (lambda net: net.const(np.zeros((2, 4), int)),),
+     {"batch_dims": 1}),
     ("GatherND, by a number", "GatherND", (lambda net: net.const(np.array(0)),), {}),
     ("GatherElements, of fewer axes", "GatherElements", (ints(0, 1),), {}),
     ("Tile, for other axes", "Tile", (ints(1, 1, 2),), {}),

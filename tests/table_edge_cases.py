@@ -252,6 +252,20 @@ case(
     axis_out=3,
 )
 case("Gather, in front of the channels at run time", _in_front(None, (2, 3)), ALL, None, axis_out=3)
+_MATRIX_OF = simple("GatherND", np.array([[[0], [1], [0]], [[1], [1], [0]]]), shape=to(2, 3, 4, 7))
+case("GatherND, of a matrix of rows", _MATRIX_OF, ALL, None, **_TOKENS, axis_out=2)
+_BY_PAIRS = simple("GatherND", np.array([[[1], [0], [3]]] * 2), shape=_channels(3), batch_dims=1)
+case("GatherND, of channels", _BY_PAIRS, _AXIS, _AXIS)
+
+
+def _batches(net: Net, x: Value) -> Value:
+    """Of each batch a matrix of rows, which lie in front of the channels."""
+    y = net.node("Transpose", [x.name], (2, 7, 4, 5), perm=[0, 2, 1, 3])
+    rows = net.const(net.rng.integers(0, 7, (2, 3, 6, 1)))
+    return net.node("GatherND", [y.name, rows], (2, 3, 6, 4, 5), batch_dims=1)
+
+
+case("GatherND, of a matrix in each batch", _batches, ALL, None, axis_out=3)
 _MATRIX = simple("Gather", np.array([[2, -1, 0]]), axis=1, shape=to(2, 1, 3, 7, 5))
 case("Gather, of channels by a matrix", _MATRIX, ALL, None, axis_out=2)
 case("Gather, of a row", simple("Gather", np.array(-1), shape=lambda s: s[1:], axis=0), ALL, None, axis_out=0)
