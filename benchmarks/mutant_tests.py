@@ -6,6 +6,7 @@ until the package, that file, or what it imports of the tests changes.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -102,12 +103,22 @@ def _ordered(
         path: {line: tuple(sorted(place[test] for test in tests)) for line, tests in met.items()}
         for path, met in lines.items()
     }
-    commands = {
-        file: "tests.command" in (ROOT / file).read_text(encoding="utf-8")
-        for file in {test.partition("::")[0] for test in order}
-    }
-    starts = tuple(commands[test.partition("::")[0]] for test in order)
+    commands = {file: _commanding(ROOT / file) for file in {test.partition("::")[0] for test in order}}
+    starts = tuple(re.split(r"::|\[", test)[1] in commands[test.partition("::")[0]] for test in order)
     return Coverage(tuple(order), tuple(seconds[test] for test in order), numbered, imports, starts)
+
+
+def _commanding(file: Path) -> set[str]:
+    """Tests of a file that run the command line, or all of a use case."""
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {
+                a.arg for a in node.args.args
+            }
+            if names & {"call", "optimized", "cli"}:
+                found.add(node.name)
+    return found
 
 
 def _read(store: Path) -> dict[str, Any]:

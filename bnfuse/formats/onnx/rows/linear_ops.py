@@ -141,16 +141,15 @@ def einsum(view: View) -> Rule:
     weight = constant_weight(view, k)
     if isinstance(weight, Opaque):
         return weight
-    left, arrow, out = text_of(view.attr("equation", b"")).replace(" ", "").partition("->")
+    left, _, out = text_of(view.attr("equation", b"")).replace(" ", "").partition("->")
     terms = left.split(",")
-    if not arrow or len(terms) != 2 or len(set(terms[k])) != 2 or len(terms[k]) != 2 or "." in left:
+    if len(terms) != 2 or len(terms[k]) != 2 or len(weight.shape) != 2:
         return Opaque(Reason.UNSUPPORTED_OP, "its equation")
     x, kernel = terms[1 - k], terms[k]
-    contracted = [c for c in kernel if c in x and c not in out]
-    new = [c for c in kernel if c not in x and c in out]
-    if len(contracted) != 1 or len(new) != 1 or len(set(x)) != len(x) or set(out) - set(x) != set(new):
+    contracted, new = ([c for c in kernel if c in side] for side in (x, out))
+    if len(contracted) != 1 or len(new) != 1 or len(set(x)) != len(x):  # … is three of one letter
         return Opaque(Reason.UNSUPPORTED_OP, "its equation")
-    if set(x) - set(out) != set(contracted) or len(weight.shape) != 2:
+    if set(out) - set(x) != set(new) or set(x) - set(out) != set(contracted):
         return Opaque(Reason.UNSUPPORTED_OP, "its equation")
     form = linear_form(weight.shape, " ".join("i" if c == contracted[0] else "o" for c in kernel))
     axes = x.index(contracted[0]), out.index(new[0])
