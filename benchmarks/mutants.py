@@ -269,7 +269,12 @@ def _chosen(
     """
     close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
     close.sort(key=lambda number: (coverage.starts[number], number not in named))
-    numbers = list(dict.fromkeys([*(close or tables), *coverage.of_file(path)]))
+    others = coverage.of_file(path)
+    first = close or [
+        *(number for number in others if number in named and not coverage.starts[number]),
+        *tables,
+    ]
+    numbers = list(dict.fromkeys([*first, *others]))
     tests: list[str] = []
     seconds = 0.0
     for number in numbers:
