@@ -34,7 +34,7 @@ def _same(n: int, extent: int, step: int) -> bool:
     return missing > 0
 
 
-ONE_AXIS = list(product(range(1, 8), (1, 2, 3), (1, 2), (1, 2, 3), (0, 1, 2), (0, 1, 2), (False, True)))
+ONE_AXIS = list(product(range(1, 8), (1, 2, 3), (1, 2), (1, 2, 3), (-1, 0, 1, 2), (0, 1, 2), (False, True)))
 
 
 def test_along_one_axis_of_any_size() -> None:

@@ -69,4 +69,4 @@ def _at_size(size: Dim, extent: int, step: int, pads: tuple[int, int] | None, ce
     room = size + sum(pads) - extent
     if ceils and room % step:
         return True
-    return room // step * step + extent > size  # nothing is before, or that had told
+    return room // step * step - pads[0] + extent > size  # none but negative ones before, or that had told
