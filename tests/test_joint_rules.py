@@ -150,3 +150,13 @@ def test_the_greatest_refuses_a_negative_scale_and_two_scales() -> None:
     assert isinstance(refused, Refusal)
     assert refused.reason is Reason.NEGATIVE_SCALE
     assert isinstance(rule.settle(_node(2), {0: up, 1: more}, ~0), Refusal)
+
+
+@pytest.mark.parametrize("port", [~0, 0, 1])
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_concat_refuses_what_has_not_as_many_channels_as_its_shape_says(port: Port, size: int) -> None:
+    """Shapes of a file may contradict each other."""
+    rule = ConcatSplit(~0, (0, 1), 1, (2, 3))
+    held = from_backward((1,), np.full(size, 2.0), np.zeros(size))
+    refused = Refusal(Reason.AXIS, "Op 'n'", "u")
+    assert rule.settle(_node(2), {port: held}, ~0) == refused

@@ -121,6 +121,9 @@ class ConcatSplit(Joint, frozen=True, eq=False):
         if any(n is None for n in self.sizes):
             return Refusal(Reason.SHAPE_UNKNOWN, node.label, node.value(self.whole))
         sizes = [n for n in self.sizes if n is not None]
+        channels = {self.whole: sum(sizes), **dict(zip(self.parts, sizes, strict=True))}
+        if any(held.axes and held.size != channels[port] for port, held in known.items()):
+            return Refusal(Reason.AXIS, node.label, node.value(self.whole))  # the file contradicts itself
         if self.whole in known:
             return self._slices(node, known, sizes)
         return self._assembled(known, sizes)
