@@ -5,7 +5,9 @@ The models are no part of the project: the tests run where they lie beside it an
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from bnfuse.core.reasons import Reason
 from tests.keras_models import import_keras, import_tf_keras
-from tests.keras_nets import assert_same, batchnorms, fold_file, input_names, output_names, outputs_of
+from tests.keras_nets import Folded, assert_same, batchnorms, fold_file, input_names, output_names, outputs_of
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "keras"
 
@@ -72,12 +74,19 @@ def _inputs(model: Any) -> list[np.ndarray]:
     return made
 
 
+@pytest.fixture(scope="module")
+def fold_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Folded]:
+    """What folds each file the first time that it is asked for; nobody changes the result."""
+    folder = tmp_path_factory.mktemp("real")
+    return functools.cache(lambda source: fold_file(source, folder / source.name))
+
+
 @real
-def test_folds_and_computes_the_same(model: Real, tmp_path: Path) -> None:
+def test_folds_and_computes_the_same(model: Real, fold_once: Callable[[Path], Folded]) -> None:
     """Counts are floors; both files are loaded by the library that loads the original."""
     source = MODELS / model.file
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    folded = fold_file(source, tmp_path / model.file)
+    folded = fold_once(source)
     found, gone, kept = folded.plan.counts(batchnorm=True)
     assert found == model.found
     assert gone >= model.folded
@@ -94,11 +103,12 @@ def test_folds_and_computes_the_same(model: Real, tmp_path: Path) -> None:
 
 
 @real
-def test_the_result_is_in_the_same_dialect(model: Real, tmp_path: Path) -> None:
+def test_the_result_is_in_the_same_dialect(
+    model: Real, fold_once: Callable[[Path], Folded], tmp_path: Path
+) -> None:
     """By content, with the version that wrote it; twice nothing; the same bytes each time."""
     source = MODELS / model.file
-    first, second = tmp_path / f"a{source.suffix}", tmp_path / f"b{source.suffix}"
-    fold_file(source, first)
+    first, second = fold_once(source).after, tmp_path / f"b{source.suffix}"
     again = fold_file(first, second)
     assert again.gone == set()
     assert second.read_bytes() == first.read_bytes()
@@ -118,10 +128,10 @@ def _attribute(file: Any, name: str) -> Any:
     return holder.attrs.get(name)
 
 
-def test_why_the_rest_stays(tmp_path: Path) -> None:
+def test_why_the_rest_stays(fold_once: Callable[[Path], Folded]) -> None:
     """The last BN of the pre-activation network has negative γ, which no ReLU passes."""
     source = MODELS / "stm32_esc10_miniresnet_v2_preact.h5"
-    folded = fold_file(source, tmp_path / "m.h5")
+    folded = fold_once(source)
     assert len(folded.kept) <= 1
     for reasons in folded.kept.values():
         assert reasons <= {
@@ -132,11 +142,11 @@ def test_why_the_rest_stays(tmp_path: Path) -> None:
         }
 
 
-def test_the_comparison_can_fail(tmp_path: Path) -> None:
+def test_the_comparison_can_fail(fold_once: Callable[[Path], Folded]) -> None:
     """One moved bias is found out, so the agreements above mean something."""
     keras = import_keras()
     source = MODELS / "mlperf_tiny_resnet8.h5"
-    folded = fold_file(source, tmp_path / "m.h5")
+    folded = fold_once(source)
     before, after = (keras.models.load_model(p, compile=False) for p in (source, folded.after))
     conv = next(layer for layer in after.layers if type(layer).__name__ == "Conv2D")
     conv.bias.assign_add(np.full(conv.bias.shape, 0.01, np.float32))
