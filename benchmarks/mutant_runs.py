@@ -46,21 +46,19 @@ _NEEDED: tuple[str, ...] = (
     "h5py",
 )
 _NEEDED += ("hypothesis", "hypothesis.strategies", "click.testing", "jsonschema", "rich.console")
+# For the tables of Keras. Loaded, and not yet used: what TensorFlow starts on its first use outlives no fork.
+_KERAS = ("tensorflow", "keras", "tf_keras")
+_ONE_THREAD = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+}
 
 # Plugins that cost every fork more than most tests do; and what forks of one process would share is no file.
-_LIGHT = [
-    option
-    for plugin in (
-        "cacheprovider",
-        "unraisableexception",
-        "threadexception",
-        "logging",
-        "faulthandler",
-        "junitxml",
-    )
-    for option in ("-p", f"no:{plugin}")
-] + ["--capture=sys"]
-_MOST_BYTES = 6 << 30
+_HEAVY = ("cacheprovider", "unraisableexception", "threadexception", "logging", "faulthandler", "junitxml")
+_LIGHT = [option for plugin in _HEAVY for option in ("-p", f"no:{plugin}")] + ["--capture=sys"]
+_MOST_BYTES = 12 << 30
 _SPARE_S = 20.0
 _UNREACHABLE = 3  # exit status of a fork that has not found the function
 
@@ -82,9 +80,11 @@ class Job:
     seconds: float
 
 
-def preload() -> None:
+def preload(*, keras: bool = False) -> None:
     """Load what every fork needs, but nothing of bnfuse."""
-    for name in _NEEDED:
+    if keras:
+        os.environ.update(_ONE_THREAD)
+    for name in (*_NEEDED, *_KERAS) if keras else _NEEDED:
         importlib.import_module(name)
 
 
@@ -107,13 +107,11 @@ def run_all(path: Path, name: str, jobs: Sequence[Job], processes: int) -> Itera
                 cold.add(at)
             else:
                 yield at, _outcome(status)
-    instead = [(at, _Instead(name, path, jobs[at].source)) for at in sorted(cold)]
 
     def tested(at: int) -> int:
-        sys.meta_path.insert(0, finders[at])
+        sys.meta_path.insert(0, _Instead(name, path, jobs[at].source))
         return _tested(jobs[at].tests)
 
-    finders = dict(instead)
     for at, status in _forked(sorted(cold), tested, lambda at: jobs[at].seconds, processes):
         yield at, _outcome(status)
 

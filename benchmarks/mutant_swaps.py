@@ -53,7 +53,7 @@ def patch_of(
         mutated: the module with the mistake.
         path: where it is.
         imports: lines that run while it is imported, or before the first test.
-        taken: names that other modules have imported from it.
+        taken: names that other modules have taken from it.
     """
     before, dumped = _parsed(source)
     after = ast.parse(mutated)
@@ -62,8 +62,9 @@ def patch_of(
     differ = [at for at, node in enumerate(after.body) if ast.dump(node) != dumped[at]]
     if all(isinstance(before.body[at], ast.FunctionDef | ast.ClassDef) for at in differ):
         return _bodies(source, mutated, path, imports)
-    found = _again(after, differ, path, imports, taken)
-    return found if found is None or not found.table or _gathered(name) else None
+    gathered = {_TABLE} if _gathered(name) else set()
+    found = _again(after, differ, path, imports, set(taken) - gathered)
+    return found if found is None or not found.table or gathered else None
 
 
 def _gathered(name: str) -> bool:
@@ -88,7 +89,7 @@ def _compiled(source: str, path: str) -> CodeType:
 
 
 def _again(
-    tree: ast.Module, differ: Sequence[int], path: str, imports: Collection[int], taken: Collection[str]
+    tree: ast.Module, differ: Sequence[int], path: str, imports: Collection[int], taken: set[str]
 ) -> Patch | None:
     """The statements that differ, and those behind them that use what these name."""
     names: set[str] = set()
@@ -101,7 +102,7 @@ def _again(
             return None
         names |= assigned
         again.append(statement)
-    if names & set(taken) or any(_ran(statement, names, imports) for statement in tree.body):
+    if names & taken or any(_ran(statement, names, imports) for statement in tree.body):
         return None
     code = compile(ast.Module(again, []), path, "exec", dont_inherit=True)
     return Patch({}, code, _TABLE in names)
@@ -115,13 +116,19 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 
 def _used_now(node: ast.AST) -> set[str]:
-    """Names that a statement needs when it is run; bodies of functions wait until they are called."""
+    """Names that a statement needs when it is run."""
+    return {n.id for n in _run_now(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _run_now(node: ast.AST) -> Iterator[ast.AST]:
+    """What of a statement is run where it stands; bodies of functions wait until they are called."""
+    yield node
+    parts: list[ast.AST] = list(ast.iter_child_nodes(node))
     if isinstance(node, ast.FunctionDef):
-        parts: list[ast.AST] = [*node.decorator_list, *node.args.defaults]
+        parts = [*node.decorator_list, *node.args.defaults]
         parts += [default for default in node.args.kw_defaults if default is not None]
-        return {name for part in parts for name in _used_now(part)}
-    found = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else set()
-    return found | {name for child in ast.iter_child_nodes(node) for name in _used_now(child)}
+    for part in parts:
+        yield from _run_now(part)
 
 
 def _ran(statement: ast.stmt, names: set[str], imports: Collection[int]) -> bool:
@@ -260,11 +267,18 @@ def _function(module: Any, qualified: str, old: CodeType) -> FunctionType | None
 
 
 def names_taken(module: str, sources: Collection[str]) -> set[str]:
-    """What modules import from another one by name."""
+    """What modules have taken from another one by the time they are imported.
+
+    By name; or as an attribute of something, in a module that knows this one: ``file.ROWS``.
+    """
     found: set[str] = set()
+    package, _, last = module.rpartition(".")
     for source in sources:
-        if module in source:
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.ImportFrom) and node.module == module:
-                    found |= {alias.name for alias in node.names}
+        if package not in source or last not in source:
+            continue
+        tree = ast.parse(source)
+        taking = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        found |= {alias.name for node in taking if node.module == module for alias in node.names}
+        if any(node.module == package and last in {alias.name for alias in node.names} for node in taking):
+            found |= {node.attr for node in _run_now(tree) if isinstance(node, ast.Attribute)}
     return found

@@ -59,14 +59,20 @@ class Coverage:
         return sorted({test for line in lines for test in known.get(line, ())})
 
 
-def traced(files: Sequence[str], store: Path) -> None:
-    """Run the tests that have changed since they were traced, and store who runs what."""
+def traced(files: Sequence[str], store: Path, *, slow: bool = False) -> None:
+    """Run the tests that have changed since they were traced, and store who runs what.
+
+    Args:
+        files: of the tests.
+        store: where it is kept, of all files that were ever asked for.
+        slow: whether to run those too that are marked so.
+    """
     known = _read(store)
     keys = {file: _key(file) for file in files}
     stale = [file for file in files if known.get(file, {}).get("key") != keys[file]]
     if not stale:
         return
-    for file, found in _trace(stale).items():
+    for file, found in _trace(stale, slow).items():
         known[file] = {"key": keys[file], **found}
     store.parent.mkdir(parents=True, exist_ok=True)
     store.write_text(json.dumps(known), encoding="utf-8")
@@ -151,19 +157,48 @@ def _imported(file: Path) -> set[Path]:
 
 
 class _Contexts(Derandomised):
-    """A pytest plugin that tells coverage which test is running, and times it."""
+    """A pytest plugin that tells coverage which test is running, and times it.
+
+    What several tests share is run once, before the first of them, and all of them run its lines.
+    """
 
     def __init__(self, coverage: Any) -> None:
         self.coverage = coverage
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
+        self.running = ""
+        self.made: dict[Any, str] = {}  # what is shared by now, and the context that it was made in
+        self.sharing: dict[str, list[str]] = {}  # who had it, by context
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        if fixturedef.scope == "function":
+            yield
+            return
+        outer = self.running
+        self.made[fixturedef] = self.running = f"shared {len(self.sharing)}"
+        self.sharing[self.running] = []
+        self.coverage.switch_context(self.running)
+        yield
+        self.running = outer
+        self.coverage.switch_context(outer)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Function) -> Iterator[None]:
+        for name in item.fixturenames:
+            for fixture in item._fixtureinfo.name2fixturedefs.get(name, ()):
+                if fixture in self.made:
+                    self.sharing[self.made[fixture]].append(item.nodeid)
+        yield
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.running = item.nodeid
         self.coverage.switch_context(item.nodeid)
         start = time.process_time()
         yield
         self.seconds[item.nodeid] = time.process_time() - start
+        self.running = ""
         self.coverage.switch_context("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -171,14 +206,14 @@ class _Contexts(Derandomised):
             self.failed.add(report.nodeid)
 
 
-def _trace(files: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _trace(files: Sequence[str], slow: bool) -> dict[str, dict[str, Any]]:
     """By file of tests: how long each test takes, the lines that it runs, and those that ran before."""
     from coverage import Coverage as Tracer
 
     tracer = Tracer(data_file=None, source=[str(ROOT / "bnfuse" / folder) for folder in _TRACED])
     contexts = _Contexts(tracer)
     tracer.start()
-    code = run_pytest([*files, "-m", "not slow"], contexts)
+    code = run_pytest([*files, *([] if slow else ["-m", "not slow"])], contexts)
     tracer.stop()
     if code not in (0, 1):
         sys.exit(f"pytest ended with {code}")
@@ -193,11 +228,11 @@ def _trace(files: Sequence[str]) -> dict[str, dict[str, Any]]:
     for measured in data.measured_files():
         path = Path(measured).relative_to(ROOT).as_posix()
         for line, met in data.contexts_by_lineno(measured).items():
-            for test in met:
-                if test in place:
-                    lines = found[test.partition("::")[0]]["lines"].setdefault(path, {})
-                    lines.setdefault(line, []).append(place[test])
-                elif not test:
-                    for of_file in found.values():
-                        of_file["imports"].setdefault(path, []).append(line)
+            running = {test for context in met for test in contexts.sharing.get(context, [context])}
+            for test in running & place.keys():
+                lines = found[test.partition("::")[0]]["lines"].setdefault(path, {})
+                lines.setdefault(line, []).append(place[test])
+            if "" in met:
+                for of_file in found.values():
+                    of_file["imports"].setdefault(path, []).append(line)
     return found

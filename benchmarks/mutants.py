@@ -4,9 +4,9 @@
     make mutants MODULE=core/axes.py            # one
 
 Every module is mutated (``mutant_sources``), and every mutant is run against the tests that meet its lines
-(``mutant_tests``, ``mutant_runs``). What was killed once is not run again until its module changes; what
-survived is, since a test may have come. The results are in ``build/mutants``; a survivor that no test can
-kill is listed in ``docs/mutants.md`` with the reason, and then counts as equivalent.
+(``mutant_choices``, ``mutant_tests``, ``mutant_runs``). What was killed once is not run again until its
+module changes; what survived is, since a test may have come. The results are in ``build/mutants``; a survivor
+that no test can kill is listed in ``docs/mutants.md`` with the reason, and then counts as equivalent.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from benchmarks.mutant_choices import CORE, KERAS, ONNX, choice, files_of, kind_of
 from benchmarks.mutant_runs import KILLED, SURVIVED, TIMEOUT, Job, preload, run_all
 from benchmarks.mutant_sources import Mutant, mutants
 from benchmarks.mutant_swaps import names_taken, patch_of
@@ -30,135 +30,6 @@ from benchmarks.mutant_tests import ROOT, Coverage, stored, traced
 
 STORE = ROOT / "build" / "mutants"
 NO_TEST = "no test"  # meets it
-_STARTS_S = 1.5  # of a processor: another process with a runtime, which a fork does not share
-
-CORE = sorted(
-    path.relative_to(ROOT / "bnfuse").as_posix() for path in (ROOT / "bnfuse" / "core").rglob("*.py")
-)
-ONNX = [
-    *sorted(f"formats/onnx/rows/{path.name}" for path in (ROOT / "bnfuse/formats/onnx/rows").glob("*.py")),
-    "formats/onnx/edit/apply_patch.py",
-]
-KERAS = sorted(
-    f"formats/keras/rows/{path.name}" for path in (ROOT / "bnfuse/formats/keras/rows").glob("*_layers.py")
-)
-
-# Tests that need no TensorFlow and are quick; those of the tables run rows on real files.
-CORE_TESTS = [
-    "absorbing",
-    "affine_rule",
-    "algebra",
-    "axis_maps",
-    "barred_channels",
-    "bars",
-    "batchnorm_of_constants",
-    "clamp",
-    "completeness",
-    "completeness_clamps",
-    "constant_channel",
-    "constant_operands",
-    "dead_ends",
-    "equalize",
-    "explain_plan",
-    "explained_core",
-    "fed_by_constants",
-    "few_bits",
-    "foreign_operators",
-    "freedoms",
-    "graph_facts",
-    "hubs",
-    "inference_map",
-    "joint_rules",
-    "layer_changes",
-    "limits",
-    "merge_affines",
-    "merged_chains",
-    "missed_folds",
-    "narrow",
-    "narrow_core",
-    "narrow_places",
-    "no_batchnorms",
-    "onnx_overflow",
-    "operands",
-    "parts_of_files",
-    "patches",
-    "planner",
-    "propagate",
-    "qonnx_weights",
-    "quantised_weights",
-    "random_graphs",
-    "random_scales",
-    "range_rule",
-    "ranges",
-    "regroup",
-    "reparam",
-    "round_bias",
-    "rounds",
-    "scale_classes",
-    "settled_parts",
-    "settling",
-    "shared_values",
-    "siblings",
-    "simple_rules",
-    "small_choices",
-    "small_files",
-    "small_plans",
-    "streams",
-    "surroundings",
-    "table_rows",
-    "told_decisions",
-    "vector_products",
-    "waiting",
-    "worth_a_fold",
-]
-ONNX_TESTS = [
-    "activation_curves",
-    "batchnorm_of_constants",
-    "clamp",
-    "completeness",
-    "completeness_clamps",
-    "constant_channel",
-    "constant_operands",
-    "fed_by_constants",
-    "few_bits",
-    "foreign_operators",
-    "hubs",
-    "merge_affines",
-    "missed_folds",
-    "narrow",
-    "no_batchnorms",
-    "onnx_bound",
-    "onnx_dialects",
-    "onnx_functions",
-    "onnx_graph_attributes",
-    "onnx_malformed",
-    "onnx_old_files",
-    "onnx_overflow",
-    "onnx_scopes",
-    "onnx_training",
-    "operator_coverage",
-    "overflow_everywhere",
-    "peers_table",
-    "qonnx_weights",
-    "quantised_weights",
-    "random_graphs",
-    "random_scales",
-    "ranges",
-    "regroup",
-    "round_bias",
-    "shared_values",
-    "siblings",
-    "small_files",
-    "streams",
-    "surroundings",
-    "table_guards",
-    "table_rows",
-    "traps",
-    "vector_products",
-    "window_padding",
-    "worked_out_weights",
-]
-KERAS_TESTS = ["keras_config", "keras_config_refused", "keras_layer_shapes"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,23 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("module", nargs="*", help=f"below bnfuse/, as core/axes.py; of {', '.join(CORE)}, …")
     parser.add_argument("--processes", type=int, default=2, help="at once (2)")
     parser.add_argument("--most", type=float, default=60.0, help="seconds of tests a mutant is given (60)")
+    parser.add_argument("--tests", nargs="+", metavar="NAME", help="only those of tests/test_NAME.py")
     wanted = parser.parse_args(arguments)
     modules = wanted.module or [*CORE, *ONNX, *KERAS]
-    preload()
-    rows = [_run(module, wanted.processes, wanted.most) for module in modules]
+    kinds = {kind_of(module) for module in modules}
+    for file in sorted({file for kind in kinds for file in files_of(kind, wanted.tests)}):
+        if not (ROOT / file).exists():
+            parser.error(f"there is no {file}")
+    preload(keras="keras" in kinds)
+    rows = [_run(module, wanted.tests, wanted.processes, wanted.most) for module in modules]
     _table(modules, rows)
     return 0
 
 
-def _tests_of(module: str) -> tuple[str, list[str]]:
-    """The name and files of the tests that a module's mutants meet."""
-    kind = module.split("/")[1] if module.startswith("formats/") else "core"
-    names = {"onnx": ONNX_TESTS, "keras": [*CORE_TESTS, *KERAS_TESTS]}.get(kind, CORE_TESTS)
-    files = [ROOT / "tests" / f"test_{name}.py" for name in names]
-    return kind, [path.relative_to(ROOT).as_posix() for path in files if path.exists()]
-
-
-def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
+def _run(module: str, names: Sequence[str] | None, processes: int, most_s: float) -> dict[str, str]:
     """Outcome by mutant, from the store where it is known."""
     path = ROOT / "bnfuse" / module
     source = path.read_text(encoding="utf-8")
@@ -197,32 +65,35 @@ def _run(module: str, processes: int, most_s: float) -> dict[str, str]:
     outcomes = {m.name: known[m.name] for m in found if known.get(m.name) in (KILLED, TIMEOUT)}
     open_ones = [m for m in found if m.name not in outcomes]
     if open_ones:
-        kind, files = _tests_of(module)
-        coverage = _traced_apart(files, STORE / f"coverage-{kind}.json")
+        kind = kind_of(module)
+        coverage = _traced_apart(files_of(kind, names), kind)
         name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        imports, taken = coverage.imports.get(f"bnfuse/{module}", frozenset()), names_taken(name, _sources())
-        tables = _of_tables(coverage, f"bnfuse/{Path(module).parent.as_posix()}")
-        operators = {name.rpartition(".")[2] for name in re.findall(r'"((?:[\w.]+\.)?[A-Z]\w+)"', source)}
-        named = {
-            number for number, test in enumerate(coverage.tests) if operators & set(re.findall(r"\w+", test))
-        }
-        jobs, told = [], []
-        for mutant in open_ones:
-            tests, seconds = _chosen(coverage, tables, named, mutant, f"bnfuse/{module}", most_s)
-            if tests:
-                patch = patch_of(name, source, mutant.source, str(path), imports, taken)
-                jobs.append(Job(mutant.source, patch, tests, seconds))
-                told.append(mutant)
-            else:
-                outcomes[mutant.name] = NO_TEST
-        for done, (at, outcome) in enumerate(run_all(path, name, jobs, processes), 1):
-            outcomes[told[at].name] = outcome
+        told = _jobs(name, path, source, open_ones, coverage, most_s)
+        outcomes |= {mutant.name: NO_TEST for mutant in open_ones}
+        for done, (at, outcome) in enumerate(run_all(path, name, [job for _, job in told], processes), 1):
+            outcomes[told[at][0].name] = outcome
             if sys.stderr.isatty():
-                print(f"\r{module}: {done} of {len(jobs)}", end="", file=sys.stderr, flush=True)
-            if done % 10 == 0 or done == len(jobs):
+                print(f"\r{module}: {done} of {len(told)}", end="", file=sys.stderr, flush=True)
+            if done % 10 == 0 or done == len(told):
                 _keep(store, key, outcomes)
     _keep(store, key, outcomes)
     return {m.name: outcomes[m.name] for m in found}
+
+
+def _jobs(
+    name: str, path: Path, source: str, open_ones: Sequence[Mutant], coverage: Coverage, most_s: float
+) -> list[tuple[Mutant, Job]]:
+    """What is to be run of a module: mutants that any test meets."""
+    module = path.relative_to(ROOT / "bnfuse").as_posix()
+    choose = choice(coverage, module, source)
+    imports, taken = coverage.imports.get(f"bnfuse/{module}", frozenset()), names_taken(name, _sources())
+    jobs = []
+    for mutant in open_ones:
+        tests, seconds = choose.tests(mutant, most_s)
+        if tests:
+            patch = patch_of(name, source, mutant.source, str(path), imports, taken)
+            jobs.append((mutant, Job(mutant.source, patch, tests, seconds)))
+    return jobs
 
 
 @cache
@@ -237,12 +108,13 @@ def _keep(store: Path, key: str, outcomes: dict[str, str]) -> None:
     store.write_text(json.dumps({"key": key, "outcomes": outcomes}, indent=0), encoding="utf-8")
 
 
-def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
+def _traced_apart(files: Sequence[str], kind: str) -> Coverage:
     """Traced in a fork: here nothing of bnfuse may be imported."""
+    store = STORE / f"coverage-{kind}.json"
     pid = os.fork()
     if pid == 0:
         try:
-            traced(files, store)
+            traced(files, store, slow=kind == "keras")
         except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as its parent
             traceback.print_exc()
             os._exit(1)
@@ -251,55 +123,6 @@ def _traced_apart(files: Sequence[str], store: Path) -> Coverage:
     if status:
         sys.exit("the tests could not be traced")
     return stored(files, store)
-
-
-def _chosen(
-    coverage: Coverage,
-    tables: Sequence[int],
-    named: Collection[int],
-    mutant: Mutant,
-    path: str,
-    most_s: float,
-) -> tuple[list[str], float]:
-    """The tests that meet a mutant, and then those that meet anything of its module, up to this time.
-
-    The others, because a constant or a row is met by every import, and what is cached only once. Of those
-    that look at whole tables before, and run little of any. Tests named as an operator of the module first:
-    most tests run a row of Conv, and most of them look at something else.
-    """
-    close = coverage.of_lines(path, range(mutant.line, mutant.last_line + 1))
-    close.sort(key=lambda number: (coverage.starts[number], number not in named))
-    others = coverage.of_file(path)
-    first = close or [
-        *(number for number in others if number in named and not coverage.starts[number]),
-        *tables,
-    ]
-    numbers = list(dict.fromkeys([*first, *others]))
-    tests: list[str] = []
-    seconds = 0.0
-    for number in numbers:
-        seconds += coverage.seconds[number] + coverage.starts[number] * _STARTS_S
-        if seconds > most_s and tests:
-            break
-        tests.append(coverage.tests[number])
-    return tests, seconds
-
-
-def _of_tables(coverage: Coverage, folder: str) -> list[int]:
-    """Tests that look at the rows of a folder, and run functions of one of its files at most."""
-    files = [
-        path
-        for path in coverage.lines
-        if path.startswith(folder) and path.endswith(("_ops.py", "_layers.py"))
-    ]
-    running = Counter(number for path in files for number in coverage.of_file(path))
-    looking = {file for file in {test.partition("::")[0] for test in coverage.tests}
-               if "ROWS" in (ROOT / file).read_text(encoding="utf-8")}  # fmt: skip
-    return [
-        number
-        for number, test in enumerate(coverage.tests)
-        if running[number] <= 1 and test.partition("::")[0] in looking
-    ]
 
 
 def _table(modules: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
