@@ -15,7 +15,7 @@ from tests.documented import PAGES, ROOT, blocks, commands, options
 OTHERS = {
     *("--build-arg", "--network", "--rm"),
     *("--no-deps", "--upgrade", "--yes"),
-    *("--most", "--strict"),
+    *("--most", "--strict", "--tests"),
     "--help",
 }
 COMMANDS = main.commands
