@@ -69,7 +69,8 @@ def _run(module: str, names: Sequence[str] | None, processes: int, most_s: float
         coverage = _traced_apart(files_of(kind, names), kind)
         name = "bnfuse." + module.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         told = _jobs(name, path, source, open_ones, coverage, most_s)
-        outcomes |= {mutant.name: NO_TEST for mutant in open_ones}
+        meeting = {mutant.name for mutant, _ in told}
+        outcomes |= {mutant.name: NO_TEST for mutant in open_ones if mutant.name not in meeting}
         for done, (at, outcome) in enumerate(run_all(path, name, [job for _, job in told], processes), 1):
             outcomes[told[at][0].name] = outcome
             if sys.stderr.isatty():
