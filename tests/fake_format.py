@@ -89,6 +89,7 @@ class FakePatch(frozenset[str]):
 
     linears: ClassVar[dict[Any, Any]] = {}
     steps: ClassVar[tuple[Any, ...]] = ()
+    new_weights: ClassVar[tuple[Any, ...]] = ()
     near: ClassVar[tuple[Any, ...]] = ()
     merged: ClassVar[tuple[Any, ...]] = ()
 

@@ -8,6 +8,8 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "bnfuse").rglob("*.py"))
 
@@ -18,6 +20,13 @@ MOST_PARAMETERS = 8
 
 def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_dropped() -> Iterator[None]:
+    """Half a million objects, which every garbage collection of a later test would look at."""
+    yield
+    _modules.cache_clear()
 
 
 @cache

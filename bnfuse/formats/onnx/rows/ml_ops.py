@@ -94,7 +94,8 @@ def _model(view: View, classes: bool) -> Rule:
         return Opaque(Reason.BAD_PARAMETERS, f"{len(given)} coefficients, {len(intercepts)} intercepts")
     weight = ArrayTensor(np.asarray(given, np.float32).reshape(rows, features))
     bias = ArrayTensor(np.asarray(intercepts, np.float32)) if intercepts else None
-    plain = view.attr("post_transform", b"NONE") == b"NONE"  # scores of a classifier are its second output
+    # A classifier's first output are labels, which no scale reaches; its scores are the second.
+    plain = not classes and view.attr("post_transform", b"NONE") == b"NONE"
     return Linear(weight, linear_form((rows, features), "o i"), bias, 1, 1, writes=plain)
 
 
