@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfuse.core.decisions import Fold, Keep
 from bnfuse.core.reasons import Reason
+from bnfuse.core.rules.linear_rule import Linear
+from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.onnx import FORMAT
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
 _ML, _MS = "ai.onnx.ml", "com.microsoft"
@@ -196,6 +200,19 @@ def test_a_linear_model_that_transforms_takes_nothing_on_behind(
     y = out[-1]
     folded = fold_model(_built(net, net.bn(y, 2), width=2), tmp_path)
     assert Reason.UNSUPPORTED_OP in why(folded.plan.decisions[0])
+
+
+@pytest.mark.parametrize("transform", ["NONE", "SOFTMAX"])
+def test_no_scale_reaches_the_labels_of_a_classifier(transform: str, tmp_path: Path) -> None:
+    """Nothing is free to be rescaled there: they come first, and are no scores."""
+    net, path = Net(16), tmp_path / "model.onnx"
+    more = {"intercepts": [0.5, 1.0], "classlabels_ints": [0, 1], "post_transform": transform}
+    net.op("LinearClassifier", "x", out=["label", "y"], domain=_ML, coefficients=[*_FEW, 3.0] * 2, **more)
+    path.write_bytes(_built(net, "y", width=2).SerializeToString())
+    with closing(FORMAT.read(path, ReadOptions())) as model:
+        (node,) = (node for node in model.graph.nodes if node.op == "LinearClassifier")
+        rule = model.graph.rule(node)
+        assert isinstance(rule, Linear) and not rule.writes
 
 
 @pytest.mark.parametrize(
