@@ -163,7 +163,7 @@ def check_fit(weights: Iterable[ScaledTensor]) -> None:
 
 
 def refuse(overflowing: Collection[str]) -> None:
-    """All candidates at once whose folds overflow: a plan costs too much to be made anew for each.
+    """Name all candidates at once whose folds overflow: to plan anew for each would take as many plans.
 
     Raises:
         OverflowingFold: there are any.

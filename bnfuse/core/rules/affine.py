@@ -67,6 +67,10 @@ class Affine(Rule, frozen=True, eq=False):
         """Whether constants of the node's type hold y = a·x + c, as far as its rule can tell.
 
         A BatchNormalization keeps its statistics: it holds a·√(σ² + ε) and c + μ·a.
+
+        Args:
+            a: the scale, float64, shape (channels,) or () for one number.
+            c: the shift, of the same shape.
         """
         most = largest(_WIDEST if self.stored is None else self.stored)
         held = [a, c]

@@ -62,7 +62,10 @@ class Linear(Rule, frozen=True, eq=False):
         return Refusal(Reason.UNSUPPORTED_OP, node.label, node.value(port))
 
     def composed(self, edits: Iterable[Absorbed], onto: Rewrite | None = None) -> Rewrite:
-        """All that it absorbed, in order: its own gain first, or what earlier edits came to (``onto``)."""
+        """All that it absorbed, in order: its own gain first, or what earlier edits came to (``onto``).
+
+        Read vectors have shape (G·I,), written ones (G·O,), as in ``Rewrite``.
+        """
         read, write = (None, self._own_gain) if onto is None else (onto.read, onto.write)
         for edit in edits:
             if edit.port >= 0:
