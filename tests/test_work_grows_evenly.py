@@ -1,7 +1,8 @@
-"""Planning takes work in proportion to the graph, whatever a stranger made of it: counted, not timed.
+"""Planning takes steps in proportion to the graph, whatever a stranger made of it: counted, not timed.
 
 Each kind of graph is planned in two sizes, one three times the other. What counts is every value that an
 attempt asks something of, every earlier edit that is composed anew, and every value a region is found over.
+How long the vectors are is not counted: those through a join of n parts have the channels of all of them.
 """
 
 from __future__ import annotations
