@@ -25,7 +25,8 @@ from benchmarks.quantising import Array
 from bnfuse.core.apply import Planned, apply
 from bnfuse.core.decisions import Plan, Split
 from bnfuse.core.graph import Node
-from bnfuse.core.planning.propagate import Worklist, next_choices
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.search import next_choices
 from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Vector, from_backward

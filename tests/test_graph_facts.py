@@ -145,7 +145,7 @@ def test_all_outputs_of_a_node_and_all_calls_of_a_layer_are_seams() -> None:
         net.add("Two", rule, "x", name=name, outputs=(f"{name}_a", "", f"{name}_b"))
     net.add("Tanh", rule, "one_a", name="last")
     one, other = net.node("one"), net.node("other")
-    graph = net.graph("one_b", tied={one: (other,)})
+    graph = net.graph("one_b", tied=dict.fromkeys((one, other), (one, other)))
     told = seams(graph, [_step(net, "one", "", ""), _step(net, "last", "", "")])
     assert told == (
         Seam("one_a", (0,), (), False),

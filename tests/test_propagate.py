@@ -12,7 +12,7 @@ from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Graph
 from bnfuse.core.planning.offers import whole
 from bnfuse.core.planning.plan import plan
-from bnfuse.core.planning.propagate import ports, retrace
+from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.rules.affine import candidate
@@ -163,9 +163,9 @@ def test_an_output_that_is_left_out_is_asked_nothing() -> None:
     net.tanh(net.bn(v, np.arange(9) - 4.5, 1.0, name="bn"))
     decision = decided(net.graph())
     assert isinstance(decision, Fold) and sorted(decision.into) == ["last", "reader", "writer"]
-    assert ports(net.node("split")) == [(0, v), (~0, "one"), (~2, "three")]
+    assert net.node("split").ports() == [(0, v), (~0, "one"), (~2, "three")]
     net.add("Op", Pass(), "", "x", name="op", outputs=("y", "z"))
-    assert ports(net.node("op")) == [(1, "x"), (~0, "y"), (~1, "z")]
+    assert net.node("op").ports() == [(1, "x"), (~0, "y"), (~1, "z")]
 
 
 def test_an_affine_whose_output_is_left_out() -> None:
@@ -187,12 +187,12 @@ def _twice(net: CoreNet, twin: str) -> dict[str, Any]:
     second = net.add("Conv", rule, net.tanh("x"), name="conv two")
     net.tanh(net.bn(first, [2, -3, 0.5], [1, 0, -2], name="bn one"))
     a, b = net.node("conv one"), net.node("conv two")
-    tied = {a: (b,), b: (a,)}
+    tied = dict.fromkeys((a, b), (a, b))
     if twin == "bn":
         net.tanh(net.add("BatchNormalization", net.rules[net.node("bn one")], second, name="bn two"))
         p, q = net.node("bn one"), net.node("bn two")
         net.candidates.remove(q)
-        tied |= {p: (q,), q: (p,)}
+        tied |= dict.fromkeys((p, q), (p, q))
     elif twin == "identity":
         net.conv(net.identity(second), name="reader")
     elif twin == "output":

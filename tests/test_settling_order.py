@@ -109,7 +109,7 @@ def test_layers_called_several_times_go_as_wholes() -> None:
     net = CoreNet()
     state = _with_a_bias(net)
     state.spell(net.node("a"))
-    state.graph.tied |= {net.node("a"): (net.node("b"),), net.node("linear"): (net.node("b"),)}
+    state.graph.tied |= {node: (node, net.node("b")) for node in (net.node("a"), net.node("linear"))}
     assert _asked(state) == ["a whole", "b whole"]
 
 
@@ -118,7 +118,7 @@ def test_as_many_nodes_may_be_made_as_go() -> None:
     net = CoreNet()
     state = State(_row(net))
     state.spell(net.node("a"))
-    state.graph.tied[net.node("b")] = (net.node("linear"), net.node("add"))
+    state.graph.tied[net.node("b")] = tuple(map(net.node, ("b", "linear", "add")))
     may_make: dict[str, int] = {}
 
     def removal(offer: Offer) -> None:

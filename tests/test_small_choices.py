@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bnfuse.core.decisions import Fold, Split
-from bnfuse.core.planning.propagate import next_choices
+from bnfuse.core.planning.search import next_choices
 from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.base import Pass
 from bnfuse.core.rules.joint import Product

@@ -1,8 +1,9 @@
 """Planning takes steps in proportion to the graph, whatever a stranger made of it: counted, not timed.
 
 Each kind of graph is planned in two sizes, one three times the other. What counts is every value that an
-attempt asks something of, every earlier edit that is composed anew, and every value a region is found over.
-How long the vectors are is not counted: those through a join of n parts have the channels of all of them.
+attempt asks something of, every earlier edit that is composed anew, and every value a region or a class is
+found over. How long the vectors are is not counted: those through a join of n parts have the channels of all
+of them, which ends where ``effort`` does.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from typing import Any
 import onnx
 import pytest
 
-from bnfuse.core.decisions import Keep
-from bnfuse.core.planning import search, state
+from bnfuse.core.planning import search
 from bnfuse.core.planning.bars import Bars
+from bnfuse.core.planning.classes import Classes
 from bnfuse.core.planning.plan import plan
 from bnfuse.core.planning.propagate import Worklist
-from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
-from tests.onnx_graphs import Net, assert_equal, fold_model
-from tests.strange_graphs import KINDS, C, Kind, on_a_stream, out_of_a_split
+from tests.onnx_graphs import Net
+from tests.strange_graphs import KINDS, C, Kind, on_a_stream
 
 Readings = dict[str, ReadOptions]
 READINGS: Readings = {
@@ -50,6 +50,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         done[0] += 1
         return across(self, *arguments)
 
+    def finding(self: Classes, *arguments: Any) -> Any:
+        done[0] += 1
+        return found(self, *arguments)
+
     def settling(self: Worklist, node: Any) -> Any:
         done[0] += 1
         return settled(self, node)
@@ -58,7 +62,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         done[0] += 1
         return react(self, *arguments)
 
-    react = Worklist._react
+    react, found = Worklist._react, Classes._find
+    monkeypatch.setattr(Classes, "_find", finding)
     monkeypatch.setattr(Linear, "composed", composing)
     monkeypatch.setattr(Bars, "_across", crossing)
     monkeypatch.setattr(Worklist, "_settle", settling)
@@ -82,16 +87,3 @@ def test_three_times_the_graph_is_three_times_the_work(
             plan(opened.graph)
         took.append(work[0])
     assert took[0] > 0 and took[1] <= 4.5 * took[0]  # a square would be nine times
-
-
-def test_folds_through_a_wide_join_take_no_more_than_so_much_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Each of 40 folds holds two numbers for each of 80 channels; after the tenth there is no more room."""
-    monkeypatch.setattr(state, "MOST_NUMBERS", 9 * 2 * 80 + 1)
-    net = Net(40)
-    done = fold_model(net.build({"x": (1, C, 2, 2)}, out_of_a_split(net, 40)), tmp_path)
-    kept = [d for d in done.plan.decisions if isinstance(d, Keep)]
-    assert len(kept) == 30
-    assert {refusal.reason for d in kept for refusal in d.refusals} >= {Reason.TOO_LARGE}
-    assert_equal(done.before, done.after)

@@ -37,6 +37,11 @@ class Node(Struct, eq=False):
         """The value at a port."""
         return self.inputs[port] if port >= 0 else self.outputs[~port]
 
+    def ports(self) -> list[tuple[Port, str]]:
+        """Every port that is there, with its value, inputs first."""
+        inputs = [(i, v) for i, v in enumerate(self.inputs) if v]
+        return inputs + [(~j, v) for j, v in enumerate(self.outputs) if v]
+
     @property
     def label(self) -> str:
         """How messages name it."""
@@ -51,8 +56,8 @@ class Graph(Struct, eq=False):
         pinned: values that must stay as they are, and why.
         candidates: nodes to remove (BatchNormalizations and decomposed affines), in graph order.
         rule_of: makes the rule of a node; called at most once per node.
-        tied: for each call of a layer that is called several times, the other calls: they have one
-            set of parameters, so all of them absorb the same or none does.
+        tied: for each call of a layer that is called several times, all of them, itself included: they have
+            one set of parameters, so all absorb the same or none does.
         movable: whether the format can move a candidate from behind a node in front of its input ``port``.
         moves_bounds: whether activations may become clamps with other bounds.
         no_batchnorms: whether BatchNormalizations that stay are to be written as arithmetic.
@@ -109,6 +114,10 @@ class Graph(Struct, eq=False):
         if not self._places:
             self._places.update((n, i) for i, n in enumerate(self.nodes))
         return self._places[node]
+
+    def calls(self, node: Node) -> tuple[Node, ...]:
+        """All calls of a node's layer; itself where there is one."""
+        return self.tied.get(node) or (node,)
 
     def adjacent(self, value: str) -> list[tuple[Node, Port]]:
         """The writer of a value (if it has one) and all its readers, with the ports they use."""

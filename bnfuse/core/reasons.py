@@ -46,7 +46,7 @@ class Reason(Enum):
     NO_GAIN = "removing {node} would need a new node elsewhere, so nothing would be gained"
     WAITING = "{node} may still be removed itself, so it takes on nothing that could prevent that"
     TOO_MANY_CHOICES = "there are too many ways to route the shift past {node} to try them all"
-    TOO_LARGE = "{node} joins so many values that more folds through it would fill the memory"
+    TOO_LARGE = "all that is set aside to search a graph of this size was taken, short of {node}"
     TOO_FAR = "{node} can go another way that touches fewer nodes"
     PRECISION = "{node} would have to shift '{value}' by far more than it varies{detail}, losing precision"
     OTHER_TYPE = "{node} computes in another type than that of its input{detail}"

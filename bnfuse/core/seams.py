@@ -88,7 +88,7 @@ def _touching(graph: Graph, steps: Sequence[Propagation]) -> dict[Node, int]:
     touching: dict[Node, int] = {}
     for at, step in enumerate(steps):
         bit = 1 << at
-        for node in (step.node, *graph.tied.get(step.node, ()), *step.touched):
+        for node in (*graph.calls(step.node), *step.touched):
             touching[node] = touching.get(node, 0) | bit
     return touching
 

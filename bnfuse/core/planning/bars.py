@@ -57,6 +57,16 @@ class Region(Struct, eq=False):
     every: Channels = field(default_factory=lambda: np.zeros(0, np.int64))
     shift: Channels = field(default_factory=lambda: np.zeros(0, np.int64))
     takers: list[tuple[Node, Channels]] = field(default_factory=list)
+    _joined: tuple[int, Channels, Channels] | None = None
+
+    def takers_of(self, asked: NDArray[np.bool_]) -> Iterator[Node]:
+        """Affine nodes of any channel that is asked for, shape (channels of the region,), in order."""
+        if self._joined is None or self._joined[0] < len(self.takers):
+            sizes = [channels.size for _, channels in self.takers]
+            owners = np.repeat(np.arange(len(sizes)), sizes)
+            self._joined = len(sizes), owners, np.concatenate([channels for _, channels in self.takers])
+        _, owners, channels = self._joined
+        return (self.takers[at][0] for at in np.unique(owners[asked[channels]]).tolist())
 
 
 class Found(NamedTuple):
@@ -106,10 +116,11 @@ class Bars(Struct, eq=False):
         waiting = self.state.waiting
         if not waiting or not region.takers:
             return None
+        self.state.effort.take(numbers=region.every.size)
         asked = np.zeros(region.every.size, np.bool_)
         asked[changed] = True
-        for node, channels in region.takers:
-            if node in waiting and node not in going and asked[channels].any():
+        for node in region.takers_of(asked):
+            if node in waiting and node not in going:
                 return Refusal(Reason.WAITING, node.label)
         return None
 

@@ -81,14 +81,19 @@ class Classes(Struct, eq=False):
         """Collect a class from one of its values."""
         made = ScaleClass()
         self._of[start] = made
-        pending = [start]
+        pending, joined = [start], set[Node]()  # sums are the same from each of their values
         while pending:
             value = pending.pop()
             pinned = self.graph.pinned.get(value)
             if pinned is not None:
                 made.fixed = made.fixed or Refusal(pinned, value=value)
             for node, port in self.graph.adjacent(value):
-                for other in self._across(made, node, port):
+                if node in joined:
+                    continue
+                across = self._across(made, node, port)
+                if len(across) > 2:
+                    joined.add(node)
+                for other in across:
                     if other not in self._of:
                         self._of[other] = made
                         pending.append(other)

@@ -89,6 +89,7 @@ class DeadEnds(Struct, eq=False):
 
 def _end_of(run: Worklist, way: DeadEnd, held: Reparam) -> Refusal | None:
     """What a demand on the hub meets at the end of a way; None where it does not get there or is taken on."""
+    run.state.effort.take(len(way.hops))
     for hop in way.hops:
         passed = _passed(run, hop, held)
         if passed is None or passed.is_identity:

@@ -19,7 +19,7 @@ from bnfuse.core.explanation import AffineFigures, Answer, Asked, Attempt, Choic
 from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.planning.offers import Offer, whole
 from bnfuse.core.planning.plan import plan as plan_folds
-from bnfuse.core.planning.propagate import Worklist, ports
+from bnfuse.core.planning.propagate import Worklist
 from bnfuse.core.planning.search import Observer, SearchResult, Tried, try_split
 from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
@@ -97,7 +97,7 @@ class _Observed(Worklist):
     def _settle(self, node: Node) -> Refusal | None:
         rule = self.state.rule(node)
         assert isinstance(rule, Joint)
-        known = {port: self.held[value] for port, value in ports(node) if value in self.held}
+        known = {port: self.held[value] for port, value in node.ports() if value in self.held}
         takers = rule.takers(node, known)
         refusal = super()._settle(node)
         _, taken, of = self.choices[-1]

@@ -12,6 +12,7 @@ that the caller may accept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -38,8 +39,11 @@ def places(state: State, moving: Candidate) -> list[MoveTarget]:
         return []
     joint = _only_for(state, moving.x)
     a, _, axes = state.current(node)
-    if joint is None or len(axes) != 1 or graph.tied.get(node) or graph.tied.get(joint):
+    if joint is None or len(axes) != 1 or node in graph.tied or joint in graph.tied:
         return []
+    if state.effort.is_over and len(joint.inputs) + len(joint.outputs) > WIDE:
+        return []
+    state.effort.take(values=len(joint.inputs) + len(joint.outputs))
     found = [p for p in _places(graph, joint, axes[0], a.size) if graph.movable(graph, node, joint, p.port)]
     if len(found) > WIDE:
         found = _without_refused(state, node, joint, found)
@@ -59,20 +63,20 @@ def _only_for(state: State, value: str) -> Node | None:
 
 
 def _places(graph: Graph, joint: Node, axis: int, channels: int) -> Iterator[MoveTarget]:
-    rule = graph.rule(joint)
+    rule, uses = graph.rule(joint), Counter(joint.inputs)
     if isinstance(rule, ConcatSplit) and rule.axis == axis:  # the parts of a split are none of its inputs
         start = 0
         if None in rule.sizes:
             return
         for port, n in zip(rule.parts, rule.sizes, strict=True):
             assert n is not None
-            if n and n <= MOST * channels and joint.inputs.count(joint.value(port)) == 1:
+            if n and n <= MOST * channels and uses[joint.value(port)] == 1:
                 yield MoveTarget(joint, port, start, start + n, flips=False, share=n / channels)
             start += n
     elif isinstance(rule, WeightedSum) and not any(axis in lies.stretched for lies in rule.operands):
         for port, (sign, lies) in enumerate(zip(rule.signs, rule.operands, strict=True)):
             smaller = bool(lies.stretched) and not lies.offset
-            if smaller and abs(sign) == 1.0 and joint.inputs.count(joint.value(port)) == 1:
+            if smaller and abs(sign) == 1.0 and uses[joint.value(port)] == 1:
                 yield MoveTarget(joint, port, 0, channels, flips=sign == -1.0, share=0.0)
 
 

@@ -108,6 +108,5 @@ class Offer(Struct, frozen=True, eq=False):
 def whole(state: State, wanted: Candidate) -> Offer:
     """A candidate with its numbers by now; one that is arithmetic by now is no BatchNormalization."""
     node = wanted.node
-    calls = 1 + len(state.graph.tied.get(node, ()))
-    spare = calls if node.is_batchnorm and node not in state.rules else 0
+    spare = len(state.graph.calls(node)) if node.is_batchnorm and node not in state.rules else 0
     return Offer(node, wanted, *state.current(node), may_make=spare)

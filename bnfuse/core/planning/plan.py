@@ -29,9 +29,10 @@ from msgspec.structs import replace
 from bnfuse.core.apply import Planned
 from bnfuse.core.decisions import Decision, Equalized, Fold, Keep, Narrowed, Part, Plan, Settled, Split
 from bnfuse.core.graph import Graph, Node
+from bnfuse.core.planning.effort import set_aside
 from bnfuse.core.planning.narrow import narrow, places
 from bnfuse.core.planning.offers import Offer, whole
-from bnfuse.core.planning.propagate import retrace
+from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.search import Observer, removal
 from bnfuse.core.planning.settle import settle, settle_again
 from bnfuse.core.planning.state import Propagation, State
@@ -60,7 +61,7 @@ def plan(
         observers: who looks on while the ways to remove a candidate are tried, by its name.
         equalizes: whether channels are rescaled in the end, for those who quantise the result.
     """
-    state = State(graph)
+    state = State(graph, effort=set_aside(graph))
     decisions: dict[Node, Decision] = {}
     order: list[Fold] = []
     left = list(graph.candidates)
@@ -79,7 +80,7 @@ def plan(
                 left.append(node)
                 if protect_waiting:
                     state.waiting.add(node)
-        progress = len(left) < len(tried)
+        progress = len(left) < len(tried) and not state.effort.is_over
         if not progress and not protect_waiting:
             if moves_bounds or not graph.moves_bounds or not _has_clamps(graph):
                 break

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
 from bnfuse.core.planning.dead_ends import WIDE, Hop, Hub
-from bnfuse.core.planning.offers import Offer
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason, Refusal
 from bnfuse.core.reparam import IDENTITY, Reparam, same
@@ -53,15 +52,12 @@ class Worklist:
         self.state = state
         self.graph = state.graph
         self.wanted = wanted
-        self.removed_calls: dict[Node, None] = {}
-        if wanted is not None:
-            self.removed_calls[wanted.node] = None
-            if wanted.node in self.graph.tied:
-                self.removed_calls.update(dict.fromkeys(self.graph.tied[wanted.node]))
+        self.removed_calls = {} if wanted is None else dict.fromkeys(self.graph.calls(wanted.node))
         self.fixed = fixed
-        self.limit = limit
+        self.over = limit is not None and state.effort.is_over  # so that nothing is asked that many share
+        self.limit = NEAR if limit is not None and self.over else limit
         self.shares = shares
-        self.deep = limit is None or limit > NEAR
+        self.deep = self.limit is None or self.limit > NEAR
         self.held: dict[str, Reparam] = {}
         self.changed: list[str] = []  # what of it is held in another way than before
         self.queue: deque[str] = deque()
@@ -72,6 +68,8 @@ class Worklist:
         self.edits: list[tuple[Node, Absorbed]] = []
         self.overlay: dict[Node, Current] = {}
         self.choices: list[tuple[str, int, int]] = []  # (node, taken, how many there were)
+        self.told: set[tuple[Node, Port]] = set()  # first calls of layers, where all take it on
+        self.biasless: dict[Node, bool] = {}  # the same, where one call's choice is to go without a bias
 
     @property
     def first_choice(self) -> str:
@@ -102,6 +100,8 @@ class Worklist:
     def run(self, x_held: Reparam, y_held: Reparam) -> Refusal | None:
         """Spread both demands (at every call of the layer that goes); None when everything was absorbed."""
         assert self.wanted is not None, "a node is to go"
+        if self.over and len(self.removed_calls) > WIDE:
+            return Refusal(Reason.TOO_LARGE, self.wanted.node.label)
         in_port = self.wanted.rule.in_port
         return self.propagate(
             demand
@@ -131,6 +131,7 @@ class Worklist:
 
     def _next_joint(self) -> Node:
         """A concatenation waits: of the parts it is not told about it says that they stay as they are."""
+        self.state.effort.take(values=len(self.deferred))
         for node in self.deferred:
             awaited = self._joint(node).waits_for(node)
             if not awaited or awaited in self.held:
@@ -153,11 +154,14 @@ class Worklist:
         if held is IDENTITY or held.is_identity:
             return None
         self.changed.append(value)
+        self.state.effort.take(1, numbers=held.size)
         if self.deep or value in self.graph.pinned:
             refusal = self.barred(value, held)
             if refusal is not None:
                 return refusal
         if len(self.graph.adjacent(value)) > WIDE:
+            if self.over:
+                return Refusal(Reason.TOO_LARGE, next(self.graph.readers(value)).label, value)
             self.wide += (value,)
         else:
             self.queue.append(value)
@@ -194,7 +198,8 @@ class Worklist:
                     self.state.dead_ends.remember(self, value, node, port, refusal)
                 return refusal
             if self.limit is not None and len(self.touched) > self.limit:
-                return Refusal(Reason.TOO_FAR, "" if self.wanted is None else self.wanted.node.label)
+                reason = Reason.TOO_LARGE if self.over else Reason.TOO_FAR
+                return Refusal(reason, "" if self.wanted is None else self.wanted.node.label)
         return None
 
     def _reach_hub(self, hub: Hub, held: Reparam) -> Refusal | None:
@@ -216,14 +221,12 @@ class Worklist:
         self.deferred.append(node)
         self.touched[node] = None
         held = self.held[value]
+        wide = len(node.inputs) + len(node.outputs) > WIDE
+        if wide and self.over:
+            return Refusal(Reason.TOO_LARGE, node.label, value)
         if rule.hands_on(held) > WIDE:
             return self._reach_hub(node, held)
-        if len(node.inputs) + len(node.outputs) > WIDE:
-            if self.state.is_full:
-                return Refusal(Reason.TOO_LARGE, node.label, value)
-            if not self.deep:
-                return self._known(value, held)
-        return None
+        return self._known(value, held) if wide and not self.deep else None
 
     def _react(self, node: Node, port: Port, rule: Rule, held: Reparam) -> Refusal | None:
         if node in self.state.waiting:
@@ -231,7 +234,7 @@ class Worklist:
         if self.fixed.get(node.name):
             rule = rule.biasless()
             self.choices.append((node.name, 1, 1))
-        elif self.fixed and any(self.fixed.get(call.name) for call in self.state.graph.tied.get(node, ())):
+        elif self.fixed and node in self.graph.tied and self._is_biasless(self.graph.tied[node]):
             rule = rule.biasless()  # they have one bias
         reaction = rule.react(node, port, held, self)
         if isinstance(reaction, Refusal):
@@ -240,11 +243,29 @@ class Worklist:
             self.edits.append((node, reaction.edit))
             if rule.has_numbers:
                 self.overlay[node] = (*reaction.edit.pair, reaction.edit.axes)
-            for twin in self.graph.tied.get(node, ()):
-                refusal = self._demand(twin.value(port), held)
-                if refusal is not None:
-                    return refusal
+            refusal = self._tell_calls(node, port, held)
+            if refusal is not None:
+                return refusal
         return self._ask(node, port, reaction.demands)
+
+    def _is_biasless(self, calls: tuple[Node, ...]) -> bool:
+        if calls[0] not in self.biasless:
+            self.biasless[calls[0]] = any(self.fixed.get(call.name) for call in calls)
+        return self.biasless[calls[0]]
+
+    def _tell_calls(self, node: Node, port: Port, held: Reparam) -> Refusal | None:
+        """Ask the same of the other calls, the first time that one of them takes it on."""
+        calls = self.graph.tied.get(node)
+        if calls is None or (calls[0], port) in self.told:
+            return None
+        if self.over and len(calls) > WIDE:
+            return Refusal(Reason.TOO_LARGE, node.label, node.value(port))
+        self.told.add((calls[0], port))
+        for call in calls:
+            refusal = self._demand(call.value(port), held)
+            if refusal is not None:
+                return refusal
+        return None
 
     def _ask(self, node: Node, into: Port, demands: tuple[tuple[Port, Reparam], ...]) -> Refusal | None:
         for port, held in demands:
@@ -263,8 +284,9 @@ class Worklist:
 
     def _settle(self, node: Node) -> Refusal | None:
         rule = self._joint(node)
+        self.state.effort.take(values=len(node.inputs) + len(node.outputs))
         self.settled.add(node)
-        known = {port: self.held[value] for port, value in ports(node) if value in self.held}
+        known = {port: self.held[value] for port, value in node.ports() if value in self.held}
         takers = rule.takers(node, known) or (~0,)
         shared = len(takers)  # the choice beyond them all: every open input of a sum takes the same
         chosen = self.fixed.get(node.name, shared if self.shares and rule.shares else 0)
@@ -274,25 +296,3 @@ class Worklist:
         if isinstance(demands, Refusal):
             return demands
         return self._ask(node, next(iter(known)), demands)
-
-
-def ports(node: Node) -> list[tuple[Port, str]]:
-    """Every port of a node that is there, with its value, inputs first."""
-    inputs = [(i, v) for i, v in enumerate(node.inputs) if v]
-    return inputs + [(~j, v) for j, v in enumerate(node.outputs) if v]
-
-
-def retrace(state: State, offer: Offer, split: Split, choices: Mapping[str, int]) -> Propagation | Refusal:
-    """The attempt that made these choices once more, however far it goes; a refusal where it does not fit."""
-    attempt = Worklist(state, offer.wanted, {**offer.fixed, **choices}, None)
-    refusal = offer.begin(attempt, *offer.held(split))
-    return refusal or attempt.found(split, offer.node)
-
-
-def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
-    """The next combination in depth-first order, None when all were tried."""
-    for last in range(len(choices) - 1, -1, -1):
-        name, chosen, count = choices[last]
-        if chosen + 1 < count:
-            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
-    return None

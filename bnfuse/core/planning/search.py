@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer
-from bnfuse.core.planning.propagate import NEAR, Worklist, next_choices
+from bnfuse.core.planning.propagate import NEAR, Worklist
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.planning.worth import made_nodes, objection
 from bnfuse.core.reasons import Reason, Refusal
@@ -204,7 +204,7 @@ def _search(
             alone = None if following is None else _scale_refused(state, offer, limit, x_held, y_held)
             if alone is not None:
                 return replace(alone, split=split.value)
-        if following is None or tried >= _most_attempts(run):
+        if following is None or run.over or tried >= _most_attempts(run):
             break
         fixed = {**biasless, **following}
     assert first is not None
@@ -215,7 +215,8 @@ def _search(
         if refusal is None:
             return run.found(split, offer.node)
     if following is not None and first.reason is not Reason.TOO_FAR:  # further away it may be seen whole
-        return Refusal(Reason.TOO_MANY_CHOICES, run.first_choice, split=split.value)
+        reason = Reason.TOO_LARGE if run.over else Reason.TOO_MANY_CHOICES
+        return Refusal(reason, run.first_choice, split=split.value)
     return first
 
 
@@ -232,3 +233,12 @@ def _scale_refused(
     run = Worklist(state, offer.wanted, {}, limit)
     refusal = offer.begin(run, x_held.scale_only, y_held.scale_only)
     return None if run.routes_scales else refusal
+
+
+def next_choices(choices: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """The next combination in depth-first order, None when all were tried."""
+    for last in range(len(choices) - 1, -1, -1):
+        name, chosen, count = choices[last]
+        if chosen + 1 < count:
+            return {**{n: c for n, c, _ in choices[:last]}, name: chosen + 1}
+    return None

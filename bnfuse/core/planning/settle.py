@@ -20,7 +20,7 @@ from bnfuse.core.apply import NewLinear
 from bnfuse.core.decisions import Part, Settled
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer, whole
-from bnfuse.core.planning.propagate import retrace
+from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.rules.affine import Candidate, candidate
@@ -56,7 +56,7 @@ def settle(
                     found.choices, becomes(state, found),
                 )
             )  # fmt: skip
-            progress = True
+            progress = not state.effort.is_over
     return tuple(done)
 
 

@@ -15,6 +15,7 @@ from bnfuse.core.graph import Graph, Node, Port
 from bnfuse.core.planning.bars import Bars
 from bnfuse.core.planning.classes import Classes
 from bnfuse.core.planning.dead_ends import DeadEnds
+from bnfuse.core.planning.effort import Effort
 from bnfuse.core.reparam import Pair
 from bnfuse.core.rules.affine import affine_rule
 from bnfuse.core.rules.base import Absorbed, Closed, Current, Pass, Rule
@@ -24,10 +25,6 @@ from bnfuse.core.weights.linear import Rewrite
 
 if TYPE_CHECKING:
     from bnfuse.core.planning.constant_channel import ConstantChannel
-
-
-# In what all folds of a graph ask for, as float64: 512 MiB, ten times what DenseNet201 and the like need.
-MOST_NUMBERS = 1 << 26
 
 
 class Propagation(Struct, frozen=True, eq=False):
@@ -107,7 +104,7 @@ class State(Struct, eq=False):
     rescalings: int = 0  # how many of those fold nothing
     moves_bounds: bool = False  # whether activations may become clamps with other bounds
     dead_ends: DeadEnds = field(default_factory=DeadEnds)
-    _numbers: int = 0  # in ``edits``
+    effort: Effort = field(default_factory=Effort)
     _absorbed: dict[Node, _SoFar] = field(default_factory=dict)  # by linear op
     _classes: dict[bool, Classes] = field(default_factory=dict)
     _bars: dict[bool, Bars] = field(default_factory=dict)
@@ -116,11 +113,13 @@ class State(Struct, eq=False):
     def aside(self) -> Iterator[None]:
         """Leave no trace in what is known of who refuses: whom it names depends on who asked first."""
         kept = self._classes, self._bars, self.dead_ends
+        steps = self.effort.steps
         self._classes, self._bars, self.dead_ends = {}, {}, DeadEnds()
         try:
             yield
         finally:
             self._classes, self._bars, self.dead_ends = kept
+            self.effort.steps = steps
 
     @property
     def bars(self) -> Bars:
@@ -155,14 +154,6 @@ class State(Struct, eq=False):
         """All that a linear op absorbed, and perhaps more."""
         return self._linear(node).composed(new, self._so_far(node).rewrite)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether folds hold so many numbers that those which take the most are refused from now on.
-
-        A fold through a join of n values, which all fold, holds n of them: 10,000 would take 10 GB.
-        """
-        return self._numbers > MOST_NUMBERS
-
     def shifts(self, node: Node) -> bool:
         """Whether a linear op absorbed any shift."""
         return self._so_far(node).shifts
@@ -188,7 +179,7 @@ class State(Struct, eq=False):
 
     def accept(self, propagation: Propagation) -> None:
         """Make a successful attempt part of the state."""
-        for node in (propagation.node, *self.graph.tied.get(propagation.node, ())):
+        for node in self.graph.calls(propagation.node):
             rule = affine_rule(self.graph, node)
             self.removed.add(node)
             if node in self.rules:
@@ -256,7 +247,7 @@ class State(Struct, eq=False):
     def _take(self, propagation: Propagation) -> None:
         self.accepted.append(propagation)
         for node, edit in propagation.edits:
-            self._numbers += 2 * edit.pair[0].size
+            self.effort.numbers += 2 * edit.pair[0].size
             rule = self.graph.rule(node)
             if rule.has_numbers:
                 self.numbers[node] = (*edit.pair, edit.axes)

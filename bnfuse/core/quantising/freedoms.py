@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from bnfuse.core.decisions import Split
 from bnfuse.core.graph import Node, Port
-from bnfuse.core.planning.propagate import Worklist, next_choices
+from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.search import next_choices
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.reparam import Vector, from_backward

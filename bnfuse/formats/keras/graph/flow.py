@@ -222,12 +222,14 @@ class Flow(Struct, eq=False):
                 calls.setdefault((site.path, part.role), []).append(node)
         for group in calls.values():
             if len(group) > 1:
-                graph.tied.update({n: tuple(m for m in group if m is not n) for n in group})
+                graph.tied.update(dict.fromkeys(group, tuple(group)))
+        offered: set[Node] = set()  # the first call of each layer
         for node, (_, part) in sorted(
             zip(nodes, self.parts, strict=True), key=lambda pair: bool(pair[1][0].layer.function)
         ):  # arithmetic comes last: it is to take on a BatchNormalization rather than the other way round
-            first = not any(twin in graph.candidates for twin in graph.tied.get(node, ()))
-            if (part.is_batchnorm or part.is_affine) and first:
+            first = graph.calls(node)[0]
+            if (part.is_batchnorm or part.is_affine) and first not in offered:
+                offered.add(first)
                 graph.candidates.append(node)
         return graph
 

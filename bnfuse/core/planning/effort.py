@@ -1,0 +1,55 @@
+"""How much the search for folds may take of a graph, so that none takes more than in proportion to its size.
+
+Most graphs ask little: of those that people publish, no BatchNormalization takes more than some 50 steps, and
+those of a DenseNet121 take 10,000 together. But values can be joined, shared and called again such that each
+of n candidates asks something of all others: n² steps. So steps are counted, and the numbers that folds hold.
+A constant is set aside for a graph, and a share for each candidate. Once that is used up, whoever is still
+to go is looked for near by alone, one way for each split, past nothing that many others share. What has
+gone until then stays gone.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from msgspec import Struct
+
+from bnfuse.core.graph import Graph
+from bnfuse.core.rules.affine import Affine
+
+# A step is a demand: some 10 µs. The constant is some seconds.
+STEPS = 1 << 18
+STEPS_EACH = 64
+
+# What all folds hold as float64: 64 MiB (8 in a DenseNet121), and more for each number of a candidate.
+NUMBERS = 1 << 23
+NUMBERS_EACH = 16
+
+# How many numbers are worked on, or values are found to stay as they are, in the time of a step.
+_NUMBERS_A_STEP = 512
+_VALUES_A_STEP = 8
+
+
+class Effort(Struct, eq=False):
+    """What was taken, and what may be; without bounds where what was found before is done again."""
+
+    most_steps: int = sys.maxsize
+    most_numbers: int = sys.maxsize
+    steps: int = 0
+    numbers: int = 0  # that folds hold
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that was set aside is used up."""
+        return self.steps > self.most_steps or self.numbers > self.most_numbers
+
+    def take(self, steps: int = 0, values: int = 0, numbers: int = 0) -> None:
+        """Count steps, values that were looked at in passing, and numbers that were worked on."""
+        self.steps += steps + values // _VALUES_A_STEP + numbers // _NUMBERS_A_STEP
+
+
+def set_aside(graph: Graph) -> Effort:
+    """What the search may take of a graph."""
+    rules = [graph.rule(node) for node in graph.candidates]
+    numbers = sum(rule.pair[0].size for rule in rules if isinstance(rule, Affine))
+    return Effort(STEPS + STEPS_EACH * len(rules), NUMBERS + NUMBERS_EACH * numbers)
