@@ -28,7 +28,7 @@ from tests.onnx_bodies import Inside, branches
 from tests.onnx_graphs import Net, fold
 from tests.traps.table import IMAGE, plain
 
-BYTES_A_NODE = 900  # that ``inspect`` may take, of a chain; parsed whole it took 1,640
+BYTES_A_NODE = 620  # that ``inspect`` may take, of a chain; parsed whole it took 1,640
 
 
 def _twice(model: bytes) -> bytes:

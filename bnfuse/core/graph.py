@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 Port = int
 
 
-class Node(Struct, eq=False):
-    """One operation. ``name`` is unique in the graph; ``inputs`` may hold "" for an absent one."""
+class Node(Struct, eq=False, gc=False):
+    """One operation. ``name`` is unique in the graph; ``inputs`` may hold "" for an absent one.
+
+    Nothing that it holds leads back to it, so that the garbage collector need not look at a million of them.
+    """
 
     name: str
     op: str
@@ -83,19 +86,24 @@ class Graph(Struct, eq=False):
     sized: Collection[str] = ()
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
+    # node, port, node, port … of each value; in pairs, which take twice the room, where they were asked for.
+    _links: dict[str, list[Node | Port]] = field(default_factory=dict)
+    _linked: bool = False
     _adjacent: dict[str, list[tuple[Node, Port]]] = field(default_factory=dict)
 
     def _link(self) -> None:
-        adjacent = self._adjacent
+        self._linked, links = True, self._links
         for node in self.nodes:
             for j, value in enumerate(node.outputs):
-                if value:
-                    adjacent.setdefault(value, []).append((node, ~j))
-            for i, value in enumerate(node.inputs):
-                if value in adjacent:
-                    adjacent[value].append((node, i))
+                if value in links:
+                    links[value] += (node, ~j)
                 elif value:
-                    adjacent[value] = [(node, i)]
+                    links[value] = [node, ~j]
+            for i, value in enumerate(node.inputs):
+                if value in links:
+                    links[value] += (node, i)
+                elif value:
+                    links[value] = [node, i]
 
     def rule(self, node: Node) -> Rule:
         """What the node asks of its other values when one of them is reparameterised."""
@@ -121,9 +129,13 @@ class Graph(Struct, eq=False):
 
     def adjacent(self, value: str) -> list[tuple[Node, Port]]:
         """The writer of a value (if it has one) and all its readers, with the ports they use."""
-        if not self._adjacent:
-            self._link()
-        return self._adjacent.get(value, [])
+        found = self._adjacent.get(value)
+        if found is None:
+            if not self._linked:
+                self._link()
+            links = self._links.pop(value, [])
+            found = self._adjacent[value] = list(zip(links[::2], links[1::2], strict=True))  # type: ignore[arg-type]
+        return found
 
     def writer(self, value: str) -> Node | None:
         """Who writes a value; None for inputs and constants."""

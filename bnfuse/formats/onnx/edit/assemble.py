@@ -33,6 +33,8 @@ class EditedNodes(Struct, eq=False):
     _own: dict[int, onnx.NodeProto] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[onnx.NodeProto]:
+        if not self._own:
+            return iter(self.nodes)
         return (self._own.get(at, node) for at, node in enumerate(self.nodes))
 
     def own(self, at: int, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -69,11 +71,12 @@ class EditedModel(Struct, eq=False):
         count: Counter[str] = Counter()
         pending: list[Any] = [self.nodes, *(function.node for function in self.frame.functions)]
         while pending:
-            for node in pending.pop():
-                kind = node.op_type
-                count[kind] += 1
-                if kind in _HOLDS_TENSORS:
-                    pending += [graph.node for _, _, graph in bodies(node)]
+            nodes = pending.pop()
+            kinds = Counter(node.op_type for node in nodes)
+            count += kinds
+            if not WITH_BODIES.isdisjoint(kinds):
+                holders = (node for node in nodes if node.op_type in WITH_BODIES)
+                pending += [graph.node for node in holders for _, _, graph in bodies(node)]
         return count
 
     def outside(self) -> Iterator[onnx.TensorProto]:

@@ -71,6 +71,10 @@ class Pending(Struct, eq=False):
     def __iter__(self) -> Iterator[onnx.NodeProto]:
         """The nodes as they will be, in order; in place of a function's that did not change, its call."""
         yield from self.fresh
+        if not self.scope.inlined and not self.after:
+            dead = self.dead
+            yield from (node for at, node in enumerate(self.scope.nodes) if at not in dead)
+            return
         stop = 0
         for i, node in enumerate(self.scope.nodes):
             call = self._intact(i) if i >= stop and i in self.scope.inlined else None

@@ -1,14 +1,14 @@
 """One flat graph out of the nodes of all scopes.
 
-Nodes that compute from constants alone are constants, not operations. A constant operand of a sum,
-product or Concat becomes a node of its own, which can absorb. An Add of a per-channel constant right
-after a MatMul is that MatMul's bias. Large graphs have many nodes and few kinds of them: a name that
-occurs often is one string here, nothing is asked of a node twice, and no message is kept.
+Nodes that compute from constants alone are constants, not operations. A constant operand of a sum, product
+or Concat becomes a node of its own, which can absorb. Large graphs have many nodes and few kinds of them: a
+name that occurs often is one string here, nothing is asked of a node twice, and no message is kept.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import onnx
 from msgspec import Struct, field
@@ -23,6 +23,7 @@ from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
+from bnfuse.formats.onnx.graph.product_biases import with_biases
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
@@ -36,13 +37,28 @@ _OPERANDS = {op: kind.operands for op, kind in ROWS.items() if kind.operands}
 _REMOVABLE = frozenset(op.rpartition(".")[2] for op, kind in ROWS.items() if kind.removable)
 
 
+class Operator(Struct, eq=False):
+    """What is asked of every node of a type.
+
+    Attributes:
+        name: the type.
+        operands: how many of its inputs become values where they are constants; None where none does.
+        has_bodies: whether it is one of those that carry graphs.
+        count: nodes that were met.
+    """
+
+    name: str
+    operands: int | None
+    has_bodies: bool
+    count: int = 0
+
+
 class GraphBuilder(Struct, eq=False):
     """Nodes to be, in an order in which values are written before they are read.
 
     Attributes:
         uses: readers of each value, over all scopes; counted here.
         pinned: values that must stay as they are, and why.
-        operators: nodes by type, constants included.
         has_bodies: whether a node with graphs was met where its graphs cannot be read.
     """
 
@@ -51,8 +67,8 @@ class GraphBuilder(Struct, eq=False):
     constants: Constants
     pinned: dict[str, Reason] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
-    operators: dict[str, int] = field(default_factory=dict)
     has_bodies: bool = False
+    _operators: dict[str, Operator] = field(default_factory=dict)
     _nodes: list[Node] = field(default_factory=list)
     _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
 
@@ -61,21 +77,31 @@ class GraphBuilder(Struct, eq=False):
         """Whether something was read where nothing had written it yet."""
         return bool(self._unwritten)
 
+    @property
+    def operators(self) -> dict[str, int]:
+        """Nodes by type, constants included."""
+        return {name: operator.count for name, operator in self._operators.items()}
+
     def __len__(self) -> int:
         return len(self._nodes)
 
     def add(self, scope: Scope, index: int, node: onnx.NodeProto) -> bool:
         """Draft one node; whether it may carry graphs that are to follow."""
-        op = sys.intern(node.op_type)
-        self.operators[op] = self.operators.get(op, 0) + 1
+        operator = self._operators.get(node.op_type) or self._operator(node.op_type)
+        operator.count += 1
+        op = operator.name
         names = node.input[:]
-        inputs = tuple([self._read(scope, name) for name in names])
+        inputs = self._inputs(scope, names)
         outputs = tuple(node.output[:])
-        if not scope.defined.keys().isdisjoint(outputs) or not scope.initializers.keys().isdisjoint(outputs):
-            self._refuse_second(scope, outputs)
-        scope.define(outputs)
+        defined, prefix = scope.defined, scope.prefix
+        for output in outputs:
+            if output in defined or output in scope.initializers:
+                self._refuse_second(scope, outputs)
+        for output in outputs:
+            defined[output] = prefix + output
         standard = node.domain in ONNX_DOMAINS
-        if not any(inputs) and self._is_worked_out(scope, node, standard) and _plain(node):
+        known = not (inputs and inputs[0]) and not any(inputs)  # mostly the first one tells
+        if known and self._is_worked_out(scope, node, standard) and _plain(node):
             for output in outputs:
                 scope.constants[output] = node
             if op != _BATCHNORM:  # one that is known beforehand is still to be accounted for
@@ -86,19 +112,23 @@ class GraphBuilder(Struct, eq=False):
         batchnorm = op == _BATCHNORM and standard
         if batchnorm:
             self.statistics.expect(handle)
-        count = _OPERANDS.get(op)
+        count = operator.operands
         if count is not None and not all(inputs[:count]):
             read = zip(names[:count], inputs, strict=False)
             given = [v or self._operand(scope, handle, i, n) for i, (n, v) in enumerate(read)]
             inputs = (*given, *inputs[len(given) :])
         name = node.name or (outputs[0] if outputs else op)
-        if scope.prefix:
-            name = scope.prefix + name
-            outputs = tuple([scope.defined[o] if o else "" for o in outputs])
+        if prefix:
+            name = prefix + name
+            outputs = tuple([defined[o] if o else "" for o in outputs])
         if op == "Transpose":
             self._rank_hint(scope, node)
         self._nodes.append(Node(name, op, inputs, outputs, batchnorm, handle))
-        return op in WITH_BODIES or not standard
+        return operator.has_bodies or not standard
+
+    def _operator(self, name: str) -> Operator:
+        self._operators[name] = made = Operator(sys.intern(name), _OPERANDS.get(name), name in WITH_BODIES)
+        return made
 
     def _is_worked_out(self, scope: Scope, node: onnx.NodeProto, standard: bool) -> bool:
         """Whether what a node makes of constants alone is known before the model runs."""
@@ -111,6 +141,19 @@ class GraphBuilder(Struct, eq=False):
         twice = next((name for name in outputs if name and scope.defines(name)), None)
         if twice is not None:
             raise ambiguous(self.constants.files, twice, "two values, of which one is written by a node")
+
+    def _inputs(self, scope: Scope, names: Sequence[str]) -> tuple[str, ...]:
+        """``_read`` of each; most of them are what a node has written, of which there may be a million."""
+        defined, initializers, constants, uses = scope.defined, scope.initializers, scope.constants, self.uses
+        inputs = []
+        for name in names:
+            key = defined.get(name)
+            if not key or name in initializers or name in constants:
+                key = self._read(scope, name)
+            else:
+                uses[key] = uses.get(key, 0) + 1
+            inputs.append(key)
+        return tuple(inputs)
 
     def _read(self, scope: Scope, name: str) -> str:
         """Count a reader; the core value, "" where it is known before the model runs or absent."""
@@ -156,39 +199,7 @@ class GraphBuilder(Struct, eq=False):
 
     def join_biases(self, scope: Scope, start: int) -> None:
         """Make each Add that is a MatMul's bias part of the MatMul (nodes of this scope from ``start``)."""
-        products = {
-            node.outputs[0]: at
-            for at, node in enumerate(self._nodes[start:], start)
-            if node.op == "MatMul"
-            and handle_of(node).scope is scope
-            and len(node.outputs) == 1
-            and "" in node.inputs
-            and self.uses.get(node.outputs[0]) == 1
-        }
-        if not products:
-            return
-        gone: set[int] = set()
-        for at in range(start, len(self._nodes)):
-            if self._nodes[at].op == "Add" and handle_of(self._nodes[at]).scope is scope:
-                gone |= self._joined(at, products)
-        self._nodes[start:] = [n for at, n in enumerate(self._nodes[start:], start) if at not in gone]
-
-    def _joined(self, at: int, products: dict[str, int]) -> set[int]:
-        """Join the Add at a position to the MatMul it reads; which nodes are then superfluous."""
-        inputs, add = self._nodes[at].inputs, handle_of(self._nodes[at])
-        if len(inputs) != 2 or add.proto.domain not in ONNX_DOMAINS:
-            return set()
-        for x, b in ((0, 1), (1, 0)):
-            found = products.get(inputs[x])
-            name = add.proto.input[b]
-            if found is None or not add.scope.is_constant(name):
-                continue
-            product = self._nodes[found]
-            if _fits(add.scope, handle_of(product).proto, name):
-                handle_of(product).bias_index = add.index
-                product.outputs = self._nodes[at].outputs
-                return {at, at - 1}  # the Add, and its constant operand just before it
-        return set()
+        self._nodes[start:] = with_biases(self._nodes[start:], scope, self.uses)
 
     def graph(self, options: ReadOptions) -> Graph:
         """Names, rules and candidates."""
@@ -248,30 +259,3 @@ def _is_affine(graph: Graph, node: Node) -> bool:
     handle = handle_of(node)
     constant = [handle.scope.is_constant(n) for n in handle.proto.input]
     return constant.count(False) == 1 and isinstance(graph.rule(node), Affine)
-
-
-def _fits(scope: Scope, matmul: onnx.NodeProto, bias: str) -> bool:
-    """Whether a constant is one number per output channel of ``x @ W``."""
-    shapes = [_stored_shape(scope, n) for n in (matmul.input[1], bias)]
-    if shapes[0] is None or shapes[1] is None or len(shapes[0]) != 2:
-        return False
-    n = shapes[0][1]
-    return shapes[1] == (n,)
-
-
-def _stored_shape(scope: Scope, name: str) -> tuple[int, ...] | None:
-    owner = scope.owner(name)
-    if owner is None:
-        return None
-    stored = owner.initializer(name)
-    if stored is not None:
-        return tuple(stored.dims)
-    node = owner.constants.get(name)
-    if (
-        node is not None
-        and node.op_type == "Constant"
-        and node.attribute
-        and node.attribute[0].name == "value"
-    ):
-        return tuple(node.attribute[0].t.dims)
-    return None

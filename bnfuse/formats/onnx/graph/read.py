@@ -270,9 +270,9 @@ class _Builder(Struct, eq=False):
         for output in scope.body.output:
             key = scope.prefix + (output if isinstance(output, str) else output.name)
             uses[key] = uses.get(key, 0) + 1
-        start = len(self.drafts)
+        start, add = len(self.drafts), self.drafts.add
         for index, node in self._nodes(scope.nodes):
-            if self.drafts.add(scope, index, node):
+            if add(scope, index, node):
                 inner = list(bodies(node))
                 if inner and self.source.stored is not None:
                     self.drafts.has_bodies = True

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
-class NodeHandle(Struct, eq=False):
+class NodeHandle(Struct, eq=False, gc=False):
     """What the ONNX format remembers of a core node.
 
     Attributes:
