@@ -212,6 +212,32 @@ def test_who_waits_for_any_of_its_channels(asked: slice) -> None:
     assert refused is not None and refused.reason is Reason.WAITING
 
 
+def test_who_waits_behind_what_went_is_known_too() -> None:
+    net = CoreNet()
+    x = net.conv("x")
+    net.tanh(net.bn(net.bn(x, np.ones(3), name="first"), name="second"))
+    first, second = net.candidates
+    state = State(net.graph(), waiting={first, second})
+    refused = state.bars.refusal(x, _shifted(3), ())
+    assert refused is not None and refused.node == first.label
+    state.waiting = {second}
+    assert state.bars.refusal(x, _shifted(3), ()) is None
+    state.accept(Propagation(first, Split.UP, (), (), ()))
+    refused = state.bars.refusal(x, _shifted(3), ())
+    assert refused is not None and refused.node == second.label
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_an_activation_refuses_shifts_unless_it_may_become_another(moves: bool) -> None:
+    net = CoreNet()
+    plain = Pass(Sign.NONNEGATIVE, Reason.SHIFT_THROUGH_ACTIVATION)
+    net.conv(net.add("Relu", Clamp(0.0, np.inf, plain, np.dtype(np.float32)), net.conv("x", name="a")))
+    graph = net.graph()
+    graph.moves_bounds = True
+    refused = State(graph, moves_bounds=moves).bars.refusal("a_out", _shifted(3), ())
+    assert (refused and refused.reason) == (None if moves else Reason.SHIFT_THROUGH_ACTIVATION)
+
+
 @pytest.mark.parametrize(("asked", "named"), [("a_out", "free"), ("nowhere", "nowhere")])
 def test_what_no_node_writes_is_named(asked: str, named: str) -> None:
     net = CoreNet()

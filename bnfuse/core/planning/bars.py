@@ -168,7 +168,7 @@ class Bars(Struct, eq=False):
     def _rule(self, node: Node) -> Rule:
         """As ``State.rule``, whatever activations may become just now."""
         rule = self.state.rules.get(node) or self.state.graph.rule(node)
-        return rule if self.moves_bounds or node in self.state.numbers else rule.plain
+        return rule if self.moves_bounds else rule.plain  # one that has moved is ``lift``ed
 
     def _across(self, node: Node, port: Port, rule: Rule, of: Found) -> Iterator[tuple[str, Channels]]:
         """The values beyond a node that have channels of this one, and which."""
