@@ -30,7 +30,17 @@ from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
 from tests.core_nets import CoreNet, computed, row
 from tests.onnx_graphs import Net, assert_equal, fold_model
-from tests.strange_graphs import KINDS, C, Kind, on_a_stream, out_of_a_split, through_a_concat
+from tests.strange_graphs import (
+    KINDS,
+    C,
+    Kind,
+    into_a_sum,
+    on_a_stream,
+    out_of_a_split,
+    shifts_into_a_sum,
+    through_a_concat,
+    through_a_concat_and_a_clamp,
+)
 from tests.test_narrow_places import Scene, _concat
 from tests.test_work_grows_evenly import READINGS
 
@@ -149,6 +159,9 @@ def test_each_candidate_adds_its_share() -> None:
     assert (base.most_steps, base.most_numbers) == (effort.STEPS, effort.NUMBERS)
     assert both.most_steps == effort.STEPS + 2 * effort.STEPS_EACH
     assert both.most_numbers == effort.NUMBERS + 2 * 3 * effort.NUMBERS_EACH
+    graph = more.graph()
+    graph.moves_bounds = True
+    assert set_aside(graph).most_steps == effort.STEPS + 4 * 2 * effort.STEPS_EACH
 
 
 @pytest.mark.parametrize(("taken", "over"), [((5, 7), False), ((6, 7), True), ((5, 8), True)])
@@ -172,6 +185,24 @@ def test_no_published_model_comes_near_it(path: Path) -> None:
     with closing(FORMAT.read(path, ReadOptions())) as opened:
         spent = plan(opened.graph).state.effort
     assert 8 * spent.steps < spent.most_steps and 8 * spent.numbers < spent.most_numbers
+
+
+ASK_MUCH = (into_a_sum, shifts_into_a_sum, through_a_concat_and_a_clamp)  # of all others
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ASK_MUCH])
+@pytest.mark.parametrize("reading", READINGS)
+def test_where_candidates_ask_little_of_one_another_each_stays_below_its_share(
+    kind: Kind, reading: str, tmp_path: Path
+) -> None:
+    """So that there is no size at which less is found."""
+    net = Net(50)
+    onnx.save(net.build({"x": (1, C, 2, 2)}, kind(net, 50)), path := tmp_path / "model.onnx")
+    with closing(FORMAT.read(path, READINGS[reading])) as opened:
+        graph = opened.graph
+        taken = plan(graph).state.effort.steps
+    share = set_aside(graph).most_steps - effort.STEPS
+    assert taken <= 0.75 * share
 
 
 # --- what comes of a graph that takes more ---------------------------------------------------------
