@@ -1,27 +1,60 @@
-"""onnx's shape inference, in a process of its own where it could end the one that asks.
+"""onnx's shape inference, in a process of its own where it could end the one that asks, or take too much.
 
 It takes the bounds of a Slice for granted, and builds of onnx that check what the C++ library asserts end the
-process where sizes make no sense, as in damaged files. That is known of no other operator. A process of its
-own costs some 40 ms, and nothing is lost but the shapes where it ends.
+process where sizes make no sense, as in damaged files. And what some operators make has more axes, or more
+numbers that are followed, than what they read: a row of them doubles it at each step, so that a file of a
+kilobyte asks for all memory there is. A process of its own costs some 40 ms, and nothing is lost but the
+shapes where it ends.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 
+import onnx
 from onnx import onnx_cpp2py_export
 from onnx.onnx_cpp2py_export.checker import ValidationError
 from onnx.onnx_cpp2py_export.shape_inference import InferenceError, infer_shapes
 
-_RISKY = b"Slice"
-_MOST_S = 300.0
+from bnfuse.formats.onnx.graph.functions import all_nodes
+
+# What these make has no more axes than the most that they read, or than a list of the file has numbers.
+# fmt: off
+_TAME = frozenset({
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "CastLike",
+    "Ceil", "Celu", "Clip", "Constant", "Conv", "ConvTranspose", "CumSum", "DepthToSpace",
+    "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear", "Elu", "Equal", "Erf", "Exp",
+    "Flatten", "Floor", "GRU", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater",
+    "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity",
+    "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual",
+    "Log", "LogSoftmax", "LpNormalization", "MatMul", "MatMulInteger", "Max", "MaxPool", "Mean",
+    "MeanVarianceNormalization", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow",
+    "QLinearConv", "QLinearMatMul", "QuantizeLinear", "RNN", "Reciprocal", "ReduceL1", "ReduceL2",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu",
+    "Reshape", "Resize", "Round", "ScatterElements", "Selu", "Sigmoid", "Sign", "Softmax", "Softplus",
+    "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "ThresholdedRelu",
+    "Tile", "Transpose", "Upsample", "Where", "Xor",
+})
+# fmt: on
+_MOST_AXES, _MOST_SYMBOLS = 64, 256  # of a value, and characters of what stands for its sizes
+# What the process may take: seconds, and bytes for each byte of the model.
+_LEAST_S, _BYTES_A_S = 3, 250_000
+_LEAST_BYTES, _MOST_TIMES = 1 << 28, 64
+_LEAST_RESULT, _MOST_RESULT_TIMES = 1 << 20, 16
 # Nothing but onnx's own library is imported there.
 _WORKER = """
 import sys
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
-path, follows = sys.argv[1:]
+path, follows, seconds, room = sys.argv[1:]
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(room), int(room)))
+except (ImportError, OSError, ValueError):
+    pass
 spec = spec_from_file_location("onnx.onnx_cpp2py_export", path, loader=ExtensionFileLoader("onnx", path))
 library = module_from_spec(spec)
 spec.loader.exec_module(library)
@@ -30,25 +63,52 @@ sys.stdout.buffer.write(library.shape_inference.infer_shapes(model, False, False
 """
 
 
-def infer(model: bytes, *, follows_values: bool) -> bytes | None:
+def infer(model: onnx.ModelProto, *, follows_values: bool) -> bytes | None:
     """A serialized ModelProto with the shapes that onnx finds; None where it cannot digest it.
 
     ``follows_values`` also follows the values of shape arithmetic, which costs half as much again.
     """
-    if _RISKY in model:
-        return _apart(model, "follows" if follows_values else "")
+    nodes = list(all_nodes(model.graph.node))
+    operators = {node.op_type for node in nodes}
+    if any(map(_is_outlandish, (*model.graph.input, *model.graph.value_info, *model.graph.output))):
+        return None
+    grows = bool(model.functions) or not operators <= _TAME | (set() if follows_values else {"Concat"})
+    if grows or any(map(_is_long, (*model.graph.initializer, *_told(nodes)))):
+        return _apart(model.SerializeToString(), "follows" if follows_values else "")
     try:  # as onnx.shape_inference does, which would have the whole package imported
-        return infer_shapes(model, False, False, follows_values)
+        return infer_shapes(model.SerializeToString(), False, False, follows_values)
     except (InferenceError, ValidationError, ValueError, RuntimeError):
         return None
 
 
+def _is_outlandish(info: onnx.ValueInfoProto) -> bool:
+    """Whether no runtime knows such a shape; inference hands it on from node to node."""
+    dims = info.type.tensor_type.shape.dim
+    return len(dims) > _MOST_AXES or sum(len(dim.dim_param) for dim in dims) > _MOST_SYMBOLS
+
+
+def _told(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """The tensors of Constant nodes."""
+    return (a.t for node in nodes if node.op_type == "Constant" for a in node.attribute)
+
+
+def _is_long(tensor: onnx.TensorProto) -> bool:
+    """Whether it has, or as a list could say, more axes than there are."""
+    dims = tensor.dims
+    lists = tensor.data_type == onnx.TensorProto.INT64 and len(dims) == 1
+    return len(dims) > _MOST_AXES or (lists and dims[0] > _MOST_AXES)
+
+
 def _apart(model: bytes, follows: str) -> bytes | None:
-    command = [sys.executable, "-I", "-S", "-c", _WORKER, str(onnx_cpp2py_export.__file__), follows]
+    seconds = _LEAST_S + len(model) // _BYTES_A_S
+    limits = str(seconds), str(_LEAST_BYTES + _MOST_TIMES * len(model))
+    library = str(onnx_cpp2py_export.__file__)
+    command = [sys.executable, "-I", "-S", "-c", _WORKER, library, follows, *limits]
     try:
         ran = subprocess.run(
-            command, input=model, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_MOST_S
+            command, input=model, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10.0 * seconds
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return ran.stdout if ran.returncode == 0 else None
+    usual = len(ran.stdout) <= _LEAST_RESULT + _MOST_RESULT_TIMES * len(model)
+    return ran.stdout if ran.returncode == 0 and usual else None

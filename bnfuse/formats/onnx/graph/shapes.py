@@ -110,7 +110,7 @@ class ValueShapes:
         model.ir_version = max(said, 4)
         try:
             with _as_standard(model, self._functions):
-                inferred = infer(model.SerializeToString(), follows_values=computes)
+                inferred = infer(model, follows_values=computes)
             # A model that inference cannot digest still has what the file says.
             return None if inferred is None else onnx.ModelProto.FromString(inferred)
         finally:
