@@ -247,6 +247,8 @@ def element_bits(data_type: int) -> int:
 def nbytes(proto: onnx.TensorProto) -> int:
     """Bytes that shape and type ask for."""
     dims = tuple(proto.dims)
+    if len(dims) > _MOST_AXES:  # whose product takes the square of them, and no sentence holds it
+        raise UnreadableModel(f"tensor '{proto.name}' has {len(dims)} axes")
     if any(d < 0 for d in dims):
         raise UnreadableModel(f"tensor '{proto.name}' has a negative size")
     return (prod(dims) * element_bits(proto.data_type) + 7) // 8

@@ -4,7 +4,7 @@ Exporters write weights as Constant nodes, behind Identity or Unsqueeze, as Cons
 subgraphs (weight normalisation, low-rank updates, dequantised vectors). ``evaluate`` works them out; what it
 does not work out is no constant, quantised weights among it. A sparse initializer is read as the
 Constant node that would say the same. What a file of some hundred bytes can ask for has no end: all results
-together take no more than a multiple of the file.
+together take no more than a multiple of the file, and so do all elements that are read or made on the way.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from bnfuse.core.weights.tensor import Array, ArrayTensor, FilledTensor, Tensor,
 from bnfuse.formats.onnx.file.storage import Files
 from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 from bnfuse.formats.onnx.graph.evaluate import evaluate
-from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Unknown
+from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, Allowance, Unknown
 from bnfuse.formats.onnx.graph.scope import Scope
+
+# Of the widest element type that is worked out.
+_MOST_ITEM_BYTES = 8
 
 
 def is_float(tensor: Tensor) -> bool:
@@ -41,9 +44,10 @@ def sparse_constants(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 class Constants:
     """Resolves names to tensors; what must be computed is computed once."""
 
-    def __init__(self, files: Files, left_bytes: float = inf) -> None:
+    def __init__(self, files: Files, left_bytes: float = inf, left_elements: float = inf) -> None:
         self.files = files
         self._left_bytes = left_bytes  # that results may still take, all together
+        self._allowed = Allowance(elements=left_elements)
         self._known: dict[str, Tensor | None] = {}
 
     def get(self, scope: Scope, name: str) -> Tensor | None:
@@ -56,11 +60,11 @@ class Constants:
         if owner is None or not name:
             return None
         proto = owner.initializer(name)
-        if proto is not None:
+        if proto is not None and proto.raw_data:
             return self.files.tensor(proto)
         key = owner.prefix + name
-        if key not in self._known:
-            self._known[key] = self._resolve(owner, name)
+        if key not in self._known:  # lists of numbers take long to read
+            self._known[key] = self._resolve(owner, name) if proto is None else self.files.tensor(proto)
         return self._known[key]
 
     def ints(self, scope: Scope, name: str) -> list[int] | None:
@@ -73,6 +77,9 @@ class Constants:
     def _resolve(self, scope: Scope, name: str) -> Tensor | None:
         pending = [name]
         while pending:  # not recursive: chains of constants can be long
+            if scope.prefix + pending[-1] in self._known:  # by another way
+                pending.pop()
+                continue
             node = scope.constants.get(pending[-1])
             if node is None:
                 return None
@@ -82,16 +89,14 @@ class Constants:
             if missing:
                 pending += missing
                 continue
-            current = pending.pop()
+            pending.pop()
             for output in node.output:
                 self._known.setdefault(scope.prefix + output, None)
             for output, value in zip(node.output, self._compute(scope, node), strict=False):
                 self._known[scope.prefix + output] = value
                 if isinstance(value, (ArrayTensor, FilledTensor)) and node.op_type != "Constant":
                     self._left_bytes -= size(value) * value.dtype.itemsize
-            if not pending:
-                return self._known.get(scope.prefix + current)
-        return None
+        return self._known.get(scope.prefix + name)
 
     def _compute(self, scope: Scope, node: onnx.NodeProto) -> list[Tensor]:
         """The results of a node; none where they are not worked out."""
@@ -101,7 +106,8 @@ class Constants:
             inputs = [self.get(scope, i) if i else None for i in node.input]
             if any(i and t is None for i, t in zip(node.input, inputs, strict=True)):
                 return []
-            return evaluate(node, scope.opset, inputs, self._left_bytes)
+            self._allowed.most_elements = int(min(MOST_ELEMENTS, self._left_bytes // _MOST_ITEM_BYTES))
+            return evaluate(node, scope.opset, inputs, self._allowed)
         except Unknown:
             return []
 

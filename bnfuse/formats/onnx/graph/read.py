@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bnfuse.formats.onnx.graph.inline import Inlined
 
 _LEAST_COMPUTED_BYTES, _MOST_COMPUTED = 1 << 27, 4
+_LEAST_LOOKED_AT, _MOST_LOOKED_AT = 1 << 28, 32  # elements: a second or two; a byte of the file
 
 
 class ModelFile(Struct, eq=False):
@@ -155,11 +156,15 @@ def _drafted(source: ModelFile, options: ReadOptions, sorts: bool) -> GraphBuild
 
 
 def _constants(source: ModelFile, options: ReadOptions) -> Constants:
-    """What nodes compute from constants may take no more room than a file of its size could use."""
+    """What nodes compute from constants may take no more room and time than a file of its size could."""
     if options.allow_growth:
         return Constants(source.files)
     held = source.files.total_bytes()
-    return Constants(source.files, max(_LEAST_COMPUTED_BYTES, _MOST_COMPUTED * held))
+    return Constants(
+        source.files,
+        max(_LEAST_COMPUTED_BYTES, _MOST_COMPUTED * held),
+        max(_LEAST_LOOKED_AT, _MOST_LOOKED_AT * held),
+    )
 
 
 def damaged(path: Path, what: str) -> UnreadableModel:

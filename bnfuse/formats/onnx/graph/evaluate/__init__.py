@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,14 @@ from msgspec import Struct
 
 from bnfuse.core.weights.tensor import Array, ArrayTensor, Based, FilledTensor, Tensor, size
 from bnfuse.formats.onnx.graph.evaluate import indexing, moving, numbers, reducing
-from bnfuse.formats.onnx.graph.evaluate.call import MOST_ELEMENTS, KnownCall, Unknown, bounded, most_elements
+from bnfuse.formats.onnx.graph.evaluate.call import (
+    MOST_ELEMENTS,
+    Allowance,
+    KnownCall,
+    Unknown,
+    allowance,
+    bounded,
+)
 from bnfuse.formats.onnx.rows.signature import checked
 from bnfuse.formats.table import Malformed
 
@@ -159,11 +165,17 @@ _BY_SHAPE_ALONE = {"Shape", "Size"}
 _MOST_FILLED = 1 << 20
 
 
-def _readable(inputs: Sequence[Tensor | None]) -> bool:
-    """Whether all inputs may be held in memory."""
-    sizes = [size(t) for t in inputs if t is not None]
+def _read(inputs: Sequence[Tensor | None]) -> int:
+    """How many elements inputs have.
+
+    Raises:
+        Unknown: too many to be held in memory.
+    """
+    elements = sum(size(t) for t in inputs if t is not None)
     filled = [size(t) for t in inputs if isinstance(t, FilledTensor)]
-    return sum(sizes) <= MOST_ELEMENTS and max(filled, default=0) <= _MOST_FILLED
+    if elements > MOST_ELEMENTS or max(filled, default=0) > _MOST_FILLED:
+        raise Unknown("too large")
+    return elements
 
 
 @cache
@@ -189,12 +201,8 @@ def _few_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-# Of the widest element type that is worked out.
-_MOST_ITEM_BYTES = 8
-
-
 def evaluate(
-    node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None], most_bytes: float = inf
+    node: onnx.NodeProto, opset: int, inputs: Sequence[Tensor | None], allowed: Allowance | None = None
 ) -> list[Tensor]:
     """The results of a node of the standard domain.
 
@@ -202,7 +210,7 @@ def evaluate(
         node: it carries no graph, and no attribute that a function's caller gives.
         opset: version of the operator set.
         inputs: its inputs; None where one is absent.
-        most_bytes: a result that could be larger is not worked out.
+        allowed: what may still be worked out; what this takes of it is counted.
 
     Raises:
         Unknown: they are not worked out.
@@ -211,22 +219,20 @@ def evaluate(
     tensor = inputs[row.typed] if row is not None and row.typed < len(inputs) else None
     if row is None or tensor is None or tensor.dtype.name not in row.types(opset):
         raise Unknown(f"{op} of operator set {opset}")
+    allowed = Allowance() if allowed is None else allowed
+    limit = allowance.set(allowed)
     try:
         call = KnownCall(opset, checked(node, op, opset), inputs, len(node.output))
         if op in moving.RESHAPING:
             return [tensor if op == "Identity" else Reshaped(tensor, _few_axes(row.work(call)))]
-    except Malformed as e:
-        raise Unknown(str(e)) from e
-    if op not in _BY_SHAPE_ALONE and not _readable(inputs):
-        raise Unknown("too large")
-    limit = most_elements.set(int(min(MOST_ELEMENTS, most_bytes // _MOST_ITEM_BYTES)))
-    try:
+        if op not in _BY_SHAPE_ALONE:
+            allowed.take(_read(inputs))
         with np.errstate(all="ignore"):  # infinities and NaN are what the runtime computes, too
             results = row.work(call)
     except (Malformed, ValueError, IndexError, KeyError, OverflowError, MemoryError) as e:
         raise Unknown(f"{op}: {e}") from e  # numbers that numpy refuses, as a runtime would
     finally:
-        most_elements.reset(limit)
+        allowance.reset(limit)
     if not isinstance(results, list):
         results = [results]
     return [r if isinstance(r, FilledTensor) else ArrayTensor(np.asarray(r, order="C")) for r in results]

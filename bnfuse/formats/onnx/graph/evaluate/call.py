@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,6 @@ from bnfuse.formats.onnx.graph.attribute_values import attribute_value
 
 # Larger results are not worked out: the value then counts as not constant.
 MOST_ELEMENTS = 1 << 27
-# The same for the node that is being worked out, where its file allows for less.
-most_elements = ContextVar("most_elements", default=MOST_ELEMENTS)
 # numpy has no more than 64, and before its version 2 no more than 32.
 _MOST_AXES = 32
 # Lists of axes, bounds and sizes are shorter than this in any model.
@@ -30,6 +28,32 @@ _MOST_INTS = 4096
 
 class Unknown(Exception):
     """The value is not worked out: inputs that do not fit, numbers that no standard defines, or too many."""
+
+
+class Allowance(Struct):
+    """What may still be worked out for a file.
+
+    Attributes:
+        most_elements: of one result.
+        elements: of operands and results, all together: a node of some bytes can read, or make, millions.
+    """
+
+    most_elements: int = MOST_ELEMENTS
+    elements: float = inf
+
+    def take(self, elements: float) -> None:
+        """Count elements.
+
+        Raises:
+            Unknown: so many are not left.
+        """
+        if elements > self.elements:
+            raise Unknown("more than a file of its size may ask for")
+        self.elements -= elements
+
+
+# For the node that is being worked out.
+allowance: ContextVar[Allowance] = ContextVar("allowance")
 
 
 class KnownCall(Struct, frozen=True):
@@ -98,8 +122,10 @@ def bounded(shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
         Unknown: it would have too many elements or axes, or a negative size.
     """
-    if len(shape) > _MOST_AXES or any(n < 0 for n in shape) or prod(shape) > most_elements.get():
+    allowed = allowance.get()
+    if len(shape) > _MOST_AXES or any(n < 0 for n in shape) or prod(shape) > allowed.most_elements:
         raise Unknown(f"a result of {len(shape)} axes, too large or of a negative size")
+    allowed.take(prod(shape))
     return tuple(shape)
 
 

@@ -18,6 +18,7 @@ from bnfuse.core.weights.tensor import Array
 from bnfuse.formats.onnx.graph.evaluate.call import (
     KnownCall,
     Unknown,
+    allowance,
     bounded,
     broadcast,
 )
@@ -25,6 +26,8 @@ from bnfuse.formats.table import counted, curried
 
 # Of one matrix product: a second or so of arithmetic.
 _MOST_PRODUCTS = 1 << 33
+# A matrix product makes so many (as a power of two) in the time that one takes in a loop.
+_PRODUCTS_AN_ELEMENT = 6
 
 Over = Callable[[Array, tuple[int, ...]], Any]
 
@@ -125,6 +128,7 @@ def _product(x: Array, y: Array) -> Array:
     shape = bounded((*broadcast(x.shape[:-2], y.shape[:-2]), *rows, *columns))
     if prod(shape) * x.shape[-1] > _MOST_PRODUCTS:
         raise Unknown("too many products")
+    allowance.get().take(prod(shape) * x.shape[-1] >> _PRODUCTS_AN_ELEMENT)
     result: Array = np.asarray(np.matmul(x.astype(np.float64), y.astype(np.float64)))
     _check_partial(_largest_sum(x, y, times=x.shape[-1]), x.dtype)
     return result
@@ -192,8 +196,9 @@ def einsum(call: KnownCall) -> Array:
     if not plain or len(set(out)) != len(out) or not set(out) <= sizes.keys() or not left.isascii():
         raise Unknown("its equation")
     bounded([sizes[letter] for letter in out])
-    if prod(sizes.values()) > _MOST_PRODUCTS >> 6:
+    if prod(sizes.values()) > _MOST_PRODUCTS >> _PRODUCTS_AN_ELEMENT:
         raise Unknown("too many products")
+    allowance.get().take(prod(sizes.values()))
     wide_ = [a if a.dtype.kind == "i" else a.astype(np.float64) for a in arrays]
     if arrays[0].dtype.kind == "f":
         _check_partial(_largest_sum(*arrays, times=prod(sizes.values())), arrays[0].dtype)
