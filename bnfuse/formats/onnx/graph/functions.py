@@ -17,6 +17,8 @@ Key = tuple[str, str, str]  # domain, name, overload
 
 # Deeper calls are not followed.
 DEEPEST = 64
+# Of a function's name, which all names in it begin with.
+_MOST_PREFIX = 256
 # The runtime takes its own operator, not the model's function of that name.
 _OPERATORS_OF_RUNTIMES = ("ai.onnx", "com.microsoft", "com.ms.")
 
@@ -117,14 +119,18 @@ def prefixes(model: onnx.ModelProto) -> list[str]:
     if not model.functions:
         return []
     names = sorted(values(model.graph))
-    found: list[str] = []
+    found: dict[str, None] = {}
+    last: dict[str, int] = {}  # where to look on: many functions have one name
     for function in model.functions:
-        prefix, n = f"{function.name}/", 1
+        name = function.name[:_MOST_PREFIX]
+        n = last.get(name, 1)
+        prefix = f"{name}/" if n == 1 else f"{name}_{n}/"
         while prefix in found or _begins(names, prefix):
             n += 1
-            prefix = f"{function.name}_{n}/"
-        found.append(prefix)
-    return found
+            prefix = f"{name}_{n}/"
+        last[name] = n
+        found[prefix] = None
+    return list(found)
 
 
 def _begins(names: Sequence[str], prefix: str) -> bool:

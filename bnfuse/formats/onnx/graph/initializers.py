@@ -7,6 +7,8 @@ and is refused. The same tensor stored twice has one meaning, and is read.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx
 
 from bnfuse.core.weights.tensor import size
@@ -28,8 +30,8 @@ def positions(graph: onnx.GraphProto, files: Files) -> dict[str, int]:
         if first != at and not _same(graph.initializer[first], tensor, files):
             raise ambiguous(files, tensor.name, "two different initializers")
     if graph.sparse_initializer:
-        sparse = [t.values.name for t in graph.sparse_initializer]
-        twice = next((n for k, n in enumerate(sparse) if n in found or n in sparse[:k]), None)
+        times = Counter(t.values.name for t in graph.sparse_initializer)
+        twice = next((name for name, n in times.items() if n > 1 or name in found), None)
         if twice is not None:
             raise ambiguous(files, twice, "two initializers, of which one is sparse")
     return found

@@ -8,7 +8,8 @@ is decided later sees plain nodes; a call whose nodes did not change is a call a
 When it does not act: functions of domains that runtimes have operators of their own for; a node that means
 another thing in the operator sets of the caller; recursion; more nodes than ``_MOST_NODES`` and
 ``_MOST_TIMES`` those of the file, or constants of more than ``_MOST_COPIED_BYTES`` written twice; what
-``function_copies`` refuses.
+``function_copies`` refuses. And once all that was looked at for copies takes more than ``_MOST_LOOKED_AT``
+times the file: a function may hold large graphs, be called with long names, and turn out unfit at its end.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ Known = tuple[set[str], ...]  # names of constants, by graph, from the outermost
 
 _MOST_NODES, _MOST_TIMES = 4_000, 4
 _MOST_COPIED_BYTES = 1 << 20
+_MOST_LABEL = 256  # of the call that names of copies begin with
+_LEAST_LOOKED_AT_BYTES, _MOST_LOOKED_AT = 1 << 22, 16
 
 
 class Inlined(Struct, eq=False):
@@ -117,9 +120,15 @@ class _Inliner:
         self._last: dict[str, int] = {}
         self._nodes = max(_MOST_NODES, _MOST_TIMES * sum(operators.values()))
         self._copied_bytes = _MOST_COPIED_BYTES
+        self._left_bytes = max(_LEAST_LOOKED_AT_BYTES, _MOST_LOOKED_AT * model.ByteSize())
+        self._imports = {key: _imports(f.opset_import) for key, f in self.functions.items()}
+        self._named = {key[:2] for key in self.functions}  # whatever the overload
         self._weights = {
             key: sum(nbytes(a.t) for n in all_nodes(f.node) for a in n.attribute if a.t.dims)
             for key, f in self.functions.items()
+        }
+        self._sizes = {
+            key: (sum(1 for _ in all_nodes(f.node)), f.ByteSize()) for key, f in self.functions.items()
         }
 
     def host(self, path: Path, nodes: Any, imports: dict[str, int], known: Known) -> None:
@@ -167,12 +176,38 @@ class _Inliner:
         copied_bytes = 0 if once and not stack else self._weights[key]
         if len(function.node) > self._nodes or copied_bytes > self._copied_bytes:
             raise Unfit("too much to be written twice")
-        _same_operators(function, at.imports, self.functions)
-        label = self._unique(call.name or function.name, self._labels)
+        self._left_bytes -= self._looked_at(key, call)
+        if self._left_bytes < 0:
+            raise Unfit("too much was looked at")
+        self._same_operators(key, at.imports)
+        label = self._unique((call.name or function.name)[:_MOST_LABEL], self._labels)
         made = copies(function, call, label, self._fresh)
         self._nodes -= len(function.node)
         self._copied_bytes -= copied_bytes
         return made
+
+    def _looked_at(self, key: Key, call: onnx.NodeProto) -> int:
+        """Bytes of the function, and of the call in place of what each of its nodes may name."""
+        nodes, body_bytes = self._sizes[key]
+        return body_bytes + nodes * call.ByteSize()
+
+    def _same_operators(self, key: Key, host: dict[str, int]) -> None:
+        """Refuses a function with a node that means another thing in the operator sets of the host.
+
+        So does a call of an overload that there is not: a runtime may take another, but only in a function.
+        """
+        own = self._imports[key]
+        for node in all_nodes(self.functions[key].node):
+            domain, called_ = _domain(node.domain), key_at(node)
+            if called_[:2] in self._named and called_ not in self.functions:
+                raise Unfit(f"an overload of {node.op_type} that there is not")
+            if own.get(domain) == host.get(domain) is not None or (
+                called_ in self.functions and domain in host
+            ):
+                continue
+            since = {_since(node.op_type, imports.get(domain)) for imports in (own, host)}
+            if domain or None in since or len(since) > 1:
+                raise Unfit(f"{node.op_type} of another operator set")
 
     def _fresh(self, wanted: str) -> str:
         name = self._unique(wanted, self._taken)
@@ -205,25 +240,6 @@ class _Host:
         """What it computes from constants is one, as far as the inputs tell."""
         if all(self.knows(name) for name in node.input if name):
             self.known[-1].update(node.output)
-
-
-def _same_operators(
-    function: onnx.FunctionProto, host: dict[str, int], functions: dict[Key, onnx.FunctionProto]
-) -> None:
-    """Refuses a function with a node that means another thing in the operator sets of the host.
-
-    So does a call of an overload that there is not: a runtime may take another one, but only in a function.
-    """
-    own, names = _imports(function.opset_import), {key[:2] for key in functions}
-    for node in all_nodes(function.node):
-        domain = _domain(node.domain)
-        if key_at(node)[:2] in names and key_at(node) not in functions:
-            raise Unfit(f"an overload of {node.op_type} that there is not")
-        if own.get(domain) == host.get(domain) is not None or (key_at(node) in functions and domain in host):
-            continue
-        since = {_since(node.op_type, imports.get(domain)) for imports in (own, host)}
-        if domain or None in since or len(since) > 1:
-            raise Unfit(f"{node.op_type} of another operator set")
 
 
 @cache
