@@ -6,6 +6,9 @@ things begin with: each would take the square of the file, or more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,17 @@ import pytest
 from onnx import helper
 
 from bnfuse import inspect
+from bnfuse.core.decisions import Keep
+from bnfuse.core.planning.plan import plan
+from bnfuse.core.reasons import Reason
+from bnfuse.core.rules.affine import Affine
 from bnfuse.errors import UnreadableModel
+from bnfuse.formats.base import ReadOptions
+from bnfuse.formats.onnx import FORMAT
 from bnfuse.formats.onnx.graph import constants, functions, inline, read
 from bnfuse.formats.onnx.graph.evaluate import evaluate
 from bnfuse.formats.onnx.graph.function_copies import copies
+from bnfuse.formats.onnx.rows import statistics
 from tests.onnx_graphs import Net
 
 X = {"x": (1, 2, 3, 4)}
@@ -196,3 +206,29 @@ def test_a_tensor_of_too_many_axes_is_refused_in_a_sentence(tmp_path: Path) -> N
     model.graph.initializer.append(tensor)
     with pytest.raises(UnreadableModel, match="1000 axes"):
         inspect(_saved(model, tmp_path))
+
+
+def _shared(net: Net, row: Callable[[str], str]) -> onnx.ModelProto:
+    """Ten nodes that name the same vectors of 30 numbers."""
+    y = "x"
+    for _ in range(10):
+        y = net.op("Tanh", row(y))
+    return net.build({"x": (1, 30, 2, 2)}, y)
+
+
+@pytest.mark.parametrize("op", ["BatchNormalization", "Mul"])
+def test_many_nodes_of_the_same_large_vectors_are_not_held_each(
+    op: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 100 numbers may be held, three nodes are; the others stay, and say so."""
+    monkeypatch.setattr(statistics, "_LEAST_NUMBERS", 100)
+    monkeypatch.setattr(statistics, "_BYTES_A_NUMBER", inf)
+    net = Net(1)
+    names = net.statistics(30) if op == "BatchNormalization" else [net.const(np.full((30, 1, 1), 2.0))]
+    path = _saved(_shared(net, lambda x: net.op(op, x, *names)), tmp_path)
+    with closing(FORMAT.read(path, ReadOptions())) as opened:
+        rules = [opened.graph.rule(node) for node in opened.graph.candidates]
+        decisions = plan(opened.graph).plan.decisions
+    assert [isinstance(rule, Affine) for rule in rules] == [True] * 3 + [False] * 7
+    reasons = [each.primary.reason for each in decisions if isinstance(each, Keep)]
+    assert reasons.count(Reason.TOO_LARGE) == 7

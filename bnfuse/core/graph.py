@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reasons import Reason, Refusal, label
 
 if TYPE_CHECKING:
     from bnfuse.core.reparam import Pair
@@ -48,7 +48,7 @@ class Node(Struct, eq=False, gc=False):
     @property
     def label(self) -> str:
         """How messages name it."""
-        return f"{self.op} '{self.name}'"
+        return label(self.op, self.name)
 
 
 class Graph(Struct, eq=False):

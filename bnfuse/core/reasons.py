@@ -57,6 +57,20 @@ class Reason(Enum):
     UNREACHABLE = "nothing in the graph feeds {node}"
 
 
+# A name may be as long as the file, and thousands of refusals may tell it: longer ones lose their middle.
+_MOST_NAME, _CUT_END = 400, 199
+
+
+def shortened(name: str) -> str:
+    """A name as refusals tell it."""
+    return name if len(name) <= _MOST_NAME else f"{name[:_CUT_END]}…{name[-_CUT_END:]}"
+
+
+def label(op: str, name: str) -> str:
+    """How messages call a node."""
+    return f"{op} '{shortened(name)}'"
+
+
 class Refusal(Struct, frozen=True):
     """One no: who refused a demand of one split, and why.
 
@@ -75,4 +89,6 @@ class Refusal(Struct, frozen=True):
         detail = f" ({self.detail})" if self.detail else ""
         if self.reason is Reason.OVERFLOW:
             detail = self.detail
-        return self.reason.value.format(node=self.node or "a node", value=self.value, detail=detail)
+        return self.reason.value.format(
+            node=self.node or "a node", value=shortened(self.value), detail=detail
+        )

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from bnfuse.core.decisions import Decision, Keep
-from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reasons import Reason, Refusal, label
 
 # Most informative first; what is not listed stands between the last two rows.
 _RANKS: tuple[tuple[Reason, ...], ...] = (
@@ -160,7 +160,7 @@ def _sentence(refusal: Refusal, kept: Keep, detail: str) -> str:
 
 
 def _is_itself(refusal: Refusal, kept: Keep) -> bool:
-    return refusal.node == f"{kept.op} '{kept.node}'"
+    return refusal.node == label(kept.op, kept.node)
 
 
 def _kind(refusal: Refusal) -> str:

@@ -28,7 +28,7 @@ from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
 from bnfuse.formats.onnx.rows.ops import ROWS, constant_through, rule_of, takes_channel
-from bnfuse.formats.onnx.rows.statistics import Statistics
+from bnfuse.formats.onnx.rows.statistics import Statistics, most_numbers
 from bnfuse.formats.onnx.rows.view import NodeHandle, View, handle_of
 from bnfuse.formats.table import Malformed, ShapeUnknown
 
@@ -70,12 +70,17 @@ class GraphBuilder(Struct, eq=False):
     has_bodies: bool = False
     _operators: dict[str, Operator] = field(default_factory=dict)
     _nodes: list[Node] = field(default_factory=list)
+    _left_numbers: float = 0.0  # that scales, shifts and bounds may still have
     _unwritten: dict[str, None] = field(default_factory=dict)  # read where nothing had written them yet
 
     @property
     def unordered(self) -> bool:
         """Whether something was read where nothing had written it yet."""
         return bool(self._unwritten)
+
+    def __post_init__(self) -> None:
+        self._left_numbers = most_numbers(self.constants.files.total_bytes())
+        self.statistics.most_numbers = self._left_numbers
 
     @property
     def operators(self) -> dict[str, int]:
@@ -220,9 +225,13 @@ class GraphBuilder(Struct, eq=False):
         if lost is not None:
             raise Malformed(f"'{lost}' is read, but nothing writes it")
         for node in graph.nodes:
-            if node.is_batchnorm or (node.op in _REMOVABLE and _is_affine(graph, node)):
+            if node.is_batchnorm or (_has_one_input(node) and (_is_affine(graph, node) or self._is_full)):
                 graph.candidates.append(node)
         return graph
+
+    @property
+    def _is_full(self) -> bool:
+        return self._left_numbers < 0
 
     def _constant_through(self, node: Node, value: float) -> float | None:
         try:
@@ -234,8 +243,12 @@ class GraphBuilder(Struct, eq=False):
         return View(node, handle_of(node), self.constants, self.shapes, self.statistics)
 
     def _rule_of(self, node: Node) -> Rule:
+        if self._is_full and (node.is_batchnorm or _has_one_input(node)):
+            return Opaque(Reason.TOO_LARGE)
         try:
-            return rule_of(self._view(node))
+            rule = rule_of(self._view(node))
+            self._left_numbers -= rule.numbers[0].size if rule.has_numbers else 0
+            return Opaque(Reason.TOO_LARGE) if rule.has_numbers and self._is_full else rule
         except Malformed as e:  # attributes or inputs that make no sense: nothing may be concluded
             return Opaque(Reason.BAD_PARAMETERS, f"{e}")
         except ShapeUnknown:
@@ -255,7 +268,13 @@ def _movable(graph: Graph, node: Node, joint: Node, port: Port) -> bool:
     return ours.scope is theirs.scope and theirs.operand is None and not constant
 
 
-def _is_affine(graph: Graph, node: Node) -> bool:
+def _has_one_input(node: Node) -> bool:
+    """Whether it may be removed, and computes with constants beside one value."""
+    if node.op not in _REMOVABLE:
+        return False
     handle = handle_of(node)
-    constant = [handle.scope.is_constant(n) for n in handle.proto.input]
-    return constant.count(False) == 1 and isinstance(graph.rule(node), Affine)
+    return [handle.scope.is_constant(name) for name in handle.proto.input].count(False) == 1
+
+
+def _is_affine(graph: Graph, node: Node) -> bool:
+    return isinstance(graph.rule(node), Affine)

@@ -7,6 +7,8 @@ of one length; everything else is left to ``affine_ops``, which also decides on 
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 import onnx
 from msgspec import Struct, field
@@ -20,12 +22,23 @@ from bnfuse.formats.onnx.rows.view import NodeHandle
 # Numbers worked on at once: enough to spread the cost of a call, small beside any model.
 _ELEMENTS = 1 << 16
 
+# Four vectors of float32.
+_BYTES_A_CHANNEL = 16
+# What nodes may hold, whatever the file: 32 bytes each. Many nodes may name the same large vectors.
+_LEAST_NUMBERS, _BYTES_A_NUMBER = 1 << 21, 4
+
 Maps = tuple[Vector, Vector, Typical]  # a, c, and what x is like
+
+
+def most_numbers(file_bytes: int) -> float:
+    """How many numbers nodes may hold: more than the file stores, where each has its own."""
+    return _LEAST_NUMBERS + file_bytes / _BYTES_A_NUMBER
 
 
 class Statistics(Struct, eq=False):
     """Collects handles while a graph is read, and computes when the first is asked for."""
 
+    most_numbers: float = inf  # channels, of all that are computed together
     _expected: list[NodeHandle] = field(default_factory=list)
     _maps: dict[NodeHandle, Maps] = field(default_factory=dict)
 
@@ -42,10 +55,14 @@ class Statistics(Struct, eq=False):
 
     def _compute(self, handles: list[NodeHandle]) -> None:
         waiting: dict[int, list[tuple[NodeHandle, bytes]]] = {}
+        left = self.most_numbers
         for handle in handles:
             raw = _vectors(handle)
             if raw is None:
                 continue
+            left -= len(raw) // _BYTES_A_CHANNEL
+            if left < 0:  # who is asked for all the same is computed then
+                break
             group = waiting.setdefault(len(raw), [])
             group.append((handle, raw))
             if len(group) * len(raw) > 4 * _ELEMENTS:
