@@ -15,6 +15,8 @@ import pytest
 from bnfuse.errors import BnfuseError
 from bnfuse.formats.keras.file.json_documents import parse_json
 from bnfuse.formats.keras.graph.config import parse
+from bnfuse.formats.keras.graph.network import Ref
+from bnfuse.formats.keras.graph.shapes import infer
 from tests.command import call
 from tests.keras_configs import functional, layer, node, old, sequential, source, tensor
 from tests.keras_damage import members, repack
@@ -48,6 +50,15 @@ def _twice_each(levels: int) -> Any:
     return model
 
 
+def _many_outputs(calls: int, outputs: int) -> Any:
+    """A model whose one tensor is all of its outputs, called again and again: calls × outputs tensors."""
+    relu = layer("Activation", "a", node(tensor("i")), activation="relu")
+    inner = functional([source("i"), relu], [["i", 0, 0]], [["a", 0, 0]] * outputs, "inner")
+    called = {**inner, "name": "inner", "inbound_nodes": [node(tensor("x"))] * calls}
+    joined = layer("Add", "end", node([tensor("inner", at) for at in range(calls)]))
+    return functional([source(), called, joined], [["x", 0, 0]], [["end", 0, 0]])
+
+
 def _with_values(text: str, count: int) -> str:
     config = json.dumps(sequential(source("x")))
     return f'{config[:-1]}, "more": [{",".join([text] * count)}]}}'
@@ -57,6 +68,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "an output far away": (lambda: _read_far(30_000_000), "output 30000000 of layer 'drop' is read"),
     "an output of the model far away": (lambda: _read_far_keras2(10**9), "output 1000000000 of layer 'drop'"),
     "two calls at each of twenty levels": (lambda: _twice_each(20), "call each other far more often"),
+    "many calls of many outputs": (lambda: _many_outputs(300, 1200), "call each other far more often"),
+    "a long name": (lambda: sequential(source(), layer("ReLU", "a" * 5000)), "name has 5,000 characters"),
     "empty objects": (lambda: _with_values("{}", 700_000), "more values than any model"),
     "empty lists": (lambda: _with_values("[]", 700_000), "more values than any model"),
     "short texts": (lambda: _with_values('"a"', 1_200_000), "more values than any model"),
@@ -85,6 +98,7 @@ KEPT: dict[str, Make] = {
     "a call with a tensor by keyword": lambda: _rescaled(node(inputs=tensor("x"))),
     "a cell whose class is a list": lambda: sequential(source(), _cell(["LSTMCell"])),
     "a cell whose class is an object": lambda: sequential(source(), _cell({})),
+    "some calls of some outputs": lambda: _many_outputs(3, 12),
     "few outputs": lambda: _read_far(7),
     "some levels": lambda: _twice_each(5),
     "brackets in a text": lambda: sequential(source("x"), note="[{" * 200_000),
@@ -110,6 +124,14 @@ def test_refused(name: str, tmp_path: Path) -> None:
     assert done.exit_code == 3
     assert re.search(says, done.stderr), done.stderr
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("shape", [[None] + [1] * 64, [None, 1 << 63]], ids=["axes", "size"])
+def test_shapes_that_no_runtime_has_are_not_handed_on(shape: list[int | None]) -> None:
+    """Each layer would have a copy; what they compute of it would grow from layer to layer."""
+    first = layer("InputLayer", "x", batch_shape=shape)
+    found = infer(parse(sequential(first, layer("ReLU", "a"))))
+    assert found.of((), Ref("x", 0, 0)) is None and found.of((), Ref("a", 0, 0)) is None
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -91,6 +91,9 @@ def rewire_ends(structure: Any, replace: Replace) -> Any:
     return _map_ends(structure, replace, "output_layers")
 
 
+MOST_AXES, _MOST_SIZE = 64, 1 << 62
+
+
 def as_shape(value: Any) -> Shape | None:
     """A stored shape: axes in order, None for an unknown size; None where it is no shape at all."""
     if isinstance(value, dict):  # a tuple or TensorShape as Keras's JSON encoder spells it
@@ -98,9 +101,16 @@ def as_shape(value: Any) -> Shape | None:
         value = value.get("value") if isinstance(value, dict) else value
     if not isinstance(value, list | tuple):
         return None
-    if all(dim is None or (_is_int(dim) and dim >= 0) for dim in value):
-        return tuple(value)
+    if len(value) <= MOST_AXES and all(dim is None or (_is_int(dim) and dim >= 0) for dim in value):
+        return plausible(tuple(value))
     return None
+
+
+def plausible(shape: Shape | None) -> Shape | None:
+    """A shape that some runtime could have, else None: others grow with every layer that hands them on."""
+    if shape is None or len(shape) > MOST_AXES or any(dim is not None and dim > _MOST_SIZE for dim in shape):
+        return None
+    return shape
 
 
 def _into(found: list[_T]) -> Callable[[_T], _T]:

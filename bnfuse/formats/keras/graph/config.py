@@ -20,6 +20,7 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Ne
 # Every real model is far below; a config beyond is an attack on memory and time.
 _MAX_LAYERS = 200_000
 _FREE_CALLS, _CALLS_OF_A_LAYER = 20_000, 10
+_MAX_NAME = 4096  # the names of models are part of those of all that they hold
 _MAX_NESTING = 121  # of JSON values; a model nested in a model takes four levels
 _GRAPH_KEYS = frozenset({"layers", "input_layers", "output_layers"})
 _FUNCTIONAL = frozenset({"Functional", "Model"})
@@ -57,7 +58,7 @@ def _calls(network: Network) -> int:
 
 
 def _calls_inside(layer: Layer) -> int:
-    own = 0 if layer.inner is None else _calls(layer.inner)
+    own = 0 if layer.inner is None else _calls(layer.inner) + len(layer.inner.outputs)
     return own + sum(1 + _calls_inside(wrapped) for wrapped in layer.wrapped)
 
 
@@ -122,6 +123,8 @@ class _Parser:
             entry=entry,
             built=build_config.get("input_shape") if isinstance(build_config, dict) else None,
         )
+        if len(layer.name) > _MAX_NAME:
+            raise malformed(f"a layer's name has {len(layer.name):,} characters")
         if not isinstance(config, dict) and not isinstance(config, list):
             raise malformed(f"the layer '{layer.name or layer.class_name}' has no settings")
         if _is_network(entry):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
-from bnfuse.formats.keras.graph.calls import as_shape
+from bnfuse.formats.keras.graph.calls import as_shape, plausible
 from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, LayerPath, Network, Ref, Shape
 from bnfuse.formats.keras.graph.order import topological
 from bnfuse.formats.keras.rows.ops import input_rank, output_shapes
@@ -107,7 +107,7 @@ class _Inference:
             for tensor, shape in enumerate(self._call(layer, (*path, name), shapes, call)):
                 ref = Ref(name, position, tensor)
                 if known.get(ref) is None:
-                    known[ref] = shape
+                    known[ref] = plausible(shape)
         for ref, shape in known.items():
             self.shapes._learn(path, ref, shape)
         return tuple(known.get(ref) for ref in network.outputs)
