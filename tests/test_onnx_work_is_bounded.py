@@ -232,3 +232,15 @@ def test_many_nodes_of_the_same_large_vectors_are_not_held_each(
     assert [isinstance(rule, Affine) for rule in rules] == [True] * 3 + [False] * 7
     reasons = [each.primary.reason for each in decisions if isinstance(each, Keep)]
     assert reasons.count(Reason.TOO_LARGE) == 7
+
+
+def test_refusals_do_not_repeat_a_long_name(tmp_path: Path) -> None:
+    """One node refuses many, and the file holds its name once; a value's as often as it is read."""
+    net = Net(1)
+    parts = [net.bn(net.op("Relu", "x"), 2) for _ in range(20)]
+    y = net.op("Concat", *parts, axis=1, name="c" * 9000, out="v" * 9000)
+    path = _saved(net.build(X, net.op("Tanh", y, name="t" * 9000)), tmp_path)
+    kept = [each for each in inspect(path).plan.decisions if isinstance(each, Keep)]
+    told = [each.node + each.sentence for keep in kept for each in keep.refusals]
+    assert len(kept) == 20 and any("c" * 150 in text or "t" * 150 in text for text in told)
+    assert max(map(len, told)) < 2000

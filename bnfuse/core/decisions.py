@@ -10,7 +10,7 @@ from enum import Enum
 
 from msgspec import Struct, field
 
-from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reasons import Reason, Refusal, shortened
 
 
 class Split(str, Enum):
@@ -27,7 +27,13 @@ class Split(str, Enum):
 def _passed(through: Sequence[str], becomes: Iterable[tuple[str, str]]) -> list[str]:
     """The names in ``through``, with what becomes of each."""
     forms = dict(becomes)
-    return [f"{name} (becomes {forms[name]})" if name in forms else name for name in through]
+    return [
+        f"{shortened(name)} (becomes {forms[name]})" if name in forms else shortened(name) for name in through
+    ]
+
+
+def _listed(into: Iterable[str]) -> str:
+    return ", ".join(map(shortened, into))
 
 
 def _via(through: Sequence[str], becomes: Iterable[tuple[str, str]]) -> str:
@@ -70,7 +76,7 @@ class Fold(Struct, frozen=True):
     @property
     def message(self) -> str:
         """One sentence: where it went."""
-        where = ", ".join(self.into) if self.into else "nothing (it was the identity)"
+        where = _listed(self.into) if self.into else "nothing (it was the identity)"
         return f"folded {self.split.value} into {where}{_via(self.through, self.becomes)}"
 
 
@@ -89,7 +95,7 @@ class Settled(Struct, frozen=True):
     @property
     def message(self) -> str:
         """What went where."""
-        into = f"{', '.join(self.into)}{_via(self.through, self.becomes)}"
+        into = f"{_listed(self.into)}{_via(self.through, self.becomes)}"
         return f"its {self.part.value} folded {self.split.value} into {into}"
 
 
@@ -145,7 +151,7 @@ class Keep(Struct, frozen=True):
     def _moved(self) -> str:
         assert self.narrowed is not None
         left, joint = self.narrowed.channels, self.narrowed.joint
-        rest = f"the rest folded into {', '.join(self.narrowed.into)}"
+        rest = f"the rest folded into {_listed(self.narrowed.into)}"
         if left == self.channels:
             return f"stays on the smaller operand of {joint}, {rest}"
         return f"stays on {left} of {self.channels} channels, before {joint}, {rest}"

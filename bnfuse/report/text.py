@@ -67,7 +67,7 @@ def went(fold: Fold, *, done: bool) -> str:
 
 def names(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
     """``a, b, c and 5 more``."""
-    return ", ".join(every[:limit]) + more(every, limit)
+    return ", ".join(map(shortened, every[:limit])) + more(every, limit)
 
 
 def more(every: Sequence[str], limit: int = SHOWN_NAMES) -> str:
