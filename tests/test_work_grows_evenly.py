@@ -8,18 +8,22 @@ of them, which ends where ``effort`` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from bnfuse.core.planning import search
 from bnfuse.core.planning.bars import Bars
 from bnfuse.core.planning.classes import Classes
 from bnfuse.core.planning.plan import plan
 from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.state import Propagation
+from bnfuse.core.planning.worth import objection
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -87,3 +91,33 @@ def test_three_times_the_graph_is_three_times_the_work(
             plan(opened.graph)
         took.append(work[0])
     assert took[0] > 0 and took[1] <= 4.5 * took[0]  # a square would be nine times
+
+
+class _Counted(tuple[Any, ...]):
+    """Edits that count how often they are gone through."""
+
+    rounds = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        _Counted.rounds += 1
+        return super().__iter__()
+
+
+def test_edits_are_not_gone_through_for_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One attempt may change as many layers as there are: what is asked of all is asked at once."""
+    judged: list[int] = []
+
+    def counting(state: Any, offer: Any, found: Propagation, makes: int) -> Any:
+        _Counted.rounds = 0
+        answer = objection(state, offer, replace(found, edits=_Counted(found.edits)), makes)
+        judged.append(_Counted.rounds)
+        return answer
+
+    monkeypatch.setattr(search, "objection", counting)
+    path, net = tmp_path / "model.onnx", Net(1)
+    x = net.bn(net.op("Tanh", "x"), C)
+    ys = [net.op("Tanh", net.conv(x, C, C, 1, 1)) for _ in range(60)]
+    onnx.save(net.build({"x": (1, C, 2, 2)}, ys), path)
+    with closing(FORMAT.read(path, ReadOptions())) as opened:
+        assert len(plan(opened.graph).plan.order) == 1
+    assert judged and max(judged) < 10

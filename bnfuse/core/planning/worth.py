@@ -32,16 +32,18 @@ MAX_HALVED = 8.0
 def made_nodes(state: State, found: Propagation) -> list[Node]:
     """The ops of which one node becomes more: a bias as a node of its own, a clamp with two bounds."""
     made: list[Node] = []
+    with_bias: set[Node] = set()
     for node, edit in found.edits:
         rule = state.graph.rule(node)
         if isinstance(rule, Clamp):
             low, high, _ = state.current(node)
             made.extend([node] * (rule.nodes(*edit.pair) - rule.nodes(low, high)))
             continue
-        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in made:
+        if not isinstance(rule, Linear) or rule.bias is not None or not rule.bias_nodes or node in with_bias:
             continue  # most: a bias lies beside its weight, or costs no node
         if edit.pair[1].any() and not state.shifts(node):
             made.extend([node] * rule.bias_nodes)
+            with_bias.add(node)
     return made
 
 
@@ -104,10 +106,13 @@ def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
 
 def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, Linear, list[Absorbed]]]:
     """The new edits of each linear op that an attempt touches."""
-    for node in dict.fromkeys([n for n, _ in found.edits]):
+    edits: dict[Node, list[Absorbed]] = {}
+    for node, edit in found.edits:
+        edits.setdefault(node, []).append(edit)
+    for node, its in edits.items():
         rule = state.graph.rule(node)
         if isinstance(rule, Linear):
-            yield node, rule, [e for n, e in found.edits if n is node]
+            yield node, rule, its
 
 
 def _spoils(state: State, offer: Offer, found: Propagation) -> Refusal | None:
