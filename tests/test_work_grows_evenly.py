@@ -17,13 +17,16 @@ import onnx
 import pytest
 from msgspec.structs import replace
 
-from bnfuse.core.planning import search
+from bnfuse.core.apply import overflows
+from bnfuse.core.decisions import Keep
+from bnfuse.core.planning import effort, search
 from bnfuse.core.planning.bars import Bars
 from bnfuse.core.planning.classes import Classes
 from bnfuse.core.planning.plan import plan
 from bnfuse.core.planning.propagate import Worklist
 from bnfuse.core.planning.state import Propagation
 from bnfuse.core.planning.worth import objection
+from bnfuse.core.reasons import Reason
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -121,3 +124,29 @@ def test_edits_are_not_gone_through_for_each_of_them(tmp_path: Path, monkeypatch
     with closing(FORMAT.read(path, ReadOptions())) as opened:
         assert len(plan(opened.graph).plan.order) == 1
     assert judged and max(judged) < 10
+
+
+@pytest.mark.parametrize("most", [10, 3])
+def test_a_weight_that_many_layers_have_is_not_read_for_all_of_them(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To tell whether it fits its 16 bits it is read each time; whoever is left stays, and says so."""
+    read = [0]
+
+    def counting(rule: Linear, rewrite: Any) -> bool:
+        read[0] += 1
+        return overflows(rule, rewrite)
+
+    monkeypatch.setattr("bnfuse.core.planning.worth.overflows", counting)
+    monkeypatch.setattr(effort, "READ", most * 36)
+    monkeypatch.setattr(effort, "READ_A_BYTE", 0)
+    path, net, y = tmp_path / "model.onnx", Net(1, "float16"), "x"
+    weight = net.weight(6, 6, fan_in=6)
+    for _ in range(6):
+        y = net.op("Tanh", net.op("MatMul", net.bn(net.op("Tanh", y), 6), weight))
+    onnx.save(net.build({"x": (1, 6)}, y), path)
+    with closing(FORMAT.read(path, ReadOptions())) as opened:
+        made = plan(opened.graph).plan
+    kept = [each.refusals for each in made.decisions if isinstance(each, Keep)]
+    assert len(made.order) == read[0] == min(most, 6)
+    assert all(Reason.TOO_LARGE in {each.reason for each in refusals} for refusals in kept)

@@ -255,9 +255,9 @@ def source_overflows(rule: Source, edits: Sequence[Absorbed]) -> bool:
 
 def overflows(rule: Linear, rewrite: Rewrite) -> bool:
     """Whether the new weights or bias would not fit their dtype; reads the weight only where it could."""
-    dtype = rule.computes or rule.weight.dtype
-    if dtype.itemsize > 2 and _harmless(rewrite):
+    if not is_read(rule, rewrite):
         return False
+    dtype = rule.computes or rule.weight.dtype
     weight = ScaledTensor(rule.weight, rule.form, tuple(factors(rule.form, rewrite)))
     new = NewLinear(weight, rule, rewrite, ())
     try:
@@ -270,6 +270,12 @@ def overflows(rule: Linear, rewrite: Rewrite) -> bool:
     except FloatingPointError:
         return True
     return False
+
+
+def is_read(rule: Linear, rewrite: Rewrite) -> bool:
+    """Whether a weight must be read to tell that: one in 16 bits, or with extreme factors."""
+    dtype = rule.computes or rule.weight.dtype
+    return dtype.itemsize <= 2 or not _harmless(rewrite)
 
 
 def _harmless(rewrite: Rewrite) -> bool:

@@ -70,6 +70,7 @@ class Graph(Struct, eq=False):
         takes_channel: whether the format can write a linear op with one more channel, of its output (o) or
             its input (i).
         sized: values whose sizes the file tells where they cannot be changed.
+        stored_bytes: size of the file, with what lies beside it.
     """
 
     nodes: list[Node]
@@ -84,6 +85,7 @@ class Graph(Struct, eq=False):
     constant_through: Callable[[Node, float], float | None] = lambda node, value: None
     takes_channel: Callable[[Node, str], bool] = lambda node, letter: False
     sized: Collection[str] = ()
+    stored_bytes: int = 0
     _rules: dict[Node, Rule] = field(default_factory=dict)
     _places: dict[Node, int] = field(default_factory=dict)
     # node, port, node, port … of each value; in pairs, which take twice the room, where they were asked for.

@@ -28,6 +28,11 @@ _STEPS_EACH_MOVING = 4
 NUMBERS = 1 << 23
 NUMBERS_EACH = 16
 
+# Numbers of weights that are read to see whether they fit their type: some seconds, and so many for each byte
+# of the file. Many layers may have one weight.
+READ = 1 << 27
+READ_A_BYTE = 16
+
 # How many numbers are worked on, or values are found to stay as they are, in the time of a step.
 _NUMBERS_A_STEP = 512
 _VALUES_A_STEP = 8
@@ -38,8 +43,10 @@ class Effort(Struct, eq=False):
 
     most_steps: int = sys.maxsize
     most_numbers: int = sys.maxsize
+    most_read: int = sys.maxsize
     steps: int = 0
     numbers: int = 0  # that folds hold
+    read: int = 0  # of weights
 
     @property
     def is_over(self) -> bool:
@@ -50,10 +57,21 @@ class Effort(Struct, eq=False):
         """Count steps, values that were looked at in passing, and numbers that were worked on."""
         self.steps += steps + values // _VALUES_A_STEP + numbers // _NUMBERS_A_STEP
 
+    def may_read(self, numbers: int) -> bool:
+        """Whether so many numbers of weights may be read; they are counted if so."""
+        if self.read + numbers > self.most_read:
+            return False
+        self.read += numbers
+        return True
+
 
 def set_aside(graph: Graph) -> Effort:
     """What the search may take of a graph."""
     rules = [graph.rule(node) for node in graph.candidates]
     numbers = sum(rule.pair[0].size for rule in rules if isinstance(rule, Affine))
     steps = STEPS_EACH * len(rules) * (_STEPS_EACH_MOVING if graph.moves_bounds else 1)
-    return Effort(STEPS + steps, NUMBERS + NUMBERS_EACH * numbers)
+    return Effort(
+        STEPS + steps,
+        NUMBERS + NUMBERS_EACH * numbers,
+        READ + READ_A_BYTE * graph.stored_bytes,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfuse.core.apply import overflows, source_overflows
+from bnfuse.core.apply import is_read, overflows, source_overflows
 from bnfuse.core.decisions import Part, Split
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer
@@ -19,6 +19,7 @@ from bnfuse.core.rules.clamp import Clamp
 from bnfuse.core.rules.linear_rule import Linear
 from bnfuse.core.weights.linear import factors
 from bnfuse.core.weights.quantised import QuantisedTensor
+from bnfuse.core.weights.tensor import size
 
 # A shift this many times larger than what the tensor holds leaves fewer than 4 of float32's 7 digits.
 MAX_SHIFT = 1e3
@@ -64,6 +65,8 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
             why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
             if why:
                 return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
+        if is_read(rule, rewrite) and not state.effort.may_read(size(rule.weight)):
+            return Refusal(Reason.TOO_LARGE, node.label, split=split)
         if overflows(rule, rewrite):
             return Refusal(Reason.OVERFLOW, node.label, detail=str(rule.weight.dtype), split=split)
     return _numbers_overflow(state, found)

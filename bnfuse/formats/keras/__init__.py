@@ -45,6 +45,7 @@ class KerasModel:
         self.graph, self._inside = read_flow(
             self._network, infer(self._network), archive=container.kind == "archive"
         )
+        self.graph.stored_bytes = self.total_bytes()
         # Layers hand on tensors, one call after the other; one that keeps a state hands on others next time.
         self.exact_seams = not any(layer.config.get("stateful") for _, layer in walk(self._network))
         self._freed(options)

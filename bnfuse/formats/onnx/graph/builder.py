@@ -215,7 +215,7 @@ class GraphBuilder(Struct, eq=False):
                 read = (o for k, o in enumerate(node.outputs) if o and (k == 0 or self.uses.get(o)))
                 node.outputs = tuple(read)
         graph = Graph(nodes, self.pinned, [], self._rule_of)
-        graph.movable = _movable
+        graph.movable, graph.stored_bytes = _movable, self.constants.files.total_bytes()
         graph.arithmetic = lambda node, pair: spelled(self._view(node), pair)
         graph.no_batchnorms = options.target == "no-bn"
         graph.moves_bounds = options.activations == "move" or graph.no_batchnorms
