@@ -59,7 +59,7 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
     lost = lost or _unwritable(state, offer, found)
     if lost is not None:
         return lost
-    for node, rule, edits in _linear_edits(state, found):
+    for node, rule, edits in linear_edits(state, found):
         rewrite = state.rewrite(node, edits)
         if isinstance(rule.weight, QuantisedTensor):  # one attempt may have come to it from both sides
             why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
@@ -107,7 +107,7 @@ def _bounds_overflow(state: State, found: Propagation) -> Refusal | None:
     return None
 
 
-def _linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, Linear, list[Absorbed]]]:
+def linear_edits(state: State, found: Propagation) -> Iterable[tuple[Node, Linear, list[Absorbed]]]:
     """The new edits of each linear op that an attempt touches."""
     edits: dict[Node, list[Absorbed]] = {}
     for node, edit in found.edits:

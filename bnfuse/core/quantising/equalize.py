@@ -26,9 +26,10 @@ import numpy as np
 from bnfuse.core.apply import overflows
 from bnfuse.core.decisions import Equalized, Rescaled, Spread
 from bnfuse.core.planning.state import Propagation, State
+from bnfuse.core.planning.worth import linear_edits
 from bnfuse.core.quantising.extents import imbalance
 from bnfuse.core.quantising.freedoms import Freedom, ScalePlaces, freedoms, rescaled, scale_places
-from bnfuse.core.quantising.noise import NoiseLayer, quietest, total_noise
+from bnfuse.core.quantising.noise import NoiseLayer, Places, padded, quietest, total_noise
 from bnfuse.core.quantising.pairs import pair_count
 from bnfuse.core.quantising.sensitivities import noise_layers
 from bnfuse.core.reparam import Vector
@@ -43,6 +44,8 @@ _NEARLY_ONE = 1e-6
 _MOST_IN_HALF = 16.0
 # Pairs of channels (output, input) of all weights together: they take 16 bytes each.
 MOST_PAIRS = 1 << 26
+# A byte of the file holds two, and some more may be of weights that several layers have.
+SHARED_PAIRS, PAIRS_A_BYTE = 1 << 20, 2
 
 
 def equalize(state: State, most: int | None = None) -> Equalized | None:
@@ -66,7 +69,8 @@ def equalize(state: State, most: int | None = None) -> Equalized | None:
 def _equalized(state: State, most: int | None) -> Equalized | None:
     free = freedoms(state)
     rules = {node: rule for node in state.graph.nodes if isinstance(rule := state.graph.rule(node), Linear)}
-    if not free or sum(pair_count(rule.form) for rule in rules.values()) > MOST_PAIRS:
+    most_pairs = min(MOST_PAIRS, SHARED_PAIRS + PAIRS_A_BYTE * state.graph.stored_bytes)
+    if not free or sum(pair_count(rule.form) for rule in rules.values()) > most_pairs:
         return None
     places = scale_places(free)
     layers, sizes = noise_layers(state, rules, places)
@@ -78,9 +82,9 @@ def _equalized(state: State, most: int | None) -> Equalized | None:
     if not LEAST_GAIN_DB <= gain_db < np.inf:  # NaN, too
         return None
     values = _accepted(state, free, places, scale, most)
+    held = padded(ones), padded(scale)
     spreads = tuple(
-        Spread(layer.node.name, imbalance(layer.ranges(ones)), imbalance(layer.ranges(scale)))
-        for layer in layers
+        Spread(layer.node.name, *(imbalance(layer.ranges(scales)) for scales in held)) for layer in layers
     )
     return Equalized(values, spreads, gain_db) if values else None
 
@@ -101,18 +105,31 @@ def _settled(layers: Sequence[NoiseLayer], scale: Vector) -> Vector:
     Values whose channels meet in one tensor can only have one together, and none where some of the tensor's
     channels have no scale. It is taken for the median of their scales.
     """
-    roots = np.arange(scale.size + 1)  # the last stands for all that stays, which is where −1 points
-    for layer in layers:
-        for together in (layer.rows, layer.columns):
-            met = np.unique(roots[together])
-            roots[np.isin(roots, met)] = met[-1]
+    roots = _meeting(layers, scale.size + 1)  # the last stands for all that stays, which is where −1 points
     settled = scale.copy()
-    for root in np.unique(roots[:-1]):
-        if root != roots[-1]:
-            mine = roots[:-1] == root
+    order = np.argsort(roots[:-1], kind="stable")
+    starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
+    for mine in np.split(order, starts[1:]):
+        if roots[mine[0]] != roots[-1]:
             settled[mine] /= np.median(scale[mine])
     rounded: Vector = np.where(np.abs(settled - 1.0) <= _NEARLY_ONE, 1.0, settled)
     return rounded
+
+
+def _meeting(layers: Sequence[NoiseLayer], count: int) -> Places:
+    """For each of so many scales the first of those that it hangs together with, tensor by tensor."""
+    tensors = [together % count for layer in layers for together in (layer.rows, layer.columns)]
+    ones = np.concatenate([np.full(each.size, each[0]) for each in tensors if each.size])
+    others = np.concatenate(tensors)
+    roots = np.arange(count)
+    while True:
+        pair = np.sort([roots[ones], roots[others]], axis=0)
+        apart = pair[0] != pair[1]
+        if not apart.any():
+            return roots
+        np.minimum.at(roots, pair[1][apart], pair[0][apart])
+        while not np.array_equal(further := roots[roots], roots):
+            roots = further
 
 
 def _representable(state: State, free: Sequence[Freedom], places: ScalePlaces, scale: Vector) -> Vector:
@@ -162,9 +179,4 @@ def _accepted(
 
 def _overflows(state: State, found: Propagation) -> bool:
     """Whether new weights would not fit their type."""
-    for node in dict.fromkeys(node for node, _ in found.edits):
-        rule = state.graph.rule(node)
-        new = [edit for other, edit in found.edits if other is node]
-        if isinstance(rule, Linear) and overflows(rule, state.rewrite(node, new)):
-            return True
-    return False
+    return any(overflows(rule, state.rewrite(node, new)) for node, rule, new in linear_edits(state, found))

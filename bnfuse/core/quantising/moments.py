@@ -37,6 +37,7 @@ from bnfuse.core.rules.weighted_sum import WeightedSum
 _FAR = 1e30  # so many deviations from 0 is a value that does not vary
 # By how much of itself what the weights make of a mean may be wrong. 1 to 4 are alike, 0 costs up to 2 dB.
 _DOUBT = 2.0
+_MOST_BACK = 256  # values that are looked back over: many layers may read one long row
 _DEVIATIONS = 3.0  # a range is taken to reach that many deviations from the mean
 
 
@@ -109,9 +110,14 @@ def ceiling(state: State, value: str, axis: int, channels: int) -> Vector | None
     None where it may be negative. What leaves signs as they are is looked past; behind a sum or a Concat all
     that is told is that nothing is negative.
     """
-    node = state.graph.writer(value)
-    while node is not None and isinstance(rule := state.graph.rule(node), Pass) and not _is_relu(rule):
-        node = state.graph.writer(node.inputs[rule.in_port])
+    node, passed = state.graph.writer(value), 0
+    while (
+        passed < _MOST_BACK
+        and node is not None
+        and isinstance(rule := state.graph.rule(node), Pass)
+        and not _is_relu(rule)
+    ):
+        node, passed = state.graph.writer(node.inputs[rule.in_port]), passed + 1
     if node is not None and isinstance(state.graph.rule(node), Clamp):
         low, high, axes = state.current(node)
         if (low == 0.0).all():
@@ -125,7 +131,7 @@ def _nonnegative(state: State, value: str) -> bool:
     while pending:
         node = state.graph.writer(pending.pop())
         rule = None if node is None else state.graph.rule(node)
-        if node is None or isinstance(rule, Affine):
+        if node is None or isinstance(rule, Affine) or len(seen) > _MOST_BACK:
             return False
         if (isinstance(rule, Clamp) and (state.current(node)[0] == 0.0).all()) or _is_relu(rule):
             continue

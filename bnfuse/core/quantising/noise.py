@@ -32,11 +32,16 @@ _WEIGHT, _ACTIVATION = 1.0 / (12.0 * 127.0**2), 1.0 / (12.0 * 255.0**2)
 Places = NDArray[np.intp]
 
 
+def padded(scale: Vector) -> Vector:
+    """Scales as layers look them up: −1 is the last."""
+    return np.append(scale, 1.0)
+
+
 class NoiseLayer(Struct, frozen=True, eq=False):
     """A linear op among those whose scales are looked for.
 
     ``rows`` and ``columns`` name, for each channel of its output and input, the scale that it is held with,
-    −1 for one that stays.
+    −1 for one that stays: scales are told with a 1 behind the last (``padded``).
 
     Attributes:
         node: the op.
@@ -62,8 +67,7 @@ class NoiseLayer(Struct, frozen=True, eq=False):
     def scaled(self, scale: Vector) -> tuple[Vector, Vector]:
         """The scales of its output channels and of its input channels, shape (G, O) and (G, I)."""
         groups, outs, ins = self.largest.shape
-        padded = np.append(scale, 1.0)  # −1 is the last
-        return padded[self.rows].reshape(groups, outs), padded[self.columns].reshape(groups, ins)
+        return scale[self.rows].reshape(groups, outs), scale[self.columns].reshape(groups, ins)
 
     def ranges(self, scale: Vector) -> Vector:
         """Largest |weight| of each output channel, shape (G·O,)."""
@@ -144,7 +148,8 @@ def _gather(total: Vector, places: Places, values: Vector) -> None:
 
 def total_noise(layers: Sequence[NoiseLayer], scale: Vector) -> float:
     """Σ over all layers, relative to the outputs."""
-    return sum(layer.noise(scale) for layer in layers)
+    scales = padded(scale)
+    return sum(layer.noise(scales) for layer in layers)
 
 
 # Steps in log s, from the first to the last; twice as many change the noise by 0.1 %.
@@ -158,11 +163,12 @@ def quietest(layers: Sequence[NoiseLayer], start: Vector) -> Vector:
         layers: what the scales do.
         start: scales to begin with; where they follow those that a model came with, the answer does, too.
     """
-    begun = [layer.begun(start) for layer in layers]
+    scales = padded(start)
+    begun = [layer.begun(scales) for layer in layers]
     log_scale = np.zeros_like(start)
     for step in range(_STEPS):
         up, down = np.zeros_like(start), np.zeros_like(start)
-        scale = np.exp(log_scale)
+        scale = padded(np.exp(log_scale))
         for layer in begun:
             layer.pulls(scale, up, down)
         both = up + down
