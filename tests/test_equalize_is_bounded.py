@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from bnfuse import inspect
+from bnfuse.core.planning import effort
 from bnfuse.core.quantising import equalize, moments, noise
 from bnfuse.core.quantising.noise import NoiseLayer, quietest
 from bnfuse.formats.base import ReadOptions
@@ -103,3 +104,14 @@ def test_what_comes_out_of_a_relu_is_looked_for_near_by(
         onnx.save(net.build({"x": (1, 2, 3, 4)}, _two_layers(net, between)), path)
         inspect(path, read=ReadOptions(equalize=True))
     assert ends == [False, True, False, False]  # of the first layer and the second one, in either model
+
+
+def test_what_is_free_is_not_looked_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each of many layers writes into what all others do, nothing is equalised: all or none is."""
+    path, net = tmp_path / "model.onnx", Net(1)
+    onnx.save(net.build({"x": (1, 2, 3, 4)}, _two_layers(net, 1)), path)
+    found = []
+    for steps in (effort.STEPS, -1):
+        monkeypatch.setattr(effort, "STEPS", steps)
+        found.append(inspect(path, read=ReadOptions(equalize=True)).plan.equalized)
+    assert found[0] is not None and found[1] is None

@@ -101,6 +101,7 @@ def plan(
     settled = settle(state, _left(graph, decisions, banned), partial(_goes, state), _becomes)
     state.waiting = set()
     _tell(state, decisions, settled)
+    state.effort = set_aside(graph) if equalizes else state.effort  # as much again
     equalized = _equalized(state) if equalizes else None
     decided = tuple(decisions[node] for node in graph.candidates)
     return Planned(Plan(decided, tuple(order), equalized, settled), state)

@@ -44,8 +44,8 @@ _NEARLY_ONE = 1e-6
 _MOST_IN_HALF = 16.0
 # Pairs of channels (output, input) of all weights together: they take 16 bytes each.
 MOST_PAIRS = 1 << 26
-# A byte of the file holds two, and some more may be of weights that several layers have.
-SHARED_PAIRS, PAIRS_A_BYTE = 1 << 20, 2
+# A byte of the file holds two; some more may be of weights that are computed, or that several layers have.
+SHARED_PAIRS, PAIRS_A_BYTE = 1 << 23, 2
 
 
 def equalize(state: State, most: int | None = None) -> Equalized | None:
