@@ -150,3 +150,24 @@ def test_a_weight_that_many_layers_have_is_not_read_for_all_of_them(
     kept = [each.refusals for each in made.decisions if isinstance(each, Keep)]
     assert len(made.order) == read[0] == min(most, 6)
     assert all(Reason.TOO_LARGE in {each.reason for each in refusals} for refusals in kept)
+
+
+class _Whole(list[Any]):
+    """What may be looked up, and not gone through."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("all readers were gone through")
+
+
+def test_who_writes_a_value_is_told_without_going_through_its_readers(tmp_path: Path) -> None:
+    """Nobody writes an input, and all that reads it would be asked."""
+    path, net = tmp_path / "model.onnx", Net(1)
+    ys = [net.bn(net.op("Mul", "x", net.op("Tanh", "x")), C) for _ in range(5)]
+    onnx.save(net.build({"x": (1, C, 2, 2)}, ys), path)
+    with closing(FORMAT.read(path, ReadOptions())) as opened:
+        graph = opened.graph
+        assert graph.reader_count("x") == 10
+        graph._adjacent = {value: _Whole(each) for value, each in graph._adjacent.items()}
+        assert graph.writer("x") is None
+        for node in graph.nodes:
+            assert all(graph.writer(value) is node for value in node.outputs)

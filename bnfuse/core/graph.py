@@ -97,8 +97,8 @@ class Graph(Struct, eq=False):
         self._linked, links = True, self._links
         for node in self.nodes:
             for j, value in enumerate(node.outputs):
-                if value in links:
-                    links[value] += (node, ~j)
+                if value in links:  # read before it is written
+                    links[value][:0] = (node, ~j)
                 elif value:
                     links[value] = [node, ~j]
             for i, value in enumerate(node.inputs):
@@ -141,7 +141,7 @@ class Graph(Struct, eq=False):
 
     def writer(self, value: str) -> Node | None:
         """Who writes a value; None for inputs and constants."""
-        return next((node for node, port in self.adjacent(value) if port < 0), None)
+        return next((node for node, port in self.adjacent(value)[:1] if port < 0), None)
 
     def readers(self, value: str) -> Iterator[Node]:
         """Who reads a value, once per port."""
