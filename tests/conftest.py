@@ -15,10 +15,15 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import settings
+from msgspec.structs import replace
 
 from bnfuse.core.planning.propagate import Worklist
 from bnfuse.files import staging
+from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import pool
+from bnfuse.formats.child.settings import settings_to_json
+from bnfuse.formats.onnx.runtime import run as onnx_run
+from bnfuse.machine import usable_cpus
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
@@ -73,6 +78,28 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
         here.setattr(pool, "_LINGER_S", 3600.0)
         here.setattr(pool, "_in_the_way", lambda setup: [])
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def all_cores_are_one() -> Iterator[None]:
+    """What onnxruntime may run on all cores runs on one of them: for what it runs here, the rest only spin.
+
+    ``as_many_threads_as_asked`` is for tests that are about their number.
+    """
+
+    def told(settings: RunSettings) -> dict[str, Any]:
+        threads = 1 if settings.threads in (0, usable_cpus()) else settings.threads
+        return settings_to_json(replace(settings, threads=threads))
+
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(onnx_run, "settings_to_json", told)
+        yield
+
+
+@pytest.fixture
+def as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime as the product asks for it in this test."""
+    monkeypatch.setattr(onnx_run, "settings_to_json", settings_to_json)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return before, save(net(layers, folded=True), tmp_path / "after.onnx")
 
 
-def test_lists_of_batches_and_threads(pair: tuple[Path, Path]) -> None:
+def test_lists_of_batches_and_threads(pair: tuple[Path, Path], as_many_threads_as_asked: None) -> None:
     done = call(
         "bench", *pair, "--batch", "1,3", "--threads", "1", "--threads", "2", "--max-time", 0.8, "--json"
     )
@@ -145,7 +145,7 @@ def test_lists_of_batches_and_threads(pair: tuple[Path, Path]) -> None:
             assert run[f"{which}_items_per_s"] == pytest.approx(1000 * run["batch"] / times["p50"])
 
 
-def test_what_differs_in_threads_says_so(pair: tuple[Path, Path]) -> None:
+def test_what_differs_in_threads_says_so(pair: tuple[Path, Path], as_many_threads_as_asked: None) -> None:
     done = call("bench", *pair, "--threads", "1,2", "--max-time", 0.4)
     assert done.exit_code == 0, done.stderr
     for threads in (1, 2):

@@ -128,7 +128,9 @@ def test_a_runtime_that_is_not_there_is_missing(
     assert not pool._processes
 
 
-def test_one_process_serves_sessions_of_any_setting(model: Path, no_process: None) -> None:
+def test_one_process_serves_sessions_of_any_setting(
+    model: Path, no_process: None, as_many_threads_as_asked: None
+) -> None:
     settings = [RunSettings(on, threads=threads) for on in (False, True) for threads in (0, 1, 2)]
     pids, answers = set(), []
     for wanted in settings:

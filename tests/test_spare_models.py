@@ -141,7 +141,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_is_loaded_otherwise_is_another_session(
-    model: Path, sessions: list[Loaded], other: RunSettings
+    model: Path, sessions: list[Loaded], other: RunSettings, as_many_threads_as_asked: None
 ) -> None:
     with keeping_models():
         expected = closed_once(model)
