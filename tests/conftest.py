@@ -58,6 +58,14 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 10, 10)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of ``pytest -n 2`` tells the one who shows it no more than that shows."""
+    if hasattr(config, "workerinput"):
+        from tests.scheduling import tell_less
+
+        tell_less(config)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How ``pytest -n 2`` shares the tests out; ``--dist`` chooses another way."""

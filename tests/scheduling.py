@@ -1,4 +1,4 @@
-"""Which worker runs which tests, where several run them at once.
+"""Which worker runs which tests, where several run them at once, and what it tells of them.
 
 A file's quick tests are one unit of work and its slow ones another, so that what a module's fixtures make is
 made once, and all quick tests still come before the slow ones. Files that share what is costly are one unit.
@@ -57,6 +57,38 @@ def runs_keras(unit: str) -> bool:
     return "keras" in file or file in _RUNNING_KERAS
 
 
+def tell_less(config: Any) -> None:
+    """Keep to this worker what nobody is shown: that a test begins, that its set-up and its end went well.
+
+    Each message is packed, sent and unpacked in Python: three of the six of each test, of ten thousand, were
+    some four seconds. All are sent where anything but the dots and the failures is asked for.
+    """
+    asked = config.option
+    if asked.verbose > 0 or asked.durations is not None or asked.xmlpath or {*"pPA"} & {*asked.reportchars}:
+        return
+    worker = next(p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "WorkerInteractor")
+    send = worker.sendevent
+
+    def send_what_is_shown(name: str, **said: Any) -> None:
+        report = said["data"] if name == "testreport" else {"when": "call"}
+        went_well = report["when"] != "call" and report["outcome"] == "passed"
+        if name != "logstart" and not went_well:
+            send(name, **said)
+
+    worker.sendevent = send_what_is_shown
+
+
+class _Numbered(list[str]):
+    """Tests whose numbers are known: looking for each of ten thousand in a list is a second."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        super().__init__(tests)
+        self._numbers = {test: number for number, test in enumerate(tests)}
+
+    def index(self, test: str, *within: Any) -> int:
+        return self._numbers[test]
+
+
 class QuickThenSlow(LoadScopeScheduling):
     """Units in the order of the collection, those that run Keras by the first of several workers."""
 
@@ -71,11 +103,23 @@ class QuickThenSlow(LoadScopeScheduling):
             self._units = units(next(iter(self.registered_collections.values())))
         super().schedule()
 
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """What a worker has found."""
+        super().add_node_collection(node, collection)
+        if node in self.registered_collections:
+            self.registered_collections[node] = _Numbered(collection)
+
     def _split_scope(self, nodeid: str) -> str:
         return self._units[nodeid]
 
     def _assign_work_unit(self, node: Any) -> None:
-        """The next unit in the order, of those that this worker is for while there are any."""
+        """The next unit in the order, of those that this worker is for while there are any.
+
+        Units that are done are forgotten: all that a worker has is counted at the end of each test.
+        """
+        begun = self.assigned_work[node]
+        for unit in [unit for unit, tests in begun.items() if all(tests.values())]:
+            del begun[unit]
         first, *others = self.nodes
         wanted = [unit for unit in self.workqueue if runs_keras(unit) == (node is first)]
         if wanted and others:
