@@ -22,6 +22,7 @@ from bnfuse.files import staging
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import pool
 from bnfuse.formats.child.settings import settings_to_json
+from bnfuse.formats.onnx.graph import inference
 from bnfuse.formats.onnx.runtime import run as onnx_run
 from bnfuse.machine import usable_cpus
 from bnfuse.measure.cold import StartLimits
@@ -183,6 +184,14 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     onnx.save(convnet(), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def shapes_inferred_here() -> Iterator[None]:
+    """A Slice costs no process of onnx's shape inference: for files of tests whose models are sound."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(inference, "_RISKY", b"no operator's name")
+        yield
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, recipe
 from tests.test_completeness import random_twin
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 
 def _dense(layers: int, published: bool, activated: bool = True) -> CoreNet:
     """Layers BN → Relu → Conv → BN → Relu → padded Conv that read all before: joined at once, or in pairs."""

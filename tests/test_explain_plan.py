@@ -26,6 +26,8 @@ from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, recipe
 from tests.test_completeness import random_twin
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 FIXTURES = [
     ROOT / "fixtures" / name
     for name in ("digits_cnn.onnx", "digits_mlp.onnx", "digits_a.keras", "digits_b.h5")

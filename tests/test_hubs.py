@@ -22,6 +22,8 @@ from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, recipe
 from tests.test_completeness import random_twin
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 
 def _unrolled(steps: int, cut: str, *, equal: bool = False, end: str = "Relu") -> onnx.ModelProto:
     """x(2, steps, 5)·W, then every step of it → BN → activation; γ of both signs."""

@@ -25,6 +25,8 @@ from tests.runtime_versions import TELLS_FUNCTIONS_APART
 from tests.test_onnx_functions import ROWS as FUNCTIONS
 from tests.test_onnx_scopes import ROWS as SCOPES
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 IMAGE: dict[str, Shape] = {"x": ("N", 3, 8, 7)}
 Reorder = Callable[[list[onnx.NodeProto]], list[onnx.NodeProto]]
 

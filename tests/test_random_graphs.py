@@ -28,6 +28,8 @@ from bnfuse.formats.onnx.rows.ops import ROWS
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import Recipe, build, feeds, recipe, smaller
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 _GRAPHS = int(os.environ.get("BNFUSE_FUZZ", "1000"))
 _FIRST_SEED = int(os.environ.get("BNFUSE_FUZZ_SEED", "0"))
 _PER_TEST = max(1, _GRAPHS // 20)
@@ -93,6 +95,9 @@ def check(wanted: Recipe, folder: Path) -> None:
     replayed, _, _ = _fold(source, again, options, replayed=True)
     assert decided == replayed, "two plans of one file differ"
     assert target.read_bytes() == again.read_bytes(), "the plan alone leads to another file"
+    goes = [d for d in (*decided.decisions, *decided.settled) if not isinstance(d, Keep)]
+    if not goes and not decided.narrowed and target.read_bytes() == source.read_bytes():
+        return  # a second fold of the same bytes was just made, and they compute what they compute
     assert after.total() <= before.total() + len(decided.arithmetic), "the graph grew"
     if options.target == "no-bn":
         assert after["BatchNormalization"] == len(decided.left), "a BatchNormalization is left unsaid"

@@ -18,6 +18,8 @@ from tests.onnx_graphs import session
 from tests.random_moves import NAMES, STEPS
 from tests.random_nets import build, feeds, recipe
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 _GRAPHS = int(os.environ.get("BNFUSE_FUZZ", "2200")) // 10
 _FIRST_SEED = int(os.environ.get("BNFUSE_FUZZ_SEED", "0"))
 # Of the output's range; graphs of a dozen steps with badly scaled statistics add up roundings.

@@ -27,6 +27,8 @@ from bnfuse.formats.onnx import FORMAT
 from tests.held_values import Vector, mixed, seeds
 from tests.onnx_graphs import Net, assert_equal, fold_model
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 # What follows each sibling: nothing that could take a scale or a shift.
 ENDS = ("Relu", "Sigmoid", "Tanh")
 AFFINE = {"BatchNormalization", "Mul", "Add", "Sub", "Div"}

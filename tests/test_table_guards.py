@@ -36,6 +36,8 @@ from tests import (
 from tests.guard_rows import FOLD, Guard
 from tests.onnx_graphs import Net, assert_equal, fold_model, session, why
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 GUARDS = [
     *guard_rows_linear.GUARDS, *guard_rows_windows.GUARDS, *guard_rows_moving.GUARDS,
     *guard_rows_pointwise.GUARDS, *guard_rows_affine.GUARDS,

@@ -38,6 +38,8 @@ from tests.table_joint_cases import JOINT
 from tests.table_linear_cases import LINEAR
 from tests.table_moving_cases import MOVING
 
+pytestmark = pytest.mark.usefixtures("shapes_inferred_here")
+
 Place = Literal["before", "behind"]
 _BN = "the_batchnorm"
 CASES = (
