@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto
 
+from bnfuse.measure import timing
 from tests.command import call
 from tests.format_twins import keras_twin, onnx_twin, weights
 from tests.tiny_models import save
@@ -20,6 +21,12 @@ _NAMES = ("p", "q", "r1", "r2")
 @pytest.fixture(scope="module")
 def original(keras3: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return keras_twin(keras3, tmp_path_factory.mktemp("across") / "original.keras")
+
+
+@pytest.fixture(autouse=True)
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visit is three calls: fifty, which are nothing to onnxruntime, are an eighth of a second in Keras."""
+    monkeypatch.setattr(timing, "_MAX_CALLS", 3)
 
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["keras first", "onnx first"])

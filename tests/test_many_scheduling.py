@@ -20,15 +20,7 @@ from bnfuse.use_cases.many.scheduling import Call, outcomes
 from bnfuse.use_cases.many.tasks import Task
 from bnfuse.use_cases.many.workers import Workers
 from tests.command import PATIENCE_S, ROOT, gone, interruptible
-
-
-def answer(name: str, folder: str) -> Outcome:
-    """What becomes of a call by its name: it dies always, once, or not."""
-    mark = Path(folder, name)
-    if name.startswith("dies") or (name.startswith("once") and not mark.exists()):
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Outcome(f"{name} by {os.getpid()}")
+from tests.workers_calls import answer, pid_after, sleep_long
 
 
 def calls(names: list[str], function: Callable[..., Outcome], *more: object) -> list[Call]:
@@ -66,11 +58,6 @@ def test_an_idle_process_that_is_killed_stops_none_that_works(tmp_path: Path) ->
         crew.renew()
         assert crew.submit(pid_after, 0.0).result(PATIENCE_S) not in (first, second)
     assert (tmp_path / "a.unwound").exists()
-
-
-def pid_after(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
 
 
 class Slow(Executor):
@@ -141,7 +128,7 @@ _SLEEPERS = """
 import sys, time
 from pathlib import Path
 from bnfuse.use_cases.many.workers import Workers
-from tests.test_many_scheduling import sleep_long
+from tests.workers_calls import sleep_long
 
 if __name__ == "__main__":
     with Workers(2) as crew:
@@ -149,15 +136,6 @@ if __name__ == "__main__":
             crew.submit(sleep_long, sys.argv[1], name)
         time.sleep(600)
 """
-
-
-def sleep_long(folder: str, name: str) -> None:
-    """Says who it is, and that it cleaned up when it was interrupted."""
-    Path(folder, f"{name}.pid").write_text(str(os.getpid()))
-    try:
-        time.sleep(600)
-    finally:
-        Path(folder, f"{name}.unwound").touch()
 
 
 @pytest.mark.slow
