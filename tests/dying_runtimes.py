@@ -11,7 +11,7 @@ from pathlib import Path
 DIES = "os.kill(os.getpid(), signal.SIGSEGV)"
 LEAVES = "os.write(2, b'last words\\n'); os._exit(3)"
 HANGS = "time.sleep(60)"
-GROWS = "held = [bytes([n + 1]) * (64 << 20) for n in range(9)]; time.sleep(60)"  # 576 MiB, if let
+GROWS = "held = [bytes([n + 1]) * (32 << 20) for n in range(9)]; time.sleep(60)"  # 288 MiB, if let
 
 _MODULE = """
 import os, signal, time

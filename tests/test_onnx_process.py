@@ -38,7 +38,7 @@ ENDS = [
     ("dies", DIES, "crashed (signal SIGSEGV)"),
     ("leaves", LEAVES, "crashed (exit code 3: last words)"),
     ("hangs", HANGS, "did not answer within 1.5 s and was stopped (BNFUSE_RUNTIME_TIMEOUT"),
-    ("grows", GROWS, "grew beyond 0.4 GB of memory and was stopped (BNFUSE_RUNTIME_MEMORY"),
+    ("grows", GROWS, "grew beyond 0.2 GB of memory and was stopped (BNFUSE_RUNTIME_MEMORY"),
 ]
 WHENS = [
     ("import", "while it was starting"),
@@ -64,7 +64,7 @@ def test_a_runtime_that_ends_badly_is_one_sentence(
 ) -> None:
     monkeypatch.syspath_prepend(stand_in(tmp_path, when, code))
     monkeypatch.setenv(limits.TIME_VARIABLE, "30")
-    monkeypatch.setenv(limits.MEMORY_VARIABLE, "0.4")
+    monkeypatch.setenv(limits.MEMORY_VARIABLE, "0.2")
     begin_s = time.monotonic()
     with pytest.raises(RuntimeLost) as caught, load(model, RunSettings()) as runner:
         if name == "hangs":
@@ -76,7 +76,7 @@ def test_a_runtime_that_ends_badly_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-_LIMITED = ["--runtime-timeout", "6", "--runtime-memory", "400 MB"]
+_LIMITED = ["--runtime-timeout", "6", "--runtime-memory", "200 MB"]
 COMMANDS = [
     ("optimize", "load", DIES, 4),
     ("optimize", "run", GROWS, 4),

@@ -27,7 +27,7 @@ import numpy as np
 
 from bnfuse import errors
 from bnfuse.errors import BnfuseError
-from bnfuse.formats.child.limits import Limits, answer_limit_s, memory_limit_bytes
+from bnfuse.formats.child.limits import Limits, answer_limit_s, current
 from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
 from bnfuse.formats.child.watch import Watchdog
 
@@ -69,7 +69,7 @@ class ChildProcess:
         Raises:
             UsageError: the environment says no number where it says a limit.
         """
-        self.memory_bytes = memory_limit_bytes()
+        self.memory_bytes = current().memory_bytes
         self._lock = threading.RLock()
         self._stderr: deque[str] = deque(maxlen=_KEPT_LINES)
         token = secrets.token_hex(16)
