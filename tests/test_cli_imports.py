@@ -104,7 +104,7 @@ def test_inspect_of_keras_imports_what_reads_hdf5(name: str) -> None:
 )
 def test_onnx_in_parts_becomes_the_whole_package_whatever_is_asked_for_first(first: str) -> None:
     script = (
-        "from bnfuse.cli.packages import defer_onnx\ndefer_onnx()\nimport sys, types, onnx\n"
+        "from bnfuse.packages import defer_onnx\ndefer_onnx()\nimport sys, types, onnx\n"
         f"def whole():\n    return type(onnx) is types.ModuleType\n"
         f"assert not whole()\n{first}\n"
         "messages, model = sys.modules['onnx.onnx_ml_pb2'], onnx.ModelProto\n"

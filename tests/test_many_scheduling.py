@@ -20,7 +20,7 @@ from bnfuse.use_cases.many.scheduling import Call, outcomes
 from bnfuse.use_cases.many.tasks import Task
 from bnfuse.use_cases.many.workers import Workers
 from tests.command import PATIENCE_S, ROOT, gone, interruptible
-from tests.workers_calls import answer, pid_after, sleep_long
+from tests.workers_calls import answer, imported, pid_after, sleep_long
 
 
 def calls(names: list[str], function: Callable[..., Outcome], *more: object) -> list[Call]:
@@ -58,6 +58,13 @@ def test_an_idle_process_that_is_killed_stops_none_that_works(tmp_path: Path) ->
         crew.renew()
         assert crew.submit(pid_after, 0.0).result(PATIENCE_S) not in (first, second)
     assert (tmp_path / "a.unwound").exists()
+
+
+def test_a_worker_imports_as_a_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the threads of numpy's BLAS, and of onnx no more than is asked for: its process is our own."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with Workers(1) as crew:
+        assert crew.submit(imported).result(PATIENCE_S) == (True, "_Deferred", None)
 
 
 class Slow(Executor):

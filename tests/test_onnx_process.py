@@ -143,6 +143,14 @@ def test_one_process_serves_sessions_of_any_setting(
         np.testing.assert_allclose(answer, answers[0], rtol=1e-5, atol=1e-5)
 
 
+def test_numpy_starts_no_threads_beside_the_runtimes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody wants them."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    assert OrtSetup().environment()["OPENBLAS_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert OrtSetup().environment()["OPENBLAS_NUM_THREADS"] == "3"
+
+
 def test_the_next_load_works_after_a_crash(model: Path, no_process: None) -> None:
     with load(model, RunSettings()) as runner, load(model, RunSettings()) as other:
         expected = runner.run(X)["y"]

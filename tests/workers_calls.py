@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -20,8 +21,15 @@ def answer(name: str, folder: str) -> Outcome:
 
 
 def pid_after(seconds: float) -> int:
+    """Who it is, after a while."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def imported() -> tuple[bool, str, str | None]:
+    """Whether numpy is there, what stands for onnx, and how many threads a runtime's BLAS would be told."""
+    kind = type(sys.modules.get("onnx")).__name__
+    return "numpy" in sys.modules, kind, os.environ.get("OPENBLAS_NUM_THREADS")
 
 
 def sleep_long(folder: str, name: str) -> None:

@@ -67,7 +67,7 @@ class GuardedGroup(click.Group):
         screen = ctx.ensure_object(Screen)
         _print_anything()
         if not {"-h", "--help"} & {*ctx.args}:
-            from bnfuse.cli.packages import defer_onnx, import_numpy
+            from bnfuse.packages import defer_onnx, import_numpy
 
             import_numpy()
             defer_onnx()

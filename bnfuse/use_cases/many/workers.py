@@ -27,6 +27,8 @@ from multiprocessing.connection import Connection
 from types import FrameType, TracebackType
 from typing import ParamSpec, TypeVar
 
+from bnfuse.packages import defer_onnx, import_numpy
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -84,10 +86,12 @@ _unwinding = threading.Event()
 
 
 def _enlist(lifeline: Connection) -> None:
-    """What a worker does first."""
+    """What a worker does first: how it ends, and what it imports for whatever it is going to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _unwind)
     threading.Thread(target=_watch, args=(lifeline,), name="bnfuse-lifeline", daemon=True).start()
+    import_numpy()
+    defer_onnx()
 
 
 def _at_work(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -29,8 +29,8 @@ class OrtSetup(Struct, frozen=True):
     module: ClassVar[str] = "bnfuse.formats.onnx.runtime.child"
 
     def environment(self) -> dict[str, str]:
-        """As it is here."""
-        return {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        """As it is here, but for threads of numpy's BLAS, which nothing there has work for."""
+        return {"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONIOENCODING": "utf-8"}
 
 
 def prepare() -> None:

@@ -1,6 +1,6 @@
-"""How a command imports other packages: without what it has no work for.
+"""How a command and its workers import other packages: without what they have no work for.
 
-Only a command may: its process is its own. Who imports bnfuse gets numpy and onnx as they come.
+Only they may: their processes are their own. Who imports bnfuse gets numpy and onnx as they come.
 """
 
 from __future__ import annotations
