@@ -51,17 +51,17 @@ def _positive(net: CoreNet, value: str) -> np.ndarray:
 @pytest.mark.parametrize("activated", [True, False])
 @pytest.mark.parametrize("published", [False, True])
 def test_planning_a_dense_block_is_near_linear(published: bool, activated: bool, met: list[int]) -> None:
-    """Four times the layers: about four times the nodes met (they were 16 times as many).
+    """Twice the layers: about twice the nodes met (they were four times as many).
 
     Where no activation is in front of it, one BatchNormalization of those on the block goes far.
     """
     costs = []
-    for layers in (30, 120):
+    for layers in (30, 60):
         met[0] = 0
         decided = plan(_dense(layers, published, activated).graph()).plan
         costs.append(met[0])
         assert decided.counts(batchnorm=True)[1] == layers + 1
-    assert costs[1] <= 5 * costs[0]
+    assert costs[1] <= 2.2 * costs[0]
 
 
 def _flip(channels: int) -> Pass:

@@ -44,7 +44,7 @@ def chain(count: int, norm: bool) -> onnx.ModelProto:
 def test_a_large_graph_takes_seconds(named: bool, tmp_path: Path) -> None:
     """Time in proportion to the number of nodes, whatever they are called."""
     seconds = []
-    for count in (1_500, 12_000):
+    for count in (750, 6_000):
         before, after = chain(count, norm=True), chain(count, norm=False)
         if not named:
             for i, node in enumerate(after.graph.node):
@@ -60,7 +60,7 @@ def test_a_large_graph_takes_seconds(named: bool, tmp_path: Path) -> None:
         assert len(found.nodes_removed) == count // 3 and not found.nodes_added
         assert found.nodes_same == 2 * (count // 3) + 1
         assert not found.nodes_changed
-    assert seconds[1] < 4 and seconds[1] < 24 * max(seconds[0], 0.025)
+    assert seconds[1] < 2 and seconds[1] < 24 * max(seconds[0], 0.025)
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_memory_does_not_grow_with_the_weights(tmp_path: Path) -> None:
     """Weights of 80 MB in each model, half of them changed throughout."""
     paths = []
     for number in range(2):
-        array = np.random.default_rng(0).standard_normal((2, 10_000_000), np.float32)
+        array = (np.arange(20_000_000, dtype=np.float32) % 1000).reshape(2, -1)
         array[1] += np.float32(number)
         weights = [numpy_helper.from_array(row.reshape(1000, -1), f"w{i}") for i, row in enumerate(array)]
         nodes = [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(2)]

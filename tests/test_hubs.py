@@ -68,14 +68,14 @@ def _planned(model: onnx.ModelProto | Path, folder: Path) -> Plan:
 def test_planning_is_near_linear_in_the_readers(
     cut: str, equal: bool, end: str, met: list[int], tmp_path: Path
 ) -> None:
-    """Four times the steps: about four times the nodes met (they were 16 times as many)."""
+    """Twice the steps: about twice the nodes met (they were four times as many)."""
     costs = []
-    for steps in (30, 120):  # more than ``WIDE``
+    for steps in (30, 60):  # more than ``WIDE``
         met[0] = 0
         decided = _planned(_unrolled(steps, cut, equal=equal, end=end), tmp_path)
         costs.append(met[0])
         assert decided.counts(batchnorm=True)[1] == (steps if equal else 1)
-    assert costs[1] <= 5 * costs[0]
+    assert costs[1] <= 2.1 * costs[0]
 
 
 def test_what_goes_past_a_hub_is_right(tmp_path: Path) -> None:
