@@ -17,6 +17,7 @@ import onnx
 from click.testing import CliRunner, Result
 
 from bnfuse.cli import main
+from tests.runtime_here import onnxruntime_here
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 300.0  # what hangs takes longer; what only has to wait for a processor does not
@@ -78,12 +79,13 @@ class Optimized:
 
 
 def optimized(model: onnx.ModelProto, folder: Path, *options: str, proof: str = "equal") -> Optimized:
-    """Save a model and optimise it without a bench; the run succeeds, its proof as told."""
+    """Save a model and optimise it without a bench, proved in this process: as told, and with success."""
     before = folder / "before.onnx"
     before.write_bytes(model.SerializeToString())
     after = folder / "after.onnx"
     wanted = ("--no-verify",) if proof == "skipped" else FAST
-    done = call("optimize", before, "-o", after, "--json", "--no-bench", *wanted, *options)
+    with onnxruntime_here():
+        done = call("optimize", before, "-o", after, "--json", "--no-bench", *wanted, *options)
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["verification"]["status"] == proof

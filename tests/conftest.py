@@ -36,6 +36,7 @@ from tests.keras_nets import computing_in
 from tests.keras_saved import build
 from tests.keras_subjects import Saved, saving
 from tests.portable import take_away
+from tests.runtime_here import onnxruntime_here
 
 # How long an example takes says how busy the machine is. ``--hypothesis-profile`` chooses another.
 settings.register_profile("any time", deadline=None)
@@ -109,6 +110,13 @@ def all_cores_are_one() -> Iterator[None]:
 def as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime as the product asks for it in this test."""
     monkeypatch.setattr(onnx_run, "settings_to_json", settings_to_json)
+
+
+@pytest.fixture(scope="module")
+def proofs_run_here() -> Iterator[None]:
+    """For files of tests that promise nothing of processes."""
+    with onnxruntime_here():
+        yield
 
 
 @pytest.fixture

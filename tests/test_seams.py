@@ -31,6 +31,8 @@ from tests.planted import DEFECTS, spoiled
 from tests.random_nets import preactivation
 from tests.tiny_models import Layer, layer, model, net, save
 
+pytestmark = pytest.mark.usefixtures("proofs_run_here")
+
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "digits_cnn.onnx"
 
 

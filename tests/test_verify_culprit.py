@@ -32,6 +32,8 @@ from tests.report_schema import assert_fits
 from tests.tiny_models import net, save
 from tests.verify_nets import convnet, mlp, named, spoil_writes
 
+pytestmark = pytest.mark.usefixtures("proofs_run_here")
+
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = ROOT / "fixtures" / "digits_cnn.onnx"
 culprit_module = import_module("bnfuse.use_cases.bisection")

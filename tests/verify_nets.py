@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from msgspec.structs import replace
 from onnx import numpy_helper
 
 from bnfuse.core.apply import Patch
-from bnfuse.formats.base import RunSettings, Written
+from bnfuse.formats.base import Written
 from bnfuse.formats.onnx.model import OnnxModel
-from bnfuse.formats.onnx.runtime.session import OrtRunner, load_session
 from bnfuse.results import Agreement
 from bnfuse.use_cases.verify import VerifyRequest, verify
+from tests.runtime_here import load_here
 from tests.tiny_models import Layer, layer, save
 
 
@@ -29,11 +28,6 @@ def convnet(seed: int = 0, depth: int = 3) -> list[Layer]:
 def mlp(seed: int = 0, depth: int = 3) -> list[Layer]:
     rng = np.random.default_rng(seed)
     return [layer(rng, 16, 5 if i == 0 else 16) for i in range(depth)]
-
-
-def load_here(path: Path, settings: RunSettings) -> OrtRunner:
-    """Into this process: what becomes of arrays on the way to another is for other tests."""
-    return load_session(path, replace(settings, threads=1))
 
 
 def compare(tmp_path: Path, a: onnx.ModelProto, b: onnx.ModelProto, **request: Any) -> Agreement:
