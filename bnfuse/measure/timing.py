@@ -12,7 +12,6 @@ Two copies of each, because a model's place in memory is part of its speed, and 
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 
@@ -63,7 +62,6 @@ def interleave(
     calls: list[list[float]] = [[] for _ in runners]
     medians: list[list[tuple[float, ...]]] = [[] for _ in runners]
     ask_at = ROUNDS_FOR_VERDICT
-    gc.collect()
     with without_collections():
         for count in range(1, MAX_ROUNDS + 1):
             back = forth[::-1] if one_way else []
