@@ -15,16 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import settings
-from msgspec.structs import replace
 
 from bnfuse.core.planning.propagate import Worklist
 from bnfuse.files import staging
-from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import pool
-from bnfuse.formats.child.settings import settings_to_json
-from bnfuse.formats.onnx.graph import inference
-from bnfuse.formats.onnx.runtime import run as onnx_run
-from bnfuse.machine import usable_cpus
 from bnfuse.measure.cold import StartLimits
 from tests.cli_models import convnet
 from tests.clockwork import Clock
@@ -36,7 +30,14 @@ from tests.keras_nets import computing_in
 from tests.keras_saved import build
 from tests.keras_subjects import Saved, saving
 from tests.portable import take_away
-from tests.runtime_here import onnxruntime_here
+from tests.runtime_here import (
+    all_cores_are_one,
+    as_many_threads_as_asked,
+    proofs_run_here,
+    shapes_inferred_here,
+)
+
+__all__ = ("all_cores_are_one", "as_many_threads_as_asked", "proofs_run_here", "shapes_inferred_here")
 
 # How long an example takes says how busy the machine is. ``--hypothesis-profile`` chooses another.
 settings.register_profile("any time", deadline=None)
@@ -90,41 +91,20 @@ def runtimes_wait_for_the_next_test() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def all_cores_are_one() -> Iterator[None]:
-    """What onnxruntime may run on all cores runs on one of them: for what it runs here, the rest only spin.
-
-    ``as_many_threads_as_asked`` is for tests that are about their number.
-    """
-
-    def told(settings: RunSettings) -> dict[str, Any]:
-        threads = 1 if settings.threads in (0, usable_cpus()) else settings.threads
-        return settings_to_json(replace(settings, threads=threads))
-
-    with pytest.MonkeyPatch.context() as here:
-        here.setattr(onnx_run, "settings_to_json", told)
-        yield
-
-
-@pytest.fixture
-def as_many_threads_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime as the product asks for it in this test."""
-    monkeypatch.setattr(onnx_run, "settings_to_json", settings_to_json)
-
-
-@pytest.fixture(scope="module")
-def proofs_run_here() -> Iterator[None]:
-    """For files of tests that promise nothing of processes."""
-    with onnxruntime_here():
-        yield
-
-
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No process of a runtime from before, and none left behind; those of other tests wait apart."""
     monkeypatch.setattr(pool, "_processes", {})
     yield
     pool.stop_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_disk_is_waited_for() -> Iterator[None]:
+    """No file of a test has to outlive the machine: four milliseconds each."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -192,14 +172,6 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     onnx.save(convnet(), path)
     return path
-
-
-@pytest.fixture(scope="module")
-def shapes_inferred_here() -> Iterator[None]:
-    """A Slice costs no process of onnx's shape inference: for files of tests whose models are sound."""
-    with pytest.MonkeyPatch.context() as here:
-        here.setattr(inference, "_RISKY", b"no operator's name")
-        yield
 
 
 @pytest.fixture
