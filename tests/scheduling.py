@@ -64,7 +64,8 @@ def tell_less(config: Any) -> None:
     some four seconds. All are sent where anything but the dots and the failures is asked for.
     """
     asked = config.option
-    if asked.verbose > 0 or asked.durations is not None or asked.xmlpath or {*"pPA"} & {*asked.reportchars}:
+    all_is_told = asked.verbose > 0 or asked.durations is not None or {*"pPA"} & {*asked.reportchars}
+    if all_is_told or getattr(asked, "xmlpath", None):
         return
     worker = next(p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "WorkerInteractor")
     send = worker.sendevent
