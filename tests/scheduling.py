@@ -67,7 +67,10 @@ def tell_less(config: Any) -> None:
     all_is_told = asked.verbose > 0 or asked.durations is not None or {*"pPA"} & {*asked.reportchars}
     if all_is_told or getattr(asked, "xmlpath", None):
         return
-    worker = next(p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "WorkerInteractor")
+    plugins = config.pluginmanager.get_plugins()
+    worker = next((p for p in plugins if type(p).__name__ == "WorkerInteractor"), None)
+    if worker is None:  # in another xdist
+        return
     send = worker.sendevent
 
     def send_what_is_shown(name: str, **said: Any) -> None:

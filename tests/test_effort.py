@@ -166,7 +166,7 @@ def test_each_candidate_adds_its_share() -> None:
 
 @pytest.mark.parametrize(("taken", "over"), [((5, 7), False), ((6, 7), True), ((5, 8), True)])
 def test_it_is_over_beyond_either_bound(taken: tuple[int, int], over: bool) -> None:
-    assert Effort(5, 7, *taken).is_over is over
+    assert Effort(5, 7, steps=taken[0], numbers=taken[1]).is_over is over
     assert not Effort(steps=taken[0], numbers=taken[1]).is_over
 
 

@@ -89,5 +89,6 @@ def whole(tensor: Tensor) -> Array:
 
 def as_float64(tensor: Tensor) -> NDArray[np.float64]:
     """All of a small tensor in float64."""
-    flat: NDArray[np.float64] = tensor.read(0, size(tensor)).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a NaN that signals is one that does not, from here on
+        flat: NDArray[np.float64] = tensor.read(0, size(tensor)).astype(np.float64)
     return flat.reshape(tensor.shape)
