@@ -296,3 +296,10 @@ def test_tensors_are_read_piece_by_piece() -> None:
     assert filled.dtype == np.float16 and size(filled) == 10
     np.testing.assert_array_equal(filled.read(3, 7), np.full(4, 1.5, np.float16))
     np.testing.assert_array_equal(whole(filled), np.full((2, 5), 1.5, np.float16))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_read_without_a_word() -> None:
+    """numpy warns of one that becomes wider; the user's stderr is no place for it."""
+    stored = np.array([0x7FA00000, 0x3F800000], np.uint32).view(np.float32)
+    np.testing.assert_array_equal(as_float64(ArrayTensor(stored)), [np.nan, 1.0])
