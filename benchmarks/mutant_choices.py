@@ -43,6 +43,7 @@ CORE_TESTS = [
     "constant_channel",
     "constant_operands",
     "dead_ends",
+    "effort",
     "equalize",
     "explain_plan",
     "explained_core",

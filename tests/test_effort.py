@@ -22,9 +22,11 @@ from bnfuse.core.planning.narrow import places
 from bnfuse.core.planning.offers import whole
 from bnfuse.core.planning.plan import plan, replay
 from bnfuse.core.planning.propagate import Worklist
+from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.search import Observer, SearchResult, removal
-from bnfuse.core.planning.state import State
+from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Reason
+from bnfuse.core.reparam import from_backward
 from bnfuse.core.rules.affine import candidate
 from bnfuse.formats.base import ReadOptions
 from bnfuse.formats.onnx import FORMAT
@@ -127,6 +129,44 @@ def test_many_calls_are_not_asked_at_all() -> None:
     net, spent = CoreNet(5), Effort(most_steps=0, steps=1)
     assert _searched(net.graph(**_called(net, 30)), spent).best is None
     assert spent.steps == 1
+
+
+@pytest.mark.parametrize("scene", [_far, _read_by, _joined_with])
+def test_what_was_found_before_is_found_again_however_little_is_left(
+    scene: Callable[[CoreNet, int], dict[str, Any]],
+) -> None:
+    """A plan that is read back has taken its effort elsewhere."""
+    net = CoreNet(6)
+    graph = net.graph(**scene(net, 40))
+    (node,) = graph.candidates
+    found = _searched(graph, Effort()).best
+    assert found is not None
+    state = State(graph, effort=NOTHING_LEFT)
+    again = retrace(state, whole(state, candidate(graph, node)), found.split, dict(found.choices))
+    assert isinstance(again, Propagation)
+    assert again.into == found.into and again.through == found.through
+
+
+@pytest.mark.parametrize("scene", [_far, _ways])
+def test_other_reasons_are_no_matter_of_effort(
+    scene: Callable[[CoreNet, int], dict[str, Any]],
+) -> None:
+    """Near by alone, or one way alone, is not all that there is."""
+    net = CoreNet(7)
+    graph = net.graph(**scene(net, 40))
+    refused = _searched(graph, NOTHING_LEFT).refusals
+    assert {r.reason for r in refused} & {Reason.TOO_FAR, Reason.TOO_MANY_CHOICES} == set()
+    assert any(r.reason is Reason.TOO_LARGE for r in refused)
+
+
+@pytest.mark.parametrize(("channels", "steps"), [(3, 1), (3000, 1 + 5)])
+def test_each_demand_is_a_step_and_its_numbers_count(channels: int, steps: int) -> None:
+    net, spent = CoreNet(8), Effort()
+    y = net.conv("x", channels)
+    net.tanh(y)
+    run = Worklist(State(net.graph(), effort=spent), None, {}, None)
+    run.propagate([(y, from_backward((1,), np.full(channels, 2.0), np.zeros(channels)))])
+    assert spent.steps == steps
 
 
 def test_what_is_too_large_is_named() -> None:
