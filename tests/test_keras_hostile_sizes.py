@@ -163,3 +163,21 @@ def test_a_text_that_is_said_to_be_larger_than_its_file(hdf5: Path, texts: int) 
     hdf5.write_bytes(data)
     with pytest.raises(BnfuseError, match="a text is larger than the file"):
         opened(hdf5)
+
+
+def test_a_text_of_an_object_that_was_passed_on_the_way_to_another(tmp_path: Path) -> None:
+    """HDF5 has read its header by then, and reads it no more."""
+    path = tmp_path / "small.h5"
+    with h5py.File(path, "w") as h5:
+        h5.create_group("a/b").attrs["inner"] = "x" * 20
+        h5["a"].attrs["outer"] = "y" * 77
+    data = bytearray(path.read_bytes())
+    (at,) = _references(bytes(data), 77)
+    data[at : at + 4] = struct.pack("<I", 1 << 24)
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        sizes = TextSizes(file, 0, len(data))
+        sizes.check("a/b", b"inner", 1)
+        with pytest.raises(OSError, match="a text is larger than the file"):
+            sizes.check("a", b"outer", 1)
+        sizes.close()
