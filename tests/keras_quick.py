@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,8 @@ _RULED = "BatchNormalization", "Dense", "LayerNormalization", "SpectralNormaliza
 def quick(keras: Any) -> Any:
     """Keras 3 on TensorFlow."""
     _hold_variables_without_a_name()
+    _remember_what_protocols_ask_for()
+    _remember_signatures()
     _remember_what_is_not_saved()
     _set_plain_attributes_at_once(keras.Layer)
     _draw_by_numpy(keras)
@@ -30,6 +34,9 @@ def quick(keras: Any) -> Any:
 def quick_too(tf_keras: Any) -> Any:
     """tf_keras."""
     _hold_variables_without_a_name()
+    _remember_what_protocols_ask_for()
+    _remember_signatures_too()
+    _look_at_no_text_for_what_to_save()
     _step_by_step(tf_keras)
     for name in _RULED:
         _know_what_comes_out(getattr(tf_keras.layers, name), _by_its_rule)
@@ -155,6 +162,69 @@ def _remember_what_is_not_saved() -> None:
     found = getattr(saving, "get_attr_skipset", None)
     if found is not None and not hasattr(found, "cache_info"):
         saving.get_attr_skipset = functools.cache(found)  # type: ignore[attr-defined]
+
+
+def _remember_what_protocols_ask_for() -> None:
+    """What makes an object a TensorFlow tensor is read off the protocol's class once, as from Python 3.12 on.
+
+    Keras asks this of every argument of every call: 3 % of what small models cost.
+    """
+    found = typing._get_protocol_attrs  # type: ignore[attr-defined]
+    if not hasattr(found, "cache_info"):
+        typing._get_protocol_attrs = functools.cache(found)  # type: ignore[attr-defined]
+
+
+class _Inspect:
+    """``inspect``, which looks at each function once, not for each layer that is made, built or called."""
+
+    def __init__(self) -> None:
+        self._signatures: dict[tuple[Any, bool], inspect.Signature] = {}
+        self._specs: dict[tuple[Any, bool], inspect.FullArgSpec] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(inspect, name)
+
+    def signature(self, obj: Any) -> inspect.Signature:
+        key = _looked_at(obj)
+        if key not in self._signatures:
+            self._signatures[key] = inspect.signature(obj)
+        return self._signatures[key]
+
+    def getfullargspec(self, obj: Any) -> inspect.FullArgSpec:
+        key = _looked_at(obj)
+        if key not in self._specs:
+            self._specs[key] = inspect.getfullargspec(obj)
+        found = self._specs[key]
+        return found._replace(args=list(found.args))  # the caller's own
+
+
+def _looked_at(obj: Any) -> tuple[Any, bool]:
+    """The function whose signature an object has, and whether it is bound."""
+    obj = inspect.unwrap(obj, stop=lambda found: hasattr(found, "__signature__") or inspect.ismethod(found))
+    return (obj.__func__, True) if inspect.ismethod(obj) else (obj, False)
+
+
+_INSPECT = _Inspect()
+
+
+def _remember_signatures() -> None:
+    """Keras 3 looks at some ten functions for each layer: 3 % of the time that small models take."""
+    for name in ("layers.layer", "ops.operation", "models.functional", "models.model", "models.sequential"):
+        importlib.import_module(f"keras.src.{name}").inspect = _INSPECT  # type: ignore[attr-defined]
+
+
+def _remember_signatures_too() -> None:
+    """The same in tf_keras."""
+    importlib.import_module("tf_keras.src.utils.tf_inspect")._getfullargspec = _INSPECT.getfullargspec  # type: ignore[attr-defined]
+
+
+def _look_at_no_text_for_what_to_save() -> None:
+    """tf_keras takes every attribute for something to save, one of which it makes anew each time: a text.
+
+    Nine tenths of the time that archives take to save and load beside what is in them.
+    """
+    saving = importlib.import_module("tf_keras.src.saving.saving_lib")
+    saving.ATTR_SKIPLIST = saving.ATTR_SKIPLIST | {"_tracking_metadata"}  # type: ignore[attr-defined]
 
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
