@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import weakref
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +22,10 @@ import pytest
 from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits, pool
-from bnfuse.formats.child.messages import read_message, write_message
+from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
 from bnfuse.formats.child.runner import ChildRunner
+from bnfuse.formats.child.server import Engine, Server
+from bnfuse.formats.child.spare_models import FileIdentity
 from bnfuse.formats.keras.runtime import run
 from tests.command import PATIENCE_S, gone
 from tests.keras_models import FIXTURE, import_keras, with_lambda
@@ -136,6 +140,53 @@ def test_a_broken_message_is_noticed() -> None:
             read_message(io.BufferedReader(io.BytesIO(whole[:cut])))
     with pytest.raises(ValueError, match="no header"):
         read_message(io.BufferedReader(io.BytesIO(b"\xff" * 64)))
+
+
+class _Ring:
+    """As a model of Keras: it holds itself."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+class _Rings(Engine[_Ring]):
+    """Loads rings, and notes which of them are there when memory is to be freed."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[_Ring]] = []
+        self.there: list[list[bool]] = []
+
+    def start(self, setup: Head) -> Head:
+        return {}
+
+    def load(self, request: Head) -> tuple[_Ring, Head]:
+        ring = _Ring()
+        self.made.append(weakref.ref(ring))
+        return ring, {}
+
+    def run(self, model: _Ring, arrays: Arrays) -> Arrays:
+        return arrays
+
+    def time(self, model: _Ring, arrays: Arrays, calls: int) -> list[int]:
+        return []
+
+    def spare(self, model: _Ring) -> tuple[FileIdentity, str]:
+        return FileIdentity.of(str(FIXTURE)), ""
+
+    def closed(self, left: int) -> None:
+        gc.collect()
+        self.there.append([ring() is not None for ring in self.made])
+
+
+def test_a_closed_model_is_held_by_nobody_when_memory_is_freed() -> None:
+    """Else it stays until the next one is closed, and there are two where there was room for one."""
+    engine = _Rings()
+    server = Server(engine)
+    for number in (1, 2, 3):
+        server.respond({"op": "load"}, {})
+        server.respond({"op": "close", "model": number, "keep": number > 1}, {})
+    assert server.respond({"op": "forget"}, {}) == ({}, {})
+    assert engine.there == [[False], [False, False, False]]
 
 
 TENSORFLOWS = [

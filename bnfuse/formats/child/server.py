@@ -156,14 +156,17 @@ class Server(Generic[M]):
 
     def _close(self, number: int, *, keep: bool) -> None:
         self._kept = {}
-        model = self._models.pop(number)
-        known = self._engine.spare(model) if keep else None
-        self._let_go([model] if known is None else self._spares.put(*known, model))
+        gone = [self._models.pop(number)]
+        known = self._engine.spare(gone[0]) if keep else None
+        if known is not None:
+            gone = self._spares.put(*known, gone[0])
+        self._let_go(gone)
 
-    def _let_go(self, models: Sequence[M]) -> None:
-        for model in models:
-            self._engine.close(model)
+    def _let_go(self, models: list[M]) -> None:
+        """Close models, of which this list is the last that holds any: when memory is freed, none is held."""
         if models:
+            while models:
+                self._engine.close(models.pop())
             self._engine.closed(len(self._models) + len(self._spares))
 
 

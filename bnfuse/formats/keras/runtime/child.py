@@ -69,6 +69,7 @@ class KerasEngine(Engine[LoadedModel]):
         self._backend: Backend | None = None
         self._flavours: list[str] = []
         self._settled: set[str] = set()
+        self._unsettled = False
         self._allow_unsafe = False
         self._served_by: dict[FileIdentity, str] = {}
 
@@ -106,6 +107,8 @@ class KerasEngine(Engine[LoadedModel]):
         if name not in self._settled and not self._loaded_any:
             gc.collect()
             gc.freeze()
+        elif name not in self._settled:
+            self._unsettled = True  # until no model is there, which would be kept for ever
         self._settled.add(name)  # not by sys.modules: TensorFlow imports Keras of its own accord
         return keras
 
@@ -240,13 +243,24 @@ class KerasEngine(Engine[LoadedModel]):
         if not left:
             for keras in (sys.modules.get(flavour) for flavour in self._flavours):
                 if keras is not None:
-                    keras.backend.clear_session()
+                    _forget_models(keras)
         gc.collect()
+        if not left and self._unsettled:
+            gc.freeze()
+            self._unsettled = False
 
     def told(self, error: Exception) -> Head:
         """Keras raises anything; all of it is reported."""
         kind = "memory" if is_out_of_memory(error) else "run"
         return {"error": kind, "text": reason(error)}
+
+
+def _forget_models(keras: ModuleType) -> None:
+    """Let go of what Keras holds of all models; who calls this collects the garbage, once for every Keras."""
+    try:
+        keras.backend.clear_session(free_memory=False)
+    except TypeError:  # tf_keras, which collects nothing
+        keras.backend.clear_session()
 
 
 def _count_names_anew(keras: ModuleType) -> None:
