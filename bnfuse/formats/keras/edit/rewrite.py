@@ -28,6 +28,7 @@ from bnfuse.formats.keras.edit.insert_ops import Compute, Follow, put_behind, pu
 from bnfuse.formats.keras.edit.insert_sum import Sum, put_sums
 from bnfuse.formats.keras.edit.rewire import Source, rewire, rewire_outputs
 from bnfuse.formats.keras.edit.widen import Wider, widen
+from bnfuse.formats.keras.file.json_documents import copied
 from bnfuse.formats.keras.graph.call_constants import Place, bare_call, with_constants
 from bnfuse.formats.keras.graph.config import parse
 from bnfuse.formats.keras.graph.network import Layer, LayerPath, Network, Ref, networks, walk
@@ -82,7 +83,7 @@ def rewrite(
         ValueError: an edit names no layer, or takes away one that does not have exactly one input.
         UnreadableModel: the config is malformed.
     """
-    new = copy.deepcopy(config)
+    new = copied(config)
     network = parse(new, keras_version)
     if wider:
         for path, nested in networks(network):

@@ -23,6 +23,7 @@ from bnfuse.formats.keras.file.hdf5_copy import (
     copy_array,
     copy_attributes,
     copy_tree,
+    group_at,
     output_errors,
     put_array,
     put_names,
@@ -112,31 +113,38 @@ def _fill_archive(container: Container, network: Network, target: h5py.File, che
         if place.again is not None:
             continue
         check()
-        _copy_groups(container, place, target, names_groups)
+        groups = _copy_groups(container, place, target, names_groups)
         old = container.found.get(place.path)
         for at, variable in _placed(place.layer, old.group if old else "", container):
-            name = f"{place.group}/{at}"
+            parent, _, name = f"{place.group}/{at}".rpartition("/")
+            group = groups.get(parent) or group_at(target, parent)
             if isinstance(variable, StoredVariable):
-                copy_array(variable.stored, target, name)
+                copy_array(variable.stored, group, name)
             else:
-                put_array(variable.read(), target, name, mark=True)
+                put_array(variable.read(), group, name, mark=True)
 
 
-def _copy_groups(container: Container, place: WeightGroup, target: h5py.File, names_groups: bool) -> None:
-    """A layer's groups with their attributes, without those of what is inside it."""
+def _copy_groups(
+    container: Container, place: WeightGroup, target: h5py.File, names_groups: bool
+) -> dict[str, h5py.Group]:
+    """A layer's groups, by path, with their attributes, without those of what is inside it."""
     assert container.dialect is not None
     tree, found = container.tree, container.found.get(place.path)
     if found is None:
-        made = target.require_group(f"{place.group}/vars")
+        made = group_at(target, f"{place.group}/vars")
         if names_groups:
             made.attrs["name"] = place.layer.name
-        return
+        return {f"{place.group}/vars": made}
     inner = (container.dialect.container,) if place.layer.inner is not None else wrapped_at(place.layer)
     foreign = {group for name in inner for group in _whole(tree, f"{found.group}/{name}")}
     foreign |= {group for name in inner for group in _whole(tree, f"{found.group}\\{name}")}
+    groups = {}
     for group in _whole(tree, found.group):
         if group not in foreign:
-            copy_attributes(tree, group, target.require_group(place.group + group[len(found.group) :]))
+            name = place.group + group[len(found.group) :]
+            groups[name] = group_at(target, name)
+            copy_attributes(tree, group, groups[name])
+    return groups
 
 
 def _whole(tree: Hdf5Tree, top: str) -> list[str]:

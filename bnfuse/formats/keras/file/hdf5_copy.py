@@ -54,6 +54,14 @@ def copy_attributes(
                 copied.write(values)
 
 
+def group_at(target: h5py.File, name: str) -> h5py.Group:
+    """A group, made if need be. To look first takes as long as to make it, and most are not there."""
+    try:
+        return target.create_group(name)
+    except ValueError:
+        return target.require_group(name)
+
+
 def copy_array(stored: StoredDataset, target: h5py.Group, name: str) -> None:
     """An array as it is, with its attributes."""
     array = stored.read().view(stored.raw)

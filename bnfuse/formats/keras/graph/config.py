@@ -21,6 +21,7 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Ne
 _MAX_LAYERS = 200_000
 _FREE_CALLS, _CALLS_OF_A_LAYER = 20_000, 10
 _MAX_NAME = 4096  # the names of models are part of those of all that they hold
+_NESTED = (dict, list, tuple)
 _MAX_NESTING = 121  # of JSON values; a model nested in a model takes four levels
 _GRAPH_KEYS = frozenset({"layers", "input_layers", "output_layers"})
 _FUNCTIONAL = frozenset({"Functional", "Model"})
@@ -70,7 +71,7 @@ def _refuse_deep(config: Any) -> None:
             child
             for value in level
             for child in (value.values() if isinstance(value, dict) else value)
-            if isinstance(child, dict | list | tuple)
+            if isinstance(child, _NESTED)
         ]
         if not level:
             return
