@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UsageError
+from bnfuse.errors import BnfuseError, RuntimeLost, RuntimeMissing, UnreadableModel, UnsafeModel, UsageError
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.child import limits, pool
 from bnfuse.formats.child.messages import Arrays, Head, read_message, write_message
@@ -331,6 +331,39 @@ def test_the_clock_runs_where_the_model_runs(keras: Any, tmp_path: Path) -> None
         wall = time.perf_counter_ns() - begin
     assert len(times) == 4
     assert all(ns >= 30e6 for ns in times) and sum(times) < wall, (times, wall)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_an_unknown_layer_is_named(keras: Any, tmp_path: Path, suffix: str) -> None:
+    class Mystery(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+    x = keras.layers.Input((2,))
+    keras.Model(x, Mystery()(x)).save(tmp_path / f"m{suffix}")
+    with pytest.raises(BnfuseError) as caught:
+        run.load(tmp_path / f"m{suffix}", RunSettings(allow_unsafe=True))
+    assert isinstance(caught.value, UnreadableModel)
+    assert "Mystery" in str(caught.value)
+    assert "--no-verify --no-bench folds without running" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_code_in_a_model_runs_only_if_allowed(keras: Any, tmp_path: Path) -> None:
+    """In a process that serves no model whose code is not to run; both containers, in one such process."""
+    x, unsafe = np.array([[1.0, -2.0]], np.float32), []
+    for suffix in (".keras", ".h5"):
+        path = with_lambda(keras, tmp_path / f"m{suffix}", lambda x: x * 3.0)
+        with pytest.raises(UnsafeModel) as caught:
+            run.load(path, RunSettings())
+        for part in ("code in it", "--allow-unsafe", "--no-verify --no-bench"):
+            assert part in str(caught.value)
+        with run.load(path, RunSettings(allow_unsafe=True)) as runner:
+            assert runner.run({"x": x})["y"].tolist() == [[3.0, -6.0]]
+            unsafe.append(runner._host)
+    with run.load(FIXTURE, RunSettings()) as runner:
+        assert all(runner._host is not host for host in unsafe)
 
 
 @pytest.mark.slow

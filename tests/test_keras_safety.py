@@ -6,15 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
-from bnfuse.formats.base import RunSettings
+from bnfuse.errors import UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.opening import open_container
-from bnfuse.formats.keras.runtime import run, safety
+from bnfuse.formats.keras.runtime import safety
 from bnfuse.formats.keras.runtime.safety import dangers
-from tests.keras_models import FIXTURE, import_keras, with_lambda
+from tests.keras_models import FIXTURE
 
 
 def entry(class_name: str, module: str | None = "keras.layers", /, **config: Any) -> dict[str, Any]:
@@ -136,46 +134,3 @@ def test_what_was_allowed_once_is_refused_to_others(tmp_path: Path, monkeypatch:
     for _ in range(2):
         with pytest.raises(UnsafeModel, match="has a trap"):
             safety.refuse_unsafe(path, False)
-
-
-# --- with Keras ---
-#
-# What needs a process for code of models comes first: one serves them all, and ends where another is started.
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    return import_keras()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_an_unknown_layer_is_named(keras: Any, tmp_path: Path, suffix: str) -> None:
-    class Mystery(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, x: Any) -> Any:
-            return x
-
-    x = keras.layers.Input((2,))
-    keras.Model(x, Mystery()(x)).save(tmp_path / f"m{suffix}")
-    with pytest.raises(BnfuseError) as caught:
-        run.load(tmp_path / f"m{suffix}", RunSettings(allow_unsafe=True))
-    assert isinstance(caught.value, UnreadableModel)
-    assert "Mystery" in str(caught.value)
-    assert "--no-verify --no-bench folds without running" in str(caught.value)
-
-
-@pytest.mark.slow
-def test_code_in_a_model_runs_only_if_allowed(keras: Any, tmp_path: Path) -> None:
-    """In a process that serves no model whose code is not to run; both containers, in one such process."""
-    x, unsafe = np.array([[1.0, -2.0]], np.float32), []
-    for suffix in (".keras", ".h5"):
-        path = with_lambda(keras, tmp_path / f"m{suffix}", lambda x: x * 3.0)
-        with pytest.raises(UnsafeModel) as caught:
-            run.load(path, RunSettings())
-        for part in ("code in it", "--allow-unsafe", "--no-verify --no-bench"):
-            assert part in str(caught.value)
-        with run.load(path, RunSettings(allow_unsafe=True)) as runner:
-            assert runner.run({"x": x})["y"].tolist() == [[3.0, -6.0]]
-            unsafe.append(runner._host)
-    with run.load(FIXTURE, RunSettings()) as runner:
-        assert all(runner._host is not host for host in unsafe)

@@ -147,7 +147,7 @@ def test_verify_and_bench_run_the_weights_that_are_given(
     assert json.loads(found.stdout)["candidate"]["path"] == "net.json"
     found = call("verify", model.name, model.name, "--weights", first, "--weights", second, *QUICK, "--json")
     assert found.exit_code == 1 and json.loads(found.stdout)["verification"]["status"] == "different"
-    limits = ("--max-time", "0.3", "--threads", "1", "--batch", "1")
+    limits = ("--max-time", "0.3", "--batch", "1")
     found = call("bench", model.name, model.name, "--weights", first, "--weights", second, *limits, "--json")
     assert found.exit_code == 0 and json.loads(found.stdout)["benchmark"]["runs"], found.stderr
 
