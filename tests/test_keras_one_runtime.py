@@ -128,14 +128,15 @@ def test_several_kinds_in_one_model(keras2: Any, tmp_path: Path) -> None:
     assert served_by(tmp_path / "out.h5") == {"tf_keras"}  # DepthwiseConv2D has ``groups``, as before
 
 
-@pytest.fixture
-def pair(keras2: Any, tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def pair(keras2: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A file that only tf_keras loads, and its result, which both load."""
-    net(keras2).save(tmp_path / "m.h5")
-    path = edited(tmp_path / "m.h5", EDITS["SyncBatchNormalization"])
-    fold_file(path, tmp_path / "out.h5")
-    assert (served_by(path), served_by(tmp_path / "out.h5")) == ({"tf_keras"}, {"keras", "tf_keras"})
-    return path, tmp_path / "out.h5"
+    folder = tmp_path_factory.mktemp("pair")
+    net(keras2).save(folder / "m.h5")
+    path = edited(folder / "m.h5", EDITS["SyncBatchNormalization"])
+    fold_file(path, folder / "out.h5")
+    assert (served_by(path), served_by(folder / "out.h5")) == ({"tf_keras"}, {"keras", "tf_keras"})
+    return path, folder / "out.h5"
 
 
 def test_models_are_compared_where_both_load(pair: tuple[Path, Path]) -> None:
