@@ -352,6 +352,40 @@ def test_a_gpu_that_is_not_there_is_missing() -> None:
     assert not pool._processes
 
 
+_LEAVES_A_PROCESS = """
+import os, sys, time
+from pathlib import Path
+from bnfuse.formats.base import RunSettings
+from bnfuse.formats.keras.runtime.run import load
+if __name__ == "__main__":
+    runner = load(Path(sys.argv[1]), RunSettings())
+    print(runner._host.pid, flush=True)
+    time.sleep(999)
+"""
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    """The program is killed without a chance to close its runner.
+
+    Other ends are those of the same machinery, in tests/test_onnx_process.py.
+    """
+    script = tmp_path / "program.py"
+    script.write_text(_LEAVES_A_PROCESS)
+    program = subprocess.Popen(
+        [sys.executable, str(script), str(FIXTURE)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))},
+    )
+    assert program.stdout is not None
+    with program.stdout:
+        pid = int(program.stdout.readline())
+    program.kill()
+    program.wait(PATIENCE_S)
+    assert gone(pid)
+
+
 # --- with Keras ---
 #
 # In the order in which one process serves as many as can be, since TensorFlow takes seconds to start: first
@@ -486,37 +520,3 @@ def test_one_process_serves_several_models(keras: Any) -> None:
     with run.load(FIXTURE, RunSettings()) as third:
         assert pid_of(third) == pid  # it was kept for a while
         np.testing.assert_array_equal(third.run(IMAGES)["digit"], exact)
-
-
-_LEAVES_A_PROCESS = """
-import os, sys, time
-from pathlib import Path
-from bnfuse.formats.base import RunSettings
-from bnfuse.formats.keras.runtime.run import load
-if __name__ == "__main__":
-    runner = load(Path(sys.argv[1]), RunSettings())
-    print(runner._host.pid, flush=True)
-    time.sleep(999)
-"""
-
-
-@pytest.mark.slow
-def test_no_process_is_left_behind(keras: Any, tmp_path: Path) -> None:
-    """The program is killed without a chance to close its runner.
-
-    Other ends are those of the same machinery, in tests/test_onnx_process.py.
-    """
-    script = tmp_path / "program.py"
-    script.write_text(_LEAVES_A_PROCESS)
-    program = subprocess.Popen(
-        [sys.executable, str(script), str(FIXTURE)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-    )
-    assert program.stdout is not None
-    with program.stdout:
-        pid = int(program.stdout.readline())
-    program.kill()
-    program.wait(PATIENCE_S)
-    assert gone(pid)
