@@ -19,7 +19,6 @@ import pytest
 from bnfuse.errors import BnfuseError, UnreadableModel
 from bnfuse.formats.base import RunSettings
 from bnfuse.formats.keras.runtime import run
-from bnfuse.measure.cold import start_once
 from bnfuse.measure.one_runtime import OneRuntime
 from bnfuse.results import Status
 from bnfuse.use_cases.bench import BenchRequest, bench
@@ -210,13 +209,6 @@ def test_models_are_timed_where_both_load(
     assert [run.setting for run in timed.runs] == ["optimisation on"], timed.notes
     assert timed.runs[0].after_ms is not None
     assert [runtime.split()[0] for runtime in (timed.runtime, *asked)] == ["tf_keras", "tf_keras"]
-
-
-def test_a_cold_start_is_that_of_the_runtime_asked_for(pair: tuple[Path, Path]) -> None:
-    """Keras 3 does not load it, tf_keras would. (What a start tells: ``test_bench_across``.)"""
-    feeds = {"x": np.zeros((1, 8, 7, 3), np.float32)}
-    with pytest.raises(UnreadableModel, match="keras 3"):
-        start_once(pair[0], RunSettings(runtime="keras"), feeds)
 
 
 def test_every_load_of_a_bench_asks_for_the_same_runtime(pair: tuple[Path, Path]) -> None:

@@ -27,6 +27,7 @@ from bnfuse.formats.child.runner import ChildRunner
 from bnfuse.formats.child.server import Engine, Server
 from bnfuse.formats.child.spare_models import FileIdentity
 from bnfuse.formats.keras.runtime import run
+from bnfuse.measure.cold import start_once
 from tests.command import PATIENCE_S, gone
 from tests.keras_models import FIXTURE, import_keras, with_lambda
 
@@ -350,6 +351,18 @@ def test_a_gpu_that_is_not_there_is_missing() -> None:
     with pytest.raises(RuntimeMissing, match=r"no GPU was found by tensorflow .*--device cpu"):
         run.load(FIXTURE, RunSettings(device="gpu"))
     assert not pool._processes
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_a_cold_start_is_that_of_the_runtime_asked_for(tmp_path: Path) -> None:
+    """Keras 3 does not load it, tf_keras does. (What a start of theirs tells: ``test_bench_across``.)"""
+    loads = STAND_INS["keras.py"]
+    (tmp_path / "tf_keras.py").write_text(loads)
+    (tmp_path / "keras.py").write_text(loads.replace("safe_mode: Model()", "safe_mode: path.no_such"))
+    for runtime in ("", "tf_keras"):
+        assert start_once(FIXTURE, RunSettings(runtime=runtime), IMAGES).run_ns > 0
+    with pytest.raises(UnreadableModel, match=r"cannot be loaded by keras 3: .*no_such"):
+        start_once(FIXTURE, RunSettings(runtime="keras"), IMAGES)
 
 
 _LEAVES_A_PROCESS = """
