@@ -44,8 +44,8 @@ def _untouched() -> Iterator[tuple[Any, Any]]:
     What they warn of is told of the models by what comes out.
     """
     keras, tf_keras = import_keras(), import_tf_keras()
-    for library in (keras, tf_keras):
-        library.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
+    tf_keras.backend.clear_session()
     with warnings.catch_warnings(), computing_in(keras, "float32"), computing_in(tf_keras, "float32"):
         warnings.simplefilter("ignore")
         yield keras, tf_keras

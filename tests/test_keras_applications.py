@@ -83,7 +83,7 @@ def keras() -> Iterator[Any]:
         here.setattr(drawn, "__call__", lambda _, shape, dtype=None: np.zeros(shape, dtype))
         yield module
     _MADE.clear()
-    module.backend.clear_session()
+    module.backend.clear_session(free_memory=False)
 
 
 _MADE: dict[Application, Any] = {}  # one at a time: cases of one network follow each other
