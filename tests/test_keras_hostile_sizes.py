@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from bnfuse.errors import BnfuseError, UnsafeModel
+from bnfuse.errors import BnfuseError, UnreadableModel, UnsafeModel
 from bnfuse.formats.keras.file.hdf5_texts import TextSizes
+from bnfuse.formats.keras.file.hdf5_tree import Hdf5Tree
 from tests.keras_damage import in_weights
 from tests.keras_files import opened
 from tests.keras_handmade import BIAS, KERNEL
@@ -181,3 +182,60 @@ def test_a_text_of_an_object_that_was_passed_on_the_way_to_another(tmp_path: Pat
         with pytest.raises(OSError, match="a text is larger than the file"):
             sizes.check("a", b"outer", 1)
         sizes.close()
+
+
+@pytest.mark.parametrize("number", [0, 30, 59])
+def test_a_text_in_any_block_of_an_object_with_many(tmp_path: Path, number: int) -> None:
+    """HDF5 keeps more than a few attributes in a heap of several blocks, each with a checksum."""
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w", libver="latest") as h5:
+        attributes = h5.create_group("a").attrs
+        for k in range(60):
+            attributes.create(f"n{k:02d}", f"{k:03}" + "y" * (100 + k), dtype=h5py.string_dtype())
+    data = bytearray(path.read_bytes())
+    at = _references(bytes(data), 103 + number)[-1]
+    data[at : at + 4] = struct.pack("<I", 1 << 24)
+    start = bytes(data).rindex(b"FHDB", 0, at)
+    summed = start + 18  # behind a signature, a version, an address and an offset of five bytes
+    data[summed : summed + 4] = bytes(4)
+    data[summed : summed + 4] = struct.pack("<I", _lookup3(bytes(data[start : start + 1024])))
+    path.write_bytes(data)
+    with (
+        path.open("rb") as file,
+        closing(Hdf5Tree.open(path, file, 0, len(data))) as tree,
+        pytest.raises(UnreadableModel, match="larger than the file"),
+    ):
+        tree.attributes("a")
+
+
+_MIX = (("a", "c", 4, "b"), ("b", "a", 6, "c"), ("c", "b", 8, "a"), ("a", "c", 16, "b"), ("b", "a", 19, "c"),
+        ("c", "b", 4, "a"))  # fmt: skip
+_END = (
+    ("c", "b", 14),
+    ("a", "c", 11),
+    ("b", "a", 25),
+    ("c", "b", 16),
+    ("a", "c", 4),
+    ("b", "a", 14),
+    ("c", "b", 24),
+)
+
+
+def _lookup3(data: bytes) -> int:
+    """HDF5's checksum: Bob Jenkins, lookup3.c, public domain (2006)."""
+    whole = (1 << 32) - 1
+
+    def turned(x: int, by: int) -> int:
+        return (x << by | x >> (32 - by)) & whole
+
+    state = dict.fromkeys("abc", 0xDEADBEEF + len(data) & whole)
+    for at in range(0, len(data), 12):
+        for name, word in zip("abc", struct.unpack("<III", data[at : at + 12].ljust(12, b"\0")), strict=True):
+            state[name] = state[name] + word & whole
+        if at + 12 < len(data):
+            for x, y, by, z in _MIX:
+                state[x] = (state[x] - state[y] & whole) ^ turned(state[y], by)
+                state[y] = state[y] + state[z] & whole
+    for x, y, by in _END:
+        state[x] = (state[x] ^ state[y]) - turned(state[y], by) & whole
+    return state["c"]
