@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.keras_quick_saving import look_at_no_text_for_what_to_save, look_only_at_what_may_be_saved
+
 # Layers of tf_keras whose rule for the shape of what comes out asks for no graph.
 _RULED = "BatchNormalization", "Dense", "LayerNormalization", "SpectralNormalization", "RNN", "Bidirectional"
 # And those that do nothing at inference, but hundreds of operations in training.
@@ -28,7 +30,7 @@ def quick(keras: Any) -> Any:
     _hold_variables_without_a_name()
     _remember_what_protocols_ask_for()
     _remember_signatures()
-    _remember_what_is_not_saved()
+    look_only_at_what_may_be_saved()
     _set_plain_attributes_at_once(keras.Layer)
     _take_variables_away_at_once(keras.Layer)
     _draw_by_numpy(keras)
@@ -40,7 +42,7 @@ def quick_too(tf_keras: Any) -> Any:
     _hold_variables_without_a_name()
     _remember_what_protocols_ask_for()
     _remember_signatures_too()
-    _look_at_no_text_for_what_to_save()
+    look_at_no_text_for_what_to_save()
     _step_by_step(tf_keras)
     for name in (*_RULED, *(f"Random{kind}" for kind in _AUGMENTING)):
         _know_what_comes_out(getattr(tf_keras.layers, name), _by_its_rule)
@@ -156,18 +158,6 @@ def _hold_variables_without_a_name() -> None:
         operations.var_handle_op = quickly  # type: ignore[attr-defined]
 
 
-def _remember_what_is_not_saved() -> None:
-    """Which attributes Keras never saves, found once per kind of object, not by making one for every layer.
-
-    Keras 3.15 means to keep them, but keeps them by one name and looks for them by another: a third of the
-    time that small models take to save and load.
-    """
-    saving = importlib.import_module("keras.src.saving.saving_lib")
-    found = getattr(saving, "get_attr_skipset", None)
-    if found is not None and not hasattr(found, "cache_info"):
-        saving.get_attr_skipset = functools.cache(found)  # type: ignore[attr-defined]
-
-
 def _remember_what_protocols_ask_for() -> None:
     """What makes an object a TensorFlow tensor is read off the protocol's class once, as from Python 3.12 on.
 
@@ -220,15 +210,6 @@ def _remember_signatures() -> None:
 def _remember_signatures_too() -> None:
     """The same in tf_keras."""
     importlib.import_module("tf_keras.src.utils.tf_inspect")._getfullargspec = _INSPECT.getfullargspec  # type: ignore[attr-defined]
-
-
-def _look_at_no_text_for_what_to_save() -> None:
-    """tf_keras takes every attribute for something to save, one of which it makes anew each time: a text.
-
-    Nine tenths of the time that archives take to save and load beside what is in them.
-    """
-    saving = importlib.import_module("tf_keras.src.saving.saving_lib")
-    saving.ATTR_SKIPLIST = saving.ATTR_SKIPLIST | {"_tracking_metadata"}  # type: ignore[attr-defined]
 
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
