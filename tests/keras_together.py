@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -109,19 +109,34 @@ def joined(keras: Keras, networks: Mapping[str, Network]) -> Any:
     return stir(keras.Model(inputs, outputs), gamma=kinds)
 
 
+class Made(NamedTuple):
+    """A model of all networks, inputs, and what it makes of them."""
+
+    model: Any
+    feeds: list[np.ndarray]
+    want: list[np.ndarray]
+
+
+def made_once(keras: Keras, networks: Mapping[str, Network]) -> Made:
+    """For models that are folded out of more than one kind of file."""
+    model = joined(keras, networks)
+    feeds = random_inputs(model)
+    return Made(model, feeds, outputs_of(model, feeds))
+
+
 def outcomes(
     keras: Keras,
     networks: Mapping[str, Network],
     folder: Path,
     *,
     suffix: str = ".keras",
+    made: Made | None = None,
 ) -> dict[str, Outcome]:
     """Fold a model of all networks and run the result in the same Keras; by network, what became of it."""
-    model = joined(keras, networks)
+    model, feeds, want = made or made_once(keras, networks)
     folded = fold(model, folder, suffix)
     loaded = keras.models.load_model(folded.after, compile=False)
-    feeds = random_inputs(model)
-    want, got = (outputs_of(each, feeds) for each in (model, loaded))
+    got = outputs_of(loaded, feeds)
     assert len(want) == len(got) == len(networks)
     assert [tuple(t.shape) for t in loaded.inputs] == [tuple(t.shape) for t in model.inputs]
     assert [tuple(t.shape) for t in loaded.outputs] == [tuple(t.shape) for t in model.outputs]

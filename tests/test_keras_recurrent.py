@@ -11,7 +11,7 @@ import pytest
 from bnfuse.core.reasons import Reason
 from tests.keras_channels_first import channels_first_on_a_cpu
 from tests.keras_nets import Keras, Make, batchnorms, chain, check, fold, stir
-from tests.keras_together import Network, Outcome, outcomes
+from tests.keras_together import Made, Network, Outcome, made_once, outcomes
 
 pytestmark = pytest.mark.slow
 # All in an archive, and every second one in either kind of HDF5 file.
@@ -50,13 +50,21 @@ def _behind_a_norm(make: Make) -> Network:
     return Network((2, 3), steps)
 
 
+NETWORKS = {name: _behind_a_norm(make) for name, make in RECURRENT.items()}
+
+
+@pytest.fixture(scope="module")
+def made(keras3: Keras) -> Made:
+    return made_once(keras3, NETWORKS)
+
+
 @pytest.fixture(scope="module", params=[".keras", ".h5"])
 def before(
-    keras3: Keras, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    keras3: Keras, made: Made, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> dict[str, Outcome]:
     """What becomes of a BN before each of them; all are in one model."""
-    networks = {name: _behind_a_norm(make) for name, make in RECURRENT.items()}
-    return outcomes(keras3, networks, tmp_path_factory.mktemp("recurrent"), suffix=request.param)
+    folder = tmp_path_factory.mktemp("recurrent")
+    return outcomes(keras3, NETWORKS, folder, suffix=request.param, made=made)
 
 
 @pytest.mark.parametrize("name", RECURRENT)

@@ -32,7 +32,7 @@ from tests.keras_nets import (
     random_inputs,
     stir,
 )
-from tests.keras_together import Network, outcomes
+from tests.keras_together import Made, Network, made_once, outcomes
 
 pytestmark = pytest.mark.slow
 # One of each class that has one kernel, and zeros at a border.
@@ -99,11 +99,22 @@ def _networks(library: Keras) -> Iterator[tuple[str, Network, Reason | None]]:
     yield "in steps", Network((3, 6, 5), steps), None
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, Made]:
+    """By library, what is folded out of both kinds of file."""
+    return {}
+
+
 @both_containers
-def test_it_folds_as_what_it_wraps(library: Keras, suffix: str, tmp_path: Path) -> None:
+def test_it_folds_as_what_it_wraps(
+    library: Keras, suffix: str, made: dict[str, Made], tmp_path: Path
+) -> None:
     """Every layer with one kernel; zeros at the borders keep a shift out as ever."""
     told = list(_networks(library))
-    found = outcomes(library, {name: network for name, network, _ in told}, tmp_path, suffix=suffix)
+    networks = {name: network for name, network, _ in told}
+    if library.__name__ not in made:
+        made[library.__name__] = made_once(library, networks)
+    found = outcomes(library, networks, tmp_path, suffix=suffix, made=made[library.__name__])
     assert len(found) >= 34
     for name, _, why in told:
         found[name].assert_told(why)
