@@ -197,6 +197,7 @@ def test_models_are_timed_where_both_load(
     pair: tuple[Path, Path], turned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steady state and cold start, whichever is first."""
+    monkeypatch.setattr("gc.collect", lambda: 0)  # what other tests left, which takes seconds
     asked = []
 
     def starts(paths: Any, settings: RunSettings, *_: Any) -> None:
