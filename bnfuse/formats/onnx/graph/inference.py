@@ -73,10 +73,14 @@ def infer(model: onnx.ModelProto, *, follows_values: bool) -> bytes | None:
     if any(map(_is_outlandish, (*model.graph.input, *model.graph.value_info, *model.graph.output))):
         return None
     grows = bool(model.functions) or not operators <= _TAME | (set() if follows_values else {"Concat"})
-    if grows or any(map(_is_long, (*model.graph.initializer, *_told(nodes)))):
-        return _apart(model.SerializeToString(), "follows" if follows_values else "")
-    try:  # as onnx.shape_inference does, which would have the whole package imported
-        return infer_shapes(model.SerializeToString(), False, False, follows_values)
+    grows = grows or any(map(_is_long, (*model.graph.initializer, *_told(nodes))))
+    return (_apart if grows else _here)(model.SerializeToString(), follows_values)
+
+
+def _here(model: bytes, follows_values: bool) -> bytes | None:
+    """As ``onnx.shape_inference`` does, which would have the whole package imported."""
+    try:
+        return infer_shapes(model, False, False, follows_values)
     except (InferenceError, ValidationError, ValueError, RuntimeError):
         return None
 
@@ -99,10 +103,11 @@ def _is_long(tensor: onnx.TensorProto) -> bool:
     return len(dims) > _MOST_AXES or (lists and dims[0] > _MOST_AXES)
 
 
-def _apart(model: bytes, follows: str) -> bytes | None:
+def _apart(model: bytes, follows_values: bool) -> bytes | None:
     seconds = _LEAST_S + len(model) // _BYTES_A_S
     limits = str(seconds), str(_LEAST_BYTES + _MOST_TIMES * len(model))
     library = str(onnx_cpp2py_export.__file__)
+    follows = "follows" if follows_values else ""
     command = [sys.executable, "-I", "-S", "-c", _WORKER, library, follows, *limits]
     try:
         ran = subprocess.run(
