@@ -69,7 +69,10 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "an output of the model far away": (lambda: _read_far_keras2(10**9), "output 1000000000 of layer 'drop'"),
     "two calls at each of twenty levels": (lambda: _twice_each(20), "call each other far more often"),
     "many calls of many outputs": (lambda: _many_outputs(300, 1200), "call each other far more often"),
-    "a long name": (lambda: sequential(source(), layer("ReLU", "a" * 5000)), "name has 5,000 characters"),
+    "a model with a long name": (
+        lambda: sequential(source(), sequential(layer("ReLU", "a" * 5000), name="m" * 5001)),
+        "holds other layers has 5,001 characters",
+    ),
     "empty objects": (lambda: _with_values("{}", 700_000), "more values than any model"),
     "empty lists": (lambda: _with_values("[]", 700_000), "more values than any model"),
     "short texts": (lambda: _with_values('"a"', 1_200_000), "more values than any model"),

@@ -20,7 +20,7 @@ from bnfuse.formats.keras.graph.network import SEQUENTIAL_INPUT, Call, Layer, Ne
 # Every real model is far below; a config beyond is an attack on memory and time.
 _MAX_LAYERS = 200_000
 _FREE_CALLS, _CALLS_OF_A_LAYER = 20_000, 10
-_MAX_NAME = 4096  # the names of models are part of those of all that they hold
+_MAX_NAME = 4096  # of models and wrappers: it is part of the names of all that they hold
 _NESTED = (dict, list, tuple)
 _MAX_NESTING = 121  # of JSON values; a model nested in a model takes four levels
 _GRAPH_KEYS = frozenset({"layers", "input_layers", "output_layers"})
@@ -124,8 +124,6 @@ class _Parser:
             entry=entry,
             built=build_config.get("input_shape") if isinstance(build_config, dict) else None,
         )
-        if len(layer.name) > _MAX_NAME:
-            raise malformed(f"a layer's name has {len(layer.name):,} characters")
         if not isinstance(config, dict) and not isinstance(config, list):
             raise malformed(f"the layer '{layer.name or layer.class_name}' has no settings")
         if _is_network(entry):
@@ -134,6 +132,8 @@ class _Parser:
             raise malformed(f"the nested model '{layer.name}' has no layers, input_layers or output_layers")
         elif not layer.registered:
             layer.wrapped = self._wrapped(layer)
+        if len(layer.name) > _MAX_NAME and (layer.inner is not None or layer.wrapped):
+            raise malformed(f"the name of what holds other layers has {len(layer.name):,} characters")
         return layer
 
     def _wrapped(self, layer: Layer) -> tuple[Layer, ...]:
