@@ -32,7 +32,6 @@ from bnfuse.core.graph import Graph, Node
 from bnfuse.core.planning.effort import set_aside
 from bnfuse.core.planning.narrow import narrow, places
 from bnfuse.core.planning.offers import Offer, whole
-from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.search import Observer, removal
 from bnfuse.core.planning.settle import settle, settle_again
 from bnfuse.core.planning.state import Propagation, State
@@ -265,6 +264,7 @@ def replay(graph: Graph, plan: Plan) -> Planned:
         AssertionError: the plan does not belong to this graph.
     """
     from bnfuse.core.planning.constant_channel import constant_channel
+    from bnfuse.core.planning.retrace import retrace
 
     state = State(graph, moves_bounds=True)  # which answers the same to whatever leaves them as they are
     by_name = {node.name: node for node in graph.candidates}

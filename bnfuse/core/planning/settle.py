@@ -20,7 +20,6 @@ from bnfuse.core.apply import NewLinear
 from bnfuse.core.decisions import Part, Settled
 from bnfuse.core.graph import Node
 from bnfuse.core.planning.offers import Offer, whole
-from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.state import Propagation, State
 from bnfuse.core.reasons import Refusal
 from bnfuse.core.rules.affine import Candidate, candidate
@@ -66,6 +65,8 @@ def settle_again(state: State, steps: Sequence[Settled]) -> None:
     Raises:
         AssertionError: the steps do not belong to this graph.
     """
+    from bnfuse.core.planning.retrace import retrace
+
     by_name = {node.name: node for node in state.graph.nodes} if steps else {}
     for step in steps:
         node = by_name[step.node]

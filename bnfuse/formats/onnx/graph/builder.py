@@ -23,7 +23,6 @@ from bnfuse.formats.onnx.graph import qonnx
 from bnfuse.formats.onnx.graph.constants import Constants
 from bnfuse.formats.onnx.graph.evaluate import operators
 from bnfuse.formats.onnx.graph.initializers import ambiguous
-from bnfuse.formats.onnx.graph.product_biases import with_biases
 from bnfuse.formats.onnx.graph.scope import ONNX_DOMAINS, Scope
 from bnfuse.formats.onnx.graph.shapes import ValueShapes
 from bnfuse.formats.onnx.rows.affine_ops import spelled
@@ -204,7 +203,10 @@ class GraphBuilder(Struct, eq=False):
 
     def join_biases(self, scope: Scope, start: int) -> None:
         """Make each Add that is a MatMul's bias part of the MatMul (nodes of this scope from ``start``)."""
-        self._nodes[start:] = with_biases(self._nodes[start:], scope, self.uses)
+        if "MatMul" in self._operators and "Add" in self._operators:
+            from bnfuse.formats.onnx.graph.product_biases import with_biases
+
+            self._nodes[start:] = with_biases(self._nodes[start:], scope, self.uses)
 
     def graph(self, options: ReadOptions) -> Graph:
         """Names, rules and candidates."""
