@@ -195,7 +195,8 @@ def test_each_candidate_adds_its_share() -> None:
     nothing, more = CoreNet(2), CoreNet(2)
     nothing.tanh("x")
     more.tanh(more.bn(more.bn("x")))
-    base, both = set_aside(nothing.graph()), set_aside(more.graph())
+    base, both = set_aside(nothing.graph(stored_bytes=1000)), set_aside(more.graph())
+    assert base.most_read == effort.READ + 1000 * effort.READ_A_BYTE
     assert (base.most_steps, base.most_numbers) == (effort.STEPS, effort.NUMBERS)
     assert both.most_steps == effort.STEPS + 2 * effort.STEPS_EACH
     assert both.most_numbers == effort.NUMBERS + 2 * 3 * effort.NUMBERS_EACH
@@ -212,8 +213,9 @@ def test_it_is_over_beyond_either_bound(taken: tuple[int, int], over: bool) -> N
 
 def test_what_is_quick_counts_in_parts() -> None:
     spent = Effort()
-    spent.take(3, values=17, numbers=1025)
-    assert spent.steps == 3 + 2 + 2
+    for times in (1, 2):
+        spent.take(3, values=17, numbers=1025)
+        assert spent.steps == times * (3 + 2 + 2)
 
 
 def _models() -> list[Path]:

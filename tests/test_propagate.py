@@ -12,9 +12,11 @@ from bnfuse.core.decisions import Fold, Keep, Split
 from bnfuse.core.graph import Graph
 from bnfuse.core.planning.offers import whole
 from bnfuse.core.planning.plan import plan
+from bnfuse.core.planning.propagate import Worklist
 from bnfuse.core.planning.retrace import retrace
 from bnfuse.core.planning.state import State
 from bnfuse.core.reasons import Reason, Refusal
+from bnfuse.core.reparam import from_backward
 from bnfuse.core.rules.affine import candidate
 from bnfuse.core.rules.base import Pass
 from bnfuse.core.rules.joint import ConcatSplit
@@ -231,6 +233,25 @@ def test_who_reads_another_call_takes_it_on_too() -> None:
 def test_another_call_can_refuse(twin: str, wanted: Refusal) -> None:
     net = CoreNet(12)
     assert refusals(net.graph(**_twice(net, twin)))["up"] == wanted
+
+
+@pytest.mark.parametrize("named", ["conv one", "conv two", "another", ""])
+@pytest.mark.parametrize("asked", ["conv one", "conv two"])
+def test_calls_of_a_layer_go_without_a_bias_together(named: str, asked: str) -> None:
+    """Whichever of them the choice names, a shift that comes in goes on to the output of each that is asked."""
+    net = CoreNet(13)
+    net.channels["y"] = 3
+    first = net.conv("y", bias=False, name="conv one")
+    rule = net.rules[net.node("conv one")]
+    second = net.add("Conv", rule, "z", name="conv two")
+    calls = net.node("conv one"), net.node("conv two")
+    shift = from_backward((1,), np.ones(3), np.array([1.0, 2.0, 3.0]))
+    run = Worklist(State(net.graph(tied=dict.fromkeys(calls, calls))), None, {named: 1}, None)
+    run.deep = False
+    for _ in range(2):
+        assert run._react(net.node(asked), 0, rule, shift) is None
+        assert (run.held.keys() & {first, second} == {f"{asked}_out"}) is named.startswith("conv")
+        assert {"y", "z"} - {net.node(asked).inputs[0]} <= run.held.keys()
 
 
 def test_choices_that_do_not_fit_are_refused_when_they_are_replayed() -> None:
