@@ -238,7 +238,7 @@ def test_another_call_can_refuse(twin: str, wanted: Refusal) -> None:
 @pytest.mark.parametrize("named", ["conv one", "conv two", "another", ""])
 @pytest.mark.parametrize("asked", ["conv one", "conv two"])
 def test_calls_of_a_layer_go_without_a_bias_together(named: str, asked: str) -> None:
-    """Whichever of them the choice names, a shift that comes in goes on to the output of each that is asked."""
+    """Whichever of them the choice names, a shift that comes in goes on to the output of who is asked."""
     net = CoreNet(13)
     net.channels["y"] = 3
     first = net.conv("y", bias=False, name="conv one")
