@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,47 @@ def _deepened(net: Net) -> str:
     return x
 
 
-def _raised(net: Net) -> str:
+def _raised(net: Net, steps: int = 2000) -> str:
     """One axis at a time: the square of the nodes in all."""
     x = "x"
-    for _ in range(2000):
+    for _ in range(steps):
         x = net.op("Unsqueeze", x, "axes")
     return x
 
 
+def _flattened(net: Net) -> str:
+    """As exporters spell it: some of the sizes of x side by side, and a vector of as many as x has."""
+    sizes = net.op("Shape", "x")
+    first = net.op("Unsqueeze", net.op("Gather", sizes, net.const(np.array(0)), axis=0), "axes")
+    rest = net.op("Constant", value_ints=[-1])
+    x = net.op("Reshape", net.op("Relu", "x"), net.op("Concat", first, rest, axis=0))
+    return net.op("Add", x, net.op("ConstantOfShape", net.const(np.array([1, 60]))))
+
+
 @pytest.mark.usefixtures("no_process")
-@pytest.mark.parametrize("grown", [_doubled, _deepened, _raised])
+@pytest.mark.parametrize("grown", [_flattened, partial(_raised, steps=30)])
+def test_shapes_that_grow_a_little_cost_no_process(grown: Callable[[Net], str]) -> None:
+    """Each step may add two: the axis, and the length of the list that says where it is."""
+    model = _model(grown)
+    inferred = inference.infer(model, follows_values=True)
+    assert inferred is not None
+    told = {info.name: info for info in onnx.ModelProto.FromString(inferred).graph.value_info}
+    last = told[model.graph.node[-2].output[0]].type.tensor_type.shape.dim
+    assert len(last) == (2 if grown is _flattened else 4 + 29)
+
+
+@pytest.mark.usefixtures("no_process")
+def test_what_is_written_later_may_have_any_length() -> None:
+    model = _model(partial(_raised, steps=2))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    with pytest.raises(_Started):
+        inference.infer(model, follows_values=False)
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("grown", [_doubled, _deepened, _raised, partial(_raised, steps=31)])
 def test_shapes_that_could_grow_are_followed_apart(grown: Callable[[Net], str]) -> None:
     """Where limits hold."""
     with pytest.raises(_Started):

@@ -38,6 +38,8 @@ _TAME = frozenset({
     "Tile", "Transpose", "Upsample", "Where", "Xor",
 })
 # fmt: on
+# What these make has no more axes, or numbers, than all that they read together, and one more.
+_ADDING = frozenset({"Concat", "ConstantOfShape", "Expand", "Gather", "Shape", "Unsqueeze"})
 _MOST_AXES, _MOST_SYMBOLS = 64, 256  # of a value, and characters of what stands for its sizes
 # What the process may take: seconds, and bytes for each byte of the model.
 _LEAST_S, _BYTES_A_S = 3, 250_000
@@ -68,13 +70,33 @@ def infer(model: onnx.ModelProto, *, follows_values: bool) -> bytes | None:
 
     ``follows_values`` also follows the values of shape arithmetic, which costs half as much again.
     """
-    nodes = list(all_nodes(model.graph.node))
-    operators = {node.op_type for node in nodes}
     if any(map(_is_outlandish, (*model.graph.input, *model.graph.value_info, *model.graph.output))):
         return None
-    grows = bool(model.functions) or not operators <= _TAME | (set() if follows_values else {"Concat"})
-    grows = grows or any(map(_is_long, (*model.graph.initializer, *_told(nodes))))
+    grows = bool(model.functions) or _may_grow(model.graph, follows_values)
     return (_apart if grows else _here)(model.SerializeToString(), follows_values)
+
+
+def _may_grow(graph: onnx.GraphProto, follows_values: bool) -> bool:
+    """Whether a value could come to have more axes, or as a list more numbers, than there are axes."""
+    tame = _TAME if follows_values else _TAME | {"Concat"}
+    nodes = list(all_nodes(graph.node))
+    tensors = (*graph.initializer, *_told(nodes))
+    if any(_length(tensor) > _MOST_AXES for tensor in tensors):
+        return True
+    if tame.issuperset(operators := {node.op_type for node in nodes}):
+        return False
+    if not operators <= tame | _ADDING:
+        return True
+    lengths = {info.name: len(info.type.tensor_type.shape.dim) for info in (*graph.input, *graph.value_info)}
+    lengths |= {tensor.name: _length(tensor) for tensor in graph.initializer}
+    for node in nodes:  # one that reads what comes later, or from elsewhere, may read anything
+        read = [lengths.get(name, _MOST_AXES) for name in node.input if name]
+        lists = [len(a.ints) or _length(a.t) for a in node.attribute]
+        made = max([1, *read, *lists]) if node.op_type in tame else 1 + sum(read) + sum(lists)
+        if made > _MOST_AXES:
+            return True
+        lengths |= {name: max(made, lengths.get(name, 0)) for name in node.output}
+    return False
 
 
 def _here(model: bytes, follows_values: bool) -> bytes | None:
@@ -96,11 +118,11 @@ def _told(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     return (a.t for node in nodes if node.op_type == "Constant" for a in node.attribute)
 
 
-def _is_long(tensor: onnx.TensorProto) -> bool:
-    """Whether it has, or as a list could say, more axes than there are."""
+def _length(tensor: onnx.TensorProto) -> int:
+    """How many axes it has, or as a list could say."""
     dims = tensor.dims
-    lists = tensor.data_type == onnx.TensorProto.INT64 and len(dims) == 1
-    return len(dims) > _MOST_AXES or (lists and dims[0] > _MOST_AXES)
+    lists = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) and len(dims) == 1
+    return max(len(dims), dims[0]) if lists else len(dims)
 
 
 def _apart(model: bytes, follows_values: bool) -> bytes | None:
