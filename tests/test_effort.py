@@ -318,6 +318,26 @@ def test_the_numbers_that_folds_hold_end(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert_equal(done.before, done.after)
 
 
+def test_integers_that_many_layers_have_are_not_mirrored_for_each_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three of six: each counts four times the 16 numbers of the one weight."""
+    monkeypatch.setattr(effort, "READ", 3 * 4 * 16)
+    monkeypatch.setattr(effort, "READ_A_BYTE", 0)
+    net = Net(41)
+    stored = net.const(net.rng.integers(-90, 90, (4, 4, 1, 1)).astype(np.int8))
+    scale, zero = net.const(net.rng.uniform(0.01, 0.02, 4)), net.const(np.array([1, -2, 3, 0], np.int8))
+    parts = []
+    for _ in range(6):
+        weight = net.op("DequantizeLinear", stored, scale, zero, axis=0)
+        parts.append(net.op("Sigmoid", net.bn(net.op("Conv", net.op("Tanh", "x"), weight), 4)))
+    done = fold_model(net.build({"x": (1, 4, 2, 2)}, net.op("Concat", *parts, axis=1)), tmp_path)
+    kept = [d for d in done.plan.decisions if isinstance(d, Keep)]
+    assert len(kept) == 3
+    assert all(Reason.TOO_LARGE in {refusal.reason for refusal in d.refusals} for d in kept)
+    assert_equal(done.before, done.after)
+
+
 def test_rounds_end(monkeypatch: pytest.MonkeyPatch, little: Callable[[int], None]) -> None:
     """Each fold makes room for the one before it alone: a round for each, while there is effort."""
     rounds = []

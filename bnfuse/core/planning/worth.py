@@ -30,6 +30,10 @@ MAX_CANCELLED = 32.0
 MAX_HALVED = 8.0
 
 
+# Integers count for four floats: those that are mirrored are held until they are written.
+_READ_QUANTISED = 4
+
+
 def made_nodes(state: State, found: Propagation) -> list[Node]:
     """The ops of which one node becomes more: a bias as a node of its own, a clamp with two bounds."""
     made: list[Node] = []
@@ -62,6 +66,8 @@ def objection(state: State, offer: Offer, found: Propagation, makes: int) -> Ref
     for node, rule, edits in linear_edits(state, found):
         rewrite = state.rewrite(node, edits)
         if isinstance(rule.weight, QuantisedTensor):  # one attempt may have come to it from both sides
+            if not state.effort.may_read(_READ_QUANTISED * size(rule.weight)):
+                return Refusal(Reason.TOO_LARGE, node.label, split=split)
             why = rule.weight.refuses(rule.form, factors(rule.form, rewrite))
             if why:
                 return Refusal(Reason.QUANTISED_WEIGHT, node.label, detail=why, split=split)
