@@ -59,8 +59,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What the commands print, with most of what they may tell, by the name of its schema."""
     folder = tmp_path_factory.mktemp("documents")
     folded, report = folder / "folded.onnx", folder / "report.json"
-    data = np.load(ROOT / "fixtures/digits_inputs.npz")
-    samples = {name: data[name][:16] for name in data.files}
+    with np.load(ROOT / "fixtures/digits_inputs.npz") as data:
+        samples = {name: data[name][:16] for name in data.files}
     np.savez(folder / "x.npz", **samples)
     (folder / "y.csv").write_text("\n".join("0" * 16))
     own = ("--inputs", folder / "x.npz", "--labels", folder / "y.csv")
