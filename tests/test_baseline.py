@@ -109,7 +109,7 @@ REFUSED = [
     ({"machine": replace(MACHINE, gpu="H100"), "device": "gpu"}, "cpu then, gpu now; GPU unknown then, H100"),
     ({"machine": None}, "on what machine"),
     ({"runs": (run(1.0, batch=7),)}, "setting, batch and threads"),
-    ({"runs": (run(1.0, pairs=5),)}, "enough rounds"),
+    ({"runs": (run(1.0, pairs=5),)}, "had 6 rounds or more, then and now"),
 ]  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from bnfuse.core.decisions import Plan
 from bnfuse.report import render, text
-from bnfuse.report.text import figure, shortened
+from bnfuse.report.text import shortened
 from bnfuse.results import Agreement, Details, Report, Status
+from bnfuse.results.figures import figure
 from tests.html_pages import Page, layer, whole_report
 from tests.report_samples import HOSTILE, bench_run, fold, keep, report
 

@@ -92,6 +92,8 @@ def test_what_stays_is_arithmetic(
     assert_fits(report)
     (decision,) = report["decisions"]
     assert (decision["action"], decision["becomes"]) == ("keep", {"bn": " and ".join(becomes)})
+    passed = {"option": "--target no-bn", "passed": True, "message": "no BatchNormalization is left"}
+    assert report["gates"] == [passed]
     assert report["batchnorms"] == {"found": 1, "folded": 0, "kept": 1}
     assert "BatchNormalization" not in report["operators"]["after"]
     assert any("that cannot go stays as" in note for note in report["notes"])
@@ -248,6 +250,17 @@ def test_what_must_stay_fails_the_run_by_name(
     assert "1 BatchNormalization would be left" in ran.stderr
     assert "'bn'" in ran.stderr and why in ran.stderr
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_gates_that_passed_are_told_together(tmp_path: Path) -> None:
+    path = save(tmp_path / "goes.onnx", between(), statistics(1), [2, C, 5, 3])
+    xml = tmp_path / "r.xml"
+    ran = call("optimize", path, "--target=no-bn", "--fail-if-slower=9900%", "--report", xml, "--json", *FAST)
+    gates = json.loads(ran.stdout)["gates"]
+    assert [gate["option"] for gate in gates] == ["--target no-bn", "--fail-if-slower 9900%"]
+    assert gates[0]["passed"] and ran.exit_code == (0 if gates[1]["passed"] else 1)
+    cases = {case.get("name"): case for case in ElementTree.fromstring(xml.read_text()).iter("testcase")}
+    assert cases["--target no-bn"].find("failure") is None
 
 
 @pytest.mark.parametrize("beside", [False, True])

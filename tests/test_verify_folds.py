@@ -179,6 +179,7 @@ def test_a_changed_interface_is_different(
     layers = mlp()
     found = compare(tmp_path, net(layers, folded=False), build(layers))
     assert found.status is DIFFERENT
+    assert (found.samples, found.evidence.endswith(", 0 input sets")) == (0, True)
     assert found.outputs == ()
     assert re.search(detail, found.detail)
 

@@ -110,14 +110,14 @@ def _shifted(a: Any, c: Any, magnitude: Any, readers: int) -> CoreNet:
 DIGITS: list[tuple[Any, Any, Any, int, str]] = [
     ([1, 2, 1], [1, 1.8e3, 1], ONE, 2, ""),
     ([1, 2, 1], [1, 2e3, 1], ONE, 2, ""),
-    ([1, 2, 1], [1, 2.2e3, 1], ONE, 2, "1e+03 times"),
-    ([1, -2, 1], [1, -5e3, 1], ONE, 2, "2e+03 times"),
+    ([1, 2, 1], [1, 2.2e3, 1], ONE, 2, "1000 times"),
+    ([1, -2, 1], [1, -5e3, 1], ONE, 2, "2000 times"),
     ([1, 2, 1], [1, 5e3, 1], ONE, 1, ""),
     ([1, 2, 1], [1, 5e3, 1], None, 2, ""),
     ([1, 2, 1], [1, 5e3, 1], 0.001 * ONE, 3, "2e+06 times"),
     ([1, 0, 1], [1, 5e3, 1], ONE, 2, ""),  # nothing of x is left there
     ([1, 1, 1], [1, 0, 1], np.array([1.0, 0.0, 1.0]), 2, ""),  # nor is it shifted
-    ([1, 1, 1], [5e3, 0, 1], np.array([1.0, 0.0, 1.0]), 2, "5e+03 times"),
+    ([1, 1, 1], [5e3, 0, 1], np.array([1.0, 0.0, 1.0]), 2, "5000 times"),
     ([1, 1, 1], [0, 1, 0], np.array([1.0, 0.0, 1.0]), 2, "inf times"),
 ]
 

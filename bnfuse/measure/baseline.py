@@ -165,9 +165,8 @@ def compare(now: Latency, original: str, then: Earlier) -> Baseline:
     if not runs:
         others = any(old is not None for _, old in pairs)
         what = "sizes of inputs" if others else "setting, batch and threads"
-        return Baseline(
-            str(then.path), refusal=f"none of its runs has the {what} of a run of now, and enough rounds"
-        )
+        why = f"no run with the same {what} had {_ROUNDS} rounds or more, then and now"
+        return Baseline(str(then.path), refusal=why)
     notes = (
         (f"another runtime: {then.runtime} then, {now.runtime} now",) if then.runtime != now.runtime else ()
     )

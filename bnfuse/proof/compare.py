@@ -118,7 +118,7 @@ def try_candidate(
 def _differs(compared: Compared, detail: str) -> Agreement:
     return Agreement(
         Status.DIFFERENT,
-        evidence=evidence(compared, len(compared.seen.used)),
+        evidence=evidence(compared, 0),
         detail=detail,
         notes=compared.notes,
         failing_sets=tuple(compared.seen.used[:1]),
@@ -126,7 +126,7 @@ def _differs(compared: Compared, detail: str) -> Agreement:
 
 
 def _unsure(compared: Compared, detail: str) -> Agreement:
-    return Agreement(Status.INCONCLUSIVE, evidence=evidence(compared, len(compared.seen.used)), detail=detail)
+    return Agreement(Status.INCONCLUSIVE, evidence=evidence(compared, 0), detail=detail)
 
 
 def _aligned(compared: Compared, runner: Runner, *, across: bool) -> Alignment | None:
@@ -270,7 +270,7 @@ def _weakness(seen: Observed, name: str, count: int) -> str:
 
 
 def evidence(compared: Compared, count: int) -> str:
-    """On what the outcome rests, as a clause."""
+    """On what the outcome rests, as a clause; of models that were not both run on 0 input sets."""
     seen = compared.seen
     own = [row for row in range(count) if seen.own_rows(row)]
     parts = []

@@ -42,6 +42,7 @@ from msgspec.structs import replace
 
 from bnfuse.proof.deviation import LIMIT, ROUNDOFF, Deviation, is_float
 from bnfuse.results import OutputAgreement, Status
+from bnfuse.results.figures import digits
 
 FLOOR = 16.0
 MARGIN = 6.0
@@ -193,12 +194,12 @@ def judge(name: str, found: Sequence[Deviation | None], noises: Sequence[float],
     if gross:
         whole = _agreement(name, [d for _, d, _ in usable], tolerance)
         share = f"more than {GROSS:g} times what rounding does"
-        text = f"output '{name}' differs by {whole.max_rel:.2g} of its range, {share}"
+        text = f"output '{name}' differs by {digits(whole.max_rel, 2)} of its range, {share}"
         return Verdict(whole, Status.DIFFERENT, text, _clearest(gross, found))
     if agreement.max_rel <= tolerance.value:
         left_out = [n for _, d, n in shaky if d.relative > limit]
         return Verdict(agreement, Status.EQUAL, _left_out(name, left_out, len(usable)))
-    error = f"output '{name}' differs by {agreement.max_rel:.2g} of its range"
+    error = f"output '{name}' differs by {digits(agreement.max_rel, 2)} of its range"
     noise = max(measured, default=0.0)
     if agreement.max_rel <= MARGIN * noise:
         text = f"{error}, but the original is unstable: rounding alone moves it by {noise:.1e}"

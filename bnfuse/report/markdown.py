@@ -12,6 +12,7 @@ from typing import Any
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content import document
+from bnfuse.results.figures import digits
 
 _MOST_CHARACTERS = 200
 _ZERO_WIDTH_SPACE = "&#8203;"
@@ -78,8 +79,8 @@ def _part(part: object) -> str:
             return words
         case doc.Span(words):
             return prose(words)
-        case doc.Number(value, digits, unit):
-            return prose(f"{value:.{digits}g}{unit}")
+        case doc.Number(value, count, unit):
+            return prose(f"{digits(value, count)}{unit}")
         case _:
             return ""
 

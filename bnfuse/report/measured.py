@@ -11,6 +11,7 @@ from typing import TypeVar
 from bnfuse.report import text
 from bnfuse.report.sizes import benched
 from bnfuse.results import Baseline, BaselineRun, BenchRun, ColdStart, Latency, Profile
+from bnfuse.results.figures import signed_percent
 from bnfuse.results.latency import OFF, ON
 
 _Run = TypeVar("_Run", BenchRun, BaselineRun)
@@ -83,7 +84,7 @@ def _memory(run: BenchRun) -> str:
     after = run.after_cold.peak_bytes if run.after_cold is not None else None
     if not after or not before:
         return f"peak of a process {text.size(before)}"
-    change = f"{100 * (after / before - 1):+.2g} %".replace("-", "−")
+    change = signed_percent(after / before - 1)
     return f"peak of a process {text.size(before)} → {text.size(after)} ({change})"
 
 

@@ -15,6 +15,7 @@ from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content import document
 from bnfuse.report.pipe import WIDTH, Pipe, unbroken, wrapped
+from bnfuse.results.figures import digits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,8 +188,8 @@ def _part(part: object) -> str:
             return part
         case doc.Span():
             return part.text
-        case doc.Number(value, digits, unit):
-            return f"{value:.{digits}g}{unit}"
+        case doc.Number(value, count, unit):
+            return f"{digits(value, count)}{unit}"
         case _:
             return ""
 

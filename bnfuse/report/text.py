@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bnfuse.report.sizes import inputs
 from bnfuse.results import Status
-from bnfuse.results.figures import digits
+from bnfuse.results.figures import digits, signed_percent
 
 if TYPE_CHECKING:
     from bnfuse.core.decisions import Fold
@@ -171,7 +171,7 @@ def bytes_change(before: int, after: int) -> str:
 def growth(before: int, after: int) -> str:
     """``−0.1 %``; from twice the size on ``108 times as large``."""
     ratio = after / max(1, before)
-    change = f"{100 * (ratio - 1):+.2g} %".replace("-", "−")
+    change = signed_percent(ratio - 1)
     return f"{digits(ratio)} times as large" if ratio >= 2 else change
 
 
@@ -222,13 +222,13 @@ def _closeness(agreement: Agreement) -> str:
     if worst.tolerance == 0:  # integers, booleans, text
         if worst.max_rel == 0 or not math.isfinite(worst.max_rel):
             return "" if worst.max_rel else ", value by value"
-        return f": {100 * worst.max_rel:.2g} % of the values of '{worst.name}' differ (allowed: none)"
+        return f": {digits(100 * worst.max_rel, 2)} % of the values of '{worst.name}' differ (allowed: none)"
     allowed = f"(allowed: {worst.tolerance:.2g})"
     if agreement.status is Status.EQUAL and worst.max_rel == 0:
         return "" if agreement.detail or agreement.partial else ", value by value"
     if agreement.status is Status.EQUAL:
         return f", within {worst.max_rel:.2g} of the output's range {allowed}"
-    return f": off by {worst.max_rel:.2g} of the range of '{worst.name}' {allowed}"
+    return f": off by {digits(worst.max_rel, 2)} of the range of '{worst.name}' {allowed}"
 
 
 def milliseconds(value: float) -> str:
@@ -291,10 +291,3 @@ def hardware(machine: Machine, no_gpu: str = "") -> str:
     memory = size(machine.memory_bytes) if machine.memory_bytes else ""
     parts = (machine.cpu or "unknown processor", cores, memory, machine.system, machine.gpu or no_gpu)
     return ", ".join(filter(None, parts))
-
-
-def figure(number: float, digits: int = 3) -> str:
-    """A number with so many significant digits, in typographic signs: ``1.2e−07``, ``5,500``, ``∞``."""
-    if 1000 <= abs(number) < 1e6:
-        return f"{number:,.0f}".replace("-", "−")
-    return f"{number:.{digits}g}".replace("inf", "∞").replace("nan", "not a number").replace("-", "−")

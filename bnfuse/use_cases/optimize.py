@@ -33,7 +33,7 @@ from bnfuse.use_cases.reporting import completed, detailed, output_info, planned
 from bnfuse.use_cases.requests import OptimizeRequest, first_settings, requested
 from bnfuse.use_cases.targets import check_name, made_folder
 from bnfuse.use_cases.unpacking import optimized, unpacked
-from bnfuse.use_cases.unwritten import BatchNormsLeft
+from bnfuse.use_cases.unwritten import BatchNormsLeft, none_left
 
 
 @without_collections()
@@ -145,7 +145,7 @@ def _placed(path: Path, target: Path, request: OptimizeRequest, phases: Phases, 
         info = output_info(written, target, made.form, phases, hashes=request.hashes)
         report = completed(report, info, written.path if request.reads_weights else None)
         place((*written.side_files, written.path), target, made.own_files, force=force)
-    return report
+    return none_left(report) if request.read.target == "no-bn" else report
 
 
 class _Made(Struct, frozen=True):

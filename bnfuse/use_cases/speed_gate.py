@@ -37,10 +37,10 @@ class SpeedGate:
 
         Where another gate said no, nothing was written that could be.
         """
-        if found.gates:
+        if not all(gate.passed for gate in found.gates):
             return found
         latency = found.benchmark and self._beside(found.benchmark, found.input)
-        return replace(found, benchmark=latency, gates=self._gates(latency, found))
+        return replace(found, benchmark=latency, gates=(*found.gates, *self._gates(latency, found)))
 
     def comparison(self, found: Comparison) -> Comparison:
         """What ``bench`` found, held against it."""

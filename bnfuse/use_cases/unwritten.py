@@ -10,6 +10,7 @@ from bnfuse.results import Agreement, Report, Status
 from bnfuse.results.outcomes import Gate
 
 _NAMED = 3
+_NO_BN = "--target no-bn"
 
 
 class _WithReport(BnfuseError):
@@ -23,11 +24,16 @@ class BatchNormsLeft(_WithReport, TargetMissed):
 
     def __init__(self, report: Report) -> None:
         message = why_missed(report.plan)
-        super().__init__(message, replace(report, gates=(Gate("--target no-bn", False, message),)))
+        super().__init__(message, replace(report, gates=(Gate(_NO_BN, False, message),)))
 
 
 class Unproved(_WithReport, NotEqual):
     """The proof failed or was inconclusive; ``report`` tells everything that was found out."""
+
+
+def none_left(report: Report) -> Report:
+    """The report of a result without any BatchNormalization, as that target asks: a gate that passed."""
+    return replace(report, gates=(*report.gates, Gate(_NO_BN, True, "no BatchNormalization is left")))
 
 
 def why_missed(plan: Plan) -> str:

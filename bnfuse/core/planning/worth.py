@@ -148,7 +148,7 @@ def _loses_digits(state: State, offer: Offer, found: Propagation, typical: Typic
         worst = float(np.nanmax(np.abs(c) / (np.abs(a) * typical.size), initial=0.0, where=a != 0.0))
     if worst <= MAX_SHIFT:
         return None
-    return Refusal(Reason.PRECISION, found.node.label, x, f"{worst:.0e} times", found.split.value)
+    return Refusal(Reason.PRECISION, found.node.label, x, _times(worst), found.split.value)
 
 
 def _cancels(state: State, offer: Offer, found: Propagation, typical: Typical) -> Refusal | None:
@@ -171,7 +171,7 @@ def _cancels(state: State, offer: Offer, found: Propagation, typical: Typical) -
         ends = [np.clip(end, rule.low, rule.high) for end in (middle - width, middle + width)]
         left = _rms(np.maximum(*np.abs(ends)))
         if lost > MAX_CANCELLED * left:
-            times = f"{lost / left:.0e} times" if left else ""
+            times = _times(lost / left) if left else ""
             return Refusal(Reason.PRECISION, found.node.label, node.outputs[0], times, found.split.value)
     return None
 
@@ -191,8 +191,13 @@ def _is_halved(state: State, offer: Offer, found: Propagation, typical: Typical)
     now, then = _rms(np.abs(a) * typical.size), _rms(before)
     if now <= MAX_HALVED * then:
         return None
-    times = f"{now / then:.0e} times" if then else ""
+    times = _times(now / then) if then else ""
     return Refusal(Reason.PRECISION, found.node.label, found.node.outputs[0], times, found.split.value)
+
+
+def _times(ratio: float) -> str:
+    """``2000 times``: the order of size is what matters."""
+    return f"{float(f'{ratio:.0e}'):.0f} times" if ratio < 1e6 else f"{ratio:.0e} times"
 
 
 def _rms(values: Vector) -> float:

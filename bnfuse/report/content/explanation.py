@@ -14,6 +14,7 @@ from bnfuse.core.reasons import Reason
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.json import outcome
+from bnfuse.results.figures import digits
 
 _MOST_STEPS = 40
 _MOST_ATTEMPTS = 6
@@ -68,9 +69,9 @@ def _decided(explanation: Explanation) -> list[doc.Line]:
 
 def _numbers(suffix: str, numbers: AffineFigures) -> tuple[doc.Line, doc.Line]:
     signs = f"{numbers.positive} positive, {numbers.negative} negative, {numbers.zero} zero"
-    sizes = f"|a| from {numbers.least:.3g} to {numbers.most:.3g}"
+    sizes = f"|a| from {digits(numbers.least)} to {digits(numbers.most)}"
     channels = _count(numbers.channels, "channel")
-    shifts = f"not 0 in {numbers.shifted} of {channels}; |c| up to {numbers.largest_shift:.3g}"
+    shifts = f"not 0 in {numbers.shifted} of {channels}; |c| up to {digits(numbers.largest_shift)}"
     return (f"a{suffix}", f"{channels}: {signs}; {sizes}"), (f"c{suffix}", shifts)
 
 

@@ -16,6 +16,7 @@ from bnfuse.report.measured import facts as measured_facts
 from bnfuse.report.measured import ordered, shares
 from bnfuse.report.sizes import benched
 from bnfuse.results import BenchRun, Latency, Typical
+from bnfuse.results.figures import figure
 
 _KEY = doc.Paragraph(
     (
@@ -174,4 +175,4 @@ def _verdict(run: BenchRun) -> doc.Words:
     told = doc.Span(run.verdict, f"verdict {kind(run)}")
     if run.detectable is None or kind(run) != "same" or not run.told:
         return told
-    return told, doc.Span(f"{text.figure(100 * run.detectable, 2)} % would have shown", "small")
+    return told, doc.Span(f"{figure(100 * run.detectable, 2)} % would have shown", "small")

@@ -13,6 +13,7 @@ from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.document import Form
 from bnfuse.report.groups import Group, groups
+from bnfuse.results.figures import digits
 
 if TYPE_CHECKING:
     from bnfuse.results import Report
@@ -150,8 +151,8 @@ _EQUALIZED = "Channel ranges, equalised"
 
 _SPREADS: tuple[doc.Column[Spread], ...] = (
     doc.Column("layer", lambda one: doc.name(one.node)),
-    doc.Column("spread folded", lambda one: doc.Cell(f"{one.before:.3g}", one.before)),
-    doc.Column("equalised", lambda one: doc.Cell(f"{one.after:.3g}", one.after)),
+    doc.Column("spread folded", lambda one: doc.Cell(digits(one.before), one.before)),
+    doc.Column("equalised", lambda one: doc.Cell(digits(one.after), one.after)),
 )
 
 
@@ -163,7 +164,7 @@ def equalized(found: Equalized | None, form: Form) -> doc.Section:
 
 
 def _equalized(found: Equalized, form: Form) -> tuple[doc.Block, ...]:
-    changed = [one for one in found.spreads if f"{one.before:.3g}" != f"{one.after:.3g}"]
+    changed = [one for one in found.spreads if digits(one.before) != digits(one.after)]
     changed.sort(key=lambda one: -max(one.before, one.after))
     if not changed:
         return ()

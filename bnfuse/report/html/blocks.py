@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bnfuse.report import document as doc
-from bnfuse.report import text
 from bnfuse.report.html import charts
 from bnfuse.report.html.markup import code, esc
+from bnfuse.results.figures import figure
 
 Hooks = Mapping[str, Callable[[Any], str]]
 
@@ -65,7 +65,7 @@ def _part(part: str | doc.Span | doc.Number | doc.Chart) -> str:
         case str():
             return esc(part)
         case doc.Number(value, digits, unit):
-            return f"{text.figure(value, digits)}{unit}"
+            return f"{figure(value, digits)}{unit}"
         case doc.Chart(name, arguments):
             return _CHARTS[name](*arguments)
         case doc.Span(words, kind):

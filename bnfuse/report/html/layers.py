@@ -9,8 +9,9 @@ from bnfuse.core.quantising.growth import GROWTH, MOST
 from bnfuse.report import document as doc
 from bnfuse.report.html.blocks import table
 from bnfuse.report.html.charts import dumbbells
-from bnfuse.report.text import figure, shortened
+from bnfuse.report.text import shortened
 from bnfuse.results import LayerChange, Report
+from bnfuse.results.figures import figure
 
 # What a quantiser with one step for the whole weight has for its largest channel.
 _BITS = 8

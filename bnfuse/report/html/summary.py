@@ -10,8 +10,8 @@ from bnfuse.report.html.charts import meter
 from bnfuse.report.html.markup import code, esc
 from bnfuse.report.measured import ordered
 from bnfuse.report.sizes import axes, shape
-from bnfuse.report.text import figure
 from bnfuse.results import BenchRun, FileInfo, Latency, Report, Status
+from bnfuse.results.figures import figure
 
 _PROOF = {
     Status.EQUAL: "Equal",

@@ -9,6 +9,7 @@ from bnfuse.difference.result import RangeChange, Ranges
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.difference.words import arrow, number
+from bnfuse.results.figures import digits
 
 # Two of 8 bits, each worth 6.02 dB: a layer that loses more is named.
 _MUCH_DB = 12.0
@@ -66,8 +67,8 @@ def _row(layer: RangeChange, *, drawn: bool) -> list[doc.Words | doc.Cell]:
         doc.name(arrow(*(side.node for side in (one or any_side, any_side)))),
         any_side.op,
         both(lambda side: number(side.channels), lambda side: side.channels),
-        both(lambda side: f"{side.spread:.3g}", lambda side: side.spread),
-        both(lambda side: f"{side.ratio:.3g}", lambda side: side.ratio),
+        both(lambda side: digits(side.spread), lambda side: side.spread),
+        both(lambda side: digits(side.ratio), lambda side: side.ratio),
         both(lambda side: f"{side.per_tensor_db:.1f}", lambda side: side.per_tensor_db),
         both(lambda side: f"{side.per_channel_db:.1f}", lambda side: side.per_channel_db),
         both(lambda side: f"{side.loss_db:.1f}", lambda side: side.loss_db),

@@ -9,6 +9,7 @@ from bnfuse.difference.result import Difference, WeightChange, WeightName
 from bnfuse.report import document as doc
 from bnfuse.report import text
 from bnfuse.report.content.difference.words import Row, arrow, equal, number, renames, section
+from bnfuse.results.figures import digits
 
 _WEIGHT_HEAD: Row = ("weight", "shape", "read by", "also", "largest change", "relative", "RMS", "elements")
 
@@ -80,7 +81,7 @@ def _reader(weight: WeightName) -> str:
 def _figure(value: float) -> str:
     if math.isnan(value):
         return ""
-    return f"{value:.3g}".replace("inf", "∞").replace("-", "−")
+    return digits(value).replace("inf", "∞").replace("-", "−")
 
 
 def single_sections(found: Difference) -> list[doc.Section]:
