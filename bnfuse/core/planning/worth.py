@@ -29,7 +29,6 @@ MAX_CANCELLED = 32.0
 # Nor may a cast to a half precision, which has 3 digits, be given numbers this many times larger than before.
 MAX_HALVED = 8.0
 
-
 # Integers count for four floats: those that are mirrored are held until they are written.
 _READ_QUANTISED = 4
 
