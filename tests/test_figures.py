@@ -46,6 +46,10 @@ def test_signed_percent(share: float, said: str) -> None:
 @pytest.mark.parametrize(
     ("value", "count", "said"),
     [
+        (0.0, 3, "0"),
+        (1.23456, 3, "1.23"),
+        (-0.5, 3, "−0.5"),
+        (5512.4, 3, "5,512"),
         (999.9, 2, "1,000"),
         (5500.0, 3, "5,500"),
         (-5500.0, 3, "−5,500"),

@@ -13,7 +13,6 @@ from bnfuse.core.decisions import Plan
 from bnfuse.report import render, text
 from bnfuse.report.text import shortened
 from bnfuse.results import Agreement, Details, Report, Status
-from bnfuse.results.figures import figure
 from tests.html_pages import Page, layer, whole_report
 from tests.report_samples import HOSTILE, bench_run, fold, keep, report
 
@@ -156,19 +155,3 @@ def test_distributions_are_drawn_from_what_is_known(quantiles: tuple[float, ...]
     assert [len(line.split()) for _, line in lines] == [points, points]
     ys = [float(point.split(",")[1]) for point in lines[0][1].split()]
     assert ys == sorted(ys, reverse=True)  # the share grows, and SVG's y points down
-
-
-FIGURES = [
-    (0.0, "0"),
-    (1.23456, "1.23"),
-    (-0.5, "−0.5"),
-    (5512.4, "5,512"),
-    (1.5e-7, "1.5e−07"),
-    (float("inf"), "∞"),
-    (float("nan"), "not a number"),
-]
-
-
-@pytest.mark.parametrize(("number", "expected"), FIGURES)
-def test_figures(number: float, expected: str) -> None:
-    assert figure(number) == expected
